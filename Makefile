@@ -1,0 +1,38 @@
+# make demo | test | test-all | check | bench | clean. Needs Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-all check bench clean
+
+demo: .venv/.ready
+	$(BIN)/denature demo --overwrite
+
+test: .venv/.ready-dev
+	$(BIN)/python -m pytest -q -n 2
+
+test-all: .venv/.ready-dev
+	$(BIN)/python -m pytest -q -n 2 -m ""
+
+check: .venv/.ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.ready
+	$(BIN)/python benchmarks/training.py
+
+# The stamp is written last: an installation that was interrupted is done again.
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "denature needs Python 3.11 or newer; say which with make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) -e .
+	touch $@
+
+.venv/.ready-dev: .venv/.ready
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,91 @@
+"""The commands, and what is the same for all of them."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import cyclopts
+from cyclopts import App
+
+from denature import __version__
+from denature.cli.options import config_file
+from denature.core.errors import DenatureError
+
+COMMANDS = {
+    "demo": ("demo:demo", "The main job on real digits: two teachers, and what students learn."),
+    "train": ("training:train", "Train a network on the true labels."),
+    "nasty": ("training:nasty", "Train a nasty teacher: accurate, and a bad example."),
+    "distill": ("training:distill", "Train a student on a teacher's answers."),
+    "eval": ("looking:evaluate", "Measure a run's accuracy on the test split of a data set."),
+    "predict": ("looking:predict", "Say what a run's network sees in image files."),
+    "import": ("looking:import_weights", "Make a run of your own weights."),
+    "report": ("looking:report", "Write one HTML report of any runs."),
+    "data": ("looking:data", "Describe a data set, and decode it into the cache."),
+    "nets": ("looking:nets", "List the catalogue of networks with their parameter counts."),
+}
+"""Each command with the function behind it, which is imported when it is called, and its help."""
+
+LISTS = {"--milestones"}
+"""Options that take several values, also with commas between them."""
+
+app = App(
+    name="denature",
+    help="Can this neural network be cloned through its answers, and what stops that?",
+    version=f"denature {__version__}",
+    config=config_file,
+    help_epilogue="`denature COMMAND --help` explains a command. Start with `denature demo`.",
+    group_commands=cyclopts.Group("Commands", sort_key=None),
+)
+for _place, (_name, (_home, _help)) in enumerate(COMMANDS.items()):
+    app.command(f"denature.cli.{_home}", name=_name, help=_help, sort_key=_place)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    0 it did its work, 1 it could not (one line on standard error says why), 2 the command line is
+    wrong, 130 interrupted.
+    """
+    tokens = _split_lists(list(sys.argv[1:] if arguments is None else arguments))
+    verbose = "-v" in tokens or "--verbose" in tokens
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        return 0
+    except cyclopts.CycloptsError as error:
+        return _fail(str(error), 2)
+    except DenatureError as error:
+        if verbose:
+            traceback.print_exc()
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("Interrupted. Finished runs are kept, of the one at work nothing counts.", 130)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does: not worth a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if verbose:
+            traceback.print_exc()
+        where = f" {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}.", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"denature: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _split_lists(tokens: list[str]) -> list[str]:
+    """`--milestones 80,120` as `--milestones 80 --milestones 120`."""
+    split: list[str] = []
+    for position, token in enumerate(tokens):
+        option = tokens[position - 1] if position else ""
+        values = token.split(",")
+        if option in LISTS and len(values) > 1:
+            split.append(values[0])
+            for value in values[1:]:
+                split += [option, value]
+        else:
+            split.append(token)
+    return split

@@ -1,0 +1,39 @@
+"""denature demo: the main job."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from denature.cli.options import Showing, ShowingOptions
+
+
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    seeds: int = 3,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """A normal teacher, a nasty one, and what students learn from each, on real digits.
+
+    Args:
+        out: Folder for all runs and report.html.
+        seeds: How often everything is repeated.
+        overwrite: Replace the runs of an earlier demo.
+    """
+    from denature.cli.show import print_table
+    from denature.recipes.demo import demo as run_demo
+    from denature.report import words
+
+    found = run_demo(out, seeds=seeds, overwrite=overwrite, progress=showing.display())
+    if showing.json:
+        print(found.to_json())
+        return
+    print_table(words.teacher_table(found.summary))
+    print()
+    print_table(words.student_table(found.summary))
+    print()
+    for sentence in words.verdict(found.summary):
+        print(sentence)
+    print(f"\n{found.seconds:.0f} s. Look at {found.report}")

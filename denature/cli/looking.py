@@ -1,0 +1,211 @@
+"""Commands that look at what there is: eval, predict, import, report, data, nets."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from denature.cli.options import (
+    Data,
+    ReadingOptions,
+    RunFolder,
+    Showing,
+    ShowingOptions,
+    Trust,
+    Writing,
+    WritingOptions,
+    data_config,
+)
+from denature.data.config import Reading
+from denature.train.config import Device, Precision
+
+
+def evaluate(
+    run: RunFolder,
+    *,
+    data: Data,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    trust: Trust = (),
+    reading: ReadingOptions = Reading(),
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Measure a run's accuracy on the test split of a data set.
+
+    Args:
+        run: The run's folder.
+        data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
+        device: Where to compute.
+        precision: In which precision.
+        trust: A module of your own that the record may import.
+    """
+    from denature.data import load
+    from denature.report.words import percent
+    from denature.train import evaluate_run, load_run
+
+    loaded = load_run(run, trust=trust)
+    dataset = load(data_config(data, reading), progress=showing.display())
+    accuracy = evaluate_run(loaded, dataset, device=device, precision=precision)
+    if showing.json:
+        found = {"accuracy": asdict(accuracy), "data": dataset.digest, "split": dataset.test_origin}
+        print(json.dumps({**found, "run": json.loads(loaded.record.to_json())}))
+        return
+    print(f"{run}: accuracy {percent(accuracy)} % on {accuracy.n:,} images ({dataset.test_origin})")
+
+
+def predict(
+    run: RunFolder,
+    *images: Path,
+    top: int = 3,
+    resize: Annotated[bool, Parameter(negative="")] = False,
+    trust: Trust = (),
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Say what a run's network sees in image files.
+
+    Args:
+        run: The run's folder.
+        images: Image files.
+        top: How many classes to show of each.
+        resize: Crop and resize images to what the network takes.
+        trust: A module of your own that the record may import.
+    """
+    from denature.train.predict import predict as ask
+
+    found = ask(run, images, resize=resize, trust=trust)
+    for prediction in found:
+        if showing.json:
+            print(json.dumps(asdict(prediction)))
+            continue
+        best = ", ".join(f"{name} {p:.1%}" for name, p in prediction.strongest(top))
+        print(f"{prediction.image}: {best}")
+
+
+def import_weights(
+    net: str,
+    *,
+    weights: Path,
+    classes: int,
+    channels: int = 3,
+    image_size: int = 32,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+    writing: WritingOptions = Writing(),
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Make a run of your own weights; nothing in the file is executed.
+
+    Args:
+        net: A name from `denature nets`, or package.module:factory for a module of your own.
+        weights: A safetensors file, or a checkpoint that loads with weights_only=True.
+        classes: Number of classes.
+        channels: 1 or 3.
+        image_size: Side of the images in pixels.
+        mean: Per channel, what the images were normalised with; in [0, 1].
+        std: Per channel, what the images were normalised with.
+    """
+    from denature.train import import_run
+
+    folder = writing.folder(f"imported-{net.replace(':', '.')}")
+    run = import_run(
+        net,
+        weights,
+        classes=classes,
+        channels=channels,
+        image_size=image_size,
+        mean=mean or None,
+        std=std or None,
+        out=folder,
+        overwrite=writing.overwrite,
+    )
+    if showing.json:
+        print(run.record.to_json())
+        return
+    parameters = run.record.net.parameters
+    print(f"{net}, {parameters:,} parameters. Run: {folder}. Measure it with `denature eval`.")
+
+
+def report(
+    *runs: RunFolder,
+    out: Path = Path("report.html"),
+    title: str = "What students learned",
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Write one HTML report of any runs, and print its table.
+
+    Args:
+        runs: Folders of runs, or folders that hold some.
+        out: The file to write.
+        title: Its heading.
+    """
+    from denature.cli.show import print_table
+    from denature.core.record import find_records
+    from denature.report import words
+    from denature.report.html import write_report
+    from denature.report.summary import summarise
+
+    records = find_records(runs)
+    write_report(records, out, title=title)
+    summary = summarise(records)
+    if showing.json:
+        print(json.dumps({"report": str(out), "runs": len(records), **asdict(summary)}))
+        return
+    for table in (words.teacher_table(summary), words.student_table(summary)):
+        if len(table) > 1:
+            print_table(table)
+            print()
+    print(f"{len(records)} runs. Look at {out}")
+
+
+def data(
+    source: str, *, reading: ReadingOptions = Reading(), showing: ShowingOptions = Showing()
+) -> None:
+    """Describe a data set, and decode it into the cache.
+
+    Args:
+        source: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
+    """
+    from denature.data import load
+
+    dataset = load(data_config(source, reading), progress=showing.display())
+    found = dataset.describe()
+    if showing.json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        print(f"{name:12} {shown}")
+
+
+def nets(
+    *,
+    classes: int = 10,
+    channels: int = 3,
+    image_size: int = 32,
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """List the catalogue of networks with their parameter counts.
+
+    Args:
+        classes: Number of classes to count for.
+        channels: 1 or 3.
+        image_size: Side of the images in pixels.
+    """
+    from denature.cli.show import print_table
+    from denature.nets import NETS, create, parameter_count
+
+    counts = {
+        name: parameter_count(
+            create(name, classes=classes, channels=channels, image_size=image_size)
+        )
+        for name, net in NETS.items()
+        if image_size >= net.minimum
+    }
+    if showing.json:
+        print(json.dumps(counts))
+        return
+    lines = [["Network", "What it is", "Parameters"]]
+    lines += [[name, NETS[name].about, f"{count:,}"] for name, count in counts.items()]
+    print_table(lines)

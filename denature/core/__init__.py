@@ -1,0 +1,1 @@
+"""Types, errors, seeds, records, statistics and files; imports nothing else of denature."""

@@ -1,0 +1,52 @@
+"""What a caller may catch.
+
+DenatureError                 everything below
+├── ConfigError (ValueError)  a value, name or option that cannot be used
+├── DataError                 a data set is missing, unreadable or not what it claims to be
+├── RunError                  a run's folder cannot be read, or must not be touched
+├── TrainingError             training broke down: its loss is no longer a finite number
+└── MissingExtra              an optional dependency is not installed
+
+Each message says what was wrong, what was found, what was wanted and what to do next, in one line.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DenatureError(Exception):
+    """Base of all errors that denature raises on purpose."""
+
+
+class ConfigError(DenatureError, ValueError):
+    """A value, name or option that cannot be used."""
+
+
+class DataError(DenatureError):
+    """A data set is missing, unreadable or not what it claims to be."""
+
+
+class RunError(DenatureError):
+    """A run's folder cannot be read, or must not be touched."""
+
+
+class TrainingError(DenatureError):
+    """Training broke down: its loss is no longer a finite number."""
+
+
+class MissingExtra(DenatureError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'denature[{extra}]'"
+        )
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that is not in a catalogue, with the nearest names that are."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
+    return ConfigError(f"There is no {what} {name!r}. {hint}")

@@ -1,0 +1,39 @@
+"""How long work tells whoever watches it; the library itself prints nothing."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Task(Protocol):
+    """One piece of work with a known size."""
+
+    def advance(self, amount: float, note: str = "") -> None:
+        """Say that `amount` more is done; `note` is what is worth reading about it now."""
+
+
+class Progress(Protocol):
+    """Something that shows tasks; a task opened inside another is a part of it."""
+
+    def task(self, name: str, total: float, unit: str) -> AbstractContextManager[Task]:
+        """Open a task of `total` units."""
+
+    def say(self, line: str) -> None:
+        """Show one line that stays."""
+
+
+class Silent:
+    """Shows nothing; the default of the library."""
+
+    @contextmanager
+    def task(self, name: str, total: float, unit: str) -> Iterator[Task]:
+        yield self
+
+    def advance(self, amount: float, note: str = "") -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+
+SILENT = Silent()

@@ -1,0 +1,211 @@
+"""What a run did: one JSON file that says all, and the only thing that reports read."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from denature.core.errors import ConfigError, RunError
+from denature.core.files import write_text
+from denature.core.schema import decode
+from denature.core.stats import Estimate
+
+SCHEMA = 1
+RECORD = "record.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetRecord:
+    """A network: how to build it again, and which weights it ended with."""
+
+    name: str
+    classes: int
+    channels: int
+    image_size: int
+    parameters: int
+    digest: str
+    """sha256 of names, shapes and values of the weights, first 16 hex digits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataRecord:
+    """A data set: where from, what exactly, how cut."""
+
+    source: str
+    digest: str
+    classes: tuple[str, ...]
+    train: int
+    validation: int
+    test: int
+    test_origin: str
+    skipped: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputRecord:
+    """A run that this one was made from: its teacher, adversary or initial weights."""
+
+    folder: str | None
+    kind: str
+    net: str
+    digest: str
+    accuracy: Estimate | None
+    seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochRecord:
+    """One pass over the training samples."""
+
+    epoch: int
+    loss: float
+    """Mean of the objective over the training samples, as met."""
+    train_accuracy: float
+    """Share of training samples right in training mode, as met."""
+    test_accuracy: float | None
+    """Measured where asked for; it chose nothing unless `chosen_on` says so."""
+    validation_accuracy: float | None
+    lr: float
+    """Learning rate of the last step."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExampleRecord:
+    """A network's logits for one test image, and the image as base64 PNG."""
+
+    sample: int
+    label: int
+    logits: tuple[float, ...]
+    png: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """A finished run."""
+
+    schema: int = SCHEMA
+    kind: str
+    """`normal`, `nasty`, `distilled` or `imported`."""
+    net: NetRecord
+    data: DataRecord | None
+    given: dict[str, Any]
+    """What the caller set, where it differs from the defaults."""
+    config: dict[str, Any]
+    """Everything as it was after defaults and `auto` were settled."""
+    inputs: dict[str, InputRecord] = field(default_factory=dict)
+    accuracy: Estimate | None
+    """On the test split."""
+    chosen_on: str
+    """Which split chose the checkpoint: `none` (last epoch), `validation` or `test`."""
+    chosen_epoch: int | None
+    history: tuple[EpochRecord, ...] = ()
+    examples: tuple[ExampleRecord, ...] = ()
+    seconds: float
+    images_per_second: float | None
+    """Training images a second, evaluation not counted."""
+    started: str
+    environment: dict[str, Any]
+
+    @property
+    def seed(self) -> int | None:
+        value = self.config.get("training", {}).get("seed")
+        return value if isinstance(value, int) else None
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        return json.dumps(asdict(self), indent=indent, allow_nan=False)
+
+
+def write_record(folder: Path, record: Record) -> None:
+    write_text(folder / RECORD, record.to_json(indent=1) + "\n")
+
+
+def read_record(folder: Path) -> Record:
+    """Read the record in a run's folder.
+
+    Raises:
+        RunError: there is none, it is damaged, or a newer denature wrote it.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        what = (
+            "holds no record.json: no run was finished there" if folder.is_dir() else "is missing"
+        )
+        raise RunError(f"The run {folder} {what}.")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}. Make the run again.") from None
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if not isinstance(schema, int):
+        raise RunError(f"{path} is not a run's record: it has no schema number.")
+    if schema > SCHEMA:
+        raise RunError(
+            f"{path} has schema {schema}; this denature reads up to {SCHEMA}. "
+            "Upgrade it: pip install -U denature"
+        )
+    try:
+        return decode(Record, raw, where=str(path))
+    except ConfigError as error:
+        raise RunError(str(error)) from None
+
+
+def find_records(folders: Iterable[Path]) -> list[Record]:
+    """The records of runs, and of all runs below folders that are none themselves.
+
+    Raises:
+        RunError: a folder is no run and holds none.
+    """
+    records = []
+    for folder in folders:
+        if (folder / RECORD).is_file():
+            records.append(read_record(folder))
+            continue
+        below = sorted(path.parent for path in folder.rglob(RECORD))
+        if not below:
+            raise RunError(f"{folder} is no run and holds none: no record.json in or below it.")
+        records += map(read_record, below)
+    return records
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and machine, as far as they can be found out."""
+    versions = {"python": platform.python_version()}
+    for package in ("denature", "torch", "numpy", "pyarrow", "pillow", "scikit-learn"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # such as denature itself in a bare checkout
+            continue
+    return {
+        "versions": versions,
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+    }
+
+
+@cache
+def _commit() -> str | None:
+    """The checkout's commit, `+changes` where files differ from it; None for an installed wheel."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return commit + ("+changes" if changes else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

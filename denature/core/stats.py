@@ -1,0 +1,65 @@
+"""Estimates that carry their interval, their n and what they were counted over."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Z95 = statistics.NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval; accuracies are shares in [0, 1], never percent."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    over: Literal["images", "seeds"]
+    """What `n` counts: test images of one run, or seeds of several."""
+
+
+def proportion(successes: int, n: int) -> Estimate:
+    """The share of `successes` among `n` images with its Wilson score interval.
+
+    Wilson 1927. Unlike the normal approximation it stays inside [0, 1] and is sound near both ends,
+    which is where accuracies live.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} successes of {n} are no proportion.")
+    p = successes / n
+    centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), n, "images")
+
+
+def mean_over_seeds(
+    values: Sequence[float], *, bounds: tuple[float, float] = (0.0, 1.0)
+) -> Estimate:
+    """The mean of one value per seed with its Student t interval, clipped to `bounds`.
+
+    With a single seed nothing is known about the spread: the interval is the whole of `bounds`.
+    """
+    if not values:
+        raise ValueError("A mean over no seeds was asked for.")
+    n, mean = len(values), statistics.fmean(values)
+    low, high = bounds
+    if n > 1:
+        from scipy.special import stdtrit  # half a second that single runs need not pay
+
+        half = float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
+        low, high = max(low, mean - half), min(high, mean + half)
+    return Estimate(mean, low, high, n, "seeds")
+
+
+def paired_difference(treated: dict[int, float], control: dict[int, float]) -> Estimate | None:
+    """The mean of treated minus control over the seeds that both have; None where there are none.
+
+    Pairing by seed removes what the seed itself does to both (split, order, initial weights).
+    """
+    seeds = sorted(treated.keys() & control.keys())
+    if not seeds:
+        return None
+    return mean_over_seeds([treated[s] - control[s] for s in seeds], bounds=(-1.0, 1.0))

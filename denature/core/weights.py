@@ -1,0 +1,92 @@
+"""Weights on disk: written as safetensors, read without executing anything."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from denature.core.errors import RunError
+from denature.core.files import atomic_path
+
+WEIGHTS = "weights.safetensors"
+
+
+def digest(network: nn.Module) -> str:
+    """sha256 over names, types, shapes and values of the weights, first 16 hex digits."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        found.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+        found.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]
+
+
+def save_weights(folder: Path, network: nn.Module) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a checkpoint that torch saved.
+
+    A checkpoint is a pickle and is read with `weights_only=True`, so it cannot execute anything;
+    one that would need to is refused. `state_dict` and `model` entries and `module.` prefixes, as
+    training scripts leave them, are seen through.
+
+    Raises:
+        RunError: missing, damaged, or no weights.
+    """
+    if not path.is_file():
+        raise RunError(f"There is no weights file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            loaded: object = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both libraries raise many kinds for a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RunError(
+            f"{path} cannot be read as weights: {reason}. Wanted is a .safetensors file, or a "
+            "torch checkpoint that loads with weights_only=True."
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise RunError(f"{path} holds no weights, but {type(loaded).__name__}.")
+    tensors = {str(k).removeprefix("module."): v for k, v in loaded.items()}
+    strange = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise RunError(f"{path} holds more than weights: {', '.join(strange[:5])}.")
+    return tensors
+
+
+def fit_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Load `tensors` into `network`, all of them, or none.
+
+    Raises:
+        RunError: names or shapes differ; says which and how many, and changes nothing.
+    """
+    own = network.state_dict()
+    missing = [name for name in own if name not in tensors]
+    extra = [name for name in tensors if name not in own]
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)} there and {tuple(own[name].shape)} here"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    faults = []
+    for what, names in (("missing", missing), ("not known here", extra), ("", shapes)):
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            faults.append(f"{what}: {shown}" if what else shown)
+    if faults:
+        raise RunError(f"The weights {where} do not fit the network: {'; '.join(faults)}.")
+    network.load_state_dict(dict(tensors))

@@ -1,0 +1,167 @@
+"""Decoded images on disk: written once per state of the source, mapped into memory after that."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from denature.core.errors import DataError
+from denature.core.progress import Progress, Task
+from denature.data.config import DataConfig
+from denature.data.dataset import Split
+from denature.data.decode import Block, ColourFound, Decoder, Encoded
+from denature.data.sources import Source
+
+VERSION = 1
+"""Raise it when what is cached for the same source changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Every split of a source, decoded."""
+
+    splits: dict[str, Split]
+    classes: tuple[str, ...]
+    digest: str
+    skipped: int
+
+
+def cache_root() -> Path:
+    """The cache folder: $DENATURE_CACHE, else the platform's habit."""
+    if explicit := os.environ.get("DENATURE_CACHE"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "denature"
+
+
+def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
+    """Map the splits of `source` from the cache, after decoding them into it the first time."""
+    wanted = {"version": VERSION, "fingerprint": source.fingerprint, "config": asdict(config)}
+    key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:20]
+    folder = cache_root() / "data" / key
+    if not (folder / "meta.json").exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = folder.with_name(f".{key}.{secrets.token_hex(4)}.tmp")
+        building.mkdir()
+        try:
+            _write(building, source, config, progress)
+            try:
+                building.rename(folder)
+            except OSError:
+                if not (folder / "meta.json").exists():
+                    raise
+                # Another process was faster, and what it wrote is the same.
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return _read(folder)
+
+
+def _write(folder: Path, source: Source, config: DataConfig, progress: Progress) -> None:
+    decoder = Decoder(image_size=config.image_size, skip_bad=config.skip_bad)
+    while True:
+        try:
+            title = f"decoding {config.source}"
+            with progress.task(title, source.total or 0, "images") as task:
+                splits = {
+                    name: _write_split(folder, name, opener(), decoder, task)
+                    for name, opener in source.splits.items()
+                }
+            break
+        except ColourFound:
+            decoder.skipped.clear()
+    shapes = {tuple(split["shape"]) for split in splits.values()}
+    if len(shapes) > 1:
+        raise DataError(
+            f"The splits of {config.source} hold images of different shapes: "
+            f"{', '.join('x'.join(map(str, s)) for s in sorted(shapes))}. Pass --image-size."
+        )
+    digest = hashlib.sha256("".join(f"{n}{splits[n]['sha256']}" for n in sorted(splits)).encode())
+    highest = max(split["highest"] for split in splits.values())
+    classes = source.classes or tuple(str(label) for label in range(highest + 1))
+    if highest >= len(classes):
+        raise DataError(
+            f"A label of {config.source} is {highest}, but there are only {len(classes)} classes; "
+            f"labels go from 0 to {len(classes) - 1}."
+        )
+    meta = {
+        "source": config.source,
+        "splits": splits,
+        "classes": classes,
+        "digest": digest.hexdigest()[:16],
+        "skipped": decoder.skipped,
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def _write_split(
+    folder: Path,
+    name: str,
+    samples: Iterable[Encoded] | Iterable[Block],
+    decoder: Decoder,
+    task: Task,
+) -> dict[str, Any]:
+    labels: list[np.ndarray] = []
+    shape: tuple[int, ...] = ()
+    digest = hashlib.sha256()
+    with open(folder / f"{name}.images", "wb") as file:
+        for block in _blocks(samples, decoder):
+            shape = block.images.shape[1:]
+            file.write(block.images.data)
+            digest.update(block.images.data)
+            labels.append(block.labels)
+            task.advance(len(block.labels), name)
+    merged = np.concatenate(labels) if labels else np.empty(0, np.int64)
+    if not len(merged):
+        raise DataError(f"The {name} split of {folder} holds no image that can be decoded.")
+    if merged.min() < 0:
+        raise DataError(
+            f"A label in the {name} split is {merged.min()}; labels are 0 to classes - 1. "
+            "The hub marks unlabelled test images with -1: take another split as test."
+        )
+    np.save(folder / f"{name}.labels.npy", merged)
+    digest.update(merged.data)
+    return {
+        "count": len(merged),
+        "shape": list(shape),
+        "sha256": digest.hexdigest(),
+        "highest": int(merged.max()),
+    }
+
+
+def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:
+    """Arrays pass as they are; encoded images are decoded."""
+    iterator = iter(samples)
+    first = next(iterator, None)
+    if isinstance(first, Block):
+        yield first
+        yield from iterator
+    elif first is not None:
+
+        def everything() -> Iterable[Encoded]:
+            yield first
+            yield from iterator
+
+        yield from decoder.blocks(everything())
+
+
+def _read(folder: Path) -> Decoded:
+    meta = json.loads((folder / "meta.json").read_text())
+    splits = {}
+    for name, split in meta["splits"].items():
+        shape = (split["count"], *split["shape"])
+        pixels = np.memmap(folder / f"{name}.images", np.uint8, mode="r", shape=shape)
+        labels = np.load(folder / f"{name}.labels.npy", allow_pickle=False)
+        with warnings.catch_warnings():
+            # torch has no read-only tensors; nothing here writes into images.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            images = torch.from_numpy(pixels)
+        splits[name] = Split(images, torch.from_numpy(labels), torch.arange(len(labels)))
+    return Decoded(splits, tuple(meta["classes"]), meta["digest"], len(meta["skipped"]))

@@ -1,0 +1,35 @@
+"""Which images, and how they are read; imports nothing heavy."""
+
+from dataclasses import dataclass
+
+from denature.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How a source of images is read."""
+
+    holdout: float = 0.0
+    """Share of the samples to hold out as test split, where a source brings none."""
+    image_size: int | None = None
+    """Resize (and centre-crop) every image to this many pixels a side."""
+    image_column: str | None = None
+    """The column of a Parquet file that holds the images, where several could."""
+    label_column: str | None = None
+    """The column of a Parquet file that holds the labels, where several could."""
+    skip_bad: bool = False
+    """Leave out images that cannot be decoded, instead of stopping at the first."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.holdout < 1:
+            raise ConfigError(f"holdout is {self.holdout}; it is a share of the samples in [0, 1).")
+        if self.image_size is not None and self.image_size < 1:
+            raise ConfigError(f"image_size is {self.image_size}; it must be at least 1 pixel.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig(Reading):
+    """A source of images and how it is read."""
+
+    source: str
+    """`digits`; a folder of Parquet shards or of images; an .npz file; or hf:owner/name."""

@@ -1,0 +1,122 @@
+"""Images as uint8 arrays with their labels, cut into splits by row number."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from denature.core.errors import ConfigError
+from denature.core.seeds import generator
+from denature.core.types import Images, Indices, Labels
+from denature.data.config import DataConfig
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Some rows of an array of images.
+
+    A row number is a sample's identity: views and stored answers are keyed by it, so it does not
+    change when a fraction of the split is taken.
+    """
+
+    images: Images
+    labels: Labels
+    rows: Indices
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, positions: np.ndarray) -> "Split":
+        return replace(self, rows=self.rows[torch.from_numpy(np.sort(positions))])
+
+    def divide(self, share: float, name: str) -> tuple["Split", "Split"]:
+        """Cut off `share` of each class, the same samples every time; returns (rest, cut off)."""
+        labels = self.labels[self.rows].numpy()
+        order = generator(0, name).permutation(len(labels))
+        order = order[np.argsort(labels[order], kind="stable")]
+        # A running total of the share cuts off round(share * n) samples in all, and of each class
+        # its own share within one sample.
+        steps = np.floor((np.arange(len(order)) + 1) * share + 0.5)
+        cut = np.diff(steps, prepend=0.0) > 0
+        if not 0 < cut.sum() < len(order):
+            raise ConfigError(
+                f"A share of {share} of {len(order)} samples leaves one side empty; "
+                "take a share further from 0 and 1, or more data."
+            )
+        return self.take(order[~cut]), self.take(order[cut])
+
+    def fraction(self, share: float) -> "Split":
+        """The first `share` of a fixed stratified shuffle; smaller fractions lie in larger ones."""
+        if not 0 < share <= 1:
+            raise ConfigError(f"fraction is {share}; it is a share of the samples in (0, 1].")
+        if share == 1:
+            return self
+        labels = self.labels[self.rows].numpy()
+        order = generator(0, "fraction").permutation(len(labels))
+        # The k-th sample of a class of m gets the quantile (k + 1/2) / m: sorting by it interleaves
+        # the classes in proportion.
+        quantile = np.empty(len(labels))
+        for label in np.unique(labels):
+            of_class = order[labels[order] == label]
+            quantile[of_class] = (np.arange(len(of_class)) + 0.5) / len(of_class)
+        kept = np.argsort(quantile, kind="stable")[: max(1, round(share * len(labels)))]
+        return self.take(kept)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """A data set in memory or mapped from the cache; `load` makes it."""
+
+    config: DataConfig
+    train: Split
+    test: Split
+    validation: Split | None
+    classes: tuple[str, ...]
+    digest: str
+    """sha256 of all pixels and labels, first 16 hex digits."""
+    test_origin: str
+    """Where the test split comes from: a split's name in the source, or `holdout`."""
+    skipped: int = 0
+    """Images that could not be decoded and were left out, as was asked for."""
+
+    @property
+    def channels(self) -> int:
+        return int(self.train.images.shape[1])
+
+    @property
+    def image_size(self) -> int:
+        return int(self.train.images.shape[-1])
+
+    def describe(self) -> dict[str, Any]:
+        """What is worth knowing about it, as plain values."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        arrays = {s.images.data_ptr(): s.images.nbytes for s in splits.values() if s}
+        return {
+            "source": self.config.source,
+            **{name: len(split) if split else 0 for name, split in splits.items()},
+            "test_origin": self.test_origin,
+            "skipped": self.skipped,
+            "image": f"{self.channels}x{self.image_size}x{self.image_size}, uint8",
+            "classes": list(self.classes),
+            "digest": self.digest,
+            "megabytes": round(sum(arrays.values()) / 1e6, 1),
+        }
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel over the training pixels, in [0, 1].
+
+        At most 10,000 images are looked at: for natural images that settles three decimals.
+        """
+        step = max(1, len(self.train) // 10_000)
+        images = self.train.images[self.train.rows[::step]].numpy()
+        means, deviations = [], []
+        for channel in range(images.shape[1]):
+            # A histogram of 256 bins instead of a float copy eight times as large.
+            counts = np.bincount(images[:, channel].ravel(), minlength=256)
+            levels = np.arange(256) / 255
+            mean = float(counts @ levels / counts.sum())
+            variance = float(counts @ (levels - mean) ** 2 / counts.sum())
+            means.append(mean)
+            deviations.append(max(variance**0.5, 1e-3))
+        return tuple(means), tuple(deviations)

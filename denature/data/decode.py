@@ -1,0 +1,157 @@
+"""Encoded images into uint8 arrays, in parallel, saying which one is bad."""
+
+import io
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from denature.core.errors import DataError
+
+CHUNK = 256
+"""Images decoded per work item: large enough to hide the hand-over, small enough for memory."""
+
+GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}
+
+
+class Encoded(NamedTuple):
+    """One image as its file holds it."""
+
+    image: bytes | Path
+    label: int
+    where: str
+
+
+class Block(NamedTuple):
+    """Decoded images (uint8, n x channels x size x size) and their labels."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class ColourFound(Exception):
+    """A colour image turned up after grey ones: start again with three channels."""
+
+
+class Decoder:
+    """Turns encoded images of one data set into blocks of one shape.
+
+    Pillow decodes with the interpreter's lock released, so threads are enough.
+
+    Args:
+        image_size: pixels a side; None takes the first image's, which must be square.
+        skip_bad: count images that cannot be decoded instead of raising.
+    """
+
+    def __init__(self, *, image_size: int | None, skip_bad: bool) -> None:
+        self.size = image_size
+        self.resize = image_size is not None
+        self.skip_bad = skip_bad
+        self.channels: int | None = None
+        self.skipped: list[str] = []
+
+    def blocks(self, samples: Iterable[Encoded]) -> Iterator[Block]:
+        """Decode `samples` in order; at most a few chunks are in memory at a time.
+
+        Raises:
+            DataError: an image is damaged, or has another size than the first.
+            ColourFound: `channels` was settled as 1 and a colour image came; it is 3 now.
+        """
+        chunks = _chunks(samples)
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            waiting: deque[Future[Block]] = deque()
+            for chunk in chunks:
+                if self.size is None or self.channels is None:
+                    self._settle_shape(chunk)
+                waiting.append(pool.submit(self._decode_chunk, chunk))
+                if len(waiting) > 2 * (os.cpu_count() or 1):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _settle_shape(self, chunk: list[Encoded]) -> None:
+        """Take size and channels from the first chunk; one colour image makes all three-channel."""
+        for sample in chunk:
+            try:
+                with _open(sample) as image:
+                    width, height = image.size
+                    grey = image.mode in GREY_MODES
+            except (OSError, ValueError):
+                continue  # reported, or skipped, when it is decoded
+            if self.size is None:
+                if width != height:
+                    raise DataError(
+                        f"{sample.where} is {width}x{height}; networks here take square images. "
+                        f"Pass --image-size {min(width, height)} to crop and resize."
+                    )
+                self.size = width
+            self.channels = max(self.channels or 1, 1 if grey else 3)
+
+    def _decode_chunk(self, chunk: list[Encoded]) -> Block:
+        images, labels = [], []
+        for sample in chunk:
+            try:
+                images.append(self._decode(sample))
+            except (OSError, ValueError, SyntaxError) as error:
+                if not self.skip_bad:
+                    raise DataError(
+                        f"{sample.where} cannot be decoded: {error}. "
+                        "Repair or remove it, or leave such images out with --skip-bad."
+                    ) from None
+                self.skipped.append(sample.where)
+                continue
+            labels.append(sample.label)
+        shape = (0, self.channels or 1, self.size or 1, self.size or 1)
+        stacked = np.stack(images) if images else np.empty(shape, np.uint8)
+        return Block(stacked, np.array(labels, np.int64))
+
+    def _decode(self, sample: Encoded) -> np.ndarray:
+        with _open(sample) as image:
+            if self.channels == 1 and image.mode not in GREY_MODES:
+                self.channels = 3
+                raise ColourFound
+            assert self.size is not None  # opening worked, so the first chunk settled it
+            array = to_array(image, channels=self.channels or 3, size=self.size, fit=self.resize)
+            if array is None:
+                width, height = image.size
+                raise DataError(
+                    f"{sample.where} is {width}x{height}, the images before it {self.size}x"
+                    f"{self.size}. Pass --image-size {self.size} to crop and resize all of them."
+                )
+            return array
+
+
+def to_array(
+    image: Image.Image, *, channels: int, size: int, fit: bool = False
+) -> np.ndarray | None:
+    """One image as uint8, channels x size x size; None where the size differs and `fit` is off."""
+    if image.mode.startswith("I"):  # 16-bit grey: keep the upper byte, which Pillow would clip
+        image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    pixels = image.convert("L" if channels == 1 else "RGB")
+    if pixels.size != (size, size):
+        if not fit:
+            return None
+        pixels = ImageOps.fit(pixels, (size, size), method=Image.Resampling.BILINEAR)
+    array = np.asarray(pixels)
+    return np.ascontiguousarray(array[None] if channels == 1 else array.transpose(2, 0, 1))
+
+
+def _open(sample: Encoded) -> Image.Image:
+    source = sample.image if isinstance(sample.image, Path) else io.BytesIO(sample.image)
+    return Image.open(source)
+
+
+def _chunks(samples: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    chunk: list[Encoded] = []
+    for sample in samples:
+        chunk.append(sample)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

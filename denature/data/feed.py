@@ -1,0 +1,76 @@
+"""A split on a device, served as batches of views."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from denature.core.compute import Compute
+from denature.core.types import Indices, Labels, Pixels
+from denature.data import views as views_
+from denature.data.dataset import Split
+
+
+class Batch(NamedTuple):
+    """One batch on the device; `samples` and `views` together name what is seen."""
+
+    samples: Indices
+    views: Indices
+    pixels: Pixels
+    labels: Labels
+
+
+class Feed:
+    """The images of a split as uint8 on the device, cut into batches there.
+
+    On a CPU nothing is copied: images stay where they are, which may be a mapped file.
+    """
+
+    def __init__(self, split: Split, *, compute: Compute, views: views_.Views = views_.NONE):
+        self.split = split
+        self.views = views
+        self.compute = compute
+        self._images = split.images.to(compute.device)
+        self._labels = split.labels.to(compute.device)
+
+    def epoch(self, epoch: int, *, view_seed: int, batch_size: int) -> Iterator[Batch]:
+        """All samples once, in this epoch's order and views.
+
+        A last batch of a single sample is left out: batch norm cannot be trained on it.
+        """
+        samples = views_.order(self.split.rows, view_seed=view_seed, epoch=epoch)
+        numbers = self.views.numbers(
+            view_seed=view_seed, epoch=epoch, samples=len(self.split.labels)
+        )[samples]
+        yield from self._batches(samples, numbers, batch_size, least=2)
+
+    def plain(self, *, batch_size: int = 512) -> Iterator[Batch]:
+        """All samples once, in the order of their rows, as they are."""
+        yield from self._batches(
+            self.split.rows, torch.zeros_like(self.split.rows), batch_size, views=views_.NONE
+        )
+
+    def _batches(
+        self,
+        samples: Indices,
+        numbers: Indices,
+        batch_size: int,
+        *,
+        views: views_.Views | None = None,
+        least: int = 1,
+    ) -> Iterator[Batch]:
+        views = views or self.views
+        samples, numbers = samples.to(self.compute.device), numbers.to(self.compute.device)
+        for start in range(0, len(samples), batch_size):
+            chosen = samples[start : start + batch_size]
+            if len(chosen) < least:
+                return
+            view_numbers = numbers[start : start + batch_size]
+            images = views.apply(self._images[chosen], view_numbers)
+            yield Batch(chosen, view_numbers, self.compute.pixels(images), self._labels[chosen])
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    """How many batches `Feed.epoch` yields."""
+    full, rest = divmod(samples, batch_size)
+    return full + (rest >= 2)

@@ -1,0 +1,110 @@
+"""Networks: plain torch modules from images in [0, 1] to logits, and a catalogue a reader can see.
+
+A name is a line of `NETS`, or `package.module:factory` for a module of the user's own, which is
+called with `classes`, `channels` and `image_size` and owns its normalisation.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import nn
+
+from denature.core.errors import ConfigError, unknown
+from denature.nets.cnn import CNN
+from denature.nets.mlp import MLP
+from denature.nets.normalize import Normalized
+from denature.nets.resnet import resnet18
+from denature.nets.resnetc import resnetc20, resnetc32
+
+Factory: TypeAlias = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """One line of the catalogue."""
+
+    factory: Factory
+    about: str
+    minimum: int = 8
+    """Smallest image side that it takes, in pixels."""
+    optimizer: str = "sgd"
+    """What `auto` trains it with, as in the paper."""
+
+
+NETS: Mapping[str, Net] = {
+    "mlp": Net(MLP, "two hidden layers of 512", minimum=1, optimizer="adam"),
+    "cnn": Net(CNN, "five layers: convolutions of 32, 64, 128 and two linear", optimizer="adam"),
+    "resnetc20": Net(resnetc20, "pre-activation ResNet for CIFAR, 20 layers of 16, 32, 64"),
+    "resnetc32": Net(resnetc32, "pre-activation ResNet for CIFAR, 32 layers of 16, 32, 64"),
+    "resnet18": Net(resnet18, "ResNet-18 with a 3x3 stem, 64 to 512 channels"),
+}
+
+
+def create(
+    name: str,
+    *,
+    classes: int,
+    channels: int = 3,
+    image_size: int = 32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> nn.Module:
+    """Build a network by name, with random weights from torch's global generator.
+
+    Args:
+        name: a line of `NETS`, or `package.module:factory`, which imports that module.
+        classes: number of logits.
+        channels: 1 or 3.
+        image_size: side of the square images, in pixels.
+        mean: per channel, subtracted inside the network; a catalogue network's only.
+        std: per channel, divided by inside the network; a catalogue network's only.
+
+    Raises:
+        ConfigError: unknown name, or a shape that the network cannot take.
+    """
+    if classes < 2 or channels not in (1, 3):
+        raise ConfigError(
+            f"A network for {classes} classes and {channels} channels was asked for; "
+            "wanted are at least 2 classes, and 1 or 3 channels."
+        )
+    if ":" in name:
+        return _own(name, classes=classes, channels=channels, image_size=image_size)
+    if name not in NETS:
+        raise unknown("network", name, NETS)
+    net = NETS[name]
+    if image_size < net.minimum:
+        raise ConfigError(
+            f"{name} takes images of {net.minimum} pixels a side and more, these have {image_size}."
+            f" Pass --image-size {net.minimum} to enlarge them."
+        )
+    body = net.factory(classes=classes, channels=channels, image_size=image_size)
+    return Normalized(body, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
+
+
+def _own(name: str, **shape: int) -> nn.Module:
+    """A module of the user's own; only ever called with a name that the user gave or trusts."""
+    module_name, _, attribute = name.partition(":")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"The network {name!r} cannot be imported: {error}. Wanted is package.module:factory, "
+            "importable from here, where factory(classes=, channels=, image_size=) is a module."
+        ) from None
+    network = factory(**shape)
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"{name} returned {type(network).__name__}, wanted is a torch module.")
+    return network
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+__all__ = ["NETS", "Net", "create", "parameter_count"]

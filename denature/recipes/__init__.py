@@ -1,0 +1,1 @@
+"""Named runs and tables: what a user can ask for by name."""

@@ -1,0 +1,115 @@
+"""One self-contained HTML file from records: no script, no font, no request."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from denature.core.errors import ConfigError
+from denature.core.files import write_text
+from denature.core.record import Record
+from denature.report import figures, words
+from denature.report.summary import summarise
+
+
+def render(records: Sequence[Record], *, title: str = "What students learned") -> str:
+    """The report of any runs as HTML text.
+
+    Raises:
+        ConfigError: there are no records.
+    """
+    if not records:
+        raise ConfigError("A report of no runs was asked for; name at least one run's folder.")
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    summary = summarise(records)
+    nasty = next((r for r in records if r.kind == "nasty"), None)
+    normal = None if nasty is None else _adversary(nasty, records)
+    temperature = _temperature(nasty)
+    drawn = {
+        "accuracies": figures.accuracies(summary) if summary.students else "",
+        "responses": (
+            figures.logit_responses(normal, nasty, temperature=temperature)
+            if normal is not None and nasty is not None
+            else ""
+        ),
+        "curves": figures.training_curves(records),
+    }
+    page = Environment(
+        loader=PackageLoader("denature.report", "."), autoescape=True, undefined=StrictUndefined
+    ).get_template("page.html.jinja")
+    return page.render(
+        title=title,
+        lead=_lead(records),
+        verdict=words.verdict(summary),
+        students=words.student_table(summary),
+        teachers=words.teacher_table(summary),
+        figures=drawn,
+        temperature=f"{temperature:g}",
+        curve_note=_curve_note(records),
+        runs=_run_table(records),
+        provenance=_provenance(records),
+    )
+
+
+def write_report(records: Sequence[Record], path: Path, *, title: str | None = None) -> Path:
+    """Write the report of `records` to `path`, atomically."""
+    write_text(path, render(records, title=title or "What students learned"))
+    return path
+
+
+def _adversary(nasty: Record, records: Sequence[Record]) -> Record | None:
+    digest = nasty.inputs["adversary"].digest
+    return next((r for r in records if r.net.digest == digest), None)
+
+
+def _temperature(nasty: Record | None) -> float:
+    return 1.0 if nasty is None else float(nasty.config["objective"]["temperature"])
+
+
+def _lead(records: Sequence[Record]) -> str:
+    data = {
+        f"{r.data.source} ({r.data.train:,} training and {r.data.test:,} test images)"
+        for r in records
+        if r.data
+    }
+    seconds = sum(r.seconds for r in records)
+    return f"{len(records)} runs on {'; '.join(sorted(data)) or 'no data'}; {seconds:.0f} s in all."
+
+
+def _curve_note(records: Sequence[Record]) -> str:
+    chosen = {record.chosen_on for record in records}
+    if "test" in chosen:
+        return "Some runs kept the epoch that was best on the test split; their accuracy is biased."
+    if "validation" in chosen:
+        return "Where a checkpoint was chosen, a validation split chose it, never the test split."
+    return "The last epoch counts; the test split chose nothing."
+
+
+def _run_table(records: Sequence[Record]) -> list[list[str]]:
+    lines = [["Run", "Seed", "Accuracy %", "Epoch", "Seconds", "Images/s", "Weights"]]
+    for record in records:
+        teacher = record.inputs.get("teacher")
+        source = f" from {teacher.kind} {teacher.net}" if teacher else ""
+        if teacher and record.config["objective"]["answers"] == "labels":
+            source += ", labels only"
+        lines.append(
+            [
+                f"{record.kind} {record.net.name}{source}",
+                str(record.seed if record.seed is not None else ""),
+                words.percent(record.accuracy) if record.accuracy else "",
+                str(record.chosen_epoch or ""),
+                f"{record.seconds:.1f}",
+                f"{record.images_per_second:,.0f}" if record.images_per_second else "",
+                record.net.digest,
+            ]
+        )
+    return lines
+
+
+def _provenance(records: Sequence[Record]) -> str:
+    first = records[0].environment
+    versions = ", ".join(f"{k} {v}" for k, v in sorted(first.get("versions", {}).items()))
+    digests = sorted({r.data.digest for r in records if r.data})
+    return (
+        f"{first.get('device', '')}; {versions}; commit {first.get('commit') or 'of a release'}; "
+        f"data {', '.join(digests) or 'none'}; started {records[0].started}."
+    )

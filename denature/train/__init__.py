@@ -1,0 +1,49 @@
+"""The loop, and what makes a normal, a nasty and a distilled network out of it."""
+
+from typing import TYPE_CHECKING
+
+from denature.core.lazy import attach
+
+if TYPE_CHECKING:
+    from denature.train.config import Training
+    from denature.train.loop import evaluate, fit
+    from denature.train.objectives import Distilled, Nasty, Normal
+    from denature.train.run import Run, import_run, load_run
+    from denature.train.runs import distilled, evaluate_run, nasty, normal, train
+
+__getattr__ = attach(
+    __name__,
+    {
+        "normal": "runs",
+        "nasty": "runs",
+        "distilled": "runs",
+        "train": "runs",
+        "evaluate_run": "runs",
+        "Run": "run",
+        "load_run": "run",
+        "import_run": "run",
+        "evaluate": "loop",
+        "fit": "loop",
+        "Training": "config",
+        "Normal": "objectives",
+        "Nasty": "objectives",
+        "Distilled": "objectives",
+    },
+)
+
+__all__ = [
+    "normal",
+    "nasty",
+    "distilled",
+    "train",
+    "evaluate_run",
+    "Run",
+    "load_run",
+    "import_run",
+    "evaluate",
+    "fit",
+    "Training",
+    "Normal",
+    "Nasty",
+    "Distilled",
+]

@@ -1,0 +1,99 @@
+"""How a network is trained; imports nothing heavy, so that the command line can show it."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, cast
+
+from denature.core.errors import ConfigError
+
+Optimizer: TypeAlias = Literal["auto", "sgd", "adam", "adamw"]
+Schedule: TypeAlias = Literal["one-cycle", "cosine", "step", "constant"]
+Augment: TypeAlias = Literal["auto", "none", "flip", "crop", "crop-flip"]
+Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+Checkpoint: TypeAlias = Literal["last", "best-validation", "best-test"]
+
+DEFAULT_LR: dict[str, float] = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
+DEFAULT_DECAY: dict[str, float] = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.01}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """One training, whatever its objective."""
+
+    seed: int = 0
+    """Rules initial weights and dropout."""
+    view_seed: int | None = None
+    """Rules order and augmentation; the seed itself by default."""
+    epochs: int = 30
+    """Passes over the training samples."""
+    optimizer: Optimizer = "auto"
+    """sgd with momentum 0.9, adam or adamw; auto is adam for mlp, cnn and one's own, sgd else."""
+    lr: float | None = None
+    """Highest learning rate; 0.1 for sgd, 0.001 for adam and adamw by default."""
+    weight_decay: float | None = None
+    """5e-4 for sgd, 0 for adam, 0.01 for adamw by default."""
+    schedule: Schedule = "one-cycle"
+    """Course of the learning rate; `step` multiplies by gamma at each milestone."""
+    milestones: tuple[int, ...] = ()
+    """Epochs at which `step` lowers the learning rate."""
+    gamma: float = 0.1
+    """Factor of `step`."""
+    batch_size: int = 128
+    """Images per step."""
+    fraction: float = 1.0
+    """Share of the training samples to use; smaller ones lie inside larger ones."""
+    augment: Augment = "auto"
+    """Views of a sample; auto is crop-flip for colour images of 16 pixels and more, else none."""
+    clip_norm: float | None = None
+    """Clip the gradient's norm to this; off by default."""
+    checkpoint: Checkpoint = "last"
+    """Which epoch's weights to keep; best-test is what many papers' code does."""
+    validation: float = 0.1
+    """Share of training samples set aside where best-validation finds no validation split."""
+    evaluate_every: int = 0
+    """Measure test accuracy every so many epochs, for the curve; 0 measures the last only."""
+    device: Device = "auto"
+    """Where to compute."""
+    precision: Precision = "auto"
+    """auto takes bf16 where it was measured to be faster."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 2, "at least 2, since batch norm needs two samples"),
+            "lr": (self.lr is None or self.lr > 0, "above 0"),
+            "weight_decay": (self.weight_decay is None or self.weight_decay >= 0, "at least 0"),
+            "gamma": (0 < self.gamma <= 1, "in (0, 1]"),
+            "fraction": (0 < self.fraction <= 1, "a share in (0, 1]"),
+            "validation": (0 < self.validation < 1, "a share in (0, 1)"),
+            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0"),
+            "evaluate_every": (self.evaluate_every >= 0, "at least 0"),
+        }
+        for name, (good, wanted) in rules.items():
+            if not good:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
+        if bool(self.milestones) != (self.schedule == "step"):
+            raise ConfigError(
+                f"The schedule is {self.schedule} with milestones {list(self.milestones)}; "
+                "`step` needs milestones, and no other schedule has any."
+            )
+
+    def settled(self, *, optimizer: str, device: str, precision: str) -> "Training":
+        """The same with every field filled in that depends on something else.
+
+        Args:
+            optimizer: what `auto` means for this network.
+            device: where it will run.
+            precision: in which precision.
+        """
+        chosen = optimizer if self.optimizer == "auto" else self.optimizer
+        decay = DEFAULT_DECAY[chosen] if self.weight_decay is None else self.weight_decay
+        return replace(
+            self,
+            view_seed=self.seed if self.view_seed is None else self.view_seed,
+            optimizer=cast(Optimizer, chosen),
+            lr=DEFAULT_LR[chosen] if self.lr is None else self.lr,
+            weight_decay=decay,
+            device=cast(Device, device),
+            precision=cast(Precision, precision),
+        )

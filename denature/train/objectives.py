@@ -1,0 +1,145 @@
+"""What makes a normal, a nasty and a distilled network out of the one training loop.
+
+An objective is a value: its fields are what the record keeps, and calling it gives the loss.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, final
+
+from denature.core.errors import ConfigError
+
+if TYPE_CHECKING:  # the command line reads the fields without paying for torch
+    from denature.answers import Answers
+    from denature.core.types import Labels, Logits, PerExample
+
+AnswerForm: TypeAlias = Literal["soft", "labels"]
+
+
+class Objective(Protocol):
+    """A loss for the training loop."""
+
+    @property
+    def kind(self) -> str:
+        """What a run with this objective is called."""
+
+    @property
+    def asks(self) -> str | None:
+        """Which of a run's inputs answers every batch; None where labels are enough."""
+
+    def __call__(
+        self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
+    ) -> "PerExample":
+        """The loss per example; `done` is the share of the training's steps that lie behind."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Normal:
+    """Cross-entropy against the true labels."""
+
+    kind: ClassVar[str] = "normal"
+    asks: ClassVar[None] = None
+
+    def __call__(
+        self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
+    ) -> "PerExample":
+        from torch.nn import functional as F
+
+        return F.cross_entropy(logits, labels, reduction="none")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Nasty:
+    """Right on top and misleading below: the self-undermining loss against a frozen adversary."""
+
+    kind: ClassVar[str] = "nasty"
+    asks: ClassVar[str] = "adversary"
+
+    temperature: float = 4.0
+    """tau at which nasty teacher and adversary are pushed apart; the paper: 4 on CIFAR-10, 20 on
+    CIFAR-100 and Tiny-ImageNet."""
+    omega: float = 0.04
+    """Weight of the push; 0.04 is what the released CIFAR-10 code uses, its text is recalled to
+    say 0.004."""
+    warmup: float = 0.0
+    """Share of the steps over which omega rises from 0; tames big networks, 0 in the paper."""
+    cap: float | None = None
+    """Push no example's tau^2 KL beyond this many nats; tames big networks, off in the paper."""
+
+    def __post_init__(self) -> None:
+        _above_zero("temperature", self.temperature)
+        if not self.omega >= 0:
+            raise ConfigError(f"omega is {self.omega}; it must be at least 0.")
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"warmup is {self.warmup}; it is a share of the steps, in [0, 1].")
+        if self.cap is not None:
+            _above_zero("cap", self.cap)
+
+    def __call__(
+        self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
+    ) -> "PerExample":
+        from denature.losses import self_undermining
+
+        assert answers is not None
+        assert answers.kind == "logits"
+        omega = self.omega * min(1.0, done / self.warmup) if self.warmup else self.omega
+        return self_undermining(
+            logits,
+            answers.values,
+            labels,
+            temperature=self.temperature,
+            omega=omega,
+            cap=self.cap,
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distilled:
+    """A student that learns from a teacher's answers, whatever their kind."""
+
+    kind: ClassVar[str] = "distilled"
+    asks: ClassVar[str] = "teacher"
+
+    temperature: float = 4.0
+    """tau at which teacher and student are compared; means nothing for labels."""
+    alpha: float | None = None
+    """Share of the teacher's term, the rest goes to the true labels; 0.9 for soft answers, and 1
+    for labels, whose thief has no others."""
+    answers: AnswerForm = "soft"
+    """What the teacher shows: everything, or its most probable class only."""
+
+    def __post_init__(self) -> None:
+        _above_zero("temperature", self.temperature)
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise ConfigError(f"alpha is {self.alpha}; it is a share in [0, 1].")
+
+    def settled(self) -> "Distilled":
+        """The same with alpha filled in."""
+        usual = 1.0 if self.answers == "labels" else 0.9
+        return self if self.alpha is not None else replace(self, alpha=usual)
+
+    def __call__(
+        self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
+    ) -> "PerExample":
+        from denature.losses import distillation, hard_distillation
+        from denature.losses.soft import log_probabilities
+
+        assert answers is not None
+        alpha = self.settled().alpha
+        assert alpha is not None
+        if answers.kind == "label":
+            return hard_distillation(logits, answers.values, labels, alpha=alpha)
+        values = answers.values
+        if answers.kind == "probabilities":
+            values = log_probabilities(values)
+        return distillation(logits, values, labels, temperature=self.temperature, alpha=alpha)
+
+
+AnyObjective: TypeAlias = Normal | Nasty | Distilled
+
+
+def _above_zero(name: str, value: float) -> None:
+    if not value > 0:
+        raise ConfigError(f"{name} is {value}; it must be above 0.")

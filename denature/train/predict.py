@@ -1,0 +1,68 @@
+"""What a run's network sees in image files."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from denature.core.compute import settle
+from denature.core.errors import ConfigError, DataError
+from denature.data.decode import to_array
+from denature.train.run import Run, load_run
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The probabilities of one image's classes."""
+
+    image: str
+    label: str
+    probabilities: dict[str, float]
+
+    def strongest(self, count: int) -> list[tuple[str, float]]:
+        return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
+
+
+def predict(
+    run: str | Path | Run,
+    images: Sequence[Path],
+    *,
+    resize: bool = False,
+    trust: Collection[str] = (),
+) -> list[Prediction]:
+    """Classify image files with a run's network.
+
+    Raises:
+        DataError: a file is missing, no image, or of another size and `resize` is off.
+    """
+    from PIL import Image
+
+    if not images:
+        raise ConfigError("No image was named; give at least one file.")
+    loaded = run if isinstance(run, Run) else load_run(run, trust=trust)
+    net = loaded.record.net
+    arrays = []
+    for file in images:
+        try:
+            with Image.open(file) as image:
+                size = image.size
+                array = to_array(image, channels=net.channels, size=net.image_size, fit=resize)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{file} cannot be read as an image: {error}.") from None
+        if array is None:
+            raise DataError(
+                f"{file} is {size[0]}x{size[1]}, the network takes {net.image_size}x"
+                f"{net.image_size}. Pass --resize to crop and resize it."
+            )
+        arrays.append(array)
+    compute = settle(loaded.network, device="auto", precision="fp32")
+    pixels = compute.pixels(torch.from_numpy(np.stack(arrays)).to(compute.device))
+    logits = compute.answer(compute.place(loaded.network).eval(), pixels)
+    data = loaded.record.data
+    names = data.classes if data else tuple(map(str, range(net.classes)))
+    return [
+        Prediction(str(file), names[int(row.argmax())], dict(zip(names, row.tolist(), strict=True)))
+        for file, row in zip(images, logits.softmax(-1).cpu(), strict=True)
+    ]
