@@ -34,6 +34,7 @@ app = App(
     help="Can this neural network be cloned through its answers, and what stops that?",
     version=f"denature {__version__}",
     config=config_file,
+    suppress_keyboard_interrupt=False,
     help_epilogue="`denature COMMAND --help` explains a command. Start with `denature demo`.",
     group_commands=cyclopts.Group("Commands", sort_key=None),
 )

@@ -32,7 +32,7 @@ class Display:
         self._bars: Progress | None = None
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def task(self, name: str, total: float, unit: str) -> Iterator[Task]:

@@ -1,10 +1,21 @@
 """What files say, checked at the door and turned into frozen dataclasses."""
 
-from typing import Any, TypeVar
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from denature.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 T = TypeVar("T")
+
+
+def encode(config: "DataclassInstance") -> dict[str, Any]:
+    """A config as the plain values that its JSON would give back."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
 
 
 def decode(kind: type[T], data: Any, *, where: str) -> T:

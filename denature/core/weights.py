@@ -24,11 +24,20 @@ def digest(network: nn.Module) -> str:
 
 
 def save_weights(folder: Path, network: nn.Module) -> None:
+    """Write the weights atomically.
+
+    Raises:
+        OSError: they could not be written, for whatever reason.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk, in the library's own words
+            raise OSError(str(error)) from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

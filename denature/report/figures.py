@@ -4,10 +4,11 @@ The colours are Okabe and Ito's, which the colour-blind can tell apart.
 """
 
 import base64
+import functools
 import io
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
@@ -22,15 +23,48 @@ BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#
 COLOURS = {"none": GREY, "normal": BLUE, "nasty": ORANGE}
 
 
-def accuracies(summary: Summary) -> str:
+STYLE: Any = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text: searchable, small, in the reader's own font
+    "svg.hashsalt": "denature",
+}
+
+P = ParamSpec("P")
+
+
+def _drawing(draw: Callable[P, "Figure | None"]) -> Callable[P, str]:
+    """Draw in our style, and return the figure as an <svg> element, the same for the same data."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
+        from matplotlib import rc_context
+
+        with rc_context(STYLE):
+            figure = draw(*args, **kwargs)
+            if figure is None:
+                return ""
+            buffer = io.StringIO()
+            figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+        text = buffer.getvalue()
+        return text[text.index("<svg") :]
+
+    return drawn
+
+
+@_drawing
+def accuracies(summary: Summary) -> "Figure | None":
     """Each student's accuracy with its interval, by whom it learned from."""
     rows = list(reversed(summary.students))
+    if not rows:
+        return None
     figure = _figure(7.2, 0.6 + 0.34 * len(rows))
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
-        value, low, high = (
-            100 * x for x in (row.accuracy.value, row.accuracy.low, row.accuracy.high)
-        )
+        found = row.accuracy
+        value, low, high = 100 * found.value, 100 * found.low, 100 * found.high
         colour = COLOURS.get(row.teacher, GREEN)
         marker = "s" if row.answers == "labels" else "o"
         axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="round")
@@ -38,43 +72,48 @@ def accuracies(summary: Summary) -> str:
     axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
     axes.set_xlabel("accuracy on the test split, % (95 % interval)")
     axes.grid(axis="x", color="#ddd", linewidth=0.7)
-    return _svg(figure)
+    return figure
 
 
 def _name(row: Row) -> str:
     return f"{row.net}, {learned(row)}" + (f" ({row.note})" if row.note else "")
 
 
-def logit_responses(normal: Record, nasty: Record, *, temperature: float, count: int = 4) -> str:
+@_drawing
+def logit_responses(normal: Record, nasty: Record, *, temperature: float) -> "Figure | None":
     """What two teachers answer to the same test images: probabilities at `temperature`."""
-    pairs = [(a, b) for a in normal.examples for b in nasty.examples if a.sample == b.sample][
-        :count
-    ]
+    pairs = [(a, b) for a in normal.examples for b in nasty.examples if a.sample == b.sample]
     if not pairs:
-        return ""
+        return None
     assert normal.data is not None
     classes = normal.data.classes
-    figure = _figure(7.2, 1.25 * len(pairs) + 0.5)
-    grid = figure.add_gridspec(len(pairs), 2, width_ratios=(1, 6), wspace=0.12, hspace=0.35)
-    for line, (a, b) in enumerate(pairs):
-        picture = figure.add_subplot(grid[line, 0])
+    lines = (len(pairs) + 1) // 2
+    figure = _figure(7.4, 1.15 * lines + 0.4)
+    grid = figure.add_gridspec(lines, 4, width_ratios=(1, 3.6, 1, 3.6), wspace=0.3, hspace=0.5)
+    highest = 0.0
+    panels = []
+    for number, (a, b) in enumerate(pairs):
+        line, side = number % lines, number // lines
+        picture = figure.add_subplot(grid[line, 2 * side])
         picture.imshow(_image(a), cmap="gray", interpolation="nearest")
         picture.set_axis_off()
-        picture.set_title(f"class {classes[a.label]}", fontsize=8)
-        axes = figure.add_subplot(grid[line, 1])
+        picture.set_title(f"{classes[a.label]}", fontsize=8, pad=3)
+        axes = figure.add_subplot(grid[line, 2 * side + 1])
         shown = _strongest(a, b)
         places = np.arange(len(shown))
         for offset, example, colour, name in ((-0.2, a, BLUE, "normal"), (0.2, b, ORANGE, "nasty")):
             values = _softmax(example.logits, temperature)[shown]
+            highest = max(highest, float(values.max()))
             axes.bar(places + offset, values, 0.4, color=colour, label=f"{name} teacher")
-        axes.set_ylim(0, 1)
-        last = line == len(pairs) - 1
-        axes.set_xticks(places, [classes[k] for k in shown] if last or len(classes) > 10 else [])
-        if line == 0:
-            axes.legend(loc="upper right", frameon=False, ncols=2, bbox_to_anchor=(1, 1.45))
-    figure.supylabel(f"probability at temperature {temperature:g}", fontsize=9, x=0.04)
-    figure.supxlabel("class", fontsize=9, y=0.005)
-    return _svg(figure)
+        axes.set_xticks(places, [classes[k] for k in shown], fontsize=7)
+        panels.append(axes)
+    for axes in panels:
+        axes.set_ylim(0, min(1.0, 1.1 * highest))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.0))
+    figure.supylabel(f"probability at temperature {temperature:g}", fontsize=8, x=0.05)
+    figure.supxlabel("class", fontsize=8, y=0.02)
+    return figure
 
 
 def _strongest(a: ExampleRecord, b: ExampleRecord) -> np.ndarray:
@@ -97,16 +136,13 @@ def _image(example: ExampleRecord) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(example.png))))
 
 
-def training_curves(records: Sequence[Record]) -> str:
-    """Accuracy by epoch, a thin line per run: test accuracy where measured, else in training."""
+@_drawing
+def training_curves(records: Sequence[Record]) -> "Figure | None":
+    """Accuracy by epoch, a thin line per run: on the test split if all measured it, else as met."""
     drawn = [record for record in records if record.history]
     if not drawn:
-        return ""
-    on_test = all(
-        r.history[0].test_accuracy is not None
-        or (len(r.history) > 1 and any(e.test_accuracy is not None for e in r.history))
-        for r in drawn
-    )
+        return None
+    on_test = all(any(e.test_accuracy is not None for e in r.history) for r in drawn)
     panels: dict[str, list[Record]] = defaultdict(list)
     for record in drawn:
         panels[record.net.name].append(record)
@@ -116,14 +152,13 @@ def training_curves(records: Sequence[Record]) -> str:
         labelled: set[str] = set()
         for record in members:
             name, colour, dashes = _line_style(record)
-            points = [
-                (e.epoch, e.test_accuracy if on_test else e.train_accuracy)
-                for e in record.history
-                if not on_test or e.test_accuracy is not None
-            ]
+            points = {
+                e.epoch: e.test_accuracy if on_test else e.train_accuracy for e in record.history
+            }
+            points = {epoch: value for epoch, value in points.items() if value is not None}
             axes.plot(
-                [epoch for epoch, _ in points],
-                [100 * (value or 0) for _, value in points],
+                list(points),
+                [100 * value for value in points.values() if value is not None],
                 color=colour,
                 linestyle=dashes,
                 linewidth=1,
@@ -134,39 +169,25 @@ def training_curves(records: Sequence[Record]) -> str:
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{'test' if on_test else 'training'} accuracy, %" if place == 1 else "")
         axes.grid(color="#eee", linewidth=0.7)
-        axes.legend(fontsize=7, frameon=False, loc="lower right")
+        axes.legend(fontsize=7, loc="lower right")
     figure.tight_layout()
-    return _svg(figure)
+    return figure
 
 
 def _line_style(record: Record) -> tuple[str, str, Any]:
     teacher = record.inputs.get("teacher")
     if record.kind == "nasty":
-        return "nasty teacher", PINK, "-"
+        return "the nasty teacher itself", PINK, "-"
     if teacher is None:
-        return "true labels", GREY, "-"
+        return "from true labels", GREY, "-"
     colour = COLOURS.get(teacher.kind, GREEN)
     if record.config["objective"]["answers"] == "labels":
-        return f"{teacher.kind} teacher, labels only", colour, (0, (2, 1.5))
-    return f"{teacher.kind} teacher", colour, "-"
+        return f"from {teacher.kind} teacher, labels only", colour, (0, (2, 1.5))
+    return f"from {teacher.kind} teacher", colour, "-"
 
 
 def _figure(width: float, height: float) -> "Figure":
     # The Figure alone, without pyplot: no global state, no display.
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
-        return Figure(figsize=(width, height), layout=None)
-
-
-def _svg(figure: "Figure") -> str:
-    """The figure as an <svg> element, the same bytes for the same figure."""
-    from matplotlib import rc_context
-
-    buffer = io.StringIO()
-    # Text stays text: searchable, small, and in the reader's own font.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "denature", "font.size": 8}):
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return Figure(figsize=(width, height))

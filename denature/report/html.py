@@ -25,7 +25,7 @@ def render(records: Sequence[Record], *, title: str = "What students learned") -
     normal = None if nasty is None else _adversary(nasty, records)
     temperature = _temperature(nasty)
     drawn = {
-        "accuracies": figures.accuracies(summary) if summary.students else "",
+        "accuracies": figures.accuracies(summary),
         "responses": (
             figures.logit_responses(normal, nasty, temperature=temperature)
             if normal is not None and nasty is not None

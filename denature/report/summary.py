@@ -70,7 +70,7 @@ def summarise(records: Iterable[Record]) -> Summary:
     teachers = [g for g in members if is_teacher(g)]
     students = [g for g in members if not is_teacher(g)]
     return Summary(
-        tuple(_rows(teachers, teachers)),
+        tuple(sorted(_rows(teachers, teachers), key=lambda row: (row.kind != "normal", row.net))),
         tuple(sorted(_rows(students, students), key=_reading_order)),
     )
 

@@ -61,7 +61,7 @@ def _spoiled(summary: Summary) -> str | None:
     cost = (
         ""
         if nasty.difference is None
-        else f", at a price of {-100 * nasty.difference.value:.1f} points of its own accuracy"
+        else f"; the nasty teacher itself is {points(nasty.difference)} points from the normal one"
     )
     if worst.difference.high < 0:
         spoiled = [r for r in soft if r.difference and r.difference.high < 0]
@@ -88,6 +88,11 @@ def _labels(summary: Summary) -> str | None:
         return None
     shown = ", ".join(f"{r.net} {100 * r.accuracy.value:.1f} %" for r in labels)
     stopped = [r for r in labels if r.difference and r.difference.high < 0]
+    if all(r.difference and r.difference.low == r.difference.high == 0 for r in labels):
+        return (
+            "It does not stop a thief who takes only its labels: for these training images they "
+            f"are all right, so such students come out the same as alone ({shown})."
+        )
     if not stopped:
         return (
             "It does not stop a thief who takes only its labels: such students are as good as "

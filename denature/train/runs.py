@@ -6,9 +6,9 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -19,6 +19,7 @@ from denature.core.compute import Compute, settle
 from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
 from denature.core.record import DataRecord, EpochRecord, ExampleRecord, NetRecord, Record
+from denature.core.schema import encode
 from denature.core.seeds import seeded
 from denature.core.stats import Estimate
 from denature.core.weights import digest, fit_weights
@@ -31,6 +32,9 @@ from denature.train.config import Training
 from denature.train.loop import answers_to, evaluate, fit
 from denature.train.objectives import AnyObjective, Distilled, Nasty, Normal
 from denature.train.run import Run, claim, save_run
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 EXAMPLES = 8
 """Test images whose logits a record keeps, for pictures of answers."""
@@ -162,9 +166,9 @@ def train(
         },
         config={
             "net": name,
-            "data": asdict(dataset.config),
-            "objective": {"kind": objective.kind, **asdict(settled_objective)},
-            "training": asdict(settled),
+            "data": encode(dataset.config),
+            "objective": {"kind": objective.kind, **encode(settled_objective)},
+            "training": encode(settled),
         },
         inputs={role: run.as_input() for role, run in inputs.items() if run is not None},
         accuracy=accuracy,
@@ -267,11 +271,11 @@ def _source(objective: AnyObjective, asked: Run, feed: Feed, training: Training)
     return source
 
 
-def _changed(config: Any) -> dict[str, Any]:
+def _changed(config: "DataclassInstance") -> dict[str, Any]:
     """The fields of a config that differ from their defaults."""
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
     defaults = {field.name: field.default for field in fields(config)}
-    return {name: value for name, value in values.items() if value != defaults[name]}
+    changed = {name for name, default in defaults.items() if getattr(config, name) != default}
+    return {name: value for name, value in encode(config).items() if name in changed}
 
 
 def _data_record(dataset: Dataset, split: Split, validation: Split | None) -> DataRecord:

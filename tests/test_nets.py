@@ -1,0 +1,232 @@
+"""The catalogue of networks: properties that every line of it has, and names that are not in it."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from denature.core.errors import ConfigError
+from denature.core.seeds import seeded
+from denature.nets import NETS, create, parameter_count
+
+COUNTS = {
+    "mlp": (1841162, 1887332, 1938632),
+    "cnn": (357514, 369124, 382024),
+    "resnetc20": (272282, 278132, 284632),
+    "resnetc32": (466714, 472564, 479064),
+    "resnet18": (11173962, 11220132, 11271432),
+}
+"""At 3x32x32 for 10, 100 and 200 classes: the paper's networks."""
+
+every_net = pytest.mark.parametrize("name", NETS)
+
+
+def evaluated(
+    name: str,
+    *,
+    channels: int = 3,
+    size: int = 8,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> nn.Module:
+    """A network of three classes in eval mode, with the same weights in every call."""
+    with seeded(0, name):
+        return create(
+            name, classes=3, channels=channels, image_size=size, mean=mean, std=std
+        ).eval()
+
+
+def random_pixels(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_every_network_of_the_issue_is_in_the_catalogue() -> None:
+    assert COUNTS.keys() <= NETS.keys()
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts_are_those_of_the_paper(name: str) -> None:
+    with torch.device("meta"):
+        counts = tuple(parameter_count(create(name, classes=c)) for c in (10, 100, 200))
+    assert counts == COUNTS[name]
+
+
+@every_net
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [8, 32, 48, 64])
+def test_a_network_takes_the_shape_that_it_was_made_for(
+    name: str, channels: int, size: int
+) -> None:
+    network = evaluated(name, channels=channels, size=size)
+    with torch.no_grad():
+        logits = network(random_pixels(2, channels, size, size))
+    assert logits.shape == (2, 3)
+    assert logits.isfinite().all()
+
+
+@every_net
+def test_a_network_trains_on_the_smallest_images(name: str) -> None:
+    network = create(name, classes=3, channels=1, image_size=8).train()
+    logits = network(random_pixels(4, 1, 8, 8))
+    nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
+    for parameter_name, parameter in network.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+
+
+@every_net
+@pytest.mark.parametrize("size", [8, 48])
+def test_samples_of_a_batch_do_not_mix(name: str, size: int) -> None:
+    """The official CNN reshapes by a fixed size, and at 48 pixels mixes samples without a word."""
+    pixels = random_pixels(3, 3, size, size).requires_grad_()
+    evaluated(name, size=size)(pixels)[1].sum().backward()
+    assert pixels.grad is not None
+    touched = pixels.grad.abs().amax((1, 2, 3)) > 0
+    assert touched.tolist() == [False, True, False]
+
+
+@every_net
+def test_logits_may_be_of_either_sign(name: str) -> None:
+    """The official MLP ends in a ReLU, so that no class can be argued against."""
+    logits = evaluated(name)(random_pixels(32, 3, 8, 8))
+    assert logits.min() < 0 < logits.max()
+
+
+@every_net
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalisation_lives_inside_the_network(name: str, channels: int) -> None:
+    mean, std = (0.5, 0.4, 0.3)[:channels], (0.2, 0.1, 0.3)[:channels]
+    pixels = random_pixels(4, channels, 8, 8)
+    by_hand = torch.stack(
+        [(pixels[:, c] - mean[c]) / std[c] for c in range(channels)],
+        dim=1,
+    )
+    plain = evaluated(name, channels=channels)
+    owning = evaluated(name, channels=channels, mean=mean, std=std)
+    torch.testing.assert_close(owning(pixels), plain(by_hand))
+    assert not torch.allclose(owning(pixels), plain(pixels))
+
+
+def test_normalisation_travels_with_the_weights() -> None:
+    made = evaluated("cnn", mean=(0.5, 0.4, 0.3), std=(0.2, 0.1, 0.3))
+    loaded = create("cnn", classes=3, image_size=8).eval()
+    loaded.load_state_dict(made.state_dict())
+    pixels = random_pixels(4, 3, 8, 8)
+    torch.testing.assert_close(loaded(pixels), made(pixels), rtol=0, atol=0)
+
+
+def test_normalisation_is_not_trained() -> None:
+    assert parameter_count(evaluated("mlp", mean=(0.5,) * 3)) == parameter_count(evaluated("mlp"))
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("resnet-18", "resnet18"),
+        ("ResNet18", "resnet18"),
+        ("resnetc-32", "resnetc32"),
+        ("cnnn", "cnn"),
+        ("mpl", "mlp"),
+    ],
+)
+def test_an_unknown_network_is_answered_with_the_nearest_names(name: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=f"no network '{name}'. Did you mean .*{nearest}"):
+        create(name, classes=10)
+
+
+def test_a_name_like_no_other_is_answered_with_the_whole_catalogue() -> None:
+    with pytest.raises(ConfigError, match="Known: ") as raised:
+        create("zzzz", classes=10)
+    assert all(name in str(raised.value) for name in NETS)
+
+
+@pytest.mark.parametrize("name", [name for name, net in NETS.items() if net.minimum > 1])
+def test_images_below_the_minimum_are_refused_with_the_way_out(name: str) -> None:
+    least = NETS[name].minimum
+    assert least <= 8
+    with pytest.raises(ConfigError, match=rf"{name} .* {least} .* have {least - 1}.*--image-size"):
+        create(name, classes=10, image_size=least - 1)
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(1, 3), (0, 3), (10, 2), (10, 4), (10, 0)])
+def test_classes_and_channels_that_no_network_has_are_refused(classes: int, channels: int) -> None:
+    with pytest.raises(ConfigError, match=f"{classes} classes and {channels} channels"):
+        create("cnn", classes=classes, channels=channels)
+
+
+MODULE = """
+from torch import nn
+
+class Tiny(nn.Module):
+    def __init__(self, *, classes, channels, image_size):
+        super().__init__()
+        self.linear = nn.Linear(channels * image_size**2, classes)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+def factory(**shape):
+    return Tiny(**shape)
+
+def no_module(**shape):
+    return shape
+"""
+
+Writer = Callable[[str], str]
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
+    """Writes a module into the current folder and returns what to put before the colon."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+
+    def write(name: str) -> str:
+        package, _, module = name.partition(".")
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+        (tmp_path / package / f"{module}.py").write_text(MODULE, encoding="utf-8")
+        importlib.invalidate_caches()
+        for imported in (package, name):
+            monkeypatch.delitem(sys.modules, imported, raising=False)
+        return name
+
+    return write
+
+
+@pytest.mark.parametrize("attribute", ["Tiny", "factory"])
+def test_a_module_of_the_users_own_is_found_from_the_current_folder(
+    own_module: Writer, attribute: str
+) -> None:
+    module = own_module("users_package_a.nets")
+    network = create(f"{module}:{attribute}", classes=7, channels=1, image_size=5)
+    assert network(random_pixels(2, 1, 5, 5)).shape == (2, 7)
+    assert parameter_count(network) == 25 * 7 + 7
+
+
+def test_what_a_factory_returns_must_be_a_module(own_module: Writer) -> None:
+    module = own_module("users_package_b.nets")
+    with pytest.raises(ConfigError, match=f"{module}:no_module returned dict"):
+        create(f"{module}:no_module", classes=7)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no_such_package_anywhere:factory",
+        "no_such_package_anywhere.nets:factory",
+        "math:no_such_factory",
+        "math:",
+        ":factory",
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused_with_the_form_that_is_wanted(
+    name: str,
+) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be imported.*package\.module:factory") as raised:
+        create(name, classes=10)
+    assert repr(name) in str(raised.value)

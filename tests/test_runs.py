@@ -1,0 +1,274 @@
+"""A run's folder: complete or nothing, read without executing anything."""
+
+import json
+import os
+import pickle
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from denature.core.errors import ConfigError, RunError
+from denature.core.record import SCHEMA, Record, find_records, read_record
+from denature.core.weights import digest, read_weights
+from denature.data import load
+from denature.nets import create
+from denature.train import Normal, Run, Training, import_run, load_run, train
+
+QUICK = Training(epochs=1, precision="fp32")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return train("mlp", load("digits"), Normal(), QUICK, out=tmp_path / "run")
+
+
+def folder_of(run: Run) -> Path:
+    assert run.folder is not None
+    return run.folder
+
+
+def change_record(run: Run, **changes: object) -> None:
+    path = folder_of(run) / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_run_comes_back_as_it_was(run: Run) -> None:
+    again = load_run(folder_of(run))
+    assert again.record == run.record
+    assert digest(again.network) == run.record.net.digest
+    assert not again.network.training
+
+
+def test_a_record_says_what_was_done(run: Run) -> None:
+    record = read_record(folder_of(run))
+    assert record.schema == SCHEMA
+    assert (record.kind, record.net.name, record.seed) == ("normal", "mlp", 0)
+    assert record.data is not None
+    assert re.fullmatch(r"[0-9a-f]{16}", record.data.digest)
+    assert record.accuracy is not None
+    assert record.accuracy.over == "images"
+    assert {"denature", "torch", "numpy", "python"} <= record.environment["versions"].keys()
+    assert record.environment["device"]
+    assert len(record.history) == 1
+    assert len({example.label for example in record.examples}) == len(record.examples) == 8
+
+
+def test_a_run_leaves_tensorboard_events(run: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder_of(run) / "events"))
+    events.Reload()
+    [loss] = events.Scalars("loss/train")
+    assert loss.step == 1
+    assert loss.value == pytest.approx(run.record.history[0].loss, rel=1e-5)
+
+
+def test_another_run_is_not_written_over(run: Run) -> None:
+    with pytest.raises(RunError, match=r"already holds a run.*--overwrite"):
+        train("mlp", "digits", Normal(), QUICK, out=folder_of(run))
+    other = train(
+        "mlp", "digits", Normal(), replace(QUICK, seed=1), out=folder_of(run), overwrite=True
+    )
+    assert load_run(folder_of(run)).record.net.digest == other.record.net.digest
+
+
+def test_overwriting_never_removes_what_no_run_wrote(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="files that no run wrote"):
+        train("mlp", "digits", Normal(), QUICK, out=tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_missing_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"nowhere is missing"):
+        load_run(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"no record.json"):
+        load_run(tmp_path)
+    with pytest.raises(RunError, match="is no run and holds none"):
+        find_records([tmp_path])
+
+
+def test_a_record_of_a_newer_schema_is_refused(run: Run) -> None:
+    change_record(run, schema=SCHEMA + 1)
+    with pytest.raises(RunError, match=rf"schema {SCHEMA + 1}; .* up to {SCHEMA}.*Upgrade"):
+        load_run(folder_of(run))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": "one"}'])
+def test_a_damaged_record_is_refused(run: Run, text: str) -> None:
+    (folder_of(run) / "record.json").write_text(text)
+    with pytest.raises(RunError, match=r"record\.json"):
+        load_run(folder_of(run))
+
+
+def test_weights_cut_in_half_are_refused(run: Run) -> None:
+    path = folder_of(run) / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(RunError, match="cannot be read as weights"):
+        load_run(folder_of(run))
+
+
+def test_weights_of_another_run_are_noticed(run: Run) -> None:
+    path = folder_of(run) / "weights.safetensors"
+    tensors = load_file(path)
+    tensors["body.fc1.weight"] += 1
+    save_file(tensors, path)
+    with pytest.raises(RunError, match="not those that its record names"):
+        load_run(folder_of(run))
+
+
+def test_weights_that_do_not_fit_are_named(run: Run) -> None:
+    change_record(run, net={**json.loads(run.record.to_json())["net"], "classes": 11})
+    with pytest.raises(RunError, match=r"do not fit.*fc3.weight is \(10, 512\) there"):
+        load_run(folder_of(run))
+
+
+def test_a_record_cannot_make_us_import_a_module(run: Run, tmp_path: Path) -> None:
+    sign = tmp_path / "executed"
+    (tmp_path / "trap.py").write_text(f"import pathlib; pathlib.Path({str(sign)!r}).touch()\n")
+    net = json.loads(run.record.to_json())["net"]
+    change_record(run, net={**net, "name": "trap:build"})
+    sys.path.insert(0, str(tmp_path))
+    try:
+        with pytest.raises(RunError, match="--trust trap"):
+            load_run(folder_of(run))
+        assert not sign.exists()
+        with pytest.raises(ConfigError, match="cannot be imported"):
+            load_run(folder_of(run), trust=["trap"])
+        assert sign.exists()
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+class Bomb:
+    """Executes something when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch bomb-went-off",)
+
+
+@pytest.mark.parametrize("name", ["bomb.pt", "bomb.pth", "bomb.bin"])
+def test_a_foreign_pickle_is_not_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Bomb()}, name)
+    with pytest.raises(RunError, match="weights_only=True"):
+        read_weights(Path(name))
+    Path(name).write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(RunError):
+        read_weights(Path(name))
+    assert not Path("bomb-went-off").exists()
+
+
+@pytest.mark.parametrize("form", ["safetensors", "plain", "nested", "parallel", "whole"])
+def test_weights_of_somebody_else_become_a_run(tmp_path: Path, form: str) -> None:
+    network = create("cnn", classes=10, channels=1, image_size=8, mean=(0.3,), std=(0.4,)).eval()
+    body = network.body
+    assert isinstance(body, torch.nn.Module)
+    tensors = body.state_dict()
+    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pt")
+    own: dict[str, Any] = {"mean": (0.3,), "std": (0.4,)}
+    if form == "safetensors":
+        save_file(tensors, path)
+    elif form == "plain":
+        torch.save(tensors, path)
+    elif form == "nested":
+        torch.save({"epoch": 3, "state_dict": tensors}, path)
+    elif form == "parallel":
+        torch.save({f"module.{name}": value for name, value in tensors.items()}, path)
+    else:
+        torch.save(network.state_dict(), path)
+        own = {}
+    imported = import_run(
+        "cnn", path, classes=10, channels=1, image_size=8, out=tmp_path / "run", **own
+    )
+    pixels = torch.rand(4, 1, 8, 8)
+    assert torch.equal(imported.network(pixels), network(pixels))
+    assert load_run(tmp_path / "run").record.kind == "imported"
+    with pytest.raises(RunError, match="never measured"):
+        _ = imported.accuracy
+
+
+def test_an_interval_is_part_of_every_number(run: Run) -> None:
+    accuracy = json.loads((folder_of(run) / "record.json").read_text())["accuracy"]
+    assert set(accuracy) == {"value", "low", "high", "n", "over"}
+    assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "denature", *arguments]
+
+
+def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
+    """Kill -9 at spread moments: the folder then holds a run that loads, or no record."""
+    complete = 0
+    for number in range(6):
+        out = tmp_path / f"run-{number}"
+        process = subprocess.Popen(
+            command("train", "mlp", "--data", "digits", "--epochs", "2", "--out", str(out), "-q"),
+            stdout=subprocess.DEVNULL,
+        )
+        limit = time.monotonic() + 60
+        while not (out / "events").exists() and time.monotonic() < limit:
+            time.sleep(0.002)
+        time.sleep(0.06 * number)
+        process.kill()
+        process.wait()
+        if (out / "record.json").exists():
+            load_run(out)
+            complete += 1
+        else:
+            with pytest.raises(RunError):
+                load_run(out)
+    assert complete < 6
+
+
+def test_an_interrupted_run_says_what_counts(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command("train", "cnn", "--data", "digits", "--epochs", "500", "--out", str(out)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    limit = time.monotonic() + 60
+    while not (out / "events").exists() and time.monotonic() < limit:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in errors.splitlines()[-1]
+    assert not (out / "record.json").exists()
+
+
+def test_a_disk_that_is_full_is_one_line_and_no_run(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: the write fails half-way, for real."""
+    out = tmp_path / "run"
+    load("digits")  # the cache is written before the limit holds
+    found = subprocess.run(
+        command("train", "mlp", "--data", "digits", "--epochs", "1", "--out", str(out), "-q"),
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
+        check=False,
+    )
+    assert found.returncode == 1
+    [line] = found.stderr.splitlines()
+    assert "could not be written" in line
+    assert not (out / "record.json").exists()
+    assert not [p for p in out.iterdir() if p.name.endswith(".tmp")]
+
+
+def test_records_are_found_below_a_folder(run: Run, tmp_path: Path) -> None:
+    assert find_records([tmp_path]) == [run.record] == find_records([folder_of(run)])
+    assert isinstance(run.record, Record)

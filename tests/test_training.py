@@ -1,0 +1,344 @@
+"""What a run promises: the same again, honest numbers, and a stop where numbers end."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from denature.answers import LabelsOnly, Live, Remembered
+from denature.core.compute import settle
+from denature.core.errors import ConfigError, TrainingError
+from denature.core.weights import digest
+from denature.data import Dataset, load
+from denature.data.feed import Feed, steps_per_epoch
+from denature.data.views import Views
+from denature.nets import NETS
+from denature.train import Distilled, Nasty, Normal, Run, Training, train
+from denature.train.config import DEFAULT_LR
+from denature.train.loop import evaluate, learning_rate
+from denature.train.runs import distilled, evaluate_run, nasty, normal
+
+QUICK = Training(epochs=2, precision="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def teacher(data: Dataset) -> Run:
+    return train("mlp", data, Normal(), replace(QUICK, epochs=6))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_every_network_learns_the_digits(data: Dataset, net: str) -> None:
+    epochs = 3 if net == "resnet18" else 5
+    run = train(net, data, Normal(), replace(QUICK, epochs=epochs, batch_size=32, fraction=0.5))
+    assert run.accuracy.value > 0.7
+    assert run.accuracy.n == len(data.test)
+
+
+def test_the_same_run_twice_has_the_same_weights(data: Dataset) -> None:
+    first, second = (train("cnn", data, Normal(), QUICK) for _ in range(2))
+    assert digest(first.network) == digest(second.network) == first.record.net.digest
+    assert replace(first.record, seconds=0).history[0].loss == second.record.history[0].loss
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"view_seed": 1}, {"batch_size": 64}, {"lr": 0.01}]
+)
+def test_each_knob_changes_the_weights(data: Dataset, change: dict[str, Any]) -> None:
+    plain = train("mlp", data, Normal(), QUICK)
+    assert digest(train("mlp", data, Normal(), replace(QUICK, **change)).network) != digest(
+        plain.network
+    )
+
+
+def test_training_leaves_the_callers_random_numbers_alone(data: Dataset) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train("mlp", data, Normal(), replace(QUICK, epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_test_split_plays_no_part_in_training(data: Dataset) -> None:
+    """Other labels in the test split change the accuracy and nothing else."""
+    honest = train("mlp", data, Normal(), QUICK)
+    labels = data.test.labels.clone()
+    labels[data.test.rows] = (labels[data.test.rows] + 1) % 10
+    lying = replace(data, test=replace(data.test, labels=labels))
+    fooled = train("mlp", lying, Normal(), QUICK)
+    assert digest(fooled.network) == digest(honest.network)
+    assert fooled.accuracy.value < 0.1 < honest.accuracy.value
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "chosen_on"), [("best-validation", "validation"), ("best-test", "test")]
+)
+def test_a_chosen_checkpoint_is_the_best_epoch_and_said_to_be_chosen(
+    data: Dataset, checkpoint: Any, chosen_on: str
+) -> None:
+    run = train("mlp", data, Normal(), replace(QUICK, epochs=6, lr=0.05, checkpoint=checkpoint))
+    scores = [
+        epoch.test_accuracy if chosen_on == "test" else epoch.validation_accuracy
+        for epoch in run.record.history
+    ]
+    assert all(score is not None for score in scores)
+    assert run.record.chosen_on == chosen_on
+    assert run.record.chosen_epoch == scores.index(max(s for s in scores if s is not None)) + 1
+    if chosen_on == "test":
+        assert run.accuracy.value == max(s for s in scores if s is not None)
+    else:
+        assert run.record.data is not None
+        assert run.record.data.validation + run.record.data.train == len(data.train)
+
+
+def test_a_nasty_teacher_moves_away_from_its_adversary(data: Dataset, teacher: Run) -> None:
+    compute = settle(teacher.network, device="cpu", precision="fp32")
+    pixels = next(iter(Feed(data.test, compute=compute).plain())).pixels
+
+    def distance(run: Run) -> float:
+        answers = [compute.answer(r.network, pixels).softmax(-1) for r in (run, teacher)]
+        return float((answers[0] - answers[1]).abs().sum(-1).mean())
+
+    meek = nasty("mlp", data, adversary=teacher, omega=0.0, temperature=20, epochs=6)
+    foul = nasty("mlp", data, adversary=teacher, omega=0.1, temperature=20, epochs=6)
+    assert distance(foul) > 2 * distance(meek)
+
+
+def test_a_nasty_run_without_push_is_a_normal_run(data: Dataset, teacher: Run) -> None:
+    meek = nasty("mlp", data, adversary=teacher, omega=0.0, epochs=2, precision="fp32")
+    plain = normal("mlp", data, epochs=2, precision="fp32")
+    torch.testing.assert_close(meek.network.state_dict(), plain.network.state_dict())
+
+
+def test_warm_up_raises_omega_from_nothing() -> None:
+    logits, other = torch.randn(4, 3), torch.randn(4, 3)
+    labels = torch.zeros(4, dtype=torch.int64)
+    from denature.answers import Answers
+
+    objective = Nasty(omega=0.1, warmup=0.5)
+    answers = Answers("logits", other)
+    start, half, full = (objective(logits, labels, answers, done=done) for done in (0.0, 0.25, 0.5))
+    torch.testing.assert_close(start, Normal()(logits, labels, None, done=0))
+    torch.testing.assert_close(half - start, (full - start) / 2)
+    torch.testing.assert_close(full, objective(logits, labels, answers, done=0.9))
+
+
+def test_the_adversary_and_the_teacher_are_not_trained(data: Dataset, teacher: Run) -> None:
+    before = digest(teacher.network)
+    nasty("mlp", data, adversary=teacher, epochs=1)
+    distilled("mlp", data, teacher=teacher, epochs=1)
+    assert digest(teacher.network) == before == teacher.record.net.digest
+    assert not teacher.network.training
+
+
+def test_a_student_of_labels_learns_the_teachers_mistakes(data: Dataset, teacher: Run) -> None:
+    """A teacher that calls everything a seven has a student that does so too."""
+    seven = nn.Linear(64, 10)
+    with torch.no_grad():
+        seven.weight.zero_()
+        seven.bias.copy_(torch.eye(10)[7] * 9)
+    liar = nn.Sequential(nn.Flatten(), seven)
+    student = distilled(
+        "mlp", data, teacher=Run(teacher.record, liar.eval()), answers="labels", epochs=2
+    )
+    assert student.record.config["objective"]["alpha"] == 1.0
+    sevens = (data.test.labels[data.test.rows] == 7).float().mean()
+    assert student.accuracy.value == pytest.approx(float(sevens))
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_answers_of_either_soft_kind_teach_the_same(kind: str) -> None:
+    from denature.answers import Answers
+
+    logits, teacher_logits = torch.randn(6, 5), torch.randn(6, 5)
+    labels = torch.arange(6) % 5
+    values = teacher_logits if kind == "logits" else teacher_logits.softmax(-1)
+    loss = Distilled(temperature=3)(logits, labels, Answers(kind, values), done=0)  # type: ignore[arg-type]
+    expected = Distilled(temperature=3)(logits, labels, Answers("logits", teacher_logits), done=0)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_remembered_answers_are_those_of_the_live_network(data: Dataset, teacher: Run) -> None:
+    compute = settle(teacher.network, device="cpu", precision="fp32")
+    feed = Feed(data.train, compute=compute)
+    live = Live(teacher.network, compute)
+    remembered = Remembered(live, feed)
+    for batch in feed.epoch(3, view_seed=1, batch_size=100):
+        torch.testing.assert_close(remembered(batch).values, live(batch).values)
+        assert torch.equal(LabelsOnly(remembered)(batch).values, live(batch).values.argmax(-1))
+
+
+def test_answers_are_not_remembered_where_views_differ(data: Dataset, teacher: Run) -> None:
+    compute = settle(teacher.network, device="cpu", precision="fp32")
+    with pytest.raises(ValueError, match="views"):
+        Remembered(
+            Live(teacher.network, compute), Feed(data.train, compute=compute, views=Views(1))
+        )
+
+
+def test_init_starts_from_the_runs_weights(data: Dataset, teacher: Run) -> None:
+    crawl = train("mlp", data, Normal(), replace(QUICK, epochs=1, lr=1e-9), init=teacher)
+    torch.testing.assert_close(
+        crawl.network.state_dict(), teacher.network.state_dict(), atol=1e-5, rtol=0
+    )
+    assert crawl.record.inputs["init"].digest == teacher.record.net.digest
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(data: Dataset, tmp_path: Path) -> None:
+    wild = Training(epochs=3, optimizer="sgd", lr=1e6, schedule="constant", precision="fp32")
+    with pytest.raises(TrainingError, match=r"not finite at step \d+ of 36.*lower --lr") as caught:
+        train("mlp", data, Normal(), wild, out=tmp_path / "run")
+    assert int(str(caught.value).split("step ")[1].split()[0]) < 10
+    assert not (tmp_path / "run" / "record.json").exists()
+
+
+def test_clipping_bounds_a_step_of_sgd(data: Dataset) -> None:
+    """One step of plain length: lr times the clipped norm, without momentum from before."""
+    base = Training(
+        epochs=1, optimizer="sgd", lr=1.0, schedule="constant", weight_decay=0.0,
+        batch_size=len(data.train), precision="fp32", clip_norm=1e-3,
+    )  # fmt: skip
+    start = train("mlp", data, Normal(), replace(base, lr=1e-12))
+    moved = train("mlp", data, Normal(), base)
+    length = sum(
+        float((a - b).detach().square().sum())
+        for a, b in zip(moved.network.parameters(), start.network.parameters(), strict=True)
+    )
+    assert length**0.5 == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "milestones", "shares"),
+    [
+        ("constant", (), {0: 1, 50: 1, 99: 1}),
+        ("cosine", (), {0: 1, 50: 0.5, 100: 0}),
+        ("step", (4, 8), {0: 1, 39: 1, 40: 0.1, 79: 0.1, 80: 0.01}),
+        ("one-cycle", (), {24: 0.98, 25: 0.9933333, 99: 0.0066667}),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(
+    schedule: Any, milestones: tuple[int, ...], shares: dict[int, float]
+) -> None:
+    config = Training(epochs=10, schedule=schedule, milestones=milestones, lr=2.0)
+    for step, share in shares.items():
+        assert learning_rate(config, step=step, total=100) == pytest.approx(2 * share, abs=1e-6)
+
+
+def test_a_fraction_trains_on_fewer_samples(data: Dataset) -> None:
+    run = train("mlp", data, Normal(), replace(QUICK, fraction=0.1))
+    assert run.record.data is not None
+    assert run.record.data.train == round(0.1 * len(data.train))
+
+
+@pytest.mark.parametrize(("samples", "batch", "steps"), [(10, 5, 2), (11, 5, 2), (12, 5, 3)])
+def test_a_last_batch_of_one_is_left_out(samples: int, batch: int, steps: int) -> None:
+    data = load("digits")
+    split = replace(data.train, rows=data.train.rows[:samples])
+    compute = settle(nn.Linear(1, 1), device="cpu", precision="fp32")
+    batches = list(Feed(split, compute=compute).epoch(1, view_seed=0, batch_size=batch))
+    assert len(batches) == steps == steps_per_epoch(samples, batch)
+    assert len({int(s) for b in batches for s in b.samples}) == sum(len(b.samples) for b in batches)
+
+
+class Own(nn.Module):
+    """A user's network that needs all pixels at once and nothing else of ours."""
+
+    def __init__(self, outputs: int = 10) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer(x.flatten(1))
+        return found
+
+
+def test_a_module_of_ones_own_is_trained_in_place(data: Dataset) -> None:
+    module = Own()
+    run = normal(module, data, epochs=3, lr=0.02, precision="fp32")
+    assert run.network is module
+    assert run.accuracy.value > 0.5
+    assert run.accuracy == evaluate_run(run, data)
+
+
+def test_a_module_with_the_wrong_number_of_outputs_is_refused(data: Dataset) -> None:
+    with pytest.raises(ConfigError, match=r"shape \(2, 7\); wanted is \(2, 10\)"):
+        normal(Own(7), data)
+
+
+def test_a_module_that_cannot_take_the_images_is_refused(data: Dataset) -> None:
+    with pytest.raises(ConfigError, match="cannot take images of"):
+        normal(nn.Conv2d(3, 3, 3), data)
+
+
+def test_a_teacher_of_other_classes_is_refused(data: Dataset, teacher: Run) -> None:
+    record = teacher.record
+    other = Run(replace(record, net=replace(record.net, classes=7)), teacher.network)
+    with pytest.raises(ConfigError, match=r"teacher .* answers 7 classes .* has 10 classes"):
+        distilled("mlp", data, teacher=other)
+    with pytest.raises(ConfigError, match="adversary"):
+        nasty("mlp", data, adversary=other)
+
+
+def test_an_objective_without_its_run_is_refused(data: Dataset) -> None:
+    with pytest.raises(ConfigError, match="needs a run as adversary"):
+        train("mlp", data, Nasty())
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (Training, {"epochs": 0}),
+        (Training, {"batch_size": 1}),
+        (Training, {"lr": -1.0}),
+        (Training, {"fraction": 0.0}),
+        (Training, {"fraction": 1.5}),
+        (Training, {"schedule": "step"}),
+        (Training, {"milestones": (3,)}),
+        (Nasty, {"omega": -0.1}),
+        (Nasty, {"temperature": 0.0}),
+        (Nasty, {"cap": 0.0}),
+        (Nasty, {"warmup": 2.0}),
+        (Distilled, {"alpha": 1.1}),
+        (Distilled, {"temperature": -4.0}),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(kind: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        kind(**wrong)
+
+
+def test_defaults_are_settled_in_the_record_and_given_values_kept(data: Dataset) -> None:
+    run = train("mlp", data, Normal(), Training(epochs=1, seed=3))
+    assert run.record.given["training"] == {"epochs": 1, "seed": 3}
+    settled = run.record.config["training"]
+    assert settled["lr"] == DEFAULT_LR["adam"]
+    assert settled["view_seed"] == 3
+    assert settled["device"] in ("cpu", "cuda", "mps")
+    assert settled["precision"] in ("fp32", "bf16")
+
+
+def test_half_precision_learns_as_well(data: Dataset) -> None:
+    full = normal("cnn", data, epochs=4, precision="fp32")
+    half = normal("cnn", data, epochs=4, precision="bf16")
+    assert abs(full.accuracy.value - half.accuracy.value) < 0.05
+    assert half.record.config["training"]["precision"] == "bf16"
+
+
+def test_a_device_that_is_not_there_is_refused(data: Dataset) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(ConfigError, match=r"'cuda' was asked for.*--device auto"):
+        train("mlp", data, Normal(), Training(device="cuda"))
+
+
+def test_evaluating_puts_a_network_back_into_training(data: Dataset) -> None:
+    network = Own().train()
+    evaluate(network, data.test, settle(network, device="cpu", precision="fp32"))
+    assert network.training
