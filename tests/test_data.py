@@ -106,22 +106,13 @@ CELLS: dict[Cell, pa.DataType] = {
 }
 
 
-def write_shard(
-    file: Path,
-    split: Samples,
-    *,
-    cell: Cell = in_struct,
-    images: str = "image",
-    labels: str = "label",
-    more: dict[str, Any] | None = None,
-    metadata: dict[str, str] | None = None,
-) -> Path:
+def write_shard(file: Path, split: Samples, *, cell: Cell = in_struct, **options: Any) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     cells = [
         cell(encoded(image), file.parent, f"{file.stem}-{i}.png")
         for i, image in enumerate(split.images)
     ]
-    return write_cells(file, cells, split.labels, CELLS[cell], images, labels, more or {}, metadata)
+    return write_cells(file, cells, split.labels, CELLS[cell], **options)
 
 
 def write_cells(
@@ -192,7 +183,7 @@ def folders(root: Path, splits: Splits) -> Path:
 
 def archive(**options: Any) -> Callable[[Path, Splits], Path]:
     def write(root: Path, splits: Splits) -> Path:
-        root.mkdir()
+        root.mkdir(exist_ok=True)
         return write_npz(root / "data.npz", splits, **options)
 
     return write
@@ -471,7 +462,7 @@ def picture_modes() -> dict[str, tuple[Image.Image, int]]:
         "16 bits": (deep, 1),
         "grey with alpha": (grey.convert("LA"), 1),
         "colour with alpha": (grey.convert("RGBA"), 3),
-        "palette": (grey.convert("RGB").convert("P"), 3),
+        "palette": (grey.convert("RGB").quantize(), 3),
     }
 
 
@@ -537,16 +528,16 @@ def test_a_second_load_decodes_nothing_and_finds_the_same(
     assert second.describe() == first.describe()
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux lists what is mapped")
 def test_cached_images_are_mapped_and_not_read(digits: Dataset) -> None:
     """Another load of the same shares the pages; a private copy would count as memory."""
     with open("/proc/self/maps", encoding="utf-8") as maps:
         assert str(Path(os.environ["DENATURE_CACHE"]) / "data") in maps.read()
 
 
-def set_back(file: Path, seconds: int = 10) -> None:
+def set_back(file: Path) -> None:
     """Make a file older, so that what is written next is newer on any file system."""
-    status = file.stat()
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns - seconds * 10**9))
+    os.utime(file, ns=(0, file.stat().st_mtime_ns - 10**10))
 
 
 @pytest.mark.parametrize(
@@ -563,12 +554,8 @@ def test_a_file_that_changed_is_decoded_again(tmp_path: Path, layout: str, chang
     folder = root if root.is_dir() else root.parent
     set_back(folder / changed)
     before = load(str(root))
-    # One pixel differs: in an npz and a PNG of noise the size of the file stays what it was.
-    changed_pixel(splits)
+    # In an npz the size of the file stays what it was.
     splits["train"].images[0] ^= 1
-    for file in sorted(folder.rglob("*"), reverse=True):
-        file.unlink() if file.is_file() else file.rmdir()
-    folder.rmdir()
     LAYOUTS[layout](tmp_path / "data", splits)
     after = load(str(root))
     assert_holds(after, splits)
@@ -663,8 +650,6 @@ def shards_with(root: Path, bad: bytes) -> tuple[Path, str]:
 def test_a_bad_image_is_named_and_skipped_only_when_asked(
     tmp_path: Path, write: Callable[[Path, bytes], tuple[Path, str]], bad: bytes
 ) -> None:
-    if write is shards_with and not bad:
-        pytest.skip("an empty cell is no image at all")
     root, where = write(tmp_path / "data", bad)
     broken(root, where, "--skip-bad")
     dataset = load(DataConfig(source=str(root), skip_bad=True))
@@ -769,7 +754,7 @@ def test_an_image_of_another_size_than_the_first_is_named(
 def test_splits_of_different_sizes_are_told(tmp_path: Path) -> None:
     splits = {"train": samples(6), "test": samples(3, size=12)}
     broken(write_npz(tmp_path / "a.npz", splits), "3x8x8", "3x12x12")
-    broken(shards_of(in_struct)(tmp_path / "b", splits), "test-00000", "12x12", "--image-size")
+    broken(shards_of(in_struct)(tmp_path / "b", splits), "row 0", "8x8", "12x12", "--image-size")
 
 
 def test_no_test_split_asks_for_a_share_to_hold_out(tmp_path: Path) -> None:

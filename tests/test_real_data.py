@@ -5,35 +5,25 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from denature.data import Dataset, load
+from denature.data import load
 
 
-@pytest.fixture
-def cifar10(real_data: Path) -> Dataset:
-    """Decoded for the first test that asks, mapped from the session's cache for the others."""
-    return load(str(real_data / "cifar10"))
-
-
-def test_cifar10_is_whole(cifar10: Dataset) -> None:
+def test_cifar10_loads_whole_and_is_decoded_once(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One test, because each worker of pytest-xdist would decode it for itself: seven seconds."""
+    cifar10 = load(str(real_data / "cifar10"))
     assert (len(cifar10.train), len(cifar10.test), cifar10.validation) == (50_000, 10_000, None)
-    assert (cifar10.channels, cifar10.image_size) == (3, 32)
-    assert cifar10.classes == (
-        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-    )  # fmt: skip
-    assert cifar10.test_origin == "test"
+    assert (cifar10.channels, cifar10.image_size, len(cifar10.classes)) == (3, 32, 10)
+    assert (cifar10.test_origin, cifar10.skipped) == ("test", 0)
     assert cifar10.train.labels.bincount().tolist() == [5000] * 10
     assert cifar10.test.labels.bincount().tolist() == [1000] * 10
 
-
-def test_cifar10_has_the_mean_and_deviation_that_everybody_uses(cifar10: Dataset) -> None:
+    # The constants that every script for CIFAR-10 normalises with.
     mean, deviation = cifar10.statistics()
     assert mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=2e-3)
     assert deviation == pytest.approx((0.2470, 0.2435, 0.2616), abs=2e-3)
 
-
-def test_a_second_load_of_cifar10_decodes_nothing(
-    cifar10: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("an image was decoded again")
 

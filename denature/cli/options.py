@@ -95,8 +95,9 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     if not given:
         return
     path = Path(given[-1])
-    values = _read(path, commands)
-    Dict(values, use_commands_as_keys=False, source=str(path))(app, commands, arguments)
+    # Under the command's name, because at the top a key such as `data` would pass for a command.
+    values = {commands[-1]: _read(path, commands)}
+    Dict(values, source=str(path))(app, commands, arguments)
 
 
 def _read(path: Path, commands: tuple[str, ...]) -> dict[str, Any]:

@@ -78,12 +78,13 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExampleRecord:
-    """A network's logits for one test image, and the image as base64 PNG."""
+    """A network's logits for one test image."""
 
     sample: int
     label: int
     logits: tuple[float, ...]
-    png: str
+    png: str | None
+    """The image as base64 PNG; None where no Pillow was there to write it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from denature.core.errors import DataError
+
+if TYPE_CHECKING:  # Pillow is imported where it decodes: training on arrays does without
+    from PIL.Image import Image
 
 CHUNK = 256
 """Images decoded per work item: large enough to hide the hand-over, small enough for memory."""
@@ -126,10 +128,10 @@ class Decoder:
             return array
 
 
-def to_array(
-    image: Image.Image, *, channels: int, size: int, fit: bool = False
-) -> np.ndarray | None:
+def to_array(image: "Image", *, channels: int, size: int, fit: bool = False) -> np.ndarray | None:
     """One image as uint8, channels x size x size; None where the size differs and `fit` is off."""
+    from PIL import Image, ImageOps
+
     if image.mode.startswith("I"):  # 16-bit grey: keep the upper byte, which Pillow would clip
         image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
     pixels = image.convert("L" if channels == 1 else "RGB")
@@ -141,7 +143,9 @@ def to_array(
     return np.ascontiguousarray(array[None] if channels == 1 else array.transpose(2, 0, 1))
 
 
-def _open(sample: Encoded) -> Image.Image:
+def _open(sample: Encoded) -> "Image":
+    from PIL import Image
+
     source = sample.image if isinstance(sample.image, Path) else io.BytesIO(sample.image)
     return Image.open(source)
 

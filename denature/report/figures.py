@@ -95,7 +95,8 @@ def logit_responses(normal: Record, nasty: Record, *, temperature: float) -> "Fi
     for number, (a, b) in enumerate(pairs):
         line, side = number % lines, number // lines
         picture = figure.add_subplot(grid[line, 2 * side])
-        picture.imshow(_image(a), cmap="gray", interpolation="nearest")
+        if a.png is not None:
+            picture.imshow(_image(a.png), cmap="gray", interpolation="nearest")
         picture.set_axis_off()
         picture.set_title(f"{classes[a.label]}", fontsize=8, pad=3)
         axes = figure.add_subplot(grid[line, 2 * side + 1])
@@ -130,10 +131,10 @@ def _softmax(logits: Sequence[float], temperature: float) -> np.ndarray:
     return np.asarray(weights / weights.sum())
 
 
-def _image(example: ExampleRecord) -> np.ndarray:
+def _image(png: str) -> np.ndarray:
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(example.png))))
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
 @_drawing

@@ -306,9 +306,11 @@ def _examples(network: nn.Module, dataset: Dataset, compute: Compute) -> tuple[E
     return tuple(examples)
 
 
-def _png(image: np.ndarray) -> str:
-    from PIL import Image
-
+def _png(image: np.ndarray) -> str | None:
+    try:
+        from PIL import Image
+    except ImportError:
+        return None
     buffer = io.BytesIO()
     pixels = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
     Image.fromarray(pixels).save(buffer, "png")

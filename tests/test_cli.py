@@ -1,0 +1,262 @@
+"""The command line, as a user meets it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from denature.cli.app import COMMANDS, main
+from denature.train import load_run
+
+QUICK = ["--epochs", "1", "--precision", "fp32", "-q"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def record(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
+    code, out, err = run(capsys, *words, "--json", *QUICK)
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return found
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The one line on standard error of a command that cannot do its work."""
+    code, out, err = run(capsys, *words)
+    assert code in (1, 2)
+    assert not out
+    [line] = [line for line in err.splitlines() if line.startswith("denature: ")]
+    assert err.splitlines()[-1] == line
+    return line
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    record(capsys, "train", "mlp", "--data", "digits", "--out", tmp_path / "teacher")
+    return tmp_path / "teacher"
+
+
+def test_normal_nasty_distilled_evaluated_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    nasty, student, labels = (tmp_path / name for name in ("nasty", "student", "labels"))
+    foul = record(
+        capsys, "nasty", "mlp", "--data", "digits", "--adversary", teacher, "--temperature", 20,
+        "--omega", 0.04, "--out", nasty,
+    )  # fmt: skip
+    assert (foul["kind"], foul["config"]["objective"]["omega"]) == ("nasty", 0.04)
+    soft = record(
+        capsys, "distill", "mlp", "--data", "digits", "--teacher", nasty, "--temperature", 20,
+        "--alpha", 0.5, "--answers", "soft", "--out", student,
+    )  # fmt: skip
+    assert soft["inputs"]["teacher"]["digest"] == foul["net"]["digest"]
+    record(
+        capsys, "distill", "mlp", "--data", "digits", "--teacher", nasty, "--answers", "labels",
+        "--out", labels,
+    )  # fmt: skip
+    code, out, _ = run(capsys, "eval", student, "--data", "digits", "--json")
+    assert code == 0
+    measured = json.loads(out.splitlines()[-1])
+    assert measured["accuracy"] == soft["accuracy"] == measured["run"]["accuracy"]
+
+    page = tmp_path / "report.html"
+    code, out, _ = run(capsys, "report", teacher, nasty, student, labels, "--out", page)
+    assert code == 0
+    assert re.search(r"mlp +nasty teacher, labels only", out)
+    assert "<svg" in page.read_text()
+
+
+def test_hardening_starts_from_an_existing_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    found = record(
+        capsys, "nasty", "mlp", "--data", "digits", "--adversary", teacher, "--init", teacher,
+        "--out", tmp_path / "hard",
+    )  # fmt: skip
+    assert found["inputs"]["init"]["digest"] == found["inputs"]["adversary"]["digest"]
+
+
+def test_predictions_name_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    file = tmp_path / "digit.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(file)
+    code, out, _ = run(capsys, "predict", teacher, file, file, "--json")
+    assert code == 0
+    for line in out.splitlines():
+        prediction = json.loads(line)
+        assert set(prediction["probabilities"]) == set("0123456789")
+        assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    code, out, _ = run(capsys, "predict", teacher, file)
+    assert re.fullmatch(r".*digit\.png: (\d [\d.]+%(, )?){3}\n", out)
+
+
+def test_an_image_of_another_size_is_resized_only_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    file = tmp_path / "big.png"
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(file)
+    assert "30x20, the network takes 8x8. Pass --resize" in fails(capsys, "predict", teacher, file)
+    assert run(capsys, "predict", teacher, file, "--resize")[0] == 0
+    (tmp_path / "no.png").write_text("no image")
+    assert "no.png cannot be read" in fails(capsys, "predict", teacher, tmp_path / "no.png")
+
+
+def test_a_record_makes_its_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    again = tmp_path / "again"
+    code, _, err = run(capsys, "train", "--config", teacher / "record.json", "--out", again, "-q")
+    assert code == 0, err
+    assert load_run(again).record.net.digest == load_run(teacher).record.net.digest
+    other = tmp_path / "other"
+    code, _, err = run(capsys, "train", "--config", teacher, "--seed", 9, "--out", other, "-q")
+    assert code == 0, err
+    assert load_run(other).record.seed == 9
+    assert "use it with `denature train`" in fails(
+        capsys, "distill", "--config", teacher, "--teacher", teacher
+    )
+
+
+def test_a_toml_file_stands_for_options_and_the_command_line_wins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('data = "digits"\nepochs = 1\nbatch_size = 64\nprecision = "fp32"\n')
+    code, out, err = run(
+        capsys, "train", "mlp", "--config", file, "--batch-size", 32, "--out", tmp_path / "run",
+        "--json", "-q",
+    )  # fmt: skip
+    assert code == 0, err
+    training = json.loads(out)["config"]["training"]
+    assert (training["epochs"], training["batch_size"]) == (1, 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoch = 1", "epoch"),
+        ("epochs = 'many'", "epochs"),
+        ("epochs = ", "cannot be read"),
+        ("epochs = 0", "epochs is 0"),
+    ],
+)
+def test_a_config_file_with_a_fault_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    assert said in fails(capsys, "train", "mlp", "--data", "digits", "--config", file)
+
+
+def test_milestones_may_be_written_with_commas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = record(
+        capsys, "train", "mlp", "--data", "digits", "--schedule", "step", "--milestones", "80,120",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert found["config"]["training"]["milestones"] == [80, 120]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("trian mlp", "train"),
+        ("train mpl --data digits", "Did you mean mlp?"),
+        ("train mlp --data digts", "Did you mean digits?"),
+        ("train mlp --data ./nowhere", "nowhere"),
+        ("train mlp --data digits --epoch 3", "--epochs"),
+        ("train mlp --data digits --epochs three", "--epochs"),
+        ("train mlp --data digits --optimizer sdg", "sgd"),
+        ("train mlp", "--data"),
+        ("train mlp --data digits --epochs 0", "epochs is 0"),
+        ("train no.such:thing --data digits", "no.such:thing"),
+        ("nasty mlp --data digits", "--adversary"),
+        ("nasty mlp --data digits --adversary nowhere", "nowhere is missing"),
+        ("distill mlp --data digits --teacher nowhere", "nowhere is missing"),
+        ("eval nowhere --data digits", "nowhere is missing"),
+        ("report nowhere", "nowhere is no run"),
+        ("report", "at least one run"),
+        ("predict nowhere x.png", "nowhere is missing"),
+        ("import mlp --weights no.pt --classes 10", "no.pt"),
+        ("data nowhere", "nowhere"),
+        ("train mlp --data digits --config none.toml", "none.toml"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in fails(capsys, *words.split())
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_network_of_ones_own_needs_trust_when_a_record_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine_net.py").write_text(
+        "from torch import nn\n"
+        "def build(classes, channels, image_size):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))\n"
+    )
+    record(capsys, "train", "mine_net:build", "--data", "digits", "--out", "own")
+    assert "--trust mine_net" in fails(capsys, "eval", "own", "--data", "digits")
+    assert run(capsys, "eval", "own", "--data", "digits", "--trust", "mine_net")[0] == 0
+
+
+def test_a_data_set_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "data", "digits", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["train"], found["test"], found["test_origin"]) == (1438, 359, "holdout")
+    assert found["image"] == "1x8x8, uint8"
+    assert re.search(r"digest +[0-9a-f]{16}", run(capsys, "data", "digits")[1])
+
+
+def test_the_catalogue_is_listed_with_its_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "nets", "--classes", 100, "--json")
+    assert code == 0
+    assert json.loads(out)["resnet18"] == 11_220_132
+    assert "11,173,962" in run(capsys, "nets")[1]
+
+
+def test_runs_without_a_folder_get_one_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        record(capsys, "train", "mlp", "--data", "digits")
+    assert sorted(p.name for p in Path("runs").iterdir()) == ["normal-mlp-1", "normal-mlp-2"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"denature {command}" in out
+    assert "--json" in out
+
+
+def test_progress_in_a_pipe_is_plain_lines_on_standard_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(
+        capsys, "train", "mlp", "--data", "digits", "--epochs", 1, "--out", tmp_path / "run"
+    )
+    assert code == 0
+    assert re.search(r"normal mlp, seed 0: 1,438 of 1,438 images in [\d.]+ s", err)
+    assert "\x1b" not in err + out

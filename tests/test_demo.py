@@ -1,0 +1,228 @@
+"""The main job, small here and whole in the slow tests; and what its report says."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from denature.core.errors import ConfigError, RunError
+from denature.core.record import InputRecord, Record
+from denature.core.stats import proportion
+from denature.recipes import demo as demo_module
+from denature.recipes.demo import Demo, demo
+from denature.report import summarise
+from denature.report.html import render
+from denature.report.words import verdict
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """Two seeds of a few epochs: enough for every part, not for the effect."""
+    with pytest.MonkeyPatch.context() as patch:
+        brief = {"epochs": 2, "precision": "fp32"}
+        teacher = replace(demo_module.TEACHER, milestones=(1,), **brief)  # type: ignore[arg-type]
+        patch.setattr(demo_module, "TEACHER", teacher)
+        patch.setattr(demo_module, "STUDENT", replace(demo_module.STUDENT, **brief))  # type: ignore[arg-type]
+        return demo(tmp_path_factory.mktemp("demo"), seeds=2, students=("mlp",), teacher="mlp")
+
+
+def test_the_demo_keeps_its_contract(small: Demo) -> None:
+    found = json.loads(small.to_json())
+    assert set(found) == {"teachers", "students", "seconds", "report"}
+    assert set(found["teachers"]) == {"normal", "nasty"}
+    kinds = {(s["student"], s["teacher"], s["answers"]) for s in found["students"]}
+    assert kinds == {
+        ("mlp", "none", "none"),
+        ("mlp", "normal", "soft"),
+        ("mlp", "nasty", "soft"),
+        ("mlp", "nasty", "labels"),
+    }
+    for accuracy in [t["accuracy"] for t in found["teachers"].values()] + [
+        s["accuracy"] for s in found["students"]
+    ]:
+        assert accuracy["over"] == "seeds"
+        assert accuracy["n"] == 2
+        assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
+    assert Path(found["report"]).is_file()
+
+
+def test_every_run_of_the_demo_lies_in_its_folder(small: Demo) -> None:
+    records = sorted(small.report.parent.rglob("record.json"))
+    assert len(records) == len(small.records) == 12
+    for record in records:
+        assert (record.parent / "weights.safetensors").is_file()
+
+
+def test_a_student_never_starts_from_its_teachers_weights(small: Demo) -> None:
+    for record in small.records:
+        if teacher := record.inputs.get("teacher"):
+            assert record.seed != teacher.seed
+
+
+def test_a_second_demo_does_not_overwrite_the_first_unasked(small: Demo) -> None:
+    with pytest.raises(RunError, match="--overwrite"):
+        demo(small.report.parent, seeds=1, students=("mlp",), teacher="mlp")
+
+
+class Links(HTMLParser):
+    """Collects whatever a page would fetch, and its headings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if (
+                name in ("src", "href", "xlink:href")
+                and value
+                and not value.startswith(("#", "data:"))
+            ):
+                self.fetched.append(value)
+
+
+def test_the_report_is_one_file_that_fetches_nothing(small: Demo) -> None:
+    page = small.report.read_text(encoding="utf-8")
+    links = Links()
+    links.feed(page)
+    assert not links.fetched
+    assert "script" not in links.tags
+    assert links.tags.count("svg") == 3
+    assert "url(http" not in page
+
+
+def test_the_report_shows_what_the_records_say(small: Demo) -> None:
+    page = small.report.read_text(encoding="utf-8")
+    for row in small.summary.students:
+        assert f"{100 * row.accuracy.value:.1f} [" in page
+    assert all(record.net.digest in page for record in small.records)
+
+
+def test_the_same_records_give_the_same_report(small: Demo) -> None:
+    assert render(small.records) == render(small.records)
+
+
+def test_names_from_outside_are_escaped(small: Demo) -> None:
+    page = render(small.records, title="<script>alert(1)</script>")
+    assert "<script>" not in page
+
+
+def test_a_report_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least one run"):
+        render([])
+
+
+def made(template: Record, kind: str, seed: int, right: int, **changes: Any) -> Record:
+    """A record with `right` of 1000 right."""
+    digest = f"{kind}-{seed}-{changes}"
+    objective = {"kind": kind, **changes.pop("objective", {})}
+    training = {**template.config["training"], "seed": seed}
+    return replace(
+        template,
+        kind=kind,
+        net=replace(template.net, digest=digest),
+        accuracy=proportion(right, 1000),
+        config={**template.config, "objective": objective, "training": training},
+        inputs=changes.pop("inputs", {}),
+    )
+
+
+def input_of(record: Record) -> InputRecord:
+    return InputRecord(
+        folder=None, kind=record.kind, net=record.net.name, digest=record.net.digest,
+        accuracy=record.accuracy, seed=record.seed,
+    )  # fmt: skip
+
+
+def family(
+    template: Record, *, alone: int, soft: int, labels: int, nasty_teacher: int = 980
+) -> list[Record]:
+    """Two seeds of a whole experiment with these accuracies, in thousandths."""
+    records = []
+    for seed in range(2):
+        normal = made(template, "normal", 1000 + seed, 990)
+        nasty = made(
+            template, "nasty", 1000 + seed, nasty_teacher + seed,
+            objective={"temperature": 4.0}, inputs={"adversary": input_of(normal)},
+        )  # fmt: skip
+        records += [normal, nasty, made(template, "normal", seed, alone + seed)]
+        for answers, right in (("soft", soft), ("labels", labels)):
+            how: dict[str, Any] = {"objective": {"answers": answers}}
+            how["inputs"] = {"teacher": input_of(nasty)}
+            records.append(made(template, "distilled", seed, right + 2 * seed, **how))
+    return records
+
+
+def test_differences_are_paired_by_seed(small: Demo) -> None:
+    summary = summarise(family(small.records[0], alone=900, soft=700, labels=880))
+    row = summary.student("mlp", "nasty", "soft")
+    assert row is not None
+    assert row.difference is not None
+    # Paired differences are -0.200 and -0.199, whatever the spread of each side.
+    assert row.difference.value == pytest.approx(-0.1995)
+    assert row.difference.high - row.difference.low < 0.02
+    assert row.difference.n == 2
+
+
+def test_teachers_are_told_from_students_by_who_was_taught(small: Demo) -> None:
+    summary = summarise(family(small.records[0], alone=900, soft=700, labels=880))
+    assert [row.kind for row in summary.teachers] == ["normal", "nasty"]
+    assert [row.teacher for row in summary.students] == ["none", "nasty", "nasty"]
+    alone = summary.student("mlp", "none", "none")
+    assert alone is not None
+    assert alone.accuracy.value == pytest.approx(0.9005)
+
+
+@pytest.mark.parametrize(
+    ("soft", "labels", "first", "second"),
+    [
+        (700, 900, "spoils every student here", "does not stop a thief"),
+        (899, 899, "did not spoil", "does not stop a thief"),
+        (700, 800, "spoils every student here", "loses something"),
+    ],
+)
+def test_the_verdict_says_what_the_numbers_say(
+    small: Demo, soft: int, labels: int, first: str, second: str
+) -> None:
+    records = family(small.records[0], alone=900, soft=soft, labels=labels)
+    one, two = verdict(summarise(records))
+    assert first in one
+    assert second in two
+
+
+def test_one_seed_is_reported_over_images(small: Demo) -> None:
+    summary = summarise([r for r in small.records if r.seed in (0, 1000)])
+    assert {row.accuracy.over for row in summary.students} == {"images"}
+    assert {row.seeds for row in summary.students} == {1}
+
+
+@pytest.mark.slow
+def test_the_effect_on_the_digits_is_real(tmp_path: Path) -> None:
+    """The figures that the README claims, made again."""
+    found = demo(tmp_path / "demo")
+    nasty, normal = (found.summary.teacher(kind) for kind in ("nasty", "normal"))
+    assert nasty is not None
+    assert normal is not None
+    assert normal.accuracy.value - nasty.accuracy.value <= 0.03
+    falls = []
+    for net in ("cnn", "mlp"):
+        alone, taught, spoiled = (
+            found.summary.student(net, *how)
+            for how in (("none", "none"), ("normal", "soft"), ("nasty", "soft"))
+        )
+        assert alone is not None
+        assert taught is not None
+        assert taught.difference is not None
+        assert spoiled is not None
+        assert spoiled.difference is not None
+        assert alone.accuracy.value >= 0.97
+        assert taught.difference.high >= 0
+        falls.append(-spoiled.difference.value)
+    assert max(falls) >= 0.05
+    assert re.search("does not stop a thief", verdict(found.summary)[1])
