@@ -11,8 +11,8 @@ demo: .venv/.ready
 test: .venv/.ready-dev
 	$(BIN)/python -m pytest -q -n 2
 
-test-all: .venv/.ready-dev
-	$(BIN)/python -m pytest -q -n 2 -m ""
+test-all: test
+	$(BIN)/python -m pytest -q -m slow
 
 check: .venv/.ready-dev
 	$(BIN)/ruff format --check .

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from denature.core.errors import ConfigError, RunError
-from denature.core.record import SCHEMA, Record, find_records, read_record
+from denature.core.record import SCHEMA, find_records, read_record, write_records
 from denature.core.weights import digest, read_weights
 from denature.data import load
 from denature.nets import create
@@ -271,4 +271,12 @@ def test_a_disk_that_is_full_is_one_line_and_no_run(tmp_path: Path) -> None:
 
 def test_records_are_found_below_a_folder(run: Run, tmp_path: Path) -> None:
     assert find_records([tmp_path]) == [run.record] == find_records([folder_of(run)])
-    assert isinstance(run.record, Record)
+
+
+def test_records_in_one_file_are_enough_for_a_report(run: Run, tmp_path: Path) -> None:
+    write_records(tmp_path / "kept.jsonl", [run.record, run.record])
+    assert find_records([tmp_path / "kept.jsonl"]) == [run.record] * 2
+    with (tmp_path / "kept.jsonl").open("a") as file:
+        file.write("{\n")
+    with pytest.raises(RunError, match="kept.jsonl, line 3 is damaged"):
+        find_records([tmp_path / "kept.jsonl"])

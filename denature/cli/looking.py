@@ -131,32 +131,38 @@ def report(
     *runs: RunFolder,
     out: Path = Path("report.html"),
     title: str = "What students learned",
+    records: Path | None = None,
+    markdown: Annotated[bool, Parameter(negative="")] = False,
     showing: ShowingOptions = Showing(),
 ) -> None:
     """Write one HTML report of any runs, and print its table.
 
     Args:
-        runs: Folders of runs, or folders that hold some.
+        runs: Folders of runs, folders that hold some, or .jsonl files of records.
         out: The file to write.
         title: Its heading.
+        records: Also keep all records in this .jsonl file, which is enough for a report.
+        markdown: Print the tables as Markdown.
     """
     from denature.cli.show import print_table
-    from denature.core.record import find_records
+    from denature.core.record import find_records, write_records
     from denature.report import words
     from denature.report.html import write_report
     from denature.report.summary import summarise
 
-    records = find_records(runs)
-    write_report(records, out, title=title)
-    summary = summarise(records)
+    found = find_records(runs)
+    write_report(found, out, title=title)
+    if records is not None:
+        write_records(records, found)
+    summary = summarise(found)
     if showing.json:
-        print(json.dumps({"report": str(out), "runs": len(records), **asdict(summary)}))
+        print(json.dumps({"report": str(out), "runs": len(found), **asdict(summary)}))
         return
     for table in (words.teacher_table(summary), words.student_table(summary)):
         if len(table) > 1:
-            print_table(table)
+            print(words.markdown(table)) if markdown else print_table(table)
             print()
-    print(f"{len(records)} runs. Look at {out}")
+    print(f"{len(found)} runs. Look at {out}")
 
 
 def data(

@@ -135,44 +135,70 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD
     if not path.is_file():
-        what = (
-            "holds no record.json: no run was finished there" if folder.is_dir() else "is missing"
-        )
+        what = "holds no record.json, so no finished run" if folder.is_dir() else "is missing"
         raise RunError(f"The run {folder} {what}.")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}. Make the run again.") from None
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read: {error}.") from None
+    return parse_record(text, where=str(path))
+
+
+def parse_record(text: str, *, where: str) -> Record:
+    """A record from its JSON.
+
+    Raises:
+        RunError: it is damaged, no record, or a newer denature wrote it.
+    """
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise RunError(f"{where} is damaged: {error}. Make the run again.") from None
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(schema, int):
-        raise RunError(f"{path} is not a run's record: it has no schema number.")
+        raise RunError(f"{where} is not a run's record: it has no schema number.")
     if schema > SCHEMA:
         raise RunError(
-            f"{path} has schema {schema}; this denature reads up to {SCHEMA}. "
+            f"{where} has schema {schema}; this denature reads up to {SCHEMA}. "
             "Upgrade it: pip install -U denature"
         )
     try:
-        return decode(Record, raw, where=str(path))
+        return decode(Record, raw, where=where)
     except ConfigError as error:
         raise RunError(str(error)) from None
 
 
-def find_records(folders: Iterable[Path]) -> list[Record]:
-    """The records of runs, and of all runs below folders that are none themselves.
+def find_records(places: Iterable[Path]) -> list[Record]:
+    """The records of runs, of all runs below folders that are none, and in files of records.
+
+    A file of records is JSON lines: what `write_records` wrote.
 
     Raises:
-        RunError: a folder is no run and holds none.
+        RunError: a place is no run and holds none.
     """
     records = []
-    for folder in folders:
-        if (folder / RECORD).is_file():
-            records.append(read_record(folder))
+    for place in places:
+        if place.suffix == ".jsonl" and place.is_file():
+            lines = place.read_text(encoding="utf-8").splitlines()
+            records += [
+                parse_record(line, where=f"{place}, line {number}")
+                for number, line in enumerate(lines, 1)
+            ]
             continue
-        below = sorted(path.parent for path in folder.rglob(RECORD))
-        if not below:
-            raise RunError(f"{folder} is no run and holds none: no record.json in or below it.")
-        records += map(read_record, below)
+        runs = [place] if (place / RECORD).is_file() else _runs_below(place)
+        if not runs:
+            raise RunError(f"{place} is no run and holds none: no record.json in or below it.")
+        records += map(read_record, runs)
     return records
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.rglob(RECORD))
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write records as JSON lines: all that a report needs, without the weights."""
+    write_text(path, "".join(record.to_json() + "\n" for record in records))
 
 
 def environment() -> dict[str, Any]:

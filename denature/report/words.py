@@ -45,6 +45,12 @@ def student_table(summary: Summary) -> list[list[str]]:
     return lines
 
 
+def markdown(lines: list[list[str]]) -> str:
+    """A table for a document."""
+    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def verdict(summary: Summary) -> list[str]:
     """What the tables mean, in at most two sentences; the second says what is not protected."""
     return [s for s in (_spoiled(summary), _labels(summary)) if s]

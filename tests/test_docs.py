@@ -1,0 +1,57 @@
+"""The documents tell the truth: their commands run, and their tables come from records."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from denature.cli.app import COMMANDS, main
+from denature.core.record import find_records
+from denature.report import summarise
+from denature.report.words import markdown, student_table, teacher_table
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    """The `$ denature ...` lines of a page's console blocks."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ denature ")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)
+def test_the_commands_of_a_page_run_in_their_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for line in commands(page):
+        words = shlex.split(line, comments=True)[1:]
+        assert main(words) == 0, line
+
+
+def test_the_readme_shows_every_command_but_what_needs_files_of_ones_own() -> None:
+    shown = {line.split()[1] for line in commands(ROOT / "README.md")}
+    assert shown >= set(COMMANDS) - {"import", "predict"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_tables_of_the_readme_are_made_from_records() -> None:
+    """To renew them: `denature report results/demo.jsonl --markdown`."""
+    records = find_records([ROOT / "results" / "demo.jsonl"])
+    summary = summarise(records)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert markdown(teacher_table(summary)) in readme
+    assert markdown(student_table(summary)) in readme
+    assert len(records) == 30
+    assert len({record.environment["commit"] for record in records}) == 1
