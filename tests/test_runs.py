@@ -278,5 +278,5 @@ def test_records_in_one_file_are_enough_for_a_report(run: Run, tmp_path: Path) -
     assert find_records([tmp_path / "kept.jsonl"]) == [run.record] * 2
     with (tmp_path / "kept.jsonl").open("a") as file:
         file.write("{\n")
-    with pytest.raises(RunError, match="kept.jsonl, line 3 is damaged"):
+    with pytest.raises(RunError, match=r"kept\.jsonl, line 3 is damaged"):
         find_records([tmp_path / "kept.jsonl"])

@@ -4,7 +4,7 @@ import math
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -35,6 +35,7 @@ def test_a_wilson_interval_is_the_published_one(
     assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-5)
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 20_000), share=shares)
 def test_a_wilson_interval_is_that_of_scipy(n: int, share: float) -> None:
     successes = round(share * n)
@@ -66,6 +67,7 @@ def test_the_interval_over_seeds_has_the_t_quantile_of_the_tables(
     assert estimate.value - estimate.low == pytest.approx(half, rel=1e-3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=12, unique=True))
 def test_the_interval_over_seeds_is_that_of_scipy(thousandths: list[int]) -> None:
     values = [value / 1000 for value in thousandths]
@@ -115,6 +117,7 @@ def test_a_seed_that_only_one_side_has_is_left_out() -> None:
     assert paired_difference({1: 0.3}, {2: 0.2}) is None
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 9), st.tuples(shares, shares), min_size=1))
 def test_a_difference_lies_in_its_interval_and_changes_sign_with_its_sides(
     pairs: dict[int, tuple[float, float]],

@@ -32,7 +32,9 @@ def proportion(successes: int, n: int) -> Estimate:
     p = successes / n
     centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), n, "images")
+    # Rounding must not put the value outside of its own interval.
+    low, high = max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+    return Estimate(p, low, high, n, "images")
 
 
 def mean_over_seeds(

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ def cache_root() -> Path:
 
 def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
     """Map the splits of `source` from the cache, after decoding them into it the first time."""
-    wanted = {"version": VERSION, "fingerprint": source.fingerprint, "config": asdict(config)}
+    reading = {"source": config.source, "size": config.image_size, "skip_bad": config.skip_bad}
+    wanted = {"version": VERSION, "fingerprint": source.fingerprint, **reading}
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:20]
     folder = cache_root() / "data" / key
     if not (folder / "meta.json").exists():
@@ -70,13 +71,16 @@ def _write(folder: Path, source: Source, config: DataConfig, progress: Progress)
         try:
             title = f"decoding {config.source}"
             with progress.task(title, source.total or 0, "images") as task:
-                splits = {
-                    name: _write_split(folder, name, opener(), decoder, task)
+                written = {
+                    name: _write_split(folder, name, opener(), decoder, task, config.source)
                     for name, opener in source.splits.items()
                 }
             break
         except ColourFound:
             decoder.skipped.clear()
+    splits = {name: split for name, split in written.items() if split is not None}
+    if not splits:
+        raise DataError(f"No split of {config.source} has labels.")
     shapes = {tuple(split["shape"]) for split in splits.values()}
     if len(shapes) > 1:
         raise DataError(
@@ -107,12 +111,15 @@ def _write_split(
     samples: Iterable[Encoded] | Iterable[Block],
     decoder: Decoder,
     task: Task,
-) -> dict[str, Any]:
+    source: str,
+) -> dict[str, Any] | None:
+    """Write one split; None for one without labels, as hub copies of ImageNet's test images are."""
     labels: list[np.ndarray] = []
     shape: tuple[int, ...] = ()
     digest = hashlib.sha256()
     with open(folder / f"{name}.images", "wb") as file:
         for block in _blocks(samples, decoder):
+            block = block._replace(images=decoder.resized(block.images))
             shape = block.images.shape[1:]
             file.write(block.images.data)
             digest.update(block.images.data)
@@ -120,11 +127,14 @@ def _write_split(
             task.advance(len(block.labels), name)
     merged = np.concatenate(labels) if labels else np.empty(0, np.int64)
     if not len(merged):
-        raise DataError(f"The {name} split of {folder} holds no image that can be decoded.")
+        raise DataError(f"The {name} split of {source} holds no image that can be decoded.")
+    if name != "train" and merged.max() < 0:
+        (folder / f"{name}.images").unlink()
+        return None
     if merged.min() < 0:
         raise DataError(
-            f"A label in the {name} split is {merged.min()}; labels are 0 to classes - 1. "
-            "The hub marks unlabelled test images with -1: take another split as test."
+            f"{source}: image {int(merged.argmin())} of the {name} split has the label "
+            f"{merged.min()}; labels go from 0 to classes - 1."
         )
     np.save(folder / f"{name}.labels.npy", merged)
     digest.update(merged.data)

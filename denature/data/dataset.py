@@ -54,12 +54,13 @@ class Split:
             return self
         labels = self.labels[self.rows].numpy()
         order = generator(0, "fraction").permutation(len(labels))
-        # The k-th sample of a class of m gets the quantile (k + 1/2) / m: sorting by it interleaves
-        # the classes in proportion.
+        # The k-th sample of a class of m gets the quantile (k + u) / m, u drawn for the class:
+        # sorting by it interleaves the classes in proportion, and rare ones are not always last.
         quantile = np.empty(len(labels))
         for label in np.unique(labels):
             of_class = order[labels[order] == label]
-            quantile[of_class] = (np.arange(len(of_class)) + 0.5) / len(of_class)
+            offset = generator(0, "fraction", int(label)).random()
+            quantile[of_class] = (np.arange(len(of_class)) + offset) / len(of_class)
         kept = np.argsort(quantile, kind="stable")[: max(1, round(share * len(labels)))]
         return self.take(kept)
 
@@ -108,7 +109,7 @@ class Dataset:
 
         At most 10,000 images are looked at: for natural images that settles three decimals.
         """
-        step = max(1, len(self.train) // 10_000)
+        step = -(-len(self.train) // 10_000)
         images = self.train.images[self.train.rows[::step]].numpy()
         means, deviations = [], []
         for channel in range(images.shape[1]):

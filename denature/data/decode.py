@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # Pillow is imported where it decodes: training on arrays doe
 CHUNK = 256
 """Images decoded per work item: large enough to hide the hand-over, small enough for memory."""
 
-GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}
+SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
+GREY_MODES = {"1", "L", "LA", *SIXTEEN_BIT}
 
 
 class Encoded(NamedTuple):
@@ -70,11 +71,19 @@ class Decoder:
             for chunk in chunks:
                 if self.size is None or self.channels is None:
                     self._settle_shape(chunk)
-                waiting.append(pool.submit(self._decode_chunk, chunk))
+                # The shape goes with the chunk: threads at work must not see it change.
+                waiting.append(pool.submit(self._decode_chunk, chunk, self.channels, self.size))
                 if len(waiting) > 2 * (os.cpu_count() or 1):
-                    yield waiting.popleft().result()
+                    yield self._finished(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield self._finished(waiting.popleft())
+
+    def _finished(self, work: "Future[Block]") -> Block:
+        try:
+            return work.result()
+        except ColourFound:
+            self.channels = 3
+            raise
 
     def _settle_shape(self, chunk: list[Encoded]) -> None:
         """Take size and channels from the first chunk; one colour image makes all three-channel."""
@@ -83,7 +92,7 @@ class Decoder:
                 with _open(sample) as image:
                     width, height = image.size
                     grey = image.mode in GREY_MODES
-            except (OSError, ValueError):
+            except _damage():
                 continue  # reported, or skipped, when it is decoded
             if self.size is None:
                 if width != height:
@@ -94,12 +103,12 @@ class Decoder:
                 self.size = width
             self.channels = max(self.channels or 1, 1 if grey else 3)
 
-    def _decode_chunk(self, chunk: list[Encoded]) -> Block:
+    def _decode_chunk(self, chunk: list[Encoded], channels: int | None, size: int | None) -> Block:
         images, labels = [], []
         for sample in chunk:
             try:
-                images.append(self._decode(sample))
-            except (OSError, ValueError, SyntaxError) as error:
+                images.append(self._decode(sample, channels or 3, size or 1))
+            except _damage() as error:
                 if not self.skip_bad:
                     raise DataError(
                         f"{sample.where} cannot be decoded: {error}. "
@@ -108,32 +117,51 @@ class Decoder:
                 self.skipped.append(sample.where)
                 continue
             labels.append(sample.label)
-        shape = (0, self.channels or 1, self.size or 1, self.size or 1)
+        shape = (0, channels or 3, size or 1, size or 1)
         stacked = np.stack(images) if images else np.empty(shape, np.uint8)
         return Block(stacked, np.array(labels, np.int64))
 
-    def _decode(self, sample: Encoded) -> np.ndarray:
+    def _decode(self, sample: Encoded, channels: int, size: int) -> np.ndarray:
         with _open(sample) as image:
-            if self.channels == 1 and image.mode not in GREY_MODES:
-                self.channels = 3
+            if channels == 1 and image.mode not in GREY_MODES:
                 raise ColourFound
-            assert self.size is not None  # opening worked, so the first chunk settled it
-            array = to_array(image, channels=self.channels or 3, size=self.size, fit=self.resize)
+            array = to_array(image, channels=channels, size=size, fit=self.resize)
             if array is None:
-                width, height = image.size
                 raise DataError(
-                    f"{sample.where} is {width}x{height}, the images before it {self.size}x"
-                    f"{self.size}. Pass --image-size {self.size} to crop and resize all of them."
+                    f"{sample.where} is {image.size[0]}x{image.size[1]}, the images before it "
+                    f"{size}x{size}. Pass --image-size {size} to crop and resize all of them."
                 )
             return array
 
+    def resized(self, images: np.ndarray) -> np.ndarray:
+        """Images that came decoded, in the size that was asked for."""
+        if not self.resize or images.shape[-1] == self.size:
+            return images
+        from PIL import Image
+
+        channels, size = images.shape[1], self.size
+        pictures = (
+            Image.fromarray(pixels[0] if channels == 1 else pixels.transpose(1, 2, 0))
+            for pixels in images
+        )
+        arrays = [to_array(p, channels=channels, size=size or 0, fit=True) for p in pictures]
+        return np.stack([array for array in arrays if array is not None])
+
 
 def to_array(image: "Image", *, channels: int, size: int, fit: bool = False) -> np.ndarray | None:
-    """One image as uint8, channels x size x size; None where the size differs and `fit` is off."""
+    """One image as uint8, channels x size x size; None where the size differs and `fit` is off.
+
+    Raises:
+        ValueError: 32 bits a pixel, which do not say where white is.
+    """
     from PIL import Image, ImageOps
 
-    if image.mode.startswith("I"):  # 16-bit grey: keep the upper byte, which Pillow would clip
-        image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("it has 32 bits a pixel; wanted are 8 or 16")
+    if image.mode in SIXTEEN_BIT:  # keep the upper byte, where Pillow would clip
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
     pixels = image.convert("L" if channels == 1 else "RGB")
     if pixels.size != (size, size):
         if not fit:
@@ -141,6 +169,13 @@ def to_array(image: "Image", *, channels: int, size: int, fit: bool = False) -> 
         pixels = ImageOps.fit(pixels, (size, size), method=Image.Resampling.BILINEAR)
     array = np.asarray(pixels)
     return np.ascontiguousarray(array[None] if channels == 1 else array.transpose(2, 0, 1))
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What Pillow raises for images that are damaged, or would fill the memory."""
+    from PIL import Image
+
+    return OSError, ValueError, SyntaxError, Image.DecompressionBombError
 
 
 def _open(sample: Encoded) -> "Image":

@@ -1,5 +1,7 @@
 """From a source's name to a data set with its splits."""
 
+from collections.abc import Iterable
+
 from denature.core.errors import DataError
 from denature.core.progress import SILENT, Progress
 from denature.data.cache import decoded
@@ -25,7 +27,9 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
     config = data if isinstance(data, DataConfig) else DataConfig(source=data)
     found = decoded(open_source(config), config, progress)
     splits = dict(found.splits)
-    train = splits["train"] if "train" in splits else next(iter(splits.values()))
+    if "train" not in splits:
+        raise DataError(f"{config.source} has {_named(splits)} and no training split.")
+    train = splits["train"]
     holdout = config.holdout or DEFAULT_HOLDOUT.get(config.source, 0.0)
     if "test" in splits:
         test, origin = splits["test"], "test"
@@ -37,8 +41,8 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
         (train, test), origin = train.divide(holdout, "holdout"), "holdout"
     else:
         raise DataError(
-            f"{config.source} has only the split{'s' if len(splits) > 1 else ''} "
-            f"{', '.join(splits)}; nothing to test on. Hold a share out with --holdout 0.2."
+            f"{config.source} has {_named(splits)} with labels; nothing to test on. "
+            "Hold a share out with --holdout 0.2."
         )
     return Dataset(
         config=config,
@@ -50,3 +54,8 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
         test_origin=origin,
         skipped=found.skipped,
     )
+
+
+def _named(splits: Iterable[str]) -> str:
+    names = list(splits)
+    return f"only the split{'s' if len(names) > 1 else ''} {', '.join(names)}"

@@ -6,11 +6,13 @@ asks for the images once.
 
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -24,6 +26,9 @@ SPLITS = {"train": "train", "test": "test", "valid": "validation", "val": "valid
 SPLITS |= {"validation": "validation", "dev": "validation", "eval": "validation"}
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+MOST_CLASSES = 100_000
+"""A larger label is an identifier or a time in the wrong column."""
+
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "y")
 
 
@@ -91,35 +96,42 @@ def npz(path: Path) -> Source:
 
     Images are uint8, or floats in [0, 1]; n x h x w, n x h x w x c or n x c x h x w with c of 1, 3.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = set(archive.files)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}.") from None
-    if not {"x_train", "y_train"} <= names:
+
+    def read_arrays(*wanted: str) -> list[np.ndarray]:
+        try:
+            # Opened here, because NumPy leaves a damaged file open.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                return [archive[name] for name in wanted] or [np.array(archive.files)]
+        except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+            part = f" ({', '.join(wanted)})" if wanted else ""
+            raise DataError(f"{path}{part} cannot be read as .npz: {_line(error)}.") from None
+
+    names = set(read_arrays()[0].tolist())
+    images = {name[2:] for name in names if name.startswith("x_")} & SPLITS.keys()
+    if "train" not in images or not {f"y_{split}" for split in images} <= names:
         raise DataError(
             f"{path} holds {', '.join(sorted(names)) or 'nothing'}; "
-            "wanted are x_train and y_train, and x_test and y_test where there is a test split."
+            "wanted are x_train and y_train, and x_test with y_test where there is a test split."
         )
 
     def blocks(split: str) -> Opener:
         def read() -> Iterator[Block]:
-            try:
-                with np.load(path, allow_pickle=False) as archive:
-                    images, labels = archive[f"x_{split}"], archive[f"y_{split}"]
-            except (OSError, ValueError) as error:  # such as object arrays, which need a pickle
-                raise DataError(f"{path}, split {split}: {error}.") from None
+            images, labels = read_arrays(f"x_{split}", f"y_{split}")
             where = f"{path}, x_{split}"
-            labels = np.asarray(labels).reshape(len(labels), -1)
-            if labels.shape[1] != 1 or not np.issubdtype(labels.dtype, np.integer):
+            one_each = labels.ndim > 0 and labels.size == len(labels)
+            if not one_each or not np.issubdtype(labels.dtype, np.integer):
                 raise DataError(f"{path}, y_{split} must be one integer per image.")
-            if len(images) != len(labels):
-                raise DataError(f"{where} has {len(images)} images for {len(labels)} labels.")
-            yield Block(_as_uint8(images, where), labels[:, 0].astype(np.int64))
+            labels = labels.reshape(-1)
+            pixels = _as_uint8(images, where)
+            if len(pixels) != len(labels):
+                raise DataError(f"{where} has {len(pixels)} images for {len(labels)} labels.")
+            if len(labels) and not -1 <= labels.min() <= labels.max() <= MOST_CLASSES:
+                raise _no_label(labels[(labels < -1) | (labels > MOST_CLASSES)][0], where)
+            yield Block(pixels, labels.astype(np.int64))
 
         return read
 
-    splits = {SPLITS[s]: blocks(s) for s in ("train", "test", "valid", "val") if f"x_{s}" in names}
+    splits = {SPLITS[split]: blocks(split) for split in sorted(images)}
     return Source(splits, None, ("npz", *_stat(path)))
 
 
@@ -180,7 +192,7 @@ def parquet(path: Path, config: DataConfig) -> Source:
     The split is read off the file's name, or its folder's; a file that names none is training data.
     """
     import pyarrow.parquet as pq
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException, types
 
     shards: dict[str, list[Path]] = {}
     for file in [path] if path.is_file() else sorted(path.rglob("*.parquet")):
@@ -196,6 +208,12 @@ def parquet(path: Path, config: DataConfig) -> Source:
             ) from None
     schema = pq.read_schema(files[0])
     image, label = _columns(schema, config, path)
+    for file in files:
+        if missing := {image, label} - set(pq.read_schema(file).names):
+            raise DataError(
+                f"{file} lacks the column {', '.join(sorted(missing))}, which {files[0]} has. "
+                "Shards of one data set must have the same columns."
+            )
 
     def read(split: str) -> Opener:
         def rows() -> Iterator[Encoded]:
@@ -215,7 +233,15 @@ def parquet(path: Path, config: DataConfig) -> Source:
         return rows
 
     classes = _class_names(schema, label) or _listed_classes(path)
-    fingerprint = ("parquet", image, label, *map(_stat, files))
+    fingerprint = ("parquet", image, label, classes, *map(_stat, files))
+    if types.is_string(schema.field(image).type):
+        # The pixels lie in other files: what is cached must change with them.
+        pictures = (
+            (file.parent / str(name))
+            for file in files
+            for name in pq.read_table(file, columns=[image])[image].to_pylist()
+        )
+        fingerprint += tuple(_stat(picture) for picture in pictures if picture.is_file())
     return Source({s: read(s) for s in shards}, classes, fingerprint, total)
 
 
@@ -236,7 +262,7 @@ def hub(config: DataConfig) -> Source:
     def read(split: Any) -> Opener:
         encoded = split.cast_column(image, datasets.Image(decode=False))
         return lambda: (
-            _row(row[image], row[label], f"{config.source}, row {number}", Path())
+            _row(row[image], row[label], f"{config.source}, row {number}", None)
             for number, row in enumerate(encoded)
         )
 
@@ -257,12 +283,18 @@ def _columns(schema: Any, config: DataConfig, where: object) -> tuple[str, str]:
     def is_image(kind: Any) -> bool:
         if types.is_struct(kind):
             return "bytes" in {kind.field(i).name for i in range(kind.num_fields)}
-        return any(test(kind) for test in (types.is_binary, types.is_large_binary, types.is_string))
+        tests = (types.is_binary, types.is_large_binary, types.is_string, types.is_large_string)
+        return any(test(kind) for test in tests)
 
     def pick(what: str, asked: str | None, fitting: list[str], usual: Iterable[str]) -> str:
         if asked is not None:
             if asked not in schema.names:
                 raise unknown(f"column in {where}", asked, schema.names)
+            if asked not in fitting:
+                raise DataError(
+                    f"The column {asked} of {where} is {schema.field(asked).type}; it cannot hold "
+                    f"the {what}. Those that can: {', '.join(fitting) or 'none'}."
+                )
             return asked
         if len(fitting) == 1:
             return fitting[0]
@@ -274,8 +306,11 @@ def _columns(schema: Any, config: DataConfig, where: object) -> tuple[str, str]:
             f"among {', '.join(schema.names)}. Say which with --{what}-column."
         )
 
-    structs = [f.name for f in schema if is_image(f.type) and types.is_struct(f.type)]
-    images = structs or [f.name for f in schema if is_image(f.type)]
+    images = [f.name for f in schema if is_image(f.type)]
+    if config.image_column is None:
+        # A struct with bytes is an image for certain; a text could be anything.
+        structs = [name for name in images if types.is_struct(schema.field(name).type)]
+        images = structs or images
     labels = [f.name for f in schema if types.is_integer(f.type)]
     return (
         pick("image", config.image_column, images, ("image", "img")),
@@ -283,13 +318,19 @@ def _columns(schema: Any, config: DataConfig, where: object) -> tuple[str, str]:
     )
 
 
-def _row(cell: Any, label: Any, where: str, folder: Path) -> Encoded:
-    """A cell is {bytes, path}, bytes, or a path (relative to its file's folder)."""
+def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
+    """A cell is {bytes, path}, bytes, or a path.
+
+    A path must lie inside `folder`, the one of the file that names it: data must not be able to
+    read elsewhere. None stands for paths that the caller's own library made.
+    """
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
-    if not isinstance(label, int):
-        raise DataError(f"{where}: the label is {label!r}, wanted is a whole number.")
+    if not isinstance(label, int) or not -1 <= label <= MOST_CLASSES:
+        raise _no_label(label, where)
     if isinstance(cell, str):
+        if folder is None:
+            return Encoded(Path(cell), label, where)
         file = (folder / cell).resolve()
         if not file.is_relative_to(folder.resolve()):
             raise DataError(f"{where} points to {cell}, outside of {folder}; refused.")
@@ -299,13 +340,20 @@ def _row(cell: Any, label: Any, where: str, folder: Path) -> Encoded:
     return Encoded(cell, label, where)
 
 
+def _no_label(label: object, where: str) -> DataError:
+    return DataError(
+        f"{where}: the label is {label!r}; wanted is a whole number from 0 to classes - 1 "
+        f"(-1 where a test image has none), and at most {MOST_CLASSES:,} classes."
+    )
+
+
 def _split_of(file: Path, root: Path) -> str:
-    for part in (file.name, *(p.name for p in islice(file.parents, len(file.parents)))):
-        word = re.match(r"[a-z]+", part.lower())
-        if word and word[0] in SPLITS:
-            return SPLITS[word[0]]
-        if root.is_dir() and part == root.name:
-            break
+    """The split that a file's name says, or the name of a folder between it and the root."""
+    inside = file.relative_to(root) if root.is_dir() else Path(file.name)
+    for part in reversed(inside.parts):
+        for word in re.split(r"[-._\s]+", part.lower()):
+            if word in SPLITS:
+                return SPLITS[word]
     return "train"
 
 

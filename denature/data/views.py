@@ -39,19 +39,21 @@ class Views:
         """The views with these numbers of a batch of images; on the images' device."""
         if self.count == 1:
             return images
-        size, padding = images.shape[-1], self.padding
-        span = torch.arange(size, device=images.device)
+        batch, channels, size, _ = images.shape
+        padding, wide = self.padding, size + 2 * self.padding
+        padded = images.new_zeros((batch, channels, wide, wide))
+        padded[:, :, padding : padding + size, padding : padding + size] = images
         mirrored = numbers % 2 == 1 if self.flip else torch.zeros_like(numbers, dtype=torch.bool)
         shift = numbers // 2 if self.flip else numbers
         down, right = shift // (2 * padding + 1), shift % (2 * padding + 1)
+        span = torch.arange(size, device=images.device)
         rows = span + down[:, None]
         columns = torch.where(mirrored[:, None], size - 1 - span, span) + right[:, None]
-        if padding:
-            images = torch.nn.functional.pad(images, (padding,) * 4)
-        batch = torch.arange(len(images), device=images.device)[:, None, None]
-        # The channels stay a slice, so one gather yields batch x rows x columns x channels, which
-        # is the channels-last layout that convolutions want.
-        return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        # One gather along flat positions took a quarter of the time of indexing by batch, row and
+        # column, and two thirds of that of sliding windows and a flip.
+        flat = (rows[:, :, None] * wide + columns[:, None, :]).view(batch, 1, -1)
+        picked = padded.view(batch, channels, -1).gather(2, flat.expand(-1, channels, -1))
+        return picked.view(batch, channels, size, size)
 
 
 NONE = Views()

@@ -1,5 +1,7 @@
 """The nasty teacher's loss (Ma et al., ICLR 2021, arXiv:2105.07381, eq. 2)."""
 
+import math
+
 from torch.nn import functional as F
 
 from denature.core.errors import ConfigError
@@ -35,8 +37,10 @@ def self_undermining(
     Raises:
         ConfigError: temperature not above 0, omega below 0, shapes that differ.
     """
-    if not omega >= 0:
-        raise ConfigError(f"omega is {omega}; it must not be below 0.")
+    if not 0 <= omega < math.inf:
+        raise ConfigError(f"omega is {omega}; it must be at least 0, and finite.")
+    if cap is not None and not cap > 0:
+        raise ConfigError(f"cap is {cap}; it must be above 0.")
     divergence = softened_divergence(
         nasty_logits, adversary_logits.detach(), temperature=temperature
     )

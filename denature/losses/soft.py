@@ -1,5 +1,7 @@
 """Learning from somebody's answers: soft ones (Hinton et al. 2015, arXiv:1503.02531) and labels."""
 
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -16,8 +18,8 @@ def softened_divergence(target_logits: Logits, logits: Logits, *, temperature: f
     Raises:
         ConfigError: the temperature is not above 0, or the two differ in shape.
     """
-    if not temperature > 0:
-        raise ConfigError(f"temperature is {temperature}; it must be above 0.")
+    if not 0 < temperature < math.inf:
+        raise ConfigError(f"temperature is {temperature}; it must be above 0, and finite.")
     if target_logits.shape != logits.shape:
         raise ConfigError(
             f"Logits of the shapes {tuple(target_logits.shape)} and {tuple(logits.shape)} were "

@@ -81,6 +81,9 @@ def create(
             f"{name} takes images of {net.minimum} pixels a side and more, these have {image_size}."
             f" Pass --image-size {net.minimum} to enlarge them."
         )
+    for what, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != channels:
+            raise ConfigError(f"{what} has {len(values)} values for {channels} channels.")
     body = net.factory(classes=classes, channels=channels, image_size=image_size)
     return Normalized(body, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
 
@@ -92,12 +95,18 @@ def _own(name: str, **shape: int) -> nn.Module:
         sys.path.insert(0, here)
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a user's module may fail in any way
         raise ConfigError(
             f"The network {name!r} cannot be imported: {error}. Wanted is package.module:factory, "
             "importable from here, where factory(classes=, channels=, image_size=) is a module."
-        ) from None
-    network = factory(**shape)
+        ) from error
+    try:
+        network = factory(**shape)
+    except Exception as error:
+        raise ConfigError(
+            f"The network {name!r} cannot be made: {error}. It was called with "
+            f"{', '.join(f'{key}={value}' for key, value in shape.items())}."
+        ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{name} returned {type(network).__name__}, wanted is a torch module.")
     return network

@@ -156,9 +156,6 @@ def import_run(
     """
     clock = time.perf_counter()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) != channels:
-            raise ConfigError(f"{name} has {len(values)} values for {channels} channels.")
     shape = {"classes": classes, "channels": channels, "image_size": image_size}
     network = create(net, **shape, mean=mean, std=std)
     tensors = read_weights(Path(weights))
