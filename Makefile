@@ -9,7 +9,7 @@ demo: .venv/.ready
 	$(BIN)/denature demo --overwrite
 
 test: .venv/.ready-dev
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-all: test
 	$(BIN)/python -m pytest -q -m slow

@@ -26,7 +26,7 @@ from denature.data.feed import Feed
 from denature.data.views import views
 from denature.nets import NETS, create
 from denature.train.config import Training
-from denature.train.loop import Learner, make_optimizer
+from denature.train.learner import Learner, make_optimizer
 from denature.train.objectives import Normal
 
 BATCH = 128
@@ -107,7 +107,7 @@ def whole_loop(net: str, compute: Compute, steps: int) -> Callable[[], int]:
         learner.done = 0
         for batch in feed.epoch(1, view_seed=0, batch_size=BATCH):
             learner.step(batch, None)
-        learner.end_epoch()
+        learner.end_epoch(test=None, validation=None)
         return steps * BATCH
 
     return work

@@ -234,13 +234,14 @@ def test_the_catalogue_is_listed_with_its_counts(capsys: pytest.CaptureFixture[s
     assert "11,173,962" in run(capsys, "nets")[1]
 
 
-def test_runs_without_a_folder_get_one_each(
+def test_runs_without_a_folder_get_one_by_what_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        record(capsys, "train", "mlp", "--data", "digits")
-    assert sorted(p.name for p in Path("runs").iterdir()) == ["normal-mlp-1", "normal-mlp-2"]
+    ids = [record(capsys, "train", "mlp", "--data", "digits", "--seed", s)["id"] for s in (0, 1, 0)]
+    assert ids[0] == ids[2] != ids[1]
+    names = sorted(f"normal-mlp-{found[:8]}" for found in set(ids))
+    assert sorted(p.name for p in Path("runs").iterdir()) == names
 
 
 @pytest.mark.parametrize("command", COMMANDS)

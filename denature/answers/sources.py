@@ -57,17 +57,3 @@ class Remembered:
 
     def __call__(self, batch: Batch) -> Answers:
         return Answers(self.kind, self._table[batch.samples])
-
-
-@final
-class LabelsOnly:
-    """Shows only the most probable class of what `source` answers."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def __call__(self, batch: Batch) -> Answers:
-        answers = self.source(batch)
-        if answers.kind == "label":
-            return answers
-        return Answers("label", answers.values.argmax(-1))

@@ -10,7 +10,7 @@ from cyclopts import App
 
 from denature import __version__
 from denature.cli.options import config_file
-from denature.core.errors import DenatureError
+from denature.core.errors import DenatureError, Stopped
 
 COMMANDS = {
     "demo": ("demo:demo", "The main job on real digits: two teachers, and what students learn."),
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
     0 it did its work, 1 it could not (one line on standard error says why), 2 the command line is
-    wrong, 130 interrupted.
+    wrong, 75 it stopped in good order and goes on when it is called again, 130 interrupted.
     """
     tokens = _split_lists(list(sys.argv[1:] if arguments is None else arguments))
     verbose = "-v" in tokens or "--verbose" in tokens
@@ -55,12 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except cyclopts.CycloptsError as error:
         return _fail(str(error), 2)
+    except Stopped as error:
+        return _fail(str(error), 130 if error.reason == "SIGINT" else 75)
     except DenatureError as error:
         if verbose:
             traceback.print_exc()
         return _fail(str(error), 1)
     except KeyboardInterrupt:
-        return _fail("Interrupted. Finished runs are kept, of the one at work nothing counts.", 130)
+        return _fail(
+            "Interrupted. What was finished or put aside is kept; the same command goes on.", 130
+        )
     except BrokenPipeError:
         # The reader of our output went away, as `head` does: not worth a word.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from denature.cli.options import Showing, ShowingOptions
+from denature.core.stopping import Stopper, seconds_of
 
 
 def demo(
@@ -13,6 +14,7 @@ def demo(
     out: Path = Path("runs/demo"),
     seeds: int = 3,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    time_limit: str | None = None,
     showing: ShowingOptions = Showing(),
 ) -> None:
     """A normal teacher, a nasty one, and what students learn from each, on real digits.
@@ -20,13 +22,18 @@ def demo(
     Args:
         out: Folder for all runs and report.html.
         seeds: How often everything is repeated.
-        overwrite: Replace the runs of an earlier demo.
+        overwrite: Replace other runs that are there.
+        time_limit: Put everything aside after this time, such as 9m, and exit with code 75.
     """
     from denature.cli.show import print_table
     from denature.recipes.demo import demo as run_demo
     from denature.report import words
 
-    found = run_demo(out, seeds=seeds, overwrite=overwrite, progress=showing.display())
+    stopper = Stopper(seconds=None if time_limit is None else seconds_of(time_limit))
+    with stopper.on_signals():
+        found = run_demo(
+            out, seeds=seeds, overwrite=overwrite, stopper=stopper, progress=showing.display()
+        )
     if showing.json:
         print(found.to_json())
         return

@@ -108,7 +108,7 @@ def import_weights(
     """
     from denature.train import import_run
 
-    folder = writing.folder(f"imported-{net.replace(':', '.')}")
+    folder = writing.out or Path("runs") / f"imported-{net}-{weights.stem}"
     run = import_run(
         net,
         weights,

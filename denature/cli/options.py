@@ -13,8 +13,9 @@ from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
 
 from denature.core.errors import ConfigError, RunError
+from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import DataConfig, Reading
-from denature.train.config import Training
+from denature.train.config import Keeping, Training
 
 if TYPE_CHECKING:
     from denature.cli.show import Display
@@ -50,28 +51,43 @@ class Showing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Surviving:
+    """How a long run gets through."""
+
+    save_every: str = "60s"
+    """Time between states on disk, such as 30s or 5m: what a kill can cost."""
+    keep_every: int = 0
+    """Keep the weights of every so many epochs in snapshots/; 0 keeps none."""
+    time_limit: str | None = None
+    """Put everything aside after this time, such as 9m or 1.5h, and exit with code 75."""
+
+    def keeping(self) -> Keeping:
+        return Keeping(save_every_s=seconds_of(self.save_every), keep_every=self.keep_every)
+
+    def stopper(self) -> Stopper:
+        limit = self.time_limit
+        return Stopper(seconds=None if limit is None else seconds_of(limit))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Writing:
     """Where a run goes."""
 
     out: Path | None = None
-    """The run's folder; by default a new one under runs/."""
+    """The run's folder; by default one under runs/, named by what makes the run that run."""
     overwrite: Annotated[bool, Parameter(negative="")] = False
-    """Replace the run that `--out` already holds."""
+    """Replace another run that `--out` holds."""
 
-    def folder(self, name: str) -> Path:
-        """The folder to write to: as asked, or the first free runs/NAME-N."""
-        if self.out is not None:
-            return self.out
-        number = 1
-        while (folder := Path("runs") / f"{name}-{number}").exists():
-            number += 1
-        return folder
+    @property
+    def under(self) -> Path | None:
+        return Path("runs") if self.out is None else None
 
 
 Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA)]
 ReadingOptions: TypeAlias = Annotated[Reading, Parameter(name="*", group=DATA)]
 TrainingOptions: TypeAlias = Annotated[Training, Parameter(name="*", group=TRAINING)]
 ShowingOptions: TypeAlias = Annotated[Showing, Parameter(name="*", group=SHOWING)]
+SurvivingOptions: TypeAlias = Annotated[Surviving, Parameter(name="*", group=SHOWING)]
 WritingOptions: TypeAlias = Annotated[Writing, Parameter(name="*", group=SHOWING)]
 Trust: TypeAlias = Annotated[tuple[str, ...], Parameter(name="--trust", negative="")]
 ConfigFile: TypeAlias = Annotated[Path | None, Parameter(name="--config")]

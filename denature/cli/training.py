@@ -1,6 +1,5 @@
 """Commands that train: denature train, nasty, distill."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
@@ -12,6 +11,8 @@ from denature.cli.options import (
     RunFolder,
     Showing,
     ShowingOptions,
+    Surviving,
+    SurvivingOptions,
     TrainingOptions,
     Trust,
     Writing,
@@ -36,6 +37,7 @@ def train(
     reading: ReadingOptions = Reading(),
     training: TrainingOptions = Training(),
     writing: WritingOptions = Writing(),
+    surviving: SurvivingOptions = Surviving(),
     showing: ShowingOptions = Showing(),
 ) -> None:
     """Train a network on the true labels.
@@ -48,7 +50,7 @@ def train(
         config: A TOML file with options, or the record.json of a run to make again.
     """
     inputs = load_runs({"init": init}, trust)
-    _run(net, data, Normal(), reading, training, writing, showing, inputs)
+    _run(net, data, Normal(), reading, training, writing, surviving, showing, inputs)
 
 
 def nasty(
@@ -63,6 +65,7 @@ def nasty(
     reading: ReadingOptions = Reading(),
     training: TrainingOptions = Training(),
     writing: WritingOptions = Writing(),
+    surviving: SurvivingOptions = Surviving(),
     showing: ShowingOptions = Showing(),
 ) -> None:
     """Train a nasty teacher: as accurate as it can be, and a bad example.
@@ -76,7 +79,7 @@ def nasty(
         config: A TOML file with options, or the record.json of a run to make again.
     """
     inputs = load_runs({"adversary": adversary, "init": init}, trust)
-    _run(net, data, objective, reading, training, writing, showing, inputs)
+    _run(net, data, objective, reading, training, writing, surviving, showing, inputs)
 
 
 def distill(
@@ -91,6 +94,7 @@ def distill(
     reading: ReadingOptions = Reading(),
     training: TrainingOptions = Training(),
     writing: WritingOptions = Writing(),
+    surviving: SurvivingOptions = Surviving(),
     showing: ShowingOptions = Showing(),
 ) -> None:
     """Train a student on a teacher's answers.
@@ -104,7 +108,7 @@ def distill(
         config: A TOML file with options, or the record.json of a run to make again.
     """
     inputs = load_runs({"teacher": teacher, "init": init}, trust)
-    _run(net, data, objective, reading, training, writing, showing, inputs)
+    _run(net, data, objective, reading, training, writing, surviving, showing, inputs)
 
 
 def _run(
@@ -114,23 +118,28 @@ def _run(
     reading: Reading,
     training: Training,
     writing: Writing,
+    surviving: Surviving,
     showing: Showing,
     inputs: dict[str, Any],
 ) -> None:
     from denature.report.words import percent
     from denature.train import train as make
 
-    folder: Path = writing.folder(f"{objective.kind}-{net.replace(':', '.')}")
-    run = make(
-        net,
-        data_config(data, reading),
-        objective,
-        training,
-        out=folder,
-        overwrite=writing.overwrite,
-        progress=showing.display(),
-        **inputs,
-    )
+    stopper = surviving.stopper()
+    with stopper.on_signals():
+        run = make(
+            net,
+            data_config(data, reading),
+            objective,
+            training,
+            out=writing.out,
+            under=writing.under,
+            overwrite=writing.overwrite,
+            keeping=surviving.keeping(),
+            stopper=stopper,
+            progress=showing.display(),
+            **inputs,
+        )
     record = run.record
     if showing.json:
         print(record.to_json())
@@ -139,5 +148,5 @@ def _run(
     print(
         f"{record.kind} {net}: accuracy {percent(run.accuracy)} % on {record.data.test:,} test "
         f"images, after {training.epochs} epochs in {record.seconds:.0f} s "
-        f"({record.images_per_second:,.0f} images/s). Run: {folder}"
+        f"({record.images_per_second:,.0f} images/s). Run: {run.folder}"
     )

@@ -5,6 +5,7 @@ DenatureError                 everything below
 ├── DataError                 a data set is missing, unreadable or not what it claims to be
 ├── RunError                  a run's folder cannot be read, or must not be touched
 ├── TrainingError             training broke down: its loss is no longer a finite number
+├── Stopped                   work was put aside in good order and can be taken up again
 └── MissingExtra              an optional dependency is not installed
 
 Each message says what was wrong, what was found, what was wanted and what to do next, in one line.
@@ -32,6 +33,14 @@ class RunError(DenatureError):
 
 class TrainingError(DenatureError):
     """Training broke down: its loss is no longer a finite number."""
+
+
+class Stopped(DenatureError):
+    """Work was put aside in good order, at a deadline or a signal, and can be taken up again."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class MissingExtra(DenatureError):

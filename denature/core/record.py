@@ -29,6 +29,8 @@ class NetRecord:
     channels: int
     image_size: int
     parameters: int
+    initial: str
+    """Digest of the weights that training started from."""
     digest: str
     """sha256 of names, shapes and values of the weights, first 16 hex digits."""
 
@@ -39,6 +41,8 @@ class DataRecord:
 
     source: str
     digest: str
+    split_digest: str
+    """Of the rows that were trained, chosen and tested on, beside the pixels."""
     classes: tuple[str, ...]
     train: int
     validation: int
@@ -94,6 +98,8 @@ class Record:
     schema: int = SCHEMA
     kind: str
     """`normal`, `nasty`, `distilled` or `imported`."""
+    id: str
+    """Made of config, data, inputs and revisions: runs of one id have the same weights."""
     net: NetRecord
     data: DataRecord | None
     given: dict[str, Any]
@@ -101,6 +107,8 @@ class Record:
     config: dict[str, Any]
     """Everything as it was after defaults and `auto` were settled."""
     inputs: dict[str, InputRecord] = field(default_factory=dict)
+    revisions: dict[str, int] = field(default_factory=dict)
+    """Of the code that decides numbers; see `denature.core.revisions`."""
     accuracy: Estimate | None
     """On the test split."""
     chosen_on: str

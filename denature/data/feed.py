@@ -33,8 +33,10 @@ class Feed:
         self._images = split.images.to(compute.device)
         self._labels = split.labels.to(compute.device)
 
-    def epoch(self, epoch: int, *, view_seed: int, batch_size: int) -> Iterator[Batch]:
-        """All samples once, in this epoch's order and views.
+    def epoch(
+        self, epoch: int, *, view_seed: int, batch_size: int, first: int = 0
+    ) -> Iterator[Batch]:
+        """All samples once, in this epoch's order and views, from batch number `first` on.
 
         A last batch of a single sample is left out: batch norm cannot be trained on it.
         """
@@ -42,7 +44,8 @@ class Feed:
         numbers = self.views.numbers(
             view_seed=view_seed, epoch=epoch, samples=len(self.split.labels)
         )[samples]
-        yield from self._batches(samples, numbers, batch_size, least=2)
+        start = first * batch_size
+        yield from self._batches(samples[start:], numbers[start:], batch_size, least=2)
 
     def plain(self, *, batch_size: int = 512) -> Iterator[Batch]:
         """All samples once, in the order of their rows, as they are."""

@@ -9,15 +9,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from denature.core.files import write_text
 from denature.core.progress import SILENT, Progress
 from denature.core.record import Record
+from denature.core.stopping import Stopper
 from denature.data import load
 from denature.report.html import write_report
 from denature.report.summary import Summary, summarise
 from denature.train import Distilled, Nasty, Normal, Run, Training, train
+from denature.train.objectives import AnyObjective
 
 TEMPERATURE, OMEGA = 20.0, 0.04
 
@@ -65,32 +66,46 @@ def demo(
     students: Sequence[str] = ("cnn", "mlp"),
     teacher: str = "cnn",
     overwrite: bool = False,
+    stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> Demo:
     """Train teachers and students on the digits and write the report.
+
+    Runs that are there already are not made again, so a demo that was stopped goes on.
 
     Args:
         out: folder for the runs, `demo.json` and `report.html`.
         seeds: how often all of it is repeated.
         students: networks that learn alone, from both teachers, and from labels.
         teacher: the network of both teachers.
-        overwrite: replace runs that are there already.
+        overwrite: replace other runs that are there.
+        stopper: asked between steps whether to stop.
         progress: told about each run.
     """
     clock = time.perf_counter()
     data = load("digits", progress=progress)
     records: list[Record] = []
 
-    def make(name: str, net: str, objective: Any, training: Training, **inputs: Run) -> Run:
+    def make(
+        name: str,
+        net: str,
+        objective: AnyObjective,
+        training: Training,
+        *,
+        teacher: Run | None = None,
+        adversary: Run | None = None,
+    ) -> Run:
         run = train(
             net,
             data,
             objective,
             training,
+            teacher=teacher,
+            adversary=adversary,
             out=out / f"seed-{seed}" / name,
             overwrite=overwrite,
+            stopper=stopper,
             progress=progress,
-            **inputs,
         )
         records.append(run.record)
         return run

@@ -5,11 +5,19 @@ from typing import TYPE_CHECKING
 from denature.core.lazy import attach
 
 if TYPE_CHECKING:
-    from denature.train.config import Training
+    from denature.train.config import Keeping, Training
     from denature.train.loop import evaluate, fit
     from denature.train.objectives import Distilled, Nasty, Normal
     from denature.train.run import Run, import_run, load_run
-    from denature.train.runs import distilled, evaluate_run, nasty, normal, train
+    from denature.train.runs import (
+        Order,
+        distilled,
+        evaluate_run,
+        nasty,
+        normal,
+        train,
+        train_together,
+    )
 
 __getattr__ = attach(
     __name__,
@@ -18,6 +26,8 @@ __getattr__ = attach(
         "nasty": "runs",
         "distilled": "runs",
         "train": "runs",
+        "train_together": "runs",
+        "Order": "runs",
         "evaluate_run": "runs",
         "Run": "run",
         "load_run": "run",
@@ -25,6 +35,7 @@ __getattr__ = attach(
         "evaluate": "loop",
         "fit": "loop",
         "Training": "config",
+        "Keeping": "config",
         "Normal": "objectives",
         "Nasty": "objectives",
         "Distilled": "objectives",
@@ -36,6 +47,8 @@ __all__ = [
     "nasty",
     "distilled",
     "train",
+    "train_together",
+    "Order",
     "evaluate_run",
     "Run",
     "load_run",
@@ -43,6 +56,7 @@ __all__ = [
     "evaluate",
     "fit",
     "Training",
+    "Keeping",
     "Normal",
     "Nasty",
     "Distilled",

@@ -97,3 +97,20 @@ class Training:
             device=cast(Device, device),
             precision=cast(Precision, precision),
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keeping:
+    """How often an unfinished run is put on disk; changes no number."""
+
+    save_every_s: float = 60.0
+    """Seconds between states; what a kill can cost."""
+    keep_every: int = 0
+    """Keep the weights of every so many epochs in snapshots/; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        if not self.save_every_s >= 0 or self.keep_every < 0:
+            raise ConfigError(
+                f"save_every_s is {self.save_every_s}, keep_every {self.keep_every}; "
+                "neither may be below 0."
+            )

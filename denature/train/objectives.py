@@ -129,9 +129,11 @@ class Distilled:
         assert answers is not None
         alpha = self.settled().alpha
         assert alpha is not None
-        if answers.kind == "label":
-            return hard_distillation(logits, answers.values, labels, alpha=alpha)
         values = answers.values
+        if answers.kind == "label":
+            return hard_distillation(logits, values, labels, alpha=alpha)
+        if self.answers == "labels":
+            return hard_distillation(logits, values.argmax(-1), labels, alpha=alpha)
         if answers.kind == "probabilities":
             values = log_probabilities(values)
         return distillation(logits, values, labels, temperature=self.temperature, alpha=alpha)

@@ -1,21 +1,36 @@
 """A run on disk: one folder with its record, its weights and its events."""
 
 import datetime
+import json
 import shutil
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, TypeAlias
 
+from filelock import FileLock, Timeout
 from torch import nn
 
 from denature.core import record as records
 from denature.core.errors import ConfigError, RunError
+from denature.core.files import write_text
 from denature.core.record import RECORD, InputRecord, NetRecord, Record
 from denature.core.stats import Estimate
 from denature.core.weights import WEIGHTS, digest, fit_weights, read_weights, save_weights
 from denature.nets import create, parameter_count
 from denature.nets.normalize import Normalized
+from denature.train.identity import Plan, plan_id, plan_of, what_changed
+
+STATE_FOLDER = "state"
+"""What an unfinished run keeps beside its events; gone when it is finished."""
+
+PLAN = "plan.json"
+
+LOCK = ".run.lock"
+
+Standing: TypeAlias = Literal["new", "unfinished", "finished"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,40 +64,86 @@ class Run:
         )
 
 
-def claim(folder: Path, *, overwrite: bool) -> Path:
-    """Make sure that a run may be written to `folder`, before any work is done for it.
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder; the lock dies with its process.
+
+    Raises:
+        RunError: another process is at work there, or the folder cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; a run needs a folder. Name another with --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"Another process is at work in {folder}; wait for it.") from None
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / LOCK).unlink(missing_ok=True)
+
+
+def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> Standing:
+    """Find out how a run with this plan stands in a locked `folder`, and make it ready for it.
 
     Raises:
         RunError: another run is there, or things that are no run, or it cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; a run needs a folder. Name another with --out.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not overwrite:
-            holds = "a run" if (folder / RECORD).exists() else "files"
-            raise RunError(
-                f"{folder} already holds {holds}. Name another folder with --out, or pass "
-                "--overwrite to replace a run."
-            )
-        if not (folder / RECORD).exists() and any(map(_is_foreign, folder.iterdir())):
-            raise RunError(
-                f"{folder} holds files that no run wrote; --overwrite replaces runs only."
-            )
-        # The record goes first, so that a kill in between leaves nothing that looks complete.
-        (folder / RECORD).unlink(missing_ok=True)
-        for entry in folder.iterdir():
-            if not _is_foreign(entry):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    entries = [entry for entry in folder.iterdir() if entry.name != LOCK]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        before = _plan_in(folder)
+    except RunError:
+        if not overwrite:
+            raise
+        before = {}
+    if before == plan:
+        return "finished" if (folder / RECORD).exists() else "unfinished"
+    if before is not None and not overwrite:
+        raise RunError(
+            f"{folder} already holds another run: {what_changed(before, plan)}. Name another "
+            "folder with --out, or pass --overwrite to replace it."
+        )
+    if foreign := [entry.name for entry in entries if _is_foreign(entry)]:
+        raise RunError(
+            f"{folder} holds files that no run wrote, such as {foreign[0]}. Name another folder "
+            "with --out; --overwrite replaces runs only."
+        )
+    # The record goes first, so that a kill in between leaves nothing that looks complete.
+    (folder / RECORD).unlink(missing_ok=True)
+    for entry in entries:
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+    try:
+        write_text(folder / STATE_FOLDER / PLAN, json.dumps(plan, indent=1) + "\n")
     except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror}.") from None
-    return folder
+        raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from None
+    return "new"
+
+
+def _plan_in(folder: Path) -> Plan | None:
+    """The plan of the run in `folder`, finished or not; None where there is none."""
+    if (folder / RECORD).exists():
+        return plan_of(records.read_record(folder))
+    path = folder / STATE_FOLDER / PLAN
+    if not path.exists():
+        return None
+    try:
+        plan: Plan = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}. Pass --overwrite to start anew.") from None
+    return plan
 
 
 def _is_foreign(entry: Path) -> bool:
     name = entry.name
-    ours = {RECORD, WEIGHTS, "events"}
+    ours = {RECORD, WEIGHTS, STATE_FOLDER, "events", "snapshots"}
     return not (name in ours or (name.startswith(".") and name.endswith(".tmp")))
 
 
@@ -93,6 +154,7 @@ def save_run(run: Run) -> None:
     try:
         save_weights(run.folder, run.network)
         records.write_record(run.folder, run.record)
+        shutil.rmtree(run.folder / STATE_FOLDER, ignore_errors=True)
     except OSError as error:
         raise RunError(
             f"The run could not be written to {run.folder}: {error.strerror or error}. "
@@ -100,13 +162,16 @@ def save_run(run: Run) -> None:
         ) from None
 
 
-def load_run(folder: str | Path, *, trust: Collection[str] = ()) -> Run:
+def load_run(
+    folder: str | Path, *, trust: Collection[str] = (), network: nn.Module | None = None
+) -> Run:
     """Read a run's folder; nothing in it is executed.
 
     Args:
         folder: what a run left.
         trust: modules of the user's own that the record may name as the network's factory.
             Importing one executes it, so a record alone does not suffice.
+        network: a module of the record's kind to fill, instead of making one by its name.
 
     Raises:
         RunError: no run, damaged, a newer schema, weights that do not fit or were changed since.
@@ -115,12 +180,12 @@ def load_run(folder: str | Path, *, trust: Collection[str] = ()) -> Run:
     record = records.read_record(folder)
     net = record.net
     module = net.name.partition(":")[0]
-    if ":" in net.name and module not in trust:
+    if network is None and ":" in net.name and module not in trust:
         raise RunError(
             f"{folder} was trained on the network {net.name!r}, whose module would be imported and "
             f"so executed. If you trust it, pass --trust {module}."
         )
-    network = create(
+    network = network or create(
         net.name, classes=net.classes, channels=net.channels, image_size=net.image_size
     )
     fit_weights(network, read_weights(folder / WEIGHTS), where=f"in {folder}")
@@ -167,12 +232,14 @@ def import_run(
             raise ConfigError(f"{weights} brings its own normalisation; leave out mean and std.")
     fit_weights(target, tensors, where=f"in {weights}")
     network.eval()
-    folder = None if out is None else claim(Path(out), overwrite=overwrite)
+    found = digest(network)
+    net_record = NetRecord(
+        name=net, parameters=parameter_count(network), initial=found, digest=found, **shape
+    )
     record = Record(
         kind="imported",
-        net=NetRecord(
-            name=net, parameters=parameter_count(network), digest=digest(network), **shape
-        ),
+        id="",
+        net=net_record,
         data=None,
         given={"weights": str(weights), "mean": mean, "std": std},
         config={},
@@ -184,6 +251,11 @@ def import_run(
         started=started,
         environment=records.environment(),
     )
-    run = Run(record, network, folder)
-    save_run(run)
+    plan = plan_of(record)
+    folder = None if out is None else Path(out)
+    run = Run(replace(record, id=plan_id(plan)), network, folder)
+    if folder is not None:
+        with locked(folder):
+            open_folder(folder, plan, overwrite=overwrite)
+            save_run(run)
     return run

@@ -1,0 +1,61 @@
+"""Stopping in good order: a deadline, or a signal, between two steps."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from denature.core.errors import ConfigError
+
+
+class Stopper:
+    """Says when work should stop; whoever works asks it between steps."""
+
+    def __init__(self, *, seconds: float | None = None) -> None:
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._signal: str | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why to stop now; None while there is no reason."""
+        if self._signal:
+            return self._signal
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return "the time limit"
+        return None
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM as a wish to stop soon; a second SIGINT stops at once."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if self._signal and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._signal = signal.Signals(number).name
+
+        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds_of(duration: str) -> float:
+    """Seconds of a duration such as `90`, `90s`, `9m` or `1.5h`.
+
+    Raises:
+        ConfigError: it is none, or not above 0.
+    """
+    number, unit = (duration[:-1], duration[-1]) if duration[-1:] in UNITS else (duration, "s")
+    try:
+        seconds = float(number) * UNITS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"A duration is {duration!r}; wanted is such as 90s, 9m or 1.5h.")
+    return seconds

@@ -1,0 +1,82 @@
+"""A learner's unfinished state on disk: one safetensors file, replaced atomically.
+
+Tensors are tensors, the rest is JSON in the file's metadata, so reading one executes nothing. There
+is no state of random generators in it: order, views and dropout are functions of seed and position.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from denature.core.errors import RunError
+from denature.core.files import atomic_path
+
+STATE = "state.safetensors"
+
+
+def write_state(path: Path, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+    """Write a state; the file is complete or the one before.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # Two names may share memory, which safetensors refuses: every tensor is copied.
+    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(copies, temporary, metadata={"plain": json.dumps(plain)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and plain values of a state.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            plain = json.loads(file.metadata()["plain"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"The state {path} is damaged: {error}. Start the run anew with --overwrite."
+        ) from None
+    return tensors, plain
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers, by parameter number and name."""
+    return {
+        f"{number}.{name}": value
+        for number, kept in optimizer.state_dict()["state"].items()
+        for name, value in kept.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give an optimizer back what `optimizer_tensors` took, in the layout of its parameters.
+
+    The fused kernels walk through memory: moments in another layout than their parameter's would be
+    paired with the wrong weights, without a word.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        parameter = parameters[int(number)].detach()
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,336 @@
+"""Runs that survive: stopped, killed or asked for twice, they come out the same."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from denature.answers import Live
+from denature.core.errors import ConfigError, RunError, Stopped
+from denature.core.stopping import Stopper, seconds_of
+from denature.core.weights import digest
+from denature.data import Dataset, load
+from denature.train import (
+    Distilled,
+    Keeping,
+    Nasty,
+    Normal,
+    Order,
+    Run,
+    Training,
+    load_run,
+    train,
+    train_together,
+)
+from denature.train import runs as runs_module
+
+QUICK = Training(epochs=2, batch_size=96, precision="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def teacher(data: Dataset) -> Run:
+    return train("mlp", data, Normal(), QUICK)
+
+
+class StopsAt(Stopper):
+    """Stops when it is asked for the n-th time."""
+
+    def __init__(self, asked: int) -> None:
+        super().__init__()
+        self.left = asked
+
+    @property
+    def reason(self) -> str | None:
+        self.left -= 1
+        return "a test" if self.left <= 0 else None
+
+
+class Noisy(nn.Module):
+    """Dropout, which draws at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.body(x)
+        return found
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "adam": {"net": "cnn", "objective": Normal()},
+    "sgd with momentum": {
+        "net": "mlp", "objective": Normal(), "training": {"optimizer": "sgd", "lr": 0.01},
+    },
+    "adamw, best validation": {
+        "net": "mlp", "objective": Normal(),
+        "training": {"optimizer": "adamw", "checkpoint": "best-validation", "lr": 0.02},
+    },
+    "nasty": {"net": "mlp", "objective": Nasty(temperature=20, warmup=0.5)},
+    "distilled": {"net": "mlp", "objective": Distilled(temperature=20)},
+    "dropout": {"net": Noisy, "objective": Normal()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_was_stopped_often_ends_like_one_that_was_not(
+    case: str, data: Dataset, teacher: Run, tmp_path: Path
+) -> None:
+    given = CASES[case]
+    training = replace(QUICK, **given.get("training", {}))
+
+    def make(out: Path, stopper: Stopper | None) -> Run:
+        net = given["net"] if isinstance(given["net"], str) else given["net"]()
+        return train(
+            net, data, given["objective"], training, teacher=teacher, adversary=teacher, out=out,
+            stopper=stopper,
+        )  # fmt: skip
+
+    whole = make(tmp_path / "whole", None)
+    said: list[str] = []
+    while True:
+        try:
+            pieces = make(tmp_path / "pieces", StopsAt(7))
+            break
+        except Stopped as stop:
+            said.append(str(stop))
+    assert len(said) >= 3
+    assert all(f"step {7 * n} of" in line for n, line in enumerate(said, 1))
+    assert pieces.record.net.digest == whole.record.net.digest
+    assert pieces.record.id == whole.record.id
+    same = [
+        [replace(epoch, seconds=0.0) for epoch in run.record.history] for run in (whole, pieces)
+    ]
+    assert same[0] == same[1]
+    assert not (tmp_path / "pieces" / "state").exists()
+
+
+def test_a_finished_run_is_not_made_again(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train("mlp", data, Normal(), QUICK, out=tmp_path / "run")
+    monkeypatch.setattr(runs_module, "fit", None)
+    again = train("mlp", data, Normal(), QUICK, out=tmp_path / "run")
+    assert again.record == first.record
+    kept = train("mlp", data, Normal(), QUICK, out=tmp_path / "run", overwrite=True)
+    assert kept.record == first.record
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"lr": 0.5}, r"training\.lr was 0\.001, is 0\.5"),
+        ({"epochs": 3}, r"training\.epochs was 2, is 3"),
+        ({"fraction": 0.5}, r"data was"),
+    ],
+)
+def test_an_unfinished_run_is_not_taken_up_with_another_config(
+    change: dict[str, Any], said: str, data: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        train("mlp", data, Normal(), QUICK, out=tmp_path, stopper=StopsAt(3))
+    with pytest.raises(RunError, match=said):
+        train("mlp", data, Normal(), replace(QUICK, **change), out=tmp_path)
+
+
+def test_a_damaged_state_is_said_to_be_damaged(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train("mlp", data, Normal(), QUICK, out=tmp_path, stopper=StopsAt(3))
+    state = tmp_path / "state" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"is damaged.*--overwrite"):
+        train("mlp", data, Normal(), QUICK, out=tmp_path)
+
+
+def test_snapshots_are_kept_as_often_as_asked(data: Dataset, tmp_path: Path) -> None:
+    train(
+        "mlp", data, Normal(), replace(QUICK, epochs=5), out=tmp_path, keeping=Keeping(keep_every=2)
+    )
+    names = sorted(p.name for p in (tmp_path / "snapshots").iterdir())
+    assert names == ["epoch-0002", "epoch-0004"]
+
+
+def driver(log: Path, out: Path) -> subprocess.Popen[str]:
+    program = Path(__file__).with_name("kill_driver.py")
+    return subprocess.Popen(
+        [sys.executable, str(program), str(log), str(out)], stdout=subprocess.PIPE, text=True
+    )
+
+
+MOMENTS = ("step", "evaluate", "state", "rename")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """Kill -9, at least five times in each kind of moment; the log shows where each death was."""
+    undisturbed, _ = driver(tmp_path / "log-0", tmp_path / "whole").communicate(timeout=120)
+    deaths: Counter[str] = Counter()
+    digests = []
+    for number in range(12):
+        out = tmp_path / f"run-{number}"
+        for attempt in range(6):
+            log = tmp_path / f"log-{number}-{attempt}"
+            log.touch()
+            wanted = MOMENTS[(number + attempt) % len(MOMENTS)] if attempt < 5 else "finished"
+            skip = 3 * attempt + number % 3
+            process = driver(log, out)
+            while process.poll() is None:
+                seen = log.read_text().split()
+                if seen.count(wanted) > skip:
+                    break
+                time.sleep(0.0005)
+            process.kill()
+            output, _ = process.communicate()
+            last = (log.read_text().split() or ["start"])[-1]
+            if last == "finished":
+                digests.append(output or None)
+                break
+            deaths[last] += 1
+            assert not (out / "record.json").exists() or load_run(out)
+    print(dict(deaths))
+    assert all(deaths[moment] >= 5 for moment in MOMENTS), deaths
+    finished = [train_again(tmp_path / f"run-{number}") for number in range(12)]
+    assert set(finished) == {undisturbed.strip()}
+
+
+def train_again(out: Path) -> str:
+    """Whatever is left is done undisturbed, and the digest comes back."""
+    output, _ = driver(out.with_suffix(".last"), out).communicate(timeout=120)
+    return output.strip()
+
+
+def command(out: Path, *more: str) -> list[str]:
+    words = ["train", "cnn", "--data", "digits", "--epochs", "12", "--precision", "fp32"]
+    return [sys.executable, "-m", "denature", *words, "--out", str(out), "--json", "-q", *more]
+
+
+def test_a_time_limit_ends_with_75_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """Even a limit that is over before training starts gets one step further each time."""
+
+    def call(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command(out, *more), capture_output=True, text=True, check=False)
+
+    for step in (1, 2):
+        cut = call(tmp_path / "run", "--time-limit", "0.1s")
+        assert cut.returncode == 75
+        assert f"Stopped by the time limit at step {step} of 144" in cut.stderr
+        assert "Run the same command again to go on" in cut.stderr
+    ends = [call(tmp_path / name) for name in ("run", "whole")]
+    assert [end.returncode for end in ends] == [0, 0]
+    records = [json.loads(end.stdout.splitlines()[-1]) for end in ends]
+    assert records[0]["net"]["digest"] == records[1]["net"]["digest"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_puts_the_run_aside(tmp_path: Path, number: int, code: int) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [*command(out), "--epochs", "500"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    limit = time.monotonic() + 60
+    while not (out / "events").exists() and time.monotonic() < limit:
+        time.sleep(0.01)
+    busy = subprocess.run(
+        command(out, "--epochs", "500"), capture_output=True, text=True, check=False
+    )
+    assert busy.returncode == 1
+    assert "Another process is at work" in busy.stderr
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"Stopped by {signal.Signals(number).name} at step" in errors.splitlines()[-1]
+    assert (out / "state" / "state.safetensors").exists()
+    assert not (out / "record.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("9m", 540), ("1.5h", 5400)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-3s", "0", "9 minutes", "nan", "inf"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="duration"):
+        seconds_of(text)
+
+
+def test_students_in_one_pass_are_those_trained_alone(
+    data: Dataset, teacher: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other networks, alphas, temperatures, seeds and answers, from one pass over the data."""
+    base = replace(QUICK, view_seed=7, augment="crop")
+    orders = [
+        Order(net="mlp", objective=Distilled(alpha=0.1), training=base),
+        Order(net="cnn", objective=Distilled(alpha=0.9, temperature=20), training=base),
+        Order(net="mlp", objective=Distilled(answers="labels"), training=replace(base, seed=3)),
+        Order(net="mlp", objective=Distilled(), training=replace(base, optimizer="sgd", lr=0.01)),
+    ]
+    batches = Counter[str]()
+    ask = Live.__call__
+
+    def counted(self: Live, batch: Any) -> Any:
+        batches["asked"] += 1
+        return ask(self, batch)
+
+    monkeypatch.setattr(Live, "__call__", counted)
+    together = train_together(orders, data, teacher=teacher)
+    per_pass = batches["asked"]
+    assert per_pass == 2 * -(-len(data.train) // base.batch_size)
+    for order, run in zip(orders, together, strict=True):
+        alone = train_together([order], data, teacher=teacher)[0]
+        assert digest(alone.network) == run.record.net.digest
+        assert alone.record.id == run.record.id
+    assert batches["asked"] == per_pass * 5
+
+
+def test_a_pass_that_was_stopped_goes_on_with_all_its_students(
+    data: Dataset, teacher: Run, tmp_path: Path
+) -> None:
+    """Also where a kill left their states at different steps, and where one is finished."""
+
+    def orders(folder: str) -> list[Order]:
+        return [
+            Order(net="mlp", objective=Distilled(alpha=alpha), training=QUICK,
+                  out=tmp_path / folder / str(alpha))
+            for alpha in (0.1, 0.5, 0.9)
+        ]  # fmt: skip
+
+    whole = train_together(orders("whole"), data, teacher=teacher)
+    with pytest.raises(Stopped):
+        train_together(orders("cut")[:2], data, teacher=teacher, stopper=StopsAt(9))
+    with pytest.raises(Stopped):
+        train_together(orders("cut")[1:2], data, teacher=teacher, stopper=StopsAt(4))
+    train_together(orders("cut")[2:], data, teacher=teacher)
+    cut = train_together(orders("cut"), data, teacher=teacher)
+    assert [r.record.net.digest for r in cut] == [r.record.net.digest for r in whole]
+
+
+@pytest.mark.parametrize("change", [{"epochs": 3}, {"batch_size": 32}, {"view_seed": 4}])
+def test_runs_that_cannot_share_a_pass_are_refused(data: Dataset, change: dict[str, Any]) -> None:
+    base = replace(QUICK, view_seed=0)
+    orders = [
+        Order(net="mlp", objective=Normal(), training=training)
+        for training in (base, replace(base, **change))
+    ]
+    with pytest.raises(ConfigError, match=f"the same {next(iter(change))}"):
+        train_together(orders, data)
