@@ -115,7 +115,10 @@ def whole_loop(net: str, compute: Compute, steps: int) -> Callable[[], int]:
 
 def _config(net: str, compute: Compute) -> Training:
     return Training(batch_size=BATCH, epochs=1, lr=1e-3).settled(
-        optimizer=NETS[net].optimizer, device=compute.device.type, precision=compute.precision
+        optimizer=NETS[net].optimizer,
+        augment="crop-flip",
+        device=compute.device.type,
+        precision=compute.precision,
     )
 
 

@@ -157,14 +157,48 @@ def test_a_config_file_with_a_fault_is_refused(
     assert said in fails(capsys, "train", "mlp", "--data", "digits", "--config", file)
 
 
-def test_milestones_may_be_written_with_commas(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_config_file_cannot_make_us_import_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = record(
-        capsys, "train", "mlp", "--data", "digits", "--schedule", "step", "--milestones", "80,120",
-        "--out", tmp_path / "run",
+    monkeypatch.chdir(tmp_path)
+    Path("trap_net.py").write_text("import pathlib; pathlib.Path('executed').touch()\n")
+    Path("run.toml").write_text('net = "trap_net:build"\ndata = "digits"\n')
+    assert "--trust trap_net" in fails(capsys, "train", "--config", "run.toml")
+    Path("run.toml").write_text('net = "trap_net:build"\ndata = "digits"\ntrust = "trap_net"\n')
+    assert "sets trust" in fails(capsys, "train", "--config", "run.toml")
+    assert not Path("executed").exists()
+    fails(capsys, "train", "--config", "run.toml", "--trust", "trap_net")
+
+
+def test_what_depends_on_an_option_follows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    """A record's options are taken as they were given, so a new seed brings new views."""
+    base = ("train", "--config", teacher, "--data", "digits")
+    found = record(capsys, *base, "--seed", 5, "--optimizer", "sgd", "--out", tmp_path / "run")
+    training = found["config"]["training"]
+    assert (training["view_seed"], training["lr"], training["weight_decay"]) == (5, 0.1, 5e-4)
+
+
+def test_an_input_that_was_replaced_is_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    record(capsys, "distill", "mlp", "--data", "digits", "--teacher", teacher,
+           "--out", tmp_path / "student")  # fmt: skip
+    record(capsys, "train", "mlp", "--data", "digits", "--seed", 8, "--out", teacher, "--overwrite")
+    assert "where another run is now" in fails(capsys, "distill", "--config", tmp_path / "student")
+
+
+@pytest.mark.parametrize("form", [("--milestones", "3,5"), ("--milestones=3,5",)])
+def test_milestones_may_be_written_with_commas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: tuple[str, ...]
+) -> None:
+    code, out, err = run(
+        capsys, "train", "mlp", "--data", "digits", "--schedule", "step", *form, "--epochs", 6,
+        "--out", tmp_path / "run", "--json", "-q",
     )  # fmt: skip
-    assert found["config"]["training"]["milestones"] == [80, 120]
+    assert code == 0, err
+    assert json.loads(out)["config"]["training"]["milestones"] == [3, 5]
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def test_the_digits_are_those_of_scikit_learn(digits: Dataset) -> None:
 
 def test_statistics_are_those_of_the_training_pixels(tmp_path: Path) -> None:
     splits = pair()
-    mean, deviation = load(str(write_npz(tmp_path / "a.npz", splits))).statistics()
+    mean, deviation = load(str(write_npz(tmp_path / "a.npz", splits))).train.statistics()
     pixels = splits["train"].images / 255
     np.testing.assert_allclose(mean, pixels.mean((0, 2, 3)), rtol=1e-9)
     np.testing.assert_allclose(deviation, pixels.std((0, 2, 3)), rtol=1e-9)

@@ -1,5 +1,6 @@
 """The main job, small here and whole in the slow tests; and what its report says."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -63,8 +64,9 @@ def test_a_student_never_starts_from_its_teachers_weights(small: Demo) -> None:
             assert record.seed != teacher.seed
 
 
-def test_a_second_demo_does_not_overwrite_the_first_unasked(small: Demo) -> None:
-    with pytest.raises(RunError, match="--overwrite"):
+def test_a_second_demo_with_other_settings_does_not_overwrite_the_first(small: Demo) -> None:
+    """`small` was made with other epochs than the real demo has."""
+    with pytest.raises(RunError, match=r"another run: .*epochs.*--overwrite"):
         demo(small.report.parent, seeds=1, students=("mlp",), teacher="mlp")
 
 
@@ -119,23 +121,28 @@ def test_a_report_of_nothing_is_refused() -> None:
 
 
 def made(template: Record, kind: str, seed: int, right: int, **changes: Any) -> Record:
-    """A record with `right` of 1000 right."""
-    digest = f"{kind}-{seed}-{changes}"
-    objective = {"kind": kind, **changes.pop("objective", {})}
-    training = {**template.config["training"], "seed": seed}
+    """A record with `right` of 1000 right, of the recipe that its settings and inputs make."""
+    inputs: dict[str, InputRecord] = changes.get("inputs", {})
+    objective = {"kind": kind, "omega": 0.04, "temperature": 4.0, **changes.get("objective", {})}
+    training = {**template.config["training"], "seed": seed, "view_seed": seed}
+    settings = f"{kind}-{objective}-{[(role, given.recipe) for role, given in inputs.items()]}"
+    recipe = hashlib.sha256(settings.encode()).hexdigest()[:16]
     return replace(
         template,
         kind=kind,
-        net=replace(template.net, digest=digest),
+        id=f"{recipe}-{seed}",
+        recipe=recipe,
+        net=replace(template.net, digest=f"{recipe}-{seed}"),
         accuracy=proportion(right, 1000),
         config={**template.config, "objective": objective, "training": training},
-        inputs=changes.pop("inputs", {}),
+        inputs=inputs,
     )
 
 
 def input_of(record: Record) -> InputRecord:
     return InputRecord(
         folder=None, kind=record.kind, net=record.net.name, digest=record.net.digest,
+        recipe=record.recipe,
         accuracy=record.accuracy, seed=record.seed,
     )  # fmt: skip
 
@@ -184,7 +191,7 @@ def test_teachers_are_told_from_students_by_who_was_taught(small: Demo) -> None:
     [
         (700, 900, "spoils every student here", "does not stop a thief"),
         (899, 899, "did not spoil", "does not stop a thief"),
-        (700, 800, "spoils every student here", "loses something"),
+        (700, 800, "spoils every student here", "loses something too"),
     ],
 )
 def test_the_verdict_says_what_the_numbers_say(
@@ -200,6 +207,58 @@ def test_one_seed_is_reported_over_images(small: Demo) -> None:
     summary = summarise([r for r in small.records if r.seed in (0, 1000)])
     assert {row.accuracy.over for row in summary.students} == {"images"}
     assert {row.seeds for row in summary.students} == {1}
+
+
+def test_students_of_different_teachers_are_never_one_row(small: Demo) -> None:
+    """Two omegas: two teachers of one name, and students that differ in nothing of their own."""
+    template, records = small.records[0], []
+    for seed in range(2):
+        normal = made(template, "normal", 1000 + seed, 990)
+        records.append(normal)
+        for omega, right in ((0.04, 830), (0.5, 95)):
+            nasty = made(
+                template, "nasty", 1000 + seed, 900,
+                objective={"omega": omega}, inputs={"adversary": input_of(normal)},
+            )  # fmt: skip
+            how = {"objective": {"answers": "soft"}, "inputs": {"teacher": input_of(nasty)}}
+            records += [nasty, made(template, "distilled", seed, right, **how)]
+    summary = summarise(records)
+    assert {row.accuracy.value for row in summary.students} == {0.83, 0.095}
+    assert len({row.note for row in summary.students}) == 2
+    assert [row.note for row in summary.teachers] == ["", "omega 0.04", "omega 0.5"]
+
+
+def test_a_run_that_is_named_twice_counts_once(small: Demo) -> None:
+    assert summarise([*small.records, *small.records]) == summarise(small.records)
+
+
+def test_the_reference_is_found_also_where_it_taught(small: Demo) -> None:
+    """One network alone, whose run is the teacher too, as in the README's own commands."""
+    template = small.records[0]
+    alone = made(template, "normal", 0, 900)
+    how = {"objective": {"answers": "soft"}, "inputs": {"teacher": input_of(alone)}}
+    [row] = summarise([alone, made(template, "distilled", 0, 850, **how)]).students
+    assert row.difference is not None
+    assert row.difference.value == pytest.approx(-0.05)
+
+
+def test_one_seed_settles_nothing(small: Demo) -> None:
+    records = family(small.records[0], alone=900, soft=500, labels=890)
+    one, two = verdict(summarise([r for r in records if r.seed in (0, 1000)]))
+    assert "With one seed nothing is settled" in one
+    assert "Nor is it settled" in two
+
+
+@pytest.mark.parametrize("seeds", [0, -2])
+def test_a_demo_of_no_seeds_is_refused(tmp_path: Path, seeds: int) -> None:
+    with pytest.raises(ConfigError, match=f"seeds is {seeds}"):
+        demo(tmp_path, seeds=seeds)
+
+
+def test_a_demo_does_not_mix_with_other_things(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="other things than a demo"):
+        demo(tmp_path)
 
 
 @pytest.mark.slow

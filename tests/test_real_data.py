@@ -20,7 +20,7 @@ def test_cifar10_loads_whole_and_is_decoded_once(
     assert cifar10.test.labels.bincount().tolist() == [1000] * 10
 
     # The constants that every script for CIFAR-10 normalises with.
-    mean, deviation = cifar10.statistics()
+    mean, deviation = cifar10.train.statistics()
     assert mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=2e-3)
     assert deviation == pytest.approx((0.2470, 0.2435, 0.2616), abs=2e-3)
 

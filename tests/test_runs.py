@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from denature.core.errors import ConfigError, RunError
+from denature.core.errors import ConfigError, RunError, TrainingError
 from denature.core.record import SCHEMA, find_records, read_record, write_records
 from denature.core.weights import digest, read_weights
 from denature.data import load
@@ -161,7 +162,7 @@ def test_a_foreign_pickle_is_not_executed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Bomb()}, name)
-    with pytest.raises(RunError, match="weights_only=True"):
+    with pytest.raises(RunError, match="could execute code; refused"):
         read_weights(Path(name))
     Path(name).write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(RunError):
@@ -169,7 +170,87 @@ def test_a_foreign_pickle_is_not_executed(
     assert not Path("bomb-went-off").exists()
 
 
-@pytest.mark.parametrize("form", ["safetensors", "plain", "nested", "parallel", "whole"])
+def test_a_run_stays_until_the_one_that_replaces_it_is_finished(run: Run) -> None:
+    wild = Training(epochs=3, optimizer="sgd", lr=1e30, schedule="constant", precision="fp32")
+    with pytest.raises(TrainingError):
+        train("mlp", "digits", Normal(), wild, out=folder_of(run), overwrite=True)
+    assert load_run(folder_of(run)).record == run.record
+    other = replace(QUICK, seed=1)
+    made = train("mlp", "digits", Normal(), other, out=folder_of(run), overwrite=True)
+    assert load_run(folder_of(run)).record == made.record
+    names = {entry.name for entry in folder_of(run).iterdir()}
+    assert names == {"record.json", "weights.safetensors", "events"}
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "events", "record.json"])
+def test_files_that_only_look_like_a_runs_are_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"my": "own"}')
+    with pytest.raises(RunError):
+        train("mlp", "digits", Normal(), QUICK, out=tmp_path, overwrite=True)
+    assert (tmp_path / name).read_text() == '{"my": "own"}'
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.b.weight = self.a.weight
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.b(self.a(x.flatten(1))))
+        return found
+
+
+def test_a_module_with_tied_weights_is_kept_and_comes_back(tmp_path: Path) -> None:
+    made = train(Tied(), "digits", Normal(), QUICK, out=tmp_path)
+    with pytest.raises(RunError, match="--trust test_runs"):
+        load_run(tmp_path)
+    assert digest(load_run(tmp_path, network=Tied()).network) == made.record.net.digest
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"accuracy": {"value": float("nan"), "low": 0, "high": 1, "n": 9, "over": "images"}},
+        {"accuracy": {"value": 7.5, "low": 0, "high": 9, "n": 9, "over": "images"}},
+        {"schema": -3},
+        {"config": {}},
+        {"config": {"net": "mlp", "data": {}, "objective": {}, "training": "hi"}},
+        {"kind": "nasty"},
+        {"kind": "distilled"},
+    ],
+)
+def test_a_record_edited_by_hand_is_refused_in_one_line(run: Run, edit: dict[str, Any]) -> None:
+    change_record(run, **edit)
+    with pytest.raises(RunError, match=r"record\.json"):
+        load_run(folder_of(run))
+
+
+def test_a_record_cannot_ask_for_all_memory(run: Run) -> None:
+    net = json.loads(run.record.to_json())["net"]
+    change_record(run, net={**net, "classes": 10**9})
+    with pytest.raises(ConfigError, match="2 to 100,000 classes"):
+        load_run(folder_of(run))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(torch.nan, "is not finite"), (None, "is torch.int64")]
+)
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path, value: float | None, said: str
+) -> None:
+    tensors = create("mlp", classes=10).state_dict()
+    shape = tensors["body.fc3.bias"]
+    tensors["body.fc3.bias"] = shape.long() if value is None else torch.full_like(shape, value)
+    torch.save(tensors, tmp_path / "w.pt")
+    with pytest.raises(RunError, match=f"body.fc3.bias {said}"):
+        import_run("mlp", tmp_path / "w.pt", classes=10)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "plain", "nested", "parallel", "whole", "deep"])
 def test_weights_of_somebody_else_become_a_run(tmp_path: Path, form: str) -> None:
     network = create("cnn", classes=10, channels=1, image_size=8, mean=(0.3,), std=(0.4,)).eval()
     body = network.body
@@ -183,6 +264,8 @@ def test_weights_of_somebody_else_become_a_run(tmp_path: Path, form: str) -> Non
         torch.save(tensors, path)
     elif form == "nested":
         torch.save({"epoch": 3, "state_dict": tensors}, path)
+    elif form == "deep":
+        torch.save({"model": {"model_state_dict": tensors}, "step": 5}, path)
     elif form == "parallel":
         torch.save({f"module.{name}": value for name, value in tensors.items()}, path)
     else:
@@ -218,7 +301,7 @@ def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None
             stdout=subprocess.DEVNULL,
         )
         limit = time.monotonic() + 60
-        while not (out / "events").exists() and time.monotonic() < limit:
+        while not (out / "state" / "events").exists() and time.monotonic() < limit:
             time.sleep(0.002)
         time.sleep(0.06 * number)
         process.kill()

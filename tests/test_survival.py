@@ -153,7 +153,7 @@ def test_a_damaged_state_is_said_to_be_damaged(data: Dataset, tmp_path: Path) ->
         train("mlp", data, Normal(), QUICK, out=tmp_path, stopper=StopsAt(3))
     state = tmp_path / "state" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(RunError, match=r"is damaged.*--overwrite"):
+    with pytest.raises(RunError, match=r"is damaged.*Delete it"):
         train("mlp", data, Normal(), QUICK, out=tmp_path)
 
 
@@ -214,8 +214,8 @@ def train_again(out: Path) -> str:
     return output.strip()
 
 
-def command(out: Path, *more: str) -> list[str]:
-    words = ["train", "cnn", "--data", "digits", "--epochs", "12", "--precision", "fp32"]
+def command(out: Path, *more: str, epochs: int = 12) -> list[str]:
+    words = ["train", "cnn", "--data", "digits", "--epochs", str(epochs), "--precision", "fp32"]
     return [sys.executable, "-m", "denature", *words, "--out", str(out), "--json", "-q", *more]
 
 
@@ -240,17 +240,15 @@ def test_a_time_limit_ends_with_75_and_the_same_command_goes_on(tmp_path: Path) 
 def test_a_signal_puts_the_run_aside(tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [*command(out), "--epochs", "500"],
+        command(out, epochs=500),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     limit = time.monotonic() + 60
-    while not (out / "events").exists() and time.monotonic() < limit:
+    while not (out / "state" / "events").exists() and time.monotonic() < limit:
         time.sleep(0.01)
-    busy = subprocess.run(
-        command(out, "--epochs", "500"), capture_output=True, text=True, check=False
-    )
+    busy = subprocess.run(command(out, epochs=500), capture_output=True, text=True, check=False)
     assert busy.returncode == 1
     assert "Another process is at work" in busy.stderr
     process.send_signal(number)

@@ -1,5 +1,6 @@
 """What a run promises: the same again, honest numbers, and a stop where numbers end."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,16 @@ def test_an_objective_without_its_run_is_refused(data: Dataset) -> None:
         (Training, {"fraction": 1.5}),
         (Training, {"schedule": "step"}),
         (Training, {"milestones": (3,)}),
+        (Training, {"milestones": (-4, 3), "schedule": "step"}),
+        (Training, {"milestones": (30,), "schedule": "step"}),
+        (Training, {"lr": math.inf}),
+        (Training, {"clip_norm": math.inf}),
+        (Training, {"schedule": "cosin"}),
+        (Training, {"checkpoint": "best-validaton"}),
+        (Training, {"optimizer": "sdg"}),
+        (Nasty, {"temperature": math.inf}),
+        (Nasty, {"omega": math.nan}),
+        (Distilled, {"answers": "label"}),
         (Nasty, {"omega": -0.1}),
         (Nasty, {"temperature": 0.0}),
         (Nasty, {"cap": 0.0}),
@@ -314,6 +325,28 @@ def test_a_value_out_of_range_is_refused_by_name(kind: Any, wrong: dict[str, Any
         kind(**wrong)
 
 
+def test_an_unknown_option_is_named_with_the_nearest(data: Dataset) -> None:
+    with pytest.raises(ConfigError, match=r"option 'epoch'.*epochs"):
+        normal("mlp", data, epoch=3)
+
+
+def test_a_module_cannot_be_its_own_adversary(data: Dataset) -> None:
+    module = Own()
+    teacher = normal(module, data, epochs=1)
+    with pytest.raises(ConfigError, match="one module"):
+        nasty(module, data, adversary=teacher)
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_noticed(data: Dataset) -> None:
+    """One step only: its loss is finite, and what it leaves is not."""
+    wild = Training(
+        epochs=1, optimizer="sgd", lr=1e38, schedule="constant", precision="fp32",
+        batch_size=len(data.train),
+    )  # fmt: skip
+    with pytest.raises(TrainingError, match="last step left weights that are not finite"):
+        train("mlp", data, Normal(), replace(wild, weight_decay=1e38))
+
+
 def test_defaults_are_settled_in_the_record_and_given_values_kept(data: Dataset) -> None:
     run = train("mlp", data, Normal(), Training(epochs=1, seed=3))
     assert run.record.given["training"] == {"epochs": 1, "seed": 3}
@@ -322,6 +355,8 @@ def test_defaults_are_settled_in_the_record_and_given_values_kept(data: Dataset)
     assert settled["view_seed"] == 3
     assert settled["device"] in ("cpu", "cuda", "mps")
     assert settled["precision"] in ("fp32", "bf16")
+    assert settled["augment"] == "none"
+    assert run.record.config["data"]["holdout"] == 0.2
 
 
 def test_half_precision_learns_as_well(data: Dataset) -> None:

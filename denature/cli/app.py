@@ -26,7 +26,7 @@ COMMANDS = {
 }
 """Each command with the function behind it, which is imported when it is called, and its help."""
 
-LISTS = {"--milestones"}
+LISTS = {"--milestones", "--mean", "--std"}
 """Options that take several values, also with commas between them."""
 
 app = App(
@@ -82,15 +82,14 @@ def _fail(message: str, code: int) -> int:
 
 
 def _split_lists(tokens: list[str]) -> list[str]:
-    """`--milestones 80,120` as `--milestones 80 --milestones 120`."""
+    """`--milestones 80,120` and `--milestones=80,120` as `--milestones 80 --milestones 120`."""
     split: list[str] = []
-    for position, token in enumerate(tokens):
-        option = tokens[position - 1] if position else ""
-        values = token.split(",")
-        if option in LISTS and len(values) > 1:
-            split.append(values[0])
-            for value in values[1:]:
-                split += [option, value]
-        else:
+    waiting = iter(tokens)
+    for token in waiting:
+        option, equals, value = token.partition("=")
+        if option not in LISTS:
             split.append(token)
+            continue
+        for part in (value if equals else next(waiting, "")).split(","):
+            split += [option, part]
     return split

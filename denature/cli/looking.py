@@ -18,6 +18,7 @@ from denature.cli.options import (
     WritingOptions,
     data_config,
 )
+from denature.core.errors import ConfigError
 from denature.data.config import Reading
 from denature.train.config import Device, Precision
 
@@ -59,6 +60,8 @@ def predict(
     run: RunFolder,
     *images: Path,
     top: int = 3,
+    device: Device = "auto",
+    precision: Precision = "fp32",
     resize: Annotated[bool, Parameter(negative="")] = False,
     trust: Trust = (),
     showing: ShowingOptions = Showing(),
@@ -69,12 +72,16 @@ def predict(
         run: The run's folder.
         images: Image files.
         top: How many classes to show of each.
+        device: Where to compute.
+        precision: In which precision.
         resize: Crop and resize images to what the network takes.
         trust: A module of your own that the record may import.
     """
     from denature.train.predict import predict as ask
 
-    found = ask(run, images, resize=resize, trust=trust)
+    if top < 1:
+        raise ConfigError(f"--top is {top}; it must be at least 1.")
+    found = ask(run, images, resize=resize, trust=trust, device=device, precision=precision)
     for prediction in found:
         if showing.json:
             print(json.dumps(asdict(prediction)))

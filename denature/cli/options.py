@@ -1,10 +1,6 @@
 """Options that several commands share, and files that can stand for them."""
 
-import json
-import sys
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
@@ -12,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
 
-from denature.core.errors import ConfigError, RunError
+from denature.core.errors import ConfigError
+from denature.core.record import Record, read_record
 from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import DataConfig, Reading
 from denature.train.config import Keeping, Training
@@ -101,29 +98,41 @@ def data_config(source: str, reading: Reading) -> DataConfig:
 
 
 def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill options that were not given from `--config`: a TOML file, or an earlier run's record."""
-    given = [
-        token.value
+    """Fill options that were not given from `--config`: a TOML file, or an earlier run's record.
+
+    Raises:
+        ConfigError: the file cannot be read, or would make us import a module that the command line
+            does not trust: a file is data.
+    """
+    given = {
+        name: [token.value for token in argument.tokens]
         for argument in arguments
-        if "--config" in argument.names
-        for token in argument.tokens
-    ]
-    if not given:
+        for name in argument.names
+    }
+    if not given.get("--config"):
         return
-    path = Path(given[-1])
+    path = Path(given["--config"][-1])
+    values = _read(path, commands[-1])
+    module = str(values.get("net", "")).partition(":")[0]
+    if "trust" in values:
+        raise ConfigError(f"{path} sets trust; only the command line can.")
+    by_file = not given.get("--net")
+    if by_file and ":" in str(values.get("net")) and module not in given.get("--trust", []):
+        raise ConfigError(
+            f"{path} names the network {values['net']!r}, whose module would be imported and so "
+            f"executed. If you trust it, pass --trust {module}."
+        )
     # Under the command's name, because at the top a key such as `data` would pass for a command.
-    values = {commands[-1]: _read(path, commands)}
-    Dict(values, source=str(path))(app, commands, arguments)
+    Dict({commands[-1]: values}, source=str(path))(app, commands, arguments)
 
 
-def _read(path: Path, commands: tuple[str, ...]) -> dict[str, Any]:
+def _read(path: Path, command: str) -> dict[str, Any]:
     if path.is_dir():
         path = path / "record.json"
+    if path.suffix == ".json":
+        return _of_record(read_record(path.parent), path, command)
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            return _of_record(json.loads(text), path, commands)
-        return {key.replace("_", "-"): value for key, value in tomllib.loads(text).items()}
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"There is no config file {path}.") from None
     except (OSError, ValueError) as error:
@@ -131,40 +140,31 @@ def _read(path: Path, commands: tuple[str, ...]) -> dict[str, Any]:
             f"{path} cannot be read: {error}. Wanted is TOML with the names of options, or the "
             "record.json of a run."
         ) from None
+    return {key.replace("_", "-"): value for key, value in values.items()}
 
 
-def _of_record(record: Any, path: Path, commands: tuple[str, ...]) -> dict[str, Any]:
-    """The options that would make the run of this record again."""
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise RunError(f"{path} is no record of a run.")
-    command = COMMAND_OF_KIND.get(str(record.get("kind")))
-    if command != commands[-1]:
+def _of_record(record: Record, path: Path, command: str) -> dict[str, Any]:
+    """The options as they were given for this record's run; what depends on others stays open."""
+    wanted = COMMAND_OF_KIND.get(record.kind)
+    if command != wanted:
         raise ConfigError(
-            f"{path} records a run of kind {record.get('kind')!r}; "
-            + (f"use it with `denature {command}`." if command else "it cannot be made again.")
+            f"{path} records a run of kind {record.kind!r}; "
+            + (f"use it with `denature {wanted}`." if wanted else "it cannot be made again.")
         )
-    config = record["config"]
-    objective = {k: v for k, v in config["objective"].items() if k != "kind"}
-    data = {k: v for k, v in config["data"].items() if k != "source"}
-    options = {**data, **objective, **config["training"]}
-    options |= {"net": config["net"], "data": config["data"]["source"]}
-    options |= {
-        role: given["folder"] for role, given in record["inputs"].items() if given.get("folder")
-    }
-    return {key.replace("_", "-"): v for key, v in options.items() if v not in (None, [])}
-
-
-@contextmanager
-def machine_output(showing: Showing) -> Iterator[None]:
-    """Send what people read to standard error when standard output is for a machine."""
-    if not showing.json:
-        yield
-        return
-    stdout, sys.stdout = sys.stdout, sys.stderr
-    try:
-        yield
-    finally:
-        sys.stdout = stdout
+    given = record.given
+    options = {**given["training"], **given["objective"], **given["data"], "net": given["net"]}
+    options["data"] = options.pop("source")
+    options.pop("kind", None)
+    for role, made in record.inputs.items():
+        if made.folder is None:
+            continue
+        if read_record(Path(made.folder)).net.digest != made.digest:
+            raise ConfigError(
+                f"The {role} of {path} was in {made.folder}, where another run is now. Name the "
+                f"right one with --{role}."
+            )
+        options[role] = made.folder
+    return {key.replace("_", "-"): value for key, value in options.items()}
 
 
 def load_runs(folders: dict[str, Path | None], trust: tuple[str, ...]) -> dict[str, "Run"]:

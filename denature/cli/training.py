@@ -1,5 +1,7 @@
 """Commands that train: denature train, nasty, distill."""
 
+import json
+import sys
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
@@ -141,6 +143,8 @@ def _run(
             **inputs,
         )
     record = run.record
+    if showing.verbose:
+        print(json.dumps(record.config, indent=1), file=sys.stderr)
     if showing.json:
         print(record.to_json())
         return

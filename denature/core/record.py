@@ -59,6 +59,7 @@ class InputRecord:
     kind: str
     net: str
     digest: str
+    recipe: str
     accuracy: Estimate | None
     seed: int | None
 
@@ -100,6 +101,8 @@ class Record:
     """`normal`, `nasty`, `distilled` or `imported`."""
     id: str
     """Made of config, data, inputs and revisions: runs of one id have the same weights."""
+    recipe: str
+    """The same without seeds, throughout its inputs: runs of one recipe are repeats."""
     net: NetRecord
     data: DataRecord | None
     given: dict[str, Any]
@@ -121,6 +124,24 @@ class Record:
     """Training images a second, evaluation not counted."""
     started: str
     environment: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        accuracies = [self.accuracy, *(given.accuracy for given in self.inputs.values())]
+        if not all(found is None or 0 <= found.low <= found.high <= 1 for found in accuracies):
+            raise ValueError("an accuracy is not a share in [0, 1]")
+        if self.kind == "imported":
+            return
+        for part in ("net", "data", "objective", "training"):
+            if not isinstance(self.config.get(part), str if part == "net" else dict):
+                raise ValueError(f"the config of a {self.kind} run has no {part}")
+        wanted = {"nasty": "adversary", "distilled": "teacher"}.get(self.kind)
+        if wanted and wanted not in self.inputs:
+            raise ValueError(f"a {self.kind} run has no {wanted}")
+        shown = {"nasty": {"temperature", "omega"}, "distilled": {"temperature", "answers"}}
+        if missing := shown.get(self.kind, set()) - self.config["objective"].keys():
+            raise ValueError(
+                f"the objective of a {self.kind} run has no {' and no '.join(missing)}"
+            )
 
     @property
     def seed(self) -> int | None:
@@ -165,7 +186,7 @@ def parse_record(text: str, *, where: str) -> Record:
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(schema, int):
         raise RunError(f"{where} is not a run's record: it has no schema number.")
-    if schema > SCHEMA:
+    if not 1 <= schema <= SCHEMA:
         raise RunError(
             f"{where} has schema {schema}; this denature reads up to {SCHEMA}. "
             "Upgrade it: pip install -U denature"
@@ -191,6 +212,7 @@ def find_records(places: Iterable[Path]) -> list[Record]:
             records += [
                 parse_record(line, where=f"{place}, line {number}")
                 for number, line in enumerate(lines, 1)
+                if line.strip()
             ]
             continue
         runs = [place] if (place / RECORD).is_file() else _runs_below(place)

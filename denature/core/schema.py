@@ -1,10 +1,11 @@
 """What files say, checked at the door and turned into frozen dataclasses."""
 
 import json
+import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -22,7 +23,8 @@ def decode(kind: type[T], data: Any, *, where: str) -> T:
     """Build a `kind` from plain JSON or TOML values.
 
     Raises:
-        ConfigError: a field is missing, unknown or of another type; names `where` and each field.
+        ConfigError: a field is missing or of another type; names `where` and each field. Unknown
+            fields are passed over: a later version may have written them.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -35,3 +37,24 @@ def decode(kind: type[T], data: Any, *, where: str) -> T:
             for fault in error.errors(include_url=False)
         )
         raise ConfigError(f"{where} cannot be read: {faults}.") from None
+
+
+def check_fields(config: "DataclassInstance", rules: dict[str, tuple[bool, str]]) -> None:
+    """Check a config's choices and ranges; its `__post_init__` calls it.
+
+    Args:
+        config: a dataclass whose `Literal` fields are choices.
+        rules: for each field in question whether it is good, and what is wanted.
+
+    Raises:
+        ConfigError: a value that is no choice, not finite, or breaks its rule.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise unknown(name.replace("_", " "), str(value), get_args(kind))
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}; it must be finite.")
+    for name, (good, wanted) in rules.items():
+        if not good:
+            raise ConfigError(f"{name} is {getattr(config, name)}; it must be {wanted}.")

@@ -2,9 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+"""Whatever tells the seeds of two samples apart."""
 
 Z95 = statistics.NormalDist().inv_cdf(0.975)
 
@@ -19,6 +22,10 @@ class Estimate:
     n: int
     over: Literal["images", "seeds"]
     """What `n` counts: test images of one run, or seeds of several."""
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.value <= self.high or self.n < 1:  # also where one is no number
+            raise ValueError(f"{self.value} in [{self.low}, {self.high}], n {self.n}: no estimate")
 
 
 def proportion(successes: int, n: int) -> Estimate:
@@ -56,12 +63,12 @@ def mean_over_seeds(
     return Estimate(mean, low, high, n, "seeds")
 
 
-def paired_difference(treated: dict[int, float], control: dict[int, float]) -> Estimate | None:
+def paired_difference(treated: Mapping[K, float], control: Mapping[K, float]) -> Estimate | None:
     """The mean of treated minus control over the seeds that both have; None where there are none.
 
-    Pairing by seed removes what the seed itself does to both (split, order, initial weights).
+    Pairing by seed removes what the seed itself does to both: order, views, initial weights.
     """
-    seeds = sorted(treated.keys() & control.keys())
+    seeds = [seed for seed in treated if seed in control]
     if not seeds:
         return None
     return mean_over_seeds([treated[s] - control[s] for s in seeds], bounds=(-1.0, 1.0))

@@ -1,6 +1,7 @@
 """Weights on disk: written as safetensors, read without executing anything."""
 
 import hashlib
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from denature.core.errors import RunError
 from denature.core.files import atomic_path
 
 WEIGHTS = "weights.safetensors"
+
+NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+"""Names under which training scripts put the weights of their checkpoints."""
 
 
 def digest(network: nn.Module) -> str:
@@ -32,7 +36,10 @@ def save_weights(folder: Path, network: nn.Module) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {
+        name: t.detach().cpu().clone().contiguous() for name, t in network.state_dict().items()
+    }
     with atomic_path(folder / WEIGHTS) as temporary:
         try:
             save_file(tensors, temporary, metadata={"format": "pt"})
@@ -44,8 +51,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a checkpoint that torch saved.
 
     A checkpoint is a pickle and is read with `weights_only=True`, so it cannot execute anything;
-    one that would need to is refused. `state_dict` and `model` entries and `module.` prefixes, as
-    training scripts leave them, are seen through.
+    one that would need to is refused. The entries and `module.` prefixes that training scripts
+    leave around them are seen through.
 
     Raises:
         RunError: missing, damaged, or no weights.
@@ -59,15 +66,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             loaded: object = load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise RunError(
+            f"{path} is a pickle of more than tensors and plain values, and reading it could "
+            "execute code; refused. Save its state_dict() alone, best as .safetensors."
+        ) from None
     except Exception as error:  # both libraries raise many kinds for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(
             f"{path} cannot be read as weights: {reason}. Wanted is a .safetensors file, or a "
             "torch checkpoint that loads with weights_only=True."
         ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
+    while isinstance(loaded, Mapping):
+        inner = next((k for k in NESTED if isinstance(loaded.get(k), Mapping)), None)
+        if inner is None:
+            break
+        loaded = loaded[inner]
     if not isinstance(loaded, Mapping) or not loaded:
         raise RunError(f"{path} holds no weights, but {type(loaded).__name__}.")
     tensors = {str(k).removeprefix("module."): v for k, v in loaded.items()}
@@ -91,8 +105,24 @@ def fit_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, where: str
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]
+    kinds = [
+        f"{name} is {tensors[name].dtype}"
+        for name in own
+        if name in tensors and tensors[name].is_floating_point() != own[name].is_floating_point()
+    ]
+    wild = [
+        f"{name} is not finite"
+        for name in own
+        if name in tensors and not bool(tensors[name].isfinite().all())
+    ]
     faults = []
-    for what, names in (("missing", missing), ("not known here", extra), ("", shapes)):
+    for what, names in (
+        ("missing", missing),
+        ("not known here", extra),
+        ("", shapes),
+        ("", kinds),
+        ("", wild),
+    ):
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
             faults.append(f"{what}: {shown}" if what else shown)

@@ -64,6 +64,24 @@ class Split:
         kept = np.argsort(quantile, kind="stable")[: max(1, round(share * len(labels)))]
         return self.take(kept)
 
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel over these pixels, in [0, 1].
+
+        At most 10,000 images are looked at: for natural images that settles three decimals.
+        """
+        step = -(-len(self) // 10_000)
+        images = self.images[self.rows[::step]].numpy()
+        means, deviations = [], []
+        for channel in range(images.shape[1]):
+            # A histogram of 256 bins instead of a float copy eight times as large.
+            counts = np.bincount(images[:, channel].ravel(), minlength=256)
+            levels = np.arange(256) / 255
+            mean = float(counts @ levels / counts.sum())
+            variance = float(counts @ (levels - mean) ** 2 / counts.sum())
+            means.append(mean)
+            deviations.append(max(variance**0.5, 1e-3))
+        return tuple(means), tuple(deviations)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
@@ -78,6 +96,8 @@ class Dataset:
     """sha256 of all pixels and labels, first 16 hex digits."""
     test_origin: str
     """Where the test split comes from: a split's name in the source, or `holdout`."""
+    holdout: float = 0.0
+    """Share of the samples that was held out as test split."""
     skipped: int = 0
     """Images that could not be decoded and were left out, as was asked for."""
 
@@ -103,21 +123,3 @@ class Dataset:
             "digest": self.digest,
             "megabytes": round(sum(arrays.values()) / 1e6, 1),
         }
-
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per channel over the training pixels, in [0, 1].
-
-        At most 10,000 images are looked at: for natural images that settles three decimals.
-        """
-        step = -(-len(self.train) // 10_000)
-        images = self.train.images[self.train.rows[::step]].numpy()
-        means, deviations = [], []
-        for channel in range(images.shape[1]):
-            # A histogram of 256 bins instead of a float copy eight times as large.
-            counts = np.bincount(images[:, channel].ravel(), minlength=256)
-            levels = np.arange(256) / 255
-            mean = float(counts @ levels / counts.sum())
-            variance = float(counts @ (levels - mean) ** 2 / counts.sum())
-            means.append(mean)
-            deviations.append(max(variance**0.5, 1e-3))
-        return tuple(means), tuple(deviations)

@@ -52,6 +52,7 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
         classes=found.classes,
         digest=found.digest,
         test_origin=origin,
+        holdout=holdout if origin == "holdout" else 0.0,
         skipped=found.skipped,
     )
 

@@ -73,10 +73,15 @@ def views(name: str, *, channels: int, image_size: int) -> Views:
         "crop-flip": Views(padding=padding, flip=True),
     }
     if name == "auto":
-        name = "crop-flip" if channels == 3 and image_size >= 16 else "none"
+        name = auto_views(channels=channels, image_size=image_size)
     if name not in families:
         raise ConfigError(f"There is no augmentation {name!r}. Known: auto, {', '.join(families)}.")
     return families[name]
+
+
+def auto_views(*, channels: int, image_size: int) -> str:
+    """The family that `auto` stands for."""
+    return "crop-flip" if channels == 3 and image_size >= 16 else "none"
 
 
 def order(rows: Indices, *, view_seed: int, epoch: int) -> Indices:

@@ -5,6 +5,7 @@ called with `classes`, `channels` and `image_size` and owns its normalisation.
 """
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -66,10 +67,11 @@ def create(
     Raises:
         ConfigError: unknown name, or a shape that the network cannot take.
     """
-    if classes < 2 or channels not in (1, 3):
+    if not 2 <= classes <= 100_000 or channels not in (1, 3) or not 1 <= image_size <= 4096:
         raise ConfigError(
-            f"A network for {classes} classes and {channels} channels was asked for; "
-            "wanted are at least 2 classes, and 1 or 3 channels."
+            f"A network for {classes} classes and {channels} channels of {image_size} pixels a "
+            "side was asked for; wanted are 2 to 100,000 classes, 1 or 3 channels and 1 to 4096 "
+            "pixels."
         )
     if ":" in name:
         return _own(name, classes=classes, channels=channels, image_size=image_size)
@@ -84,6 +86,11 @@ def create(
     for what, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) != channels:
             raise ConfigError(f"{what} has {len(values)} values for {channels} channels.")
+        good = values is None or all(
+            math.isfinite(value) and (value > 0 or what == "mean") for value in values
+        )
+        if not good:
+            raise ConfigError(f"{what} is {values}; wanted are finite numbers, std above 0.")
     body = net.factory(classes=classes, channels=channels, image_size=image_size)
     return Normalized(body, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
 

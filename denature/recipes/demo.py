@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
 from denature.core.progress import SILENT, Progress
 from denature.core.record import Record
@@ -18,6 +19,7 @@ from denature.data import load
 from denature.report.html import write_report
 from denature.report.summary import Summary, summarise
 from denature.train import Distilled, Nasty, Normal, Run, Training, train
+from denature.train.config import Device, Precision
 from denature.train.objectives import AnyObjective
 
 TEMPERATURE, OMEGA = 20.0, 0.04
@@ -66,6 +68,8 @@ def demo(
     students: Sequence[str] = ("cnn", "mlp"),
     teacher: str = "cnn",
     overwrite: bool = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> Demo:
@@ -79,9 +83,16 @@ def demo(
         students: networks that learn alone, from both teachers, and from labels.
         teacher: the network of both teachers.
         overwrite: replace other runs that are there.
+        device: where to compute.
+        precision: in which precision.
         stopper: asked between steps whether to stop.
         progress: told about each run.
     """
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}; it must be at least 1.")
+    ours = {"demo.json", "report.html"}
+    if out.is_dir() and any(p.name not in ours and p.name[:5] != "seed-" for p in out.iterdir()):
+        raise RunError(f"{out} holds other things than a demo. Name another folder with --out.")
     clock = time.perf_counter()
     data = load("digits", progress=progress)
     records: list[Record] = []
@@ -112,13 +123,15 @@ def demo(
 
     with progress.task("demo", seeds * (2 + 4 * len(students)), "runs") as task:
         for seed in range(seeds):
-            schooling = replace(TEACHER, seed=TEACHER_SEEDS + seed)
+            schooling = replace(
+                TEACHER, seed=TEACHER_SEEDS + seed, device=device, precision=precision
+            )
             normal = make("teacher-normal", teacher, Normal(), schooling)
             task.advance(1)
             push = Nasty(temperature=TEMPERATURE, omega=OMEGA)
             nasty = make("teacher-nasty", teacher, push, schooling, adversary=normal)
             task.advance(1)
-            learning = replace(STUDENT, seed=seed)
+            learning = replace(STUDENT, seed=seed, device=device, precision=precision)
             soft = Distilled(temperature=TEMPERATURE)
             for net in students:
                 make(f"{net}-alone", net, Normal(), learning)

@@ -1,16 +1,13 @@
 """Which students learned how much from whom: records grouped over seeds."""
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from denature.core.record import Record
 from denature.core.stats import Estimate, mean_over_seeds, paired_difference
-
-NOT_SETTINGS = ("seed", "view_seed", "device", "evaluate_every")
-"""Training fields in which runs of one group may differ."""
+from denature.train.identity import REPEATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +28,9 @@ class Row:
     """Against the reference of the section, paired by seed: the same student alone, or for a nasty
     teacher its normal one."""
     seeds: int
+    recipe: str
+    teacher_recipe: str | None
+    """Of the run that taught; None for a student alone and for teachers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Summary:
 
 
 def summarise(records: Iterable[Record]) -> Summary:
-    """Group runs that differ in their seed alone; runs that taught another are teachers."""
+    """Group runs of one recipe, which differ in seeds alone; runs that taught are teachers."""
+    groups: dict[tuple[bool, str], dict[str, Record]] = defaultdict(dict)
     measured = [record for record in records if record.accuracy is not None]
     taught = {
         given.digest
@@ -58,39 +59,20 @@ def summarise(records: Iterable[Record]) -> Summary:
         for role, given in record.inputs.items()
         if role in ("teacher", "adversary")
     }
-    groups: dict[str, list[Record]] = defaultdict(list)
     for record in measured:
         teaches = record.kind == "nasty" or record.net.digest in taught
-        groups[json.dumps([teaches, *_identity(record)], default=str)].append(record)
-    members = list(groups.values())
+        # By id, so that a run that is named twice counts once.
+        groups[teaches, record.recipe][record.id] = record
+    members = {key: list(group.values()) for key, group in groups.items()}
+    normals = [group for group in members.values() if group[0].kind == "normal"]
 
-    def is_teacher(group: Sequence[Record]) -> bool:
-        return group[0].kind == "nasty" or group[0].net.digest in taught
+    def rows(teaching: bool) -> list[Row]:
+        return _rows([g for (teaches, _), g in members.items() if teaches == teaching], normals)
 
-    teachers = [g for g in members if is_teacher(g)]
-    students = [g for g in members if not is_teacher(g)]
     return Summary(
-        tuple(sorted(_rows(teachers, teachers), key=lambda row: (row.kind != "normal", row.net))),
-        tuple(sorted(_rows(students, students), key=_reading_order)),
+        tuple(sorted(rows(True), key=lambda row: (row.kind != "normal", row.net, row.note))),
+        tuple(sorted(rows(False), key=_reading_order)),
     )
-
-
-def _identity(record: Record) -> tuple[Any, ...]:
-    """What runs of one group share: everything but the seed."""
-    return (
-        record.kind,
-        record.net.name,
-        _teacher(record),
-        _answers(record),
-        record.data and record.data.digest,
-        _training(record),
-        record.config.get("objective"),
-    )
-
-
-def _training(record: Record) -> Mapping[str, Any]:
-    training = record.config.get("training", {})
-    return {key: value for key, value in training.items() if key not in NOT_SETTINGS}
 
 
 def _teacher(record: Record) -> str:
@@ -99,67 +81,87 @@ def _teacher(record: Record) -> str:
 
 
 def _answers(record: Record) -> str:
-    if "teacher" not in record.inputs:
-        return "none"
-    return str(record.config["objective"]["answers"])
+    return str(record.config["objective"]["answers"]) if "teacher" in record.inputs else "none"
 
 
-def _by_seed(group: Sequence[Record]) -> dict[int, float]:
+def _training(record: Record) -> dict[str, Any]:
+    training = record.config.get("training", {})
+    return {key: value for key, value in training.items() if key not in REPEATED}
+
+
+def _by_seed(group: Sequence[Record]) -> dict[tuple[Any, Any], float]:
     return {
-        record.seed if record.seed is not None else -1: record.accuracy.value
+        (record.seed, record.config.get("training", {}).get("view_seed")): record.accuracy.value
         for record in group
         if record.accuracy is not None
     }
 
 
-def _rows(groups: Sequence[Sequence[Record]], among: Sequence[Sequence[Record]]) -> list[Row]:
-    names = [(g[0].kind, g[0].net.name, _teacher(g[0]), _answers(g[0])) for g in groups]
+def _rows(groups: Sequence[Sequence[Record]], normals: Sequence[Sequence[Record]]) -> list[Row]:
+    firsts = [group[0] for group in groups]
+    names = [(r.kind, r.net.name, _teacher(r), _answers(r)) for r in firsts]
     rows = []
     for group, name in zip(groups, names, strict=True):
-        first = group[0]
-        by_seed = _by_seed(group)
+        first, by_seed = group[0], _by_seed(group)
+        alike = [other for other, its in zip(firsts, names, strict=True) if its == name]
         assert first.accuracy is not None
+        teacher = first.inputs.get("teacher")
         rows.append(
             Row(
                 net=first.net.name,
                 kind=first.kind,
                 teacher=_teacher(first),
                 answers=_answers(first),
-                note=_note(first) if names.count(name) > 1 else "",
+                note=_note(first, alike),
                 accuracy=(
                     first.accuracy if len(by_seed) == 1 else mean_over_seeds(list(by_seed.values()))
                 ),
-                difference=_difference(group, among),
+                difference=_difference(group, normals),
                 seeds=len(by_seed),
+                recipe=first.recipe,
+                teacher_recipe=None if teacher is None else teacher.recipe,
             )
         )
     return rows
 
 
-def _difference(group: Sequence[Record], among: Sequence[Sequence[Record]]) -> Estimate | None:
-    """Against the normal runs of the same network, data and training."""
+def _difference(group: Sequence[Record], normals: Sequence[Sequence[Record]]) -> Estimate | None:
+    """Against the normal runs of the same network, data and training, started anew."""
     first = group[0]
-    if first.kind == "normal":
+    if first.kind in ("normal", "imported") or first.data is None:
         return None
-    for other in among:
+    by_seed: dict[tuple[Any, Any], float] = {}
+    for other in normals:
         reference = other[0]
-        same = (
-            reference.kind == "normal"
-            and reference.net.name == first.net.name
-            and (reference.data and reference.data.digest) == (first.data and first.data.digest)
+        if (
+            reference.net.name == first.net.name
+            and reference.data is not None
+            and reference.data.split_digest == first.data.split_digest
             and _training(reference) == _training(first)
-        )
-        if same:
-            return paired_difference(_by_seed(group), _by_seed(other))
-    return None
+            and "init" not in reference.inputs
+        ):
+            by_seed |= _by_seed(other)
+    return paired_difference(_by_seed(group), by_seed)
 
 
-def _note(record: Record) -> str:
-    """The settings that a caller chose, in words."""
-    words = {"temperature": "tau", "batch_size": "batch"}
-    chosen = {**record.config.get("objective", {}), **record.given.get("training", {})}
-    shown = {k: v for k, v in chosen.items() if k not in ("kind", "answers", *NOT_SETTINGS)}
-    return ", ".join(f"{words.get(k, k)} {v}" for k, v in shown.items() if v is not None)
+def _note(record: Record, alike: Sequence[Record]) -> str:
+    """What tells this row from others of the same name: the settings that differ, in words."""
+    described = [_described(other) for other in alike]
+    mine = _described(record)
+    differing = [key for key in mine if len({str(other.get(key)) for other in described}) > 1]
+    return ", ".join(f"{key} {mine[key]}" for key in differing)
+
+
+def _described(record: Record) -> dict[str, Any]:
+    """Everything that can tell two recipes apart, flat."""
+    names = {"temperature": "tau", "batch_size": "batch"}
+    settings = {**record.config.get("objective", {}), **_training(record)}
+    found = {names.get(key, key): value for key, value in settings.items()}
+    found["data"] = f"{record.data.source} {record.data.digest[:6]}" if record.data else ""
+    for role, given in sorted(record.inputs.items()):
+        found[role] = f"{given.kind} {given.net} {given.recipe[:6]}"
+    found["init"] = found.get("init", "none")
+    return found
 
 
 def _reading_order(row: Row) -> tuple[Any, ...]:

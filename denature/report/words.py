@@ -57,29 +57,32 @@ def verdict(summary: Summary) -> list[str]:
 
 
 def _spoiled(summary: Summary) -> str | None:
-    soft = [r for r in summary.students if r.teacher == "nasty" and r.answers == "soft"]
-    soft = [r for r in soft if r.difference is not None]
-    nasty = summary.teacher("nasty")
-    if not soft or nasty is None:
+    rows = [r for r in summary.students if r.teacher == "nasty" and r.answers == "soft"]
+    soft = [(r, r.difference) for r in rows if r.difference is not None]
+    if not soft:
         return None
-    worst = min(soft, key=lambda r: r.difference.value if r.difference else 0.0)
-    assert worst.difference is not None
+    worst, fall = min(soft, key=lambda pair: pair[1].value)
+    teacher = next((r for r in summary.teachers if r.recipe == worst.teacher_recipe), None)
     cost = (
         ""
-        if nasty.difference is None
-        else f"; the nasty teacher itself is {points(nasty.difference)} points from the normal one"
+        if teacher is None or teacher.difference is None
+        else f"; its teacher itself is {points(teacher.difference)} points from the normal one"
     )
-    if worst.difference.high < 0:
-        spoiled = [r for r in soft if r.difference and r.difference.high < 0]
+    if fall.n < 2:
         return (
-            f"Imitating the nasty teacher's full answers spoils {_count(len(spoiled), len(soft))}: "
-            f"{worst.net} ends {-100 * worst.difference.value:.1f} points below the same network "
-            f"trained alone{cost}."
+            f"With one seed nothing is settled: {worst.net}, imitating the nasty teacher's full "
+            f"answers, ends {100 * fall.value:+.1f} points from the same network trained alone."
+        )
+    if fall.high < 0:
+        spoiled = sum(difference.high < 0 for _, difference in soft)
+        return (
+            f"Imitating the nasty teacher's full answers spoils {_count(spoiled, len(soft))}: "
+            f"{worst.net} ends {-100 * fall.value:.1f} points below the same network trained "
+            f"alone{cost}."
         )
     return (
         "The nasty teacher did not spoil its students beyond the interval: the worst, "
-        f"{worst.net}, differs from the same network alone by {points(worst.difference)} points"
-        f"{cost}."
+        f"{worst.net}, differs from the same network alone by {points(fall)} points{cost}."
     )
 
 
@@ -88,24 +91,24 @@ def _count(some: int, all_: int) -> str:
 
 
 def _labels(summary: Summary) -> str | None:
-    labels = [r for r in summary.students if r.teacher == "nasty" and r.answers == "labels"]
-    labels = [r for r in labels if r.difference is not None]
+    rows = [r for r in summary.students if r.teacher == "nasty" and r.answers == "labels"]
+    labels = [(r, r.difference) for r in rows if r.difference is not None]
     if not labels:
         return None
-    shown = ", ".join(f"{r.net} {100 * r.accuracy.value:.1f} %" for r in labels)
-    stopped = [r for r in labels if r.difference and r.difference.high < 0]
-    if all(r.difference and r.difference.low == r.difference.high == 0 for r in labels):
+    shown = ", ".join(f"{r.net} {100 * r.accuracy.value:.1f} %" for r, _ in labels)
+    if all(difference.n < 2 for _, difference in labels):
+        shown = ", ".join(f"{r.net} {100 * d.value:+.1f} points from alone" for r, d in labels)
+        return f"Nor is it settled what a thief loses who takes only its labels: {shown}."
+    if all(difference.low == difference.high == 0 for _, difference in labels):
         return (
-            "It does not stop a thief who takes only its labels: for these training images they "
-            f"are all right, so such students come out the same as alone ({shown})."
+            "It does not stop a thief who takes only its labels: such students come out exactly "
+            f"like those of the true labels ({shown})."
         )
+    stopped = [(r, d) for r, d in labels if d.high < 0]
     if not stopped:
         return (
             "It does not stop a thief who takes only its labels: such students are as good as "
             f"alone, within the interval ({shown})."
         )
-    return (
-        "A thief who takes only its labels loses less, but here loses something: "
-        + ", ".join(f"{r.net} {points(r.difference)} points" for r in stopped)
-        + "."
-    )
+    lost = ", ".join(f"{r.net} {points(d)} points" for r, d in stopped)
+    return f"A thief who takes only its labels loses something too: {lost}."

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
 from denature.core.errors import ConfigError
+from denature.core.schema import check_fields
 
 Optimizer: TypeAlias = Literal["auto", "sgd", "adam", "adamw"]
 Schedule: TypeAlias = Literal["one-cycle", "cosine", "step", "constant"]
@@ -68,21 +69,24 @@ class Training:
             "validation": (0 < self.validation < 1, "a share in (0, 1)"),
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0"),
             "evaluate_every": (self.evaluate_every >= 0, "at least 0"),
+            "milestones": (
+                list(self.milestones) == sorted(set(self.milestones) & set(range(1, self.epochs))),
+                f"rising, from 1 to epochs - 1 = {self.epochs - 1}",
+            ),
         }
-        for name, (good, wanted) in rules.items():
-            if not good:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
+        check_fields(self, rules)
         if bool(self.milestones) != (self.schedule == "step"):
             raise ConfigError(
                 f"The schedule is {self.schedule} with milestones {list(self.milestones)}; "
                 "`step` needs milestones, and no other schedule has any."
             )
 
-    def settled(self, *, optimizer: str, device: str, precision: str) -> "Training":
+    def settled(self, *, optimizer: str, augment: str, device: str, precision: str) -> "Training":
         """The same with every field filled in that depends on something else.
 
         Args:
             optimizer: what `auto` means for this network.
+            augment: what `auto` means for these images.
             device: where it will run.
             precision: in which precision.
         """
@@ -92,6 +96,7 @@ class Training:
             self,
             view_seed=self.seed if self.view_seed is None else self.view_seed,
             optimizer=cast(Optimizer, chosen),
+            augment=cast(Augment, augment) if self.augment == "auto" else self.augment,
             lr=DEFAULT_LR[chosen] if self.lr is None else self.lr,
             weight_decay=decay,
             device=cast(Device, device),

@@ -7,6 +7,9 @@ from typing import Any, TypeAlias
 
 from denature.core.record import Record
 
+REPEATED = ("seed", "view_seed", "evaluate_every")
+"""Training fields in which repeats of one experiment may differ."""
+
 Plan: TypeAlias = dict[str, Any]
 """net, data, objective, training, inputs and revisions of a run, as plain values."""
 
@@ -14,6 +17,17 @@ Plan: TypeAlias = dict[str, Any]
 def plan_id(plan: Plan) -> str:
     """The identity of a run: the first 16 hex digits of its plan's sha256."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def recipe_id(plan: Plan, recipes: Mapping[str, str]) -> str:
+    """The identity of a plan without its seeds, and with its inputs' `recipes` for their digests.
+
+    Runs of one recipe are repeats of one experiment; two students of teachers that were trained
+    differently are not, however alike their own settings.
+    """
+    training = {k: v for k, v in plan["training"].items() if k not in REPEATED}
+    net = {k: v for k, v in plan["net"].items() if k != "initial"}
+    return plan_id({**plan, "training": training, "net": net, "inputs": dict(recipes)})
 
 
 def plan_of(record: Record) -> Plan:

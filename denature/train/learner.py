@@ -153,10 +153,24 @@ class Learner:
             self.kept = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         return entry
 
+    @property
+    def _advice(self) -> str:
+        more = ", --warmup 0.1 or --cap." if self.objective.kind == "nasty" else "."
+        return "Try a lower --lr, --clip-norm 1" + more
+
     def finish(self) -> nn.Module:
-        """The network with the weights that were chosen, in eval mode."""
+        """The network with the weights that were chosen, in eval mode.
+
+        Raises:
+            TrainingError: they are not finite, which no loss would show after the last step.
+        """
         if self.kept is not None:
             self.network.load_state_dict(self.kept)
+        wild = [k for k, v in self.network.state_dict().items() if not bool(v.isfinite().all())]
+        if wild:
+            raise TrainingError(
+                f"The last step left weights that are not finite, such as {wild[0]}. {self._advice}"
+            )
         return self.network.eval()
 
     def _look(self, count: int) -> None:
@@ -171,8 +185,7 @@ class Learner:
             first = self.done - count + offset + 1
             raise TrainingError(
                 f"The loss is not finite at step {first} of {self.total} "
-                f"(learning rate {self.lr:.3g}). Try a lower --lr, --clip-norm 1"
-                + (", --warmup 0.1 or --cap." if self.objective.kind == "nasty" else ".")
+                f"(learning rate {self.lr:.3g}). {self._advice}"
             )
         for loss in losses.tolist():  # one by one, so that a look more or less changes no sum
             self._sum += loss

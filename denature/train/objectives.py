@@ -6,7 +6,7 @@ An objective is a value: its fields are what the record keeps, and calling it gi
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, final
 
-from denature.core.errors import ConfigError
+from denature.core.schema import check_fields
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from denature.answers import Answers
@@ -68,13 +68,15 @@ class Nasty:
     """Push no example's tau^2 KL beyond this many nats; tames big networks, off in the paper."""
 
     def __post_init__(self) -> None:
-        _above_zero("temperature", self.temperature)
-        if not self.omega >= 0:
-            raise ConfigError(f"omega is {self.omega}; it must be at least 0.")
-        if not 0 <= self.warmup <= 1:
-            raise ConfigError(f"warmup is {self.warmup}; it is a share of the steps, in [0, 1].")
-        if self.cap is not None:
-            _above_zero("cap", self.cap)
+        check_fields(
+            self,
+            {
+                "temperature": (self.temperature > 0, "above 0"),
+                "omega": (self.omega >= 0, "at least 0"),
+                "warmup": (0 <= self.warmup <= 1, "a share of the steps, in [0, 1]"),
+                "cap": (self.cap is None or self.cap > 0, "above 0"),
+            },
+        )
 
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
@@ -111,9 +113,13 @@ class Distilled:
     """What the teacher shows: everything, or its most probable class only."""
 
     def __post_init__(self) -> None:
-        _above_zero("temperature", self.temperature)
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ConfigError(f"alpha is {self.alpha}; it is a share in [0, 1].")
+        check_fields(
+            self,
+            {
+                "temperature": (self.temperature > 0, "above 0"),
+                "alpha": (self.alpha is None or 0 <= self.alpha <= 1, "a share in [0, 1]"),
+            },
+        )
 
     def settled(self) -> "Distilled":
         """The same with alpha filled in."""
@@ -140,8 +146,3 @@ class Distilled:
 
 
 AnyObjective: TypeAlias = Normal | Nasty | Distilled
-
-
-def _above_zero(name: str, value: float) -> None:
-    if not value > 0:
-        raise ConfigError(f"{name} is {value}; it must be above 0.")

@@ -31,6 +31,8 @@ def predict(
     *,
     resize: bool = False,
     trust: Collection[str] = (),
+    device: str = "auto",
+    precision: str = "fp32",
 ) -> list[Prediction]:
     """Classify image files with a run's network.
 
@@ -57,7 +59,7 @@ def predict(
                 f"{net.image_size}. Pass --resize to crop and resize it."
             )
         arrays.append(array)
-    compute = settle(loaded.network, device="auto", precision="fp32")
+    compute = settle(loaded.network, device=device, precision=precision)
     pixels = compute.pixels(torch.from_numpy(np.stack(arrays)).to(compute.device))
     logits = compute.answer(compute.place(loaded.network).eval(), pixels)
     data = loaded.record.data

@@ -30,6 +30,8 @@ PLAN = "plan.json"
 
 LOCK = ".run.lock"
 
+EVENTS, SNAPSHOTS = "events", "snapshots"
+
 Standing: TypeAlias = Literal["new", "unfinished", "finished"]
 
 
@@ -59,6 +61,7 @@ class Run:
             kind=self.record.kind,
             net=self.record.net.name,
             digest=self.record.net.digest,
+            recipe=self.record.recipe,
             accuracy=self.record.accuracy,
             seed=self.record.seed,
         )
@@ -91,75 +94,92 @@ def locked(folder: Path) -> Iterator[None]:
 def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> Standing:
     """Find out how a run with this plan stands in a locked `folder`, and make it ready for it.
 
+    Nothing is removed here but a state that nobody wants: a finished run that is to be overwritten
+    stays until the new one is finished too.
+
     Raises:
         RunError: another run is there, or things that are no run, or it cannot be written.
     """
-    entries = [entry for entry in folder.iterdir() if entry.name != LOCK]
-    try:
-        before = _plan_in(folder)
-    except RunError:
-        if not overwrite:
-            raise
-        before = {}
-    if before == plan:
-        return "finished" if (folder / RECORD).exists() else "unfinished"
+    entries = [entry for entry in folder.iterdir() if not _is_passing(entry)]
+    unfinished, finished = _unfinished_plan(folder), _finished_plan(folder)
+    if entries and unfinished is None and finished is None:
+        raise RunError(
+            f"{folder} holds files that no run wrote, such as {entries[0].name}. Name another "
+            "folder with --out; --overwrite replaces runs only."
+        )
+    if unfinished == plan:
+        return "unfinished"
+    if unfinished is None and finished == plan:
+        return "finished"
+    before = unfinished or finished
     if before is not None and not overwrite:
         raise RunError(
             f"{folder} already holds another run: {what_changed(before, plan)}. Name another "
             "folder with --out, or pass --overwrite to replace it."
         )
-    if foreign := [entry.name for entry in entries if _is_foreign(entry)]:
-        raise RunError(
-            f"{folder} holds files that no run wrote, such as {foreign[0]}. Name another folder "
-            "with --out; --overwrite replaces runs only."
-        )
-    # The record goes first, so that a kill in between leaves nothing that looks complete.
-    (folder / RECORD).unlink(missing_ok=True)
-    for entry in entries:
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink(missing_ok=True)
     try:
+        _remove(folder / STATE_FOLDER)
+        if finished == plan:
+            return "finished"
         write_text(folder / STATE_FOLDER / PLAN, json.dumps(plan, indent=1) + "\n")
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from None
     return "new"
 
 
-def _plan_in(folder: Path) -> Plan | None:
-    """The plan of the run in `folder`, finished or not; None where there is none."""
-    if (folder / RECORD).exists():
-        return plan_of(records.read_record(folder))
+def _unfinished_plan(folder: Path) -> Plan | None:
     path = folder / STATE_FOLDER / PLAN
     if not path.exists():
         return None
     try:
         plan: Plan = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}. Pass --overwrite to start anew.") from None
+        raise RunError(
+            f"{path} is damaged: {error}. Delete {path.parent}, and the run starts anew."
+        ) from None
     return plan
 
 
-def _is_foreign(entry: Path) -> bool:
-    name = entry.name
-    ours = {RECORD, WEIGHTS, STATE_FOLDER, "events", "snapshots"}
-    return not (name in ours or (name.startswith(".") and name.endswith(".tmp")))
+def _finished_plan(folder: Path) -> Plan | None:
+    return plan_of(records.read_record(folder)) if (folder / RECORD).exists() else None
+
+
+def _is_passing(entry: Path) -> bool:
+    """Whether this is a lock, or what a killed write left."""
+    return entry.name.startswith(".") and entry.name.endswith((".lock", ".tmp"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def save_run(run: Run) -> None:
-    """Write weights, then the record: a folder with a record is complete."""
+    """Write weights, then the record, in the place of a run that was there.
+
+    A folder with a record is complete: the old record goes first and the new one comes last, and in
+    between the state is still there to conclude from.
+    """
     if run.folder is None:
         return
+    state = run.folder / STATE_FOLDER
     try:
+        (run.folder / RECORD).unlink(missing_ok=True)
+        _remove(run.folder / SNAPSHOTS)
+        for name in (EVENTS, SNAPSHOTS):
+            if (state / name).exists():
+                _remove(run.folder / name)
+                (state / name).rename(run.folder / name)
         save_weights(run.folder, run.network)
         records.write_record(run.folder, run.record)
-        shutil.rmtree(run.folder / STATE_FOLDER, ignore_errors=True)
     except OSError as error:
         raise RunError(
             f"The run could not be written to {run.folder}: {error.strerror or error}. "
             "Nothing that looks complete was left there."
         ) from None
+    shutil.rmtree(state, ignore_errors=True)
 
 
 def load_run(
@@ -239,6 +259,7 @@ def import_run(
     record = Record(
         kind="imported",
         id="",
+        recipe="",
         net=net_record,
         data=None,
         given={"weights": str(weights), "mean": mean, "std": std},
@@ -253,7 +274,7 @@ def import_run(
     )
     plan = plan_of(record)
     folder = None if out is None else Path(out)
-    run = Run(replace(record, id=plan_id(plan)), network, folder)
+    run = Run(replace(record, id=plan_id(plan), recipe=plan_id(plan)), network, folder)
     if folder is not None:
         with locked(folder):
             open_folder(folder, plan, overwrite=overwrite)

@@ -3,6 +3,7 @@
 import base64
 import datetime
 import hashlib
+import inspect
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from torch import nn
 from denature.answers import Live, Remembered, Source
 from denature.core import record as records
 from denature.core.compute import Compute, settle
-from denature.core.errors import ConfigError, RunError, Stopped
+from denature.core.errors import ConfigError, RunError, Stopped, unknown
 from denature.core.progress import SILENT, Progress
 from denature.core.record import DataRecord, EpochRecord, ExampleRecord, NetRecord, Record
 from denature.core.revisions import REVISIONS
@@ -29,14 +30,23 @@ from denature.core.weights import digest, fit_weights, save_weights
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.feed import Feed, steps_per_epoch
-from denature.data.views import views
+from denature.data.views import auto_views, views
 from denature.nets import NETS, create, parameter_count
 from denature.train.config import Keeping, Training
-from denature.train.identity import Plan, make_plan, plan_id
+from denature.train.identity import Plan, make_plan, plan_id, recipe_id
 from denature.train.learner import Learner
 from denature.train.loop import answers_to, evaluate, fit
 from denature.train.objectives import AnyObjective, Distilled, Nasty, Normal
-from denature.train.run import STATE_FOLDER, Run, load_run, locked, open_folder, save_run
+from denature.train.run import (
+    EVENTS,
+    SNAPSHOTS,
+    STATE_FOLDER,
+    Run,
+    load_run,
+    locked,
+    open_folder,
+    save_run,
+)
 from denature.train.state import STATE, read_state, write_state
 
 if TYPE_CHECKING:
@@ -78,6 +88,11 @@ def _with_options(
         return {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
 
     made, training = objective(**take(objective)), Training(**take(Training))
+    known = inspect.signature(train).parameters
+    for name in options:
+        if name not in known:
+            every = {*known, *(f.name for kind in (objective, Training) for f in fields(kind))}
+            raise unknown("option", name, every)
     return train(net, data, made, training, **options)
 
 
@@ -238,9 +253,15 @@ class _Job:
         given = {role: run for role, run in inputs.items() if run is not None}
         if asks is not None and asks not in given:
             raise ConfigError(f"A {objective.kind} run needs a run as {asks}; none was given.")
-        network, name = _network(order.net, dataset, order.training.seed)
+        split, validation = _samples(dataset, order.training)
+        network, name = _network(order.net, dataset, split, order.training.seed)
         for role, run in given.items():
             _check_shape(role, run, dataset)
+            if run.network is network:
+                raise ConfigError(
+                    f"The {role} and the network to train are one module; train a copy of it "
+                    "(copy.deepcopy), or a network by name."
+                )
         if order.init is not None:
             where = f"of {order.init.folder or 'the init run'}"
             fit_weights(network, order.init.network.state_dict(), where=where)
@@ -248,12 +269,12 @@ class _Job:
         _check_answers(network, name, dataset, compute)
         training = order.training.settled(
             optimizer=NETS[name].optimizer if name in NETS else "adam",
+            augment=auto_views(channels=dataset.channels, image_size=dataset.image_size),
             device=compute.device.type,
             precision=compute.precision,
         )
         if isinstance(objective, Distilled):
             objective = objective.settled()
-        split, validation = _samples(dataset, training)
         initial = digest(network)
         plan = make_plan(
             net={"name": name, "shape": list(_shape(dataset)), "initial": initial},
@@ -313,6 +334,9 @@ class _Job:
         record = Record(
             kind=self.objective.kind,
             id=plan_id(self.plan),
+            recipe=recipe_id(
+                self.plan, {role: run.record.recipe for role, run in self.inputs.items()}
+            ),
             net=NetRecord(
                 name=self.name,
                 classes=classes,
@@ -331,7 +355,7 @@ class _Job:
             },
             config={
                 "net": self.name,
-                "data": encode(dataset.config),
+                "data": {**encode(dataset.config), "holdout": dataset.holdout},
                 "objective": self.plan["objective"],
                 "training": self.plan["training"],
             },
@@ -386,16 +410,19 @@ def _train(
         job = by_learner[id(learner)]
         events[id(learner)](entry)
         if keeping.keep_every and entry.epoch % keeping.keep_every == 0 and job.folder is not None:
-            snapshot = job.folder / "snapshots" / f"epoch-{entry.epoch:04d}"
+            name = f"epoch-{entry.epoch:04d}"
+            snapshot = job.folder / STATE_FOLDER / SNAPSHOTS / name
             save_weights(snapshot, learner.network)
 
     title = first.title if len(jobs) == 1 else f"{len(jobs)} runs, {first.title} and others"
+    # A last batch of one is left out, so an epoch may meet one sample less than there are.
+    met = min(len(first.split), first.learner.steps * first.training.batch_size)
     left = sum(job.learner.total - job.learner.done for job in jobs) / first.learner.steps
     with ExitStack() as stack:
         events = {
             id(job.learner): stack.enter_context(_events(job.folder, job.learner)) for job in jobs
         }
-        task = stack.enter_context(progress.task(title, len(first.split) * left, "images"))
+        task = stack.enter_context(progress.task(title, met * left, "images"))
         # A run that was killed between its last epoch and its record has nothing left to learn.
         if learners := [job.learner for job in jobs if not job.learner.finished]:
             fit(
@@ -475,10 +502,12 @@ def _samples(dataset: Dataset, training: Training) -> tuple[Split, Split | None]
     return split, validation
 
 
-def _network(net: str | nn.Module, dataset: Dataset, seed: int) -> tuple[nn.Module, str]:
+def _network(
+    net: str | nn.Module, dataset: Dataset, split: Split, seed: int
+) -> tuple[nn.Module, str]:
     if isinstance(net, nn.Module):
         return net, f"{type(net).__module__}:{type(net).__qualname__}"
-    mean, std = dataset.statistics()
+    mean, std = split.statistics()
     with seeded(seed, "weights"):
         network = create(
             net,
@@ -582,7 +611,7 @@ def _png(image: np.ndarray) -> str | None:
 
 @contextmanager
 def _events(folder: Path | None, learner: Learner) -> Iterator[Callable[[EpochRecord], None]]:
-    """Write each epoch as TensorBoard events into `folder`/events."""
+    """Write each epoch as TensorBoard events, beside the state until the run is finished."""
     if folder is None:
         yield lambda epoch: None
         return
@@ -590,7 +619,7 @@ def _events(folder: Path | None, learner: Learner) -> Iterator[Callable[[EpochRe
 
     # Epochs after the one that a resumed run goes on from are hidden: they are met again.
     again = len(learner.history) + 1 if learner.history else None
-    with SummaryWriter(str(folder / "events"), purge_step=again) as writer:
+    with SummaryWriter(str(folder / STATE_FOLDER / EVENTS), purge_step=again) as writer:
 
         def write(epoch: EpochRecord) -> None:
             scalars = {

@@ -49,7 +49,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"The state {path} is damaged: {error}. Start the run anew with --overwrite."
+            f"The state {path} is damaged: {error}. Delete it, and the run starts anew."
         ) from None
     return tensors, plain
 
