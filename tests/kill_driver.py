@@ -25,7 +25,7 @@ log = open(sys.argv[1], "a", buffering=1)  # noqa: SIM115
 def marked(moment: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         print(moment, file=log)
-        time.sleep(0.002)
+        time.sleep(0.01)
         return function(*args, **kwargs)
 
     return call
@@ -41,7 +41,7 @@ if __name__ == "__main__":
         "cnn",
         "digits",
         Normal(),
-        Training(epochs=3, batch_size=64, precision="fp32", checkpoint="best-validation"),
+        Training(epochs=6, batch_size=64, precision="fp32", checkpoint="best-validation"),
         out=Path(sys.argv[2]),
         keeping=Keeping(save_every_s=0.02),
     )

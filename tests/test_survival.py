@@ -172,45 +172,44 @@ def driver(log: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
-MOMENTS = ("step", "evaluate", "state", "rename")
+MOMENTS = {"step": 4, "evaluate": 0, "state": 1, "rename": 1}
+"""Where a run is killed, and how many of these it may pass before."""
+
+KILLS = 5
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(tmp_path: Path) -> None:
-    """Kill -9, at least five times in each kind of moment; the log shows where each death was."""
-    undisturbed, _ = driver(tmp_path / "log-0", tmp_path / "whole").communicate(timeout=120)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
+    moment: str, tmp_path: Path, undisturbed: str
+) -> None:
+    """Kill -9 five times and more; the log of each process ends with the moment of its death."""
     deaths: Counter[str] = Counter()
-    digests = []
-    for number in range(12):
-        out = tmp_path / f"run-{number}"
-        for attempt in range(6):
-            log = tmp_path / f"log-{number}-{attempt}"
-            log.touch()
-            wanted = MOMENTS[(number + attempt) % len(MOMENTS)] if attempt < 5 else "finished"
-            skip = 3 * attempt + number % 3
-            process = driver(log, out)
-            while process.poll() is None:
-                seen = log.read_text().split()
-                if seen.count(wanted) > skip:
-                    break
-                time.sleep(0.0005)
-            process.kill()
-            output, _ = process.communicate()
-            last = (log.read_text().split() or ["start"])[-1]
-            if last == "finished":
-                digests.append(output or None)
-                break
-            deaths[last] += 1
-            assert not (out / "record.json").exists() or load_run(out)
-    print(dict(deaths))
-    assert all(deaths[moment] >= 5 for moment in MOMENTS), deaths
-    finished = [train_again(tmp_path / f"run-{number}") for number in range(12)]
-    assert set(finished) == {undisturbed.strip()}
+    for attempt in range(4 * KILLS):
+        log = tmp_path / f"log-{attempt}"
+        log.touch()
+        process = driver(log, tmp_path / "run")
+        while process.poll() is None and log.read_text().split().count(moment) <= MOMENTS[moment]:
+            time.sleep(0.0005)
+        process.kill()
+        process.communicate()
+        deaths[(log.read_text().split() or ["start"])[-1]] += 1
+        if (tmp_path / "run" / "record.json").exists():
+            load_run(tmp_path / "run")
+            break
+        if deaths[moment] == KILLS:
+            break
+    print(f"killed during: {dict(deaths)}")
+    assert deaths[moment] >= KILLS, deaths
+    output, _ = driver(tmp_path / "log-last", tmp_path / "run").communicate(timeout=120)
+    assert output.strip() == undisturbed
 
 
-def train_again(out: Path) -> str:
-    """Whatever is left is done undisturbed, and the digest comes back."""
-    output, _ = driver(out.with_suffix(".last"), out).communicate(timeout=120)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights' digest of a run that nobody kills."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    output, _ = driver(folder / "log", folder / "run").communicate(timeout=120)
     return output.strip()
 
 
