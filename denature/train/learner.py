@@ -109,7 +109,11 @@ class Learner:
         pause nor another learner in the same pass changes it. The caller protects torch's own
         generators.
         """
-        torch.manual_seed(derive(self.config.seed, "step", self.done))
+        # Not torch.manual_seed: without CUDA that queues a stack trace at every call, for ever.
+        seed = derive(self.config.seed, "step", self.done)
+        torch.default_generator.manual_seed(seed)
+        if self.compute.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         self.lr = learning_rate(self.config, step=self.done, total=self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
