@@ -1,18 +1,15 @@
 """Making runs: from orders to records, one pass for all that can share it."""
 
-import base64
 import datetime
 import hashlib
 import inspect
-import io
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
 from denature.answers import Live, Remembered, Source
@@ -20,7 +17,7 @@ from denature.core import record as records
 from denature.core.compute import Compute, settle
 from denature.core.errors import ConfigError, RunError, Stopped, unknown
 from denature.core.progress import SILENT, Progress
-from denature.core.record import DataRecord, EpochRecord, ExampleRecord, NetRecord, Record
+from denature.core.record import DataRecord, EpochRecord, NetRecord, Record
 from denature.core.revisions import REVISIONS
 from denature.core.schema import encode
 from denature.core.seeds import seeded
@@ -35,10 +32,9 @@ from denature.nets import NETS, create, parameter_count
 from denature.train.config import Keeping, Training
 from denature.train.identity import Plan, make_plan, plan_id, recipe_id
 from denature.train.learner import Learner
-from denature.train.loop import answers_to, evaluate, fit
+from denature.train.loop import evaluate, fit
 from denature.train.objectives import AnyObjective, Distilled, Nasty, Normal
 from denature.train.run import (
-    EVENTS,
     SNAPSHOTS,
     STATE_FOLDER,
     Run,
@@ -48,12 +44,10 @@ from denature.train.run import (
     save_run,
 )
 from denature.train.state import STATE, read_state, write_state
+from denature.train.traces import events_of, examples_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-EXAMPLES = 8
-"""Test images whose logits a record keeps, for pictures of answers."""
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
 """Training fields that runs in one pass must have in common."""
@@ -328,7 +322,7 @@ class _Job:
         learner, training, order = self.learner, self.training, self.order
         network = learner.finish()
         accuracy = evaluate(network, dataset.test, self.compute)
-        examples = _examples(network, dataset, self.compute)
+        examples = examples_of(network, dataset, self.compute)
         seen = len(self.split) * len(learner.history)
         classes, channels, image_size = _shape(dataset)
         record = Record(
@@ -420,7 +414,7 @@ def _train(
     left = sum(job.learner.total - job.learner.done for job in jobs) / first.learner.steps
     with ExitStack() as stack:
         events = {
-            id(job.learner): stack.enter_context(_events(job.folder, job.learner)) for job in jobs
+            id(job.learner): stack.enter_context(events_of(job.folder, job.learner)) for job in jobs
         }
         task = stack.enter_context(progress.task(title, met * left, "images"))
         # A run that was killed between its last epoch and its record has nothing left to learn.
@@ -581,56 +575,3 @@ def _data_record(dataset: Dataset, split: Split, validation: Split | None) -> Da
         test_origin=dataset.test_origin,
         skipped=dataset.skipped,
     )
-
-
-def _examples(network: nn.Module, dataset: Dataset, compute: Compute) -> tuple[ExampleRecord, ...]:
-    """Logits for the first test image of each class, up to `EXAMPLES` of them."""
-    labels = dataset.test.labels[dataset.test.rows].numpy()
-    firsts = np.sort(np.unique(labels, return_index=True)[1])[:EXAMPLES]
-    examples = []
-    for batch, logits in answers_to(network, dataset.test.take(firsts), compute):
-        for sample, label, row in zip(batch.samples, batch.labels, logits, strict=True):
-            png = _png(dataset.test.images[int(sample)].numpy())
-            answer = tuple(round(value, 4) for value in row.tolist())
-            examples.append(
-                ExampleRecord(sample=int(sample), label=int(label), logits=answer, png=png)
-            )
-    return tuple(examples)
-
-
-def _png(image: np.ndarray) -> str | None:
-    try:
-        from PIL import Image
-    except ImportError:
-        return None
-    buffer = io.BytesIO()
-    pixels = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
-    Image.fromarray(pixels).save(buffer, "png")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-@contextmanager
-def _events(folder: Path | None, learner: Learner) -> Iterator[Callable[[EpochRecord], None]]:
-    """Write each epoch as TensorBoard events, beside the state until the run is finished."""
-    if folder is None:
-        yield lambda epoch: None
-        return
-    from tensorboardX import SummaryWriter
-
-    # Epochs after the one that a resumed run goes on from are hidden: they are met again.
-    again = len(learner.history) + 1 if learner.history else None
-    with SummaryWriter(str(folder / STATE_FOLDER / EVENTS), purge_step=again) as writer:
-
-        def write(epoch: EpochRecord) -> None:
-            scalars = {
-                "loss/train": epoch.loss,
-                "accuracy/train": epoch.train_accuracy,
-                "accuracy/test": epoch.test_accuracy,
-                "accuracy/validation": epoch.validation_accuracy,
-                "learning_rate": epoch.lr,
-            }
-            for name, value in scalars.items():
-                if value is not None:
-                    writer.add_scalar(name, value, epoch.epoch)
-
-        yield write
