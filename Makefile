@@ -21,7 +21,7 @@ check: .venv/.ready-dev
 	$(BIN)/lint-imports
 
 bench: .venv/.ready
-	$(BIN)/python benchmarks/training.py --json results/training-cpu.json
+	$(BIN)/python benchmarks/engine.py --json results/engine-cpu.json
 
 # The stamp is written last: an installation that was interrupted is done again.
 .venv/.ready: pyproject.toml constraints.txt

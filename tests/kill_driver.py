@@ -2,21 +2,24 @@
 
     python tests/kill_driver.py LOG OUT
 
-Before a training step, an evaluation, a write of state and the rename that ends it, a line with the
-moment's name goes to the log and the process waits a little, so that a kill finds it there.
+Before a training step, an evaluation, a write of state and the rename that ends it, and in the
+middle of storing answers, a line with the moment's name goes to the log and the process waits a
+little, so that a kill finds it there.
 """
 
 import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from denature.answers import store
 from denature.core import files
-from denature.train import Keeping, Normal, Training, loop, runs, state, train
+from denature.train import Distilled, Keeping, Normal, Training, job, loop, state, train
 from denature.train.learner import Learner
 
 log = open(sys.argv[1], "a", buffering=1)  # noqa: SIM115
@@ -31,19 +34,33 @@ def marked(moment: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def half_written(file: int, data: bytes) -> None:
+    """Half of an answer is on disk when the log says so, and the rest a little later."""
+    middle = len(data) // 2 + 1
+    os.write(file, data[:middle])
+    print("store", file=log)
+    time.sleep(0.001)
+    os.write(file, data[middle:])
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    out = Path(sys.argv[2])
+    brief = Training(epochs=1, batch_size=64, precision="fp32")
+    teacher = train("mlp", "digits", Normal(), brief, out=out.with_name("teacher"))
     Learner.step = marked("step", Learner.step)  # type: ignore[method-assign]
     loop.evaluate = marked("evaluate", loop.evaluate)
-    runs.write_state = marked("state", state.write_state)  # type: ignore[attr-defined]
+    job.write_state = marked("state", state.write_state)  # type: ignore[attr-defined]
     files.os.replace = marked("rename", os.replace)  # type: ignore[attr-defined]
+    store._write_all = half_written
     run = train(
         "cnn",
         "digits",
-        Normal(),
-        Training(epochs=6, batch_size=64, precision="fp32", checkpoint="best-validation"),
-        out=Path(sys.argv[2]),
-        keeping=Keeping(save_every_s=0.02),
+        Distilled(),
+        replace(brief, epochs=6, checkpoint="best-validation", augment="crop"),
+        asked=teacher,
+        out=out,
+        keeping=Keeping(save_every_s=0.02, store=str(out.with_name("answers"))),
     )
     print("finished", file=log)
     print(run.record.net.digest)

@@ -37,7 +37,7 @@ def losses(net: str, objective: str) -> list[float]:
     }
     made = objectives[objective]
     teacher = None if objective == "normal" else train("mlp", data, Normal(), BRIEF)
-    run = train(net, data, made, BRIEF, teacher=teacher, adversary=teacher)
+    run = train(net, data, made, BRIEF, asked=teacher)
     return [float(f"{epoch.loss:.6g}") for epoch in run.record.history]
 
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import nn
 
-from denature.answers import Live
 from denature.core.errors import ConfigError, RunError, Stopped
 from denature.core.stopping import Stopper, seconds_of
 from denature.core.weights import digest
@@ -28,8 +27,8 @@ from denature.train import (
     Run,
     Training,
     load_run,
+    make,
     train,
-    train_together,
 )
 from denature.train import runs as runs_module
 
@@ -97,7 +96,7 @@ def test_a_run_that_was_stopped_often_ends_like_one_that_was_not(
     def make(out: Path, stopper: Stopper | None) -> Run:
         net = given["net"] if isinstance(given["net"], str) else given["net"]()
         return train(
-            net, data, given["objective"], training, teacher=teacher, adversary=teacher, out=out,
+            net, data, given["objective"], training, asked=teacher, out=out,
             stopper=stopper,
         )  # fmt: skip
 
@@ -172,7 +171,7 @@ def driver(log: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
-MOMENTS = {"step": 4, "evaluate": 0, "state": 1, "rename": 1}
+MOMENTS = {"step": 4, "store": 30, "evaluate": 0, "state": 1, "rename": 1}
 """Where a run is killed, and how many of these it may pass before."""
 
 KILLS = 5
@@ -271,33 +270,24 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         seconds_of(text)
 
 
-def test_students_in_one_pass_are_those_trained_alone(
-    data: Dataset, teacher: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_students_in_one_pass_are_those_trained_alone(data: Dataset, teacher: Run) -> None:
     """Other networks, alphas, temperatures, seeds and answers, from one pass over the data."""
     base = replace(QUICK, view_seed=7, augment="crop")
+
+    def order(net: str, objective: Distilled, **changes: Any) -> Order:
+        return Order(net=net, objective=objective, training=replace(base, **changes), asked=teacher)
+
     orders = [
-        Order(net="mlp", objective=Distilled(alpha=0.1), training=base),
-        Order(net="cnn", objective=Distilled(alpha=0.9, temperature=20), training=base),
-        Order(net="mlp", objective=Distilled(answers="labels"), training=replace(base, seed=3)),
-        Order(net="mlp", objective=Distilled(), training=replace(base, optimizer="sgd", lr=0.01)),
+        order("mlp", Distilled(alpha=0.1)),
+        order("cnn", Distilled(alpha=0.9, temperature=20)),
+        order("mlp", Distilled(answers="labels"), seed=3),
+        order("mlp", Distilled(), optimizer="sgd", lr=0.01),
     ]
-    batches = Counter[str]()
-    ask = Live.__call__
-
-    def counted(self: Live, batch: Any) -> Any:
-        batches["asked"] += 1
-        return ask(self, batch)
-
-    monkeypatch.setattr(Live, "__call__", counted)
-    together = train_together(orders, data, teacher=teacher)
-    per_pass = batches["asked"]
-    assert per_pass == 2 * -(-len(data.train) // base.batch_size)
-    for order, run in zip(orders, together, strict=True):
-        alone = train_together([order], data, teacher=teacher)[0]
+    together = make(orders, data)
+    for order_, run in zip(orders, together, strict=True):
+        [alone] = make([order_], data)
         assert digest(alone.network) == run.record.net.digest
         assert alone.record.id == run.record.id
-    assert batches["asked"] == per_pass * 5
 
 
 def test_a_pass_that_was_stopped_goes_on_with_all_its_students(
@@ -307,27 +297,68 @@ def test_a_pass_that_was_stopped_goes_on_with_all_its_students(
 
     def orders(folder: str) -> list[Order]:
         return [
-            Order(net="mlp", objective=Distilled(alpha=alpha), training=QUICK,
+            Order(net="mlp", objective=Distilled(alpha=alpha), training=QUICK, asked=teacher,
                   out=tmp_path / folder / str(alpha))
             for alpha in (0.1, 0.5, 0.9)
         ]  # fmt: skip
 
-    whole = train_together(orders("whole"), data, teacher=teacher)
+    whole = make(orders("whole"), data)
     with pytest.raises(Stopped):
-        train_together(orders("cut")[:2], data, teacher=teacher, stopper=StopsAt(9))
+        make(orders("cut")[:2], data, stopper=StopsAt(9))
     with pytest.raises(Stopped):
-        train_together(orders("cut")[1:2], data, teacher=teacher, stopper=StopsAt(4))
-    train_together(orders("cut")[2:], data, teacher=teacher)
-    cut = train_together(orders("cut"), data, teacher=teacher)
+        make(orders("cut")[1:2], data, stopper=StopsAt(4))
+    make(orders("cut")[2:], data)
+    cut = make(orders("cut"), data)
     assert [r.record.net.digest for r in cut] == [r.record.net.digest for r in whole]
 
 
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many learners each pass had."""
+    counts: list[int] = []
+    from denature.train.loop import fit
+
+    def counted(learners: Any, *args: Any, **kwargs: Any) -> None:
+        counts.append(len(learners))
+        fit(learners, *args, **kwargs)
+
+    monkeypatch.setattr(runs_module, "fit", counted)
+    return counts
+
+
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"batch_size": 32}, {"view_seed": 4}])
-def test_runs_that_cannot_share_a_pass_are_refused(data: Dataset, change: dict[str, Any]) -> None:
+def test_runs_that_cannot_share_a_pass_get_passes_of_their_own(
+    data: Dataset, change: dict[str, Any], passes: list[int]
+) -> None:
     base = replace(QUICK, view_seed=0)
-    orders = [
-        Order(net="mlp", objective=Normal(), training=training)
-        for training in (base, replace(base, **change))
-    ]
-    with pytest.raises(ConfigError, match=f"the same {next(iter(change))}"):
-        train_together(orders, data)
+    trainings = (base, replace(base, **change), replace(base, seed=5))
+    orders = [Order(net="mlp", objective=Normal(), training=it) for it in trainings]
+    assert len(make(orders, data)) == 3
+    assert passes == [2, 1]
+
+
+def test_a_graph_of_runs_makes_each_once_and_again_only_what_changed(
+    data: Dataset, tmp_path: Path, passes: list[int]
+) -> None:
+    """Teacher, nasty teacher, students: one knob re-trains what depends on it, nothing else."""
+
+    def orders(omega: float) -> list[Order]:
+        def under(net: str, objective: Any, asked: Order | None = None) -> Order:
+            return Order(net=net, objective=objective, training=QUICK, asked=asked, under=tmp_path)
+
+        normal = under("cnn", Normal())
+        nasty = under("cnn", Nasty(temperature=20, omega=omega), normal)
+        return [under("mlp", Distilled(alpha=alpha), teacher)
+                for teacher in (normal, nasty) for alpha in (0.5, 0.9)]  # fmt: skip
+
+    first = make(orders(0.04), data)
+    assert passes == [1, 3, 2]  # the nasty teacher and the students of the normal one ask the same
+    assert len(list(tmp_path.iterdir())) == 6
+    passes.clear()
+    again = make(orders(0.04), data)
+    assert passes == []
+    assert [run.record for run in again] == [run.record for run in first]
+    other = make(orders(0.01), data)
+    assert sorted(passes) == [1, 2]
+    assert [run.record.id for run in other[:2]] == [run.record.id for run in first[:2]]
+    assert len({run.record.id for run in (*first, *other)}) == 6

@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from denature.answers import Live, Remembered
 from denature.core.compute import settle
 from denature.core.errors import ConfigError, TrainingError
 from denature.core.weights import digest
 from denature.data import Dataset, load
 from denature.data.feed import Feed, steps_per_epoch
-from denature.data.views import Views
 from denature.nets import NETS
 from denature.train import Distilled, Nasty, Normal, Run, Training, train
 from denature.train.config import DEFAULT_LR
@@ -165,23 +163,6 @@ def test_answers_of_either_soft_kind_teach_the_same(kind: str) -> None:
     loss = Distilled(temperature=3)(logits, labels, Answers(kind, values), done=0)  # type: ignore[arg-type]
     expected = Distilled(temperature=3)(logits, labels, Answers("logits", teacher_logits), done=0)
     torch.testing.assert_close(loss, expected)
-
-
-def test_remembered_answers_are_those_of_the_live_network(data: Dataset, teacher: Run) -> None:
-    compute = settle(teacher.network, device="cpu", precision="fp32")
-    feed = Feed(data.train, compute=compute)
-    live = Live(teacher.network, compute)
-    remembered = Remembered(live, feed)
-    for batch in feed.epoch(3, view_seed=1, batch_size=100):
-        torch.testing.assert_close(remembered(batch).values, live(batch).values)
-
-
-def test_answers_are_not_remembered_where_views_differ(data: Dataset, teacher: Run) -> None:
-    compute = settle(teacher.network, device="cpu", precision="fp32")
-    with pytest.raises(ValueError, match="views"):
-        Remembered(
-            Live(teacher.network, compute), Feed(data.train, compute=compute, views=Views(1))
-        )
 
 
 def test_init_starts_from_the_runs_weights(data: Dataset, teacher: Run) -> None:

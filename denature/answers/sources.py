@@ -1,14 +1,25 @@
 """Who is asked. A student learns from answers; where they come from is the only difference."""
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol, TypeAlias, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from denature.core.compute import Compute
-from denature.data.feed import Batch, Feed
+from denature.answers.coding import Coding
+from denature.answers.inference import Inference
+from denature.answers.store import Store
+from denature.core.types import Logits, Pixels
+from denature.data.feed import Batch
 
 Kind: TypeAlias = Literal["logits", "probabilities", "label"]
+
+AHEAD = 8
+"""Batches that are looked up in a store at once, so that the missing ones fill whole chunks."""
+
+AHEAD_BYTES = 32 * 2**20
+"""Less are taken where their pixels would fill more than this."""
 
 
 class Answers(NamedTuple):
@@ -20,40 +31,57 @@ class Answers(NamedTuple):
 
 
 class Source(Protocol):
-    """Something that answers a batch."""
+    """Something that answers batches."""
 
-    def __call__(self, batch: Batch) -> Answers: ...
+    def answered(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
+        """Each batch with its answers; some batches may be taken ahead of time."""
 
 
 @final
 class Live:
-    """A network in this process, asked anew each time: in eval mode and without gradient."""
+    """A network in this process, asked anew each time, its answers rounded to what is kept."""
 
-    def __init__(self, network: nn.Module, compute: Compute) -> None:
-        self.network = compute.place(network).eval()
-        self.compute = compute
+    def __init__(self, inference: Inference, coding: Coding) -> None:
+        self.inference = inference
+        self.coding = coding
 
-    def __call__(self, batch: Batch) -> Answers:
-        return Answers("logits", self.compute.answer(self.network, batch.pixels))
+    def ask(self, pixels: Pixels) -> Logits:
+        return self.coding.round(self.inference(pixels))
+
+    def answered(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
+        for batch in batches:
+            yield batch, Answers("logits", self.ask(batch.pixels))
 
 
 @final
-class Remembered:
-    """Asks `source` once about every sample of a feed that has one view of each, and remembers.
+class Stored:
+    """A store, and the network that is asked about what is not in it yet."""
 
-    It asks in the order of the rows, in chunks of one size, because an answer's last bits can
-    depend on the batch that it was computed in.
-    """
+    def __init__(self, live: Live, store: Store) -> None:
+        self.live = live
+        self.store = store
 
-    def __init__(self, source: Source, feed: Feed) -> None:
-        if feed.views.count != 1:
-            raise ValueError(f"A sample has {feed.views.count} views; one can be remembered.")
-        answers = [source(batch) for batch in feed.plain()]
-        self.kind = answers[0].kind
-        values = torch.cat([answer.values for answer in answers])
-        rows = feed.split.rows.to(values.device)
-        self._table = values.new_zeros((len(feed.split.labels), *values.shape[1:]))
-        self._table[rows] = values
+    def answered(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
+        waiting = iter(batches)
+        for first in waiting:
+            ahead = max(1, min(AHEAD, AHEAD_BYTES // max(1, first.pixels.nbytes)))
+            window = [first, *islice(waiting, ahead - 1)]
+            values = self._look_up(window).split([len(batch.samples) for batch in window])
+            for batch, part in zip(window, values, strict=True):
+                yield batch, Answers("logits", part)
 
-    def __call__(self, batch: Batch) -> Answers:
-        return Answers(self.kind, self._table[batch.samples])
+    def _look_up(self, window: list[Batch]) -> Logits:
+        """The answers to all batches of a window in their order, asked for where they lack."""
+        samples = torch.cat([batch.samples for batch in window]).numpy()
+        views = torch.cat([batch.views for batch in window]).numpy()
+        places = self.store.places(samples, views)
+        found, present = self.store.read(places)
+        missing = torch.from_numpy(~present).nonzero()[:, 0]
+        device = window[0].pixels.device
+        values = torch.from_numpy(found).to(device, non_blocking=True)
+        if len(missing):
+            pixels = torch.cat([batch.pixels for batch in window])
+            asked = self.live.ask(pixels[missing.to(device)])
+            self.store.write(places[missing.numpy()], asked.cpu().numpy())
+            values[missing.to(device)] = asked
+        return values

@@ -4,12 +4,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import islice, product
 
 import cyclopts
 from cyclopts import App
 
 from denature import __version__
-from denature.cli.options import config_file
+from denature.cli.options import SWEPT, config_file
 from denature.core.errors import DenatureError, Stopped
 
 COMMANDS = {
@@ -28,6 +29,9 @@ COMMANDS = {
 
 LISTS = {"--milestones", "--mean", "--std"}
 """Options that take several values, also with commas between them."""
+
+TRAINERS = ("train", "nasty", "distill")
+"""Commands that make a run of each combination where their options are lists."""
 
 app = App(
     name="denature",
@@ -48,10 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 it did its work, 1 it could not (one line on standard error says why), 2 the command line is
     wrong, 75 it stopped in good order and goes on when it is called again, 130 interrupted.
     """
-    tokens = _split_lists(list(sys.argv[1:] if arguments is None else arguments))
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
     verbose = "-v" in tokens or "--verbose" in tokens
     try:
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        results = [
+            app(_split_lists(one), exit_on_error=False, print_error=False,
+                result_action="return_value")
+            for one in _combinations(tokens)
+        ]  # fmt: skip
+        if tokens and tokens[0] in TRAINERS and all(results):
+            from denature.cli.training import carry_out
+
+            carry_out(results)
         return 0
     except cyclopts.CycloptsError as error:
         return _fail(str(error), 2)
@@ -79,6 +91,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int) -> int:
     print(f"denature: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def _combinations(tokens: list[str]) -> list[list[str]]:
+    """`--alpha 0.1,0.9 --seed 0,1` as the four command lines that it stands for."""
+    if not tokens or tokens[0] not in TRAINERS:
+        return [tokens]
+    choices: list[list[list[str]]] = []
+    words = iter(tokens)
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option in SWEPT:
+            option_words = [option] if equals else [word]
+            values = [value] if equals else list(islice(words, 1))
+            parts = [part for given in values for part in given.split(",")]
+            choices.append([[*option_words, part] for part in parts] or [option_words])
+        elif place == 1 and not word.startswith("-"):
+            choices.append([[net] for net in word.split(",")])
+        else:
+            choices.append([[word]])
+    return [[word for part in choice for word in part] for choice in product(*choices)]
 
 
 def _split_lists(tokens: list[str]) -> list[str]:

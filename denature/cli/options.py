@@ -3,29 +3,37 @@
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
 
+from denature.answers.config import Asking
 from denature.core.errors import ConfigError
 from denature.core.record import Record, read_record
 from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import DataConfig, Reading
 from denature.train.config import Keeping, Training
+from denature.train.objectives import Distilled, Nasty
 
 if TYPE_CHECKING:
     from denature.cli.show import Display
-    from denature.train import Run
-
-T = TypeVar("T")
 
 SHOWING = Group("Output", sort_key=9)
 DATA = Group("Data", sort_key=2)
-TRAINING = Group("Training", sort_key=3)
+ASKING = Group("Answers", sort_key=3)
+TRAINING = Group("Training", sort_key=4)
 
 RunFolder: TypeAlias = Path
 """The folder that a run left."""
+
+SWEPT = {"--net"} | {
+    f"--{name.replace('_', '-')}"
+    for kind in (Training, Nasty, Distilled, Asking)
+    for name, of in get_type_hints(kind).items()
+    if of is not bool and name not in ("kind", "asks", "milestones")
+}
+"""Options of which a list, as in `--alpha 0.1,0.9`, asks for a run of each value."""
 
 COMMAND_OF_KIND = {"normal": "train", "nasty": "nasty", "distilled": "distill"}
 
@@ -57,9 +65,14 @@ class Surviving:
     """Keep the weights of every so many epochs in snapshots/; 0 keeps none."""
     time_limit: str | None = None
     """Put everything aside after this time, such as 9m or 1.5h, and exit with code 75."""
+    store: str = "auto"
+    """Where answers are stored for later runs: a folder, off, or auto, which is the cache for
+    stores of up to 2 GiB."""
 
     def keeping(self) -> Keeping:
-        return Keeping(save_every_s=seconds_of(self.save_every), keep_every=self.keep_every)
+        return Keeping(
+            save_every_s=seconds_of(self.save_every), keep_every=self.keep_every, store=self.store
+        )
 
     def stopper(self) -> Stopper:
         limit = self.time_limit
@@ -82,6 +95,7 @@ class Writing:
 
 Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA)]
 ReadingOptions: TypeAlias = Annotated[Reading, Parameter(name="*", group=DATA)]
+AskingOptions: TypeAlias = Annotated[Asking, Parameter(name="*", group=ASKING)]
 TrainingOptions: TypeAlias = Annotated[Training, Parameter(name="*", group=TRAINING)]
 ShowingOptions: TypeAlias = Annotated[Showing, Parameter(name="*", group=SHOWING)]
 SurvivingOptions: TypeAlias = Annotated[Surviving, Parameter(name="*", group=SHOWING)]
@@ -152,7 +166,9 @@ def _of_record(record: Record, path: Path, command: str) -> dict[str, Any]:
             + (f"use it with `denature {wanted}`." if wanted else "it cannot be made again.")
         )
     given = record.given
-    options = {**given["training"], **given["objective"], **given["data"], "net": given["net"]}
+    options: dict[str, Any] = {"net": given["net"]}
+    for part in ("training", "objective", "asking", "data"):
+        options |= given[part]
     options["data"] = options.pop("source")
     options.pop("kind", None)
     for role, made in record.inputs.items():
@@ -165,14 +181,3 @@ def _of_record(record: Record, path: Path, command: str) -> dict[str, Any]:
             )
         options[role] = made.folder
     return {key.replace("_", "-"): value for key, value in options.items()}
-
-
-def load_runs(folders: dict[str, Path | None], trust: tuple[str, ...]) -> dict[str, "Run"]:
-    """The runs behind the options that name one."""
-    from denature.train import load_run
-
-    return {
-        role: load_run(folder, trust=trust)
-        for role, folder in folders.items()
-        if folder is not None
-    }

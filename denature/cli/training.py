@@ -2,11 +2,16 @@
 
 import json
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
+from denature.answers.config import Asking
 from denature.cli.options import (
+    AskingOptions,
     ConfigFile,
     Data,
     ReadingOptions,
@@ -20,13 +25,33 @@ from denature.cli.options import (
     Writing,
     WritingOptions,
     data_config,
-    load_runs,
 )
 from denature.data.config import Reading
 from denature.train.config import Training
 from denature.train.objectives import AnyObjective, Distilled, Nasty, Normal
 
+if TYPE_CHECKING:
+    from denature.train import Run
+
 OBJECTIVE = Group("Objective", sort_key=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One run that the command line asks for; lists on it ask for several."""
+
+    net: str
+    data: str
+    objective: AnyObjective
+    asked: Path | None = None
+    asking: Asking = field(default_factory=Asking)
+    init: Path | None
+    trust: tuple[str, ...]
+    reading: Reading
+    training: Training
+    writing: Writing
+    surviving: Surviving
+    showing: Showing
 
 
 def train(
@@ -41,8 +66,10 @@ def train(
     writing: WritingOptions = Writing(),
     surviving: SurvivingOptions = Surviving(),
     showing: ShowingOptions = Showing(),
-) -> None:
+) -> Wanted:
     """Train a network on the true labels.
+
+    Lists, as in `--seed 0,1,2`, ask for a run of each.
 
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
@@ -51,8 +78,18 @@ def train(
         trust: A module of your own that a run's record may import; once for each.
         config: A TOML file with options, or the record.json of a run to make again.
     """
-    inputs = load_runs({"init": init}, trust)
-    _run(net, data, Normal(), reading, training, writing, surviving, showing, inputs)
+    return Wanted(
+        net=net,
+        data=data,
+        objective=Normal(),
+        init=init,
+        trust=trust,
+        reading=reading,
+        training=training,
+        writing=writing,
+        surviving=surviving,
+        showing=showing,
+    )
 
 
 def nasty(
@@ -65,12 +102,15 @@ def nasty(
     trust: Trust = (),
     config: ConfigFile = None,
     reading: ReadingOptions = Reading(),
+    asking: AskingOptions = Asking(),
     training: TrainingOptions = Training(),
     writing: WritingOptions = Writing(),
     surviving: SurvivingOptions = Surviving(),
     showing: ShowingOptions = Showing(),
-) -> None:
+) -> Wanted:
     """Train a nasty teacher: as accurate as it can be, and a bad example.
+
+    Lists, as in `--omega 0.01,0.04`, ask for a run of each.
 
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
@@ -80,8 +120,20 @@ def nasty(
         trust: A module of your own that a run's record may import; once for each.
         config: A TOML file with options, or the record.json of a run to make again.
     """
-    inputs = load_runs({"adversary": adversary, "init": init}, trust)
-    _run(net, data, objective, reading, training, writing, surviving, showing, inputs)
+    return Wanted(
+        net=net,
+        data=data,
+        objective=objective,
+        asked=adversary,
+        asking=asking,
+        init=init,
+        trust=trust,
+        reading=reading,
+        training=training,
+        writing=writing,
+        surviving=surviving,
+        showing=showing,
+    )
 
 
 def distill(
@@ -94,12 +146,16 @@ def distill(
     trust: Trust = (),
     config: ConfigFile = None,
     reading: ReadingOptions = Reading(),
+    asking: AskingOptions = Asking(),
     training: TrainingOptions = Training(),
     writing: WritingOptions = Writing(),
     surviving: SurvivingOptions = Surviving(),
     showing: ShowingOptions = Showing(),
-) -> None:
+) -> Wanted:
     """Train a student on a teacher's answers.
+
+    Lists, as in `--alpha 0.1,0.5,0.9 --seed 0,1,2`, ask for every combination; students that share
+    `--view-seed` are trained in one pass, in which the teacher is asked once.
 
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
@@ -109,48 +165,90 @@ def distill(
         trust: A module of your own that a run's record may import; once for each.
         config: A TOML file with options, or the record.json of a run to make again.
     """
-    inputs = load_runs({"teacher": teacher, "init": init}, trust)
-    _run(net, data, objective, reading, training, writing, surviving, showing, inputs)
+    return Wanted(
+        net=net,
+        data=data,
+        objective=objective,
+        asked=teacher,
+        asking=asking,
+        init=init,
+        trust=trust,
+        reading=reading,
+        training=training,
+        writing=writing,
+        surviving=surviving,
+        showing=showing,
+    )
 
 
-def _run(
-    net: str,
-    data: str,
-    objective: AnyObjective,
-    reading: Reading,
-    training: Training,
-    writing: Writing,
-    surviving: Surviving,
-    showing: Showing,
-    inputs: dict[str, Any],
-) -> None:
-    from denature.report.words import percent
-    from denature.train import train as make
+def carry_out(wanted: Sequence[Wanted]) -> None:
+    """Make the runs that one command line asks for, and say how they came out."""
+    from denature.train import Order, load_run, make
 
-    stopper = surviving.stopper()
-    with stopper.on_signals():
-        run = make(
-            net,
-            data_config(data, reading),
-            objective,
-            training,
-            out=writing.out,
-            under=writing.under,
-            overwrite=writing.overwrite,
-            keeping=surviving.keeping(),
-            stopper=stopper,
-            progress=showing.display(),
-            **inputs,
+    first = wanted[0]
+    folders = {folder for it in wanted for folder in (it.asked, it.init) if folder is not None}
+    inputs = {folder: load_run(folder, trust=first.trust) for folder in folders}
+    out, under = first.writing.out, first.writing.under
+    if len(wanted) > 1 and out is not None:
+        out, under = None, out
+    orders = [
+        Order(
+            net=it.net,
+            objective=it.objective,
+            training=it.training,
+            asked=None if it.asked is None else inputs[it.asked],
+            asking=it.asking,
+            init=None if it.init is None else inputs[it.init],
+            out=out,
+            under=under,
         )
+        for it in wanted
+    ]
+    stopper = first.surviving.stopper()
+    with stopper.on_signals():
+        runs = make(
+            orders,
+            data_config(first.data, first.reading),
+            overwrite=first.writing.overwrite,
+            keeping=first.surviving.keeping(),
+            stopper=stopper,
+            progress=first.showing.display(),
+        )
+    if first.showing.verbose:
+        for run in runs:
+            print(json.dumps(run.record.config, indent=1), file=sys.stderr)
+    if first.showing.json:
+        for run in runs:
+            print(run.record.to_json())
+    elif len(runs) == 1:
+        _say_one(runs[0])
+    else:
+        _say_all(runs)
+
+
+def _say_one(run: "Run") -> None:
+    from denature.report.words import percent
+
     record = run.record
-    if showing.verbose:
-        print(json.dumps(record.config, indent=1), file=sys.stderr)
-    if showing.json:
-        print(record.to_json())
-        return
     assert record.data is not None
     print(
-        f"{record.kind} {net}: accuracy {percent(run.accuracy)} % on {record.data.test:,} test "
-        f"images, after {training.epochs} epochs in {record.seconds:.0f} s "
-        f"({record.images_per_second:,.0f} images/s). Run: {run.folder}"
+        f"{record.kind} {record.net.name}: accuracy {percent(run.accuracy)} % on "
+        f"{record.data.test:,} test images, after {len(record.history)} epochs in "
+        f"{record.seconds:.0f} s ({record.images_per_second:,.0f} images/s). Run: {run.folder}"
     )
+
+
+def _say_all(runs: Sequence["Run"]) -> None:
+    """A table of what varied and what came out."""
+    from denature.cli.show import print_table
+    from denature.report.words import percent
+    from denature.train.identity import plan_of, what_varies
+
+    varied = what_varies([plan_of(run.record) for run in runs])
+    lines = [["Kind", "Run", *varied[0], "Accuracy %"]]
+    for run, values in zip(runs, varied, strict=True):
+        shown = [
+            f"{value:g}" if isinstance(value, float) else str(value) for value in values.values()
+        ]
+        lines.append([run.record.kind, str(run.folder), *shown, percent(run.accuracy)])
+    print_table(lines)

@@ -4,6 +4,7 @@ import os
 import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -44,10 +45,17 @@ class Compute:
             logits: Logits = network(pixels)
         return logits.float()
 
-    def describe(self) -> str:
+    @property
+    def hardware(self) -> str:
+        """The model of the device: on another one, the last bits of a result may be others."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+        return _cpu_name()
+
+    def describe(self) -> str:
+        """The model of the device, and on a CPU the number of threads."""
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        return self.hardware + threads
 
 
 def settle(network: nn.Module, *, device: str, precision: str) -> Compute:
@@ -87,6 +95,7 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16", False))
 
 
+@cache
 def _cpu_name() -> str:
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:

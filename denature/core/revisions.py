@@ -9,6 +9,7 @@ REVISIONS = {
     "data": 1,
     "views": 1,
     "nets": 1,
+    "answers": 1,
     "losses": 1,
     "loop": 1,
 }

@@ -12,11 +12,13 @@ from denature.data.dataset import Split
 
 
 class Batch(NamedTuple):
-    """One batch on the device; `samples` and `views` together name what is seen."""
+    """One batch; `samples` and `views` together name what is seen."""
 
     samples: Indices
+    """On the host, as are `views`: whoever looks something up by them waits for no device."""
     views: Indices
     pixels: Pixels
+    """On the device, as are `labels`."""
     labels: Labels
 
 
@@ -53,6 +55,11 @@ class Feed:
             self.split.rows, torch.zeros_like(self.split.rows), batch_size, views=views_.NONE
         )
 
+    def look(self, samples: Indices, numbers: Indices) -> Batch:
+        """These views of these samples, as one batch."""
+        [batch] = self._batches(samples, numbers, len(samples))
+        return batch
+
     def _batches(
         self,
         samples: Indices,
@@ -63,14 +70,15 @@ class Feed:
         least: int = 1,
     ) -> Iterator[Batch]:
         views = views or self.views
-        samples, numbers = samples.to(self.compute.device), numbers.to(self.compute.device)
-        for start in range(0, len(samples), batch_size):
-            chosen = samples[start : start + batch_size]
-            if len(chosen) < least:
+        # One copy an epoch instead of two a batch; on a CPU the same memory.
+        on_device = [keys.to(self.compute.device) for keys in (samples, numbers)]
+        for part, view, rows, shown in zip(
+            *(keys.split(batch_size) for keys in (samples, numbers, *on_device)), strict=True
+        ):
+            if len(part) < least:
                 return
-            view_numbers = numbers[start : start + batch_size]
-            images = views.apply(self._images[chosen], view_numbers)
-            yield Batch(chosen, view_numbers, self.compute.pixels(images), self._labels[chosen])
+            images = views.apply(self._images[rows], shown)
+            yield Batch(part, view, self.compute.pixels(images), self._labels[rows])
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:

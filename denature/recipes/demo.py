@@ -18,7 +18,7 @@ from denature.core.stopping import Stopper
 from denature.data import load
 from denature.report.html import write_report
 from denature.report.summary import Summary, summarise
-from denature.train import Distilled, Nasty, Normal, Run, Training, train
+from denature.train import Distilled, Nasty, Normal, Order, Training, make
 from denature.train.config import Device, Precision
 from denature.train.objectives import AnyObjective
 
@@ -95,52 +95,41 @@ def demo(
         raise RunError(f"{out} holds other things than a demo. Name another folder with --out.")
     clock = time.perf_counter()
     data = load("digits", progress=progress)
-    records: list[Record] = []
-
-    def make(
-        name: str,
-        net: str,
-        objective: AnyObjective,
-        training: Training,
-        *,
-        teacher: Run | None = None,
-        adversary: Run | None = None,
-    ) -> Run:
-        run = train(
-            net,
-            data,
-            objective,
-            training,
-            teacher=teacher,
-            adversary=adversary,
-            out=out / f"seed-{seed}" / name,
-            overwrite=overwrite,
-            stopper=stopper,
-            progress=progress,
-        )
-        records.append(run.record)
-        return run
-
-    with progress.task("demo", seeds * (2 + 4 * len(students)), "runs") as task:
-        for seed in range(seeds):
-            schooling = replace(
-                TEACHER, seed=TEACHER_SEEDS + seed, device=device, precision=precision
-            )
-            normal = make("teacher-normal", teacher, Normal(), schooling)
-            task.advance(1)
-            push = Nasty(temperature=TEMPERATURE, omega=OMEGA)
-            nasty = make("teacher-nasty", teacher, push, schooling, adversary=normal)
-            task.advance(1)
-            learning = replace(STUDENT, seed=seed, device=device, precision=precision)
-            soft = Distilled(temperature=TEMPERATURE)
-            for net in students:
-                make(f"{net}-alone", net, Normal(), learning)
-                make(f"{net}-of-normal", net, soft, learning, teacher=normal)
-                make(f"{net}-of-nasty", net, soft, learning, teacher=nasty)
-                labels = Distilled(answers="labels")
-                make(f"{net}-of-nasty-labels", net, labels, learning, teacher=nasty)
-                task.advance(4)
+    orders = []
+    for seed in range(seeds):
+        schooling = replace(TEACHER, seed=TEACHER_SEEDS + seed, device=device, precision=precision)
+        learning = replace(STUDENT, seed=seed, device=device, precision=precision)
+        orders += _orders(out / f"seed-{seed}", teacher, students, schooling, learning)
+    runs = make(orders, data, overwrite=overwrite, stopper=stopper, progress=progress)
+    records = [run.record for run in runs]
     report = write_report(records, out / "report.html", title="A nasty teacher and its students")
     found = Demo(tuple(records), summarise(records), time.perf_counter() - clock, report)
     write_text(out / "demo.json", found.to_json() + "\n")
     return found
+
+
+def _orders(
+    folder: Path, teacher: str, students: Sequence[str], schooling: Training, learning: Training
+) -> list[Order]:
+    """Both teachers, and for each student: alone, of each teacher, of the nasty one's labels."""
+
+    def order(
+        name: str, net: str, objective: AnyObjective, training: Training, asked: Order | None = None
+    ) -> Order:
+        return Order(
+            net=net, objective=objective, training=training, asked=asked, out=folder / name
+        )
+
+    push = Nasty(temperature=TEMPERATURE, omega=OMEGA)
+    soft, labels = Distilled(temperature=TEMPERATURE), Distilled(answers="labels")
+    normal = order("teacher-normal", teacher, Normal(), schooling)
+    nasty = order("teacher-nasty", teacher, push, schooling, normal)
+    orders = [normal, nasty]
+    for net in students:
+        orders += [
+            order(f"{net}-alone", net, Normal(), learning),
+            order(f"{net}-of-normal", net, soft, learning, normal),
+            order(f"{net}-of-nasty", net, soft, learning, nasty),
+            order(f"{net}-of-nasty-labels", net, labels, learning, nasty),
+        ]
+    return orders

@@ -6,17 +6,17 @@ from denature.core.lazy import attach
 
 if TYPE_CHECKING:
     from denature.train.config import Keeping, Training
+    from denature.train.job import Order
     from denature.train.loop import evaluate, fit
     from denature.train.objectives import Distilled, Nasty, Normal
     from denature.train.run import Run, import_run, load_run
     from denature.train.runs import (
-        Order,
         distilled,
         evaluate_run,
+        make,
         nasty,
         normal,
         train,
-        train_together,
     )
 
 __getattr__ = attach(
@@ -26,8 +26,8 @@ __getattr__ = attach(
         "nasty": "runs",
         "distilled": "runs",
         "train": "runs",
-        "train_together": "runs",
-        "Order": "runs",
+        "make": "runs",
+        "Order": "job",
         "evaluate_run": "runs",
         "Run": "run",
         "load_run": "run",
@@ -47,7 +47,7 @@ __all__ = [
     "nasty",
     "distilled",
     "train",
-    "train_together",
+    "make",
     "Order",
     "evaluate_run",
     "Run",

@@ -106,12 +106,15 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keeping:
-    """How often an unfinished run is put on disk; changes no number."""
+    """What is put on disk for later; changes no number."""
 
     save_every_s: float = 60.0
     """Seconds between states; what a kill can cost."""
     keep_every: int = 0
     """Keep the weights of every so many epochs in snapshots/; 0 keeps none."""
+    store: str = "auto"
+    """Where a network's answers are stored for later runs: a folder, `off`, or `auto`, which is
+    answers/ in the cache for stores of up to 2 GiB."""
 
     def __post_init__(self) -> None:
         if not self.save_every_s >= 0 or self.keep_every < 0:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from denature.core.record import Record
@@ -11,7 +11,7 @@ REPEATED = ("seed", "view_seed", "evaluate_every")
 """Training fields in which repeats of one experiment may differ."""
 
 Plan: TypeAlias = dict[str, Any]
-"""net, data, objective, training, inputs and revisions of a run, as plain values."""
+"""net, data, objective, training, asking, inputs and revisions of a run, as plain values."""
 
 
 def plan_id(plan: Plan) -> str:
@@ -59,6 +59,7 @@ def make_plan(
         "data": data,
         "objective": config.get("objective", {}),
         "training": config.get("training", {}),
+        "asking": {k: v for k, v in config.get("asking", {}).items() if k != "form"},
         "inputs": inputs,
         "revisions": revisions,
     }
@@ -73,6 +74,30 @@ def what_changed(before: Plan, now: Plan) -> str:
         if a.get(key) != b.get(key)
     ]
     return "; ".join(changes) or "nothing"
+
+
+def what_varies(plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    """For each of several plans its own values of what is not the same in all of them.
+
+    Keys are the last names, such as `alpha`; digests and what follows from other values are left
+    out.
+    """
+    flat = [dict(_flat(plan)) for plan in plans]
+    keys = dict.fromkeys(key for plan in flat for key in plan)
+    varied = [
+        key
+        for key in keys
+        if key not in ("net.initial", "data") and len({str(plan.get(key)) for plan in flat}) > 1
+    ]
+    if "training.seed" in varied and all(
+        plan.get("training.seed") == plan.get("training.view_seed") for plan in flat
+    ):
+        varied.remove("training.view_seed")
+    return [{_short(key): plan.get(key) for key in varied} for plan in flat]
+
+
+def _short(key: str) -> str:
+    return "net" if key == "net.name" else key.rpartition(".")[2]
 
 
 def _flat(plan: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,12 +1,12 @@
 """The one training loop: one pass over the data, any number of learners."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from denature.answers import Source
+from denature.answers.sources import Source
 from denature.core.compute import Compute
 from denature.core.progress import Task
 from denature.core.record import EpochRecord
@@ -24,7 +24,7 @@ def fit(
     source: Source | None,
     test: Split,
     validation: Split | None,
-    task: Task,
+    tasks: Sequence[Task],
     on_epoch: Callable[[Learner, EpochRecord], None],
     between_steps: Callable[[], None],
 ) -> None:
@@ -37,10 +37,10 @@ def fit(
     Args:
         learners: at least one, none of them finished.
         train: the training samples, on the learners' device.
-        source: whom to ask about each batch; once for all learners.
+        source: who answers the batches; once for all learners.
         test: measured where a learner's config asks for it; chooses only under `best-test`.
         validation: chooses under `best-validation`.
-        task: told about each batch, in images times learners.
+        tasks: one for each learner, told about its images.
         on_epoch: told about each epoch of each learner.
         between_steps: called when all learners are at the end of a step, and may raise to stop.
 
@@ -50,33 +50,39 @@ def fit(
     shared = learners[0].config
     assert shared.view_seed is not None
     steps, position = learners[0].steps, min(learner.done for learner in learners)
+    pairs = list(zip(learners, tasks, strict=True))
     with seeded(shared.seed, "training"):
         while position < steps * shared.epochs:
             epoch, first = position // steps + 1, position % steps
             for learner in learners:
                 learner.network.train()
             clock = time.perf_counter()
-            for batch in train.epoch(
+            batches = train.epoch(
                 epoch, view_seed=shared.view_seed, batch_size=shared.batch_size, first=first
-            ):
-                due = [learner for learner in learners if learner.done == position]
-                answers = source(batch) if source else None
-                for learner in due:
+            )
+            for batch, answers in source.answered(batches) if source else _unanswered(batches):
+                due = [pair for pair in pairs if pair[0].done == position]
+                for learner, task in due:
                     learner.step(batch, answers)
+                    task.advance(len(batch.labels))
                 position += 1
                 now = time.perf_counter()
-                for learner in due:
+                for learner, _ in due:
                     learner.seconds += (now - clock) / len(due)
                 clock = now
-                task.advance(len(batch.labels) * len(due))
                 if position % steps:
                     between_steps()
-            for learner in learners:
+            for learner, task in pairs:
                 if learner.done == position and len(learner.history) < epoch:
                     entry = _end_epoch(learner, epoch, test, validation)
                     on_epoch(learner, entry)
                     task.advance(0, f"epoch {epoch}/{shared.epochs}, loss {entry.loss:.3f}")
             between_steps()
+
+
+def _unanswered(batches: Iterable[Batch]) -> Iterator[tuple[Batch, None]]:
+    for batch in batches:
+        yield batch, None
 
 
 def _end_epoch(learner: Learner, epoch: int, test: Split, validation: Split | None) -> EpochRecord:

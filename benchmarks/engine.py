@@ -1,0 +1,486 @@
+"""How fast the engine is, in ratios of things measured in turns in one run.
+
+    python benchmarks/engine.py [--json FILE] [--device cpu] [--quick]
+
+The yardstick is a *plain loop*: fp32, contiguous tensors, crop, flip and normalisation of one
+sample after the other with Pillow, the live teacher at each step, the loss read at each step, as
+research code is usually written. A *bare step* is forward, backward and optimizer on one fixed
+batch that is already in place, in our precision and layout. Images are random bytes of the shape of
+CIFAR-10, so nothing has to be there. A ratio is that of two medians over repeats that take turns,
+after one round that does not count.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+from torch.nn import functional as F
+
+from denature.answers import Asking, Inference
+from denature.answers.opening import live, store_key, with_store
+from denature.answers.sources import Source
+from denature.core.compute import Compute, settle
+from denature.data.config import DataConfig
+from denature.data.dataset import Dataset, Split
+from denature.data.feed import Feed
+from denature.data.views import views
+from denature.losses import distillation, self_undermining
+from denature.nets import NETS, create
+from denature.train.config import Training
+from denature.train.learner import Learner, make_optimizer
+from denature.train.objectives import Distilled, Nasty, Normal, Objective
+
+BATCH = 128
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+FAMILY = views("crop-flip", channels=3, image_size=32)
+
+Work = Callable[[], int]
+"""Does something, and returns how many images it did it to."""
+
+
+class Bench:
+    """Measures works in turns and keeps what came out."""
+
+    def __init__(self, device: torch.device, *, repeats: int) -> None:
+        self.device = device
+        self.repeats = repeats
+        self.figures: dict[str, dict[str, object]] = {}
+
+    def seconds(self, work: Work) -> float:
+        """Seconds per image."""
+        self._wait()
+        started = time.perf_counter()
+        seen = work()
+        self._wait()
+        return (time.perf_counter() - started) / seen
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def compare(self, key: str, ours: Work, theirs: Work, *, unit: str = "images/s") -> None:
+        """Measure a pair; as images per second, or as milliseconds per image."""
+        taken: tuple[list[float], list[float]] = ([], [])
+        for turn in range(self.repeats + 1):
+            for kept, work in zip(taken, (ours, theirs), strict=True):
+                took = self.seconds(work)
+                if turn:
+                    kept.append(took)
+        a, b = map(statistics.median, taken)
+        if unit == "images/s":
+            a, b = 1 / a, 1 / b
+        else:
+            a, b = 1e3 * a, 1e3 * b
+        self.figures[key] = {
+            "ratio": round(a / b, 3),
+            "median_ours": round(a, 2),
+            "median_theirs": round(b, 2),
+            "unit": unit,
+            "repeats": self.repeats,
+        }
+        print(f"{key:30} {a / b:>8.3f} = {a:>11,.2f} / {b:>11,.2f} {unit}", flush=True)
+
+    def say(self, key: str, value: float, unit: str) -> None:
+        """A plain figure."""
+        self.figures[key] = {"value": round(value, 4), "unit": unit}
+        print(f"{key:30} {value:>8.3f} {unit}", flush=True)
+
+
+# What is measured against
+
+
+def random_dataset(images: int) -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (images,), generator=generator)
+    split = Split(pixels, labels, torch.arange(images))
+    return Dataset(
+        config=DataConfig(source="random"),
+        train=split,
+        test=split,
+        validation=None,
+        classes=tuple("0123456789"),
+        digest=f"random {images}",
+        test_origin="none",
+    )
+
+
+def network(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return create(name, classes=10, mean=MEAN, std=STD)
+
+
+def pillow_view(image: np.ndarray, random: np.random.Generator) -> torch.Tensor:
+    """Crop, flip and normalise one sample."""
+    picture = ImageOps.expand(Image.fromarray(image), border=4)
+    left, top = (int(x) for x in random.integers(0, 9, 2))
+    picture = picture.crop((left, top, left + 32, top + 32))
+    if random.random() < 0.5:
+        picture = ImageOps.mirror(picture)
+    tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return (tensor - mean) / std
+
+
+def plain_loop(student: str, objective: str, dataset: Dataset, device: torch.device) -> Work:
+    """Steps as research code takes them."""
+    body = create(student, classes=10).body
+    asked = create("resnet18", classes=10).body
+    assert isinstance(body, nn.Module)
+    assert isinstance(asked, nn.Module)
+    body, asked = body.to(device).train(), asked.to(device).eval()
+    optimizer = torch.optim.SGD(body.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    pictures = dataset.train.images.permute(0, 2, 3, 1).numpy()
+    random = np.random.default_rng(0)
+
+    def work() -> int:
+        total = 0.0
+        for start in range(0, len(pictures), BATCH):
+            samples = pictures[start : start + BATCH]
+            pixels = torch.stack([pillow_view(image, random) for image in samples]).to(device)
+            labels = dataset.train.labels[start : start + BATCH].to(device)
+            logits = body(pixels)
+            with torch.no_grad():
+                answers = asked(pixels)
+            if objective == "nasty":
+                losses = self_undermining(logits, answers, labels, temperature=4, omega=0.04)
+            else:
+                losses = distillation(logits, answers, labels, temperature=4, alpha=0.9)
+            loss = losses.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+        return len(pictures)
+
+    return work
+
+
+def bare(net: str, compute: Compute, steps: int, optimizer: str = "auto") -> Work:
+    """Forward, backward, optimizer on one batch."""
+    model = compute.place(network(net))
+    made = make_optimizer(model, _config(net, compute, optimizer))
+    split = random_dataset(BATCH).train
+    pixels = compute.pixels(split.images.to(compute.device))
+    labels = split.labels.to(compute.device)
+
+    def work() -> int:
+        for _ in range(steps):
+            with compute.autocast():
+                logits = model(pixels)
+            made.zero_grad(set_to_none=True)
+            F.cross_entropy(logits.float(), labels).backward()
+            made.step()
+        return steps * BATCH
+
+    return work
+
+
+# What is measured
+
+
+def _config(net: str, compute: Compute, optimizer: str = "auto") -> Training:
+    return Training(batch_size=BATCH, epochs=1, lr=1e-3).settled(
+        optimizer=NETS[net].optimizer if optimizer == "auto" else optimizer,
+        augment="crop-flip",
+        device=compute.device.type,
+        precision=compute.precision,
+    )
+
+
+def our_loop(
+    nets: list[tuple[str, Objective]], dataset: Dataset, device: str, source: Source | None = None
+) -> Work:
+    """An epoch of our loop: shuffled, cropped, flipped, answered, scheduled, counted, checked."""
+    computes = [settle(create(net, classes=10), device=device, precision="auto") for net, _ in nets]
+    feed = Feed(dataset.train, compute=computes[0], views=FAMILY)
+    steps = len(dataset.train) // BATCH
+    learners = [
+        Learner(network(net), objective, _config(net, compute), compute, steps=steps)
+        for (net, objective), compute in zip(nets, computes, strict=True)
+    ]
+
+    def work() -> int:
+        for learner in learners:
+            learner.done = 0
+        batches = feed.epoch(1, view_seed=0, batch_size=BATCH)
+        for batch, answers in source.answered(batches) if source else ((b, None) for b in batches):
+            for learner in learners:
+                learner.step(batch, answers)
+        for learner in learners:
+            learner.end_epoch(test=None, validation=None)
+        return len(dataset.train)
+
+    return work
+
+
+def teacher_source(dataset: Dataset, device: str, store: Path | None) -> Source:
+    """A resnet18 that answers, live, or from a store that is warm."""
+    teacher = network("resnet18")
+    compute = settle(teacher, device=device, precision="auto")
+    asked = live(Inference(teacher, compute, Asking(), shape=(3, 32, 32)), "exact", classes=10)
+    if store is None:
+        return asked
+    feed = Feed(dataset.train, compute=compute, views=FAMILY)
+    key = store_key(asked, feed, dataset, net="resnet18", digest="bench", storage="exact")
+    source = with_store(asked, feed, key, where=str(store), about={})
+    for _ in source.answered(feed.epoch(1, view_seed=0, batch_size=BATCH)):
+        pass
+    return source
+
+
+def teacher_pass(dataset: Dataset, device: str) -> Work:
+    """The teacher alone, asked about every view of an epoch."""
+    source = teacher_source(dataset, device, None)
+    compute = settle(network("resnet18"), device=device, precision="auto")
+    feed = Feed(dataset.train, compute=compute, views=FAMILY)
+    prepared = list(feed.epoch(1, view_seed=0, batch_size=BATCH))
+
+    def work() -> int:
+        for _ in source.answered(iter(prepared)):
+            pass
+        return len(dataset.train)
+
+    return work
+
+
+def pillow_views(dataset: Dataset) -> Work:
+    pictures = dataset.train.images.permute(0, 2, 3, 1).numpy()
+    random = np.random.default_rng(0)
+
+    def work() -> int:
+        for start in range(0, len(pictures), BATCH):
+            torch.stack([pillow_view(image, random) for image in pictures[start : start + BATCH]])
+        return len(pictures)
+
+    return work
+
+
+def our_views(dataset: Dataset, device: str, times: int) -> Work:
+    """Crop, flip and scale in the feed, normalise as the networks do."""
+    feed = Feed(
+        dataset.train,
+        compute=settle(network("cnn"), device=device, precision="auto"),
+        views=FAMILY,
+    )
+    mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
+    std = torch.tensor(STD, device=device).view(3, 1, 1)
+
+    def work() -> int:
+        for epoch in range(times):
+            for batch in feed.epoch(epoch, view_seed=0, batch_size=BATCH):
+                (batch.pixels - mean) / std
+        return times * len(dataset.train)
+
+    return work
+
+
+def in_a_row(*works: Work) -> Work:
+    """All of them, counted once."""
+
+    def work() -> int:
+        return [one() for one in works][0]
+
+    return work
+
+
+# Plain figures, each in a process of its own
+
+
+@contextmanager
+def own_cache() -> Iterator[Path]:
+    with TemporaryDirectory() as folder:
+        before = os.environ.get("DENATURE_CACHE")
+        os.environ["DENATURE_CACHE"] = str(Path(folder) / "cache")
+        try:
+            yield Path(folder)
+        finally:
+            os.environ.pop("DENATURE_CACHE")
+            if before is not None:
+                os.environ["DENATURE_CACHE"] = before
+
+
+def denature(*words: str) -> list[str]:
+    return [sys.executable, "-m", "denature", *words]
+
+
+def process_seconds(command: list[str], repeats: int) -> float:
+    """Median time of a command, a new process each."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def anonymous_peak(command: list[str]) -> float:
+    """The most anonymous memory that a command holds, in MiB; Linux only."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        try:
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        except OSError:
+            break
+        found = [int(line.split()[1]) for line in lines if line.startswith("RssAnon")]
+        peak = max(peak, *found, 0)
+        time.sleep(0.02)
+    if process.wait():
+        raise RuntimeError(f"{' '.join(command)} failed")
+    return peak / 1024
+
+
+def measure_memory(bench: Bench, folder: Path, images: int) -> None:
+    """`cnn` on as many images as CIFAR-10 has, alone and with a teacher whose answers are stored."""
+    dataset = random_dataset(images).train
+    arrays = {"x_train": dataset.images.numpy(), "y_train": dataset.labels.numpy()}
+    tests = {"x_test": arrays["x_train"][:1000], "y_test": arrays["y_train"][:1000]}
+    np.savez(folder / "data.npz", **arrays, **tests)
+    data = [
+        "--data",
+        str(folder / "data.npz"),
+        "--epochs",
+        "1",
+        "--device",
+        bench.device.type,
+        "-q",
+    ]
+    teacher = str(folder / "teacher")
+    subprocess.run(denature("train", "mlp", *data, "--out", teacher), check=True)
+    distill = ["distill", "cnn", *data, "--teacher", teacher, "--out"]
+    subprocess.run(denature(*distill, str(folder / "first")), check=True)
+    alone = anonymous_peak(denature("train", "cnn", *data, "--out", str(folder / "alone")))
+    stored = anonymous_peak(
+        denature(*distill, str(folder / "second"), "--seed", "1", "--view-seed", "0")
+    )
+    bench.say("memory_train_cnn", alone, "MiB anonymous")
+    bench.say("memory_stored_teacher", stored - alone, "MiB more")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--quick", action="store_true", help="two repeats of little work: a trial")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    accelerated = device.type != "cpu"
+    bench = Bench(device, repeats=2 if options.quick else 5)
+    few = random_dataset(BATCH * (40 if accelerated else 1))
+    some = random_dataset(BATCH * (200 if accelerated else 2 if options.quick else 8))
+    soft = Distilled()
+    best = settle(network("cnn"), device=options.device, precision="auto")
+
+    with own_cache() as folder:
+        store = folder / "answers"
+        stored, asked = (teacher_source(some, options.device, where) for where in (store, None))
+        plain = plain_loop("cnn", "distilled", few, device)
+        bench.compare(
+            "distill_stored", our_loop([("cnn", soft)], some, options.device, stored), plain
+        )
+        bench.compare("distill_live", our_loop([("cnn", soft)], some, options.device, asked), plain)
+        bench.compare(
+            "nasty_stored",
+            our_loop(
+                [("resnet18", Nasty())], few, options.device,
+                teacher_source(few, options.device, store),
+            ),
+            plain_loop("resnet18", "nasty", few, device),
+        )  # fmt: skip
+        bench.compare("views", our_views(some, options.device, 4), pillow_views(some))
+        bench.compare(
+            "distill_stored_over_bare",
+            our_loop([("cnn", soft)], some, options.device, stored),
+            bare("cnn", best, len(some.train) // BATCH),
+        )
+        for net, size in {"cnn": some, "mlp": some, "resnetc20": few, "resnet18": few}.items():
+            settled = settle(network(net), device=options.device, precision="auto")
+            steps = len(size.train) // BATCH
+            suffix = "" if net == "cnn" else f"/{net}"
+            bench.compare(
+                f"loop_over_bare{suffix}",
+                our_loop([(net, Normal())], size, options.device),
+                bare(net, settled, steps),
+            )
+            bench.compare(
+                f"settled_over_fp32/{net}",
+                bare(net, settled, steps),
+                bare(net, Compute(device, "fp32", channels_last=False), steps),
+            )
+        alphas: list[tuple[str, Objective]] = [
+            ("cnn", Distilled(alpha=alpha / 10)) for alpha in range(10)
+        ]
+        together = our_loop(alphas, few, options.device, asked)
+        steps = len(few.train) // BATCH
+        floor = in_a_row(teacher_pass(few, options.device), bare("cnn", best, 10 * steps))
+        bench.compare("ten_alphas", together, floor, unit="ms/image")
+        apart = in_a_row(*[our_loop([one], few, options.device, asked) for one in alphas])
+        bench.compare("ten_alphas_apart", apart, together, unit="ms/image")
+        plain_inference(bench, few, options.device, compiled=not options.quick)
+
+        bench.say("help", process_seconds(denature("--help"), bench.repeats), "s")
+        demo = denature(
+            "demo", "--out", str(folder / "demo"), "--seeds", "1" if options.quick else "3", "-q"
+        )
+        bench.say("demo", process_seconds(demo, 1), "s")
+        bench.say("demo_again", process_seconds(demo, bench.repeats), "s")
+        measure_memory(bench, folder, 2_000 if options.quick else 50_000)
+
+    machine: dict[str, Any] = {
+        "device": best.describe(),
+        "cpus": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "precision": {
+            net: settle(network(net), device=options.device, precision="auto").precision
+            for net in NETS
+        },
+    }
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, **bench.figures}, indent=1) + "\n")
+
+
+def plain_inference(bench: Bench, dataset: Dataset, device: str, *, compiled: bool) -> None:
+    """What folding and compiling give to a network that answers, compile time told apart."""
+    for name in ("cnn", "resnet18"):
+        model = network(name)
+        compute = settle(model, device=device, precision="auto")
+        pixels = compute.pixels(dataset.train.images.to(compute.device))
+        shape = (3, 32, 32)
+
+        def asks(asking: Asking) -> Work:
+            inference = Inference(model, compute, asking, shape=shape)  # noqa: B023
+
+            def work() -> int:
+                inference(pixels)  # noqa: B023
+                return len(pixels)  # noqa: B023
+
+            return work
+
+        folded = asks(Asking())
+        bench.compare(f"folded_over_plain/{name}", folded, asks(Asking(fold=False)))
+        if compiled:
+            work = asks(Asking(compile=True))
+            started = time.perf_counter()
+            work()
+            bench.say(f"compile_seconds/{name}", time.perf_counter() - started, "s")
+            bench.compare(f"compiled_over_folded/{name}", work, folded)
+
+
+if __name__ == "__main__":
+    main()

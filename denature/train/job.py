@@ -1,0 +1,319 @@
+"""One run that was ordered, settled: from what is wanted to what is done and recorded."""
+
+import datetime
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from denature.answers.config import Asking
+from denature.core import record as records
+from denature.core.compute import Compute, settle
+from denature.core.errors import ConfigError, RunError
+from denature.core.record import DataRecord, NetRecord, Record
+from denature.core.revisions import REVISIONS
+from denature.core.schema import encode
+from denature.core.seeds import seeded
+from denature.core.weights import digest, fit_weights
+from denature.data.dataset import Dataset, Split
+from denature.data.feed import steps_per_epoch
+from denature.data.views import auto_views
+from denature.nets import NETS, create, parameter_count
+from denature.train.config import Training
+from denature.train.identity import Plan, make_plan, plan_id, recipe_id
+from denature.train.learner import Learner
+from denature.train.loop import evaluate
+from denature.train.objectives import AnyObjective, Distilled
+from denature.train.run import STATE_FOLDER, Run, save_run
+from denature.train.state import STATE, write_state
+from denature.train.traces import examples_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """One run that is wanted."""
+
+    net: str | nn.Module
+    """A name of the catalogue, `package.module:factory`, or a module, which is trained in place and
+    owns its normalisation."""
+    objective: AnyObjective
+    """What is learned."""
+    training: Training = field(default_factory=Training)
+    """How it is trained."""
+    asked: "Run | Order | None" = None
+    """Who answers: a student's teacher, a nasty teacher's adversary; a run, or the order of one."""
+    asking: Asking = field(default_factory=Asking)
+    """In which form it answers."""
+    init: "Run | Order | None" = None
+    """A run of the same network whose weights are the start, or the order of one."""
+    out: str | Path | None = None
+    """Folder for record, weights and events; None keeps the run in memory."""
+    under: str | Path | None = None
+    """Instead of `out`: a folder in which the run gets one, named by its kind, network and id."""
+
+
+@dataclass(slots=True)
+class Job:
+    """An order with everything settled."""
+
+    order: Order
+    name: str
+    objective: AnyObjective
+    training: Training
+    compute: Compute
+    split: Split
+    validation: Split | None
+    inputs: dict[str, Run]
+    plan: Plan
+    folder: Path | None
+    learner: Learner
+    initial: str
+    started: str
+    form: dict[str, Any]
+    """In which form the inputs answered; filled in by whoever asks them."""
+
+    @staticmethod
+    def of(order: Order, inputs: Mapping[str, Run], dataset: Dataset) -> "Job":
+        """Settle an order; refuse one that cannot be carried out.
+
+        Args:
+            order: what is wanted.
+            inputs: the runs behind `asked`, under the role that the objective names, and `init`.
+            dataset: what is trained and tested on.
+
+        Raises:
+            ConfigError: no such network, a run that does not fit the data, a missing teacher.
+        """
+        asks, objective = order.objective.asks, order.objective
+        if asks is not None and asks not in inputs:
+            raise ConfigError(f"A {objective.kind} run needs a run as {asks}; none was given.")
+        split, validation = _samples(dataset, order.training)
+        network, name = _network(order.net, dataset, split, order.training.seed)
+        for role, run in inputs.items():
+            check_shape(role, run, dataset)
+            if run.network is network:
+                raise ConfigError(
+                    f"The {role} and the network to train are one module; train a copy of it "
+                    "(copy.deepcopy), or a network by name."
+                )
+        if init := inputs.get("init"):
+            where = f"of {init.folder or 'the init run'}"
+            fit_weights(network, init.network.state_dict(), where=where)
+        compute = settle(network, device=order.training.device, precision=order.training.precision)
+        _check_answers(network, name, dataset, compute)
+        training = order.training.settled(
+            optimizer=NETS[name].optimizer if name in NETS else "adam",
+            augment=auto_views(channels=dataset.channels, image_size=dataset.image_size),
+            device=compute.device.type,
+            precision=compute.precision,
+        )
+        if isinstance(objective, Distilled):
+            objective = objective.settled()
+        initial = digest(network)
+        plan = make_plan(
+            net={"name": name, "shape": list(_shape(dataset)), "initial": initial},
+            data=_split_digest(dataset, split, validation),
+            config={
+                "objective": {"kind": objective.kind, **encode(objective)},
+                "training": encode(training),
+                "asking": encode(order.asking) if asks else {},
+            },
+            inputs={role: run.record.net.digest for role, run in inputs.items()},
+            revisions=dict(REVISIONS),
+        )
+        folder = None if order.out is None else Path(order.out)
+        if order.under is not None:
+            folder = Path(order.under) / f"{objective.kind}-{name}-{plan_id(plan)[:8]}"
+        steps = steps_per_epoch(len(split), training.batch_size)
+        return Job(
+            order=order,
+            name=name,
+            objective=objective,
+            training=training,
+            compute=compute,
+            split=split,
+            validation=validation,
+            inputs=dict(inputs),
+            plan=plan,
+            folder=folder,
+            learner=Learner(network, objective, training, compute, steps=steps),
+            initial=initial,
+            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            form={},
+        )
+
+    @property
+    def asked(self) -> Run | None:
+        """Who answers this run's batches."""
+        return None if self.objective.asks is None else self.inputs[self.objective.asks]
+
+    @property
+    def title(self) -> str:
+        return f"{self.objective.kind} {self.name}, seed {self.training.seed}"
+
+    def save(self) -> None:
+        """Put the learner's state on disk, if the run has a folder."""
+        if self.folder is None:
+            return
+        try:
+            write_state(self.folder / STATE_FOLDER / STATE, *self.learner.state())
+        except OSError as error:
+            raise RunError(
+                f"The state of {self.folder} could not be written: {error.strerror or error}. "
+                "The one before is kept; make room and run the same command again."
+            ) from None
+
+    def conclude(self, dataset: Dataset) -> Run:
+        """Measure the finished network, and write the run."""
+        clock = time.perf_counter()
+        learner, training, order = self.learner, self.training, self.order
+        network = learner.finish()
+        accuracy = evaluate(network, dataset.test, self.compute)
+        examples = examples_of(network, dataset, self.compute)
+        seen = len(self.split) * len(learner.history)
+        classes, channels, image_size = _shape(dataset)
+        record = Record(
+            kind=self.objective.kind,
+            id=plan_id(self.plan),
+            recipe=recipe_id(
+                self.plan, {role: run.record.recipe for role, run in self.inputs.items()}
+            ),
+            net=NetRecord(
+                name=self.name,
+                classes=classes,
+                channels=channels,
+                image_size=image_size,
+                parameters=parameter_count(network),
+                initial=self.initial,
+                digest=digest(network),
+            ),
+            data=_data_record(dataset, self.split, self.validation),
+            given={
+                "net": self.name,
+                "data": _changed(dataset.config),
+                "objective": {"kind": self.objective.kind, **_changed(order.objective)},
+                "training": _changed(order.training),
+                "asking": _changed(order.asking),
+            },
+            config={
+                "net": self.name,
+                "data": {**encode(dataset.config), "holdout": dataset.holdout},
+                "objective": self.plan["objective"],
+                "training": self.plan["training"],
+                "asking": {**self.plan["asking"], "form": self.form} if self.form else {},
+            },
+            inputs={role: run.as_input() for role, run in self.inputs.items()},
+            revisions=self.plan["revisions"],
+            accuracy=accuracy,
+            chosen_on=training.checkpoint.removeprefix("best-").replace("last", "none"),
+            chosen_epoch=learner.chosen_epoch,
+            history=tuple(learner.history),
+            examples=examples,
+            seconds=learner.seconds + time.perf_counter() - clock,
+            images_per_second=seen / learner.seconds,
+            started=self.started,
+            environment={**records.environment(), "device": self.compute.describe()},
+        )
+        run = Run(record, network, self.folder)
+        save_run(run)
+        return run
+
+
+def _shape(dataset: Dataset) -> tuple[int, int, int]:
+    return len(dataset.classes), dataset.channels, dataset.image_size
+
+
+def _split_digest(dataset: Dataset, split: Split, validation: Split | None) -> str:
+    found = hashlib.sha256(dataset.digest.encode())
+    for part in (split, validation, dataset.test):
+        found.update(b"none" if part is None else part.rows.numpy().data)
+    return found.hexdigest()[:16]
+
+
+def _samples(dataset: Dataset, training: Training) -> tuple[Split, Split | None]:
+    """What is trained on, and what may choose the checkpoint."""
+    split, validation = dataset.train, dataset.validation
+    if training.checkpoint == "best-validation" and validation is None:
+        split, validation = split.divide(training.validation, "validation")
+    split = split.fraction(training.fraction)
+    if len(split) < 2:
+        raise ConfigError(f"{len(split)} training sample is left; take a larger --fraction.")
+    return split, validation
+
+
+def _network(
+    net: str | nn.Module, dataset: Dataset, split: Split, seed: int
+) -> tuple[nn.Module, str]:
+    if isinstance(net, nn.Module):
+        return net, f"{type(net).__module__}:{type(net).__qualname__}"
+    mean, std = split.statistics()
+    with seeded(seed, "weights"):
+        network = create(
+            net,
+            classes=len(dataset.classes),
+            channels=dataset.channels,
+            image_size=dataset.image_size,
+            mean=mean,
+            std=std,
+        )
+    return network, net
+
+
+def check_shape(role: str, run: Run, dataset: Dataset) -> None:
+    net = run.record.net
+    theirs = (net.classes, net.channels, net.image_size)
+    ours = (len(dataset.classes), dataset.channels, dataset.image_size)
+    if theirs != ours:
+        text = "{} classes of {}-channel images of {} pixels a side"
+        raise ConfigError(
+            f"The {role} {run.folder or net.name} answers {text.format(*theirs)}, but the data "
+            f"{dataset.config.source} has {text.format(*ours)}. Take a run on such data."
+        )
+
+
+def _check_answers(network: nn.Module, name: str, dataset: Dataset, compute: Compute) -> None:
+    """Ask about two images, so that a network that does not fit fails here and not in a loss."""
+    compute.place(network)
+    was_training = network.training
+    pixels = compute.pixels(dataset.train.images[dataset.train.rows[:2]].to(compute.device))
+    try:
+        shape = tuple(compute.answer(network.eval(), pixels).shape)
+    except Exception as error:  # a user's module may raise anything
+        raise ConfigError(
+            f"The network {name} cannot take images of {tuple(pixels.shape[1:])}: {error}"
+        ) from None
+    finally:
+        network.train(was_training)
+    if shape != (len(pixels), len(dataset.classes)):
+        raise ConfigError(
+            f"The network {name} answered {len(pixels)} images with the shape {shape}; wanted is "
+            f"{(len(pixels), len(dataset.classes))}, logits for each class."
+        )
+
+
+def _changed(config: "DataclassInstance") -> dict[str, Any]:
+    """The fields of a config that differ from their defaults."""
+    defaults = {field.name: field.default for field in fields(config)}
+    changed = {name for name, default in defaults.items() if getattr(config, name) != default}
+    return {name: value for name, value in encode(config).items() if name in changed}
+
+
+def _data_record(dataset: Dataset, split: Split, validation: Split | None) -> DataRecord:
+    return DataRecord(
+        source=dataset.config.source,
+        digest=dataset.digest,
+        split_digest=_split_digest(dataset, split, validation),
+        classes=dataset.classes,
+        train=len(split),
+        validation=len(validation) if validation else 0,
+        test=len(dataset.test),
+        test_origin=dataset.test_origin,
+        skipped=dataset.skipped,
+    )
