@@ -35,8 +35,10 @@ class Compute:
 
     def pixels(self, images: torch.Tensor) -> Pixels:
         """uint8 images on the device as float32 in [0, 1], in the layout that is wanted."""
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return images.to(torch.float32, memory_format=layout).div_(255)
+        if self.channels_last:
+            # Rearranged as bytes: half the time of rearranging floats on the way.
+            images = torch.stack(images.unbind(1), dim=-1).permute(0, 3, 1, 2)
+        return images.to(torch.float32).div_(255)
 
     @torch.no_grad()
     def answer(self, network: nn.Module, pixels: Pixels) -> Logits:

@@ -39,21 +39,45 @@ class Views:
         """The views with these numbers of a batch of images; on the images' device."""
         if self.count == 1:
             return images
-        batch, channels, size, _ = images.shape
-        padding, wide = self.padding, size + 2 * self.padding
-        padded = images.new_zeros((batch, channels, wide, wide))
-        padded[:, :, padding : padding + size, padding : padding + size] = images
         mirrored = numbers % 2 == 1 if self.flip else torch.zeros_like(numbers, dtype=torch.bool)
         shift = numbers // 2 if self.flip else numbers
-        down, right = shift // (2 * padding + 1), shift % (2 * padding + 1)
-        span = torch.arange(size, device=images.device)
-        rows = span + down[:, None]
-        columns = torch.where(mirrored[:, None], size - 1 - span, span) + right[:, None]
-        # One gather along flat positions took a quarter of the time of indexing by batch, row and
-        # column, and two thirds of that of sliding windows and a flip.
-        flat = (rows[:, :, None] * wide + columns[:, None, :]).view(batch, 1, -1)
-        picked = padded.view(batch, channels, -1).gather(2, flat.expand(-1, channels, -1))
-        return picked.view(batch, channels, size, size)
+        down, right = shift // (2 * self.padding + 1), shift % (2 * self.padding + 1)
+        cut = _slices if images.device.type == "cpu" else _gather
+        return cut(images, down, right, mirrored, self.padding)
+
+
+def _slices(
+    images: Images, down: Indices, right: Indices, mirrored: torch.Tensor, padding: int
+) -> Images:
+    """One slice of each image: on a CPU half the time of a gather over all."""
+    batch, channels, size, _ = images.shape
+    padded = np.zeros((batch, channels, size + 2 * padding, size + 2 * padding), np.uint8)
+    padded[:, :, padding : padding + size, padding : padding + size] = images.numpy()
+    views = np.empty(images.shape, np.uint8)
+    for view, wide, y, x, mirror in zip(
+        views, padded, down.tolist(), right.tolist(), mirrored.tolist(), strict=True
+    ):
+        cut = wide[:, y : y + size, x : x + size]
+        view[...] = cut[:, :, ::-1] if mirror else cut
+    return torch.from_numpy(views)
+
+
+def _gather(
+    images: Images, down: Indices, right: Indices, mirrored: torch.Tensor, padding: int
+) -> Images:
+    """All pixels of all images at once, without a loop for the device to wait for."""
+    batch, channels, size, _ = images.shape
+    wide = size + 2 * padding
+    padded = images.new_zeros((batch, channels, wide, wide))
+    padded[:, :, padding : padding + size, padding : padding + size] = images
+    span = torch.arange(size, device=images.device)
+    rows = span + down[:, None]
+    columns = torch.where(mirrored[:, None], size - 1 - span, span) + right[:, None]
+    # One gather along flat positions took a quarter of the time of indexing by batch, row and
+    # column, and two thirds of that of sliding windows and a flip.
+    flat = (rows[:, :, None] * wide + columns[:, None, :]).view(batch, 1, -1)
+    picked = padded.view(batch, channels, -1).gather(2, flat.expand(-1, channels, -1))
+    return picked.view(batch, channels, size, size)
 
 
 NONE = Views()

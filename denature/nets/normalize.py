@@ -3,7 +3,7 @@
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from denature.core.types import Logits, Pixels
 
@@ -22,5 +22,19 @@ class Normalized(nn.Module):
         self.body = body
 
     def forward(self, pixels: Pixels) -> Logits:
-        logits: Logits = self.body((pixels - self.mean) / self.std)
+        logits: Logits = self.body(normalized(pixels, self.mean, self.std))
         return logits
+
+
+@fx.wrap  # a leaf where a network is traced, since it looks at how pixels lie in memory
+def normalized(pixels: Pixels, mean: Tensor, std: Tensor) -> Pixels:
+    """(pixels - mean) / std, with mean and std of the shape channels x 1 x 1."""
+    rows = pixels.permute(0, 2, 3, 1)
+    if not rows.is_contiguous():
+        return (pixels - mean) / std
+    # Channels last, the innermost loop would run over three channels; over a row of pixels the same
+    # numbers take a sixth of the time.
+    batch, height, width, channels = rows.shape
+    flat = rows.reshape(batch * height, width * channels)
+    flat = (flat - mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
+    return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)

@@ -16,6 +16,7 @@ from denature.answers.opening import live, store_key, with_store
 from denature.answers.sources import Source
 from denature.core.compute import settle
 from denature.core.errors import Stopped, unknown
+from denature.core.memory import keep_freed_memory
 from denature.core.progress import SILENT, Progress
 from denature.core.record import EpochRecord
 from denature.core.stats import Estimate
@@ -145,6 +146,7 @@ def make(
         DenatureError: see `denature.core.errors`; nothing that looks complete is left in a folder.
         Stopped: the stopper wanted it; ask again for the same runs to go on.
     """
+    keep_freed_memory()
     keeping, stopper = keeping or Keeping(), stopper or Stopper()
     dataset = load(data, progress=progress)
     made: dict[Order, Run] = {}
