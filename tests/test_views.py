@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError
+from denature.data import views as views_module
 from denature.data.dataset import Split
 from denature.data.feed import Batch, Feed, steps_per_epoch
 from denature.data.views import NONE, Views, order, views

@@ -3,12 +3,14 @@
 import json
 import math
 from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from denature.core.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -26,10 +28,10 @@ def decode(kind: type[T], data: Any, *, where: str) -> T:
         ConfigError: a field is missing or of another type; names `where` and each field. Unknown
             fields are passed over: a later version may have written them.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        checked: T = TypeAdapter(kind).validate_python(data)
+        checked: T = _adapter(kind).validate_python(data)  # type: ignore[arg-type]
         return checked
     except ValidationError as error:
         faults = "; ".join(
@@ -37,6 +39,14 @@ def decode(kind: type[T], data: Any, *, where: str) -> T:
             for fault in error.errors(include_url=False)
         )
         raise ConfigError(f"{where} cannot be read: {faults}.") from None
+
+
+@cache
+def _adapter(kind: type[Any]) -> "TypeAdapter[Any]":
+    """Made once for a type, which takes pydantic longer than reading many records."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def check_fields(config: "DataclassInstance", rules: dict[str, tuple[bool, str]]) -> None:

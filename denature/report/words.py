@@ -61,7 +61,8 @@ def _spoiled(summary: Summary) -> str | None:
     soft = [(r, r.difference) for r in rows if r.difference is not None]
     if not soft:
         return None
-    worst, fall = min(soft, key=lambda pair: pair[1].value)
+    settled = [pair for pair in soft if pair[1].high < 0]
+    worst, fall = min(settled or soft, key=lambda pair: pair[1].value)
     teacher = next((r for r in summary.teachers if r.recipe == worst.teacher_recipe), None)
     cost = (
         ""
@@ -73,10 +74,9 @@ def _spoiled(summary: Summary) -> str | None:
             f"With one seed nothing is settled: {worst.net}, imitating the nasty teacher's full "
             f"answers, ends {100 * fall.value:+.1f} points from the same network trained alone."
         )
-    if fall.high < 0:
-        spoiled = sum(difference.high < 0 for _, difference in soft)
+    if settled:
         return (
-            f"Imitating the nasty teacher's full answers spoils {_count(spoiled, len(soft))}: "
+            f"Imitating the nasty teacher's full answers spoils {_count(len(settled), len(soft))}: "
             f"{worst.net} ends {-100 * fall.value:.1f} points below the same network trained "
             f"alone{cost}."
         )

@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ class Order:
     """Instead of `out`: a folder in which the run gets one, named by its kind, network and id."""
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True, eq=False)
 class Job:
     """An order with everything settled."""
 
@@ -73,11 +74,11 @@ class Job:
     inputs: dict[str, Run]
     plan: Plan
     folder: Path | None
-    learner: Learner
+    network: nn.Module
     initial: str
     started: str
-    form: dict[str, Any]
-    """In which form the inputs answered; filled in by whoever asks them."""
+    form: dict[str, Any] = field(default_factory=dict)
+    """In which form the one who was asked answered; filled in by whoever asks."""
 
     @staticmethod
     def of(order: Order, inputs: Mapping[str, Run], dataset: Dataset) -> "Job":
@@ -131,7 +132,6 @@ class Job:
         folder = None if order.out is None else Path(order.out)
         if order.under is not None:
             folder = Path(order.under) / f"{objective.kind}-{name}-{plan_id(plan)[:8]}"
-        steps = steps_per_epoch(len(split), training.batch_size)
         return Job(
             order=order,
             name=name,
@@ -143,11 +143,16 @@ class Job:
             inputs=dict(inputs),
             plan=plan,
             folder=folder,
-            learner=Learner(network, objective, training, compute, steps=steps),
+            network=network,
             initial=initial,
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            form={},
         )
+
+    @cached_property
+    def learner(self) -> Learner:
+        """Made when it is needed: a run that is finished does without."""
+        steps = steps_per_epoch(len(self.split), self.training.batch_size)
+        return Learner(self.network, self.objective, self.training, self.compute, steps=steps)
 
     @property
     def asked(self) -> Run | None:
