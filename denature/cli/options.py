@@ -1,6 +1,9 @@
 """Options that several commands share, and files that can stand for them."""
 
+import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
@@ -18,6 +21,7 @@ from denature.train.objectives import Distilled, Nasty
 
 if TYPE_CHECKING:
     from denature.cli.show import Display
+    from denature.train.elsewhere import Ray
 
 SHOWING = Group("Output", sort_key=9)
 DATA = Group("Data", sort_key=2)
@@ -65,6 +69,9 @@ class Surviving:
     """Keep the weights of every so many epochs in snapshots/; 0 keeps none."""
     time_limit: str | None = None
     """Put everything aside after this time, such as 9m or 1.5h, and exit with code 75."""
+    ray: str | None = None
+    """Make the runs on a Ray cluster: auto for this machine's, local to start one, or its address.
+    Its nodes must share the runs' folders."""
     store: str = "auto"
     """Where answers are stored for later runs: a folder, off, or auto, which is the cache for
     stores of up to 2 GiB."""
@@ -73,6 +80,20 @@ class Surviving:
         return Keeping(
             save_every_s=seconds_of(self.save_every), keep_every=self.keep_every, store=self.store
         )
+
+    @contextmanager
+    def cluster(self, device: str) -> "Iterator[Ray | None]":
+        if self.ray is None:
+            yield None
+            return
+        from denature.train.elsewhere import Ray
+
+        with redirect_stdout(sys.stderr):  # where Ray tells of workers that died
+            ray = Ray(self.ray, device=device)
+            try:
+                yield ray
+            finally:
+                ray.close()
 
     def stopper(self) -> Stopper:
         limit = self.time_limit

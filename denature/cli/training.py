@@ -205,13 +205,14 @@ def carry_out(wanted: Sequence[Wanted]) -> None:
         for it in wanted
     ]
     stopper = first.surviving.stopper()
-    with stopper.on_signals():
+    with first.surviving.cluster(first.training.device) as ray, stopper.on_signals():
         runs = make(
             orders,
             data_config(first.data, first.reading),
             overwrite=first.writing.overwrite,
             keeping=first.surviving.keeping(),
             stopper=stopper,
+            ray=ray,
             progress=first.showing.display(),
         )
     if first.showing.verbose:

@@ -25,6 +25,11 @@ class Stopper:
             return "the time limit"
         return None
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the deadline, at least a moment; None where there is none."""
+        return None if self._deadline is None else max(0.01, self._deadline - time.monotonic())
+
     @contextmanager
     def on_signals(self) -> Iterator[None]:
         """Take SIGINT and SIGTERM as a wish to stop soon; a second SIGINT stops at once."""

@@ -25,7 +25,7 @@ from denature.data.feed import steps_per_epoch
 from denature.data.views import auto_views
 from denature.nets import NETS, create, parameter_count
 from denature.train.config import Training
-from denature.train.identity import Plan, make_plan, plan_id, recipe_id
+from denature.train.identity import Plan, make_plan, plan_id, plan_of, recipe_id
 from denature.train.learner import Learner
 from denature.train.loop import evaluate
 from denature.train.objectives import AnyObjective, Distilled
@@ -153,6 +153,13 @@ class Job:
         """Made when it is needed: a run that is finished does without."""
         steps = steps_per_epoch(len(self.split), self.training.batch_size)
         return Learner(self.network, self.objective, self.training, self.compute, steps=steps)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether this very run lies in its folder."""
+        if self.folder is None or not (self.folder / records.RECORD).exists():
+            return False
+        return plan_of(records.read_record(self.folder)) == self.plan
 
     @property
     def asked(self) -> Run | None:

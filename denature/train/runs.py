@@ -26,6 +26,7 @@ from denature.data import DataConfig, Dataset, load
 from denature.data.feed import Feed
 from denature.data.views import views
 from denature.train.config import Keeping, Training
+from denature.train.elsewhere import Parcel, Ray
 from denature.train.identity import what_varies
 from denature.train.job import Job, Order, check_shape
 from denature.train.learner import Learner
@@ -122,6 +123,7 @@ def make(
     overwrite: bool = False,
     keeping: Keeping | None = None,
     stopper: Stopper | None = None,
+    ray: Ray | None = None,
     progress: Progress = SILENT,
 ) -> list[Run]:
     """Make the runs that are ordered and those that they ask, each once.
@@ -137,6 +139,7 @@ def make(
         overwrite: let folders hold other runs, which are replaced.
         keeping: how often state and snapshots are written, and where answers are stored.
         stopper: asked between steps whether to stop.
+        ray: a cluster to make the runs on; they need folders that its nodes share.
         progress: told how far it is.
 
     Returns:
@@ -156,7 +159,10 @@ def make(
         task = stack.enter_context(progress.task("all", count, "runs")) if count > 1 else SILENT
         for rank in ranks:
             jobs = [Job.of(order, _inputs(order, made), dataset) for order in rank]
-            for together in _passes(jobs):
+            passes = list(_passes(jobs))
+            if ray is not None:
+                _send(passes, ray, dataset, overwrite, keeping, stopper, progress)
+            for together in passes:
                 runs = _make_pass(together, dataset, overwrite, keeping, stopper, progress)
                 made |= zip((job.order for job in together), runs, strict=True)
                 task.advance(len(together))
@@ -206,6 +212,38 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     for group in groups.values():
         for start in range(0, len(group), TOGETHER):
             yield group[start : start + TOGETHER]
+
+
+def _send(
+    passes: Sequence[Sequence[Job]],
+    ray: Ray,
+    dataset: Dataset,
+    overwrite: bool,
+    keeping: Keeping,
+    stopper: Stopper,
+    progress: Progress,
+) -> None:
+    """Have a cluster make what is not finished yet; the caller then finds it in its folders."""
+    waiting = [[job for job in jobs if not job.is_finished] for jobs in passes]
+    waiting = [jobs for jobs in waiting if jobs]
+    # Passes are divided rather than that workers stand idle.
+    while waiting and len(waiting) < ray.size and len(longest := max(waiting, key=len)) > 1:
+        waiting.remove(longest)
+        waiting += [longest[::2], longest[1::2]]
+    parcels = [
+        Parcel.of(
+            [job.order for job in jobs],
+            [job.inputs for job in jobs],
+            dataset.config,
+            overwrite=overwrite,
+            keeping=keeping,
+            seconds=stopper.seconds_left,
+        )
+        for jobs in waiting
+    ]
+    if parcels:
+        with progress.task(f"{ray.size} workers", sum(map(len, waiting)), "runs") as task:
+            ray.carry_out(parcels, stopper, task)
 
 
 def _make_pass(

@@ -1,0 +1,250 @@
+"""Passes in other processes, on a Ray cluster.
+
+What travels is a parcel of orders whose inputs are folders; what comes back lies in the runs'
+folders. So whoever sent a parcel asks for the same orders again here and finds them finished, and a
+worker that died has its runs taken up by another one from their last state.
+"""
+
+import logging
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunError, Stopped
+from denature.core.progress import Task
+from denature.core.stopping import Stopper
+from denature.data.config import DataConfig
+from denature.train.config import Keeping
+from denature.train.job import Order
+from denature.train.run import Run, load_run
+
+TRIES = 4
+"""How often a parcel is sent before the death of its workers is taken for its own fault."""
+
+POLL_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parcel:
+    """The orders of one pass, ready to travel."""
+
+    orders: tuple[Order, ...]
+    """Without inputs; those are folders."""
+    asked: tuple[Path | None, ...]
+    init: tuple[Path | None, ...]
+    trust: tuple[str, ...]
+    """Modules of the inputs' networks, which were imported here already."""
+    data: DataConfig
+    overwrite: bool
+    keeping: Keeping
+    seconds: float | None
+    """Time that is left; the worker stops in good order after it."""
+
+    @staticmethod
+    def of(
+        orders: Sequence[Order],
+        inputs: Sequence[dict[str, Run]],
+        data: DataConfig,
+        *,
+        overwrite: bool,
+        keeping: Keeping,
+        seconds: float | None,
+    ) -> "Parcel":
+        """Pack orders with the runs that they ask.
+
+        Raises:
+            ConfigError: a network or a run that exists in this process only.
+        """
+        for order in orders:
+            if not isinstance(order.net, str):
+                raise ConfigError(
+                    "A network that is a module cannot go to another process; name a factory of "
+                    "it, package.module:factory."
+                )
+            if order.out is None and order.under is None:
+                raise ConfigError(
+                    "Runs that are made in other processes come back in folders; name one with "
+                    "--out, or `under` of an order."
+                )
+
+        def folders(role: str) -> tuple[Path | None, ...]:
+            return tuple(_folder(role, given.get(role)) for given in inputs)
+
+        asked = tuple(
+            None
+            if order.objective.asks is None
+            else _folder("teacher", given[order.objective.asks])
+            for order, given in zip(orders, inputs, strict=True)
+        )
+        names = {run.record.net.name for given in inputs for run in given.values()}
+        return Parcel(
+            orders=tuple(_abroad(order) for order in orders),
+            asked=asked,
+            init=folders("init"),
+            trust=tuple(sorted({name.partition(":")[0] for name in names if ":" in name})),
+            data=data,
+            overwrite=overwrite,
+            keeping=keeping,
+            seconds=seconds,
+        )
+
+
+def _abroad(order: Order) -> Order:
+    """An order without its inputs and with full paths."""
+    out, under = (None if it is None else Path(it).resolve() for it in (order.out, order.under))
+    return replace(order, asked=None, init=None, out=out, under=under)
+
+
+def _folder(role: str, run: Run | None) -> Path | None:
+    if run is None:
+        return None
+    if run.folder is None:
+        raise ConfigError(f"The {role} is in this process's memory only; give it a folder.")
+    return run.folder.resolve()
+
+
+def carry_out(parcel: Parcel) -> str | None:
+    """Make the runs of a parcel, in whatever process this is; why it stopped, if it did."""
+    from denature.train.runs import make
+
+    loaded = {
+        folder: load_run(folder, trust=parcel.trust)
+        for folder in {*parcel.asked, *parcel.init} - {None}
+        if folder is not None
+    }
+    orders = [
+        replace(
+            order,
+            asked=None if asked is None else loaded[asked],
+            init=None if init is None else loaded[init],
+        )
+        for order, asked, init in zip(parcel.orders, parcel.asked, parcel.init, strict=True)
+    ]
+    stopper = Stopper(seconds=parcel.seconds)
+    try:
+        with stopper.on_signals():
+            make(
+                orders,
+                parcel.data,
+                overwrite=parcel.overwrite,
+                keeping=parcel.keeping,
+                stopper=stopper,
+            )
+    except Stopped as stop:
+        return stop.reason
+    return None
+
+
+@final
+class Ray:
+    """Workers of a Ray cluster whose nodes share the folders of the runs.
+
+    Args:
+        address: `auto` for the cluster that this machine belongs to, `local` for one that is
+            started here and goes away again, or host:port, or ray://host:port.
+        device: `cuda` gives each worker one accelerator, else one core.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        ConfigError: nothing answers at the address.
+    """
+
+    def __init__(self, address: str, *, device: str = "auto") -> None:
+        try:
+            import ray
+        except ImportError:
+            raise MissingExtra("ray", "ray", "Making runs on a cluster") from None
+        self._ray = ray
+        _check_answers(address)
+        self._own = not ray.is_initialized()
+        if self._own:
+            try:
+                ray.init(
+                    address=address,
+                    include_dashboard=False if address == "local" else None,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
+            except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+                raise ConfigError(
+                    f"No Ray cluster answers at {address!r}: {' '.join(str(error).split())[:200]} "
+                    "Start one with `ray start --head`, or use --ray local."
+                ) from None
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = device == "cuda" or (device == "auto" and resources.get("GPU", 0) > 0)
+        self.size = int(resources.get("GPU" if gpus else "CPU", 1))
+        if self.size < 1:
+            raise ConfigError(f"The Ray cluster at {address!r} has no {'GPU' if gpus else 'CPU'}.")
+        # Runs resume from their states, so a worker's death costs at most `--save-every`.
+        self._task = ray.remote(
+            num_cpus=1, num_gpus=1 if gpus else 0, max_retries=TRIES - 1, retry_exceptions=False
+        )(carry_out)
+
+    def carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
+        """Have workers carry out parcels, and wait; `task` is told of runs.
+
+        Raises:
+            Stopped: the stopper wanted it; the workers put their runs aside before.
+            DenatureError: what a worker raised; the others are stopped in good order.
+        """
+        ray = self._ray
+        waiting = {self._task.remote(parcel): parcel for parcel in parcels}
+        failure: DenatureError | None = None
+        reason: str | None = None
+        cancelled = False
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
+            for reference in ready:
+                count = len(waiting.pop(reference).orders)
+                try:
+                    reason = ray.get(reference) or reason
+                    task.advance(count)
+                except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
+                    pass
+                except ray.exceptions.RayTaskError as error:
+                    if not isinstance(error.cause, DenatureError):
+                        raise
+                    failure = failure or error.cause
+                except ray.exceptions.RayError as error:
+                    failure = failure or RunError(
+                        f"A worker died {TRIES} times on the same runs; perhaps it ran out of "
+                        f"memory. Make them in this process to see why. Ray says: {error}"
+                    )
+            reason = stopper.reason or reason
+            if (failure or reason) and not cancelled:
+                cancelled = True
+                for reference in waiting:
+                    ray.cancel(reference, force=False)
+        if failure is not None:
+            raise failure
+        if reason is not None:
+            raise Stopped(
+                reason,
+                f"Stopped by {reason}; the workers put their runs aside. "
+                "Run the same command again to go on.",
+            )
+
+    def close(self) -> None:
+        """Let go of the cluster, if this object took hold of it."""
+        if self._own:
+            self._ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """See whether somebody listens, because Ray itself tries for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local"):
+        return
+    if not colon or not port.isdigit():
+        raise ConfigError(
+            f"The Ray address is {address!r}; wanted is auto, local, host:port or ray://host:port."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConfigError(
+            f"No Ray cluster answers at {address!r}: {error}. Start one with `ray start --head`, "
+            "or use --ray local."
+        ) from None

@@ -1,0 +1,152 @@
+"""Runs on a real Ray cluster of this machine: same ids, same weights, and a killed worker."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from denature.core.errors import ConfigError
+from denature.data import DataConfig
+from denature.train import Distilled, Keeping, Normal, Order, Training, train
+from denature.train.elsewhere import Parcel, Ray
+from denature.train.run import Run
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'denature[ray]'")
+
+QUICK = Training(epochs=1, precision="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train("mlp", "digits", Normal(), QUICK, out=tmp_path_factory.mktemp("teacher") / "run")
+
+
+def sweep(teacher: Run, out: Path, *more: str, epochs: int = 2) -> "subprocess.Popen[str]":
+    words = f"distill cnn --data digits --teacher {teacher.folder} --epochs {epochs} --out {out}"
+    alphas = "--alpha 0.1,0.9 --precision fp32 --device cpu --json -q --save-every 0.1s"
+    # One thread, as Ray gives its workers: more may add in another order.
+    return subprocess.Popen(
+        [sys.executable, "-m", "denature", *words.split(), *alphas.split(), *more],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_NUM_CPUS": "2"},
+    )  # fmt: skip
+
+
+def results(process: "subprocess.Popen[str]") -> list[dict[str, Any]]:
+    out, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def workers() -> list[int]:
+    """Processes of Ray that are at work on a task of ours."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            title = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+        except OSError:
+            continue
+        if title.startswith(b"ray::carry_out"):
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.slow
+def test_a_sweep_on_ray_with_a_killed_worker_ends_like_one_in_this_process(
+    teacher: Run, tmp_path: Path
+) -> None:
+    """Two workers, one killed in the middle of its run: its run is resumed by another one."""
+    here = results(sweep(teacher, tmp_path / "here", epochs=30))
+    there = sweep(teacher, tmp_path / "there", "--ray", "local", epochs=30)
+    limit = time.monotonic() + 120
+    killed = None
+    while killed is None and time.monotonic() < limit:
+        states = list((tmp_path / "there").glob("*/state/state.safetensors"))
+        busy = workers()
+        if len(states) == 2 and len(busy) == 2:
+            killed = busy[0]
+            os.kill(killed, signal.SIGKILL)
+        time.sleep(0.02)
+    assert killed is not None
+    records = results(there)
+    assert [r["id"] for r in records] == [r["id"] for r in here]
+    assert [r["net"]["digest"] for r in records] == [r["net"]["digest"] for r in here]
+    assert not list((tmp_path / "there").glob("*/state"))
+
+
+@pytest.mark.slow
+def test_a_deadline_and_a_signal_stop_the_workers_in_good_order(
+    teacher: Run, tmp_path: Path
+) -> None:
+    cut = sweep(teacher, tmp_path, "--ray", "local", "--time-limit", "6s", epochs=5000)
+    _, errors = cut.communicate(timeout=120)
+    assert cut.returncode == 75, errors
+    assert "the workers put their runs aside" in errors
+    assert len(list(tmp_path.glob("*/state/state.safetensors"))) == 2
+    before = [p.read_bytes() for p in tmp_path.glob("*/state/state.safetensors")]
+    again = sweep(teacher, tmp_path, "--ray", "local", epochs=5000)
+    limit = time.monotonic() + 120
+    while [p.read_bytes() for p in tmp_path.glob("*/state/state.safetensors")] == before:
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    again.send_signal(signal.SIGTERM)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 75, errors
+    assert "Stopped by SIGTERM" in errors
+
+
+@pytest.mark.slow
+def test_what_a_worker_refuses_is_said_here(teacher: Run, tmp_path: Path) -> None:
+    results(sweep(teacher, tmp_path / "a", epochs=1))
+    folders = sorted((tmp_path / "a").iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        (folder / "record.json").write_text("{}")
+    failed = sweep(teacher, tmp_path / "a", "--ray", "local", epochs=1)
+    _, errors = failed.communicate(timeout=120)
+    assert failed.returncode == 1
+    assert errors.splitlines()[-1].startswith("denature: ")
+    assert "record.json" in errors
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:9", r"No Ray cluster answers at '127\.0\.0\.1:9': .*ray start --head"),
+        ("ray://127.0.0.1:9", "No Ray cluster answers"),
+        ("nonsense", "wanted is auto, local, host:port"),
+        ("host:port", "wanted is auto, local, host:port"),
+    ],
+)
+def test_an_address_that_does_not_answer_is_said_at_once(address: str, said: str) -> None:
+    clock = time.monotonic()
+    with pytest.raises(ConfigError, match=said):
+        Ray(address)
+    assert time.monotonic() - clock < 20
+
+
+def parcel(teacher: Run | None, **order: Any) -> Parcel:
+    given: dict[str, Any] = {"net": "mlp", "objective": Distilled(), "training": QUICK, **order}
+    assert teacher is not None
+    return Parcel.of(
+        [Order(**given)], [{"teacher": teacher}], DataConfig(source="digits"),
+        overwrite=False, keeping=Keeping(), seconds=None,
+    )  # fmt: skip
+
+
+def test_what_cannot_travel_is_refused(teacher: Run, tmp_path: Path) -> None:
+    from torch import nn
+
+    assert parcel(teacher, out=tmp_path).asked == (teacher.folder,)
+    with pytest.raises(ConfigError, match="name a factory"):
+        parcel(teacher, net=nn.Flatten(), out=tmp_path)
+    with pytest.raises(ConfigError, match="come back in folders"):
+        parcel(teacher)
+    with pytest.raises(ConfigError, match="in this process's memory only"):
+        parcel(Run(teacher.record, teacher.network), out=tmp_path)
