@@ -184,6 +184,7 @@ def distill(
 def carry_out(wanted: Sequence[Wanted]) -> None:
     """Make the runs that one command line asks for, and say how they came out."""
     from denature.train import Order, load_run, make
+    from denature.train.team import join
 
     first = wanted[0]
     folders = {folder for it in wanted for folder in (it.asked, it.init) if folder is not None}
@@ -215,6 +216,8 @@ def carry_out(wanted: Sequence[Wanted]) -> None:
             ray=ray,
             progress=first.showing.display(),
         )
+    if not join(first.training.device).is_first:
+        return
     if first.showing.verbose:
         for run in runs:
             print(json.dumps(run.record.config, indent=1), file=sys.stderr)

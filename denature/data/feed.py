@@ -36,18 +36,32 @@ class Feed:
         self._labels = split.labels.to(compute.device)
 
     def epoch(
-        self, epoch: int, *, view_seed: int, batch_size: int, first: int = 0
+        self,
+        epoch: int,
+        *,
+        view_seed: int,
+        batch_size: int,
+        first: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """All samples once, in this epoch's order and views, from batch number `first` on.
 
-        A last batch of a single sample is left out: batch norm cannot be trained on it.
+        A last batch of less than two samples a part is left out: batch norm cannot take it.
+
+        Args:
+            epoch: counted from 1.
+            view_seed: rules order and views.
+            batch_size: of a whole batch.
+            first: number of the first batch.
+            part: which of how many parts to take of each batch.
         """
         samples = views_.order(self.split.rows, view_seed=view_seed, epoch=epoch)
         numbers = self.views.numbers(
             view_seed=view_seed, epoch=epoch, samples=len(self.split.labels)
         )[samples]
-        start = first * batch_size
-        yield from self._batches(samples[start:], numbers[start:], batch_size, least=2)
+        keep = steps_per_epoch(len(samples), batch_size, parts=part[1]) * batch_size
+        taken = slice(first * batch_size, keep)
+        yield from self._batches(samples[taken], numbers[taken], batch_size, part=part)
 
     def plain(self, *, batch_size: int = 512) -> Iterator[Batch]:
         """All samples once, in the order of their rows, as they are."""
@@ -67,22 +81,28 @@ class Feed:
         batch_size: int,
         *,
         views: views_.Views | None = None,
-        least: int = 1,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         views = views or self.views
         # One copy an epoch instead of two a batch; on a CPU the same memory.
         on_device = [keys.to(self.compute.device) for keys in (samples, numbers)]
-        for part, view, rows, shown in zip(
-            *(keys.split(batch_size) for keys in (samples, numbers, *on_device)), strict=True
-        ):
-            if len(part) < least:
+        batches = (_cut(keys, batch_size, part) for keys in (samples, numbers, *on_device))
+        for chosen, view, rows, shown in zip(*batches, strict=True):
+            if not len(chosen):
                 return
             # index_select copies whole images: a ninth of the time of indexing.
             images = views.apply(self._images.index_select(0, rows), shown)
-            yield Batch(part, view, self.compute.pixels(images), self._labels[rows])
+            yield Batch(chosen, view, self.compute.pixels(images), self._labels[rows])
 
 
-def steps_per_epoch(samples: int, batch_size: int) -> int:
+def _cut(keys: Indices, batch_size: int, part: tuple[int, int]) -> Iterator[Indices]:
+    """One part of each batch."""
+    rank, size = part
+    for batch in keys.split(batch_size):
+        yield batch if size == 1 else batch.tensor_split(size)[rank]
+
+
+def steps_per_epoch(samples: int, batch_size: int, *, parts: int = 1) -> int:
     """How many batches `Feed.epoch` yields."""
     full, rest = divmod(samples, batch_size)
-    return full + (rest >= 2)
+    return full + (rest >= 2 * parts)

@@ -11,6 +11,7 @@ Schedule: TypeAlias = Literal["one-cycle", "cosine", "step", "constant"]
 Augment: TypeAlias = Literal["auto", "none", "flip", "crop", "crop-flip"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+Engine: TypeAlias = Literal["ddp", "fsdp"]
 Checkpoint: TypeAlias = Literal["last", "best-validation", "best-test"]
 
 DEFAULT_LR: dict[str, float] = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
@@ -57,6 +58,11 @@ class Training:
     """Where to compute."""
     precision: Precision = "auto"
     """auto takes bf16 where it was measured to be faster."""
+    parallel: Engine = "ddp"
+    """How processes started by torchrun or accelerate share the work: ddp averages gradients,
+    fsdp divides weights and moments too."""
+    sync_norm: bool = False
+    """With several CUDA processes: batch norm over the whole batch, not over each one's part."""
 
     def __post_init__(self) -> None:
         rules = {

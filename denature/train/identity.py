@@ -11,7 +11,7 @@ REPEATED = ("seed", "view_seed", "evaluate_every")
 """Training fields in which repeats of one experiment may differ."""
 
 Plan: TypeAlias = dict[str, Any]
-"""net, data, objective, training, asking, inputs and revisions of a run, as plain values."""
+"""net, data, objective, training, asking, inputs, revisions and processes, as plain values."""
 
 
 def plan_id(plan: Plan) -> str:
@@ -43,6 +43,7 @@ def plan_of(record: Record) -> Plan:
         config=record.config,
         inputs={role: given.digest for role, given in record.inputs.items()},
         revisions=record.revisions,
+        processes=record.config.get("processes", 1),
     )
 
 
@@ -53,6 +54,7 @@ def make_plan(
     config: Mapping[str, Any],
     inputs: dict[str, str],
     revisions: dict[str, int],
+    processes: int,
 ) -> Plan:
     return {
         "net": net,
@@ -62,6 +64,7 @@ def make_plan(
         "asking": {k: v for k, v in config.get("asking", {}).items() if k != "form"},
         "inputs": inputs,
         "revisions": revisions,
+        "processes": processes,
     }
 
 

@@ -31,6 +31,7 @@ from denature.train.loop import evaluate
 from denature.train.objectives import AnyObjective, Distilled
 from denature.train.run import STATE_FOLDER, Run, save_run
 from denature.train.state import STATE, write_state
+from denature.train.team import ALONE, Team
 from denature.train.traces import examples_of
 
 if TYPE_CHECKING:
@@ -75,19 +76,21 @@ class Job:
     plan: Plan
     folder: Path | None
     network: nn.Module
+    team: Team
     initial: str
     started: str
     form: dict[str, Any] = field(default_factory=dict)
     """In which form the one who was asked answered; filled in by whoever asks."""
 
     @staticmethod
-    def of(order: Order, inputs: Mapping[str, Run], dataset: Dataset) -> "Job":
+    def of(order: Order, inputs: Mapping[str, Run], dataset: Dataset, team: Team = ALONE) -> "Job":
         """Settle an order; refuse one that cannot be carried out.
 
         Args:
             order: what is wanted.
             inputs: the runs behind `asked`, under the role that the objective names, and `init`.
             dataset: what is trained and tested on.
+            team: the processes that do it together.
 
         Raises:
             ConfigError: no such network, a run that does not fit the data, a missing teacher.
@@ -128,6 +131,7 @@ class Job:
             },
             inputs={role: run.record.net.digest for role, run in inputs.items()},
             revisions=dict(REVISIONS),
+            processes=team.size,
         )
         folder = None if order.out is None else Path(order.out)
         if order.under is not None:
@@ -144,6 +148,7 @@ class Job:
             plan=plan,
             folder=folder,
             network=network,
+            team=team,
             initial=initial,
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
@@ -151,8 +156,15 @@ class Job:
     @cached_property
     def learner(self) -> Learner:
         """Made when it is needed: a run that is finished does without."""
-        steps = steps_per_epoch(len(self.split), self.training.batch_size)
-        return Learner(self.network, self.objective, self.training, self.compute, steps=steps)
+        batch, team = self.training.batch_size, self.team
+        return Learner(
+            self.network,
+            self.objective,
+            self.training,
+            self.compute,
+            steps=steps_per_epoch(len(self.split), batch, parts=team.size),
+            team=team,
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -174,20 +186,25 @@ class Job:
         """Put the learner's state on disk, if the run has a folder."""
         if self.folder is None:
             return
-        try:
-            write_state(self.folder / STATE_FOLDER / STATE, *self.learner.state())
-        except OSError as error:
-            raise RunError(
-                f"The state of {self.folder} could not be written: {error.strerror or error}. "
-                "The one before is kept; make room and run the same command again."
-            ) from None
+        path, state = self.folder / STATE_FOLDER / STATE, self.learner.state()
+
+        def write() -> None:
+            try:
+                write_state(path, *state)
+            except OSError as error:
+                raise RunError(
+                    f"The state of {self.folder} could not be written: {error.strerror or error}. "
+                    "The one before is kept; make room and run the same command again."
+                ) from None
+
+        self.team.by_first(write)
 
     def conclude(self, dataset: Dataset) -> Run:
         """Measure the finished network, and write the run."""
         clock = time.perf_counter()
         learner, training, order = self.learner, self.training, self.order
         network = learner.finish()
-        accuracy = evaluate(network, dataset.test, self.compute)
+        accuracy = evaluate(network, dataset.test, self.compute, self.team)
         examples = examples_of(network, dataset, self.compute)
         seen = len(self.split) * len(learner.history)
         classes, channels, image_size = _shape(dataset)
@@ -220,6 +237,7 @@ class Job:
                 "objective": self.plan["objective"],
                 "training": self.plan["training"],
                 "asking": {**self.plan["asking"], "form": self.form} if self.form else {},
+                "processes": self.team.size,
             },
             inputs={role: run.as_input() for role, run in self.inputs.items()},
             revisions=self.plan["revisions"],
@@ -233,8 +251,8 @@ class Job:
             started=self.started,
             environment={**records.environment(), "device": self.compute.describe()},
         )
-        run = Run(record, network, self.folder)
-        save_run(run)
+        run = Run(self.team.agreed(record), network, self.folder)
+        self.team.by_first(lambda: save_run(run))
         return run
 
 

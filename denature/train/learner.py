@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from denature.answers import Answers
 from denature.core.compute import Compute
-from denature.core.errors import TrainingError
+from denature.core.errors import ConfigError, TrainingError
 from denature.core.record import EpochRecord
 from denature.core.seeds import derive
 from denature.data.feed import Batch
 from denature.train.config import Training
 from denature.train.objectives import Objective
 from denature.train.state import optimizer_tensors, restore_optimizer
+from denature.train.team import ALONE, Team, like, whole
 
 CHECK_EVERY = 64
 """Steps between looks at the losses; each look waits for the device."""
@@ -67,6 +68,10 @@ class Learner:
         config: settled, see `Training.settled`.
         compute: where and how.
         steps: batches of an epoch.
+        team: the processes that train it together.
+
+    Raises:
+        ConfigError: batch norm is to be synchronised where it cannot be.
     """
 
     def __init__(
@@ -77,15 +82,25 @@ class Learner:
         compute: Compute,
         *,
         steps: int,
+        team: Team = ALONE,
     ) -> None:
+        if config.sync_norm and team.size > 1:
+            if compute.device.type != "cuda":
+                raise ConfigError(
+                    f"--sync-norm was asked for on {compute.device.type}; torch synchronises batch "
+                    "norm on CUDA only. Leave it out."
+                )
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = compute.place(network)
+        self.team = team
+        self._trained = team.spread(self.network, engine=config.parallel)
         self.objective = objective
         self.config = config
         self.compute = compute
         self.steps = steps
         self.total = steps * config.epochs
-        self.optimizer = make_optimizer(self.network, config)
-        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(self._trained, config)
+        self.parameters = [p for p in self._trained.parameters() if p.requires_grad]
         self.done = 0
         self.lr = 0.0
         self.history: list[EpochRecord] = []
@@ -102,15 +117,20 @@ class Learner:
     def finished(self) -> bool:
         return len(self.history) == self.config.epochs
 
-    def step(self, batch: Batch, answers: Answers | None) -> None:
-        """One forward, backward and optimizer step.
+    def train(self) -> None:
+        """Make ready for steps."""
+        self._trained.train()
+
+    def step(self, batch: Batch, answers: Answers | None, *, of: int | None = None) -> None:
+        """One forward, backward and optimizer step on this process's part of a batch of `of`.
 
         Randomness inside the network, such as dropout, is a function of seed and step, so neither a
         pause nor another learner in the same pass changes it. The caller protects torch's own
         generators.
         """
         # Not torch.manual_seed: without CUDA that queues a stack trace at every call, for ever.
-        seed = derive(self.config.seed, "step", self.done)
+        others = (self.team.rank,) if self.team.rank else ()
+        seed = derive(self.config.seed, "step", self.done, *others)
         torch.default_generator.manual_seed(seed)
         if self.compute.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -118,11 +138,14 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         with self.compute.autocast():
-            logits = self.network(batch.pixels)
+            logits = self._trained(batch.pixels)
         logits = logits.float()
         losses = self.objective(logits, batch.labels, answers, done=self.done / self.total)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
+        if self.team.size == 1:
+            losses.mean().backward()
+        else:  # gradients are averaged over processes, whose parts may differ by one sample
+            (losses.sum() * (self.team.size / (of or len(losses)))).backward()
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
@@ -137,10 +160,11 @@ class Learner:
     def end_epoch(self, *, test: float | None, validation: float | None) -> EpochRecord:
         """Close an epoch with what was measured after it, and keep its weights if they are best."""
         self._look(self.done % CHECK_EVERY)
+        loss, seen, hits = self.team.total([self._sum, self._seen, int(self._hits)])
         entry = EpochRecord(
             epoch=len(self.history) + 1,
-            loss=self._sum / self._seen,
-            train_accuracy=int(self._hits) / self._seen,
+            loss=loss / seen,
+            train_accuracy=hits / seen,
             test_accuracy=test,
             validation_accuracy=validation,
             lr=self.lr,
@@ -162,12 +186,20 @@ class Learner:
         more = ", --warmup 0.1 or --cap." if self.objective.kind == "nasty" else "."
         return "Try a lower --lr, --clip-norm 1" + more
 
+    def collect(self) -> nn.Module:
+        """The network with the weights of now, which processes may hold in parts."""
+        if self.team.size > 1 and self.config.parallel == "fsdp":
+            full = {name: whole(value) for name, value in self._trained.state_dict().items()}
+            self.network.load_state_dict(full)
+        return self.network
+
     def finish(self) -> nn.Module:
         """The network with the weights that were chosen, in eval mode.
 
         Raises:
             TrainingError: they are not finite, which no loss would show after the last step.
         """
+        self.collect()
         if self.kept is not None:
             self.network.load_state_dict(self.kept)
         wild = [k for k, v in self.network.state_dict().items() if not bool(v.isfinite().all())]
@@ -196,11 +228,12 @@ class Learner:
         self._losses[:count] = 0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that is needed to go on, as tensors and plain values."""
+        """All that is needed to go on, as tensors and plain values; all processes must ask."""
         self._look(self.done % CHECK_EVERY)  # a state is never saved with a loss that is not finite
+        loss, seen, hits = self.team.total([self._sum, self._seen, int(self._hits)])
         kept = self.kept or {}
         optimizer = optimizer_tensors(self.optimizer)
-        tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
+        tensors = {f"network/{k}": v for k, v in self.collect().state_dict().items()}
         tensors |= {f"optimizer/{k}": v for k, v in optimizer.items()}
         tensors |= {f"kept/{k}": v for k, v in kept.items()}
         plain = {
@@ -209,9 +242,9 @@ class Learner:
             "best": self.best,
             "chosen_epoch": self.chosen_epoch,
             "seconds": self.seconds,
-            "sum": self._sum,
-            "seen": self._seen,
-            "hits": int(self._hits),
+            "sum": loss,
+            "seen": int(seen),
+            "hits": int(hits),
             "epoch_started": self._epoch_started,
             "history": [asdict(entry) for entry in self.history],
         }
@@ -223,12 +256,17 @@ class Learner:
         def of(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        self.network.load_state_dict(of("network/"))
+        weights = of("network/")
+        self.network.load_state_dict(weights)
+        if self.team.size > 1 and self.config.parallel == "fsdp":
+            own = self._trained.state_dict()
+            self._trained.load_state_dict({k: like(v, own[k]) for k, v in weights.items()})
         restore_optimizer(self.optimizer, of("optimizer/"))
         self.kept = of("kept/") or None
         self.done, self.lr, self.best = plain["done"], plain["lr"], plain["best"]
         self.chosen_epoch, self.seconds = plain["chosen_epoch"], plain["seconds"]
-        self._sum, self._seen = plain["sum"], plain["seen"]
-        self._hits.fill_(plain["hits"])
+        if self.team.is_first:  # what is summed over processes is counted once
+            self._sum, self._seen = plain["sum"], plain["seen"]
+            self._hits.fill_(plain["hits"])
         self._epoch_started = plain["epoch_started"]
         self.history = [EpochRecord(**entry) for entry in plain["history"]]

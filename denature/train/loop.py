@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from denature.core.stats import Estimate, proportion
 from denature.data.dataset import Split
 from denature.data.feed import Batch, Feed
 from denature.train.learner import Learner
+from denature.train.team import ALONE, Team
 
 
 def fit(
@@ -49,22 +51,30 @@ def fit(
     """
     shared = learners[0].config
     assert shared.view_seed is not None
+    team = learners[0].team
     steps, position = learners[0].steps, min(learner.done for learner in learners)
     pairs = list(zip(learners, tasks, strict=True))
     with seeded(shared.seed, "training"):
         while position < steps * shared.epochs:
             epoch, first = position // steps + 1, position % steps
             for learner in learners:
-                learner.network.train()
+                learner.train()
             clock = time.perf_counter()
             batches = train.epoch(
-                epoch, view_seed=shared.view_seed, batch_size=shared.batch_size, first=first
+                epoch,
+                view_seed=shared.view_seed,
+                batch_size=shared.batch_size,
+                first=first,
+                part=(team.rank, team.size),
             )
             for batch, answers in source.answered(batches) if source else _unanswered(batches):
                 due = [pair for pair in pairs if pair[0].done == position]
+                size = min(
+                    shared.batch_size, len(train.split) - position % steps * shared.batch_size
+                )
                 for learner, task in due:
-                    learner.step(batch, answers)
-                    task.advance(len(batch.labels))
+                    learner.step(batch, answers, of=size)
+                    task.advance(size)
                 position += 1
                 now = time.perf_counter()
                 for learner, _ in due:
@@ -91,19 +101,24 @@ def _end_epoch(learner: Learner, epoch: int, test: Split, validation: Split | No
     on_test = on_validation = None
     due = config.evaluate_every and epoch % config.evaluate_every == 0
     if due or config.checkpoint == "best-test":
-        on_test = evaluate(learner.network, test, learner.compute).value
+        on_test = evaluate(learner.collect(), test, learner.compute, learner.team).value
     if config.checkpoint == "best-validation":
         assert validation is not None
-        on_validation = evaluate(learner.network, validation, learner.compute).value
+        on_validation = evaluate(learner.collect(), validation, learner.compute, learner.team).value
     return learner.end_epoch(test=on_test, validation=on_validation)
 
 
-def evaluate(network: nn.Module, split: Split, compute: Compute) -> Estimate:
-    """Accuracy on a split with its Wilson interval; the network is in eval mode meanwhile."""
+def evaluate(network: nn.Module, split: Split, compute: Compute, team: Team = ALONE) -> Estimate:
+    """Accuracy on a split with its Wilson interval; the network is in eval mode meanwhile.
+
+    The processes of a team have the same network, and each looks at its part of the split.
+    """
     hits = torch.zeros((), dtype=torch.int64, device=compute.device)
-    for batch, logits in answers_to(network, split, compute):
+    part = replace(split, rows=split.rows[team.rank :: team.size])
+    for batch, logits in answers_to(network, part, compute):
         hits += (logits.argmax(-1) == batch.labels).sum()
-    return proportion(int(hits), len(split))
+    [total] = team.total([int(hits)])
+    return proportion(int(total), len(split))
 
 
 def answers_to(

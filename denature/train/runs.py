@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,29 @@ from denature.data.feed import Feed
 from denature.data.views import views
 from denature.train.config import Keeping, Training
 from denature.train.elsewhere import Parcel, Ray
-from denature.train.identity import what_varies
+from denature.train.identity import Plan, what_varies
 from denature.train.job import Job, Order, check_shape
 from denature.train.learner import Learner
 from denature.train.loop import evaluate, fit
 from denature.train.objectives import AnyObjective, Distilled, Nasty, Normal
-from denature.train.run import SNAPSHOTS, STATE_FOLDER, Run, load_run, locked, open_folder
+from denature.train.run import (
+    SNAPSHOTS,
+    STATE_FOLDER,
+    Run,
+    Standing,
+    load_run,
+    locked,
+    open_folder,
+)
 from denature.train.state import STATE, read_state
+from denature.train.team import join
 from denature.train.traces import events_of
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
 """Training fields that runs in one pass have in common."""
+
+AGREE_EVERY = 8
+"""Steps after which several processes agree on whether it is time to save or to stop."""
 
 TOGETHER = 16
 """Runs in one pass, at most: each holds its network, its gradients and its moments."""
@@ -151,6 +164,11 @@ def make(
     """
     keep_freed_memory()
     keeping, stopper = keeping or Keeping(), stopper or Stopper()
+    team = join(orders[0].training.device if orders else "auto")
+    if not team.is_first:
+        progress = SILENT
+    if not isinstance(data, Dataset):
+        team.by_first(lambda: (load(data, progress=progress), None)[1])  # decodes once for all
     dataset = load(data, progress=progress)
     made: dict[Order, Run] = {}
     ranks = _ranks(orders)
@@ -158,7 +176,7 @@ def make(
         count = sum(map(len, ranks))
         task = stack.enter_context(progress.task("all", count, "runs")) if count > 1 else SILENT
         for rank in ranks:
-            jobs = [Job.of(order, _inputs(order, made), dataset) for order in rank]
+            jobs = [Job.of(order, _inputs(order, made), dataset, team) for order in rank]
             passes = list(_passes(jobs))
             if ray is not None:
                 _send(passes, ray, dataset, overwrite, keeping, stopper, progress)
@@ -257,11 +275,16 @@ def _make_pass(
     """Read the runs that are finished, take up those that were put aside, make the others."""
     runs: dict[int, Run] = {}
     waiting: dict[int, Job] = {}
+    team = jobs[0].team
     with ExitStack() as locks:
+
+        def enter(folder: Path, plan: Plan) -> Standing:
+            locks.enter_context(locked(folder))
+            return open_folder(folder, plan, overwrite=overwrite)
+
         for number, job in enumerate(jobs):
             if job.folder is not None:
-                locks.enter_context(locked(job.folder))
-                standing = open_folder(job.folder, job.plan, overwrite=overwrite)
+                standing = team.by_first(partial(enter, job.folder, job.plan))
                 if standing == "finished":
                     runs[number] = _finished(job)
                     continue
@@ -272,6 +295,7 @@ def _make_pass(
         if waiting:
             _train(list(waiting.values()), dataset, keeping, stopper, progress)
             runs |= {number: job.conclude(dataset) for number, job in waiting.items()}
+        team.agreed(None)  # all have read what they need before the first lets others in
     return [runs[number] for number in range(len(jobs))]
 
 
@@ -288,12 +312,17 @@ def _train(
     feed = Feed(first.split, compute=first.compute, views=family)
     by_learner = {id(job.learner): job for job in jobs}
     events: dict[int, Callable[[EpochRecord], None]] = {}
-    last_saved = time.monotonic()
+    last_saved, calls, team = time.monotonic(), 0, first.team
 
     def between_steps() -> None:
-        nonlocal last_saved
-        reason = stopper.reason
-        if reason or time.monotonic() - last_saved >= keeping.save_every_s:
+        nonlocal last_saved, calls
+        calls += 1
+        if team.size > 1 and calls % AGREE_EVERY:
+            return
+        reason, due = team.agreed(
+            (stopper.reason, time.monotonic() - last_saved >= keeping.save_every_s)
+        )
+        if reason or due:
             for job in jobs:
                 job.save()
             last_saved = time.monotonic()
@@ -312,7 +341,8 @@ def _train(
         if keeping.keep_every and entry.epoch % keeping.keep_every == 0 and job.folder is not None:
             name = f"epoch-{entry.epoch:04d}"
             snapshot = job.folder / STATE_FOLDER / SNAPSHOTS / name
-            save_weights(snapshot, learner.network)
+            network = learner.collect()
+            team.by_first(lambda: save_weights(snapshot, network))
 
     # A run that was killed between its last epoch and its record has nothing left to learn.
     jobs = [job for job in jobs if not job.learner.finished]
@@ -324,7 +354,8 @@ def _train(
     with ExitStack() as stack:
         tasks = []
         for job, name in zip(jobs, _titles(jobs), strict=True):
-            events[id(job.learner)] = stack.enter_context(events_of(job.folder, job.learner))
+            folder = job.folder if team.is_first else None
+            events[id(job.learner)] = stack.enter_context(events_of(folder, job.learner))
             left = met * (job.learner.total - job.learner.done) / job.learner.steps
             tasks.append(stack.enter_context(progress.task(name, left, "images")))
         fit(
