@@ -27,7 +27,7 @@ COMMANDS = {
 }
 """Each command with the function behind it, which is imported when it is called, and its help."""
 
-LISTS = {"--milestones", "--mean", "--std"}
+LISTS = {"--milestones", "--mean", "--std", "--track"}
 """Options that take several values, also with commas between them."""
 
 TRAINERS = ("train", "nasty", "distill")

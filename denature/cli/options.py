@@ -75,10 +75,15 @@ class Surviving:
     store: str = "auto"
     """Where answers are stored for later runs: a folder, off, or auto, which is the cache for
     stores of up to 2 GiB."""
+    track: tuple[str, ...] = ()
+    """Report to a tracker too, such as mlflow or wandb; TensorBoard events are always written."""
 
     def keeping(self) -> Keeping:
         return Keeping(
-            save_every_s=seconds_of(self.save_every), keep_every=self.keep_every, store=self.store
+            save_every_s=seconds_of(self.save_every),
+            keep_every=self.keep_every,
+            store=self.store,
+            track=self.track,
         )
 
     @contextmanager

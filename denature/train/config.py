@@ -121,6 +121,8 @@ class Keeping:
     store: str = "auto"
     """Where a network's answers are stored for later runs: a folder, `off`, or `auto`, which is
     answers/ in the cache for stores of up to 2 GiB."""
+    track: tuple[str, ...] = ()
+    """Trackers to report to besides TensorBoard events, such as mlflow or wandb."""
 
     def __post_init__(self) -> None:
         if not self.save_every_s >= 0 or self.keep_every < 0:

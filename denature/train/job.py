@@ -25,6 +25,7 @@ from denature.data.feed import steps_per_epoch
 from denature.data.views import auto_views
 from denature.nets import NETS, create, parameter_count
 from denature.train.config import Training
+from denature.train.examples import examples_of
 from denature.train.identity import Plan, make_plan, plan_id, plan_of, recipe_id
 from denature.train.learner import Learner
 from denature.train.loop import evaluate
@@ -32,7 +33,6 @@ from denature.train.objectives import AnyObjective, Distilled
 from denature.train.run import STATE_FOLDER, Run, save_run
 from denature.train.state import STATE, write_state
 from denature.train.team import ALONE, Team
-from denature.train.traces import examples_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -177,6 +177,11 @@ class Job:
     def asked(self) -> Run | None:
         """Who answers this run's batches."""
         return None if self.objective.asks is None else self.inputs[self.objective.asks]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its settings, flat, for whoever shows them beside it."""
+        return {"net": self.name, **self.plan["objective"], **self.plan["training"]}
 
     @property
     def title(self) -> str:

@@ -1,9 +1,10 @@
 """Making runs: from orders to records, in as few passes as can be."""
 
+import hashlib
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -28,12 +29,13 @@ from denature.data.feed import Feed
 from denature.data.views import views
 from denature.train.config import Keeping, Training
 from denature.train.elsewhere import Parcel, Ray
-from denature.train.identity import Plan, what_varies
+from denature.train.identity import Plan, plan_id, what_varies
 from denature.train.job import Job, Order, check_shape
 from denature.train.learner import Learner
 from denature.train.loop import evaluate, fit
 from denature.train.objectives import AnyObjective, Distilled, Nasty, Normal
 from denature.train.run import (
+    EVENTS,
     SNAPSHOTS,
     STATE_FOLDER,
     Run,
@@ -44,7 +46,7 @@ from denature.train.run import (
 )
 from denature.train.state import STATE, read_state
 from denature.train.team import join
-from denature.train.traces import events_of
+from denature.train.tracking import Scalars, scalars_of, tensorboard, trackers
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
 """Training fields that runs in one pass have in common."""
@@ -311,7 +313,7 @@ def _train(
     family = views(first.training.augment, channels=dataset.channels, image_size=dataset.image_size)
     feed = Feed(first.split, compute=first.compute, views=family)
     by_learner = {id(job.learner): job for job in jobs}
-    events: dict[int, Callable[[EpochRecord], None]] = {}
+    writers: dict[int, list[Scalars]] = {}
     last_saved, calls, team = time.monotonic(), 0, first.team
 
     def between_steps() -> None:
@@ -337,7 +339,8 @@ def _train(
 
     def on_epoch(learner: Learner, entry: EpochRecord) -> None:
         job = by_learner[id(learner)]
-        events[id(learner)](entry)
+        for write in writers[id(learner)]:
+            write(scalars_of(entry), entry.epoch)
         if keeping.keep_every and entry.epoch % keeping.keep_every == 0 and job.folder is not None:
             name = f"epoch-{entry.epoch:04d}"
             snapshot = job.folder / STATE_FOLDER / SNAPSHOTS / name
@@ -351,13 +354,18 @@ def _train(
     source = _source(jobs, feed, dataset, keeping, progress)
     # A last batch of one is left out, so an epoch may meet one sample less than there are.
     met = min(len(first.split), first.learner.steps * first.training.batch_size)
+    titles = _titles(jobs)
     with ExitStack() as stack:
         tasks = []
-        for job, name in zip(jobs, _titles(jobs), strict=True):
-            folder = job.folder if team.is_first else None
-            events[id(job.learner)] = stack.enter_context(events_of(folder, job.learner))
+        report = stack.enter_context(_reporting(jobs, titles, keeping))
+        for job, title, write in zip(jobs, titles, report, strict=True):
+            writers[id(job.learner)] = [write]
+            if job.folder is not None and team.is_first:
+                folder, after = job.folder / STATE_FOLDER / EVENTS, len(job.learner.history)
+                events = stack.enter_context(tensorboard(folder, after=after))
+                writers[id(job.learner)].append(events)
             left = met * (job.learner.total - job.learner.done) / job.learner.steps
-            tasks.append(stack.enter_context(progress.task(name, left, "images")))
+            tasks.append(stack.enter_context(progress.task(title, left, "images")))
         fit(
             [job.learner for job in jobs],
             feed,
@@ -368,6 +376,28 @@ def _train(
             on_epoch=on_epoch,
             between_steps=between_steps,
         )
+
+
+@contextmanager
+def _reporting(
+    jobs: Sequence[Job], titles: Sequence[str], keeping: Keeping
+) -> Iterator[list[Scalars]]:
+    """One run of the wanted trackers for a pass; several students' curves go under their titles."""
+    if not keeping.track or not jobs[0].team.is_first:
+        yield [lambda scalars, step: None for _ in jobs]
+        return
+    name = jobs[0].title if len(jobs) == 1 else f"{len(jobs)} runs of one pass"
+    identity = hashlib.sha256(" ".join(plan_id(job.plan) for job in jobs).encode()).hexdigest()[:16]
+    config = jobs[0].settings if len(jobs) == 1 else dict(zip(titles, titles, strict=True))
+    with trackers(keeping.track, title=name, run=identity, config=config) as write:
+        prefixes = [""] if len(jobs) == 1 else [f"{title}/" for title in titles]
+
+        def of(prefix: str) -> Scalars:
+            return lambda scalars, step: write(
+                {prefix + name: value for name, value in scalars.items()}, step
+            )
+
+        yield [of(prefix) for prefix in prefixes]
 
 
 def _titles(jobs: Sequence[Job]) -> list[str]:

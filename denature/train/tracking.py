@@ -1,0 +1,102 @@
+"""Where people look on: TensorBoard always, other trackers through accelerate."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from denature.core.errors import ConfigError, MissingExtra, unknown
+from denature.core.record import EpochRecord
+
+Scalars: TypeAlias = Callable[[Mapping[str, float], int], None]
+"""Takes scalars by name, and the epoch they belong to."""
+
+PROJECT = "denature"
+
+
+def scalars_of(epoch: EpochRecord) -> dict[str, float]:
+    """What is worth a curve."""
+    found = {
+        "loss/train": epoch.loss,
+        "accuracy/train": epoch.train_accuracy,
+        "accuracy/test": epoch.test_accuracy,
+        "accuracy/validation": epoch.validation_accuracy,
+        "learning_rate": epoch.lr,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@contextmanager
+def tensorboard(folder: Path, *, after: int) -> Iterator[Scalars]:
+    """Write TensorBoard events into `folder`; those of epochs past `after` are met again."""
+    from tensorboardX import SummaryWriter
+
+    with SummaryWriter(str(folder), purge_step=after + 1 if after else None) as writer:
+
+        def write(scalars: Mapping[str, float], step: int) -> None:
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, step)
+
+        yield write
+
+
+@contextmanager
+def trackers(
+    names: Sequence[str], *, title: str, run: str, config: Mapping[str, Any]
+) -> Iterator[Scalars]:
+    """Report to trackers, as one run of theirs.
+
+    Args:
+        names: as accelerate knows them, such as `mlflow`, `wandb`, `trackio`; they are set up by
+            their own environment variables.
+        title: what to call the run there.
+        run: an id; a run that is resumed goes on under it where the tracker can.
+        config: shown beside the run.
+
+    Raises:
+        ConfigError: there is no such tracker, or its package is not installed.
+        MissingExtra: accelerate is not installed.
+    """
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(_started(name, title=title, run=run, config=config))
+            for name in names
+        ]
+
+        def write(scalars: Mapping[str, float], step: int) -> None:
+            for tracker in started:
+                tracker.log(dict(scalars), step=step)
+
+        yield write
+
+
+@contextmanager
+def _started(name: str, *, title: str, run: str, config: Mapping[str, Any]) -> Iterator[Any]:
+    try:
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+    except ImportError:
+        raise MissingExtra("accelerate", "track", f"Tracking with {name}") from None
+    if name not in LOGGER_TYPE_TO_CLASS:
+        raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
+    if find_spec(name) is None:
+        raise ConfigError(
+            f"The tracker {name} was asked for, but its package is not installed. Install it with: "
+            f"pip install {name.replace('_', '-')}"
+        )
+    PartialState()  # accelerate's trackers ask it which process speaks
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    options: dict[str, dict[str, Any]] = {
+        "wandb": {"name": title, "id": run, "resume": "allow"},
+        "mlflow": {"run_name": title},
+        "trackio": {"name": title},
+    }
+    directory = {"logging_dir": "."} if kind.requires_logging_directory else {}
+    tracker = kind(PROJECT, **directory, **options.get(name, {}))
+    tracker.start()
+    try:
+        tracker.store_init_configuration(dict(config))
+        yield tracker
+    finally:
+        tracker.finish()
