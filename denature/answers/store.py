@@ -25,7 +25,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from denature.answers.coding import Coding, Values, Words
+from denature.answers.coding import Coding, Single, Values, Words
 from denature.core.errors import RunError
 from denature.core.files import write_text
 from denature.core.seeds import generator
@@ -168,6 +168,50 @@ class Store:
 def _write_all(file: int, data: bytes) -> None:
     while data:
         data = data[os.write(file, data) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A store on disk, as who lists them sees it."""
+
+    folder: Path
+    key: StoreKey | None
+    """None where the store is damaged."""
+    about: dict[str, Any]
+    used: float
+    """When it was last opened, in seconds since 1970."""
+    nbytes: int
+    """What it takes on disk."""
+
+    def open(self) -> Store:
+        """Open it to look at it.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        if self.key is None:
+            raise RunError(f"The store {self.folder} is damaged; the next run makes it anew.")
+        return Store(self.folder, self.key, Single(self.key.words))
+
+    def remove(self) -> None:
+        _discard(self.folder)
+
+
+def find_stores(root: Path) -> list[Found]:
+    """All stores under a folder, the last used first."""
+    found = []
+    for header in root.glob(f"*/{HEADER}"):
+        folder, key, about = header.parent, None, {}
+        try:
+            raw = json.loads(header.read_text(encoding="utf-8"))
+            key, about = StoreKey(**raw["key"]), dict(raw["about"])
+            if key.digest != folder.name or not _holds(folder, key):
+                key = None
+        except (OSError, ValueError, KeyError, TypeError):
+            key = None
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        found.append(Found(folder, key, about, folder.stat().st_mtime, size))
+    return sorted(found, key=lambda store: -store.used)
 
 
 def open_store(root: Path, key: StoreKey, coding: Coding, *, about: dict[str, Any]) -> Store:

@@ -20,6 +20,8 @@ COMMANDS = {
     "distill": ("training:distill", "Train a student on a teacher's answers."),
     "eval": ("looking:evaluate", "Measure a run's accuracy on the test split of a data set."),
     "predict": ("looking:predict", "Say what a run's network sees in image files."),
+    "runs": ("keeping:runs", "List runs, compare them, remove what nobody needs of them."),
+    "answers": ("keeping:answers", "List, verify and remove stored answers; ask ahead of time."),
     "import": ("looking:import_weights", "Make a run of your own weights."),
     "report": ("looking:report", "Write one HTML report of any runs."),
     "data": ("looking:data", "Describe a data set, and decode it into the cache."),

@@ -69,6 +69,11 @@ class Feed:
             self.split.rows, torch.zeros_like(self.split.rows), batch_size, views=views_.NONE
         )
 
+    def every_view(self, number: int, *, batch_size: int = 512) -> Iterator[Batch]:
+        """All samples once, in the order of their rows, in the view of this number."""
+        numbers = torch.full_like(self.split.rows, number)
+        yield from self._batches(self.split.rows, numbers, batch_size)
+
     def look(self, samples: Indices, numbers: Indices) -> Batch:
         """These views of these samples, as one batch."""
         [batch] = self._batches(samples, numbers, len(samples))

@@ -129,8 +129,15 @@ def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> Standing:
 
 def _unfinished_plan(folder: Path) -> Plan | None:
     path = folder / STATE_FOLDER / PLAN
-    if not path.exists():
-        return None
+    return read_plan(path) if path.exists() else None
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan of an unfinished run.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     try:
         plan: Plan = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

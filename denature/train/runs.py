@@ -13,9 +13,6 @@ from typing import Any
 from torch import nn
 
 from denature.answers.config import Asking
-from denature.answers.inference import Inference
-from denature.answers.opening import live, store_key, with_store
-from denature.answers.sources import Source
 from denature.core.compute import settle
 from denature.core.errors import Stopped, unknown
 from denature.core.memory import keep_freed_memory
@@ -27,6 +24,7 @@ from denature.core.weights import save_weights
 from denature.data import DataConfig, Dataset, load
 from denature.data.feed import Feed
 from denature.data.views import views
+from denature.train.answering import open_answers
 from denature.train.config import Keeping, Training
 from denature.train.elsewhere import Parcel, Ray
 from denature.train.identity import Plan, plan_id, what_varies
@@ -351,7 +349,22 @@ def _train(
     jobs = [job for job in jobs if not job.learner.finished]
     if not jobs:
         return
-    source = _source(jobs, feed, dataset, keeping, progress)
+    source = None
+    if first.asked is not None:
+        compute = settle(
+            first.asked.network, device=first.training.device, precision=first.training.precision
+        )
+        source, form = open_answers(
+            first.asked,
+            feed,
+            dataset,
+            first.order.asking,
+            compute,
+            store=keeping.store,
+            progress=progress,
+        )
+        for job in jobs:
+            job.form = form
     # A last batch of one is left out, so an epoch may meet one sample less than there are.
     met = min(len(first.split), first.learner.steps * first.training.batch_size)
     titles = _titles(jobs)
@@ -408,28 +421,6 @@ def _titles(jobs: Sequence[Job]) -> list[str]:
         f"{job.objective.kind} " + ", ".join(f"{name} {value}" for name, value in varied.items())
         for job, varied in zip(jobs, what_varies([job.plan for job in jobs]), strict=True)
     ]
-
-
-def _source(
-    jobs: Sequence[Job], feed: Feed, dataset: Dataset, keeping: Keeping, progress: Progress
-) -> Source | None:
-    """Who answers in a pass of these jobs: their one teacher, behind a store where one pays."""
-    first = jobs[0]
-    asked, asking = first.asked, first.order.asking
-    if asked is None:
-        return None
-    compute = settle(
-        asked.network, device=first.training.device, precision=first.training.precision
-    )
-    shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    inference = Inference(asked.network, compute, asking, shape=shape)
-    for job in jobs:
-        job.form = inference.form
-    network = live(inference, asking.storage, classes=len(dataset.classes))
-    net = asked.record.net
-    key = store_key(network, feed, dataset, net=net.name, digest=net.digest, storage=asking.storage)
-    about = {"data": dataset.config.source, "kind": asked.record.kind, "seed": asked.record.seed}
-    return with_store(network, feed, key, where=keeping.store, about=about, progress=progress)
 
 
 def _finished(job: Job) -> Run:
