@@ -103,9 +103,9 @@ def per_shard(data: Dataset, training: Training) -> nn.Module:
 
     The running statistics are those of the first half: what DistributedDataParallel sends round.
     """
-    from denature.train.job import _network
+    from denature.train.job import _network, _samples
 
-    network, _ = _network("cnn", data, data.train, training.seed)
+    network, _ = _network("cnn", data, _samples(data, 1.0, None), training.seed)
     compute = settle(network, device="cpu", precision="fp32")
     compute.place(network)
     settled = training.settled(optimizer="adam", augment="none", device="cpu", precision="fp32")

@@ -174,7 +174,7 @@ def test_another_epoch_shows_other_views_and_another_order() -> None:
 
 @pytest.mark.parametrize(
     ("samples", "batch_size", "sizes"),
-    [(10, 5, [5, 5]), (12, 5, [5, 5, 2]), (11, 5, [5, 5]), (3, 8, [3]), (2, 1, [])],
+    [(10, 5, [5, 5]), (12, 5, [5, 5, 2]), (11, 5, [5, 5]), (3, 8, [3])],
 )
 def test_a_last_batch_of_one_is_left_out_because_batch_norm_cannot_take_it(
     samples: int, batch_size: int, sizes: Sequence[int]
@@ -182,8 +182,7 @@ def test_a_last_batch_of_one_is_left_out_because_batch_norm_cannot_take_it(
     feed = Feed(split_of(samples), compute=CPU)
     batches = list(feed.epoch(0, view_seed=0, batch_size=batch_size))
     assert [len(batch.labels) for batch in batches] == sizes
-    if batch_size > 1:
-        assert steps_per_epoch(samples, batch_size) == len(sizes)
+    assert steps_per_epoch(samples, batch_size) == len(sizes)
 
 
 def test_a_plain_pass_shows_every_sample_once_as_it_is() -> None:

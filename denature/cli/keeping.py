@@ -1,6 +1,7 @@
 """Commands that look after what was kept: denature runs, answers."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -70,14 +71,19 @@ def _print_runs(found: Sequence[Any], compare: bool) -> None:
         head, rows = list(varied[0]), [list(map(_short, values.values())) for values in varied]
     else:
         head = ["Kind", "Network", "Seed", "Asked"]
-        rows = [[run.kind, run.net, _short(run.seed), run.asked or ""] for run in found]
+        rows = [[run.kind, run.net, _short(run.seed), _near(run.asked or "")] for run in found]
     lines = [["Run", "State", *head, "Accuracy %"]]
     for run, row in zip(found, rows, strict=True):
         accuracy = percent(run.accuracy) if run.accuracy else ""
-        lines.append([str(run.folder), run.state, *row, accuracy])
+        lines.append([_near(str(run.folder)), run.state, *row, accuracy])
     print_table(lines)
     done = sum(run.state == "finished" for run in found)
     print(f"\n{len(found)} runs, {done} of them finished.")
+
+
+def _near(path: str) -> str:
+    """A path from here, where that is shorter."""
+    return min(path, os.path.relpath(path), key=len) if os.sep in path else path
 
 
 def _short(value: Any) -> str:

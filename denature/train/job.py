@@ -5,9 +5,9 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
@@ -70,8 +70,7 @@ class Job:
     objective: AnyObjective
     training: Training
     compute: Compute
-    split: Split
-    validation: Split | None
+    samples: Samples
     inputs: dict[str, Run]
     plan: Plan
     folder: Path | None
@@ -98,8 +97,10 @@ class Job:
         asks, objective = order.objective.asks, order.objective
         if asks is not None and asks not in inputs:
             raise ConfigError(f"A {objective.kind} run needs a run as {asks}; none was given.")
-        split, validation = _samples(dataset, order.training)
-        network, name = _network(order.net, dataset, split, order.training.seed)
+        choosing = order.training.checkpoint == "best-validation"
+        held_out = order.training.validation if choosing else None
+        samples = _samples(dataset, order.training.fraction, held_out)
+        network, name = _network(order.net, dataset, samples, order.training.seed)
         for role, run in inputs.items():
             check_shape(role, run, dataset)
             if run.network is network:
@@ -123,7 +124,7 @@ class Job:
         initial = digest(network)
         plan = make_plan(
             net={"name": name, "shape": list(_shape(dataset)), "initial": initial},
-            data=_split_digest(dataset, split, validation),
+            data=samples.digest,
             config={
                 "objective": {"kind": objective.kind, **encode(objective)},
                 "training": encode(training),
@@ -142,8 +143,7 @@ class Job:
             objective=objective,
             training=training,
             compute=compute,
-            split=split,
-            validation=validation,
+            samples=samples,
             inputs=dict(inputs),
             plan=plan,
             folder=folder,
@@ -162,7 +162,7 @@ class Job:
             self.objective,
             self.training,
             self.compute,
-            steps=steps_per_epoch(len(self.split), batch, parts=team.size),
+            steps=steps_per_epoch(len(self.samples.split), batch, parts=team.size),
             team=team,
         )
 
@@ -211,7 +211,7 @@ class Job:
         network = learner.finish()
         accuracy = evaluate(network, dataset.test, self.compute, self.team)
         examples = examples_of(network, dataset, self.compute)
-        seen = len(self.split) * len(learner.history)
+        seen = len(self.samples.split) * len(learner.history)
         classes, channels, image_size = _shape(dataset)
         record = Record(
             kind=self.objective.kind,
@@ -228,7 +228,7 @@ class Job:
                 initial=self.initial,
                 digest=digest(network),
             ),
-            data=_data_record(dataset, self.split, self.validation),
+            data=_data_record(dataset, self.samples),
             given={
                 "net": self.name,
                 "data": _changed(dataset.config),
@@ -265,38 +265,45 @@ def _shape(dataset: Dataset) -> tuple[int, int, int]:
     return len(dataset.classes), dataset.channels, dataset.image_size
 
 
-def _split_digest(dataset: Dataset, split: Split, validation: Split | None) -> str:
+class Samples(NamedTuple):
+    """What is trained on, and what may choose the checkpoint."""
+
+    split: Split
+    validation: Split | None
+    digest: str
+    """Of the pixels, and of the rows of all splits."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@lru_cache(maxsize=4)  # the orders of a sweep ask for the same samples
+def _samples(dataset: Dataset, fraction: float, held_out: float | None) -> Samples:
+    """A fraction of the training samples, after a share was held out for validation."""
+    split, validation = dataset.train, dataset.validation
+    if held_out is not None and validation is None:
+        split, validation = split.divide(held_out, "validation")
+    split = split.fraction(fraction)
+    if len(split) < 2:
+        raise ConfigError(f"{len(split)} training sample is left; take a larger --fraction.")
     found = hashlib.sha256(dataset.digest.encode())
     for part in (split, validation, dataset.test):
         found.update(b"none" if part is None else part.rows.numpy().data)
-    return found.hexdigest()[:16]
-
-
-def _samples(dataset: Dataset, training: Training) -> tuple[Split, Split | None]:
-    """What is trained on, and what may choose the checkpoint."""
-    split, validation = dataset.train, dataset.validation
-    if training.checkpoint == "best-validation" and validation is None:
-        split, validation = split.divide(training.validation, "validation")
-    split = split.fraction(training.fraction)
-    if len(split) < 2:
-        raise ConfigError(f"{len(split)} training sample is left; take a larger --fraction.")
-    return split, validation
+    return Samples(split, validation, found.hexdigest()[:16], *split.statistics())
 
 
 def _network(
-    net: str | nn.Module, dataset: Dataset, split: Split, seed: int
+    net: str | nn.Module, dataset: Dataset, samples: Samples, seed: int
 ) -> tuple[nn.Module, str]:
     if isinstance(net, nn.Module):
         return net, f"{type(net).__module__}:{type(net).__qualname__}"
-    mean, std = split.statistics()
     with seeded(seed, "weights"):
         network = create(
             net,
             classes=len(dataset.classes),
             channels=dataset.channels,
             image_size=dataset.image_size,
-            mean=mean,
-            std=std,
+            mean=samples.mean,
+            std=samples.std,
         )
     return network, net
 
@@ -340,13 +347,14 @@ def _changed(config: "DataclassInstance") -> dict[str, Any]:
     return {name: value for name, value in encode(config).items() if name in changed}
 
 
-def _data_record(dataset: Dataset, split: Split, validation: Split | None) -> DataRecord:
+def _data_record(dataset: Dataset, samples: Samples) -> DataRecord:
+    validation = samples.validation
     return DataRecord(
         source=dataset.config.source,
         digest=dataset.digest,
-        split_digest=_split_digest(dataset, split, validation),
+        split_digest=samples.digest,
         classes=dataset.classes,
-        train=len(split),
+        train=len(samples.split),
         validation=len(validation) if validation else 0,
         test=len(dataset.test),
         test_origin=dataset.test_origin,

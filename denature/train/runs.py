@@ -309,7 +309,7 @@ def _train(
     """One pass for all jobs, with their states kept on disk."""
     first = jobs[0]
     family = views(first.training.augment, channels=dataset.channels, image_size=dataset.image_size)
-    feed = Feed(first.split, compute=first.compute, views=family)
+    feed = Feed(first.samples.split, compute=first.compute, views=family)
     by_learner = {id(job.learner): job for job in jobs}
     writers: dict[int, list[Scalars]] = {}
     last_saved, calls, team = time.monotonic(), 0, first.team
@@ -366,7 +366,7 @@ def _train(
         for job in jobs:
             job.form = form
     # A last batch of one is left out, so an epoch may meet one sample less than there are.
-    met = min(len(first.split), first.learner.steps * first.training.batch_size)
+    met = min(len(first.samples.split), first.learner.steps * first.training.batch_size)
     titles = _titles(jobs)
     with ExitStack() as stack:
         tasks = []
@@ -384,7 +384,7 @@ def _train(
             feed,
             source=source,
             test=dataset.test,
-            validation=first.validation,
+            validation=first.samples.validation,
             tasks=tasks,
             on_epoch=on_epoch,
             between_steps=between_steps,
@@ -424,11 +424,9 @@ def _titles(jobs: Sequence[Job]) -> list[str]:
 
 
 def _finished(job: Job) -> Run:
-    """The run in the job's folder, with a network of the caller's own filled in place."""
+    """The run in the job's folder, its weights in the network that was made or given for it."""
     assert job.folder is not None
-    if isinstance(job.order.net, str):
-        return load_run(job.folder, trust=[job.name.partition(":")[0]])
-    return load_run(job.folder, network=job.order.net)
+    return load_run(job.folder, network=job.network)
 
 
 def evaluate_run(
