@@ -61,6 +61,17 @@ class Order:
     """Instead of `out`: a folder in which the run gets one, named by its kind, network and id."""
 
 
+class Samples(NamedTuple):
+    """What is trained on, and what may choose the checkpoint."""
+
+    split: Split
+    validation: Split | None
+    digest: str
+    """Of the pixels, and of the rows of all splits."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 @dataclass(kw_only=True, eq=False)
 class Job:
     """An order with everything settled."""
@@ -263,17 +274,6 @@ class Job:
 
 def _shape(dataset: Dataset) -> tuple[int, int, int]:
     return len(dataset.classes), dataset.channels, dataset.image_size
-
-
-class Samples(NamedTuple):
-    """What is trained on, and what may choose the checkpoint."""
-
-    split: Split
-    validation: Split | None
-    digest: str
-    """Of the pixels, and of the rows of all splits."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @lru_cache(maxsize=4)  # the orders of a sweep ask for the same samples
