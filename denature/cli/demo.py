@@ -1,11 +1,12 @@
 """denature demo: the main job."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from denature.cli.options import Showing, ShowingOptions
+from denature.cli.options import Showing, ShowingOptions, Surviving
 from denature.core.stopping import Stopper, seconds_of
 from denature.train.config import Device, Precision
 
@@ -16,6 +17,7 @@ def demo(
     seeds: int = 3,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     time_limit: str | None = None,
+    workers: int | None = None,
     device: Device = "auto",
     precision: Precision = "auto",
     showing: ShowingOptions = Showing(),
@@ -28,6 +30,7 @@ def demo(
         overwrite: Replace other runs that are there.
         device: Where to compute.
         precision: In which precision.
+        workers: Processes that make the runs; one for each core up to 4, and 1 on an accelerator.
         time_limit: Put everything aside after this time, such as 9m, and exit with code 75.
     """
     from denature.cli.show import print_table
@@ -35,7 +38,8 @@ def demo(
     from denature.report import words
 
     stopper = Stopper(seconds=None if time_limit is None else seconds_of(time_limit))
-    with stopper.on_signals():
+    surviving = Surviving(workers=_workers(device) if workers is None else workers)
+    with surviving.crew(device) as crew, stopper.on_signals():
         found = run_demo(
             out,
             seeds=seeds,
@@ -43,6 +47,7 @@ def demo(
             device=device,
             precision=precision,
             stopper=stopper,
+            crew=crew,
             progress=showing.display(),
         )
     if showing.json:
@@ -55,3 +60,11 @@ def demo(
     for sentence in words.verdict(found.summary):
         print(sentence)
     print(f"\n{found.seconds:.0f} s. Look at {found.report}")
+
+
+def _workers(device: Device) -> int:
+    """The demo's networks are so small that two cores do more with one network each."""
+    import torch
+
+    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return 1 if accelerated and device != "cpu" else min(4, os.cpu_count() or 1)

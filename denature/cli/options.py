@@ -21,7 +21,7 @@ from denature.train.objectives import Distilled, Nasty
 
 if TYPE_CHECKING:
     from denature.cli.show import Display
-    from denature.train.elsewhere import Ray
+    from denature.train.elsewhere import Crew
 
 SHOWING = Group("Output", sort_key=9)
 DATA = Group("Data", sort_key=2)
@@ -69,6 +69,8 @@ class Surviving:
     """Keep the weights of every so many epochs in snapshots/; 0 keeps none."""
     time_limit: str | None = None
     """Put everything aside after this time, such as 9m or 1.5h, and exit with code 75."""
+    workers: int = 1
+    """Make the runs of a list in so many processes on this machine; pays for small networks."""
     ray: str | None = None
     """Make the runs on a Ray cluster: auto for this machine's, local to start one, or its address.
     Its nodes must share the runs' folders."""
@@ -87,18 +89,21 @@ class Surviving:
         )
 
     @contextmanager
-    def cluster(self, device: str) -> "Iterator[Ray | None]":
-        if self.ray is None:
+    def crew(self, device: str) -> "Iterator[Crew | None]":
+        """The workers that were asked for, if any."""
+        if self.ray is None and self.workers == 1:
             yield None
             return
-        from denature.train.elsewhere import Ray
+        from denature.train.elsewhere import Processes, Ray
 
+        if self.ray is not None and self.workers != 1:
+            raise ConfigError("--ray and --workers were both given; take one of them.")
         with redirect_stdout(sys.stderr):  # where Ray tells of workers that died
-            ray = Ray(self.ray, device=device)
+            crew = Processes(self.workers) if self.ray is None else Ray(self.ray, device=device)
             try:
-                yield ray
+                yield crew
             finally:
-                ray.close()
+                crew.close()
 
     def stopper(self) -> Stopper:
         limit = self.time_limit

@@ -206,14 +206,14 @@ def carry_out(wanted: Sequence[Wanted]) -> None:
         for it in wanted
     ]
     stopper = first.surviving.stopper()
-    with first.surviving.cluster(first.training.device) as ray, stopper.on_signals():
+    with first.surviving.crew(first.training.device) as crew, stopper.on_signals():
         runs = make(
             orders,
             data_config(first.data, first.reading),
             overwrite=first.writing.overwrite,
             keeping=first.surviving.keeping(),
             stopper=stopper,
-            ray=ray,
+            crew=crew,
             progress=first.showing.display(),
         )
     if not join(first.training.device).is_first:

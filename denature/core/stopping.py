@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,7 +12,10 @@ from denature.core.errors import ConfigError
 class Stopper:
     """Says when work should stop; whoever works asks it between steps."""
 
-    def __init__(self, *, seconds: float | None = None) -> None:
+    def __init__(
+        self, *, seconds: float | None = None, wish: Callable[[], bool] | None = None
+    ) -> None:
+        self._wish = wish
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._signal: str | None = None
 
@@ -23,6 +26,8 @@ class Stopper:
             return self._signal
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "the time limit"
+        if self._wish is not None and self._wish():
+            return "whoever gave the work"
         return None
 
     @property

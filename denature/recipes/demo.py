@@ -20,6 +20,7 @@ from denature.report.html import write_report
 from denature.report.summary import Summary, summarise
 from denature.train import Distilled, Nasty, Normal, Order, Training, make
 from denature.train.config import Device, Precision
+from denature.train.elsewhere import Crew
 from denature.train.objectives import AnyObjective
 
 TEMPERATURE, OMEGA = 20.0, 0.04
@@ -71,6 +72,7 @@ def demo(
     device: Device = "auto",
     precision: Precision = "auto",
     stopper: Stopper | None = None,
+    crew: Crew | None = None,
     progress: Progress = SILENT,
 ) -> Demo:
     """Train teachers and students on the digits and write the report.
@@ -86,6 +88,7 @@ def demo(
         device: where to compute.
         precision: in which precision.
         stopper: asked between steps whether to stop.
+        crew: workers to make the runs.
         progress: told about each run.
     """
     if seeds < 1:
@@ -100,7 +103,7 @@ def demo(
         schooling = replace(TEACHER, seed=TEACHER_SEEDS + seed, device=device, precision=precision)
         learning = replace(STUDENT, seed=seed, device=device, precision=precision)
         orders += _orders(out / f"seed-{seed}", teacher, students, schooling, learning)
-    runs = make(orders, data, overwrite=overwrite, stopper=stopper, progress=progress)
+    runs = make(orders, data, overwrite=overwrite, stopper=stopper, crew=crew, progress=progress)
     records = [run.record for run in runs]
     report = write_report(records, out / "report.html", title="A nasty teacher and its students")
     found = Demo(tuple(records), summarise(records), time.perf_counter() - clock, report)

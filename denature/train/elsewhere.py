@@ -1,4 +1,4 @@
-"""Passes in other processes, on a Ray cluster.
+"""Passes in other processes: workers on this machine, or a Ray cluster.
 
 What travels is a parcel of orders whose inputs are folders; what comes back lies in the runs'
 folders. So whoever sent a parcel asks for the same orders again here and finds them finished, and a
@@ -6,11 +6,17 @@ worker that died has its runs taken up by another one from their last state.
 """
 
 import logging
+import multiprocessing
+import os
+import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
 from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunError, Stopped
 from denature.core.progress import Task
@@ -105,7 +111,7 @@ def _folder(role: str, run: Run | None) -> Path | None:
     return run.folder.resolve()
 
 
-def carry_out(parcel: Parcel) -> str | None:
+def carry_out(parcel: Parcel, wish: Callable[[], bool] | None = None) -> str | None:
     """Make the runs of a parcel, in whatever process this is; why it stopped, if it did."""
     from denature.train.runs import make
 
@@ -122,7 +128,7 @@ def carry_out(parcel: Parcel) -> str | None:
         )
         for order, asked, init in zip(parcel.orders, parcel.asked, parcel.init, strict=True)
     ]
-    stopper = Stopper(seconds=parcel.seconds)
+    stopper = Stopper(seconds=parcel.seconds, wish=wish)
     try:
         with stopper.on_signals():
             make(
@@ -135,6 +141,119 @@ def carry_out(parcel: Parcel) -> str | None:
     except Stopped as stop:
         return stop.reason
     return None
+
+
+class Crew(Protocol):
+    """Workers that carry out parcels."""
+
+    size: int
+    """How many at once."""
+
+    def carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
+        """Have workers carry out parcels, and wait; `task` is told of runs.
+
+        Raises:
+            Stopped: the stopper wanted it; the workers put their runs aside before.
+            DenatureError: what a worker raised; the others are stopped in good order.
+        """
+
+    def close(self) -> None:
+        """Let the workers go."""
+
+
+def _stopped(reason: str) -> Stopped:
+    return Stopped(
+        reason,
+        f"Stopped by {reason}; the workers put their runs aside. "
+        "Run the same command again to go on.",
+    )
+
+
+def _died(why: object) -> RunError:
+    return RunError(
+        f"A worker died {TRIES} times on the same runs; perhaps it ran out of memory. Make them in "
+        f"this process to see why. What is known: {why}"
+    )
+
+
+@final
+class Processes:
+    """Workers on this machine, which share out its cores.
+
+    They pay for small networks, whose steps are mostly overhead that a second thread does not
+    help: with two workers the demo takes two thirds of the time on two cores.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ConfigError(f"workers is {size}; it must be at least 1.")
+        self.size = size
+        self._context = multiprocessing.get_context("spawn")
+        self._wish = self._context.Event()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def _start(self) -> ProcessPoolExecutor:
+        threads = max(1, (os.cpu_count() or 1) // self.size)
+        return ProcessPoolExecutor(
+            self.size,
+            mp_context=self._context,
+            initializer=_begin_worker,
+            initargs=(self._wish, threads),
+        )
+
+    def carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
+        self._wish.clear()
+        left, reason, failure = list(parcels), None, None
+        for _ in range(TRIES):
+            self._pool = self._pool or self._start()
+            waiting = {self._pool.submit(_in_worker, parcel): parcel for parcel in left}
+            left = []
+            while waiting:
+                done, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                for future in done:
+                    parcel = waiting.pop(future)
+                    try:
+                        reason = future.result() or reason
+                        task.advance(len(parcel.orders))
+                    except BrokenProcessPool as error:
+                        left.append(parcel)
+                        died = error
+                    except DenatureError as error:
+                        failure = failure or error
+                if failure or stopper.reason:
+                    self._wish.set()
+            if left:  # a pool is of no use after the death of one worker
+                self.close()
+            if failure is not None:
+                raise failure
+            if stopper.reason or reason:
+                raise _stopped(stopper.reason or str(reason))
+            if not left:
+                return
+        raise _died(died)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def _begin_worker(wish: Event, threads: int) -> None:
+    global _wish
+    _wish = wish.is_set
+    # Ctrl-C reaches all processes of a terminal; the one that gave the work tells the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+_wish: Callable[[], bool] | None = None
+"""In a worker: whether the work is to be put aside."""
+
+
+def _in_worker(parcel: Parcel) -> str | None:
+    return "whoever gave the work" if _wish and _wish() else carry_out(parcel, _wish)
 
 
 @final
@@ -183,12 +302,6 @@ class Ray:
         )(carry_out)
 
     def carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
-        """Have workers carry out parcels, and wait; `task` is told of runs.
-
-        Raises:
-            Stopped: the stopper wanted it; the workers put their runs aside before.
-            DenatureError: what a worker raised; the others are stopped in good order.
-        """
         ray = self._ray
         waiting = {self._task.remote(parcel): parcel for parcel in parcels}
         failure: DenatureError | None = None
@@ -208,10 +321,7 @@ class Ray:
                         raise
                     failure = failure or error.cause
                 except ray.exceptions.RayError as error:
-                    failure = failure or RunError(
-                        f"A worker died {TRIES} times on the same runs; perhaps it ran out of "
-                        f"memory. Make them in this process to see why. Ray says: {error}"
-                    )
+                    failure = failure or _died(error)
             reason = stopper.reason or reason
             if (failure or reason) and not cancelled:
                 cancelled = True
@@ -220,11 +330,7 @@ class Ray:
         if failure is not None:
             raise failure
         if reason is not None:
-            raise Stopped(
-                reason,
-                f"Stopped by {reason}; the workers put their runs aside. "
-                "Run the same command again to go on.",
-            )
+            raise _stopped(reason)
 
     def close(self) -> None:
         """Let go of the cluster, if this object took hold of it."""

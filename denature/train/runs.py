@@ -26,7 +26,7 @@ from denature.data.feed import Feed
 from denature.data.views import views
 from denature.train.answering import open_answers
 from denature.train.config import Keeping, Training
-from denature.train.elsewhere import Parcel, Ray
+from denature.train.elsewhere import Crew, Parcel
 from denature.train.identity import Plan, plan_id, what_varies
 from denature.train.job import Job, Order, check_shape
 from denature.train.learner import Learner
@@ -136,7 +136,7 @@ def make(
     overwrite: bool = False,
     keeping: Keeping | None = None,
     stopper: Stopper | None = None,
-    ray: Ray | None = None,
+    crew: Crew | None = None,
     progress: Progress = SILENT,
 ) -> list[Run]:
     """Make the runs that are ordered and those that they ask, each once.
@@ -152,7 +152,7 @@ def make(
         overwrite: let folders hold other runs, which are replaced.
         keeping: how often state and snapshots are written, and where answers are stored.
         stopper: asked between steps whether to stop.
-        ray: a cluster to make the runs on; they need folders that its nodes share.
+        crew: workers to make the runs; see `denature.train.elsewhere`.
         progress: told how far it is.
 
     Returns:
@@ -178,8 +178,8 @@ def make(
         for rank in ranks:
             jobs = [Job.of(order, _inputs(order, made), dataset, team) for order in rank]
             passes = list(_passes(jobs))
-            if ray is not None:
-                _send(passes, ray, dataset, overwrite, keeping, stopper, progress)
+            if crew is not None:
+                _send(passes, crew, dataset, overwrite, keeping, stopper, progress)
             for together in passes:
                 runs = _make_pass(together, dataset, overwrite, keeping, stopper, progress)
                 made |= zip((job.order for job in together), runs, strict=True)
@@ -234,18 +234,18 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 def _send(
     passes: Sequence[Sequence[Job]],
-    ray: Ray,
+    crew: Crew,
     dataset: Dataset,
     overwrite: bool,
     keeping: Keeping,
     stopper: Stopper,
     progress: Progress,
 ) -> None:
-    """Have a cluster make what is not finished yet; the caller then finds it in its folders."""
+    """Have a crew make what is not finished yet; the caller then finds it in its folders."""
     waiting = [[job for job in jobs if not job.is_finished] for jobs in passes]
     waiting = [jobs for jobs in waiting if jobs]
     # Passes are divided rather than that workers stand idle.
-    while waiting and len(waiting) < ray.size and len(longest := max(waiting, key=len)) > 1:
+    while waiting and len(waiting) < crew.size and len(longest := max(waiting, key=len)) > 1:
         waiting.remove(longest)
         waiting += [longest[::2], longest[1::2]]
     parcels = [
@@ -260,8 +260,8 @@ def _send(
         for jobs in waiting
     ]
     if parcels:
-        with progress.task(f"{ray.size} workers", sum(map(len, waiting)), "runs") as task:
-            ray.carry_out(parcels, stopper, task)
+        with progress.task(f"{crew.size} workers", sum(map(len, waiting)), "runs") as task:
+            crew.carry_out(parcels, stopper, task)
 
 
 def _make_pass(

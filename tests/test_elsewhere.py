@@ -1,4 +1,4 @@
-"""Runs on a real Ray cluster of this machine: same ids, same weights, and a killed worker."""
+"""Runs in workers and on a real Ray cluster of this machine: same ids, same weights, deaths."""
 
 import json
 import os
@@ -11,13 +11,23 @@ from typing import Any
 
 import pytest
 
+from denature.cli.options import Surviving
 from denature.core.errors import ConfigError
 from denature.data import DataConfig
 from denature.train import Distilled, Keeping, Normal, Order, Training, train
-from denature.train.elsewhere import Parcel, Ray
+from denature.train.elsewhere import Parcel, Processes, Ray
 from denature.train.run import Run
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'denature[ray]'")
+CREWS = {"processes": ("--workers", "2"), "ray": ("--ray", "local")}
+
+
+@pytest.fixture(params=CREWS)
+def crew(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Options for each kind of crew."""
+    if request.param == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed: pip install 'denature[ray]'")
+    return CREWS[request.param]
+
 
 QUICK = Training(epochs=1, precision="fp32", device="cpu")
 
@@ -44,31 +54,36 @@ def results(process: "subprocess.Popen[str]") -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def workers() -> list[int]:
-    """Processes of Ray that are at work on a task of ours."""
+def workers(crew: tuple[str, ...], driver: int) -> list[int]:
+    """The processes of a crew that can be at work."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             title = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) if title else 0
         except OSError:
             continue
-        if title.startswith(b"ray::carry_out"):
+        if (
+            title.startswith(b"ray::carry_out")
+            if "--ray" in crew
+            else (parent == driver and b"spawn_main" in title)
+        ):
             found.append(int(entry.name))
     return found
 
 
 @pytest.mark.slow
-def test_a_sweep_on_ray_with_a_killed_worker_ends_like_one_in_this_process(
-    teacher: Run, tmp_path: Path
+def test_a_sweep_with_a_killed_worker_ends_like_one_in_this_process(
+    teacher: Run, tmp_path: Path, crew: tuple[str, ...]
 ) -> None:
     """Two workers, one killed in the middle of its run: its run is resumed by another one."""
     here = results(sweep(teacher, tmp_path / "here", epochs=30))
-    there = sweep(teacher, tmp_path / "there", "--ray", "local", epochs=30)
+    there = sweep(teacher, tmp_path / "there", *crew, epochs=30)
     limit = time.monotonic() + 120
     killed = None
     while killed is None and time.monotonic() < limit:
         states = list((tmp_path / "there").glob("*/state/state.safetensors"))
-        busy = workers()
+        busy = workers(crew, there.pid)
         if len(states) == 2 and len(busy) == 2:
             killed = busy[0]
             os.kill(killed, signal.SIGKILL)
@@ -82,15 +97,15 @@ def test_a_sweep_on_ray_with_a_killed_worker_ends_like_one_in_this_process(
 
 @pytest.mark.slow
 def test_a_deadline_and_a_signal_stop_the_workers_in_good_order(
-    teacher: Run, tmp_path: Path
+    teacher: Run, tmp_path: Path, crew: tuple[str, ...]
 ) -> None:
-    cut = sweep(teacher, tmp_path, "--ray", "local", "--time-limit", "6s", epochs=5000)
+    cut = sweep(teacher, tmp_path, *crew, "--time-limit", "8s", epochs=5000)
     _, errors = cut.communicate(timeout=120)
     assert cut.returncode == 75, errors
     assert "the workers put their runs aside" in errors
     assert len(list(tmp_path.glob("*/state/state.safetensors"))) == 2
     before = [p.read_bytes() for p in tmp_path.glob("*/state/state.safetensors")]
-    again = sweep(teacher, tmp_path, "--ray", "local", epochs=5000)
+    again = sweep(teacher, tmp_path, *crew, epochs=5000)
     limit = time.monotonic() + 120
     while [p.read_bytes() for p in tmp_path.glob("*/state/state.safetensors")] == before:
         assert time.monotonic() < limit
@@ -102,13 +117,15 @@ def test_a_deadline_and_a_signal_stop_the_workers_in_good_order(
 
 
 @pytest.mark.slow
-def test_what_a_worker_refuses_is_said_here(teacher: Run, tmp_path: Path) -> None:
+def test_what_a_worker_refuses_is_said_here(
+    teacher: Run, tmp_path: Path, crew: tuple[str, ...]
+) -> None:
     results(sweep(teacher, tmp_path / "a", epochs=1))
     folders = sorted((tmp_path / "a").iterdir())
     assert len(folders) == 2
     for folder in folders:
         (folder / "record.json").write_text("{}")
-    failed = sweep(teacher, tmp_path / "a", "--ray", "local", epochs=1)
+    failed = sweep(teacher, tmp_path / "a", *crew, epochs=1)
     _, errors = failed.communicate(timeout=120)
     assert failed.returncode == 1
     assert errors.splitlines()[-1].startswith("denature: ")
@@ -125,6 +142,7 @@ def test_what_a_worker_refuses_is_said_here(teacher: Run, tmp_path: Path) -> Non
     ],
 )
 def test_an_address_that_does_not_answer_is_said_at_once(address: str, said: str) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
     clock = time.monotonic()
     with pytest.raises(ConfigError, match=said):
         Ray(address)
@@ -150,3 +168,13 @@ def test_what_cannot_travel_is_refused(teacher: Run, tmp_path: Path) -> None:
         parcel(teacher)
     with pytest.raises(ConfigError, match="in this process's memory only"):
         parcel(Run(teacher.record, teacher.network), out=tmp_path)
+
+
+def test_no_workers_and_two_kinds_of_workers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="workers is 0; it must be at least 1"):
+        Processes(0)
+    with (
+        pytest.raises(ConfigError, match="take one of them"),
+        Surviving(workers=2, ray="local").crew("cpu"),
+    ):
+        pass
