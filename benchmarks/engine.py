@@ -142,18 +142,23 @@ def pillow_view(image: np.ndarray, random: np.random.Generator) -> torch.Tensor:
 
 
 @contextmanager
-def plain_loop(student: str, objective: str, images: int, device: torch.device) -> Iterator[Work]:
-    """Steps as research code takes them, in a process as Python leaves it."""
+def plain_loop(
+    bench: "Bench", student: str, objective: str, images: int, device: torch.device
+) -> Iterator[Work]:
+    """Steps as research code takes them, in a process as Python leaves it; its parts are told."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
         target=_serve_plain_loop, args=(theirs, student, objective, images, device), daemon=True
     )
     process.start()
+    parts: dict[str, float] = {}
 
     def work() -> int:
+        nonlocal parts
         ours.send("go")
-        seen: int = ours.recv()
+        seen: int
+        seen, parts = ours.recv()
         return seen
 
     try:
@@ -161,20 +166,27 @@ def plain_loop(student: str, objective: str, images: int, device: torch.device) 
     finally:
         process.terminate()
         process.join()
+        for part, seconds in parts.items():
+            share = seconds / sum(parts.values())
+            bench.say(f"plain_{objective}/{part}", share, "of the plain loop's time")
 
 
 def _serve_plain_loop(
     pipe: Any, student: str, objective: str, images: int, device: torch.device
 ) -> None:
-    work = _plain_loop(student, objective, random_dataset(images), device)
+    parts = dict.fromkeys(("views", "student", "teacher", "update"), 0.0)
+    work = _plain_loop(student, objective, random_dataset(images), device, parts)
     while pipe.recv():
-        seen = work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        pipe.send(seen)
+        pipe.send((work(), parts))
 
 
-def _plain_loop(student: str, objective: str, dataset: Dataset, device: torch.device) -> Work:
+def _plain_loop(
+    student: str,
+    objective: str,
+    dataset: Dataset,
+    device: torch.device,
+    parts: dict[str, float],
+) -> Work:
     body = create(student, classes=10).body
     asked = create("resnet18", classes=10).body
     assert isinstance(body, nn.Module)
@@ -184,15 +196,26 @@ def _plain_loop(student: str, objective: str, dataset: Dataset, device: torch.de
     pictures = dataset.train.images.permute(0, 2, 3, 1).numpy()
     random = np.random.default_rng(0)
 
+    def took(part: str, since: float) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        now = time.perf_counter()
+        parts[part] += now - since
+        return now
+
     def work() -> int:
         total = 0.0
         for start in range(0, len(pictures), BATCH):
+            clock = time.perf_counter()
             samples = pictures[start : start + BATCH]
             pixels = torch.stack([pillow_view(image, random) for image in samples]).to(device)
             labels = dataset.train.labels[start : start + BATCH].to(device)
+            clock = took("views", clock)
             logits = body(pixels)
+            clock = took("student", clock)
             with torch.no_grad():
                 answers = asked(pixels)
+            clock = took("teacher", clock)
             if objective == "nasty":
                 losses = self_undermining(logits, answers, labels, temperature=4, omega=0.04)
             else:
@@ -202,6 +225,7 @@ def _plain_loop(student: str, objective: str, dataset: Dataset, device: torch.de
             loss.backward()
             optimizer.step()
             total += loss.item()
+            took("update", clock)
         return len(pictures)
 
     return work
@@ -409,6 +433,42 @@ def measure_memory(bench: Bench, folder: Path, images: int) -> None:
     bench.say("memory_stored_teacher", stored - alone, "MiB more")
 
 
+WANTED = {
+    "distill_stored": "images/s, `cnn` from `resnet18`, store warm | plain loop | >= 15",
+    "distill_live": "images/s, the same, live teacher | plain loop | >= 2",
+    "nasty_stored": "images/s, nasty `resnet18`, adversary's answers stored | plain loop | >= 3",
+    "views": "images/s, crop, flip, normalise | Pillow per sample | >= 20",
+    "loop_over_bare": "images/s, whole loop, `cnn` | bare step | >= 0.95",
+    "loop_over_bare/mlp": "the same, `mlp` | bare step | ",
+    "loop_over_bare/resnetc20": "the same, `resnetc20` | bare step | ",
+    "loop_over_bare/resnet18": "the same, `resnet18` | bare step | ",
+    "distill_stored_over_bare": "images/s, `cnn` from stored answers | bare step | ",
+    "ten_alphas": "ms an image, 10 alphas of `cnn` from live `resnet18` in one pass | "
+    "one teacher pass and ten bare steps | <= 1.15",
+    "ten_alphas_apart": "ms an image, ten runs with live teacher | the same in one pass | >= 4",
+    "settled_over_fp32/cnn": "images/s, bare step of `cnn`, bf16 and channels last | "
+    "fp32, contiguous | ",
+    "settled_over_fp32/resnetc20": "the same, `resnetc20` | fp32, contiguous | ",
+    "settled_over_fp32/resnet18": "the same, `resnet18` | fp32, contiguous | ",
+    "settled_over_fp32/mlp": "the same, `mlp`, bf16 | fp32 | ",
+    "folded_over_plain/cnn": "answers/s of `cnn`, folded | not folded | ",
+    "folded_over_plain/resnet18": "answers/s of `resnet18`, folded | not folded | ",
+    "compiled_over_folded/cnn": "answers/s of `cnn`, `--compile` | folded | ",
+    "compiled_over_folded/resnet18": "answers/s of `resnet18`, `--compile` | folded | ",
+}
+"""What each ratio is of, and the least or most that is wanted of it."""
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The ratios of a JSON file as Markdown."""
+    lines = ["| what | divided by | wanted | ratio | ours | theirs |", "| --- " * 6 + "|"]
+    for key, wanted in WANTED.items():
+        if found := figures.get(key):
+            ours, theirs = f"{found['median_ours']:,.4g}", f"{found['median_theirs']:,.4g}"
+            lines.append(f"| {wanted} | {found['ratio']:.2f} | {ours} | {theirs} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -428,11 +488,11 @@ def main() -> None:
     with own_cache() as folder:
         store = folder / "answers"
         stored, asked = (teacher_source(some, options.device, where) for where in (store, None))
-        with plain_loop("cnn", "distilled", len(few.train), device) as plain:
+        with plain_loop(bench, "cnn", "distilled", len(few.train), device) as plain:
             for key, source in {"distill_stored": stored, "distill_live": asked}.items():
                 ours = our_loop([("cnn", soft)], some, options.device, source)
                 bench.compare(key, ours, plain)
-        with plain_loop("resnet18", "nasty", len(few.train), device) as plain:
+        with plain_loop(bench, "resnet18", "nasty", len(few.train), device) as plain:
             source = teacher_source(few, options.device, store)
             ours = our_loop([("resnet18", Nasty())], few, options.device, source)
             bench.compare("nasty_stored", ours, plain)
@@ -486,6 +546,7 @@ def main() -> None:
             for net in NETS
         },
     }
+    print("\n" + table(bench.figures))
     if options.json:
         options.json.write_text(json.dumps({"machine": machine, **bench.figures}, indent=1) + "\n")
 

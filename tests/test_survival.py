@@ -362,3 +362,21 @@ def test_a_graph_of_runs_makes_each_once_and_again_only_what_changed(
     assert sorted(passes) == [1, 2]
     assert [run.record.id for run in other[:2]] == [run.record.id for run in first[:2]]
     assert len({run.record.id for run in (*first, *other)}) == 6
+
+
+def test_orders_of_one_run_in_one_folder_make_it_once(
+    data: Dataset, teacher: Run, tmp_path: Path, passes: list[int]
+) -> None:
+    """Alpha 0.9 is what a soft student has where none is given."""
+
+    def order(**fields: Any) -> Order:
+        return Order(
+            net="mlp", objective=Distilled(**fields), training=QUICK, asked=teacher, under=tmp_path
+        )
+
+    first, second = make([order(), order(alpha=0.9)], data)
+    assert passes == [1]
+    assert first.record == second.record
+    clash = [replace(order(alpha=alpha), under=None, out=tmp_path / "x") for alpha in (0.1, 0.2)]
+    with pytest.raises(ConfigError, match=r"Two runs want the folder .*alpha was 0\.1, is 0\.2"):
+        make(clash, data)

@@ -14,7 +14,7 @@ from torch import nn
 
 from denature.answers.config import Asking
 from denature.core.compute import settle
-from denature.core.errors import Stopped, unknown
+from denature.core.errors import ConfigError, Stopped, unknown
 from denature.core.memory import keep_freed_memory
 from denature.core.progress import SILENT, Progress
 from denature.core.record import EpochRecord
@@ -27,7 +27,7 @@ from denature.data.views import views
 from denature.train.answering import open_answers
 from denature.train.config import Keeping, Training
 from denature.train.elsewhere import Crew, Parcel
-from denature.train.identity import Plan, plan_id, what_varies
+from denature.train.identity import Plan, plan_id, what_changed, what_varies
 from denature.train.job import Job, Order, check_shape
 from denature.train.learner import Learner
 from denature.train.loop import evaluate, fit
@@ -177,13 +177,15 @@ def make(
         task = stack.enter_context(progress.task("all", count, "runs")) if count > 1 else SILENT
         for rank in ranks:
             jobs = [Job.of(order, _inputs(order, made), dataset, team) for order in rank]
-            passes = list(_passes(jobs))
+            twins = _twins(jobs)
+            passes = list(_passes([job for job in jobs if twins[job] is job]))
             if crew is not None:
                 _send(passes, crew, dataset, overwrite, keeping, stopper, progress)
             for together in passes:
                 runs = _make_pass(together, dataset, overwrite, keeping, stopper, progress)
                 made |= zip((job.order for job in together), runs, strict=True)
                 task.advance(len(together))
+            made |= {job.order: made[twin.order] for job, twin in twins.items()}
     return [made[order] for order in orders]
 
 
@@ -213,6 +215,25 @@ def _inputs(order: Order, made: Mapping[Order, Run]) -> dict[str, Run]:
         for role, it in named.items()
         if role is not None and it is not None
     }
+
+
+def _twins(jobs: Sequence[Job]) -> dict[Job, Job]:
+    """For each job the first that is the same run in the same folder, which is mostly itself.
+
+    Raises:
+        ConfigError: two different runs want one folder.
+    """
+    firsts: dict[Path, Job] = {}
+    twins: dict[Job, Job] = {}
+    for job in jobs:
+        first = job if job.folder is None else firsts.setdefault(job.folder, job)
+        if first.plan != job.plan:
+            raise ConfigError(
+                f"Two runs want the folder {job.folder}: {what_changed(first.plan, job.plan)}. "
+                "Give each its own, or `under` a common one."
+            )
+        twins[job] = first
+    return twins
 
 
 def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
