@@ -486,6 +486,22 @@ def main() -> None:
     best = settle(network("cnn"), device=options.device, precision="auto")
 
     with own_cache() as folder:
+        # First, in a process that has done nothing yet, as training is.
+        sizes = {"cnn": many, "mlp": many, "resnetc20": some, "resnet18": few}
+        for net, size in sizes.items():
+            settled = settle(network(net), device=options.device, precision="auto")
+            steps = len(size.train) // BATCH
+            suffix = "" if net == "cnn" else f"/{net}"
+            bench.compare(
+                f"loop_over_bare{suffix}",
+                our_loop([(net, Normal())], size, options.device),
+                bare(net, settled, steps),
+            )
+            bench.compare(
+                f"settled_over_fp32/{net}",
+                bare(net, settled, steps),
+                bare(net, Compute(device, "fp32", channels_last=False), steps),
+            )
         store = folder / "answers"
         stored, asked = (teacher_source(some, options.device, where) for where in (store, None))
         with plain_loop(bench, "cnn", "distilled", len(few.train), device) as plain:
@@ -502,21 +518,6 @@ def main() -> None:
             our_loop([("cnn", soft)], some, options.device, stored),
             bare("cnn", best, len(some.train) // BATCH),
         )
-        sizes = {"cnn": many, "mlp": many, "resnetc20": some, "resnet18": few}
-        for net, size in sizes.items():
-            settled = settle(network(net), device=options.device, precision="auto")
-            steps = len(size.train) // BATCH
-            suffix = "" if net == "cnn" else f"/{net}"
-            bench.compare(
-                f"loop_over_bare{suffix}",
-                our_loop([(net, Normal())], size, options.device),
-                bare(net, settled, steps),
-            )
-            bench.compare(
-                f"settled_over_fp32/{net}",
-                bare(net, settled, steps),
-                bare(net, Compute(device, "fp32", channels_last=False), steps),
-            )
         alphas: list[tuple[str, Objective]] = [
             ("cnn", Distilled(alpha=alpha / 10)) for alpha in range(10)
         ]

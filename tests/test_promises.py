@@ -13,7 +13,17 @@ ROOT = Path(denature.__file__).parents[1]
 
 NOT_NEEDED = (
     *("PIL", "cyclopts", "datasets", "jinja2", "matplotlib", "pandas", "pydantic", "rich"),
-    *("safetensors", "scipy", "sklearn", "tensorboard", "tensorboardX", "torchvision"),
+    *(
+        "accelerate",
+        "ray",
+        "mlflow",
+        "safetensors",
+        "scipy",
+        "sklearn",
+        "tensorboard",
+        "tensorboardX",
+        "torchvision",
+    ),
 )
 
 # None in sys.modules is how Python spells "not installed".

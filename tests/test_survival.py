@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -380,3 +381,22 @@ def test_orders_of_one_run_in_one_folder_make_it_once(
     clash = [replace(order(alpha=alpha), under=None, out=tmp_path / "x") for alpha in (0.1, 0.2)]
     with pytest.raises(ConfigError, match=r"Two runs want the folder .*alpha was 0\.1, is 0\.2"):
         make(clash, data)
+
+
+def test_a_disk_that_is_full_when_a_state_is_written_loses_nothing(
+    data: Dataset, tmp_path: Path, disk_of: Callable[[str], Path]
+) -> None:
+    disk = disk_of("12m")
+    whole = train("mlp", data, Normal(), QUICK, out=tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train("mlp", data, Normal(), QUICK, out=disk / "run", stopper=StopsAt(5))
+    state = disk / "run" / "state" / "state.safetensors"
+    before = state.read_bytes()
+    with pytest.raises(OSError, match="No space"), open(disk / "junk", "wb") as junk:
+        junk.write(bytes(2**24))
+    with pytest.raises(RunError, match=r"could not be written.*The one before is kept; make room"):
+        train("mlp", data, Normal(), QUICK, out=disk / "run", keeping=Keeping(save_every_s=0))
+    assert state.read_bytes() == before
+    (disk / "junk").unlink()
+    again = train("mlp", data, Normal(), QUICK, out=disk / "run")
+    assert again.record.net.digest == whole.record.net.digest
