@@ -88,6 +88,13 @@ def test_an_answer_depends_on_its_image_alone(net: str, precision: str) -> None:
     order = torch.randperm(100, generator=torch.Generator().manual_seed(1))
     assert torch.equal(inference(pixels[order]), together[order])
     assert torch.equal(inference(pixels[7:10]), together[7:10])
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert torch.equal(inference(pixels), together)
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Shared(nn.Module):
@@ -134,6 +141,43 @@ class Counting(nn.Module):
         self.asked += 1
         found: torch.Tensor = self.body(x).mean((2, 3)) * self.asked
         return found
+
+
+class ByName(nn.Module):
+    """Calls a layer by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.norm(input=self.conv(input=x)).mean((2, 3))
+        return found
+
+
+class Mixing(nn.Module):
+    """Normalises by the batch even in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.Flatten(),
+            nn.Linear(288, 10),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.body(x)
+        return found
+
+
+def test_a_layer_that_is_called_by_keyword_is_left_alone() -> None:
+    network = ByName().eval()
+    inference = Inference(network, compute("fp32"), Asking(), shape=SHAPE)
+    pixels = compute("fp32").pixels(images(4))
+    with torch.no_grad():
+        torch.testing.assert_close(inference(pixels), network(pixels))
 
 
 @pytest.mark.parametrize("network", [Shared(), Undecided(), hooked(), Counting()])
@@ -573,3 +617,21 @@ def test_a_live_answer_is_what_would_be_stored() -> None:
         kept: Coding = source.coding
         answers = source.ask(pixels)
         assert kept.decode(kept.encode(answers.numpy())).tobytes() == answers.numpy().tobytes()
+
+
+def test_a_network_whose_answers_depend_on_their_neighbours_is_not_stored(
+    data: Dataset, tmp_path: Path
+) -> None:
+    teacher = train(Mixing(), data, Normal(), BRIEF)
+    train("mlp", data, Distilled(), BRIEF, asked=teacher, keeping=Keeping(store=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_was_trained_further_does_not_answer_for_its_run(
+    data: Dataset, tmp_path: Path
+) -> None:
+    mine = Mixing()
+    first = train(mine, data, Normal(), BRIEF)
+    train(mine, data, Normal(), BRIEF)
+    with pytest.raises(RunError, match="weights were changed after it was made"):
+        train("mlp", data, Distilled(), BRIEF, asked=first)

@@ -222,7 +222,7 @@ def test_filling_says_what_it_lacks(
     from denature.answers import opening
 
     monkeypatch.setattr(opening, "STORE_LIMIT", 10)
-    with pytest.raises(ConfigError, match="larger than auto"):
+    with pytest.raises(ConfigError, match="more than auto allows"):
         fill(teacher, "digits")
 
 

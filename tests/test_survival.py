@@ -1,6 +1,7 @@
 """Runs that survive: stopped, killed or asked for twice, they come out the same."""
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from denature.core.errors import ConfigError, RunError, Stopped
+from denature.core.errors import ConfigError, MissingExtra, RunError, Stopped
 from denature.core.stopping import Stopper, seconds_of
 from denature.core.weights import digest
 from denature.data import Dataset, load
@@ -32,6 +33,9 @@ from denature.train import (
     train,
 )
 from denature.train import runs as runs_module
+from denature.train.identity import plan_id, plan_of
+from denature.train.job import Job
+from denature.train.team import Team
 
 QUICK = Training(epochs=2, batch_size=96, precision="fp32", device="cpu")
 
@@ -400,3 +404,45 @@ def test_a_disk_that_is_full_when_a_state_is_written_loses_nothing(
     (disk / "junk").unlink()
     again = train("mlp", data, Normal(), QUICK, out=disk / "run")
     assert again.record.net.digest == whole.record.net.digest
+
+
+def test_a_run_that_dies_after_its_last_step_is_still_that_run(
+    data: Dataset, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_it() -> Run:
+        return train("mlp", data, Distilled(), QUICK, asked=teacher, out=tmp_path,
+                     keeping=Keeping(save_every_s=0))  # fmt: skip
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "conclude", lambda self, dataset: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            make_it()
+    run = make_it()
+    assert plan_id(plan_of(run.record)) == run.record.id
+    assert make_it().record == run.record
+
+
+def test_one_module_is_not_trained_by_two_orders(data: Dataset) -> None:
+    mine = Noisy()
+    orders = [Order(net=mine, objective=Normal(), training=replace(QUICK, lr=lr)) for lr in (1, 2)]
+    with pytest.raises(ConfigError, match="train one module"):
+        make(orders, data)
+
+
+def test_more_processes_than_a_batch_has_pairs_are_refused(data: Dataset) -> None:
+    order = Order(net="mlp", objective=Normal(), training=replace(QUICK, batch_size=8))
+    with pytest.raises(ConfigError, match=r"5 processes.*at least 10"):
+        Job.of(order, {}, data, Team(0, 5))
+
+
+@pytest.mark.parametrize("error", [Stopped("SIGTERM", "Stopped."), MissingExtra("x", "y", "z")])
+def test_errors_come_back_from_other_processes(error: Exception) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error)
+    assert type(again) is type(error)
+
+
+def test_milestones_may_be_a_list() -> None:
+    made = Training(schedule="step", epochs=5, milestones=[2, 4])  # type: ignore[arg-type]
+    assert made.milestones == (2, 4)
+    assert hash(made)

@@ -18,7 +18,7 @@ from denature.core.errors import ConfigError
 from denature.core.weights import read_weights
 from denature.data import Dataset, load
 from denature.data.feed import Feed, steps_per_epoch
-from denature.train import Normal, Run, Training, train
+from denature.train import Normal, Run, Training, evaluate_run, load_run, train
 from denature.train.learner import Learner, learning_rate, make_optimizer
 from denature.train.team import ALONE, Team, join
 
@@ -159,6 +159,9 @@ def test_batch_norm_in_two_processes_is_that_of_each_ones_part(tmp_path: Path) -
     for name, value in reference.items():
         if "num_batches" not in name:
             torch.testing.assert_close(found[name], value, atol=2e-4, rtol=2e-3)
+    run = load_run(tmp_path)
+    measured = evaluate_run(run, "digits", device="cpu").value
+    assert run.accuracy.value == pytest.approx(measured, abs=1.5 / run.accuracy.n)
     whole = train("cnn", "digits", Normal(), QUICK).network.state_dict()
     assert apart(tmp_path, whole) > 100 * 2e-4  # the whole batch's norm is something else
 

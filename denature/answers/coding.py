@@ -114,6 +114,8 @@ class Top(Coding):
                 f"The storage top-{k} keeps {k} of {classes} classes; it saves nothing. Take at "
                 f"most top-{classes - 2}, or fp16."
             )
+        if classes > 2**16:
+            raise ConfigError(f"top-{k} numbers up to 65,536 classes; there are {classes:,}.")
         super().__init__(classes)
         self.k = k
         self.words = k + 1 + -(-k // 2)

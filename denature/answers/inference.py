@@ -50,6 +50,11 @@ class Inference:
         generator = torch.Generator().manual_seed(0)
         probe = torch.randint(0, 256, (8, *shape), generator=generator, dtype=torch.uint8)
         pixels = compute.pixels(probe.to(compute.device))
+        self.mixes = any(
+            isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is None
+            for module in self.network.modules()
+        )
+        """Whether it normalises by the batch, so that an answer depends on its neighbours."""
         self.folded = False
         if asking.fold and (folded := fold(self.network)) is not None:
             self.folded = _spread_apart(self.network, folded, pixels) <= FOLD_TOLERANCE
@@ -111,7 +116,7 @@ def fold(network: nn.Module) -> nn.Module | None:
     None where that cannot be done with certainty: the network cannot be traced, has hooks, or
     calls one layer more than once.
     """
-    from torch.fx import GraphModule, symbolic_trace
+    from torch.fx import GraphModule, Node, symbolic_trace
 
     if not any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules()):
         return None
@@ -126,17 +131,19 @@ def fold(network: nn.Module) -> nn.Module | None:
     if any(count > 1 for count in Counter(node.target for node in nodes).values()):
         return None
     for node in nodes:
-        before = node.args[0]
-        if before.op != "call_module" or len(before.users) > 1:
+        before = node.args[0] if node.args else None
+        if not isinstance(before, Node) or before.op != "call_module" or len(before.users) > 1:
             continue
-        linear, norm = layers[before.target], layers[node.target]
+        linear, norm = layers[str(before.target)], layers[node.target]
+        if getattr(norm, "running_mean", None) is None:
+            continue
         if type(linear) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
             fused: nn.Module = fuse_conv_bn_eval(linear, norm)
         elif type(linear) is nn.Linear and type(norm) is nn.BatchNorm1d:
             fused = fuse_linear_bn_eval(linear, norm)
         else:
             continue
-        traced.set_submodule(before.target, fused)
+        traced.set_submodule(str(before.target), fused)
         node.replace_all_uses_with(before)
         traced.graph.erase_node(node)
         traced.delete_submodule(node.target)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from denature.answers.coding import coding
-from denature.answers.inference import BF16_TOLERANCE, Inference
+from denature.answers.inference import BF16_TOLERANCE, FOLD_TOLERANCE, Inference
 from denature.answers.sources import Live, Source, Stored
 from denature.answers.store import Store, StoreKey, open_store
 from denature.core.errors import RunError
@@ -82,24 +82,26 @@ def with_store(
         about: for people who list stores.
         progress: told when a store is put away.
     """
+    if asked.inference.mixes:
+        return asked  # an answer depends on its neighbours, so it is none of its image's
     if where == "off" or (where == "auto" and key.nbytes > STORE_LIMIT):
         return asked
     root = answers_root() if where == "auto" else Path(where)
     try:
         store = open_store(root, key, asked.coding, about=about)
+        if not _still_true(asked, store, feed):
+            # The same name and weights with another forward: a network of one's own was edited.
+            progress.say(
+                f"The answers stored in {store.folder} are not what the network answers now; "
+                "they are thrown away and asked for again."
+            )
+            store.discard()
+            store = open_store(root, key, asked.coding, about=about)
     except RunError as error:
         if where != "auto":
             raise
         progress.say(f"Answers are not stored. {error}")
         return asked
-    if not _still_true(asked, store, feed):
-        # The same name and weights with another forward: a network of one's own that was edited.
-        progress.say(
-            f"The answers stored in {store.folder} are not what the network answers now; "
-            "they are thrown away and asked for again."
-        )
-        store.discard()
-        store = open_store(root, key, asked.coding, about=about)
     return Stored(asked, store)
 
 
@@ -115,5 +117,7 @@ def _still_true(asked: Live, store: Store, feed: Feed) -> bool:
     if asked.inference.compute.device.type == "cpu":
         return torch.equal(now, then)
     # Elsewhere libraries choose their kernels anew in every process.
+    bf16 = asked.inference.compute.precision == "bf16"
     spread = float(then.max() - then.min())
-    return float((now - then).abs().max()) <= BF16_TOLERANCE * spread
+    tolerance = BF16_TOLERANCE if bf16 else FOLD_TOLERANCE
+    return float((now - then).abs().max()) <= tolerance * spread

@@ -67,4 +67,6 @@ def _workers(device: Device) -> int:
     import torch
 
     accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return 1  # a launcher's processes train together
     return 1 if accelerated and device != "cpu" else min(4, os.cpu_count() or 1)

@@ -217,7 +217,7 @@ def _prune(targets: Sequence[tuple[Path, str]], yes: bool, showing: Showing) -> 
     import shutil
 
     for path, about in targets:
-        if yes:
+        if yes and path.exists():  # it may lie in one that is gone already
             shutil.rmtree(path)
         if not showing.json:
             print(f"{'removed' if yes else 'would remove'} {path} ({about})")

@@ -42,15 +42,22 @@ class Stopped(DenatureError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[str, str]]:
+        return Stopped, (self.reason, str(self))  # it comes back from other processes
+
 
 class MissingExtra(DenatureError):
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self._given = (package, extra, purpose)
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
             f"Install it with: pip install 'denature[{extra}]'"
         )
+
+    def __reduce__(self) -> tuple[type["MissingExtra"], tuple[str, str, str]]:
+        return MissingExtra, self._given
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:

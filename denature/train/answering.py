@@ -7,9 +7,10 @@ from denature.answers.inference import Inference
 from denature.answers.opening import live, store_key, with_store
 from denature.answers.sources import Source, Stored
 from denature.core.compute import Compute, settle
-from denature.core.errors import ConfigError, Stopped
+from denature.core.errors import ConfigError, RunError, Stopped
 from denature.core.progress import SILENT, Progress
 from denature.core.stopping import Stopper
+from denature.core.weights import digest
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.feed import Feed
@@ -39,10 +40,15 @@ def open_answers(
         store: see `denature.train.config.Keeping`.
         progress: told what is worth knowing about the store.
     """
+    net = run.record.net
+    if digest(run.network) != net.digest:
+        raise RunError(
+            f"The network of the {run.record.kind} {net.name} is not what its record says: its "
+            "weights were changed after it was made. Load the run again, or train copies."
+        )
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
     inference = Inference(run.network, compute, asking, shape=shape)
     network = live(inference, asking.storage, classes=len(dataset.classes))
-    net = run.record.net
     key = store_key(network, feed, dataset, net=net.name, digest=net.digest, storage=asking.storage)
     about = {"data": dataset.config.source, "kind": run.record.kind, "seed": run.record.seed}
     source = with_store(network, feed, key, where=store, about=about, progress=progress)
@@ -98,8 +104,8 @@ def fill(
     )
     if not isinstance(source, Stored):
         raise ConfigError(
-            f"A store of all {family.count} views of {len(split):,} images is larger than auto "
-            "allows. Name a folder with --store."
+            f"Nothing can be stored of {family.count} views of {len(split):,} images: there is no "
+            "room, or they are more than auto allows. Name a folder for stores."
         )
     passes = family.count if epochs is None else epochs
     seen = 0

@@ -65,6 +65,7 @@ class Training:
     """With several CUDA processes: batch norm over the whole batch, not over each one's part."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # a list is as good
         rules = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 2, "at least 2, since batch norm needs two samples"),

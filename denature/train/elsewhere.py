@@ -90,11 +90,22 @@ class Parcel:
             asked=asked,
             init=folders("init"),
             trust=tuple(sorted({name.partition(":")[0] for name in names if ":" in name})),
-            data=data,
+            data=_abroad_data(data),
             overwrite=overwrite,
-            keeping=keeping,
+            keeping=_abroad_keeping(keeping),
             seconds=seconds,
         )
+
+
+def _abroad_data(data: DataConfig) -> DataConfig:
+    path = Path(data.source)
+    return replace(data, source=str(path.resolve())) if path.exists() else data
+
+
+def _abroad_keeping(keeping: Keeping) -> Keeping:
+    if keeping.store in ("auto", "off"):
+        return keeping
+    return replace(keeping, store=str(Path(keeping.store).resolve()))
 
 
 def _abroad(order: Order) -> Order:
@@ -189,10 +200,11 @@ class Processes:
             raise ConfigError(f"workers is {size}; it must be at least 1.")
         self.size = size
         self._context = multiprocessing.get_context("spawn")
-        self._wish = self._context.Event()
+        self._wish: Event | None = None
         self._pool: ProcessPoolExecutor | None = None
 
     def _start(self) -> ProcessPoolExecutor:
+        self._wish = self._context.Event()
         threads = max(1, (os.cpu_count() or 1) // self.size)
         return ProcessPoolExecutor(
             self.size,
@@ -202,7 +214,6 @@ class Processes:
         )
 
     def carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
-        self._wish.clear()
         left, reason, failure = list(parcels), None, None
         for _ in range(TRIES):
             self._pool = self._pool or self._start()
@@ -220,8 +231,10 @@ class Processes:
                         died = error
                     except DenatureError as error:
                         failure = failure or error
-                if failure or stopper.reason:
+                if (failure or stopper.reason) and self._wish is not None:
                     self._wish.set()
+            if self._wish is not None:
+                self._wish.clear()
             if left:  # a pool is of no use after the death of one worker
                 self.close()
             if failure is not None:
@@ -253,7 +266,11 @@ _wish: Callable[[], bool] | None = None
 
 
 def _in_worker(parcel: Parcel) -> str | None:
-    return "whoever gave the work" if _wish and _wish() else carry_out(parcel, _wish)
+    reason = "whoever gave the work" if _wish and _wish() else carry_out(parcel, _wish)
+    if reason == "SIGTERM":
+        # Some Python versions end a broken pool by this signal, and wait for the process to go.
+        os._exit(0)
+    return reason
 
 
 @final

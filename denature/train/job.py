@@ -124,6 +124,11 @@ class Job:
             fit_weights(network, init.network.state_dict(), where=where)
         compute = settle(network, device=order.training.device, precision=order.training.precision)
         _check_answers(network, name, dataset, compute)
+        if order.training.batch_size < 2 * team.size:
+            raise ConfigError(
+                f"batch_size is {order.training.batch_size} for {team.size} processes; each needs "
+                f"two samples, so it must be at least {2 * team.size}."
+            )
         training = order.training.settled(
             optimizer=NETS[name].optimizer if name in NETS else "adam",
             augment=auto_views(channels=dataset.channels, image_size=dataset.image_size),
@@ -176,6 +181,10 @@ class Job:
             steps=steps_per_epoch(len(self.samples.split), batch, parts=team.size),
             team=team,
         )
+
+    def forget(self) -> None:
+        """Let go of gradients and moments: the jobs of a long list live until its end."""
+        self.__dict__.pop("learner", None)
 
     @property
     def is_finished(self) -> bool:
@@ -252,7 +261,7 @@ class Job:
                 "data": {**encode(dataset.config), "holdout": dataset.holdout},
                 "objective": self.plan["objective"],
                 "training": self.plan["training"],
-                "asking": {**self.plan["asking"], "form": self.form} if self.form else {},
+                "asking": {**self.plan["asking"], **({"form": self.form} if self.form else {})},
                 "processes": self.team.size,
             },
             inputs={role: run.as_input() for role, run in self.inputs.items()},

@@ -191,6 +191,8 @@ class Learner:
         if self.team.size > 1 and self.config.parallel == "fsdp":
             full = {name: whole(value) for name, value in self._trained.state_dict().items()}
             self.network.load_state_dict(full)
+        # Each process has running statistics of its own parts; those of the first count.
+        self.team.share_buffers(self.network)
         return self.network
 
     def finish(self) -> nn.Module:

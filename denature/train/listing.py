@@ -61,7 +61,7 @@ def _listed(folder: Path) -> Listed:
             asked = next((i for role, i in record.inputs.items() if role != "init"), None)
             return Listed(
                 folder=folder,
-                state="finished",
+                state="running" if _is_locked(folder) else "finished",
                 kind=record.kind,
                 net=record.net.name,
                 seed=record.seed,

@@ -14,7 +14,7 @@ from torch import nn
 
 from denature.answers.config import Asking
 from denature.core.compute import settle
-from denature.core.errors import ConfigError, Stopped, unknown
+from denature.core.errors import ConfigError, RunError, Stopped, unknown
 from denature.core.memory import keep_freed_memory
 from denature.core.progress import SILENT, Progress
 from denature.core.record import EpochRecord
@@ -170,8 +170,19 @@ def make(
     if not isinstance(data, Dataset):
         team.by_first(lambda: (load(data, progress=progress), None)[1])  # decodes once for all
     dataset = load(data, progress=progress)
+    if crew is not None and team.size > 1:
+        raise ConfigError(
+            "Processes of one launcher train one network together, and cannot have workers too. "
+            "Leave out --workers and --ray, or the launcher."
+        )
     made: dict[Order, Run] = {}
     ranks = _ranks(orders)
+    modules = [id(it.net) for rank in ranks for it in rank if isinstance(it.net, nn.Module)]
+    if len(modules) > len(set(modules)):
+        raise ConfigError(
+            "Two orders want to train one module, each in place; give each a copy of it "
+            "(copy.deepcopy), or name a factory."
+        )
     with ExitStack() as stack:
         count = sum(map(len, ranks))
         task = stack.enter_context(progress.task("all", count, "runs")) if count > 1 else SILENT
@@ -283,6 +294,12 @@ def _send(
     if parcels:
         with progress.task(f"{crew.size} workers", sum(map(len, waiting)), "runs") as task:
             crew.carry_out(parcels, stopper, task)
+        if missing := [job.title for jobs in waiting for job in jobs if not job.is_finished]:
+            raise RunError(
+                f"The workers made other runs than these: {', '.join(missing[:3])}. What `auto` "
+                "means there is not what it means here; give --device and --precision, and start "
+                "where such a device is."
+            )
 
 
 def _make_pass(
@@ -316,6 +333,8 @@ def _make_pass(
         if waiting:
             _train(list(waiting.values()), dataset, keeping, stopper, progress)
             runs |= {number: job.conclude(dataset) for number, job in waiting.items()}
+            for job in waiting.values():
+                job.forget()
         team.agreed(None)  # all have read what they need before the first lets others in
     return [runs[number] for number in range(len(jobs))]
 

@@ -58,6 +58,12 @@ class Team:
         found: T = value
         return found
 
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give the first process's buffers to all."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def total(self, values: list[float]) -> list[float]:
         """The sums over all processes, of doubles."""
         if self.size == 1:

@@ -96,7 +96,12 @@ def _started(name: str, *, title: str, run: str, config: Mapping[str, Any]) -> I
     tracker = kind(PROJECT, **directory, **options.get(name, {}))
     tracker.start()
     try:
-        tracker.store_init_configuration(dict(config))
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value)
+            for key, value in config.items()
+            if value is not None
+        }
+        tracker.store_init_configuration(plain)
         yield tracker
     finally:
         tracker.finish()
