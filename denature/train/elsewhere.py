@@ -6,17 +6,13 @@ worker that died has its runs taken up by another one from their last state.
 """
 
 import logging
-import multiprocessing
 import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunError, Stopped
 from denature.core.progress import Task
@@ -25,6 +21,10 @@ from denature.data.config import DataConfig
 from denature.train.config import Keeping
 from denature.train.job import Order
 from denature.train.run import Run, load_run
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing.synchronize import Event
 
 TRIES = 4
 """How often a parcel is sent before the death of its workers is taken for its own fault."""
@@ -199,21 +199,27 @@ class Processes:
         if size < 1:
             raise ConfigError(f"workers is {size}; it must be at least 1.")
         self.size = size
-        self._context = multiprocessing.get_context("spawn")
         self._wish: Event | None = None
         self._pool: ProcessPoolExecutor | None = None
 
-    def _start(self) -> ProcessPoolExecutor:
-        self._wish = self._context.Event()
+    def _start(self) -> "ProcessPoolExecutor":
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        context = multiprocessing.get_context("spawn")
+        self._wish = context.Event()
         threads = max(1, (os.cpu_count() or 1) // self.size)
         return ProcessPoolExecutor(
             self.size,
-            mp_context=self._context,
+            mp_context=context,
             initializer=_begin_worker,
             initargs=(self._wish, threads),
         )
 
     def carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
+        from concurrent.futures import FIRST_COMPLETED, wait
+        from concurrent.futures.process import BrokenProcessPool
+
         left, reason, failure = list(parcels), None, None
         for _ in range(TRIES):
             self._pool = self._pool or self._start()
@@ -251,7 +257,7 @@ class Processes:
             self._pool = None
 
 
-def _begin_worker(wish: Event, threads: int) -> None:
+def _begin_worker(wish: "Event", threads: int) -> None:
     global _wish
     _wish = wish.is_set
     # Ctrl-C reaches all processes of a terminal; the one that gave the work tells the others.

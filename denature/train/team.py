@@ -7,6 +7,7 @@ process takes its part of every global batch, and the first alone writes.
 
 import atexit
 import copy
+import gc
 import os
 from collections.abc import Callable
 from functools import cache
@@ -147,6 +148,11 @@ def _joined(cpu: bool) -> Team:
         raise MissingExtra("accelerate", "parallel", "Training in several processes") from None
     # Precision is ours; a launcher's wish for another would be a second autocast.
     accelerator = Accelerator(cpu=cpu, mixed_precision="no")
-    # A process that exits with its group open aborts now and then, in the group's own threads.
-    atexit.register(torch.distributed.destroy_process_group)
+    atexit.register(_leave)
     return Team(accelerator.process_index, accelerator.num_processes, accelerator)
+
+
+def _leave() -> None:
+    """Close the group; a process that exits with it open aborts now and then, in its threads."""
+    gc.collect()  # sharded networks hold the group too
+    torch.distributed.destroy_process_group()
