@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from denature.core import stats as stats_module
 from denature.core.stats import mean_over_seeds, paired_difference, proportion
 
 shares = st.floats(0, 1)
@@ -131,3 +132,10 @@ def test_a_difference_lies_in_its_interval_and_changes_sign_with_its_sides(
     assert (there.value, there.low, there.high) == pytest.approx(
         (-back.value, -back.high, -back.low)
     )
+
+
+@pytest.mark.parametrize("freedom", range(1, 12))
+def test_the_quantiles_of_few_seeds_are_scipys(freedom: int) -> None:
+    from scipy.special import stdtrit
+
+    assert stats_module._t95(freedom) == pytest.approx(float(stdtrit(freedom, 0.975)), rel=1e-14)
