@@ -198,6 +198,7 @@ def test_folding_removes_batch_norms_and_can_be_left_out() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
 def test_a_compiled_network_answers_within_the_tolerance() -> None:
     settled = compute("fp32")
     pixels = settled.pixels(images(70))
