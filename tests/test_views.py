@@ -242,10 +242,10 @@ def test_an_unknown_augmentation_is_refused_with_those_that_there_are() -> None:
 @pytest.mark.parametrize("padding", [1, 4])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_both_ways_to_cut_views_agree(padding: int, channels: int) -> None:
-    """Slices on a CPU, one gather on a device."""
+    """Windows on a CPU, one gather on a device."""
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (60, channels, 12, 12), dtype=torch.uint8, generator=draw)
     down, right = (torch.randint(0, 2 * padding + 1, (60,), generator=draw) for _ in range(2))
     mirrored = torch.randint(0, 2, (60,), generator=draw).bool()
-    sliced = views_module._slices(images, down, right, mirrored, padding)
-    assert torch.equal(sliced, views_module._gather(images, down, right, mirrored, padding))
+    cut = views_module._windows(images, down, right, mirrored, padding)
+    assert torch.equal(cut, views_module._gather(images, down, right, mirrored, padding))

@@ -36,5 +36,7 @@ def normalized(pixels: Pixels, mean: Tensor, std: Tensor) -> Pixels:
     # numbers take a sixth of the time.
     batch, height, width, channels = rows.shape
     flat = rows.reshape(batch * height, width * channels)
-    flat = (flat - mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
+    # Not `repeat`, which takes 15 microseconds for these few numbers.
+    means, stds = (each.view(1, -1).expand(width, -1).reshape(-1) for each in (mean, std))
+    flat = (flat - means).div_(stds)
     return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)
