@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from denature.answers.sources import Live
 from denature.data import Dataset, load
 
 
@@ -54,3 +55,22 @@ def disk_of(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 @pytest.fixture
 def digits() -> Dataset:
     return load("digits")
+
+
+@pytest.fixture
+def small_disk(disk_of: Callable[[str], Path]) -> Path:
+    return disk_of("256k")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images a network was asked about for its answers, call by call."""
+    counts: list[int] = []
+    ask = Live.ask
+
+    def counted(self: Live, pixels: torch.Tensor) -> torch.Tensor:
+        counts.append(len(pixels))
+        return ask(self, pixels)
+
+    monkeypatch.setattr(Live, "ask", counted)
+    return counts

@@ -161,7 +161,7 @@ def parcel(teacher: Run | None, **order: Any) -> Parcel:
 def test_what_cannot_travel_is_refused(teacher: Run, tmp_path: Path) -> None:
     from torch import nn
 
-    assert parcel(teacher, out=tmp_path).asked == (teacher.folder,)
+    assert parcel(teacher, out=tmp_path).inputs == ({"teacher": teacher.folder},)
     with pytest.raises(ConfigError, match="name a factory"):
         parcel(teacher, net=nn.Flatten(), out=tmp_path)
     with pytest.raises(ConfigError, match="come back in folders"):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from denature.answers.store import ANSWERS, find_stores
 from denature.cli.app import _combinations, main
@@ -149,9 +148,8 @@ def test_answers_are_filled_ahead_listed_verified_and_pruned(
     teacher: Run,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    asked: list[int],
 ) -> None:
-    from denature.answers.sources import Live
 
     root, run = tmp_path / "stores", str(teacher.folder)
     asking = [
@@ -172,17 +170,10 @@ def test_answers_are_filled_ahead_listed_verified_and_pruned(
     count = len(load("digits").train) * 9
     assert [(f["present"], f["damaged"]) for f in found] == [(count, 0)] * 2
     assert {f["key"]["storage"] for f in found} == {"exact", "top-3"}
-    counts: list[int] = []
-    ask = Live.ask
-
-    def counted(self: Live, pixels: torch.Tensor) -> torch.Tensor:
-        counts.append(len(pixels))
-        return ask(self, pixels)
-
-    monkeypatch.setattr(Live, "ask", counted)
+    asked.clear()
     train("mlp", "digits", Distilled(), Training(epochs=3, precision="fp32", device="cpu",
           augment="crop"), asked=teacher, keeping=Keeping(store=str(root)))  # fmt: skip
-    assert sum(counts) == 16  # all was there but what is asked as a check
+    assert sum(asked) == 16  # all was there but what is asked as a check
     [exact] = [s for s in find_stores(root) if s.key and s.key.storage == "exact"]
     raw = bytearray((exact.folder / ANSWERS).read_bytes())
     raw[44 * 1000 + 9] ^= 1

@@ -32,7 +32,7 @@ from denature.train import (
     make,
     train,
 )
-from denature.train import runs as runs_module
+from denature.train import passes as passes_module
 from denature.train.identity import plan_id, plan_of
 from denature.train.job import Job
 from denature.train.team import Team
@@ -128,7 +128,7 @@ def test_a_finished_run_is_not_made_again(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = train("mlp", data, Normal(), QUICK, out=tmp_path / "run")
-    monkeypatch.setattr(runs_module, "fit", None)
+    monkeypatch.setattr(passes_module, "fit", None)
     again = train("mlp", data, Normal(), QUICK, out=tmp_path / "run")
     assert again.record == first.record
     kept = train("mlp", data, Normal(), QUICK, out=tmp_path / "run", overwrite=True)
@@ -327,7 +327,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(learners))
         fit(learners, *args, **kwargs)
 
-    monkeypatch.setattr(runs_module, "fit", counted)
+    monkeypatch.setattr(passes_module, "fit", counted)
     return counts
 
 

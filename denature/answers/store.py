@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from denature.answers.coding import Coding, Single, Values, Words
 from denature.core.errors import RunError
-from denature.core.files import write_text
+from denature.core.files import atomic_folder, write_text
 from denature.core.seeds import generator
 
 HEADER, ANSWERS = "store.json", "answers.bin"
@@ -193,9 +193,6 @@ class Found:
             raise RunError(f"The store {self.folder} is damaged; the next run makes it anew.")
         return Store(self.folder, self.key, Single(self.key.words))
 
-    def remove(self) -> None:
-        _discard(self.folder)
-
 
 def find_stores(root: Path) -> list[Found]:
     """All stores under a folder, the last used first."""
@@ -253,22 +250,13 @@ def _holds(folder: Path, key: StoreKey) -> bool:
 
 
 def _create(folder: Path, key: StoreKey, about: dict[str, Any]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    temporary.mkdir()
-    try:
-        with open(temporary / ANSWERS, "wb") as file:
+    with atomic_folder(folder, complete=lambda: _holds(folder, key)) as new:
+        with open(new / ANSWERS, "wb") as file:
             if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
                 os.posix_fallocate(file.fileno(), 0, key.nbytes)
             file.truncate(key.nbytes)
         header = {"key": asdict(key), "about": about}
-        write_text(temporary / HEADER, json.dumps(header, indent=1) + "\n")
-        os.rename(temporary, folder)
-    except OSError:
-        if not _holds(folder, key):  # else another process was first
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_text(new / HEADER, json.dumps(header, indent=1) + "\n")
 
 
 def _discard(folder: Path) -> None:

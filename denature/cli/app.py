@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from itertools import islice, product
+from itertools import product
 
 import cyclopts
 from cyclopts import App
@@ -104,10 +104,9 @@ def _combinations(tokens: list[str]) -> list[list[str]]:
     for place, word in enumerate(words):
         option, equals, value = word.partition("=")
         if option in SWEPT:
-            option_words = [option] if equals else [word]
-            values = [value] if equals else list(islice(words, 1))
-            parts = [part for given in values for part in given.split(",")]
-            choices.append([[*option_words, part] for part in parts] or [option_words])
+            given = value if equals else next(words, None)
+            parts = [] if given is None else given.split(",")
+            choices.append([[option, part] for part in parts] or [[option]])
         elif place == 1 and not word.startswith("-"):
             choices.append([[net] for net in word.split(",")])
         else:

@@ -7,7 +7,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from denature.cli.options import Showing, ShowingOptions, Surviving
-from denature.core.stopping import Stopper, seconds_of
 from denature.train.config import Device, Precision
 
 
@@ -37,8 +36,10 @@ def demo(
     from denature.recipes.demo import demo as run_demo
     from denature.report import words
 
-    stopper = Stopper(seconds=None if time_limit is None else seconds_of(time_limit))
-    surviving = Surviving(workers=_workers(device) if workers is None else workers)
+    surviving = Surviving(
+        time_limit=time_limit, workers=_workers(device) if workers is None else workers
+    )
+    stopper = surviving.stopper()
     with surviving.crew(device) as crew, stopper.on_signals():
         found = run_demo(
             out,

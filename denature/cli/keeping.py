@@ -17,11 +17,12 @@ from denature.cli.options import (
     RunFolder,
     Showing,
     ShowingOptions,
+    Surviving,
     Trust,
     data_config,
 )
 from denature.core.errors import ConfigError
-from denature.core.stopping import Stopper, seconds_of
+from denature.core.stopping import seconds_of
 from denature.data.config import Reading
 from denature.train.config import Augment, Device, Precision
 
@@ -136,7 +137,7 @@ def answers(
 
         if data is None:
             raise ConfigError("--fill needs --data: what to ask the run about.")
-        stopper = Stopper(seconds=None if time_limit is None else seconds_of(time_limit))
+        stopper = Surviving(time_limit=time_limit).stopper()
         with stopper.on_signals():
             ask_ahead(
                 load_run(fill, trust=trust),

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Group, Parameter
 
@@ -37,6 +37,26 @@ OBJECTIVE = Group("Objective", sort_key=1)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of all commands that train."""
+
+    init: RunFolder | None = None
+    """A run of the same network to start from, such as an imported model."""
+    trust: Trust = ()
+    """A module of your own that a run's record may import; once for each."""
+    config: ConfigFile = None
+    """A TOML file with options, or the record.json of a run to make again."""
+    reading: ReadingOptions = field(default_factory=Reading)
+    training: TrainingOptions = field(default_factory=Training)
+    writing: WritingOptions = field(default_factory=Writing)
+    surviving: SurvivingOptions = field(default_factory=Surviving)
+    showing: ShowingOptions = field(default_factory=Showing)
+
+
+CommonOptions: TypeAlias = Annotated[Common, Parameter(name="*")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """One run that the command line asks for; lists on it ask for several."""
 
@@ -45,28 +65,10 @@ class Wanted:
     objective: AnyObjective
     asked: Path | None = None
     asking: Asking = field(default_factory=Asking)
-    init: Path | None
-    trust: tuple[str, ...]
-    reading: Reading
-    training: Training
-    writing: Writing
-    surviving: Surviving
-    showing: Showing
+    common: Common
 
 
-def train(
-    net: str,
-    *,
-    data: Data,
-    init: RunFolder | None = None,
-    trust: Trust = (),
-    config: ConfigFile = None,
-    reading: ReadingOptions = Reading(),
-    training: TrainingOptions = Training(),
-    writing: WritingOptions = Writing(),
-    surviving: SurvivingOptions = Surviving(),
-    showing: ShowingOptions = Showing(),
-) -> Wanted:
+def train(net: str, *, data: Data, common: CommonOptions = Common()) -> Wanted:
     """Train a network on the true labels.
 
     Lists, as in `--seed 0,1,2`, ask for a run of each.
@@ -74,22 +76,8 @@ def train(
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
-        init: A run of the same network to start from.
-        trust: A module of your own that a run's record may import; once for each.
-        config: A TOML file with options, or the record.json of a run to make again.
     """
-    return Wanted(
-        net=net,
-        data=data,
-        objective=Normal(),
-        init=init,
-        trust=trust,
-        reading=reading,
-        training=training,
-        writing=writing,
-        surviving=surviving,
-        showing=showing,
-    )
+    return Wanted(net=net, data=data, objective=Normal(), common=common)
 
 
 def nasty(
@@ -98,41 +86,21 @@ def nasty(
     data: Data,
     adversary: RunFolder,
     objective: Annotated[Nasty, Parameter(name="*", group=OBJECTIVE)] = Nasty(),
-    init: RunFolder | None = None,
-    trust: Trust = (),
-    config: ConfigFile = None,
-    reading: ReadingOptions = Reading(),
     asking: AskingOptions = Asking(),
-    training: TrainingOptions = Training(),
-    writing: WritingOptions = Writing(),
-    surviving: SurvivingOptions = Surviving(),
-    showing: ShowingOptions = Showing(),
+    common: CommonOptions = Common(),
 ) -> Wanted:
     """Train a nasty teacher: as accurate as it can be, and a bad example.
 
-    Lists, as in `--omega 0.01,0.04`, ask for a run of each.
+    Lists, as in `--omega 0.01,0.04`, ask for a run of each. With `--init` an existing model is
+    hardened.
 
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
         adversary: The run of a normally trained network that it is pushed away from.
-        init: A run of the same network to start from; hardens an existing model.
-        trust: A module of your own that a run's record may import; once for each.
-        config: A TOML file with options, or the record.json of a run to make again.
     """
     return Wanted(
-        net=net,
-        data=data,
-        objective=objective,
-        asked=adversary,
-        asking=asking,
-        init=init,
-        trust=trust,
-        reading=reading,
-        training=training,
-        writing=writing,
-        surviving=surviving,
-        showing=showing,
+        net=net, data=data, objective=objective, asked=adversary, asking=asking, common=common
     )
 
 
@@ -142,15 +110,8 @@ def distill(
     data: Data,
     teacher: RunFolder,
     objective: Annotated[Distilled, Parameter(name="*", group=OBJECTIVE)] = Distilled(),
-    init: RunFolder | None = None,
-    trust: Trust = (),
-    config: ConfigFile = None,
-    reading: ReadingOptions = Reading(),
     asking: AskingOptions = Asking(),
-    training: TrainingOptions = Training(),
-    writing: WritingOptions = Writing(),
-    surviving: SurvivingOptions = Surviving(),
-    showing: ShowingOptions = Showing(),
+    common: CommonOptions = Common(),
 ) -> Wanted:
     """Train a student on a teacher's answers.
 
@@ -161,23 +122,9 @@ def distill(
         net: A name from `denature nets`, or package.module:factory for a module of your own.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
         teacher: The run that answers.
-        init: A run of the same network to start from.
-        trust: A module of your own that a run's record may import; once for each.
-        config: A TOML file with options, or the record.json of a run to make again.
     """
     return Wanted(
-        net=net,
-        data=data,
-        objective=objective,
-        asked=teacher,
-        asking=asking,
-        init=init,
-        trust=trust,
-        reading=reading,
-        training=training,
-        writing=writing,
-        surviving=surviving,
-        showing=showing,
+        net=net, data=data, objective=objective, asked=teacher, asking=asking, common=common
     )
 
 
@@ -186,42 +133,42 @@ def carry_out(wanted: Sequence[Wanted]) -> None:
     from denature.train import Order, load_run, make
     from denature.train.team import join
 
-    first = wanted[0]
-    folders = {folder for it in wanted for folder in (it.asked, it.init) if folder is not None}
-    inputs = {folder: load_run(folder, trust=first.trust) for folder in folders}
-    out, under = first.writing.out, first.writing.under
+    common, training = wanted[0].common, wanted[0].common.training
+    named = {folder for it in wanted for folder in (it.asked, it.common.init) if folder is not None}
+    inputs = {folder: load_run(folder, trust=common.trust) for folder in named}
+    out, under = common.writing.out, common.writing.under
     if len(wanted) > 1 and out is not None:
         out, under = None, out
     orders = [
         Order(
             net=it.net,
             objective=it.objective,
-            training=it.training,
+            training=it.common.training,
             asked=None if it.asked is None else inputs[it.asked],
             asking=it.asking,
-            init=None if it.init is None else inputs[it.init],
+            init=None if it.common.init is None else inputs[it.common.init],
             out=out,
             under=under,
         )
         for it in wanted
     ]
-    stopper = first.surviving.stopper()
-    with first.surviving.crew(first.training.device) as crew, stopper.on_signals():
+    stopper = common.surviving.stopper()
+    with common.surviving.crew(training.device) as crew, stopper.on_signals():
         runs = make(
             orders,
-            data_config(first.data, first.reading),
-            overwrite=first.writing.overwrite,
-            keeping=first.surviving.keeping(),
+            data_config(wanted[0].data, common.reading),
+            overwrite=common.writing.overwrite,
+            keeping=common.surviving.keeping(),
             stopper=stopper,
             crew=crew,
-            progress=first.showing.display(),
+            progress=common.showing.display(),
         )
-    if not join(first.training.device).is_first:
+    if not join(training.device).is_first:
         return
-    if first.showing.verbose:
+    if common.showing.verbose:
         for run in runs:
             print(json.dumps(run.record.config, indent=1), file=sys.stderr)
-    if first.showing.json:
+    if common.showing.json:
         for run in runs:
             print(run.record.to_json())
     elif len(runs) == 1:

@@ -2,7 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,3 +30,31 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_folder(folder: Path, *, complete: Callable[[], bool]) -> Iterator[Path]:
+    """Yield a new folder beside `folder`; what was written there becomes `folder` on success.
+
+    Another process may do the same meanwhile: the first wins, and that is no error where what it
+    left is what was wanted.
+
+    Args:
+        folder: does not exist yet.
+        complete: whether `folder` is there and whole.
+
+    Raises:
+        OSError: something else lies in its place, or the disk does not take it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not complete():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

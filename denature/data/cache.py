@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 
 from denature.core.errors import DataError
+from denature.core.files import atomic_folder
 from denature.core.progress import Progress, Task
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
@@ -49,19 +48,8 @@ def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:20]
     folder = cache_root() / "data" / key
     if not (folder / "meta.json").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = folder.with_name(f".{key}.{secrets.token_hex(4)}.tmp")
-        building.mkdir()
-        try:
-            _write(building, source, config, progress)
-            try:
-                building.rename(folder)
-            except OSError:
-                if not (folder / "meta.json").exists():
-                    raise
-                # Another process was faster, and what it wrote is the same.
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        with atomic_folder(folder, complete=(folder / "meta.json").exists) as new:
+            _write(new, source, config, progress)
     return _read(folder)
 
 

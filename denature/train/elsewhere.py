@@ -38,8 +38,8 @@ class Parcel:
 
     orders: tuple[Order, ...]
     """Without inputs; those are folders."""
-    asked: tuple[Path | None, ...]
-    init: tuple[Path | None, ...]
+    inputs: tuple[dict[str, Path], ...]
+    """For each order the folders of the runs that it names, by their roles."""
     trust: tuple[str, ...]
     """Modules of the inputs' networks, which were imported here already."""
     data: DataConfig
@@ -75,20 +75,12 @@ class Parcel:
                     "--out, or `under` of an order."
                 )
 
-        def folders(role: str) -> tuple[Path | None, ...]:
-            return tuple(_folder(role, given.get(role)) for given in inputs)
-
-        asked = tuple(
-            None
-            if order.objective.asks is None
-            else _folder("teacher", given[order.objective.asks])
-            for order, given in zip(orders, inputs, strict=True)
-        )
         names = {run.record.net.name for given in inputs for run in given.values()}
         return Parcel(
             orders=tuple(_abroad(order) for order in orders),
-            asked=asked,
-            init=folders("init"),
+            inputs=tuple(
+                {role: _folder(role, run) for role, run in given.items()} for given in inputs
+            ),
             trust=tuple(sorted({name.partition(":")[0] for name in names if ":" in name})),
             data=_abroad_data(data),
             overwrite=overwrite,
@@ -114,9 +106,7 @@ def _abroad(order: Order) -> Order:
     return replace(order, asked=None, init=None, out=out, under=under)
 
 
-def _folder(role: str, run: Run | None) -> Path | None:
-    if run is None:
-        return None
+def _folder(role: str, run: Run) -> Path:
     if run.folder is None:
         raise ConfigError(f"The {role} is in this process's memory only; give it a folder.")
     return run.folder.resolve()
@@ -126,19 +116,13 @@ def carry_out(parcel: Parcel, wish: Callable[[], bool] | None = None) -> str | N
     """Make the runs of a parcel, in whatever process this is; why it stopped, if it did."""
     from denature.train.runs import make
 
-    loaded = {
-        folder: load_run(folder, trust=parcel.trust)
-        for folder in {*parcel.asked, *parcel.init} - {None}
-        if folder is not None
-    }
-    orders = [
-        replace(
-            order,
-            asked=None if asked is None else loaded[asked],
-            init=None if init is None else loaded[init],
-        )
-        for order, asked, init in zip(parcel.orders, parcel.asked, parcel.init, strict=True)
-    ]
+    folders = {folder for given in parcel.inputs for folder in given.values()}
+    loaded = {folder: load_run(folder, trust=parcel.trust) for folder in folders}
+    orders = []
+    for order, given in zip(parcel.orders, parcel.inputs, strict=True):
+        runs = {role: loaded[folder] for role, folder in given.items()}
+        asked = None if order.objective.asks is None else runs[order.objective.asks]
+        orders.append(replace(order, asked=asked, init=runs.get("init")))
     stopper = Stopper(seconds=parcel.seconds, wish=wish)
     try:
         with stopper.on_signals():
@@ -198,20 +182,20 @@ class Processes:
     def __init__(self, size: int) -> None:
         if size < 1:
             raise ConfigError(f"workers is {size}; it must be at least 1.")
+        import multiprocessing
+
         self.size = size
-        self._wish: Event | None = None
+        self._context = multiprocessing.get_context("spawn")
+        self._wish = self._context.Event()
         self._pool: ProcessPoolExecutor | None = None
 
     def _start(self) -> "ProcessPoolExecutor":
-        import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
-        context = multiprocessing.get_context("spawn")
-        self._wish = context.Event()
         threads = max(1, (os.cpu_count() or 1) // self.size)
         return ProcessPoolExecutor(
             self.size,
-            mp_context=context,
+            mp_context=self._context,
             initializer=_begin_worker,
             initargs=(self._wish, threads),
         )
@@ -237,10 +221,9 @@ class Processes:
                         died = error
                     except DenatureError as error:
                         failure = failure or error
-                if (failure or stopper.reason) and self._wish is not None:
+                if failure or stopper.reason:
                     self._wish.set()
-            if self._wish is not None:
-                self._wish.clear()
+            self._wish.clear()
             if left:  # a pool is of no use after the death of one worker
                 self.close()
             if failure is not None:
@@ -272,7 +255,7 @@ _wish: Callable[[], bool] | None = None
 
 
 def _in_worker(parcel: Parcel) -> str | None:
-    reason = "whoever gave the work" if _wish and _wish() else carry_out(parcel, _wish)
+    reason = Stopper(wish=_wish).reason or carry_out(parcel, _wish)
     if reason == "SIGTERM":
         # Some Python versions end a broken pool by this signal, and wait for the process to go.
         os._exit(0)

@@ -94,6 +94,7 @@ class Learner:
         self.network = compute.place(network)
         self.team = team
         self._trained = team.spread(self.network, engine=config.parallel)
+        self._in_parts = team.size > 1 and config.parallel == "fsdp"
         self.objective = objective
         self.config = config
         self.compute = compute
@@ -188,7 +189,7 @@ class Learner:
 
     def collect(self) -> nn.Module:
         """The network with the weights of now, which processes may hold in parts."""
-        if self.team.size > 1 and self.config.parallel == "fsdp":
+        if self._in_parts:
             full = {name: whole(value) for name, value in self._trained.state_dict().items()}
             self.network.load_state_dict(full)
         # Each process has running statistics of its own parts; those of the first count.
@@ -260,7 +261,7 @@ class Learner:
 
         weights = of("network/")
         self.network.load_state_dict(weights)
-        if self.team.size > 1 and self.config.parallel == "fsdp":
+        if self._in_parts:
             own = self._trained.state_dict()
             self._trained.load_state_dict({k: like(v, own[k]) for k, v in weights.items()})
         restore_optimizer(self.optimizer, of("optimizer/"))

@@ -1,12 +1,9 @@
 """Making runs: from orders to records, in as few passes as can be."""
 
-import hashlib
 import inspect
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +11,24 @@ from torch import nn
 
 from denature.answers.config import Asking
 from denature.core.compute import settle
-from denature.core.errors import ConfigError, RunError, Stopped, unknown
+from denature.core.errors import ConfigError, RunError, unknown
 from denature.core.memory import keep_freed_memory
 from denature.core.progress import SILENT, Progress
-from denature.core.record import EpochRecord
 from denature.core.stats import Estimate
 from denature.core.stopping import Stopper
-from denature.core.weights import save_weights
 from denature.data import DataConfig, Dataset, load
-from denature.data.feed import Feed
-from denature.data.views import views
-from denature.train.answering import open_answers
 from denature.train.config import Keeping, Training
 from denature.train.elsewhere import Crew, Parcel
-from denature.train.identity import Plan, plan_id, what_changed, what_varies
+from denature.train.identity import what_changed
 from denature.train.job import Job, Order, check_shape
-from denature.train.learner import Learner
-from denature.train.loop import evaluate, fit
+from denature.train.loop import evaluate
 from denature.train.objectives import AnyObjective, Distilled, Nasty, Normal
-from denature.train.run import (
-    EVENTS,
-    SNAPSHOTS,
-    STATE_FOLDER,
-    Run,
-    Standing,
-    load_run,
-    locked,
-    open_folder,
-)
-from denature.train.state import STATE, read_state
+from denature.train.passes import make_pass
+from denature.train.run import Run
 from denature.train.team import join
-from denature.train.tracking import Scalars, scalars_of, tensorboard, trackers
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
 """Training fields that runs in one pass have in common."""
-
-AGREE_EVERY = 8
-"""Steps after which several processes agree on whether it is time to save or to stop."""
 
 TOGETHER = 16
 """Runs in one pass, at most: each holds its network, its gradients and its moments."""
@@ -193,7 +171,7 @@ def make(
             if crew is not None:
                 _send(passes, crew, dataset, overwrite, keeping, stopper, progress)
             for together in passes:
-                runs = _make_pass(together, dataset, overwrite, keeping, stopper, progress)
+                runs = make_pass(together, dataset, overwrite, keeping, stopper, progress)
                 made |= zip((job.order for job in together), runs, strict=True)
                 task.advance(len(together))
             made |= {job.order: made[twin.order] for job, twin in twins.items()}
@@ -300,173 +278,6 @@ def _send(
                 "means there is not what it means here; give --device and --precision, and start "
                 "where such a device is."
             )
-
-
-def _make_pass(
-    jobs: Sequence[Job],
-    dataset: Dataset,
-    overwrite: bool,
-    keeping: Keeping,
-    stopper: Stopper,
-    progress: Progress,
-) -> list[Run]:
-    """Read the runs that are finished, take up those that were put aside, make the others."""
-    runs: dict[int, Run] = {}
-    waiting: dict[int, Job] = {}
-    team = jobs[0].team
-    with ExitStack() as locks:
-
-        def enter(folder: Path, plan: Plan) -> Standing:
-            locks.enter_context(locked(folder))
-            return open_folder(folder, plan, overwrite=overwrite)
-
-        for number, job in enumerate(jobs):
-            if job.folder is not None:
-                standing = team.by_first(partial(enter, job.folder, job.plan))
-                if standing == "finished":
-                    runs[number] = _finished(job)
-                    continue
-                state = job.folder / STATE_FOLDER / STATE
-                if standing == "unfinished" and state.exists():
-                    job.learner.restore(*read_state(state))
-            waiting[number] = job
-        if waiting:
-            _train(list(waiting.values()), dataset, keeping, stopper, progress)
-            runs |= {number: job.conclude(dataset) for number, job in waiting.items()}
-            for job in waiting.values():
-                job.forget()
-        team.agreed(None)  # all have read what they need before the first lets others in
-    return [runs[number] for number in range(len(jobs))]
-
-
-def _train(
-    jobs: Sequence[Job],
-    dataset: Dataset,
-    keeping: Keeping,
-    stopper: Stopper,
-    progress: Progress,
-) -> None:
-    """One pass for all jobs, with their states kept on disk."""
-    first = jobs[0]
-    family = views(first.training.augment, channels=dataset.channels, image_size=dataset.image_size)
-    feed = Feed(first.samples.split, compute=first.compute, views=family)
-    by_learner = {id(job.learner): job for job in jobs}
-    writers: dict[int, list[Scalars]] = {}
-    last_saved, calls, team = time.monotonic(), 0, first.team
-
-    def between_steps() -> None:
-        nonlocal last_saved, calls
-        calls += 1
-        if team.size > 1 and calls % AGREE_EVERY:
-            return
-        reason, due = team.agreed(
-            (stopper.reason, time.monotonic() - last_saved >= keeping.save_every_s)
-        )
-        if reason or due:
-            for job in jobs:
-                job.save()
-            last_saved = time.monotonic()
-        if reason and not all(job.learner.finished for job in jobs):
-            done = min(job.learner.done for job in jobs)
-            kept = "in memory only" if first.folder is None else f"in {first.folder.parent}"
-            raise Stopped(
-                reason,
-                f"Stopped by {reason} at step {done} of {first.learner.total}, kept {kept}. "
-                "Run the same command again to go on.",
-            )
-
-    def on_epoch(learner: Learner, entry: EpochRecord) -> None:
-        job = by_learner[id(learner)]
-        for write in writers[id(learner)]:
-            write(scalars_of(entry), entry.epoch)
-        if keeping.keep_every and entry.epoch % keeping.keep_every == 0 and job.folder is not None:
-            name = f"epoch-{entry.epoch:04d}"
-            snapshot = job.folder / STATE_FOLDER / SNAPSHOTS / name
-            network = learner.collect()
-            team.by_first(lambda: save_weights(snapshot, network))
-
-    # A run that was killed between its last epoch and its record has nothing left to learn.
-    jobs = [job for job in jobs if not job.learner.finished]
-    if not jobs:
-        return
-    source = None
-    if first.asked is not None:
-        compute = settle(
-            first.asked.network, device=first.training.device, precision=first.training.precision
-        )
-        source, form = open_answers(
-            first.asked,
-            feed,
-            dataset,
-            first.order.asking,
-            compute,
-            store=keeping.store,
-            progress=progress,
-        )
-        for job in jobs:
-            job.form = form
-    # A last batch of one is left out, so an epoch may meet one sample less than there are.
-    met = min(len(first.samples.split), first.learner.steps * first.training.batch_size)
-    titles = _titles(jobs)
-    with ExitStack() as stack:
-        tasks = []
-        report = stack.enter_context(_reporting(jobs, titles, keeping))
-        for job, title, write in zip(jobs, titles, report, strict=True):
-            writers[id(job.learner)] = [write]
-            if job.folder is not None and team.is_first:
-                folder, after = job.folder / STATE_FOLDER / EVENTS, len(job.learner.history)
-                events = stack.enter_context(tensorboard(folder, after=after))
-                writers[id(job.learner)].append(events)
-            left = met * (job.learner.total - job.learner.done) / job.learner.steps
-            tasks.append(stack.enter_context(progress.task(title, left, "images")))
-        fit(
-            [job.learner for job in jobs],
-            feed,
-            source=source,
-            test=dataset.test,
-            validation=first.samples.validation,
-            tasks=tasks,
-            on_epoch=on_epoch,
-            between_steps=between_steps,
-        )
-
-
-@contextmanager
-def _reporting(
-    jobs: Sequence[Job], titles: Sequence[str], keeping: Keeping
-) -> Iterator[list[Scalars]]:
-    """One run of the wanted trackers for a pass; several students' curves go under their titles."""
-    if not keeping.track or not jobs[0].team.is_first:
-        yield [lambda scalars, step: None for _ in jobs]
-        return
-    name = jobs[0].title if len(jobs) == 1 else f"{len(jobs)} runs of one pass"
-    identity = hashlib.sha256(" ".join(plan_id(job.plan) for job in jobs).encode()).hexdigest()[:16]
-    config = jobs[0].settings if len(jobs) == 1 else dict(zip(titles, titles, strict=True))
-    with trackers(keeping.track, title=name, run=identity, config=config) as write:
-        prefixes = [""] if len(jobs) == 1 else [f"{title}/" for title in titles]
-
-        def of(prefix: str) -> Scalars:
-            return lambda scalars, step: write(
-                {prefix + name: value for name, value in scalars.items()}, step
-            )
-
-        yield [of(prefix) for prefix in prefixes]
-
-
-def _titles(jobs: Sequence[Job]) -> list[str]:
-    """What to call each of the jobs of a pass: all that sets it apart from the others."""
-    if len(jobs) == 1:
-        return [jobs[0].title]
-    return [
-        f"{job.objective.kind} " + ", ".join(f"{name} {value}" for name, value in varied.items())
-        for job, varied in zip(jobs, what_varies([job.plan for job in jobs]), strict=True)
-    ]
-
-
-def _finished(job: Job) -> Run:
-    """The run in the job's folder, its weights in the network that was made or given for it."""
-    assert job.folder is not None
-    return load_run(job.folder, network=job.network)
 
 
 def evaluate_run(
