@@ -487,6 +487,7 @@ def main() -> None:
 
     with own_cache() as folder:
         # First, in a process that has done nothing yet, as training is.
+        bench.compare("views", our_views(some, options.device, 120), pillow_views(some))
         sizes = {"cnn": many, "mlp": many, "resnetc20": some, "resnet18": few}
         for net, size in sizes.items():
             settled = settle(network(net), device=options.device, precision="auto")
@@ -512,7 +513,6 @@ def main() -> None:
             source = teacher_source(few, options.device, store)
             ours = our_loop([("resnet18", Nasty())], few, options.device, source)
             bench.compare("nasty_stored", ours, plain)
-        bench.compare("views", our_views(some, options.device, 40), pillow_views(some))
         bench.compare(
             "distill_stored_over_bare",
             our_loop([("cnn", soft)], some, options.device, stored),
