@@ -13,9 +13,9 @@ from denature.answers.store import Store, StoreKey, open_store
 from denature.core.errors import RunError
 from denature.core.progress import SILENT, Progress
 from denature.core.revisions import REVISIONS
-from denature.data.cache import cache_root
 from denature.data.dataset import Dataset
 from denature.data.feed import Feed
+from denature.data.places import cache_root
 
 STORE_LIMIT = 2 * 2**30
 """`auto` stores no more bytes than this for one teacher on one data set."""

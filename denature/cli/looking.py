@@ -206,16 +206,19 @@ def nets(
         channels: 1 or 3.
         image_size: Side of the images in pixels.
     """
+    import torch
+
     from denature.cli.show import print_table
     from denature.nets import NETS, create, parameter_count
 
-    counts = {
-        name: parameter_count(
-            create(name, classes=classes, channels=channels, image_size=image_size)
-        )
-        for name, net in NETS.items()
-        if image_size >= net.minimum
-    }
+    with torch.device("meta"):  # counts without making any weights
+        counts = {
+            name: parameter_count(
+                create(name, classes=classes, channels=channels, image_size=image_size)
+            )
+            for name, net in NETS.items()
+            if image_size >= net.minimum
+        }
     if showing.json:
         print(json.dumps(counts))
         return

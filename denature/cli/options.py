@@ -13,6 +13,7 @@ from cyclopts.config import Dict
 
 from denature.answers.config import Asking
 from denature.core.errors import ConfigError
+from denature.core.names import own_module
 from denature.core.record import Record, read_record
 from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import DataConfig, Reading
@@ -158,11 +159,11 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         return
     path = Path(given["--config"][-1])
     values = _read(path, commands[-1])
-    module = str(values.get("net", "")).partition(":")[0]
+    module = own_module(str(values.get("net", "")))
     if "trust" in values:
         raise ConfigError(f"{path} sets trust; only the command line can.")
     by_file = not given.get("--net")
-    if by_file and ":" in str(values.get("net")) and module not in given.get("--trust", []):
+    if by_file and module is not None and module not in given.get("--trust", []):
         raise ConfigError(
             f"{path} names the network {values['net']!r}, whose module would be imported and so "
             f"executed. If you trust it, pass --trust {module}."

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from denature.core.progress import Progress, Task
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.data.decode import Block, ColourFound, Decoder, Encoded
+from denature.data.places import cache_root
 from denature.data.sources import Source
 
 VERSION = 1
@@ -32,13 +32,6 @@ class Decoded:
     classes: tuple[str, ...]
     digest: str
     skipped: int
-
-
-def cache_root() -> Path:
-    """The cache folder: $DENATURE_CACHE, else the platform's habit."""
-    if explicit := os.environ.get("DENATURE_CACHE"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "denature"
 
 
 def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:

@@ -25,7 +25,7 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
     if isinstance(data, Dataset):
         return data
     config = data if isinstance(data, DataConfig) else DataConfig(source=data)
-    found = decoded(open_source(config), config, progress)
+    found = decoded(open_source(config, progress), config, progress)
     splits = dict(found.splits)
     if "train" not in splits:
         raise DataError(f"{config.source} has {_named(splits)} and no training split.")

@@ -17,8 +17,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from denature.core.errors import DataError, MissingExtra, unknown
+from denature.core.progress import SILENT, Progress
 from denature.data.config import DataConfig
 from denature.data.decode import Block, Encoded
+from denature.data.download import PUBLISHED, fetched
 
 Opener: TypeAlias = Callable[[], Iterable[Encoded] | Iterable[Block]]
 
@@ -46,8 +48,8 @@ class Source:
     """Images in all splits, where that is known beforehand."""
 
 
-def open_source(config: DataConfig) -> Source:
-    """Find out what `config.source` is.
+def open_source(config: DataConfig, progress: Progress = SILENT) -> Source:
+    """Find out what `config.source` is; one that its authors publish is fetched the first time.
 
     Raises:
         DataError: there is nothing there, or nothing that holds images and labels.
@@ -58,20 +60,27 @@ def open_source(config: DataConfig) -> Source:
     if name.startswith("hf:"):
         return hub(config)
     path = Path(name).expanduser()
+    if not path.exists() and name in PUBLISHED:
+        path = fetched(name, progress)
     if not path.exists():
         if re.fullmatch(r"[\w-]+", name):
-            error = unknown("data set", name, NAMED)
+            error = unknown("data set", name, {*NAMED, *PUBLISHED})
             raise DataError(f"{error} There is no file or folder {path.absolute()} either.")
         raise DataError(f"There is no file or folder {path.absolute()}.")
     if path.suffix == ".npz":
         return npz(path)
+    from denature.data.archives import archived
+
+    if (found := archived(path)) is not None:
+        return found
     if path.suffix == ".parquet" or any(path.rglob("*.parquet")):
         return parquet(path, config)
     if path.is_dir():
         return image_folder(path)
     raise DataError(
-        f"{path} is neither a folder, nor an .npz, nor a .parquet file. Data can be: "
-        f"{', '.join(NAMED)}; a folder of Parquet shards or of images; an .npz file; hf:owner/name."
+        f"{path} is no folder, .npz, .parquet or published archive. Data can be: "
+        f"{', '.join((*NAMED, *PUBLISHED))}; a folder of Parquet shards or of images; an .npz; an "
+        "archive of CIFAR or Tiny-ImageNet; hf:owner/name."
     )
 
 
@@ -104,7 +113,7 @@ def npz(path: Path) -> Source:
                 return [archive[name] for name in wanted] or [np.array(archive.files)]
         except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
             part = f" ({', '.join(wanted)})" if wanted else ""
-            raise DataError(f"{path}{part} cannot be read as .npz: {_line(error)}.") from None
+            raise DataError(f"{path}{part} cannot be read as .npz: {line_of(error)}.") from None
 
     names = set(read_arrays()[0].tolist())
     images = {name[2:] for name in names if name.startswith("x_")} & SPLITS.keys()
@@ -132,7 +141,7 @@ def npz(path: Path) -> Source:
         return read
 
     splits = {SPLITS[split]: blocks(split) for split in sorted(images)}
-    return Source(splits, None, ("npz", *_stat(path)))
+    return Source(splits, None, ("npz", *stat_of(path)))
 
 
 def _as_uint8(images: np.ndarray, where: str) -> np.ndarray:
@@ -181,7 +190,7 @@ def image_folder(root: Path) -> Source:
     def read(split: str) -> Opener:
         return lambda: (Encoded(file, label, str(file)) for file, label in files[split])
 
-    fingerprint = [_stat(file) for listed in files.values() for file, _ in listed]
+    fingerprint = [stat_of(file) for listed in files.values() for file, _ in listed]
     total = len(fingerprint)
     return Source({s: read(s) for s in files}, tuple(names), ("folder", *fingerprint), total)
 
@@ -204,7 +213,7 @@ def parquet(path: Path, config: DataConfig) -> Source:
             total += pq.read_metadata(file).num_rows
         except (OSError, ArrowException) as error:
             raise DataError(
-                f"{file} cannot be read as Parquet: {_line(error)}. Is it cut off? Copy it again."
+                f"{file} cannot be read as Parquet: {line_of(error)}. Is it cut off? Copy it again."
             ) from None
     schema = pq.read_schema(files[0])
     image, label = _columns(schema, config, path)
@@ -227,13 +236,13 @@ def parquet(path: Path, config: DataConfig) -> Source:
                             number += 1
                 except (OSError, ArrowException) as error:
                     raise DataError(
-                        f"{file} is damaged after row {number}: {_line(error)}. Copy it again."
+                        f"{file} is damaged after row {number}: {line_of(error)}. Copy it again."
                     ) from None
 
         return rows
 
     classes = _class_names(schema, label) or _listed_classes(path)
-    fingerprint = ("parquet", image, label, classes, *map(_stat, files))
+    fingerprint = ("parquet", image, label, classes, *map(stat_of, files))
     if types.is_string(schema.field(image).type):
         # The pixels lie in other files: what is cached must change with them.
         pictures = (
@@ -241,7 +250,7 @@ def parquet(path: Path, config: DataConfig) -> Source:
             for file in files
             for name in pq.read_table(file, columns=[image])[image].to_pylist()
         )
-        fingerprint += tuple(_stat(picture) for picture in pictures if picture.is_file())
+        fingerprint += tuple(stat_of(picture) for picture in pictures if picture.is_file())
     return Source({s: read(s) for s in shards}, classes, fingerprint, total)
 
 
@@ -255,7 +264,7 @@ def hub(config: DataConfig) -> Source:
     try:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises a dozen kinds, from network to parser
-        raise DataError(f"{config.source} could not be loaded: {_line(error)}.") from None
+        raise DataError(f"{config.source} could not be loaded: {line_of(error)}.") from None
     first = next(iter(loaded.values()))
     image, label = _columns(first.features.arrow_schema, config, config.source)
 
@@ -375,10 +384,10 @@ def _listed_classes(path: Path) -> tuple[str, ...] | None:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _stat(file: Path) -> tuple[str, int, int]:
+def stat_of(file: Path) -> tuple[str, int, int]:
     status = file.stat()
     return str(file.absolute()), status.st_size, status.st_mtime_ns
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,7 +1,8 @@
 """Networks: plain torch modules from images in [0, 1] to logits, and a catalogue a reader can see.
 
-A name is a line of `NETS`, or `package.module:factory` for a module of the user's own, which is
-called with `classes`, `channels` and `image_size` and owns its normalisation.
+A name is a line of `NETS`, perhaps with options, as in `cnn@width=64`; a library's, as in
+`timm:resnet26`; or `package.module:factory` for a module of the user's own, which is called with
+`classes`, `channels` and `image_size` and owns its normalisation.
 """
 
 import importlib
@@ -9,17 +10,23 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from torch import nn
 
 from denature.core.errors import ConfigError, unknown
+from denature.core.names import library_of, own_module, with_options
+from denature.nets import libraries
 from denature.nets.cnn import CNN
+from denature.nets.densenet import densenet121
 from denature.nets.mlp import MLP
+from denature.nets.mobilenetv2 import MobileNetV2
 from denature.nets.normalize import Normalized
-from denature.nets.resnet import resnet18
-from denature.nets.resnetc import resnetc20, resnetc32
+from denature.nets.resnet import resnet18, resnet34, resnet50
+from denature.nets.resnetc import resnetc20, resnetc32, resnetc44, resnetc56, resnetc110
+from denature.nets.resnext import ResNeXt29
+from denature.nets.shufflenetv2 import ShuffleNetV2
 
 Factory: TypeAlias = Callable[..., nn.Module]
 
@@ -34,14 +41,39 @@ class Net:
     """Smallest image side that it takes, in pixels."""
     optimizer: str = "sgd"
     """What `auto` trains it with, as in the paper."""
+    options: Mapping[str, "Option"] = field(default_factory=dict)
+    """What may follow its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A number that a factory takes besides the shape."""
+
+    kind: type[int] | type[float]
+    low: float
+    high: float
 
 
 NETS: Mapping[str, Net] = {
     "mlp": Net(MLP, "two hidden layers of 512", minimum=1, optimizer="adam"),
-    "cnn": Net(CNN, "five layers: convolutions of 32, 64, 128 and two linear", optimizer="adam"),
+    "cnn": Net(
+        CNN,
+        "five layers: convolutions of 32, 64, 128 and two linear",
+        optimizer="adam",
+        options={"width": Option(int, 1, 4096), "dropout": Option(float, 0, 0.99)},
+    ),
     "resnetc20": Net(resnetc20, "pre-activation ResNet for CIFAR, 20 layers of 16, 32, 64"),
     "resnetc32": Net(resnetc32, "pre-activation ResNet for CIFAR, 32 layers of 16, 32, 64"),
+    "resnetc44": Net(resnetc44, "the same with bottlenecks, 21 blocks"),
+    "resnetc56": Net(resnetc56, "the same with bottlenecks, 27 blocks"),
+    "resnetc110": Net(resnetc110, "the same with bottlenecks, 54 blocks"),
     "resnet18": Net(resnet18, "ResNet-18 with a 3x3 stem, 64 to 512 channels"),
+    "resnet34": Net(resnet34, "ResNet-34 with a 3x3 stem, 64 to 512 channels"),
+    "resnet50": Net(resnet50, "ResNet-50 with a 3x3 stem, 256 to 2048 channels"),
+    "resnext29": Net(ResNeXt29, "ResNeXt-29, 8 groups, widened 4 times"),
+    "mobilenetv2": Net(MobileNetV2, "MobileNetV2 for small images"),
+    "shufflenetv2": Net(ShuffleNetV2, "ShuffleNetV2 1x for small images"),
+    "densenet121": Net(densenet121, "DenseNet-121 with a 3x3 stem, growth 32"),
 }
 
 
@@ -57,15 +89,17 @@ def create(
     """Build a network by name, with random weights from torch's global generator.
 
     Args:
-        name: a line of `NETS`, or `package.module:factory`, which imports that module.
+        name: a line of `NETS`, perhaps with options; `timm:NAME` or `torchvision:NAME`; or
+            `package.module:factory`, which imports that module.
         classes: number of logits.
         channels: 1 or 3.
         image_size: side of the square images, in pixels.
-        mean: per channel, subtracted inside the network; a catalogue network's only.
-        std: per channel, divided by inside the network; a catalogue network's only.
+        mean: per channel, subtracted inside the network; not for one's own modules.
+        std: per channel, divided by inside the network; not for one's own modules.
 
     Raises:
-        ConfigError: unknown name, or a shape that the network cannot take.
+        ConfigError: unknown name or option, or a shape that the network cannot take.
+        MissingExtra: the library that is named is not installed.
     """
     if not 2 <= classes <= 100_000 or channels not in (1, 3) or not 1 <= image_size <= 4096:
         raise ConfigError(
@@ -73,16 +107,8 @@ def create(
             "side was asked for; wanted are 2 to 100,000 classes, 1 or 3 channels and 1 to 4096 "
             "pixels."
         )
-    if ":" in name:
+    if own_module(name) is not None:
         return _own(name, classes=classes, channels=channels, image_size=image_size)
-    if name not in NETS:
-        raise unknown("network", name, NETS)
-    net = NETS[name]
-    if image_size < net.minimum:
-        raise ConfigError(
-            f"{name} takes images of {net.minimum} pixels a side and more, these have {image_size}."
-            f" Pass --image-size {net.minimum} to enlarge them."
-        )
     for what, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) != channels:
             raise ConfigError(f"{what} has {len(values)} values for {channels} channels.")
@@ -91,8 +117,44 @@ def create(
         )
         if not good:
             raise ConfigError(f"{what} is {values}; wanted are finite numbers, std above 0.")
-    body = net.factory(classes=classes, channels=channels, image_size=image_size)
+    if (named := library_of(name)) is not None:
+        body = libraries.create(*named, classes=classes, channels=channels, image_size=image_size)
+    else:
+        body = _listed(name, classes=classes, channels=channels, image_size=image_size)
     return Normalized(body, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
+
+
+def optimizer_for(name: str) -> str:
+    """What `auto` trains this network with; adam for what is not in the catalogue."""
+    net = NETS.get(with_options(name)[0])
+    return "adam" if net is None else net.optimizer
+
+
+def _listed(name: str, *, classes: int, channels: int, image_size: int) -> nn.Module:
+    base, given = with_options(name)
+    if base not in NETS:
+        raise unknown("network", base, NETS)
+    net = NETS[base]
+    if image_size < net.minimum:
+        raise ConfigError(
+            f"{base} takes images of {net.minimum} pixels a side and more, these have {image_size}."
+            f" Pass --image-size {net.minimum} to enlarge them."
+        )
+    options: dict[str, int | float] = {}
+    for key, text in given.items():
+        if key not in net.options:
+            raise unknown(f"option of {base}", key, net.options)
+        option = net.options[key]
+        try:
+            options[key] = option.kind(text)
+        except ValueError:
+            options[key] = math.nan
+        if not option.low <= options[key] <= option.high:
+            raise ConfigError(
+                f"{name}: {key} is {text}; wanted is {option.kind.__name__} from {option.low:g} to "
+                f"{option.high:g}."
+            )
+    return net.factory(classes=classes, channels=channels, image_size=image_size, **options)
 
 
 def _own(name: str, **shape: int) -> nn.Module:
@@ -123,4 +185,4 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-__all__ = ["NETS", "Net", "create", "parameter_count"]
+__all__ = ["NETS", "Net", "create", "optimizer_for", "parameter_count"]

@@ -1,6 +1,6 @@
 """ResNet with a 3x3 stem, as is usual on CIFAR (He et al. 2016, arXiv:1512.03385)."""
 
-from typing import final
+from typing import TypeAlias, final
 
 from torch import nn
 from torch.nn import functional as F
@@ -12,20 +12,52 @@ from denature.core.types import Logits, Pixels
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, activated after the sum."""
 
+    expansion = 1
+
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != width:
-            self.shortcut.append(nn.Conv2d(inputs, width, 1, stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(width))
+        self.shortcut = _shortcut(inputs, width, stride)
 
     def forward(self, x: Pixels) -> Pixels:
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(out + self.shortcut(x))
+
+
+@final
+class Bottleneck(nn.Module):
+    """A 3x3 convolution between two 1x1, the last four times as wide; the stride is in the 3x3."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = self.expansion * width
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.shortcut = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Pixels) -> Pixels:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        return F.relu(self.bn3(self.conv3(out)) + self.shortcut(x))
+
+
+Block: TypeAlias = type[BasicBlock] | type[Bottleneck]
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """A 1x1 convolution and batch norm where shapes change, else nothing."""
+    if stride == 1 and inputs == outputs:
+        return nn.Sequential()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
 @final
@@ -35,20 +67,18 @@ class ResNet(nn.Module):
     The mean is adaptive, where the official code pools 4x4 and so fits 32x32 images only.
     """
 
-    def __init__(self, blocks: tuple[int, int, int, int], *, classes: int, channels: int) -> None:
+    def __init__(
+        self, block: Block, counts: tuple[int, int, int, int], *, classes: int, channels: int
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = self._stage(64, 64, blocks[0], stride=1)
-        self.layer2 = self._stage(64, 128, blocks[1], stride=2)
-        self.layer3 = self._stage(128, 256, blocks[2], stride=2)
-        self.layer4 = self._stage(256, 512, blocks[3], stride=2)
-        self.linear = nn.Linear(512, classes)
-
-    @staticmethod
-    def _stage(inputs: int, width: int, count: int, stride: int) -> nn.Sequential:
-        first = BasicBlock(inputs, width, stride)
-        return nn.Sequential(first, *(BasicBlock(width, width, 1) for _ in range(count - 1)))
+        wide = block.expansion
+        self.layer1 = _stage(block, 64, 64, counts[0], stride=1)
+        self.layer2 = _stage(block, 64 * wide, 128, counts[1], stride=2)
+        self.layer3 = _stage(block, 128 * wide, 256, counts[2], stride=2)
+        self.layer4 = _stage(block, 256 * wide, 512, counts[3], stride=2)
+        self.linear = nn.Linear(512 * wide, classes)
 
     def forward(self, x: Pixels) -> Logits:
         x = F.relu(self.bn1(self.conv1(x)))
@@ -57,6 +87,21 @@ class ResNet(nn.Module):
         return logits
 
 
+def _stage(block: Block, inputs: int, width: int, count: int, stride: int) -> nn.Sequential:
+    rest = (block(width * block.expansion, width, 1) for _ in range(count - 1))
+    return nn.Sequential(block(inputs, width, stride), *rest)
+
+
 def resnet18(*, classes: int, channels: int, image_size: int) -> ResNet:
     """11,173,962 parameters for 3 channels and 10 classes."""
-    return ResNet((2, 2, 2, 2), classes=classes, channels=channels)
+    return ResNet(BasicBlock, (2, 2, 2, 2), classes=classes, channels=channels)
+
+
+def resnet34(*, classes: int, channels: int, image_size: int) -> ResNet:
+    """21,282,122 parameters for 3 channels and 10 classes."""
+    return ResNet(BasicBlock, (3, 4, 6, 3), classes=classes, channels=channels)
+
+
+def resnet50(*, classes: int, channels: int, image_size: int) -> ResNet:
+    """23,520,842 parameters for 3 channels and 10 classes."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), classes=classes, channels=channels)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, final
 
 from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunError, Stopped
+from denature.core.names import own_module
 from denature.core.progress import Task
 from denature.core.stopping import Stopper
 from denature.data.config import DataConfig
@@ -81,7 +82,9 @@ class Parcel:
             inputs=tuple(
                 {role: _folder(role, run) for role, run in given.items()} for given in inputs
             ),
-            trust=tuple(sorted({name.partition(":")[0] for name in names if ":" in name})),
+            trust=tuple(
+                sorted({module for name in names if (module := own_module(name)) is not None})
+            ),
             data=_abroad_data(data),
             overwrite=overwrite,
             keeping=_abroad_keeping(keeping),

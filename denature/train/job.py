@@ -23,7 +23,7 @@ from denature.core.weights import digest, fit_weights
 from denature.data.dataset import Dataset, Split
 from denature.data.feed import steps_per_epoch
 from denature.data.views import auto_views
-from denature.nets import NETS, create, parameter_count
+from denature.nets import create, optimizer_for, parameter_count
 from denature.train.config import Training
 from denature.train.examples import examples_of
 from denature.train.identity import Plan, make_plan, plan_id, plan_of, recipe_id
@@ -130,7 +130,7 @@ class Job:
                 f"two samples, so it must be at least {2 * team.size}."
             )
         training = order.training.settled(
-            optimizer=NETS[name].optimizer if name in NETS else "adam",
+            optimizer=optimizer_for(name),
             augment=auto_views(channels=dataset.channels, image_size=dataset.image_size),
             device=compute.device.type,
             precision=compute.precision,

@@ -16,6 +16,7 @@ from torch import nn
 from denature.core import record as records
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
+from denature.core.names import own_module
 from denature.core.record import RECORD, InputRecord, NetRecord, Record
 from denature.core.stats import Estimate
 from denature.core.weights import WEIGHTS, digest, fit_weights, read_weights, save_weights
@@ -206,8 +207,8 @@ def load_run(
     folder = Path(folder)
     record = records.read_record(folder)
     net = record.net
-    module = net.name.partition(":")[0]
-    if network is None and ":" in net.name and module not in trust:
+    module = own_module(net.name)
+    if network is None and module is not None and module not in trust:
         raise RunError(
             f"{folder} was trained on the network {net.name!r}, whose module would be imported and "
             f"so executed. If you trust it, pass --trust {module}."

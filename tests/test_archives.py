@@ -1,0 +1,288 @@
+"""CIFAR and Tiny-ImageNet as their authors publish them, in every layout, also damaged."""
+
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from denature.core.errors import DataError
+from denature.data import Dataset, download, load
+
+Files = dict[str, bytes]
+GENERATOR = np.random.default_rng(0)
+TRAIN = GENERATOR.integers(0, 256, (20, 3, 32, 32), np.uint8)
+TEST = GENERATOR.integers(0, 256, (6, 3, 32, 32), np.uint8)
+TRAIN_LABELS, TEST_LABELS = np.arange(20) % 10, np.arange(6) % 10
+NAMES = [f"thing {number}" for number in range(100)]
+
+
+def binary(images: np.ndarray, labels: np.ndarray, coarse: bool) -> bytes:
+    records = [
+        bytes([0] * coarse + [label]) + image.tobytes()
+        for image, label in zip(images, labels, strict=True)
+    ]
+    return b"".join(records)
+
+
+def cifar10_binary() -> Files:
+    parts = np.split(np.arange(20), 5)
+    files = {
+        f"data_batch_{n}.bin": binary(TRAIN[part], TRAIN_LABELS[part], False)
+        for n, part in enumerate(parts, 1)
+    }
+    files["test_batch.bin"] = binary(TEST, TEST_LABELS, False)
+    files["batches.meta.txt"] = ("\n".join(NAMES[:10]) + "\n\n").encode()
+    return files
+
+
+def cifar100_binary() -> Files:
+    return {
+        "train.bin": binary(TRAIN, TRAIN_LABELS, True),
+        "test.bin": binary(TEST, TEST_LABELS, True),
+        "fine_label_names.txt": "\n".join(NAMES).encode(),
+    }
+
+
+def pickled(images: np.ndarray, labels: np.ndarray, key: bytes) -> bytes:
+    found = {b"data": images.reshape(len(images), -1), key: labels.tolist(), b"batch_label": b"x"}
+    return pickle.dumps(found, protocol=2)
+
+
+def cifar10_python() -> Files:
+    parts = np.split(np.arange(20), 5)
+    files = {
+        f"data_batch_{n}": pickled(TRAIN[part], TRAIN_LABELS[part], b"labels")
+        for n, part in enumerate(parts, 1)
+    }
+    files["test_batch"] = pickled(TEST, TEST_LABELS, b"labels")
+    files["batches.meta"] = pickle.dumps({"label_names": NAMES[:10]}, protocol=0)
+    return files
+
+
+def cifar100_python() -> Files:
+    names = {b"fine_label_names": [name.encode() for name in NAMES]}
+    return {
+        "train": pickled(TRAIN, TRAIN_LABELS, b"fine_labels"),
+        "test": pickled(TEST, TEST_LABELS, b"fine_labels"),
+        "meta": pickle.dumps(names, protocol=2),
+    }
+
+
+CIFARS: dict[str, tuple[Callable[[], Files], str]] = {
+    "cifar10-binary": (cifar10_binary, "cifar-10-batches-bin"),
+    "cifar100-binary": (cifar100_binary, "cifar-100-binary"),
+    "cifar10-python": (cifar10_python, "cifar-10-batches-py"),
+    "cifar100-python": (cifar100_python, "cifar-100-python"),
+}
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tiny_imagenet() -> Files:
+    """As published: val/ is one folder, and a file says which of its images is of which class."""
+    wnids = ["n02", "n01", "n03"]
+    files: Files = {"wnids.txt": "\n".join(wnids).encode()}
+    files["words.txt"] = b"n01\tgoldfish\nn02\tnewt\nn03\tfrog\nn99\tno class here\n"
+    for number, image in enumerate(TRAIN[:12]):
+        wnid = sorted(wnids)[number // 4]
+        files[f"train/{wnid}/images/{wnid}_{number % 4}.PNG"] = png(image)
+        files[f"train/{wnid}/{wnid}_boxes.txt"] = b"0 0 1 1"
+    lines = []
+    for number, image in enumerate(TEST):
+        files[f"val/images/val_{number}.PNG"] = png(image)
+        lines.append(f"val_{number}.PNG\t{sorted(wnids)[number % 3]}\t0\t0\t9\t9")
+    files["val/val_annotations.txt"] = "\n".join(lines).encode()
+    files["test/images/test_0.PNG"] = png(TEST[0])
+    return files
+
+
+def as_folder(files: Files, root: Path) -> Path:
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def as_tar(files: Files, path: Path, inner: str) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"{inner}/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def as_zip(files: Files, path: Path, inner: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(f"{inner}/{name}", data)
+    return path
+
+
+def check(dataset: Dataset, classes: int) -> None:
+    assert np.array_equal(dataset.train.images.numpy(), TRAIN)
+    assert np.array_equal(dataset.test.images.numpy(), TEST)
+    assert dataset.train.labels.tolist() == TRAIN_LABELS.tolist()
+    assert dataset.test.labels.tolist() == TEST_LABELS.tolist()
+    assert dataset.classes == tuple(NAMES[:classes])
+    assert dataset.test_origin == "test"
+
+
+@pytest.mark.parametrize("layout", CIFARS)
+def test_all_layouts_of_cifar_hold_the_same_images(layout: str, tmp_path: Path) -> None:
+    make, inner = CIFARS[layout]
+    files, classes = make(), 100 if "100" in layout else 10
+    check(load(str(as_folder(files, tmp_path / "bare"))), classes)
+    as_folder(files, tmp_path / "around" / inner)
+    check(load(str(tmp_path / "around")), classes)
+    check(load(str(as_tar(files, tmp_path / "archive.tar.gz", inner))), classes)
+
+
+def test_tiny_imagenet_is_read_as_published(tmp_path: Path) -> None:
+    files = tiny_imagenet()
+    places = (
+        as_folder(files, tmp_path / "bare"),
+        as_folder(files, tmp_path / "around" / "tiny-imagenet-200").parent,
+        as_zip(files, tmp_path / "tiny.zip", "tiny-imagenet-200"),
+    )
+    for place in places:
+        dataset = load(str(place))
+        assert np.array_equal(dataset.train.images.numpy(), TRAIN[:12])
+        assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert np.array_equal(dataset.test.images.numpy(), TEST)
+        assert dataset.test.labels.tolist() == [0, 1, 2, 0, 1, 2]
+        assert dataset.test_origin == "validation"
+        assert dataset.classes == ("n01\tgoldfish", "n02\tnewt", "n03\tfrog")
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
+
+
+def test_a_pickle_that_names_anything_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = cifar100_python()
+    files["train"] = pickle.dumps({b"data": Evil(), b"fine_labels": [1]}, protocol=2)
+    with pytest.raises(DataError, match=r"no pickle of CIFAR.*system, which an array does not"):
+        load(str(as_folder(files, tmp_path / "evil")))
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "change", "said"),
+    [
+        ("cifar10-binary", "data_batch_3.bin", lambda b: b[:-1], "no records of 3073. Is it cut"),
+        ("cifar10-binary", "data_batch_3.bin", lambda b: b"", "has 0 bytes"),
+        ("cifar10-binary", "data_batch_3.bin", lambda b: b"\x0a" + b[1:], "labels from 0 to 10"),
+        ("cifar10-binary", "data_batch_3.bin", None, "data_batch_3.bin is missing"),
+        ("cifar10-python", "data_batch_3", lambda b: b[:-9], "is no pickle of CIFAR"),
+        ("cifar10-python", "test_batch", lambda b: pickle.dumps({}), "lacks `data` or `labels`"),
+        ("cifar100-python", "train", lambda b: pickled(TRAIN[:2], TRAIN_LABELS, b"fine_labels"),
+         r"shape \(2, 3072\); wanted is uint8 of \(20, 3072\)"),
+    ],
+)  # fmt: skip
+def test_damaged_cifar_says_where(
+    layout: str, name: str, change: Callable[[bytes], bytes] | None, said: str, tmp_path: Path
+) -> None:
+    files = CIFARS[layout][0]()
+    if change is None:
+        del files[name]
+    else:
+        files[name] = change(files[name])
+    with pytest.raises(DataError, match=said):
+        load(str(as_folder(files, tmp_path / "damaged")))
+    with pytest.raises(DataError, match=said):
+        load(str(as_tar(files, tmp_path / "damaged.tar.gz", "inner")))
+
+
+def test_damaged_tiny_imagenet_says_where(tmp_path: Path) -> None:
+    files = tiny_imagenet()
+    lines = files["val/val_annotations.txt"]
+    cases: list[tuple[Files, str]] = [
+        (
+            {"val/val_annotations.txt": lines + b"\nval_9.PNG\tn77\t0"},
+            "'val_9.*wanted is image",
+        ),
+        ({"train/n77/images/a.png": b"x"}, r"images/a.png is of no class in wnids.txt"),
+        ({"val/val_annotations.txt": lines + b"\nval_9.PNG\tn01\t0"}, "lacks .*val_9.PNG"),
+    ]
+    for number, (change, said) in enumerate(cases):
+        with pytest.raises(DataError, match=said):
+            load(str(as_zip({**files, **change}, tmp_path / f"{number}.zip", "tiny")))
+
+
+def test_an_archive_that_is_cut_off_is_said(tmp_path: Path) -> None:
+    path = as_tar(cifar10_binary(), tmp_path / "cut.tar.gz", "cifar-10-batches-bin")
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(DataError, match="Copy it again"):
+        load(str(path))
+
+
+# Published data sets, from a server on this machine
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A web site whose cifar10 archive is ours, and a cache that is empty."""
+    root = tmp_path / "site"
+    root.mkdir()
+    archive = as_tar(cifar10_binary(), root / "cifar-10-binary.tar.gz", "cifar-10-batches-bin")
+    handler = partial(Quiet, directory=str(root))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
+        md5 = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
+        monkeypatch.setattr(download, "PUBLISHED", {"cifar10": download.Published(url, md5)})
+        monkeypatch.setenv("DENATURE_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        yield root
+        server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_published_data_set_is_fetched_once_and_checked(site: Path, tmp_path: Path) -> None:
+    check(load("cifar10"), 10)
+    (site / "cifar-10-binary.tar.gz").unlink()
+    check(load("cifar10"), 10)
+
+
+def test_other_bytes_than_those_published_are_refused(site: Path, tmp_path: Path) -> None:
+    (site / "cifar-10-binary.tar.gz").write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"other bytes than its authors published.*--data PATH"):
+        load("cifar10")
+    assert list((tmp_path / "cache" / "downloads").iterdir()) == []
+
+
+def test_without_a_network_it_says_what_to_do(site: Path) -> None:
+    (site / "cifar-10-binary.tar.gz").unlink()
+    with pytest.raises(DataError, match=r"could not be fetched.*404.*Without a network"):
+        load("cifar10")
+
+
+def test_a_folder_of_that_name_comes_first(site: Path, tmp_path: Path) -> None:
+    (site / "cifar-10-binary.tar.gz").unlink()
+    as_folder(cifar10_binary(), tmp_path / "cifar10")
+    check(load("cifar10"), 10)
