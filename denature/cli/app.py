@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("training:train", "Train a network on the true labels."),
     "nasty": ("training:nasty", "Train a nasty teacher: accurate, and a bad example."),
     "distill": ("training:distill", "Train a student on a teacher's answers."),
+    "reproduce": ("reproduce:reproduce", "Make the experiments of the Nasty Teacher paper."),
     "eval": ("looking:evaluate", "Measure a run's accuracy on the test split of a data set."),
     "predict": ("looking:predict", "Say what a run's network sees in image files."),
     "runs": ("keeping:runs", "List runs, compare them, remove what nobody needs of them."),

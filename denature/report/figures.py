@@ -8,10 +8,12 @@ import functools
 import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
+from denature.core.files import atomic_path, write_text
 from denature.core.record import ExampleRecord, Record
 from denature.report.summary import Row, Summary
 from denature.report.words import learned
@@ -44,14 +46,29 @@ def _drawing(draw: Callable[P, "Figure | None"]) -> Callable[P, str]:
 
         with rc_context(STYLE):
             figure = draw(*args, **kwargs)
-            if figure is None:
-                return ""
-            buffer = io.StringIO()
-            figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-        text = buffer.getvalue()
-        return text[text.index("<svg") :]
+            return "" if figure is None else _svg(figure)
 
     return drawn
+
+
+def _svg(figure: "Figure") -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def write_figure(stem: Path, draw: Callable[[], "Figure"]) -> str:
+    """Draw in our style into stem.svg and stem.png; returns the <svg> element."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        figure = draw()
+        text = _svg(figure)
+        with atomic_path(stem.with_suffix(".png")) as path:
+            figure.savefig(path, format="png", dpi=200, bbox_inches="tight")
+    write_text(stem.with_suffix(".svg"), text)
+    return text
 
 
 @_drawing

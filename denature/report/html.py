@@ -19,8 +19,6 @@ def render(records: Sequence[Record], *, title: str = "What students learned") -
     """
     if not records:
         raise ConfigError("A report of no runs was asked for; name at least one run's folder.")
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     summary = summarise(records)
     nasty = next((r for r in records if r.kind == "nasty"), None)
     normal = None if nasty is None else _adversary(nasty, records)
@@ -34,10 +32,8 @@ def render(records: Sequence[Record], *, title: str = "What students learned") -
         ),
         "curves": figures.training_curves(records),
     }
-    page = Environment(
-        loader=PackageLoader("denature.report", "."), autoescape=True, undefined=StrictUndefined
-    ).get_template("page.html.jinja")
-    return page.render(
+    return _page(
+        "page",
         title=title,
         lead=_lead(records),
         verdict=words.verdict(summary),
@@ -50,6 +46,40 @@ def render(records: Sequence[Record], *, title: str = "What students learned") -
         provenance=_provenance(records),
         fingerprint=_fingerprint(records, title),
     )
+
+
+def render_experiment(
+    records: Sequence[Record],
+    *,
+    title: str,
+    about: str,
+    differs: str,
+    verdict: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    drawn: Sequence[str],
+) -> str:
+    """An experiment of a paper as HTML text: its figures and its table."""
+    return _page(
+        "experiment",
+        title=title,
+        lead=_lead(records),
+        about=about,
+        differs=differs,
+        verdict=verdict,
+        lines=lines,
+        figures=drawn,
+        provenance=_provenance(records),
+        fingerprint=_fingerprint(records, title),
+    )
+
+
+def _page(name: str, **values: object) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    pages = Environment(
+        loader=PackageLoader("denature.report", "."), autoescape=True, undefined=StrictUndefined
+    )
+    return pages.get_template(f"{name}.html.jinja").render(**values)
 
 
 def write_report(records: Sequence[Record], path: Path, *, title: str | None = None) -> Path:

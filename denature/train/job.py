@@ -249,13 +249,7 @@ class Job:
                 digest=digest(network),
             ),
             data=_data_record(dataset, self.samples),
-            given={
-                "net": self.name,
-                "data": _changed(dataset.config),
-                "objective": {"kind": self.objective.kind, **_changed(order.objective)},
-                "training": _changed(order.training),
-                "asking": _changed(order.asking),
-            },
+            given={**given_by(order), "net": self.name, "data": _changed(dataset.config)},
             config={
                 "net": self.name,
                 "data": {**encode(dataset.config), "holdout": dataset.holdout},
@@ -347,6 +341,16 @@ def _check_answers(network: nn.Module, name: str, dataset: Dataset, compute: Com
             f"The network {name} answered {len(pixels)} images with the shape {shape}; wanted is "
             f"{(len(pixels), len(dataset.classes))}, logits for each class."
         )
+
+
+def given_by(order: Order) -> dict[str, Any]:
+    """What an order sets, where it differs from the defaults."""
+    return {
+        "net": order.net,
+        "objective": {"kind": order.objective.kind, **_changed(order.objective)},
+        "training": _changed(order.training),
+        "asking": _changed(order.asking),
+    }
 
 
 def _changed(config: "DataclassInstance") -> dict[str, Any]:

@@ -1,0 +1,92 @@
+"""denature reproduce: an experiment of the paper, at a size that fits the machine."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from denature.cli.options import Showing, ShowingOptions, Surviving, SurvivingOptions
+from denature.train.config import Checkpoint, Device, Precision
+
+
+def reproduce(
+    *names: str,
+    scale: str = "cpu",
+    seeds: int | None = None,
+    out: Path = Path("runs/paper"),
+    data_root: Path | None = None,
+    tame: Annotated[bool, Parameter(negative="")] = False,
+    checkpoint: Checkpoint = "last",
+    estimate: Annotated[bool, Parameter(negative="")] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    surviving: SurvivingOptions = Surviving(),
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Make experiments of the Nasty Teacher paper: runs, tables, figures, one page each.
+
+    Without names, list them. Runs that are there already are not made again, and experiments share
+    them; what was stopped goes on.
+
+    Args:
+        names: Experiments, or all.
+        scale: smoke, to see in seconds that it runs; cpu, small networks on the real images; fast,
+            the paper's networks for 30 epochs; paper, its setting.
+        seeds: How often everything is repeated; 1 for smoke and paper, 3 for the others by default.
+        out: Folder for all runs, tables and figures.
+        data_root: Where cifar10/, cifar100/ and tiny-imagenet/ lie; fetched by default.
+        tame: Let omega rise over the first tenth of the steps and cap the push: for networks whose
+            nasty training diverges. The record says so.
+        checkpoint: Which epoch's weights to keep; best-test is what the released code does.
+        estimate: Only say how long it would take here.
+        device: Where to compute.
+        precision: In which precision.
+    """
+    from denature.cli.show import print_table
+    from denature.recipes.paper.catalogue import EXPERIMENTS
+    from denature.recipes.paper.estimate import seconds_of, spell
+    from denature.recipes.paper.reproduce import names_of
+    from denature.recipes.paper.reproduce import reproduce as run_experiment
+    from denature.recipes.paper.settings import setting
+
+    if not names:
+        print_table([["Experiment", "What it is"], *([n, e.about] for n, e in EXPERIMENTS.items())])
+        return
+    chosen = replace(
+        setting(scale),
+        data_root=data_root,
+        device=device,
+        precision=precision,
+        checkpoint=checkpoint,
+        tame=tame,
+    )
+    wanted = names_of(names)
+    display = showing.display()
+    left = seconds_of(wanted, chosen, out, seeds=seeds, progress=display)
+    display.say(f"{', '.join(wanted)} at scale {scale}: {spell(left)} of training are left here.")
+    if estimate:
+        if showing.json:
+            print(f'{{"seconds": {left:.0f}}}')
+        return
+    stopper = surviving.stopper()
+    with surviving.crew(device) as crew, stopper.on_signals():
+        for name in wanted:
+            found = run_experiment(
+                name,
+                chosen,
+                out,
+                seeds=seeds,
+                keeping=surviving.keeping(),
+                stopper=stopper,
+                crew=crew,
+                progress=display,
+            )
+            if showing.json:
+                print(found.to_json())
+                continue
+            print(f"{name}: {found.about} {found.differs}")
+            print_table(found.lines)
+            for sentence in found.verdict:
+                print(sentence)
+            print(f"Look at {found.folder / 'report.html'}\n")

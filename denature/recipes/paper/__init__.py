@@ -1,0 +1,1 @@
+"""Every experiment of the Nasty Teacher paper, by name, at four sizes."""

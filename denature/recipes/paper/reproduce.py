@@ -1,0 +1,172 @@
+"""Make an experiment of the paper: its runs, its table, its figures, one page."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from denature.core.errors import ConfigError, unknown
+from denature.core.files import write_text
+from denature.core.progress import SILENT, Progress
+from denature.core.record import Record, write_records
+from denature.core.stopping import Stopper
+from denature.data import DataConfig, Dataset, load
+from denature.recipes.paper.catalogue import EXPERIMENTS, Experiment
+from denature.recipes.paper.orders import Lab, Point
+from denature.recipes.paper.settings import Setting
+from denature.report import experiment as findings
+from denature.report import experiment_figures, words
+from denature.report.figures import write_figure
+from denature.report.html import render_experiment
+from denature.train import Keeping, Order, Run, make
+from denature.train.elsewhere import Crew
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What came out of an experiment, and where it lies."""
+
+    name: str
+    scale: str
+    about: str
+    differs: str
+    verdict: tuple[str, ...]
+    lines: list[list[str]]
+    """The table for people: header and lines."""
+    cells: tuple[findings.Cell, ...]
+    folder: Path
+
+    def to_json(self) -> str:
+        plain = {**asdict(self), "folder": str(self.folder)}
+        return json.dumps(plain)
+
+
+def names_of(asked: Iterable[str]) -> list[str]:
+    """Names of experiments, `all` for all of them.
+
+    Raises:
+        ConfigError: there is no such experiment.
+    """
+    names: list[str] = []
+    for name in asked:
+        if name != "all" and name not in EXPERIMENTS:
+            raise unknown("experiment", name, {*EXPERIMENTS, "all"})
+        names += EXPERIMENTS if name == "all" else [name]
+    return list(dict.fromkeys(names))
+
+
+def lab_of(experiment: Experiment, setting: Setting, out: Path, seeds: int | None) -> Lab:
+    """Where an experiment's orders come from."""
+    seeds = setting.seeds if seeds is None else seeds
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}; it must be at least 1.")
+    return Lab(data=experiment.data, setting=setting, out=out / setting.scale, seeds=seeds)
+
+
+def reproduce(
+    name: str,
+    setting: Setting,
+    out: Path,
+    *,
+    seeds: int | None = None,
+    keeping: Keeping | None = None,
+    stopper: Stopper | None = None,
+    crew: Crew | None = None,
+    progress: Progress = SILENT,
+) -> Found:
+    """Make one experiment; runs that are there already are not made again.
+
+    Args:
+        name: a line of `EXPERIMENTS`.
+        setting: at which size.
+        out: folder of all experiments, which share their runs.
+        seeds: how often everything is repeated; the setting's number by default.
+        keeping: how often state is written, and where answers are stored.
+        stopper: asked between steps whether to stop.
+        crew: workers to make the runs.
+        progress: told about each run.
+
+    Raises:
+        DenatureError: see `denature.core.errors`.
+        Stopped: the stopper wanted it; ask again to go on.
+    """
+    experiment = EXPERIMENTS[name]
+    lab = lab_of(experiment, setting, out, seeds)
+    data = load(DataConfig(source=setting.data(experiment.data)), progress=progress)
+    points = list(experiment.points(lab))
+    made = _made(points, data, keeping, stopper, crew, progress)
+    return _written(name, experiment, lab, points, made)
+
+
+def _made(
+    points: Sequence[Point],
+    data: Dataset,
+    keeping: Keeping | None,
+    stopper: Stopper | None,
+    crew: Crew | None,
+    progress: Progress,
+) -> dict[Order, Run]:
+    orders = dict.fromkeys(
+        order for p in points for order in (p.order, p.against) if order is not None
+    )
+    runs = make(list(orders), data, keeping=keeping, stopper=stopper, crew=crew, progress=progress)
+    return dict(zip(orders, runs, strict=True))
+
+
+def _written(
+    name: str, experiment: Experiment, lab: Lab, points: Sequence[Point], made: Mapping[Order, Run]
+) -> Found:
+    measured = [
+        findings.Measured(
+            row=point.row,
+            column=point.column,
+            x=point.x,
+            seed=point.seed,
+            record=made[point.order].record,
+            against=None if point.against is None else made[point.against].record,
+            recalled=point.recalled,
+        )
+        for point in points
+    ]
+    cells = findings.cells_of(measured)
+    verdict = [s for s in (findings.verdict(cells), *findings.hazards(cells)) if s]
+    folder = lab.out / name
+    draw = (
+        partial(experiment_figures.bars, cells)
+        if experiment.axis is None
+        else partial(experiment_figures.curves, cells, axis=experiment.axis)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = [write_figure(folder / name, draw)]
+    found = Found(
+        name=name,
+        scale=lab.setting.scale,
+        about=experiment.about,
+        differs=lab.setting.differs,
+        verdict=tuple(verdict),
+        lines=findings.table(cells),
+        cells=tuple(cells),
+        folder=folder,
+    )
+    records = _records(measured)
+    write_records(folder / "records.jsonl", records)
+    write_text(folder / "result.json", found.to_json() + "\n")
+    write_text(folder / "table.md", words.markdown(found.lines) + "\n")
+    page = render_experiment(
+        records,
+        title=name,
+        about=experiment.about,
+        differs=lab.setting.differs,
+        verdict=verdict,
+        lines=found.lines,
+        drawn=drawn,
+    )
+    write_text(folder / "report.html", page)
+    return found
+
+
+def _records(measured: Iterable[findings.Measured]) -> list[Record]:
+    """Each run's record once."""
+    both = (record for one in measured for record in (one.record, one.against) if record)
+    return list({record.id: record for record in both}.values())

@@ -1,0 +1,186 @@
+"""At which size an experiment of the paper is run: data, networks, schedules, seeds.
+
+`paper` is what the released code does. `fast` keeps data and networks and shortens the schedule.
+`cpu` takes small networks in the place of the paper's, on the real images. `smoke` does the same on
+scikit-learn's digits, to see in seconds that everything runs; its numbers mean nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from denature.core.errors import unknown
+from denature.train.config import Checkpoint, Device, Precision, Training
+from denature.train.objectives import Nasty
+
+Scale: TypeAlias = Literal["smoke", "cpu", "fast", "paper"]
+DataName: TypeAlias = Literal["cifar10", "cifar100", "tiny-imagenet"]
+
+WARMUP, CAP = 0.1, 50.0
+"""What `tame` sets: it keeps the nasty training of big networks from diverging."""
+
+TEACHER_SEEDS = 1000
+"""Teachers have seeds of their own: a student must not start from its teacher's weights."""
+
+ADAM = ("cnn", "mlp")
+"""What the paper trains by Adam, at a constant rate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """tau_A and omega of the nasty teacher, tau_S and alpha of the students."""
+
+    temperature: float
+    omega: float
+    alpha: float = 0.9
+
+
+PAPER_LOSS: Mapping[DataName, Loss] = {
+    "cifar10": Loss(temperature=4, omega=0.04),
+    "cifar100": Loss(temperature=20, omega=0.005),
+    "tiny-imagenet": Loss(temperature=20, omega=0.01),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """All that an experiment needs to know to order its runs."""
+
+    scale: Scale
+    differs: str
+    """How this differs from the paper, in a sentence."""
+    seeds: int
+    loss: Mapping[DataName, Loss]
+    stand_in: Mapping[str, str] = field(default_factory=dict)
+    """Networks that are trained in the place of the paper's."""
+    source: Mapping[DataName, str] = field(default_factory=dict)
+    """Data in the place of the paper's."""
+    schooling: Training = field(default_factory=Training)
+    """Of teachers; epochs and schedule are those of the paper where `scale` is `paper`."""
+    learning: Training = field(default_factory=Training)
+    """Of students."""
+    data_root: Path | None = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    checkpoint: Checkpoint = "last"
+    tame: bool = False
+    """Whether omega rises over `WARMUP` of the steps, and the push is capped at `CAP` nats."""
+    sweeps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Shorter lists of points in the place of an ablation's."""
+
+    def net(self, name: str) -> str:
+        """What is trained where the paper has the network `name`."""
+        return self.stand_in.get(name, name)
+
+    def data(self, name: DataName) -> str:
+        """Where its images come from."""
+        source = self.source.get(name, name)
+        if self.data_root is not None and source == name:
+            for inside in (name, name.replace("-", "_"), name.replace("-", "")):
+                if (self.data_root / inside).exists():
+                    return str(self.data_root / inside)
+        return source
+
+    def nasty(self, name: DataName) -> Nasty:
+        loss = self.loss[name]
+        stock = Nasty(temperature=loss.temperature, omega=loss.omega)
+        return replace(stock, warmup=WARMUP, cap=CAP) if self.tame else stock
+
+    def training(self, data: DataName, net: str, *, seed: int, teaches: bool) -> Training:
+        """How the network that stands for the paper's `net` is trained on `data`."""
+        if self.scale == "paper":
+            training = _of_the_paper(data, net)
+        else:
+            training = self.schooling if teaches else self.learning
+        return replace(
+            training,
+            seed=seed + (TEACHER_SEEDS if teaches else 0),
+            device=self.device,
+            precision=self.precision,
+            checkpoint=self.checkpoint,
+        )
+
+
+def _of_the_paper(data: DataName, net: str) -> Training:
+    if net in ADAM:
+        return Training(epochs=100, optimizer="adam", schedule="constant", evaluate_every=10)
+    if data == "cifar10":
+        return Training(epochs=160, schedule="step", milestones=(80, 120), evaluate_every=10)
+    return Training(
+        epochs=200, schedule="step", milestones=(60, 120, 160), gamma=0.2, evaluate_every=10
+    )
+
+
+SMALL: Mapping[str, str] = {
+    "resnet18": "cnn",
+    "resnet34": "cnn",
+    "resnet50": "cnn@width=48",
+    "resnext29": "cnn@width=40",
+    "cnn": "cnn@width=16",
+    "resnetc20": "mlp",
+    "resnetc32": "cnn@width=24",
+    "shufflenetv2": "cnn@width=16",
+    "mobilenetv2": "mlp",
+}
+"""Networks for two cores in the place of the paper's."""
+
+SETTINGS: Mapping[Scale, Setting] = {
+    "smoke": Setting(
+        scale="smoke",
+        differs="Digits of 8x8 pixels, small networks, a few epochs: only to see that it runs.",
+        seeds=1,
+        loss=dict.fromkeys(PAPER_LOSS, Loss(temperature=20, omega=0.04)),
+        stand_in=SMALL,
+        source=dict.fromkeys(PAPER_LOSS, "digits"),
+        schooling=Training(epochs=9, batch_size=64, schedule="step", milestones=(6,)),
+        learning=Training(epochs=6, batch_size=64),
+        sweeps={
+            "omega": (0, 0.004, 0.04),
+            "temperature": (1, 20),
+            "alpha": (0.1, 0.9),
+            "samples": (0.5, 1),
+        },
+    ),
+    "cpu": Setting(
+        scale="cpu",
+        differs="Small networks stand for the paper's, and schedules are short.",
+        seeds=3,
+        loss={**PAPER_LOSS, "cifar10": Loss(temperature=20, omega=0.04)},
+        stand_in=SMALL,
+        schooling=Training(epochs=12, schedule="step", milestones=(8,), evaluate_every=2),
+        learning=Training(epochs=8, evaluate_every=2),
+        sweeps={
+            "omega": (0, 0.004, 0.01, 0.02, 0.04, 0.1),
+            "temperature": (1, 4, 10, 20),
+            "alpha": (0.1, 0.5, 0.9, 1),
+            "samples": (0.1, 0.4, 1),
+        },
+    ),
+    "fast": Setting(
+        scale="fast",
+        differs="Data and networks of the paper; 30 epochs on one cycle instead of 160 or 200.",
+        seeds=3,
+        loss=PAPER_LOSS,
+        schooling=Training(epochs=30, evaluate_every=5),
+        learning=Training(epochs=30, evaluate_every=5),
+    ),
+    "paper": Setting(
+        scale="paper",
+        differs="As the released code has it, but the last epoch counts and not the best on the "
+        "test set, unless `--checkpoint best-test` asks for that.",
+        seeds=1,
+        loss=PAPER_LOSS,
+    ),
+}
+
+
+def setting(scale: str) -> Setting:
+    """The setting of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if scale not in SETTINGS:
+        raise unknown("scale", scale, SETTINGS)
+    return SETTINGS[scale]  # type: ignore[index]

@@ -1,0 +1,92 @@
+"""The paper's tables: which teachers spoil which students."""
+
+from collections.abc import Iterator, Sequence
+
+from denature.recipes.paper.orders import TEACHER, Lab, Point
+from denature.recipes.paper.recalled import ALONE, NASTY, NORMAL
+from denature.train import Order
+
+CIFAR10_STUDENTS = ("cnn", "resnetc20", "resnetc32", "resnet18")
+LARGE_STUDENTS = ("shufflenetv2", "mobilenetv2", "resnet18")
+STRONGER = ("resnet50", "resnext29")
+"""Students that are stronger than the ResNet-18 that teaches them."""
+ADVERSARIES = ("resnet18", "cnn", "resnext29")
+
+
+def cifar10(lab: Lab) -> Iterator[Point]:
+    """ResNet-18 teaches smaller students, itself, and stronger ones."""
+    students = (*CIFAR10_STUDENTS, *STRONGER)
+    yield from _alone(lab, students)
+    yield from _teacher(lab, "resnet18", students)
+
+
+def large(lab: Lab) -> Iterator[Point]:
+    """Three teachers, two small students, ResNet-18, themselves, and stronger ones."""
+    yield from _alone(lab, (*LARGE_STUDENTS, *STRONGER))
+    yield from _teacher(lab, "resnet18", (*LARGE_STUDENTS, *STRONGER))
+    for net in STRONGER:
+        yield from _teacher(lab, net, (*LARGE_STUDENTS, net))
+
+
+def adversary(lab: Lab) -> Iterator[Point]:
+    """A nasty ResNet-18 that is pushed away from other networks than its own kind."""
+    yield from _alone(lab, CIFAR10_STUDENTS)
+    for kind in ADVERSARIES:
+        row = f"nasty, pushed from {lab.column(kind)}"
+        name = "resnet18" if kind == "resnet18" else f"resnet18 from {kind}"
+        for seed in range(lab.seeds):
+            normal = lab.normal("resnet18", seed)
+            teacher = lab.nasty("resnet18", seed, adversary=kind)
+            yield from _row(lab, row, NASTY, name, teacher, normal, CIFAR10_STUDENTS, seed)
+
+
+def _alone(lab: Lab, students: Sequence[str]) -> Iterator[Point]:
+    for net in students:
+        for seed in range(lab.seeds):
+            yield Point(
+                row=ALONE,
+                column=lab.column(net),
+                seed=seed,
+                order=lab.alone(net, seed),
+                recalled=lab.recalled(ALONE, "", net),
+            )
+
+
+def _teacher(lab: Lab, net: str, students: Sequence[str]) -> Iterator[Point]:
+    """Two rows: a normal teacher and a nasty one."""
+    for kind in (NORMAL, NASTY):
+        for seed in range(lab.seeds):
+            normal = lab.normal(net, seed)
+            teacher = normal if kind == NORMAL else lab.nasty(net, seed)
+            row = f"of {kind} {lab.column(net)}"
+            yield from _row(lab, row, kind, net, teacher, normal, students, seed)
+
+
+def _row(
+    lab: Lab,
+    row: str,
+    kind: str,
+    name: str,
+    teacher: Order,
+    normal: Order,
+    students: Sequence[str],
+    seed: int,
+) -> Iterator[Point]:
+    """A teacher itself, and its students."""
+    yield Point(
+        row=row,
+        column=TEACHER,
+        seed=seed,
+        order=teacher,
+        against=None if teacher is normal else normal,
+        recalled=lab.recalled(kind, name, TEACHER),
+    )
+    for net in students:
+        yield Point(
+            row=row,
+            column=lab.column(net),
+            seed=seed,
+            order=lab.student(net, teacher, seed),
+            against=lab.alone(net, seed),
+            recalled=lab.recalled(kind, name, net),
+        )
