@@ -35,6 +35,9 @@ class Feed:
         self._images = split.images.to(compute.device)
         self._labels = split.labels.to(compute.device)
 
+    def __len__(self) -> int:
+        return len(self.split)
+
     def epoch(
         self,
         epoch: int,

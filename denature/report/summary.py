@@ -81,7 +81,11 @@ def _teacher(record: Record) -> str:
 
 
 def _answers(record: Record) -> str:
-    return str(record.config["objective"]["answers"]) if "teacher" in record.inputs else "none"
+    return (
+        str(record.config["objective"].get("answers", "soft"))
+        if "teacher" in record.inputs
+        else "none"
+    )
 
 
 def _training(record: Record) -> dict[str, Any]:

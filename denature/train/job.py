@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from denature.answers.config import Asking
 from denature.core import record as records
@@ -29,7 +29,7 @@ from denature.train.examples import examples_of
 from denature.train.identity import Plan, make_plan, plan_id, plan_of, recipe_id
 from denature.train.learner import Learner
 from denature.train.loop import evaluate
-from denature.train.objectives import AnyObjective, Distilled
+from denature.train.objectives import Distilled, Dreamer, Dreaming, Objective
 from denature.train.run import STATE_FOLDER, Run, save_run
 from denature.train.state import STATE, write_state
 from denature.train.team import ALONE, Team
@@ -45,7 +45,7 @@ class Order:
     net: str | nn.Module
     """A name of the catalogue, `package.module:factory`, or a module, which is trained in place and
     owns its normalisation."""
-    objective: AnyObjective
+    objective: Objective
     """What is learned."""
     training: Training = field(default_factory=Training)
     """How it is trained."""
@@ -59,6 +59,10 @@ class Order:
     """Folder for record, weights and events; None keeps the run in memory."""
     under: str | Path | None = None
     """Instead of `out`: a folder in which the run gets one, named by its kind, network and id."""
+
+
+DREAMT = "dreamt/"
+"""Before the names of what a dreamer keeps in a state."""
 
 
 class Samples(NamedTuple):
@@ -78,7 +82,7 @@ class Job:
 
     order: Order
     name: str
-    objective: AnyObjective
+    objective: Objective
     training: Training
     compute: Compute
     samples: Samples
@@ -182,9 +186,38 @@ class Job:
             team=team,
         )
 
+    @cached_property
+    def dreamer(self) -> Dreamer | None:
+        """Who makes up this run's images, where its objective brings its own."""
+        if not isinstance(self.objective, Dreaming):
+            return None
+        assert self.asked is not None
+        assert self.training.view_seed is not None
+        if self.team.size > 1:
+            raise ConfigError(
+                f"{self.objective.kind} makes its images up in one process; leave out the launcher."
+            )
+        shape = self.asked.record.net
+        return self.objective.dreamer(
+            self.asked.network,
+            images=len(self.samples.split),
+            channels=shape.channels,
+            image_size=shape.image_size,
+            seed=self.training.view_seed,
+            compute=self.compute,
+        )
+
+    def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+        """Go on from a state that `save` wrote."""
+        if self.dreamer is not None:
+            dreamt = {k for k in tensors if k.startswith(DREAMT)}
+            self.dreamer.restore({k.removeprefix(DREAMT): tensors.pop(k) for k in dreamt})
+        self.learner.restore(tensors, plain)
+
     def forget(self) -> None:
         """Let go of gradients and moments: the jobs of a long list live until its end."""
         self.__dict__.pop("learner", None)
+        self.__dict__.pop("dreamer", None)
 
     @property
     def is_finished(self) -> bool:
@@ -211,11 +244,13 @@ class Job:
         """Put the learner's state on disk, if the run has a folder."""
         if self.folder is None:
             return
-        path, state = self.folder / STATE_FOLDER / STATE, self.learner.state()
+        path, (tensors, plain) = self.folder / STATE_FOLDER / STATE, self.learner.state()
+        if self.dreamer is not None:
+            tensors |= {DREAMT + k: v for k, v in self.dreamer.state().items()}
 
         def write() -> None:
             try:
-                write_state(path, *state)
+                write_state(path, tensors, plain)
             except OSError as error:
                 raise RunError(
                     f"The state of {self.folder} could not be written: {error.strerror or error}. "

@@ -16,12 +16,13 @@ from denature.core.stats import Estimate, proportion
 from denature.data.dataset import Split
 from denature.data.feed import Batch, Feed
 from denature.train.learner import Learner
+from denature.train.objectives import Images
 from denature.train.team import ALONE, Team
 
 
 def fit(
     learners: Sequence[Learner],
-    train: Feed,
+    train: Images,
     *,
     source: Source | None,
     test: Split,
@@ -69,9 +70,7 @@ def fit(
             )
             for batch, answers in source.answered(batches) if source else _unanswered(batches):
                 due = [pair for pair in pairs if pair[0].done == position]
-                size = min(
-                    shared.batch_size, len(train.split) - position % steps * shared.batch_size
-                )
+                size = min(shared.batch_size, len(train) - position % steps * shared.batch_size)
                 for learner, task in due:
                     learner.step(batch, answers, of=size)
                     task.advance(size)

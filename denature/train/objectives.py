@@ -3,20 +3,36 @@
 An objective is a value: its fields are what the record keeps, and calling it gives the loss.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, final
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeAlias,
+    final,
+    runtime_checkable,
+)
 
 from denature.core.schema import check_fields
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
+    from torch import Tensor, nn
+
     from denature.answers import Answers
+    from denature.core.compute import Compute
     from denature.core.types import Labels, Logits, PerExample
+    from denature.data.feed import Batch
 
 AnswerForm: TypeAlias = Literal["soft", "labels"]
 
 
 class Objective(Protocol):
-    """A loss for the training loop."""
+    """A loss for the training loop; a frozen dataclass, whose fields the record keeps."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def kind(self) -> str:
@@ -30,6 +46,48 @@ class Objective(Protocol):
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
     ) -> "PerExample":
         """The loss per example; `done` is the share of the training's steps that lie behind."""
+
+
+class Images(Protocol):
+    """What a training loop takes batches from; mostly a `Feed` of the training split."""
+
+    def __len__(self) -> int:
+        """Images of an epoch."""
+
+    def epoch(
+        self, epoch: int, *, view_seed: int, batch_size: int, first: int, part: tuple[int, int]
+    ) -> "Iterator[Batch]":
+        """The batches of an epoch, counted from 1, from number `first` on."""
+
+
+class Dreamer(Images, Protocol):
+    """Images that are made up and answered on the way, in the place of training images."""
+
+    def answered(self, batches: "Iterable[Batch]") -> "Iterator[tuple[Batch, Answers]]":
+        """Each batch with its answers."""
+
+    def state(self) -> "dict[str, Tensor]":
+        """All that is needed to go on."""
+
+    def restore(self, tensors: "dict[str, Tensor]") -> None:
+        """Go back to what `state` gave."""
+
+
+@runtime_checkable
+class Dreaming(Protocol):
+    """An objective that brings its own images."""
+
+    def dreamer(
+        self,
+        teacher: "nn.Module",
+        *,
+        images: int,
+        channels: int,
+        image_size: int,
+        seed: int,
+        compute: "Compute",
+    ) -> Dreamer:
+        """Who makes them."""
 
 
 @final

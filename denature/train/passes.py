@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from denature.answers.sources import Source
 from denature.core.compute import settle
 from denature.core.errors import Stopped
 from denature.core.progress import Progress
@@ -22,6 +23,7 @@ from denature.train.identity import Plan, plan_id, what_varies
 from denature.train.job import Job
 from denature.train.learner import Learner
 from denature.train.loop import fit
+from denature.train.objectives import Images
 from denature.train.run import (
     EVENTS,
     SNAPSHOTS,
@@ -65,7 +67,7 @@ def make_pass(
                     continue
                 state = job.folder / STATE_FOLDER / STATE
                 if standing == "unfinished" and state.exists():
-                    job.learner.restore(*read_state(state))
+                    job.restore(*read_state(state))
             waiting[number] = job
         if waiting:
             _train(list(waiting.values()), dataset, keeping, stopper, progress)
@@ -126,8 +128,11 @@ def _train(
     jobs = [job for job in jobs if not job.learner.finished]
     if not jobs:
         return
-    source = None
-    if first.asked is not None:
+    images: Images = feed
+    source: Source | None = None
+    if first.dreamer is not None:
+        images = source = first.dreamer
+    elif first.asked is not None:
         compute = settle(
             first.asked.network, device=first.training.device, precision=first.training.precision
         )
@@ -158,7 +163,7 @@ def _train(
             tasks.append(stack.enter_context(progress.task(title, left, "images")))
         fit(
             [job.learner for job in jobs],
-            feed,
+            images,
             source=source,
             test=dataset.test,
             validation=first.samples.validation,

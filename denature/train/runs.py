@@ -22,7 +22,7 @@ from denature.train.elsewhere import Crew, Parcel
 from denature.train.identity import what_changed
 from denature.train.job import Job, Order, check_shape
 from denature.train.loop import evaluate
-from denature.train.objectives import AnyObjective, Distilled, Nasty, Normal
+from denature.train.objectives import AnyObjective, Distilled, Dreaming, Nasty, Normal, Objective
 from denature.train.passes import make_pass
 from denature.train.run import Run
 from denature.train.team import join
@@ -77,7 +77,7 @@ def _with_options(
 def train(
     net: str | nn.Module,
     data: str | DataConfig | Dataset,
-    objective: AnyObjective,
+    objective: Objective,
     training: Training | None = None,
     *,
     asked: Run | Order | None = None,
@@ -235,6 +235,8 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
             job.compute.device,
             # Its precision follows the student's, so only those of one precision can ask together.
             None if asked is None else (id(asked.network), job.compute.precision, job.order.asking),
+            # Who makes images up makes them for one run.
+            id(job) if isinstance(job.objective, Dreaming) else None,
         )
         groups.setdefault(key, []).append(job)
     for group in groups.values():

@@ -1,0 +1,1 @@
+"""Images out of a network, and students from nothing else: DAFL and DeepInversion."""

@@ -1,0 +1,230 @@
+"""DAFL: a student of images that a generator makes up for the teacher (Chen et al., ICCV 2019).
+
+The generator learns to make images that the teacher is sure about, that take all classes alike, and
+that move its features; the student learns the teacher's answers to them. The thief needs no data,
+but the teacher's weights: gradients go through it.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from denature.answers.sources import Answers
+from denature.core.compute import Compute
+from denature.core.errors import ConfigError
+from denature.core.schema import check_fields
+from denature.core.seeds import derive, seeded
+from denature.core.types import Labels, Logits, PerExample, Pixels
+from denature.data.feed import Batch, steps_per_epoch
+from denature.datafree.insides import Insides
+from denature.losses import softened_divergence
+from denature.nets.normalize import Normalized
+from denature.train.state import optimizer_tensors, restore_optimizer
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dafl:
+    """The student's side is distillation at alpha 1; the rest rules the generator.
+
+    Defaults are those of the released code on MNIST, but for the generator's rate, which is 1e-3 as
+    in later benchmarks, where the released 0.2 comes with another optimizer's scale.
+    """
+
+    kind: ClassVar[str] = "dafl"
+    asks: ClassVar[str] = "teacher"
+
+    temperature: float = 1.0
+    """tau at which teacher and student are compared."""
+    one_hot: float = 1.0
+    """Weight of the teacher's cross-entropy against its own decision."""
+    entropy: float = 5.0
+    """Weight of minus the entropy of the batch's mean answer, in units of log 10, as released."""
+    activation: float = 0.1
+    """Weight of minus the mean absolute value of the teacher's features."""
+    latent: int = 100
+    """Numbers that an image is made of."""
+    generator_lr: float = 1e-3
+    """Adam's learning rate for the generator."""
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "temperature": (self.temperature > 0, "above 0"),
+                "one_hot": (self.one_hot >= 0, "at least 0"),
+                "entropy": (self.entropy >= 0, "at least 0"),
+                "activation": (self.activation >= 0, "at least 0"),
+                "latent": (self.latent >= 1, "at least 1"),
+                "generator_lr": (self.generator_lr > 0, "above 0"),
+            },
+        )
+
+    def __call__(
+        self, logits: Logits, labels: Labels, answers: Answers | None, *, done: float
+    ) -> PerExample:
+        assert answers is not None
+        return softened_divergence(answers.values, logits, temperature=self.temperature)
+
+    def dreamer(
+        self,
+        teacher: nn.Module,
+        *,
+        images: int,
+        channels: int,
+        image_size: int,
+        seed: int,
+        compute: Compute,
+    ) -> "Dreamer":
+        """Who makes `images` images an epoch, and has them answered."""
+        return Dreamer(
+            self,
+            teacher,
+            images=images,
+            channels=channels,
+            image_size=image_size,
+            seed=seed,
+            compute=compute,
+        )
+
+
+@final
+class Generator(nn.Module):
+    """From latent numbers to images: a linear layer and three convolutions, twice enlarged.
+
+    As released: batch norms between, the last without weights, so that a batch has the mean and the
+    spread that the teacher's normalisation expects.
+    """
+
+    def __init__(self, latent: int, *, channels: int, image_size: int) -> None:
+        super().__init__()
+        if image_size % 4:
+            raise ConfigError(f"DAFL makes images of a multiple of 4 pixels, not {image_size}.")
+        self.side = image_size // 4
+        self.first = nn.Linear(latent, 128 * self.side**2)
+        self.norm0 = nn.BatchNorm2d(128)
+        self.conv1 = nn.Conv2d(128, 128, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(128, 0.8)
+        self.conv2 = nn.Conv2d(128, 64, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(64, 0.8)
+        self.conv3 = nn.Conv2d(64, channels, 3, padding=1)
+        self.norm3 = nn.BatchNorm2d(channels, affine=False)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        x = self.norm0(self.first(latent).view(-1, 128, self.side, self.side))
+        x = F.leaky_relu(self.norm1(self.conv1(F.interpolate(x, scale_factor=2.0))), 0.2)
+        x = F.leaky_relu(self.norm2(self.conv2(F.interpolate(x, scale_factor=2.0))), 0.2)
+        made: Tensor = self.norm3(torch.tanh(self.conv3(x)))
+        return made
+
+
+def generator_loss(logits: Logits, features: Tensor, objective: Dafl) -> Tensor:
+    """What the generator makes small: DAFL's equations 3 to 6.
+
+    Args:
+        logits: the teacher's answers, batch x classes.
+        features: what its last layer was given, batch x features.
+        objective: the weights of the terms.
+    """
+    sure = F.cross_entropy(logits, logits.argmax(1))
+    mean = logits.softmax(1).mean(0)
+    spread = (mean * torch.log10(mean.clamp_min(1e-12))).sum()
+    moved = -features.abs().mean()
+    return objective.one_hot * sure + objective.entropy * spread + objective.activation * moved
+
+
+@final
+class Dreamer:
+    """A generator that learns while its images are used; stands for training images and a source.
+
+    Batch number n of a run is made of noise that seed and n give alone, so a run that was stopped
+    goes on as if it had not been.
+    """
+
+    def __init__(
+        self,
+        objective: Dafl,
+        teacher: nn.Module,
+        *,
+        images: int,
+        channels: int,
+        image_size: int,
+        seed: int,
+        compute: Compute,
+    ) -> None:
+        self.objective = objective
+        self.images = images
+        self.seed = seed
+        self.compute = compute
+        self.teacher = compute.place(teacher).eval()
+        with seeded(seed, "generator"):
+            generator = Generator(objective.latent, channels=channels, image_size=image_size)
+        self.generator = compute.place(generator).train()
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), objective.generator_lr)
+        # Images in the spread of the teacher's normalisation become pixels by undoing it.
+        known = teacher if isinstance(teacher, Normalized) else None
+        self.mean = 0.5 if known is None else known.mean
+        self.std = 0.25 if known is None else known.std
+        self._answers: dict[int, Logits] = {}
+
+    def __len__(self) -> int:
+        return self.images
+
+    def epoch(
+        self,
+        epoch: int,
+        *,
+        view_seed: int,
+        batch_size: int,
+        first: int = 0,
+        part: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
+        """This epoch's batches from number `first` on, each after a step of the generator."""
+        steps = steps_per_epoch(self.images, batch_size)
+        for place in range(first, steps):
+            number = (epoch - 1) * steps + place
+            pixels, logits = self._dream(number, min(batch_size, self.images - place * batch_size))
+            self._answers = {number: logits}
+            names = torch.full((len(pixels),), number)
+            yield Batch(names, torch.zeros_like(names), pixels, logits.argmax(1))
+
+    def answered(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
+        """The teacher's answers; they were found when the images were made."""
+        for batch in batches:
+            yield batch, Answers("logits", self._answers.pop(int(batch.samples[0])))
+
+    def _dream(self, number: int, count: int) -> tuple[Pixels, Logits]:
+        noise = torch.Generator().manual_seed(derive(self.seed, "latent", number))
+        latent = torch.randn((count, self.objective.latent), generator=noise)
+        weights = list(self.generator.parameters())
+        with Insides(self.teacher) as insides:
+            with self.compute.autocast():
+                made = self.generator(latent.to(self.compute.device))
+                pixels = made.float() * self.std + self.mean
+                logits = insides.ask(pixels)
+            loss = generator_loss(logits, insides.features.float(), self.objective)
+            # Gradients for the generator alone: the teacher's weights want none.
+            gradients = torch.autograd.grad(loss, weights)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
+        self.optimizer.step()
+        return pixels.detach(), logits.detach()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that is needed to go on."""
+        tensors = {f"generator/{k}": v for k, v in self.generator.state_dict().items()}
+        moments = optimizer_tensors(self.optimizer)
+        return tensors | {f"moments/{k}": v for k, v in moments.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Go back to what `state` gave."""
+
+        def of(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.generator.load_state_dict(of("generator/"))
+        restore_optimizer(self.optimizer, of("moments/"))

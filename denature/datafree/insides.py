@@ -1,0 +1,76 @@
+"""What happens inside a network while it answers: its last features, and what its norms see."""
+
+from types import TracebackType
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from denature.core.errors import ConfigError
+from denature.core.types import Pixels
+
+
+@final
+class Insides:
+    """Watches a network; use it as a context, and look after each answer.
+
+    Args:
+        network: any of ours; its parameters are not touched.
+        norms: also watch every 2-D batch norm.
+
+    Raises:
+        ConfigError: norms are wanted and there are none.
+    """
+
+    def __init__(self, network: nn.Module, *, norms: bool = False) -> None:
+        self.network = network
+        self.features: Tensor = torch.empty(0)
+        """What the last layer was given, batch x features."""
+        self.norms = (
+            [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)] if norms else []
+        )
+        if norms and not any(norm.running_mean is not None for norm in self.norms):
+            raise ConfigError(
+                "This network has no 2-D batch norm with running statistics, and DeepInversion "
+                "needs them; take one that has, or DAFL."
+            )
+        self.statistics: list[tuple[Tensor, Tensor]] = []
+        """Mean and variance over the batch of what each norm was given."""
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> "Insides":
+        classifier = _classifier(self.network)
+        self._hooks.append(classifier.register_forward_pre_hook(self._see_features))
+        for norm in self.norms:
+            self._hooks.append(norm.register_forward_pre_hook(self._see_norm))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def ask(self, pixels: Pixels) -> Tensor:
+        """Its logits as float32, with gradients to the pixels."""
+        self.statistics.clear()
+        logits: Tensor = self.network(pixels)
+        return logits.float()
+
+    def _see_features(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        self.features = given[0].flatten(1)
+
+    def _see_norm(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        seen = given[0].float()
+        self.statistics.append((seen.mean((0, 2, 3)), seen.var((0, 2, 3), unbiased=False)))
+
+
+def _classifier(network: nn.Module) -> nn.Module:
+    """The layer that gives the logits: the last linear one, or 1x1 convolution, of the network."""
+    for kind in (nn.Linear, nn.Conv2d):
+        if layers := [m for m in network.modules() if isinstance(m, kind)]:
+            return layers[-1]
+    raise ConfigError("This network has no linear layer or convolution that gives its logits.")
