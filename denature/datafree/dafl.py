@@ -20,9 +20,8 @@ from denature.core.schema import check_fields
 from denature.core.seeds import derive, seeded
 from denature.core.types import Labels, Logits, PerExample, Pixels
 from denature.data.feed import Batch, steps_per_epoch
-from denature.datafree.insides import Insides
+from denature.datafree.insides import Insides, scale_of
 from denature.losses import softened_divergence
-from denature.nets.normalize import Normalized
 from denature.train.state import optimizer_tensors, restore_optimizer
 
 
@@ -166,9 +165,7 @@ class Dreamer:
         self.generator = compute.place(generator).train()
         self.optimizer = torch.optim.Adam(self.generator.parameters(), objective.generator_lr)
         # Images in the spread of the teacher's normalisation become pixels by undoing it.
-        known = teacher if isinstance(teacher, Normalized) else None
-        self.mean = 0.5 if known is None else known.mean
-        self.std = 0.25 if known is None else known.std
+        self.mean, self.std = scale_of(self.teacher)
         self._answers: dict[int, Logits] = {}
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from denature.core.errors import ConfigError
 from denature.core.types import Pixels
+from denature.nets.normalize import Normalized
 
 
 @final
@@ -74,3 +75,10 @@ def _classifier(network: nn.Module) -> nn.Module:
         if layers := [m for m in network.modules() if isinstance(m, kind)]:
             return layers[-1]
     raise ConfigError("This network has no linear layer or convolution that gives its logits.")
+
+
+def scale_of(network: nn.Module) -> tuple[Tensor | float, Tensor | float]:
+    """Mean and spread of the pixels that a network was trained on, as far as it knows them."""
+    if isinstance(network, Normalized):
+        return network.mean, network.std
+    return 0.5, 0.25

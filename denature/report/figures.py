@@ -1,15 +1,14 @@
-"""Figures as SVG text, from records alone.
+"""Figures from records alone; `svg` and `write_figure` draw them in our style.
 
 The colours are Okabe and Ito's, which the colour-blind can tell apart.
 """
 
 import base64
-import functools
 import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
 
 import numpy as np
 
@@ -36,19 +35,17 @@ STYLE: Any = {
 
 P = ParamSpec("P")
 
+Draw: TypeAlias = Callable[[], "Figure | None"]
+"""A figure that is still to be drawn."""
 
-def _drawing(draw: Callable[P, "Figure | None"]) -> Callable[P, str]:
-    """Draw in our style, and return the figure as an <svg> element, the same for the same data."""
 
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
-        from matplotlib import rc_context
+def svg(draw: "Callable[P, Figure | None]", *args: P.args, **kwargs: P.kwargs) -> str:
+    """A figure in our style as an <svg> element, the same for the same data; empty for none."""
+    from matplotlib import rc_context
 
-        with rc_context(STYLE):
-            figure = draw(*args, **kwargs)
-            return "" if figure is None else _svg(figure)
-
-    return drawn
+    with rc_context(STYLE):
+        figure = draw(*args, **kwargs)
+        return "" if figure is None else _svg(figure)
 
 
 def _svg(figure: "Figure") -> str:
@@ -58,12 +55,14 @@ def _svg(figure: "Figure") -> str:
     return text[text.index("<svg") :]
 
 
-def write_figure(stem: Path, draw: Callable[[], "Figure"]) -> str:
-    """Draw in our style into stem.svg and stem.png; returns the <svg> element."""
+def write_figure(stem: Path, draw: Draw) -> str:
+    """Draw in our style into stem.svg and stem.png; returns the <svg> element, empty for none."""
     from matplotlib import rc_context
 
     with rc_context(STYLE):
         figure = draw()
+        if figure is None:
+            return ""
         text = _svg(figure)
         with atomic_path(stem.with_suffix(".png")) as path:
             figure.savefig(path, format="png", dpi=200, bbox_inches="tight")
@@ -71,7 +70,6 @@ def write_figure(stem: Path, draw: Callable[[], "Figure"]) -> str:
     return text
 
 
-@_drawing
 def accuracies(summary: Summary) -> "Figure | None":
     """Each student's accuracy with its interval, by whom it learned from."""
     rows = list(reversed(summary.students))
@@ -96,7 +94,6 @@ def _name(row: Row) -> str:
     return f"{row.net}, {learned(row)}" + (f" ({row.note})" if row.note else "")
 
 
-@_drawing
 def logit_responses(normal: Record, nasty: Record, *, temperature: float) -> "Figure | None":
     """What two teachers answer to the same test images: probabilities at `temperature`."""
     pairs = [(a, b) for a in normal.examples for b in nasty.examples if a.sample == b.sample]
@@ -154,7 +151,6 @@ def _image(png: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
-@_drawing
 def training_curves(records: Sequence[Record]) -> "Figure | None":
     """Accuracy by epoch, a thin line per run: on the test split if all measured it, else as met."""
     drawn = [record for record in records if record.history]

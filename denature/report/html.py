@@ -24,13 +24,13 @@ def render(records: Sequence[Record], *, title: str = "What students learned") -
     normal = None if nasty is None else _adversary(nasty, records)
     temperature = _temperature(nasty)
     drawn = {
-        "accuracies": figures.accuracies(summary),
+        "accuracies": figures.svg(figures.accuracies, summary),
         "responses": (
-            figures.logit_responses(normal, nasty, temperature=temperature)
+            figures.svg(figures.logit_responses, normal, nasty, temperature=temperature)
             if normal is not None and nasty is not None
             else ""
         ),
-        "curves": figures.training_curves(records),
+        "curves": figures.svg(figures.training_curves, records),
     }
     return _page(
         "page",

@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from denature.recipes.paper import ablations, tables
+from denature.core.progress import Progress
+from denature.data import Dataset
+from denature.recipes.paper import ablations, looks, tables
 from denature.recipes.paper.orders import Lab, Point
 from denature.recipes.paper.settings import DataName
+from denature.train import Order, Run
 
 Points: TypeAlias = Callable[[Lab], Iterable[Point]]
+Looker: TypeAlias = Callable[[Lab, Mapping[Order, Run], Dataset, Progress], looks.Look]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +28,8 @@ class Experiment:
     points: Points
     axis: str | None = None
     """What the knob of an ablation is, with its unit; None for a table."""
+    look: Looker | None = None
+    """Looks into the networks that were made; its figures and table are what is shown."""
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -70,5 +76,28 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         data="cifar10",
         points=ablations.samples,
         axis="training samples, %",
+    ),
+    "dafl": Experiment(
+        about="DAFL: a student from the weights of a normal or nasty ResNet-34, without data.",
+        data="cifar10",
+        points=looks.dafl,
+    ),
+    "deepinversion": Experiment(
+        about="DeepInversion: images out of a normal and a nasty ResNet-34, judged by another net.",
+        data="cifar10",
+        points=looks.inverted,
+        look=looks.inversion,
+    ),
+    "logit-responses": Experiment(
+        about="What a normal and a nasty ResNet-18 answer to the same test images.",
+        data="cifar10",
+        points=looks.two_teachers,
+        look=looks.responses,
+    ),
+    "tsne": Experiment(
+        about="Features and logits of a normal and a nasty ResNet-18 in two dimensions.",
+        data="cifar10",
+        points=looks.two_teachers,
+        look=looks.tsne,
     ),
 }

@@ -32,6 +32,9 @@ RECALLED: Mapping[Key, float] = {
             # Pushed away from another network than its own kind:
             (NASTY, "resnet18 from cnn"): "93.82 77.12 88.32 90.40 94.05 - -",
             (NASTY, "resnet18 from resnext29"): "94.55 82.75 88.17 89.48 93.75 - -",
+            # Students made by DAFL, without data:
+            (NORMAL, "resnet34 by dafl"): "95.42 - - - 92.49 - -",
+            (NASTY, "resnet34 by dafl"): "94.54 - - - 86.15 - -",
         },
     ),
     **_rows(

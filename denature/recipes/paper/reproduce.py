@@ -13,11 +13,12 @@ from denature.core.record import Record, write_records
 from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
 from denature.recipes.paper.catalogue import EXPERIMENTS, Experiment
+from denature.recipes.paper.looks import Look
 from denature.recipes.paper.orders import Lab, Point
 from denature.recipes.paper.settings import Setting
 from denature.report import experiment as findings
 from denature.report import experiment_figures, words
-from denature.report.figures import write_figure
+from denature.report.figures import Draw, write_figure
 from denature.report.html import render_experiment
 from denature.train import Keeping, Order, Run, make
 from denature.train.elsewhere import Crew
@@ -96,7 +97,10 @@ def reproduce(
     data = load(DataConfig(source=setting.data(experiment.data)), progress=progress)
     points = list(experiment.points(lab))
     made = _made(points, data, keeping, stopper, crew, progress)
-    return _written(name, experiment, lab, points, made)
+    look = None
+    if experiment.look is not None:
+        look = experiment.look(lab, made, data, progress)
+    return _written(name, experiment, lab, points, made, look)
 
 
 def _made(
@@ -115,7 +119,12 @@ def _made(
 
 
 def _written(
-    name: str, experiment: Experiment, lab: Lab, points: Sequence[Point], made: Mapping[Order, Run]
+    name: str,
+    experiment: Experiment,
+    lab: Lab,
+    points: Sequence[Point],
+    made: Mapping[Order, Run],
+    look: Look | None,
 ) -> Found:
     measured = [
         findings.Measured(
@@ -130,22 +139,26 @@ def _written(
         for point in points
     ]
     cells = findings.cells_of(measured)
-    verdict = [s for s in (findings.verdict(cells), *findings.hazards(cells)) if s]
+    if look is None:
+        verdict = [s for s in (findings.verdict(cells), *findings.hazards(cells)) if s]
+        lines = findings.table(cells)
+        draw: Draw = partial(experiment_figures.bars, cells)
+        if experiment.axis is not None:
+            draw = partial(experiment_figures.curves, cells, axis=experiment.axis)
+        figures = {name: draw}
+    else:
+        verdict, lines = list(look.verdict), [list(line) for line in look.lines]
+        figures = dict(look.drawn)
     folder = lab.out / name
-    draw = (
-        partial(experiment_figures.bars, cells)
-        if experiment.axis is None
-        else partial(experiment_figures.curves, cells, axis=experiment.axis)
-    )
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = [write_figure(folder / name, draw)]
+    drawn = [write_figure(folder / stem, draw) for stem, draw in figures.items()]
     found = Found(
         name=name,
         scale=lab.setting.scale,
         about=experiment.about,
         differs=lab.setting.differs,
         verdict=tuple(verdict),
-        lines=findings.table(cells),
+        lines=lines,
         cells=tuple(cells),
         folder=folder,
     )
@@ -159,7 +172,7 @@ def _written(
         about=experiment.about,
         differs=lab.setting.differs,
         verdict=verdict,
-        lines=found.lines,
+        lines=lines,
         drawn=drawn,
     )
     write_text(folder / "report.html", page)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from denature.core.errors import unknown
+from denature.datafree.dafl import Dafl
+from denature.datafree.deepinversion import Inversion
 from denature.train.config import Checkpoint, Device, Precision, Training
 from denature.train.objectives import Nasty
 
@@ -66,6 +68,10 @@ class Setting:
     checkpoint: Checkpoint = "last"
     tame: bool = False
     """Whether omega rises over `WARMUP` of the steps, and the push is capped at `CAP` nats."""
+    dafl: tuple[Dafl, Training] = (Dafl(), Training())
+    """How a student is made without data."""
+    inversion: tuple[Inversion, int] = (Inversion(), 100)
+    """How images are made out of a network, and how many."""
     sweeps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Shorter lists of points in the place of an ablation's."""
 
@@ -112,6 +118,9 @@ def _of_the_paper(data: DataName, net: str) -> Training:
     )
 
 
+RELEASED_DAFL = Dafl(one_hot=0.05, entropy=5, activation=0.01, latent=1000, generator_lr=0.02)
+"""For CIFAR-10, as released: there 2000 epochs of 120 batches, which are 4900 epochs of 49 here."""
+
 SMALL: Mapping[str, str] = {
     "resnet18": "cnn",
     "resnet34": "cnn",
@@ -135,6 +144,8 @@ SETTINGS: Mapping[Scale, Setting] = {
         source=dict.fromkeys(PAPER_LOSS, "digits"),
         schooling=Training(epochs=9, batch_size=64, schedule="step", milestones=(6,)),
         learning=Training(epochs=6, batch_size=64),
+        dafl=(Dafl(), Training(epochs=4, batch_size=64, optimizer="adam", evaluate_every=1)),
+        inversion=(Inversion(steps=60, features=1.0), 20),
         sweeps={
             "omega": (0, 0.004, 0.04),
             "temperature": (1, 20),
@@ -150,6 +161,8 @@ SETTINGS: Mapping[Scale, Setting] = {
         stand_in=SMALL,
         schooling=Training(epochs=12, schedule="step", milestones=(8,), evaluate_every=2),
         learning=Training(epochs=8, evaluate_every=2),
+        dafl=(Dafl(), Training(epochs=20, optimizer="adam", evaluate_every=2)),
+        inversion=(Inversion(steps=500, features=1.0), 100),
         sweeps={
             "omega": (0, 0.004, 0.01, 0.02, 0.04, 0.1),
             "temperature": (1, 4, 10, 20),
@@ -164,6 +177,8 @@ SETTINGS: Mapping[Scale, Setting] = {
         loss=PAPER_LOSS,
         schooling=Training(epochs=30, evaluate_every=5),
         learning=Training(epochs=30, evaluate_every=5),
+        dafl=(RELEASED_DAFL, Training(epochs=200, batch_size=512, evaluate_every=10)),
+        inversion=(Inversion(), 256),
     ),
     "paper": Setting(
         scale="paper",
@@ -171,6 +186,17 @@ SETTINGS: Mapping[Scale, Setting] = {
         "test set, unless `--checkpoint best-test` asks for that.",
         seeds=1,
         loss=PAPER_LOSS,
+        dafl=(
+            RELEASED_DAFL,
+            Training(
+                epochs=4900,
+                batch_size=1024,
+                schedule="step",
+                milestones=(1960, 3920),
+                evaluate_every=50,
+            ),
+        ),
+        inversion=(Inversion(), 256),
     ),
 }
 

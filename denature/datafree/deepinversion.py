@@ -1,0 +1,171 @@
+"""DeepInversion: images from a network's weights alone (Yin et al., CVPR 2020, arXiv:1912.08795).
+
+Pixels are changed until the network sees the wanted classes in them, its batch norms see the
+statistics of their training, and neighbours do not differ much.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from denature.core.compute import Compute
+from denature.core.errors import ConfigError
+from denature.core.progress import SILENT, Progress
+from denature.core.schema import check_fields
+from denature.core.seeds import derive
+from denature.core.stats import Estimate, proportion
+from denature.core.types import Labels, Logits, Pixels
+from denature.datafree.insides import Insides, scale_of
+
+SAY_EVERY = 50
+"""Steps after which progress is told; each look waits for the device."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inversion:
+    """How images are made; defaults are the released setting for CIFAR-10."""
+
+    steps: int = 2000
+    """Steps of Adam on the pixels."""
+    lr: float = 0.05
+    """Its learning rate, in units of the network's normalisation."""
+    features: float = 10.0
+    """Weight of the batch norms' term."""
+    variation: float = 2.5e-5
+    """Weight of the differences between neighbours."""
+    size: float = 3e-8
+    """Weight of the images' L2 norm."""
+    compete: float = 0.0
+    """Weight of the adaptive term, which looks for images on which a student disagrees."""
+    compete_temperature: float = 3.0
+    """tau at which teacher and student are compared there."""
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "steps": (self.steps >= 1, "at least 1"),
+                "lr": (self.lr > 0, "above 0"),
+                "features": (self.features >= 0, "at least 0"),
+                "variation": (self.variation >= 0, "at least 0"),
+                "size": (self.size >= 0, "at least 0"),
+                "compete": (self.compete >= 0, "at least 0"),
+                "compete_temperature": (self.compete_temperature > 0, "above 0"),
+            },
+        )
+
+
+def invert(
+    network: nn.Module,
+    targets: Labels,
+    config: Inversion,
+    *,
+    channels: int,
+    image_size: int,
+    compute: Compute,
+    seed: int = 0,
+    student: nn.Module | None = None,
+    progress: Progress = SILENT,
+) -> Pixels:
+    """Images in which `network` sees `targets`; float32 in [0, 1], on the CPU.
+
+    Args:
+        network: any of ours with 2-D batch norms; its weights are not touched.
+        targets: the class of each image, int64.
+        config: how.
+        channels: of the images.
+        image_size: their side, in pixels.
+        compute: where.
+        seed: rules the noise that the images start from, and the shifts.
+        student: who must disagree, where `config.compete` is above 0.
+        progress: told about steps.
+
+    Raises:
+        ConfigError: the network has no batch norm; the adaptive term lacks a student.
+    """
+    if config.compete and student is None:
+        raise ConfigError(f"compete is {config.compete}, which needs a student that disagrees.")
+    network = compute.place(network).eval()
+    if student is not None:
+        student = compute.place(student).eval()
+    draw = torch.Generator().manual_seed(derive(seed, "inversion"))
+    shape = (len(targets), channels, image_size, image_size)
+    images = torch.randn(shape, generator=draw).to(compute.device).requires_grad_()
+    mean, std = scale_of(network)
+    targets = targets.to(compute.device)
+    # Betas as released: the statistics' term changes with every step of the images.
+    optimizer = torch.optim.Adam([images], config.lr, betas=(0.5, 0.9))
+    far = image_size // 16
+    shifts = torch.randint(-far, far + 1, (config.steps, 2), generator=draw).tolist()
+    with (
+        Insides(network, norms=True) as insides,
+        progress.task("inverting", config.steps, "steps") as task,
+    ):
+        for step, shift in enumerate(shifts, 1):
+            rate = 0.5 * config.lr * (1 + torch.cos(torch.tensor(torch.pi * step / config.steps)))
+            optimizer.param_groups[0]["lr"] = float(rate)
+            moved = images.roll(tuple(shift), (2, 3))
+            pixels = moved * std + mean
+            logits = insides.ask(pixels)
+            loss = F.cross_entropy(logits, targets)
+            loss = loss + config.features * statistics_loss(insides)
+            loss = loss + config.variation * total_variation(moved) + config.size * moved.norm()
+            if student is not None and config.compete:
+                theirs = student(pixels)
+                gap = disagreement(theirs, logits, temperature=config.compete_temperature)
+                loss = loss + config.compete * (1 - gap.clamp(0, 1))
+            [gradient] = torch.autograd.grad(loss, [images])
+            images.grad = gradient
+            optimizer.step()
+            with torch.no_grad():  # what no image file can hold is no image
+                images.copy_(((images * std + mean).clamp(0, 1) - mean) / std)
+            if step % SAY_EVERY == 0 or step == config.steps:
+                said = step % SAY_EVERY or SAY_EVERY
+                task.advance(said, f"loss {float(loss.detach()):.3f}")
+    return (images.detach() * std + mean).clamp(0, 1).cpu()
+
+
+def statistics_loss(insides: Insides) -> Tensor:
+    """How far what the norms see is from their running statistics: two L2 norms for each."""
+    total = torch.zeros(())
+    for norm, (mean, variance) in zip(insides.norms, insides.statistics, strict=True):
+        if norm.running_mean is None or norm.running_var is None:
+            continue
+        apart = (mean - norm.running_mean).norm() + (variance - norm.running_var).norm()
+        total = total.to(apart.device) + apart
+    return total
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """L2 norms of the differences to four neighbours: right, down and the two diagonals."""
+    return (
+        (images[..., :, :-1] - images[..., :, 1:]).norm()
+        + (images[..., :-1, :] - images[..., 1:, :]).norm()
+        + (images[..., :-1, :-1] - images[..., 1:, 1:]).norm()
+        + (images[..., 1:, :-1] - images[..., :-1, 1:]).norm()
+    )
+
+
+def disagreement(a: Logits, b: Logits, *, temperature: float) -> Tensor:
+    """The released code's "JS": half KL(M || P) and half KL(M || Q) with M their mean.
+
+    That is not the Jensen-Shannon divergence, which has the arguments the other way round;
+    probabilities are kept within 0.01 and 0.99, as there.
+    """
+    p, q = ((x / temperature).softmax(1).clamp(0.01, 0.99) for x in (a, b))
+    m: Tensor = (0.5 * (p + q)).clamp(0.01, 0.99)
+    either = torch.stack([(m * (m.log() - x.log())).sum(1).mean() for x in (p, q)])
+    mean: Tensor = either.mean()
+    return mean
+
+
+@torch.no_grad()
+def agreement(network: nn.Module, pixels: Pixels, targets: Labels, compute: Compute) -> Estimate:
+    """How often a network that took no part sees the wanted class."""
+    network = compute.place(network).eval()
+    logits = compute.answer(network, pixels.to(compute.device))
+    return proportion(int((logits.argmax(1).cpu() == targets.cpu()).sum()), len(targets))

@@ -1,0 +1,188 @@
+"""The paper's figures that look into the teachers: their answers, their features, their images."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from denature.core.compute import Compute, settle
+from denature.core.progress import Progress
+from denature.data import Dataset
+from denature.data.feed import Feed
+from denature.datafree.deepinversion import agreement, invert
+from denature.datafree.insides import Insides
+from denature.recipes.paper.orders import TEACHER, Lab, Point
+from denature.recipes.paper.recalled import NASTY, NORMAL
+from denature.report import figures, look_figures, words
+from denature.report.figures import Draw
+from denature.train import Order, Run
+
+PAIR = "resnet18"
+"""Whose normal and nasty teachers are looked at."""
+
+INVERTED = "resnet34"
+"""Whose weights the data-free attacks have."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What a look at the teachers found."""
+
+    drawn: Mapping[str, Draw]
+    """Figures by the names of their files."""
+    lines: Sequence[Sequence[str]]
+    """A table: header and lines."""
+    verdict: Sequence[str] = ()
+
+
+def two_teachers(lab: Lab) -> Iterator[Point]:
+    """A normal teacher and a nasty one."""
+    for seed in range(lab.seeds):
+        normal = lab.normal(PAIR, seed)
+        yield Point(row="normal", column=TEACHER, seed=seed, order=normal)
+        yield Point(row="nasty", column=TEACHER, seed=seed, order=lab.nasty(PAIR, seed),
+                    against=normal)  # fmt: skip
+
+
+def responses(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress) -> Look:
+    """What both teachers answer to the same test images; the paper: nasty ones have many peaks."""
+    lines = [["Teacher", "Seed", "Accuracy %", "Largest %", "Second %", "Entropy, nats"]]
+    temperature = lab.setting.loss[lab.data].temperature
+    for seed in range(lab.seeds):
+        for kind, order in _pair(lab, seed):
+            logits, _ = _answers(made[order], data)
+            soft = (logits / temperature).softmax(1)
+            largest = soft.topk(2, 1).values.mean(0)
+            entropy = -(soft * soft.clamp_min(1e-12).log()).sum(1).mean()
+            lines.append([kind, str(seed), words.percent(made[order].accuracy),
+                          *(f"{100 * float(value):.1f}" for value in largest),
+                          f"{float(entropy):.2f}"])  # fmt: skip
+    normal, nasty = (made[order].record for _, order in _pair(lab, 0))
+    draw = partial(figures.logit_responses, normal, nasty, temperature=temperature)
+    note = (
+        f"Largest and second probability and entropy are means over the test images of the answers "
+        f"at temperature {temperature:g}, that of the nasty training."
+    )
+    return Look(drawn={"logit-responses": draw}, lines=lines, verdict=[note])
+
+
+def tsne(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress) -> Look:
+    """Features and logits of both teachers, in two dimensions; and how well classes part there."""
+    from sklearn.manifold import TSNE
+    from sklearn.metrics import silhouette_score
+
+    lines = [["Teacher", "What", "Silhouette", "Images"]]
+    panels: dict[str, np.ndarray] = {}
+    shown = _few(data)
+    labels = data.test.labels[shown.test.rows].numpy()
+    with progress.task("t-SNE", 4, "maps") as task:
+        for kind, order in _pair(lab, 0):
+            for what, values in zip(
+                ("logits", "features"), _answers(made[order], shown), strict=True
+            ):
+                score = float(silhouette_score(values.numpy(), labels))
+                lines.append([kind, what, f"{score:.3f}", str(len(labels))])
+                mapped = TSNE(random_state=0, perplexity=min(30, len(labels) / 4))
+                panels[f"{what} of the {kind} teacher"] = mapped.fit_transform(values.numpy())
+                task.advance(1, f"{kind} {what}")
+    draw = partial(look_figures.scatter, panels, labels, data.classes)
+    note = "Silhouette: 1 where classes lie apart, 0 where they touch; on the values, not the map."
+    return Look(drawn={"tsne": draw}, lines=lines, verdict=[note])
+
+
+def dafl(lab: Lab) -> Iterator[Point]:
+    """A student from a teacher's weights without any data, from a normal and a nasty one."""
+    for seed in range(lab.seeds):
+        normal = lab.normal(INVERTED, seed)
+        for kind, teacher in ((NORMAL, normal), (NASTY, lab.nasty(INVERTED, seed))):
+            row = f"of {kind} {lab.column(INVERTED)}"
+            yield Point(row=row, column=TEACHER, seed=seed, order=teacher,
+                        against=None if kind == NORMAL else normal,
+                        recalled=lab.recalled(kind, "resnet34 by dafl", TEACHER))  # fmt: skip
+            yield Point(row=row, column=f"{lab.column(PAIR)} by DAFL", seed=seed,
+                        order=_dafl(lab, teacher, seed),
+                        against=None if kind == NORMAL else _dafl(lab, normal, seed),
+                        recalled=lab.recalled(kind, "resnet34 by dafl", PAIR))  # fmt: skip
+
+
+def _dafl(lab: Lab, teacher: Order, seed: int) -> Order:
+    student = lab.alone(PAIR, seed)
+    chosen, training = lab.setting.dafl
+    training = replace(training, seed=seed, device=student.training.device,
+                       precision=student.training.precision)  # fmt: skip
+    return replace(student, objective=chosen, training=training, asked=teacher)
+
+
+def inverted(lab: Lab) -> Iterator[Point]:
+    """Both teachers, and a network that judges their images without having known them."""
+    for seed in range(lab.seeds):
+        normal = lab.normal(INVERTED, seed)
+        yield Point(row="normal", column=TEACHER, seed=seed, order=normal)
+        yield Point(row="nasty", column=TEACHER, seed=seed, order=lab.nasty(INVERTED, seed),
+                    against=normal)  # fmt: skip
+        yield Point(row="judge", column=TEACHER, seed=seed, order=lab.alone(PAIR, seed))
+
+
+def inversion(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress) -> Look:
+    """Images of both teachers by DeepInversion, and how often the judge sees the wanted class."""
+    lines = [["Teacher", "Seed", "Judge agrees %", "Teacher agrees %", "Images"]]
+    config, count = lab.setting.inversion
+    classes = len(data.classes)
+    targets = torch.arange(count) % classes
+    drawn: dict[str, Draw] = {}
+    for seed in range(lab.seeds):
+        judge = made[lab.alone(PAIR, seed)]
+        for kind, order in (
+            (NORMAL, lab.normal(INVERTED, seed)),
+            (NASTY, lab.nasty(INVERTED, seed)),
+        ):
+            run = made[order]
+            compute = _fp32(run)
+            images = invert(
+                run.network,
+                targets,
+                config,
+                channels=data.channels,
+                image_size=data.image_size,
+                compute=compute,
+                seed=seed,
+                progress=progress,
+            )
+            agreed = [agreement(network, images, targets, compute)
+                      for network in (judge.network, run.network)]  # fmt: skip
+            lines.append([kind, str(seed), *map(words.percent, agreed), str(count)])
+            if seed == 0:
+                drawn[f"inverted-{kind}"] = partial(
+                    look_figures.images, images[: 2 * min(classes, 10)].numpy(), data.classes,
+                    title=f"images out of the {kind} teacher",
+                )  # fmt: skip
+    return Look(drawn=drawn, lines=lines)
+
+
+def _pair(lab: Lab, seed: int) -> Iterable[tuple[str, Order]]:
+    return ((NORMAL, lab.normal(PAIR, seed)), (NASTY, lab.nasty(PAIR, seed)))
+
+
+def _fp32(run: Run) -> Compute:
+    return settle(run.network, device="auto", precision="fp32")
+
+
+def _few(data: Dataset, count: int = 1000) -> Dataset:
+    """The first test images, up to `count`."""
+    return replace(data, test=data.test.take(np.arange(min(count, len(data.test)))))
+
+
+@torch.no_grad()
+def _answers(run: Run, data: Dataset) -> tuple[Tensor, Tensor]:
+    """A run's logits and last features for the test images; on the CPU."""
+    compute = _fp32(run)
+    network = compute.place(run.network).eval()
+    logits, features = [], []
+    with Insides(network) as insides:
+        for batch in Feed(data.test, compute=compute).plain():
+            logits.append(insides.ask(batch.pixels).cpu())
+            features.append(insides.features.float().cpu())
+    return torch.cat(logits), torch.cat(features)

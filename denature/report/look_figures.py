@@ -1,0 +1,73 @@
+"""Figures of what lies inside two teachers, to be written by `figures.write_figure`."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's eight; with the shapes twice as many classes can be told apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#000000")
+SHAPES = ("o", "^", "s", "D", "v", "P", "X", "*")
+
+
+def scatter(
+    panels: Mapping[str, np.ndarray], labels: np.ndarray, classes: Sequence[str]
+) -> "Figure":
+    """Two-dimensional maps side by side; a class has a colour and a shape.
+
+    Args:
+        panels: title to places, n x 2.
+        labels: class of each place.
+        classes: their names.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 3.5 * ((len(panels) + 1) // 2)))
+    grid = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).ravel()
+    shown = [int(k) for k in np.unique(labels)]
+    for axes, (title, places) in zip(grid, panels.items(), strict=False):
+        for k in shown:
+            own = places[labels == k]
+            axes.scatter(own[:, 0], own[:, 1], s=7, color=COLOURS[k % 8],
+                         marker=SHAPES[(k + k // 8) % 8], linewidths=0,
+                         label=classes[k])  # fmt: skip
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_xlabel("t-SNE dimension 1 (no unit)", fontsize=7)
+        axes.set_ylabel("t-SNE dimension 2 (no unit)", fontsize=7)
+    if len(shown) <= 20:
+        handles, names = grid[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower center", ncols=min(10, len(names)), fontsize=7,
+                      bbox_to_anchor=(0.5, -0.03), markerscale=2)  # fmt: skip
+    figure.tight_layout()
+    return figure
+
+
+def images(pixels: np.ndarray, classes: Sequence[str], *, title: str) -> "Figure":
+    """A grid of images, a column for each of up to ten classes, in the order of their classes.
+
+    Args:
+        pixels: n x channels x side x side, in [0, 1].
+        classes: names of the classes; image i is of class i modulo their number.
+        title: of the whole.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(10, len(classes))
+    rows = (len(pixels) + columns - 1) // columns
+    figure = Figure(figsize=(7.4, 0.8 * rows + 0.5))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for number, axes in enumerate(grid.ravel()):
+        axes.set_axis_off()
+        if number < len(pixels):
+            image = pixels[number]
+            axes.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray",
+                        vmin=0, vmax=1, interpolation="nearest")  # fmt: skip
+            if number < columns:
+                axes.set_title(str(classes[number % len(classes)])[:12], fontsize=7, pad=2)
+    figure.suptitle(title, fontsize=9)
+    return figure
