@@ -142,12 +142,13 @@ def statistics_loss(insides: Insides) -> Tensor:
 
 def total_variation(images: Tensor) -> Tensor:
     """L2 norms of the differences to four neighbours: right, down and the two diagonals."""
-    return (
+    total: Tensor = (
         (images[..., :, :-1] - images[..., :, 1:]).norm()
         + (images[..., :-1, :] - images[..., 1:, :]).norm()
         + (images[..., :-1, :-1] - images[..., 1:, 1:]).norm()
         + (images[..., 1:, :-1] - images[..., :-1, 1:]).norm()
     )
+    return total
 
 
 def disagreement(a: Logits, b: Logits, *, temperature: float) -> Tensor:

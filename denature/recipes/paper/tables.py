@@ -15,7 +15,7 @@ ADVERSARIES = ("resnet18", "cnn", "resnext29")
 
 def cifar10(lab: Lab) -> Iterator[Point]:
     """ResNet-18 teaches smaller students, itself, and stronger ones."""
-    students = (*CIFAR10_STUDENTS, *STRONGER)
+    students = (*CIFAR10_STUDENTS, *_stronger(lab))
     yield from _alone(lab, students)
     yield from _teacher(lab, "resnet18", students)
 
@@ -23,7 +23,7 @@ def cifar10(lab: Lab) -> Iterator[Point]:
 def large(lab: Lab) -> Iterator[Point]:
     """Three teachers, two small students, ResNet-18, themselves, and stronger ones."""
     yield from _alone(lab, (*LARGE_STUDENTS, *STRONGER))
-    yield from _teacher(lab, "resnet18", (*LARGE_STUDENTS, *STRONGER))
+    yield from _teacher(lab, "resnet18", (*LARGE_STUDENTS, *_stronger(lab)))
     for net in STRONGER:
         yield from _teacher(lab, net, (*LARGE_STUDENTS, net))
 
@@ -38,6 +38,10 @@ def adversary(lab: Lab) -> Iterator[Point]:
             normal = lab.normal("resnet18", seed)
             teacher = lab.nasty("resnet18", seed, adversary=kind)
             yield from _row(lab, row, NASTY, name, teacher, normal, CIFAR10_STUDENTS, seed)
+
+
+def _stronger(lab: Lab) -> tuple[str, ...]:
+    return STRONGER if lab.setting.stronger else ()
 
 
 def _alone(lab: Lab, students: Sequence[str]) -> Iterator[Point]:
