@@ -105,7 +105,9 @@ def per_shard(data: Dataset, training: Training) -> nn.Module:
     """
     from denature.train.job import _network, _samples
 
-    network, _ = _network("cnn", data, _samples(data, 1.0, None), training.seed)
+    network, _ = _network(
+        Order(net="cnn", objective=Normal(), training=training), data, _samples(data, 1.0, None)
+    )
     compute = settle(network, device="cpu", precision="fp32")
     compute.place(network)
     settled = training.settled(optimizer="adam", augment="none", device="cpu", precision="fp32")

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("training:train", "Train a network on the true labels."),
     "nasty": ("training:nasty", "Train a nasty teacher: accurate, and a bad example."),
     "distill": ("training:distill", "Train a student on a teacher's answers."),
+    "run": ("upstream:run", "Run experiment folders of the official repository as they are."),
     "reproduce": ("reproduce:reproduce", "Make the experiments of the Nasty Teacher paper."),
     "eval": ("looking:evaluate", "Measure a run's accuracy on the test split of a data set."),
     "predict": ("looking:predict", "Say what a run's network sees in image files."),
@@ -45,6 +46,8 @@ app = App(
     help_epilogue="`denature COMMAND --help` explains a command. Start with `denature demo`.",
     group_commands=cyclopts.Group("Commands", sort_key=None),
 )
+for _script in ("train_scratch", "train_nasty", "train_kd"):
+    app.command("denature.cli.upstream:script", name=_script, show=False)
 for _place, (_name, (_home, _help)) in enumerate(COMMANDS.items()):
     app.command(f"denature.cli.{_home}", name=_name, help=_help, sort_key=_place)
 

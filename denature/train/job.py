@@ -55,6 +55,9 @@ class Order:
     """In which form it answers."""
     init: "Run | Order | None" = None
     """A run of the same network whose weights are the start, or the order of one."""
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and spread per channel that the network normalises with; by default those of the
+    training samples."""
     out: str | Path | None = None
     """Folder for record, weights and events; None keeps the run in memory."""
     under: str | Path | None = None
@@ -115,7 +118,7 @@ class Job:
         choosing = order.training.checkpoint == "best-validation"
         held_out = order.training.validation if choosing else None
         samples = _samples(dataset, order.training.fraction, held_out)
-        network, name = _network(order.net, dataset, samples, order.training.seed)
+        network, name = _network(order, dataset, samples)
         for role, run in inputs.items():
             check_shape(role, run, dataset)
             if run.network is network:
@@ -329,19 +332,19 @@ def _samples(dataset: Dataset, fraction: float, held_out: float | None) -> Sampl
     return Samples(split, validation, found.hexdigest()[:16], *split.statistics())
 
 
-def _network(
-    net: str | nn.Module, dataset: Dataset, samples: Samples, seed: int
-) -> tuple[nn.Module, str]:
+def _network(order: Order, dataset: Dataset, samples: Samples) -> tuple[nn.Module, str]:
+    net = order.net
     if isinstance(net, nn.Module):
         return net, f"{type(net).__module__}:{type(net).__qualname__}"
-    with seeded(seed, "weights"):
+    mean, std = order.statistics or (samples.mean, samples.std)
+    with seeded(order.training.seed, "weights"):
         network = create(
             net,
             classes=len(dataset.classes),
             channels=dataset.channels,
             image_size=dataset.image_size,
-            mean=samples.mean,
-            std=samples.std,
+            mean=mean,
+            std=std,
         )
     return network, net
 

@@ -2,10 +2,11 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from denature.answers.sources import Source
 from denature.core.compute import settle
@@ -20,7 +21,7 @@ from denature.data.views import views
 from denature.train.answering import open_answers
 from denature.train.config import Keeping
 from denature.train.identity import Plan, plan_id, what_varies
-from denature.train.job import Job
+from denature.train.job import Job, Order
 from denature.train.learner import Learner
 from denature.train.loop import fit
 from denature.train.objectives import Images
@@ -37,6 +38,9 @@ from denature.train.run import (
 from denature.train.state import STATE, read_state
 from denature.train.tracking import Scalars, scalars_of, tensorboard, trackers
 
+Watch: TypeAlias = Callable[[Order, Learner], None]
+"""Somebody who wants to see each learner after each of its epochs."""
+
 AGREE_EVERY = 8
 """Steps after which several processes agree on whether it is time to save or to stop."""
 
@@ -47,6 +51,7 @@ def make_pass(
     overwrite: bool,
     keeping: Keeping,
     stopper: Stopper,
+    watch: Watch | None,
     progress: Progress,
 ) -> list[Run]:
     """Read the runs that are finished, take up those that were put aside, make the others."""
@@ -70,7 +75,7 @@ def make_pass(
                     job.restore(*read_state(state))
             waiting[number] = job
         if waiting:
-            _train(list(waiting.values()), dataset, keeping, stopper, progress)
+            _train(list(waiting.values()), dataset, keeping, stopper, watch, progress)
             runs |= {number: job.conclude(dataset) for number, job in waiting.items()}
             for job in waiting.values():
                 job.forget()
@@ -83,6 +88,7 @@ def _train(
     dataset: Dataset,
     keeping: Keeping,
     stopper: Stopper,
+    watch: Watch | None,
     progress: Progress,
 ) -> None:
     """One pass for all jobs, with their states kept on disk."""
@@ -123,6 +129,8 @@ def _train(
             snapshot = job.folder / STATE_FOLDER / SNAPSHOTS / name
             network = learner.collect()
             team.by_first(lambda: save_weights(snapshot, network))
+        if watch is not None and team.is_first:
+            watch(job.order, learner)
 
     # A run that was killed between its last epoch and its record has nothing left to learn.
     jobs = [job for job in jobs if not job.learner.finished]

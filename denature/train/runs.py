@@ -23,7 +23,7 @@ from denature.train.identity import what_changed
 from denature.train.job import Job, Order, check_shape
 from denature.train.loop import evaluate
 from denature.train.objectives import AnyObjective, Distilled, Dreaming, Nasty, Normal, Objective
-from denature.train.passes import make_pass
+from denature.train.passes import Watch, make_pass
 from denature.train.run import Run
 from denature.train.team import join
 
@@ -115,6 +115,7 @@ def make(
     keeping: Keeping | None = None,
     stopper: Stopper | None = None,
     crew: Crew | None = None,
+    watch: Watch | None = None,
     progress: Progress = SILENT,
 ) -> list[Run]:
     """Make the runs that are ordered and those that they ask, each once.
@@ -131,6 +132,7 @@ def make(
         keeping: how often state and snapshots are written, and where answers are stored.
         stopper: asked between steps whether to stop.
         crew: workers to make the runs; see `denature.train.elsewhere`.
+        watch: called with an order and its learner after each epoch, in this process only.
         progress: told how far it is.
 
     Returns:
@@ -153,6 +155,8 @@ def make(
             "Processes of one launcher train one network together, and cannot have workers too. "
             "Leave out --workers and --ray, or the launcher."
         )
+    if crew is not None and watch is not None:
+        raise ConfigError("Runs that are watched are made in this process, without workers.")
     made: dict[Order, Run] = {}
     ranks = _ranks(orders)
     modules = [id(it.net) for rank in ranks for it in rank if isinstance(it.net, nn.Module)]
@@ -171,7 +175,7 @@ def make(
             if crew is not None:
                 _send(passes, crew, dataset, overwrite, keeping, stopper, progress)
             for together in passes:
-                runs = make_pass(together, dataset, overwrite, keeping, stopper, progress)
+                runs = make_pass(together, dataset, overwrite, keeping, stopper, watch, progress)
                 made |= zip((job.order for job in together), runs, strict=True)
                 task.advance(len(together))
             made |= {job.order: made[twin.order] for job, twin in twins.items()}

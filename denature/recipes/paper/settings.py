@@ -83,12 +83,7 @@ class Setting:
 
     def data(self, name: DataName) -> str:
         """Where its images come from."""
-        source = self.source.get(name, name)
-        if self.data_root is not None and source == name:
-            for inside in (name, name.replace("-", "_"), name.replace("-", "")):
-                if (self.data_root / inside).exists():
-                    return str(self.data_root / inside)
-        return source
+        return self.source.get(name) or data_at(self.data_root, name)
 
     def nasty(self, name: DataName) -> Nasty:
         loss = self.loss[name]
@@ -108,6 +103,14 @@ class Setting:
             precision=self.precision,
             checkpoint=self.checkpoint,
         )
+
+
+def data_at(root: Path | None, name: DataName) -> str:
+    """A data set under `root`, in whatever layout; else its name, by which it is fetched."""
+    for inside in (name, name.replace("-", "_"), name.replace("-", "")):
+        if root is not None and (root / inside).exists():
+            return str(root / inside)
+    return name
 
 
 def _of_the_paper(data: DataName, net: str) -> Training:
@@ -157,8 +160,8 @@ SETTINGS: Mapping[Scale, Setting] = {
     ),
     "cpu": Setting(
         scale="cpu",
-        differs="Small networks stand for the paper's, schedules are short, and on CIFAR-10 tau is 20 "
-        "and omega 0.03 where the released code has 4 and 0.04.",
+        differs="Small networks stand for the paper's, schedules are short, and on CIFAR-10 tau is "
+        "20 and omega 0.03 where the released code has 4 and 0.04.",
         seeds=3,
         loss={**PAPER_LOSS, "cifar10": Loss(temperature=20, omega=0.03)},
         stronger=False,

@@ -1,0 +1,400 @@
+"""Experiment folders of the official Nasty Teacher repository, run as they are.
+
+A folder holds `params.json`; its keys say which of three trainings it is. What the official scripts
+leave beside it is left here too: `training.log`, `best_model.tar` and `last_model.tar`, in their
+layout and with their names, so that either code reads the other's. Our own run lies in `run/`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from denature.core.errors import ConfigError, RunError, unknown
+from denature.core.files import atomic_path, write_text
+from denature.core.progress import SILENT, Progress
+from denature.core.record import RECORD
+from denature.core.schema import decode
+from denature.core.stopping import Stopper
+from denature.data import DataConfig, Dataset, load
+from denature.nets.normalize import Normalized
+from denature.recipes.paper.settings import DataName, data_at
+from denature.train import (
+    Distilled,
+    Keeping,
+    Nasty,
+    Normal,
+    Order,
+    Run,
+    Training,
+    import_run,
+    load_run,
+    make,
+)
+from denature.train.config import Device, Precision
+from denature.train.learner import Learner
+from denature.train.objectives import AnyObjective
+
+PARAMS, LOG, BEST, LAST, OWN = (
+    "params.json",
+    "training.log",
+    "best_model.tar",
+    "last_model.tar",
+    "run",
+)
+
+NETS: Mapping[str, str] = {
+    "net": "cnn",
+    "mlp": "mlp",
+    **{f"preresnet{depth}": f"resnetc{depth}" for depth in (20, 32, 44, 56, 110)},
+    **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnext29")},
+    **{name: name for name in ("mobilenetv2", "shufflenetv2", "densenet121")},
+}
+"""Official names and ours."""
+
+DATA: Mapping[str, DataName] = {
+    "cifar10": "cifar10",
+    "cifar100": "cifar100",
+    "tiny_imagenet": "tiny-imagenet",
+}
+
+CIFAR = ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
+TINY = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
+STATISTICS = {"cifar10": CIFAR, "cifar100": CIFAR, "tiny-imagenet": TINY}
+"""Mean and spread that the official code normalises with; its weights expect them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Params:
+    """What a `params.json` may hold."""
+
+    model_name: str
+    learning_rate: float
+    batch_size: int
+    num_epochs: int
+    dataset: str
+    schedule: tuple[int, ...] = ()
+    gamma: float = 0.1
+    augmentation: int = 1
+    num_channels: int = 32
+    dropout_rate: float = 0.0
+    subset_percent: float = 1.0
+    resume: str | None = None
+    adversarial_model: str | None = None
+    adversarial_resume: str | None = None
+    weight: float | None = None
+    teacher_model: str | None = None
+    teacher_resume: str | None = None
+    alpha: float | None = None
+    temperature: float | None = None
+    num_workers: int | None = None
+    """Means nothing here: images are cut into batches where they lie."""
+    cuda: int | None = None
+    """Means nothing here: see `--device`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overrides:
+    """What the command line sets in the place of the files."""
+
+    epochs: int | None = None
+    fraction: float | None = None
+    seed: int = 0
+    """0 in the official code."""
+    data_root: Path | None = None
+    teacher_resume: str | None = None
+    resume: str | None = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folder:
+    """An experiment: its place, its settings, and the checkpoints that it names."""
+
+    path: Path
+    params: Params
+    objective: AnyObjective
+    needs: Mapping[str, Path]
+    """Checkpoints by their roles: adversary, teacher, init."""
+    asked_net: str | None
+    """Official name of the network in the checkpoint of who is asked."""
+    notes: tuple[str, ...]
+    """What is not as in the official code."""
+
+
+def find(places: Sequence[Path]) -> list[Path]:
+    """All experiment folders in or below places, each once.
+
+    Raises:
+        ConfigError: a place has none.
+    """
+    found: list[Path] = []
+    for place in places:
+        below = sorted(path.parent for path in place.rglob(PARAMS)) if place.is_dir() else []
+        if not below:
+            raise ConfigError(f"{place} holds no {PARAMS}, and no folder below it does.")
+        found += below
+    return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def read(path: Path, overrides: Overrides) -> Folder:
+    """Read an experiment folder.
+
+    Raises:
+        ConfigError: unknown keys or values, or keys that make no training.
+    """
+    file = path / PARAMS
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}.") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file} holds {type(raw).__name__}; wanted are keys and values.")
+    for key in raw:
+        if key not in Params.__dataclass_fields__:
+            raise unknown(f"key in {file}:", key, Params.__dataclass_fields__)
+    params = decode(Params, raw, where=str(file))
+    if overrides.teacher_resume is not None:
+        params = replace(params, teacher_resume=overrides.teacher_resume)
+    if overrides.resume is not None:
+        params = replace(params, resume=overrides.resume)
+    if params.dataset not in DATA:
+        raise unknown(f"dataset in {file}:", params.dataset, DATA)
+    for name in (params.model_name, params.adversarial_model, params.teacher_model):
+        if name is not None and name not in NETS:
+            raise unknown(f"network in {file}:", name, NETS)
+    objective, named, asked_net = _objective(params, file)
+    notes = ["the order of samples and views and the seed's draws are ours"]
+    if params.model_name == "mlp":
+        notes.append("the official mlp ends in a ReLU on its logits, ours does not")
+    if params.dataset == "tiny_imagenet" and params.augmentation:
+        notes.append(
+            "views are crops and mirror images, the official ones rotations up to 20 degrees"
+        )
+    if params.subset_percent < 1:
+        notes.append("the subset is stratified, where the official one is a plain shuffle")
+    needs = {role: _place(text, path) for role, text in named.items() if text is not None}
+    return Folder(path=path, params=params, objective=objective, needs=needs,
+                  asked_net=asked_net, notes=tuple(notes))  # fmt: skip
+
+
+def _objective(
+    params: Params, file: Path
+) -> tuple[AnyObjective, dict[str, str | None], str | None]:
+    """Which of the three trainings it is, the checkpoints that it names, and of which network."""
+    nasty = {"adversarial_model", "adversarial_resume", "temperature", "weight"}
+    distilled = {"teacher_model", "teacher_resume", "temperature", "alpha"}
+    given = {key for key in nasty | distilled if getattr(params, key) is not None}
+    init = {"init": params.resume}
+    if not given:
+        return Normal(), init, None
+    for wanted in (nasty, distilled):
+        if given != wanted:
+            continue
+        assert params.temperature is not None
+        if wanted is nasty:
+            assert params.weight is not None
+            push = Nasty(temperature=params.temperature, omega=params.weight)
+            return push, {"adversary": params.adversarial_resume, **init}, params.adversarial_model
+        soft = Distilled(temperature=params.temperature, alpha=params.alpha)
+        return soft, {"teacher": params.teacher_resume, **init}, params.teacher_model
+    near = nasty if given & {"adversarial_model", "adversarial_resume", "weight"} else distilled
+    missing, strange = sorted(near - given), sorted(given - near)
+    raise ConfigError(
+        f"{file} makes no training: with {', '.join(sorted(given))} it "
+        + (f"lacks {', '.join(missing)}" if missing else f"has {', '.join(strange)} too many")
+        + ". A nasty teacher has " + ", ".join(sorted(nasty)) + "; a student has "
+        + ", ".join(sorted(distilled)) + "; a normal network has none of them."
+    )  # fmt: skip
+
+
+def _place(text: str, folder: Path) -> Path:
+    """Where a checkpoint lies, whose path is meant from the repository's root."""
+    given = Path(text)
+    if given.is_absolute():
+        return given
+    roots = [Path.cwd(), *folder.parents]
+    places = [(root / given).resolve() for root in roots]
+    there = (p for p in places if p.exists() or (p.parent / PARAMS).exists())
+    return next(there, places[0])
+
+
+def in_order(folders: Sequence[Folder]) -> list[Folder]:
+    """Folders so that checkpoints come before those that need them.
+
+    Raises:
+        ConfigError: a checkpoint that is neither there nor made by any of the folders, or a circle.
+    """
+    by_path = {folder.path: folder for folder in folders}
+    ordered: list[Folder] = []
+    entered: set[Path] = set()
+
+    def visit(folder: Folder) -> None:
+        if folder in ordered:
+            return
+        if folder.path in entered:
+            raise ConfigError(f"{folder.path} needs itself, by way of the checkpoints it names.")
+        entered.add(folder.path)
+        for role, checkpoint in folder.needs.items():
+            if checkpoint.parent in by_path:
+                visit(by_path[checkpoint.parent])
+            elif not checkpoint.exists():
+                raise ConfigError(
+                    f"{folder.path / PARAMS} names the {role} {checkpoint}, which is not there. "
+                    f"Give the folder that makes it too, {checkpoint.parent}, or a tree that holds "
+                    "both."
+                )
+        ordered.append(folder)
+
+    for folder in folders:
+        visit(folder)
+    return ordered
+
+
+def run_all(
+    folders: Sequence[Folder],
+    overrides: Overrides,
+    *,
+    overwrite: bool = False,
+    keeping: Keeping | None = None,
+    stopper: Stopper | None = None,
+    progress: Progress = SILENT,
+) -> Iterator[tuple[Folder, Run]]:
+    """Run folders that are in order, one after the other; what is finished is read.
+
+    Raises:
+        DenatureError: see `denature.core.errors`.
+        Stopped: the stopper wanted it; ask again to go on.
+    """
+    made: dict[Path, Run] = {}
+    for folder in folders:
+        name = DATA[folder.params.dataset]
+        data = load(DataConfig(source=data_at(overrides.data_root, name)), progress=progress)
+        inputs = {
+            role: _input(folder, role, checkpoint, made, data)
+            for role, checkpoint in folder.needs.items()
+        }
+        asks = folder.objective.asks
+        order = Order(
+            net=_net(folder.params.model_name, folder.params),
+            objective=folder.objective,
+            training=_training(folder, overrides),
+            asked=None if asks is None else inputs[asks],
+            init=inputs.get("init"),
+            statistics=STATISTICS[name],
+            out=folder.path / OWN,
+        )
+        [run] = make(
+            [order],
+            data,
+            overwrite=overwrite,
+            keeping=keeping,
+            stopper=stopper,
+            watch=lambda order, learner: _leave(Path(str(order.out)).parent, learner),
+            progress=progress,
+        )
+        made[folder.path] = run
+        yield folder, run
+
+
+def _net(name: str, params: Params) -> str:
+    if name != "net":
+        return NETS[name]
+    options = []
+    if params.num_channels != 32:
+        options.append(f"width={params.num_channels}")
+    if params.dropout_rate:
+        options.append(f"dropout={params.dropout_rate:g}")
+    return "cnn" + ("@" + "+".join(options) if options else "")
+
+
+def _training(folder: Folder, overrides: Overrides) -> Training:
+    params = folder.params
+    epochs = params.num_epochs if overrides.epochs is None else overrides.epochs
+    # A shorter run keeps the shape of its schedule.
+    scaled = (round(milestone * epochs / params.num_epochs) for milestone in params.schedule)
+    milestones = tuple(sorted({m for m in scaled if 0 < m < epochs}))
+    adam = params.model_name in ("net", "mlp")
+    return Training(
+        seed=overrides.seed,
+        epochs=epochs,
+        optimizer="adam" if adam else "sgd",
+        lr=params.learning_rate,
+        weight_decay=0.0 if adam else 5e-4,
+        schedule="step" if milestones else "constant",
+        milestones=milestones,
+        gamma=params.gamma,
+        batch_size=params.batch_size,
+        fraction=params.subset_percent if overrides.fraction is None else overrides.fraction,
+        augment="crop-flip" if params.augmentation else "none",
+        checkpoint="best-test",
+        device=overrides.device,
+        precision=overrides.precision,
+    )
+
+
+def _input(
+    folder: Folder, role: str, checkpoint: Path, made: Mapping[Path, Run], data: Dataset
+) -> Run:
+    """Who is asked, or what is started from: a run of ours, or the checkpoint of another code."""
+    if checkpoint.name == BEST:
+        if checkpoint.parent in made:
+            return made[checkpoint.parent]
+        if (checkpoint.parent / OWN / RECORD).exists():
+            return load_run(checkpoint.parent / OWN)
+    if not checkpoint.exists():
+        raise RunError(f"{folder.path / PARAMS} names the {role} {checkpoint}, which is not there.")
+    official = folder.params.model_name if role == "init" else folder.asked_net
+    assert official is not None
+    mean, std = STATISTICS[DATA[folder.params.dataset]]
+    return import_run(
+        _net(official, folder.params),
+        checkpoint,
+        classes=len(data.classes),
+        channels=data.channels,
+        image_size=data.image_size,
+        mean=mean,
+        std=std,
+    )
+
+
+def _leave(folder: Path, learner: Learner) -> None:
+    """What the official scripts leave after an epoch."""
+    entry = learner.history[-1]
+    network = learner.network
+    body = network.body if isinstance(network, Normalized) else network
+    kept = {
+        "epoch": entry.epoch,
+        "state_dict": {name: value.cpu().clone() for name, value in body.state_dict().items()},
+        "optim_dict": learner.optimizer.state_dict(),
+    }
+    for name in (LAST, BEST) if learner.chosen_epoch == entry.epoch else (LAST,):
+        with atomic_path(folder / name) as temporary:
+            torch.save(kept, temporary)
+    write_text(folder / LOG, "".join(f"{line}\n" for line in _log(folder, learner)))
+
+
+def _log(folder: Path, learner: Learner) -> Iterator[str]:
+    """The lines of `training.log`, written anew from the start after each epoch.
+
+    As in the official code, but for the loss on the test set, which is not measured here.
+    """
+    raw: dict[str, Any] = json.loads((folder / PARAMS).read_text(encoding="utf-8"))
+    yield from (f"{key}:{value}" for key, value in raw.items())
+    best, best_epoch = -1.0, -1
+    for entry in learner.history:
+        yield f"Epoch {entry.epoch}/{learner.config.epochs}"
+        yield f"Learning Rate {entry.lr}"
+        yield f"- Train loss : {entry.loss:05.3f}"
+        if entry.test_accuracy is None:
+            continue
+        percent = 100 * entry.test_accuracy
+        yield f"- Eval metrics : acc: {percent:05.3f}"
+        if percent > best:  # the earliest of equals, which is what is kept
+            best, best_epoch = percent, entry.epoch
+            yield "- New best model "
+        yield f"- So far best epoch: {best_epoch}, best acc: {best:05.3f}"
