@@ -18,7 +18,7 @@ from denature.core.errors import ConfigError
 from denature.core.weights import read_weights
 from denature.data import Dataset, load
 from denature.data.feed import Feed, steps_per_epoch
-from denature.train import Normal, Run, Training, evaluate_run, load_run, train
+from denature.train import Normal, Order, Run, Training, evaluate_run, load_run, train
 from denature.train.learner import Learner, learning_rate, make_optimizer
 from denature.train.team import ALONE, Team, join
 
