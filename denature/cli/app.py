@@ -18,6 +18,8 @@ COMMANDS = {
     "train": ("training:train", "Train a network on the true labels."),
     "nasty": ("training:nasty", "Train a nasty teacher: accurate, and a bad example."),
     "distill": ("training:distill", "Train a student on a teacher's answers."),
+    "dafl": ("training:dafl", "Train a student from a teacher's weights, without data."),
+    "invert": ("attacking:invert", "Make images out of a network's weights (DeepInversion)."),
     "run": ("upstream:run", "Run experiment folders of the official repository as they are."),
     "reproduce": ("reproduce:reproduce", "Make the experiments of the Nasty Teacher paper."),
     "eval": ("looking:evaluate", "Measure a run's accuracy on the test split of a data set."),
@@ -34,7 +36,7 @@ COMMANDS = {
 LISTS = {"--milestones", "--mean", "--std", "--track"}
 """Options that take several values, also with commas between them."""
 
-TRAINERS = ("train", "nasty", "distill")
+TRAINERS = ("train", "nasty", "distill", "dafl")
 """Commands that make a run of each combination where their options are lists."""
 
 app = App(

@@ -17,6 +17,7 @@ from denature.core.names import own_module
 from denature.core.record import Record, read_record
 from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import DataConfig, Reading
+from denature.datafree.config import Dafl
 from denature.train.config import Keeping, Training
 from denature.train.objectives import Distilled, Nasty
 
@@ -34,13 +35,13 @@ RunFolder: TypeAlias = Path
 
 SWEPT = {"--net"} | {
     f"--{name.replace('_', '-')}"
-    for kind in (Training, Nasty, Distilled, Asking)
+    for kind in (Training, Nasty, Distilled, Dafl, Asking)
     for name, of in get_type_hints(kind).items()
     if of is not bool and name not in ("kind", "asks", "milestones")
 }
 """Options of which a list, as in `--alpha 0.1,0.9`, asks for a run of each value."""
 
-COMMAND_OF_KIND = {"normal": "train", "nasty": "nasty", "distilled": "distill"}
+COMMAND_OF_KIND = {"normal": "train", "nasty": "nasty", "distilled": "distill", "dafl": "dafl"}
 
 
 @dataclass(frozen=True, kw_only=True)

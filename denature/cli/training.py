@@ -27,8 +27,9 @@ from denature.cli.options import (
     data_config,
 )
 from denature.data.config import Reading
+from denature.datafree.config import Dafl
 from denature.train.config import Training
-from denature.train.objectives import AnyObjective, Distilled, Nasty, Normal
+from denature.train.objectives import Distilled, Nasty, Normal, Objective
 
 if TYPE_CHECKING:
     from denature.train import Run
@@ -62,7 +63,7 @@ class Wanted:
 
     net: str
     data: str
-    objective: AnyObjective
+    objective: Objective
     asked: Path | None = None
     asking: Asking = field(default_factory=Asking)
     common: Common
@@ -126,6 +127,24 @@ def distill(
     return Wanted(
         net=net, data=data, objective=objective, asked=teacher, asking=asking, common=common
     )
+
+
+def dafl(
+    net: str,
+    *,
+    data: Data,
+    teacher: RunFolder,
+    objective: Annotated[Dafl, Parameter(name="*", group=OBJECTIVE)] = Dafl(),
+    common: CommonOptions = Common(),
+) -> Wanted:
+    """Train a student from a teacher's weights without data: a generator makes its images (DAFL).
+
+    Args:
+        net: A name from `denature nets`, or package.module:factory for a module of your own.
+        data: What the student is tested on; an epoch has as many made-up images as it has to train.
+        teacher: The run whose weights the thief has.
+    """
+    return Wanted(net=net, data=data, objective=objective, asked=teacher, common=common)
 
 
 def carry_out(wanted: Sequence[Wanted]) -> None:

@@ -6,8 +6,7 @@ but the teacher's weights: gradients go through it.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -16,79 +15,12 @@ from torch.nn import functional as F
 from denature.answers.sources import Answers
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError
-from denature.core.schema import check_fields
 from denature.core.seeds import derive, seeded
-from denature.core.types import Labels, Logits, PerExample, Pixels
+from denature.core.types import Logits, Pixels
 from denature.data.feed import Batch, steps_per_epoch
+from denature.datafree.config import Dafl
 from denature.datafree.insides import Insides, scale_of
-from denature.losses import softened_divergence
 from denature.train.state import optimizer_tensors, restore_optimizer
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Dafl:
-    """The student's side is distillation at alpha 1; the rest rules the generator.
-
-    Defaults are those of the released code on MNIST, but for the generator's rate, which is 1e-3 as
-    in later benchmarks, where the released 0.2 comes with another optimizer's scale.
-    """
-
-    kind: ClassVar[str] = "dafl"
-    asks: ClassVar[str] = "teacher"
-
-    temperature: float = 1.0
-    """tau at which teacher and student are compared."""
-    one_hot: float = 1.0
-    """Weight of the teacher's cross-entropy against its own decision."""
-    entropy: float = 5.0
-    """Weight of minus the entropy of the batch's mean answer, in units of log 10, as released."""
-    activation: float = 0.1
-    """Weight of minus the mean absolute value of the teacher's features."""
-    latent: int = 100
-    """Numbers that an image is made of."""
-    generator_lr: float = 1e-3
-    """Adam's learning rate for the generator."""
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            {
-                "temperature": (self.temperature > 0, "above 0"),
-                "one_hot": (self.one_hot >= 0, "at least 0"),
-                "entropy": (self.entropy >= 0, "at least 0"),
-                "activation": (self.activation >= 0, "at least 0"),
-                "latent": (self.latent >= 1, "at least 1"),
-                "generator_lr": (self.generator_lr > 0, "above 0"),
-            },
-        )
-
-    def __call__(
-        self, logits: Logits, labels: Labels, answers: Answers | None, *, done: float
-    ) -> PerExample:
-        assert answers is not None
-        return softened_divergence(answers.values, logits, temperature=self.temperature)
-
-    def dreamer(
-        self,
-        teacher: nn.Module,
-        *,
-        images: int,
-        channels: int,
-        image_size: int,
-        seed: int,
-        compute: Compute,
-    ) -> "Dreamer":
-        """Who makes `images` images an epoch, and has them answered."""
-        return Dreamer(
-            self,
-            teacher,
-            images=images,
-            channels=channels,
-            image_size=image_size,
-            seed=seed,
-            compute=compute,
-        )
 
 
 @final

@@ -4,9 +4,6 @@ Pixels are changed until the network sees the wanted classes in them, its batch 
 statistics of their training, and neighbours do not differ much.
 """
 
-from dataclasses import dataclass
-from typing import final
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,49 +11,14 @@ from torch.nn import functional as F
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
-from denature.core.schema import check_fields
 from denature.core.seeds import derive
 from denature.core.stats import Estimate, proportion
 from denature.core.types import Labels, Logits, Pixels
+from denature.datafree.config import Inversion
 from denature.datafree.insides import Insides, scale_of
 
 SAY_EVERY = 50
 """Steps after which progress is told; each look waits for the device."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Inversion:
-    """How images are made; defaults are the released setting for CIFAR-10."""
-
-    steps: int = 2000
-    """Steps of Adam on the pixels."""
-    lr: float = 0.05
-    """Its learning rate, in units of the network's normalisation."""
-    features: float = 10.0
-    """Weight of the batch norms' term."""
-    variation: float = 2.5e-5
-    """Weight of the differences between neighbours."""
-    size: float = 3e-8
-    """Weight of the images' L2 norm."""
-    compete: float = 0.0
-    """Weight of the adaptive term, which looks for images on which a student disagrees."""
-    compete_temperature: float = 3.0
-    """tau at which teacher and student are compared there."""
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            {
-                "steps": (self.steps >= 1, "at least 1"),
-                "lr": (self.lr > 0, "above 0"),
-                "features": (self.features >= 0, "at least 0"),
-                "variation": (self.variation >= 0, "at least 0"),
-                "size": (self.size >= 0, "at least 0"),
-                "compete": (self.compete >= 0, "at least 0"),
-                "compete_temperature": (self.compete_temperature > 0, "above 0"),
-            },
-        )
 
 
 def invert(

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from denature.core.errors import unknown
-from denature.datafree.dafl import Dafl
-from denature.datafree.deepinversion import Inversion
+from denature.datafree.config import Dafl, Inversion
 from denature.train.config import Checkpoint, Device, Precision, Training
 from denature.train.objectives import Nasty
 

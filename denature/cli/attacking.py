@@ -1,0 +1,82 @@
+"""Commands that attack a network: denature invert."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from denature.cli.options import RunFolder, Showing, ShowingOptions, Trust
+from denature.datafree.config import Inversion
+from denature.train.config import Device
+
+INVERSION = Group("Inversion", sort_key=1)
+
+
+def invert(
+    network: RunFolder,
+    *,
+    judge: RunFolder | None = None,
+    student: RunFolder | None = None,
+    images: int = 100,
+    out: Path = Path("inverted"),
+    seed: int = 0,
+    device: Device = "auto",
+    trust: Trust = (),
+    config: Annotated[Inversion, Parameter(name="*", group=INVERSION)] = Inversion(),
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Make images out of a network's weights, without any data (DeepInversion).
+
+    Args:
+        network: The run whose weights the thief has; it needs 2-D batch norms.
+        judge: An independently trained run; how often it sees the wanted classes is the measure.
+        student: A run that is to disagree, for `--compete`.
+        images: How many to make, classes in turn.
+        out: Stem of the files: .npz with the images, .svg and .png with a grid of the first ones.
+        seed: Rules the noise that the images start from.
+        device: Where to compute.
+        trust: A module of your own that a run's record may import; once for each.
+    """
+    import numpy as np
+    import torch
+
+    from denature.core.compute import settle
+    from denature.core.files import atomic_path
+    from denature.datafree.deepinversion import agreement
+    from denature.datafree.deepinversion import invert as make_images
+    from denature.report import look_figures
+    from denature.report.figures import write_figure
+    from denature.report.words import percent
+    from denature.train import load_run
+
+    run = load_run(network, trust=trust)
+    net = run.record.net
+    compute = settle(run.network, device=device, precision="fp32")
+    targets = torch.arange(images) % net.classes
+    made = make_images(
+        run.network,
+        targets,
+        config,
+        channels=net.channels,
+        image_size=net.image_size,
+        compute=compute,
+        seed=seed,
+        student=None if student is None else load_run(student, trust=trust).network,
+        progress=showing.display(),
+    )
+    classes = run.record.data.classes if run.record.data else tuple(map(str, range(net.classes)))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out.with_suffix(".npz")) as path, open(path, "wb") as file:
+        pixels = (made * 255).round().to(torch.uint8).numpy()
+        np.savez_compressed(file, x_train=pixels, y_train=targets.numpy())
+    shown = made[: 2 * min(10, net.classes)].numpy()
+    write_figure(out, lambda: look_figures.images(shown, classes, title=f"images out of {network}"))
+    own = agreement(run.network, made, targets, compute)
+    found = {"images": str(out.with_suffix(".npz")), "count": images, "network": own.value}
+    said = f"{images} images; the network itself sees the wanted class in {percent(own)} %"
+    if judge is not None:
+        agreed = agreement(load_run(judge, trust=trust).network, made, targets, compute)
+        found["judge"] = agreed.value
+        said += f", {judge} in {percent(agreed)} %"
+    print(json.dumps(found) if showing.json else f"{said}. Look at {out.with_suffix('.png')}")

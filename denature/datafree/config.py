@@ -1,0 +1,119 @@
+"""What can be set about attacks without data; imports nothing heavy."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, final
+
+from denature.core.schema import check_fields
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from denature.answers import Answers
+    from denature.core.compute import Compute
+    from denature.core.types import Labels, Logits, PerExample
+    from denature.datafree.dafl import Dreamer
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dafl:
+    """The student's side is distillation at alpha 1; the rest rules the generator.
+
+    Defaults are those of the released code on MNIST, but for the generator's rate, which is 1e-3 as
+    in later benchmarks, where the released 0.2 comes with another optimizer's scale.
+    """
+
+    kind: ClassVar[str] = "dafl"
+    asks: ClassVar[str] = "teacher"
+
+    temperature: float = 1.0
+    """tau at which teacher and student are compared."""
+    one_hot: float = 1.0
+    """Weight of the teacher's cross-entropy against its own decision."""
+    entropy: float = 5.0
+    """Weight of minus the entropy of the batch's mean answer, in units of log 10, as released."""
+    activation: float = 0.1
+    """Weight of minus the mean absolute value of the teacher's features."""
+    latent: int = 100
+    """Numbers that an image is made of."""
+    generator_lr: float = 1e-3
+    """Adam's learning rate for the generator."""
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "temperature": (self.temperature > 0, "above 0"),
+                "one_hot": (self.one_hot >= 0, "at least 0"),
+                "entropy": (self.entropy >= 0, "at least 0"),
+                "activation": (self.activation >= 0, "at least 0"),
+                "latent": (self.latent >= 1, "at least 1"),
+                "generator_lr": (self.generator_lr > 0, "above 0"),
+            },
+        )
+
+    def __call__(
+        self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
+    ) -> "PerExample":
+        from denature.losses import softened_divergence
+
+        assert answers is not None
+        return softened_divergence(answers.values, logits, temperature=self.temperature)
+
+    def dreamer(
+        self,
+        teacher: "nn.Module",
+        *,
+        images: int,
+        channels: int,
+        image_size: int,
+        seed: int,
+        compute: "Compute",
+    ) -> "Dreamer":
+        """Who makes `images` images an epoch, and has them answered."""
+        from denature.datafree.dafl import Dreamer
+
+        return Dreamer(
+            self,
+            teacher,
+            images=images,
+            channels=channels,
+            image_size=image_size,
+            seed=seed,
+            compute=compute,
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inversion:
+    """How images are made; defaults are the released setting for CIFAR-10."""
+
+    steps: int = 2000
+    """Steps of Adam on the pixels."""
+    lr: float = 0.05
+    """Its learning rate, in units of the network's normalisation."""
+    features: float = 10.0
+    """Weight of the batch norms' term."""
+    variation: float = 2.5e-5
+    """Weight of the differences between neighbours."""
+    size: float = 3e-8
+    """Weight of the images' L2 norm."""
+    compete: float = 0.0
+    """Weight of the adaptive term, which looks for images on which a student disagrees."""
+    compete_temperature: float = 3.0
+    """tau at which teacher and student are compared there."""
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "steps": (self.steps >= 1, "at least 1"),
+                "lr": (self.lr > 0, "above 0"),
+                "features": (self.features >= 0, "at least 0"),
+                "variation": (self.variation >= 0, "at least 0"),
+                "size": (self.size >= 0, "at least 0"),
+                "compete": (self.compete >= 0, "at least 0"),
+                "compete_temperature": (self.compete_temperature > 0, "above 0"),
+            },
+        )

@@ -1,0 +1,189 @@
+"""Data-free attacks: formulas against known answers, what hooks see, and that they really work."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from denature.core.compute import Compute
+from denature.core.errors import ConfigError, Stopped
+from denature.core.stopping import Stopper
+from denature.data import Dataset
+from denature.datafree.config import Dafl, Inversion
+from denature.datafree.dafl import Generator, generator_loss
+from denature.datafree.deepinversion import (
+    agreement,
+    disagreement,
+    invert,
+    statistics_loss,
+    total_variation,
+)
+from denature.datafree.insides import Insides
+from denature.nets import NETS, create
+from denature.train import Keeping, Normal, Run, Training, train
+
+CPU = Compute(torch.device("cpu"), "fp32", True)
+QUICK = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Run:
+    return train("cnn", "digits", Normal(), QUICK)
+
+
+# What is seen inside
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_features_are_what_the_last_layer_was_given(name: str) -> None:
+    network = create(name, classes=3, image_size=8).eval()
+    pixels = torch.rand(2, 3, 8, 8)
+    with torch.no_grad(), Insides(network) as insides:
+        logits = insides.ask(pixels)
+        last = [m for m in network.modules() if isinstance(m, nn.Linear)]
+        last = last or [m for m in network.modules() if isinstance(m, nn.Conv2d)]  # type: ignore[misc]
+        weight, bias = last[-1].weight.flatten(1), last[-1].bias
+        torch.testing.assert_close(insides.features @ weight.T + bias, logits)
+    assert not any(m._forward_pre_hooks for m in network.modules())
+
+
+def test_statistics_are_those_of_what_norms_are_given() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2)).eval()
+    pixels = torch.rand(5, 3, 4, 4)
+    with Insides(network, norms=True) as insides:
+        insides.ask(pixels)
+        [(mean, variance)] = insides.statistics
+        torch.testing.assert_close(mean, pixels.mean((0, 2, 3)))
+        torch.testing.assert_close(variance, pixels.var((0, 2, 3), unbiased=False))
+        # Running statistics of a new norm are 0 and 1.
+        wanted = mean.norm() + (variance - 1).norm()
+        torch.testing.assert_close(statistics_loss(insides), wanted)
+
+
+def test_a_network_without_batch_norm_cannot_be_inverted() -> None:
+    with pytest.raises(ConfigError, match="no 2-D batch norm with running statistics"):
+        invert(create("mlp", classes=10, image_size=8), torch.arange(2), Inversion(steps=1),
+               channels=3, image_size=8, compute=CPU)  # fmt: skip
+
+
+# Formulas
+
+
+def test_the_generators_loss_is_dafls() -> None:
+    """By hand: one image, certain of class 0 by log 3 against two others at 0."""
+    logits = torch.tensor([[math.log(3), 0.0, 0.0]])
+    features = torch.tensor([[1.0, -3.0]])
+    sure = -math.log(3 / 5)
+    spread = 3 / 5 * math.log10(3 / 5) + 2 * (1 / 5 * math.log10(1 / 5))
+    for one_hot, entropy, activation in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0.5, 5, 0.1)):
+        objective = Dafl(one_hot=one_hot, entropy=entropy, activation=activation)
+        wanted = one_hot * sure + entropy * spread + activation * -2.0
+        assert float(generator_loss(logits, features, objective)) == pytest.approx(wanted)
+
+
+def test_all_classes_alike_is_the_least_of_the_entropy_term() -> None:
+    only = Dafl(one_hot=0, entropy=1, activation=0)
+    alike, one = torch.eye(10) * 30, torch.eye(10)[[0] * 10] * 30
+    assert float(generator_loss(alike, alike, only)) == pytest.approx(-1.0)  # log10 of 10
+    assert float(generator_loss(one, one, only)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_total_variation_is_four_norms() -> None:
+    image = torch.tensor([[[[0.0, 1.0], [2.0, 4.0]]]])
+    wanted = math.hypot(1, 2) + math.hypot(2, 3) + 4 + 1
+    assert float(total_variation(image)) == pytest.approx(wanted)
+
+
+def test_the_adaptive_term_is_that_of_the_released_code() -> None:
+    """Two classes at 0.9 and 0.1 against the reverse: M is one half each."""
+    a = torch.tensor([[math.log(9), 0.0]])
+    wanted = 0.5 * (math.log(0.5 / 0.9) + math.log(0.5 / 0.1))
+    assert float(disagreement(a, -a, temperature=1)) == pytest.approx(wanted)
+    assert float(disagreement(a, a, temperature=3)) == pytest.approx(0, abs=1e-6)
+
+
+def test_images_are_images_and_the_network_is_left_as_it_was(teacher: Run) -> None:
+    before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
+    config = Inversion(steps=5, features=0.3, compete=1.0)
+    student = create("cnn", classes=10, channels=1, image_size=8)
+    arguments = {"channels": 1, "image_size": 8, "compute": CPU}
+    first = invert(teacher.network, torch.arange(10), config, student=student, **arguments)  # type: ignore[arg-type]
+    assert first.shape == (10, 1, 8, 8)
+    assert 0 <= float(first.min()) < float(first.max()) <= 1
+    again = invert(teacher.network, torch.arange(10), config, student=student, **arguments)  # type: ignore[arg-type]
+    assert torch.equal(first, again)
+    assert all(torch.equal(before[k], v) for k, v in teacher.network.state_dict().items())
+    with pytest.raises(ConfigError, match="needs a student that disagrees"):
+        invert(teacher.network, torch.arange(10), config, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [8, 32, 64])
+def test_a_generator_makes_images_of_the_size(size: int) -> None:
+    made = Generator(10, channels=3, image_size=size)(torch.randn(4, 10))
+    assert made.shape == (4, 3, size, size)
+
+
+def test_a_generator_of_odd_images_is_refused() -> None:
+    with pytest.raises(ConfigError, match="multiple of 4 pixels, not 30"):
+        Generator(10, channels=3, image_size=30)
+
+
+# DAFL as a run
+
+
+def test_a_student_without_data_is_a_run_like_others(teacher: Run, digits: Dataset) -> None:
+    before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
+    run = train("mlp", digits, Dafl(), QUICK, asked=teacher)
+    assert run.record.kind == "dafl"
+    assert run.record.inputs["teacher"].digest == teacher.record.net.digest
+    assert run.record.config["objective"]["entropy"] == 5.0
+    assert all(torch.equal(before[k], v) for k, v in teacher.network.state_dict().items())
+
+
+class After(Stopper):
+    """Stops when it was asked so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    @property
+    def reason(self) -> str | None:
+        self.left -= 1
+        return None if self.left > 0 else "the test"
+
+
+def test_dafl_that_was_put_aside_goes_on_bit_for_bit(
+    teacher: Run, digits: Dataset, tmp_path: Path
+) -> None:
+    whole = train("mlp", digits, Dafl(), QUICK, asked=teacher)
+    for times in (3, 30):
+        with pytest.raises(Stopped):
+            train("mlp", digits, Dafl(), QUICK, asked=teacher, out=tmp_path,
+                  stopper=After(times), keeping=Keeping())  # fmt: skip
+    resumed = train("mlp", digits, Dafl(), QUICK, asked=teacher, out=tmp_path)
+    assert resumed.record.net.digest == whole.record.net.digest
+
+
+# That they work, on the digits
+
+
+@pytest.fixture(scope="module")
+def good_teacher() -> Run:
+    schedule = Training(epochs=30, batch_size=64, schedule="step", milestones=(19,), seed=1000,
+                        device="cpu", precision="fp32")  # fmt: skip
+    return train("cnn", "digits", Normal(), schedule)
+
+
+@pytest.mark.slow
+def test_deepinversion_makes_digits_that_another_network_reads(good_teacher: Run) -> None:
+    """Measured: 0.75 for 100 images, 1.0 by the teacher itself."""
+    learning = Training(epochs=15, batch_size=64, seed=5, device="cpu", precision="fp32")
+    judge = train("cnn", "digits", Normal(), learning)
+    targets = torch.arange(100) % 10
+    images = invert(good_teacher.network, targets, Inversion(steps=300, features=0.3),
+                    channels=1, image_size=8, compute=CPU)  # fmt: skip
+    assert agreement(judge.network, images, targets, CPU).value >= 0.7
+    assert agreement(good_teacher.network, images, targets, CPU).value >= 0.95
