@@ -1,9 +1,8 @@
 """Options that several commands share, and files that can stand for them."""
 
-import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
@@ -100,12 +99,11 @@ class Surviving:
 
         if self.ray is not None and self.workers != 1:
             raise ConfigError("--ray and --workers were both given; take one of them.")
-        with redirect_stdout(sys.stderr):  # where Ray tells of workers that died
-            crew = Processes(self.workers) if self.ray is None else Ray(self.ray, device=device)
-            try:
-                yield crew
-            finally:
-                crew.close()
+        crew = Processes(self.workers) if self.ray is None else Ray(self.ray, device=device)
+        try:
+            yield crew
+        finally:
+            crew.close()
 
     def stopper(self) -> Stopper:
         limit = self.time_limit

@@ -141,28 +141,28 @@ def hazards(cells: Sequence[Cell]) -> list[str]:
     return said
 
 
-def verdict(cells: Sequence[Cell]) -> str:
+def verdict(cells: Sequence[Cell], *, against: str = "alone") -> str:
     """One sentence: whether a nasty teacher spoiled anybody, by more than the interval."""
-    students = [c for c in cells if _is_nasty(c.row) and c.column != TEACHER and c.difference]
+    students = [
+        (cell, cell.difference)
+        for cell in cells
+        if _is_nasty(cell.row) and cell.column != TEACHER and cell.difference is not None
+    ]
     if not students:
         return ""
-    worst = min(students, key=lambda c: c.difference.value if c.difference else 0)
-    assert worst.difference is not None
+    worst, fall = min(students, key=lambda pair: pair[1].value)
     where = f"{worst.column}, {worst.row}" + ("" if worst.x is None else f" at {worst.x:g}")
     if worst.seeds < 2:
         return (
-            f"With one seed nothing is settled; the largest fall is {where}: "
-            f"{100 * worst.difference.value:+.1f} points from alone."
+            f"With one seed nothing is settled; the lowest is {where}: "
+            f"{100 * fall.value:+.1f} points from {against}."
         )
-    settled = [c for c in students if c.difference and c.difference.high < 0]
+    settled = [cell for cell, difference in students if difference.high < 0]
     if not settled:
-        return (
-            f"No student fell below itself alone by more than the interval; the worst is {where}."
-        )
+        return f"No student fell below {against} beyond the interval; the lowest is {where}."
     return (
-        f"{len(settled)} of {len(students)} students of nasty teachers fell below themselves alone "
-        f"by more than the interval over seeds; the worst is {where}: {points(worst.difference)} "
-        "points."
+        f"{len(settled)} of {len(students)} students of nasty teachers fell below {against} by "
+        f"more than the interval over seeds; the lowest is {where}: {points(fall)} points."
     )
 
 

@@ -9,7 +9,9 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, final
@@ -311,6 +313,10 @@ class Ray:
         )(carry_out)
 
     def carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
+        with redirect_stdout(sys.stderr):  # where Ray tells of workers that died
+            self._carry_out(parcels, stopper, task)
+
+    def _carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
         ray = self._ray
         waiting = {self._task.remote(parcel): parcel for parcel in parcels}
         failure: DenatureError | None = None

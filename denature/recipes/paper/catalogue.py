@@ -28,6 +28,8 @@ class Experiment:
     points: Points
     axis: str | None = None
     """What the knob of an ablation is, with its unit; None for a table."""
+    against: str = "alone"
+    """What students' differences are taken from."""
     look: Looker | None = None
     """Looks into the networks that were made; its figures and table are what is shown."""
 
@@ -81,6 +83,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         about="DAFL: a student from the weights of a normal or nasty ResNet-34, without data.",
         data="cifar10",
         points=looks.dafl,
+        against="the normal teacher's student",
     ),
     "deepinversion": Experiment(
         about="DeepInversion: images out of a normal and a nasty ResNet-34, judged by another net.",

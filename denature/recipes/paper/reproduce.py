@@ -140,7 +140,11 @@ def _written(
     ]
     cells = findings.cells_of(measured)
     if look is None:
-        verdict = [s for s in (findings.verdict(cells), *findings.hazards(cells)) if s]
+        verdict = [
+            s
+            for s in (findings.verdict(cells, against=experiment.against), *findings.hazards(cells))
+            if s
+        ]
         lines = findings.table(cells)
         draw: Draw = partial(experiment_figures.bars, cells)
         if experiment.axis is not None:

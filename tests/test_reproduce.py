@@ -1,0 +1,275 @@
+"""The paper's experiments: their settings, their tables, what is said about them, and smoke."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from denature.cli.app import main
+from denature.core.errors import ConfigError
+from denature.core.stats import Estimate, mean_over_seeds, proportion
+from denature.recipes.paper.catalogue import EXPERIMENTS
+from denature.recipes.paper.estimate import seconds_of, spell
+from denature.recipes.paper.orders import TEACHER, Lab, Point
+from denature.recipes.paper.recalled import RECALLED
+from denature.recipes.paper.reproduce import lab_of, names_of
+from denature.recipes.paper.settings import CAP, PAPER_LOSS, SETTINGS, WARMUP, DataName, setting
+from denature.report import experiment as findings
+from denature.report.experiment import Cell
+from denature.train import Distilled, Nasty, Order
+
+every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
+
+
+def points_of(name: str, scale: str, *, seeds: int = 2) -> list[Point]:
+    experiment = EXPERIMENTS[name]
+    return list(experiment.points(lab_of(experiment, setting(scale), Path("out"), seeds)))
+
+
+# Settings
+
+
+@every_experiment
+@pytest.mark.parametrize("scale", SETTINGS)
+def test_points_are_complete(name: str, scale: str) -> None:
+    """Every place has one run for each seed, and is compared with a run of the same seed."""
+    points = points_of(name, scale)
+    places = {(p.row, p.column, p.x) for p in points}
+    for place in places:
+        there = [p for p in points if (p.row, p.column, p.x) == place]
+        assert [p.seed for p in there] == [0, 1]
+    for point in points:
+        own = point.order.training.seed
+        assert own % 1000 == point.seed
+        assert (own >= 1000) == (point.column == TEACHER and point.row != "judge")
+        if point.against is not None:
+            assert point.against.training.seed == own
+        if isinstance(point.order.objective, Distilled):
+            assert isinstance(point.order.asked, Order)
+            assert point.order.asked.training.seed == 1000 + point.seed
+
+
+@pytest.mark.parametrize(
+    ("data", "net", "epochs", "milestones", "gamma"),
+    [
+        ("cifar10", "resnet18", 160, (80, 120), 0.1),
+        ("cifar10", "resnetc20", 160, (80, 120), 0.1),
+        ("cifar100", "resnet50", 200, (60, 120, 160), 0.2),
+        ("tiny-imagenet", "shufflenetv2", 200, (60, 120, 160), 0.2),
+    ],
+)
+def test_the_papers_schedule(
+    data: DataName, net: str, epochs: int, milestones: tuple[int, ...], gamma: float
+) -> None:
+    training = setting("paper").training(data, net, seed=0, teaches=False)
+    assert (training.epochs, training.milestones, training.gamma) == (epochs, milestones, gamma)
+    settled = training.settled(optimizer="sgd", augment="crop-flip", device="cpu", precision="fp32")
+    assert (settled.lr, settled.weight_decay, settled.batch_size) == (0.1, 5e-4, 128)
+    small = setting("paper").training(data, "cnn", seed=0, teaches=False)
+    assert (small.epochs, small.optimizer, small.schedule) == (100, "adam", "constant")
+
+
+@pytest.mark.parametrize(
+    ("data", "temperature", "omega"),
+    [("cifar10", 4, 0.04), ("cifar100", 20, 0.005), ("tiny-imagenet", 20, 0.01)],
+)
+def test_the_papers_losses(data: DataName, temperature: float, omega: float) -> None:
+    for scale in ("fast", "paper"):
+        chosen = setting(scale)
+        assert chosen.nasty(data) == Nasty(temperature=temperature, omega=omega)
+        assert chosen.loss[data].alpha == 0.9
+    tamed = replace(setting("paper"), tame=True).nasty(data)
+    assert (tamed.warmup, tamed.cap) == (WARMUP, CAP)
+    assert PAPER_LOSS[data].temperature == temperature
+
+
+def test_ablations_reach_as_far_as_the_papers() -> None:
+    def xs(name: str) -> set[float | None]:
+        return {point.x for point in points_of(name, "paper")}
+
+    assert {0, 0.004, 0.04, 0.1} <= xs("ablate-omega")
+    assert xs("ablate-alpha") == {round(0.1 * k, 1) for k in range(1, 11)}
+    assert {10, 100} <= xs("ablate-samples")
+    assert {1, 4, 20} <= xs("ablate-temperature")
+
+
+def test_recalled_values_stand_in_their_places() -> None:
+    by_place = {(p.row, p.column): p.recalled for p in points_of("cifar10-table", "paper")}
+    assert by_place["alone", "CNN"] == 86.64
+    assert by_place["of nasty ResNet-18", TEACHER] == 94.56
+    assert by_place["of nasty ResNet-18", "ResNeXt-29"] == 92.20
+    shown = {name: [p.recalled for p in points_of(name, "paper")] for name in EXPERIMENTS}
+    used = {value for values in shown.values() for value in values if value is not None}
+    assert used == set(RECALLED.values())
+
+
+def test_data_lies_under_the_root_in_any_spelling(tmp_path: Path) -> None:
+    chosen = replace(setting("cpu"), data_root=tmp_path)
+    assert chosen.data("tiny-imagenet") == "tiny-imagenet"
+    (tmp_path / "tiny_imagenet").mkdir()
+    assert chosen.data("tiny-imagenet") == str(tmp_path / "tiny_imagenet")
+    assert setting("smoke").data("cifar10") == "digits"
+
+
+def test_unknown_names_are_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no experiment 'cifar-table'. Did you mean cifar10-tab"):
+        names_of(["cifar-table"])
+    with pytest.raises(ConfigError, match=r"no scale 'gpu'"):
+        setting("gpu")
+    with pytest.raises(ConfigError, match="seeds is 0"):
+        lab_of(EXPERIMENTS["dafl"], setting("cpu"), Path("x"), 0)
+    assert names_of(["all", "dafl"]) == list(EXPERIMENTS)
+
+
+def test_experiments_share_their_runs(tmp_path: Path) -> None:
+    """The table's nasty teacher is that of the ablations, order for order."""
+    orders = {
+        name: {order for point in points_of(name, "cpu") for order in (point.order, point.against)}
+        for name in ("cifar10-table", "ablate-temperature", "ablate-alpha", "tsne")
+    }
+    table = orders["cifar10-table"]
+    assert orders["tsne"] <= table
+    assert len(orders["ablate-alpha"] & table) > 6
+
+
+# What is said
+
+
+def cell(row: str, column: str, value: float, fall: float | None, *, x: float | None = None,
+         spread: float = 0.001) -> Cell:  # fmt: skip
+    """Two seeds around a value, at a difference."""
+    differences = None
+    if fall is not None:
+        differences = mean_over_seeds([-fall - spread, -fall + spread], bounds=(-1.0, 1.0))
+    return Cell(row=row, column=column, x=x,
+                accuracy=mean_over_seeds([value - spread, value + spread]),
+                difference=differences, recalled=None, seeds=2, teacher_accuracy=None)  # fmt: skip
+
+
+def test_a_worse_teacher_is_not_called_nasty() -> None:
+    cells = [
+        cell("of nasty R", TEACHER, 0.80, 0.15),
+        cell("of nasty R", "CNN", 0.75, 0.12),
+        cell("of nasty R", "MLP", 0.40, 0.45),
+    ]
+    [said] = findings.hazards(cells)
+    assert said.startswith("CNN, of nasty R: it lost 12.0 points, its teacher itself 15.0.")
+
+
+def test_a_loss_that_the_normal_teacher_causes_too_is_said() -> None:
+    cells = [
+        cell("of normal R", "CNN", 0.80, 0.06),
+        cell("of nasty R", "CNN", 0.78, 0.08),
+        cell("of nasty R", TEACHER, 0.9, 0.01),
+        cell("of nasty R", "MLP", 0.5, 0.3),
+        cell("of normal R", "MLP", 0.8, 0.01),
+    ]
+    [said] = findings.hazards(cells)
+    assert "CNN, of nasty R: of its 8.0 points, 6.0 are lost with the normal teacher too" in said
+
+
+def test_what_is_within_the_interval_is_no_hazard_and_no_success() -> None:
+    cells = [
+        cell("of nasty R", TEACHER, 0.9, 0.1),
+        cell("of nasty R", "CNN", 0.9, 0.01, spread=0.1),
+    ]
+    assert findings.hazards(cells) == []
+    assert findings.verdict(cells).startswith("No student fell below alone beyond the interval")
+
+
+def test_the_verdict_counts_who_fell() -> None:
+    cells = [cell("of nasty R", "CNN", 0.7, 0.1), cell("of nasty R", "MLP", 0.7, -0.1)]
+    said = findings.verdict(cells)
+    assert said.startswith("1 of 2 students of nasty teachers fell below alone by more than")
+    assert "the lowest is CNN, of nasty R: -10.0 [" in said
+    one = replace(cells[0], seeds=1)
+    assert "With one seed nothing is settled" in findings.verdict([one])
+
+
+def test_a_table_has_a_line_for_each_row_and_one_for_what_is_recalled() -> None:
+    one = proportion(90, 100)
+    cells = [
+        Cell(row="alone", column="CNN", x=None, accuracy=one, difference=None, recalled=86.64,
+             seeds=1, teacher_accuracy=None),
+        Cell(row="of nasty R", column=TEACHER, x=None, accuracy=one,
+             difference=Estimate(-0.02, -1.0, 1.0, 1, "seeds"), recalled=None, seeds=1,
+             teacher_accuracy=None),
+    ]  # fmt: skip
+    assert findings.table(cells) == [
+        ["Student", TEACHER, "CNN"],
+        ["alone", "", "90.0 [82.6, 94.5]"],
+        ["(paper, recalled)", "", "(86.64)"],
+        ["of nasty R", "90.0 [82.6, 94.5] (-2.0)", ""],
+    ]
+
+
+def test_a_curve_has_a_column_for_each_point() -> None:
+    cells = [cell("of nasty", "CNN", v, None, x=x) for x, v in ((0.04, 0.5), (0, 0.9))]
+    lines = findings.table(cells)
+    assert lines[0] == ["Trained", "Network", "0", "0.04"]
+    assert [value.split()[0] for value in lines[1][2:]] == ["90.0", "50.0"]
+
+
+def test_durations_are_said_in_words() -> None:
+    assert [spell(s) for s in (40, 300, 9000, 400_000)] == [
+        "about 40 seconds", "about 5.0 minutes", "about 2.5 hours", "about 4.6 days",
+    ]  # fmt: skip
+
+
+# The command
+
+
+def test_without_names_the_experiments_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in EXPERIMENTS)
+
+
+def test_one_experiment_from_estimate_to_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["reproduce", "logit-responses", "--scale", "smoke", "--out", str(tmp_path), "-q"]
+    assert main([*arguments, "--estimate", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seconds"] > 0
+    assert not (tmp_path / "smoke").exists()
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [cell["row"] for cell in found["cells"]] == ["normal", "nasty"]
+    folder = tmp_path / "smoke" / "logit-responses"
+    names = {"report.html", "table.md", "result.json", "records.jsonl"}
+    names |= {"logit-responses.svg", "logit-responses.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    page = (folder / "report.html").read_text()
+    assert "<svg" in page
+    assert "Digits of 8x8 pixels" in page
+    assert (folder / "logit-responses.png").read_bytes()[:4] == b"\x89PNG"
+    # Nothing is left to do, and the estimate knows.
+    lab = Lab(data="cifar10", setting=setting("smoke"), out=tmp_path / "smoke", seeds=1)
+    assert seconds_of(["logit-responses", "tsne"], lab.setting, tmp_path) == 0
+    assert seconds_of(["cifar10-table"], lab.setting, tmp_path) > 0
+
+
+@pytest.mark.slow
+def test_all_experiments_run_at_smoke(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "denature", "reproduce", "all", "--scale", "smoke",
+               "--workers", "2", "--out", str(tmp_path), "-q"]  # fmt: skip
+    clock = time.monotonic()
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    took = time.monotonic() - clock
+    assert said.count("Look at ") == len(EXPERIMENTS)
+    for name in EXPERIMENTS:
+        folder = tmp_path / "smoke" / name
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["name"], result["scale"]) == (name, "smoke")
+        assert len(result["lines"]) > 1
+        assert "<svg" in (folder / "report.html").read_text()
+        assert list(folder.glob("*.png"))
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "smoke" / "runs").iterdir()}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "smoke" / "runs").iterdir()}
+    assert again.keys() == runs.keys()
+    print(f"{took:.0f} s for {len(runs)} runs")
