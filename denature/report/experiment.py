@@ -75,11 +75,16 @@ def _accuracy(record: Record) -> float:
     return record.accuracy.value
 
 
-def table(cells: Sequence[Cell]) -> list[list[str]]:
-    """Header and lines: a line for each row, and one below with what the paper is recalled to say.
+NOTE = (
+    "Accuracy in percent with its 95 % interval: over seeds (Student's t), over test images "
+    "(Wilson) where there is one seed. Differences are in points, paired by seed; of one seed's nothing is "
+    "known but the value. What the paper is recalled to report comes from no readable source."
+)
+"""How to read a table."""
 
-    A curve has a line for each row and column, and a column for each x.
-    """
+
+def table(cells: Sequence[Cell], *, against: str = "alone") -> list[list[str]]:
+    """Header and lines: a line for each place; for a curve a column for each x."""
     if any(cell.x is not None for cell in cells):
         xs = sorted({cell.x for cell in cells if cell.x is not None})
         lines = [["Trained", "Network", *(f"{x:g}" for x in xs)]]
@@ -89,25 +94,30 @@ def table(cells: Sequence[Cell]) -> list[list[str]]:
         return lines
     columns = list(dict.fromkeys(cell.column for cell in cells))
     columns.sort(key=lambda column: column != TEACHER)
-    lines = [["Student", *columns]]
-    for row in dict.fromkeys(cell.row for cell in cells):
-        by_column = {cell.column: cell for cell in cells if cell.row == row}
-        lines.append([row, *(_said(by_column.get(column)) for column in columns)])
-        recalled = [by_column[c].recalled if c in by_column else None for c in columns]
-        if any(value is not None for value in recalled):
-            shown = ["" if value is None else f"({value:.2f})" for value in recalled]
-            lines.append(["(paper, recalled)", *shown])
+    shown = any(cell.recalled is not None for cell in cells)
+    head = ["Network", "Learned", "Accuracy %", f"Against {against}", "Seeds"]
+    lines = [head + ["Paper, recalled"] * shown]
+    for column in columns:
+        for cell in (cell for cell in cells if cell.column == column):
+            row = cell.row.removeprefix("of ") if column == TEACHER else cell.row
+            line = [column, row, percent(cell.accuracy), _apart(cell), str(cell.seeds)]
+            recalled = "" if cell.recalled is None else f"{cell.recalled:.2f}"
+            lines.append(line + [recalled] * shown)
     return lines
 
 
 def _said(cell: Cell | None) -> str:
-    """`82.5 [81.9, 83.1] (-4.2 [-5.0, -3.4])`; of one seed's difference nothing is known."""
+    """`82.5 [81.9, 83.1] (-4.2 [-5.0, -3.4])`."""
     if cell is None:
         return ""
+    return percent(cell.accuracy) + (f" ({_apart(cell)})" if cell.difference else "")
+
+
+def _apart(cell: Cell) -> str:
+    """A difference; of one seed's the interval says nothing."""
     if cell.difference is None:
-        return percent(cell.accuracy)
-    one = f"{100 * cell.difference.value:+.1f}"
-    return f"{percent(cell.accuracy)} ({points(cell.difference) if cell.seeds > 1 else one})"
+        return ""
+    return points(cell.difference) if cell.seeds > 1 else f"{100 * cell.difference.value:+.1f}"
 
 
 def hazards(cells: Sequence[Cell]) -> list[str]:

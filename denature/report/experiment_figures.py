@@ -59,21 +59,19 @@ def bars(cells: Sequence[Cell]) -> "Figure":
     rows = list(dict.fromkeys(cell.row for cell in cells))
     figure = Figure(figsize=(7.4, 0.5 + (0.16 * len(rows) + 0.22) * len(columns)))
     axes = figure.add_subplot()
-    labelled: set[str] = set()
     for place, column in enumerate(columns):
-        for offset, row in enumerate(rows):
-            own = [c for c in cells if (c.row, c.column) == (row, column)]
-            for cell in own:
-                y = place + (offset - (len(rows) - 1) / 2) * 0.8 / len(rows)
-                colour, found = colour_of(row), cell.accuracy
-                axes.plot([100 * found.low, 100 * found.high], [y, y], color=colour, linewidth=2)
-                axes.plot(100 * found.value, y, MARKERS[colour], color=colour, markersize=5,
-                          label=None if row in labelled else row)  # fmt: skip
-                labelled.add(row)
-                if cell.recalled is not None:
-                    axes.plot(cell.recalled, y, "x", color=colour, markersize=5,
-                              label=None if "x" in labelled else "paper, recalled")  # fmt: skip
-                    labelled.add("x")
+        for cell in (cell for cell in cells if cell.column == column):
+            y = place + (rows.index(cell.row) - (len(rows) - 1) / 2) * 0.8 / len(rows)
+            colour, found = colour_of(cell.row), cell.accuracy
+            axes.plot([100 * found.low, 100 * found.high], [y, y], color=colour, linewidth=2)
+            axes.plot(100 * found.value, y, MARKERS[colour], color=colour, markersize=5)
+            if cell.recalled is not None:
+                axes.plot(cell.recalled, y, "x", color=colour, markersize=5)
+    for row in rows:
+        colour = colour_of(row)
+        axes.plot([], [], MARKERS[colour], color=colour, markersize=5, label=row)
+    if any(cell.recalled is not None for cell in cells):
+        axes.plot([], [], "x", color="black", markersize=5, label="paper, recalled")
     axes.set_yticks(range(len(columns)), columns)
     axes.invert_yaxis()
     axes.set_xlabel("accuracy on the test split, % (95 % interval)")

@@ -56,6 +56,7 @@ def render_experiment(
     differs: str,
     verdict: Sequence[str],
     lines: Sequence[Sequence[str]],
+    note: str,
     drawn: Sequence[str],
 ) -> str:
     """An experiment of a paper as HTML text: its figures and its table."""
@@ -67,6 +68,7 @@ def render_experiment(
         differs=differs,
         verdict=verdict,
         lines=lines,
+        note=note,
         figures=drawn,
         provenance=_provenance(records),
         fingerprint=_fingerprint(records, title),

@@ -59,8 +59,9 @@ def images(pixels: np.ndarray, classes: Sequence[str], *, title: str) -> "Figure
 
     columns = min(10, len(classes))
     rows = (len(pixels) + columns - 1) // columns
-    figure = Figure(figsize=(7.4, 0.8 * rows + 0.5))
-    grid = figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(7.4, 0.75 * rows + 0.4))
+    spacing = {"hspace": 0.05, "wspace": 0.08, "top": 1 - 0.5 / (0.75 * rows + 0.4)}
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=spacing)
     for number, axes in enumerate(grid.ravel()):
         axes.set_axis_off()
         if number < len(pixels):

@@ -35,6 +35,8 @@ class Look:
     """Figures by the names of their files."""
     lines: Sequence[Sequence[str]]
     """A table: header and lines."""
+    note: str
+    """How to read it."""
     verdict: Sequence[str] = ()
 
 
@@ -66,7 +68,7 @@ def responses(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Prog
         f"Largest and second probability and entropy are means over the test images of the answers "
         f"at temperature {temperature:g}, that of the nasty training."
     )
-    return Look(drawn={"logit-responses": draw}, lines=lines, verdict=[note])
+    return Look(drawn={"logit-responses": draw}, lines=lines, note=note)
 
 
 def tsne(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress) -> Look:
@@ -90,7 +92,7 @@ def tsne(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress)
                 task.advance(1, f"{kind} {what}")
     draw = partial(look_figures.scatter, panels, labels, data.classes)
     note = "Silhouette: 1 where classes lie apart, 0 where they touch; on the values, not the map."
-    return Look(drawn={"tsne": draw}, lines=lines, verdict=[note])
+    return Look(drawn={"tsne": draw}, lines=lines, note=note)
 
 
 def dafl(lab: Lab) -> Iterator[Point]:
@@ -159,7 +161,8 @@ def inversion(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Prog
                     look_figures.images, images[: 2 * min(classes, 10)].numpy(), data.classes,
                     title=f"images out of the {kind} teacher",
                 )  # fmt: skip
-    return Look(drawn=drawn, lines=lines)
+    note = "The judge is a network of the same data that took no part; the classes come in turn."
+    return Look(drawn=drawn, lines=lines, note=note)
 
 
 def _pair(lab: Lab, seed: int) -> Iterable[tuple[str, Order]]:

@@ -145,13 +145,14 @@ def _written(
             for s in (findings.verdict(cells, against=experiment.against), *findings.hazards(cells))
             if s
         ]
-        lines = findings.table(cells)
+        lines, note = findings.table(cells, against=experiment.against), findings.NOTE
         draw: Draw = partial(experiment_figures.bars, cells)
         if experiment.axis is not None:
             draw = partial(experiment_figures.curves, cells, axis=experiment.axis)
         figures = {name: draw}
     else:
-        verdict, lines = list(look.verdict), [list(line) for line in look.lines]
+        verdict, note = list(look.verdict), look.note
+        lines = [list(line) for line in look.lines]
         figures = dict(look.drawn)
     folder = lab.out / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,6 +178,7 @@ def _written(
         differs=lab.setting.differs,
         verdict=verdict,
         lines=lines,
+        note=note,
         drawn=drawn,
     )
     write_text(folder / "report.html", page)
