@@ -77,8 +77,9 @@ def _accuracy(record: Record) -> float:
 
 NOTE = (
     "Accuracy in percent with its 95 % interval: over seeds (Student's t), over test images "
-    "(Wilson) where there is one seed. Differences are in points, paired by seed; of one seed's nothing is "
-    "known but the value. What the paper is recalled to report comes from no readable source."
+    "(Wilson) where there is one seed. Differences are in points, paired by seed; of one seed's "
+    "nothing is known but the value. What the paper is recalled to report comes from no readable "
+    "source."
 )
 """How to read a table."""
 
