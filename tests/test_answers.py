@@ -27,6 +27,16 @@ from denature.train.objectives import AnyObjective
 SHAPE = (3, 32, 32)
 
 
+SMALL = (3, 8, 8)
+"""For networks that take long on larger images."""
+
+LIGHT = ("mlp", "cnn", "resnetc20", "resnetc32", "resnet18")
+
+
+def shape_for(net: str) -> tuple[int, int, int]:
+    return SHAPE if net in LIGHT else SMALL
+
+
 def compute(precision: str, net: str = "cnn") -> Compute:
     return Compute(torch.device("cpu"), precision, channels_last=net != "mlp")
 
@@ -34,7 +44,7 @@ def compute(precision: str, net: str = "cnn") -> Compute:
 def lived_in(net: str) -> nn.Module:
     """A network whose batch norms have seen something."""
     torch.manual_seed(0)
-    network = create(net, classes=10)
+    network = create(net, classes=10, image_size=shape_for(net)[-1])
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             assert module.running_mean is not None
@@ -46,9 +56,9 @@ def lived_in(net: str) -> nn.Module:
     return network.eval()
 
 
-def images(count: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *SHAPE), generator=generator, dtype=torch.uint8)
+def images(count: int, shape: tuple[int, int, int] = SHAPE) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
 
 
 # Inference
@@ -57,11 +67,11 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("net", NETS)
 def test_answers_are_near_those_of_the_plain_network_in_fp32(net: str, precision: str) -> None:
-    plain, shown = lived_in(net), images(48)
+    plain, shown = lived_in(net), images(48, shape_for(net))
     with torch.no_grad():
         expected = plain(shown.float() / 255)
     settled = compute(precision, net)
-    inference = Inference(plain, settled, Asking(), shape=SHAPE)
+    inference = Inference(plain, settled, Asking(), shape=shape_for(net))
     assert inference.folded == (net != "mlp")
     spread = float(expected.max() - expected.min())
     apart = float((inference(settled.pixels(shown)) - expected).abs().max()) / spread
@@ -76,8 +86,8 @@ def test_answers_are_near_those_of_the_plain_network_in_fp32(net: str, precision
 def test_an_answer_depends_on_its_image_alone(net: str, precision: str) -> None:
     """Bit for bit, whatever it is asked together with, in whatever order and number."""
     settled = compute(precision, net)
-    inference = Inference(lived_in(net), settled, Asking(), shape=SHAPE)
-    pixels = settled.pixels(images(100))
+    inference = Inference(lived_in(net), settled, Asking(), shape=shape_for(net))
+    pixels = settled.pixels(images(100, shape_for(net)))
     together = inference(pixels)
     order = torch.randperm(100, generator=torch.Generator().manual_seed(1))
     assert torch.equal(inference(pixels[order]), together[order])

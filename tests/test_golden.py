@@ -14,7 +14,6 @@ import pytest
 from denature.core.revisions import REVISIONS
 from denature.data import load
 from denature.data.views import Views, order
-from denature.nets import NETS
 from denature.train import Distilled, Nasty, Normal, Training, train
 from denature.train.objectives import AnyObjective
 
@@ -41,7 +40,9 @@ def losses(net: str, objective: str) -> list[float]:
     return [float(f"{epoch.loss:.6g}") for epoch in run.record.history]
 
 
-CASES = [(net, "normal") for net in NETS] + [("mlp", "nasty"), ("mlp", "distilled")]
+CASES = [(net, "normal") for net in ("mlp", "cnn", "resnetc20", "resnetc32", "resnet18")]
+CASES += [("mlp", "nasty"), ("mlp", "distilled")]
+"""Deeper networks magnify the last bits of another processor beyond any tolerance."""
 
 
 def positions() -> dict[str, Any]:

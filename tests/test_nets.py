@@ -53,7 +53,7 @@ def evaluated(
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.momentum = 1.0
         with torch.no_grad():
-            noise = torch.rand(8, channels, size, size)
+            noise = torch.rand(4, channels, size, size)
             center, spread = (torch.tensor(of or default).view(-1, 1, 1)
                               for of, default in ((mean, [0.0]), (std, [1.0])))  # fmt: skip
             network.train()(noise * spread + center)

@@ -134,7 +134,9 @@ def test_a_checkpoint_of_the_official_code_is_a_teacher(tree: Path, prefix: str)
 
 
 def test_the_official_scripts_names_do(tree: Path) -> None:
-    assert denature("train_scratch", "--save_path", tree / "z_baseline" / "net") == 0
+    assert (
+        denature("train_scratch", "--save_path", tree / "z_baseline" / "net", "--gpu_id", 0, 1) == 0
+    )
     assert denature("train_nasty", "--save_path", tree / "kd_nasty" / "nasty_net") == 0
     assert (tree / "kd_nasty" / "nasty_net" / "best_model.tar").exists()
 

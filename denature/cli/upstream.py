@@ -89,7 +89,7 @@ def script(
     save_path: Path,
     teacher_resume: str | None = None,
     resume: str | None = None,
-    gpu_id: tuple[int, ...] = (),
+    gpu_id: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     data_root: Path | None = None,
     showing: ShowingOptions = Showing(),
 ) -> None:
