@@ -16,6 +16,7 @@ from denature.core.weights import digest
 from denature.data import Dataset, load
 from denature.data.feed import Feed, steps_per_epoch
 from denature.nets import NETS, create
+from denature.recipes.paper.settings import CAP, WARMUP
 from denature.train import Distilled, Nasty, Normal, Run, Training, train
 from denature.train.config import DEFAULT_LR
 from denature.train.learner import learning_rate
@@ -58,6 +59,18 @@ def test_every_network_can_be_fitted(data: Dataset, net: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_push_that_runs_away_is_tamed_and_the_record_says_so(data: Dataset) -> None:
+    """What happens to the paper's biggest networks, by a large omega and rate on a small one."""
+    fast = replace(QUICK, epochs=6, batch_size=64, optimizer="sgd", lr=0.1)
+    adversary = train("mlp", data, Normal(), fast)
+    stock = Nasty(temperature=20, omega=0.5)
+    wild = train("mlp", data, stock, fast, asked=adversary)
+    tame = train("mlp", data, replace(stock, warmup=WARMUP, cap=CAP), fast, asked=adversary)
+    assert wild.accuracy.value < 0.3 < 0.9 < tame.accuracy.value
+    assert tame.record.given["objective"]["cap"] == CAP
+    assert tame.record.given["objective"]["warmup"] == WARMUP
 
 
 def test_the_same_run_twice_has_the_same_weights(data: Dataset) -> None:
