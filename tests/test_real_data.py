@@ -1,5 +1,7 @@
-"""CIFAR-10 itself, where DENATURE_DATA says that it lies."""
+"""CIFAR-10 and Tiny-ImageNet themselves, where DENATURE_DATA says that they lie."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,25 @@ def test_cifar10_loads_whole_and_is_decoded_once(
     again = load(cifar10.config)
     assert again.describe() == cifar10.describe()
     assert again.train.images[::1000].equal(cifar10.train.images[::1000])
+
+
+MEASURE = """
+import resource, sys
+from denature.cli.app import main
+assert main(sys.argv[1:]) == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_tiny_imagenet_trains_in_two_and_a_half_gib(real_data: Path, tmp_path: Path) -> None:
+    """Mapped images counted; decoding all of them into an empty cache included."""
+    place = real_data / "tiny-imagenet"
+    if not place.exists():
+        pytest.skip(f"there is no {place}")
+    command = [sys.executable, "-c", MEASURE, "train", "cnn", "--data", str(place), "--epochs", "1",
+               "--fraction", "0.2", "--out", str(tmp_path / "run"), "-q"]  # fmt: skip
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "10,000 test images" in found.stdout
+    gibibytes = float(found.stderr.split()[-1])
+    assert gibibytes <= 2.5, gibibytes

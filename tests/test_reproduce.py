@@ -84,6 +84,8 @@ def test_the_papers_losses(data: DataName, temperature: float, omega: float) -> 
         assert chosen.loss[data].alpha == 0.9
     tamed = replace(setting("paper"), tame=True).nasty(data)
     assert (tamed.warmup, tamed.cap) == (WARMUP, CAP)
+    other = replace(setting("paper"), tame=True, checkpoint="best-test")
+    assert (setting("paper").variant, other.variant) == ("", "-tamed-best-test")
     assert PAPER_LOSS[data].temperature == temperature
 
 

@@ -154,7 +154,7 @@ def _written(
         verdict, note = list(look.verdict), look.note
         lines = [list(line) for line in look.lines]
         figures = dict(look.drawn)
-    folder = lab.out / name
+    folder = lab.out / (name + lab.setting.variant)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [write_figure(folder / stem, draw) for stem, draw in figures.items()]
     found = Found(

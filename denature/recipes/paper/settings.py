@@ -76,6 +76,12 @@ class Setting:
     sweeps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Shorter lists of points in the place of an ablation's."""
 
+    @property
+    def variant(self) -> str:
+        """What sets this apart from the scale's usual setting, for names of folders."""
+        chosen = "" if self.checkpoint == "last" else f"-{self.checkpoint}"
+        return ("-tamed" if self.tame else "") + chosen
+
     def net(self, name: str) -> str:
         """What is trained where the paper has the network `name`."""
         return self.stand_in.get(name, name)
