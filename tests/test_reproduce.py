@@ -107,6 +107,7 @@ def test_recalled_values_stand_in_their_places() -> None:
     shown = {name: [p.recalled for p in points_of(name, "paper")] for name in EXPERIMENTS}
     used = {value for values in shown.values() for value in values if value is not None}
     assert used == set(RECALLED.values())
+    assert all(p.recalled is None for name in EXPERIMENTS for p in points_of(name, "smoke"))
 
 
 def test_data_lies_under_the_root_in_any_spelling(tmp_path: Path) -> None:

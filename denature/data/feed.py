@@ -66,8 +66,14 @@ class Feed:
         taken = slice(first * batch_size, keep)
         yield from self._batches(samples[taken], numbers[taken], batch_size, part=part)
 
-    def plain(self, *, batch_size: int = 512) -> Iterator[Batch]:
-        """All samples once, in the order of their rows, as they are."""
+    def plain(self) -> Iterator[Batch]:
+        """All samples once, in the order of their rows, as they are.
+
+        512 at once up to 32 pixels a side, and fewer of larger images, so that what a network
+        remembers of a batch stays as large.
+        """
+        side = max(self.split.images.shape[-1], 32)
+        batch_size = 512 * 32**2 // side**2 or 1
         yield from self._batches(
             self.split.rows, torch.zeros_like(self.split.rows), batch_size, views=views_.NONE
         )

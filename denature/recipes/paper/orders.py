@@ -88,7 +88,12 @@ class Lab:
         return self._order(net, soft, seed, asked=teacher, fraction=fraction)
 
     def recalled(self, kind: str, teacher: str, column: str) -> float | None:
-        """What the paper is recalled to report for a student or teacher, in percent."""
+        """What the paper is recalled to report for a student or teacher, in percent.
+
+        None where other data stand for the paper's: there it would compare what is not alike.
+        """
+        if self.data in self.setting.source:
+            return None
         return RECALLED.get((self.data, kind, teacher, column))
 
     def _order(
