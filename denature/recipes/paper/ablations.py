@@ -1,6 +1,6 @@
 """The paper's ablations: one knob is turned, everything else stays."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from denature.recipes.paper.orders import TEACHER, Lab, Point
 from denature.train import Order
@@ -28,23 +28,22 @@ def omega(lab: Lab) -> Iterator[Point]:
 
 def temperature(lab: Lab) -> Iterator[Point]:
     """tau_S, in training the students."""
-    for x in lab.setting.sweeps.get("temperature", TEMPERATURES):
-        for seed in range(lab.seeds):
-            for row, teacher in _teachers(lab, seed):
-                for net in STUDENTS:
-                    yield Point(row=row, column=lab.column(net), x=x, seed=seed,
-                                order=lab.student(net, teacher, seed, temperature=x),
-                                against=lab.alone(net, seed))  # fmt: skip
+    return _turned(lab, "temperature", TEMPERATURES)
 
 
 def alpha(lab: Lab) -> Iterator[Point]:
     """The share of the teacher's term, in training the students."""
-    for x in lab.setting.sweeps.get("alpha", ALPHAS):
+    return _turned(lab, "alpha", ALPHAS)
+
+
+def _turned(lab: Lab, knob: str, usual: Sequence[float]) -> Iterator[Point]:
+    """Students of both teachers, with one knob of their loss at each of its points."""
+    for x in lab.setting.sweeps.get(knob, usual):
         for seed in range(lab.seeds):
             for row, teacher in _teachers(lab, seed):
                 for net in STUDENTS:
                     yield Point(row=row, column=lab.column(net), x=x, seed=seed,
-                                order=lab.student(net, teacher, seed, alpha=x),
+                                order=lab.student(net, teacher, seed, **{knob: x}),
                                 against=lab.alone(net, seed))  # fmt: skip
 
 
