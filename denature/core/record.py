@@ -2,12 +2,9 @@
 
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +170,7 @@ def read_record(folder: Path) -> Record:
     return parse_record(text, where=str(path))
 
 
+@lru_cache(maxsize=256)  # a finished run is looked up several times before it is returned
 def parse_record(text: str, *, where: str) -> Record:
     """A record from its JSON.
 
@@ -233,6 +231,9 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions, commit and machine, as far as they can be found out."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
     versions = {"python": platform.python_version()}
     for package in ("denature", "torch", "numpy", "pyarrow", "pillow", "scikit-learn"):
         try:
@@ -250,6 +251,8 @@ def environment() -> dict[str, Any]:
 @cache
 def _commit() -> str | None:
     """The checkout's commit, `+changes` where files differ from it; None for an installed wheel."""
+    import subprocess
+
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

@@ -96,7 +96,7 @@ def _fingerprint(records: Sequence[Record], title: str) -> str:
     """A digest of all that a report is made of, our code included."""
     found = hashlib.sha256(title.encode())
     for record in records:
-        found.update(record.to_json().encode())
+        found.update(repr(record).encode())
     for file in sorted(Path(__file__).parent.glob("*.[pj]*")):
         found.update(file.read_bytes())
     return found.hexdigest()

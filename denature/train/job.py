@@ -130,7 +130,6 @@ class Job:
             where = f"of {init.folder or 'the init run'}"
             fit_weights(network, init.network.state_dict(), where=where)
         compute = settle(network, device=order.training.device, precision=order.training.precision)
-        _check_answers(network, name, dataset, compute)
         if order.training.batch_size < 2 * team.size:
             raise ConfigError(
                 f"batch_size is {order.training.batch_size} for {team.size} processes; each needs "
@@ -160,7 +159,7 @@ class Job:
         folder = None if order.out is None else Path(order.out)
         if order.under is not None:
             folder = Path(order.under) / f"{objective.kind}-{name}-{plan_id(plan)[:8]}"
-        return Job(
+        job = Job(
             order=order,
             name=name,
             objective=objective,
@@ -175,6 +174,9 @@ class Job:
             initial=initial,
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
+        if not job.is_finished:
+            _check_answers(network, name, dataset, compute)
+        return job
 
     @cached_property
     def learner(self) -> Learner:
