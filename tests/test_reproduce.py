@@ -67,6 +67,7 @@ def test_the_papers_schedule(
 ) -> None:
     training = setting("paper").training(data, net, seed=0, teaches=False)
     assert (training.epochs, training.milestones, training.gamma) == (epochs, milestones, gamma)
+    assert training.augment == ("rotate-flip" if data == "tiny-imagenet" else "auto")
     settled = training.settled(optimizer="sgd", augment="crop-flip", device="cpu", precision="fp32")
     assert (settled.lr, settled.weight_decay, settled.batch_size) == (0.1, 5e-4, 128)
     small = setting("paper").training(data, "cnn", seed=0, teaches=False)

@@ -160,6 +160,10 @@ def test_settings_map_onto_ours(tree: Path) -> None:
     assert (training["optimizer"], training["weight_decay"]) == ("sgd", 5e-4)
     assert (training["schedule"], training["augment"]) == ("constant", "none")
     assert training["fraction"] == 0.3
+    Path("data/tiny-imagenet").symlink_to("cifar10")  # whatever layout and size it has
+    folder = write(tree, "turned", {}, dataset="tiny_imagenet")
+    assert denature("run", folder, "--epochs", 1) == 0
+    assert read_record(folder / "run").config["training"]["augment"] == "rotate-flip"
     folder = write(tree, "dropped", {"dropout_rate": 0.5})
     assert denature("run", folder, "--epochs", 1) == 0
     assert read_record(folder / "run").net.name == "cnn@width=4+dropout=0.5"

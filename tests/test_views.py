@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError
@@ -54,6 +55,35 @@ def test_every_view_is_the_one_that_slicing_gives(family: Views, count: int, cha
     expected = np.stack([slow_view(image[0], number, family) for number in range(count)])
     np.testing.assert_array_equal(seen.numpy(), expected)
     assert len(np.unique(expected.reshape(count, -1), axis=0)) == count
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [8, 32, 64])
+def test_a_rotated_view_is_the_one_that_pillow_gives(size: int, channels: int) -> None:
+    """Counter-clockwise by whole degrees from -20; pixels on a border between two may differ."""
+    family = Views(flip=True, degrees=20)
+    assert family.count == 82
+    image = random_images(1, channels=channels, size=size)
+    seen = family.apply(torch.from_numpy(image).expand(82, -1, -1, -1), torch.arange(82)).numpy()
+    for number, view in enumerate(seen):
+        angle, mirrored = divmod(number, 2)
+        turned = [
+            np.asarray(Image.fromarray(plane).rotate(angle - 20, Image.Resampling.NEAREST))
+            for plane in image[0]
+        ]
+        wanted = np.stack(turned)[:, :, ::-1] if mirrored else np.stack(turned)
+        assert (view != wanted).mean() <= 0.002
+    np.testing.assert_array_equal(seen[40], image[0])
+
+
+def test_rotations_shifts_and_mirror_images_make_a_family_together() -> None:
+    """A rotation comes first, and numbers below those of angle -2 are those of it alone."""
+    images, numbers = torch.from_numpy(random_images(4)), torch.tensor([0, 17, 18, 89])
+    both = Views(padding=1, flip=True, degrees=2)
+    assert both.count == 90
+    turned = Views(degrees=2).apply(images, numbers // 18)
+    expected = Views(padding=1, flip=True).apply(turned, numbers % 18)
+    torch.testing.assert_close(both.apply(images, numbers), expected)
 
 
 def test_each_image_of_a_batch_gets_its_own_view() -> None:
@@ -227,6 +257,7 @@ def test_orders_differ_by_seed_and_by_epoch() -> None:
         ("flip", 3, 32, Views(flip=True)),
         ("crop", 1, 8, Views(padding=1)),
         ("crop-flip", 3, 32, CROP_FLIP),
+        ("rotate-flip", 3, 64, Views(flip=True, degrees=20)),
     ],
 )
 def test_a_name_stands_for_a_family_of_views(

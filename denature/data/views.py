@@ -2,13 +2,17 @@
 
 Crop and flip come from a counter-based generator, never from worker state, so a resumed run sees
 the same views, several students can share one pass, and answers stored under (sample, view) stay
-exact. A view has a number: with padding p there are 2 (2p + 1)^2 of them, 162 at the usual p = 4.
+exact. A view has a number: with padding p there are 2 (2p + 1)^2 of them, 162 at the usual p = 4,
+and with whole degrees of rotation, where others draw any angle, 82 up to 20 to either side.
 """
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from denature.core.errors import ConfigError
 from denature.core.seeds import derive, generator
@@ -17,14 +21,18 @@ from denature.core.types import Images, Indices
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """A family of views: shifted crops of a zero-padded image, perhaps mirrored."""
+    """A family of views: an image rotated, then shifted, then mirrored; around it all is zero."""
 
     padding: int = 0
+    """Pixels of the largest shift."""
     flip: bool = False
+    degrees: int = 0
+    """Of the largest rotation, to either side."""
 
     @property
     def count(self) -> int:
-        return (2 * self.padding + 1) ** 2 * (2 if self.flip else 1)
+        shifts, angles = (2 * self.padding + 1) ** 2, 2 * self.degrees + 1
+        return angles * shifts * (2 if self.flip else 1)
 
     def numbers(self, *, view_seed: int, epoch: int, samples: int) -> Indices:
         """The number of the view of each of `samples` samples in `epoch`; int64, on the CPU."""
@@ -40,10 +48,43 @@ class Views:
         if self.count == 1:
             return images
         mirrored = numbers % 2 == 1 if self.flip else torch.zeros_like(numbers, dtype=torch.bool)
-        shift = numbers // 2 if self.flip else numbers
-        down, right = shift // (2 * self.padding + 1), shift % (2 * self.padding + 1)
+        number, side = numbers // 2 if self.flip else numbers, 2 * self.padding + 1
+        if self.degrees:
+            images = _rotated(images, number // side**2, self.degrees)
+            number = number % side**2
+        down, right = number // side, number % side
         cut = _windows if images.device.type == "cpu" else _gather
         return cut(images, down, right, mirrored, self.padding)
+
+
+def _rotated(images: Images, angles: Indices, degrees: int) -> Images:
+    """Each image turned counter-clockwise by its angle, counted from -degrees; nearest pixels."""
+    batch, channels, size, _ = images.shape
+    sources = _sources(size, degrees, images.device)[angles]
+    # Pixel 0 is what lies outside.
+    flat = F.pad(images.reshape(batch, channels, -1), (1, 0))
+    picked = flat.gather(2, sources.view(batch, 1, -1).expand(-1, channels, -1))
+    return picked.view(batch, channels, size, size)
+
+
+@lru_cache(maxsize=4)
+def _sources(size: int, degrees: int, device: torch.device) -> Indices:
+    """For each angle and pixel the number, from 1, of the pixel to show there; 0 for none.
+
+    Shape (angles, size, size). Computed on the CPU for every device: a pixel between two neighbours
+    must fall to the same one everywhere.
+    """
+    angles = torch.arange(-degrees, degrees + 1, dtype=torch.float64) * (math.pi / 180)
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    # Where a pixel comes from is where it goes to, turned back; y points down.
+    rows = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    count = len(angles)
+    grid = F.affine_grid(rows, [count, 1, size, size], align_corners=False)
+    numbered = torch.arange(1.0, size**2 + 1, dtype=torch.float64).view(1, 1, size, size)
+    shown = F.grid_sample(
+        numbered.expand(count, -1, -1, -1), grid, mode="nearest", align_corners=False
+    )
+    return shown.round().long().view(count, size, size).to(device)
 
 
 def _windows(
@@ -91,10 +132,11 @@ NONE = Views()
 
 
 def views(name: str, *, channels: int, image_size: int) -> Views:
-    """The family called `name`: `none`, `flip`, `crop`, `crop-flip`, or `auto`.
+    """The family called `name`: `none`, `flip`, `crop`, `crop-flip`, `rotate-flip`, or `auto`.
 
     `auto` is crop-flip for colour images of 16 pixels a side and more, and none for others: a
-    mirrored digit is another sign. The padding is an eighth of the side, 4 at 32 pixels.
+    mirrored digit is another sign. The padding is an eighth of the side, 4 at 32 pixels; rotations
+    go to 20 degrees, as the Nasty Teacher code has them for Tiny-ImageNet.
     """
     padding = image_size // 8
     families = {
@@ -102,6 +144,7 @@ def views(name: str, *, channels: int, image_size: int) -> Views:
         "flip": Views(flip=True),
         "crop": Views(padding=padding),
         "crop-flip": Views(padding=padding, flip=True),
+        "rotate-flip": Views(flip=True, degrees=20),
     }
     if name == "auto":
         name = auto_views(channels=channels, image_size=image_size)

@@ -34,7 +34,7 @@ from denature.train import (
     load_run,
     make,
 )
-from denature.train.config import Device, Precision
+from denature.train.config import Augment, Device, Precision
 from denature.train.learner import Learner
 from denature.train.objectives import AnyObjective
 
@@ -172,9 +172,7 @@ def read(path: Path, overrides: Overrides) -> Folder:
     if params.model_name == "mlp":
         notes.append("the official mlp ends in a ReLU on its logits, ours does not")
     if params.dataset == "tiny_imagenet" and params.augmentation:
-        notes.append(
-            "views are crops and mirror images, the official ones rotations up to 20 degrees"
-        )
+        notes.append("rotations are by whole degrees, the official ones by any angle up to 20")
     if params.subset_percent < 1:
         notes.append("the subset is stratified, where the official one is a plain shuffle")
     needs = {role: _place(text, path) for role, text in named.items() if text is not None}
@@ -319,6 +317,7 @@ def _training(folder: Folder, overrides: Overrides) -> Training:
     scaled = (round(milestone * epochs / params.num_epochs) for milestone in params.schedule)
     milestones = tuple(sorted({m for m in scaled if 0 < m < epochs}))
     adam = params.model_name in ("net", "mlp")
+    augment: Augment = "rotate-flip" if params.dataset == "tiny_imagenet" else "crop-flip"
     return Training(
         seed=overrides.seed,
         epochs=epochs,
@@ -330,7 +329,7 @@ def _training(folder: Folder, overrides: Overrides) -> Training:
         gamma=params.gamma,
         batch_size=params.batch_size,
         fraction=params.subset_percent if overrides.fraction is None else overrides.fraction,
-        augment="crop-flip" if params.augmentation else "none",
+        augment=augment if params.augmentation else "none",
         checkpoint="best-test",
         device=overrides.device,
         precision=overrides.precision,

@@ -8,7 +8,7 @@ from denature.core.schema import check_fields
 
 Optimizer: TypeAlias = Literal["auto", "sgd", "adam", "adamw"]
 Schedule: TypeAlias = Literal["one-cycle", "cosine", "step", "constant"]
-Augment: TypeAlias = Literal["auto", "none", "flip", "crop", "crop-flip"]
+Augment: TypeAlias = Literal["auto", "none", "flip", "crop", "crop-flip", "rotate-flip"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 Engine: TypeAlias = Literal["ddp", "fsdp"]

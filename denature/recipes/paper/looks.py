@@ -40,13 +40,12 @@ class Look:
     verdict: Sequence[str] = ()
 
 
-def two_teachers(lab: Lab) -> Iterator[Point]:
+def two_teachers(lab: Lab, net: str = PAIR) -> Iterator[Point]:
     """A normal teacher and a nasty one."""
     for seed in range(lab.seeds):
-        normal = lab.normal(PAIR, seed)
-        yield Point(row="normal", column=TEACHER, seed=seed, order=normal)
-        yield Point(row="nasty", column=TEACHER, seed=seed, order=lab.nasty(PAIR, seed),
-                    against=normal)  # fmt: skip
+        for kind, teacher in _pair(lab, seed, net):
+            yield Point(row=kind, column=TEACHER, seed=seed, order=teacher,
+                        against=None if kind == NORMAL else lab.normal(net, seed))  # fmt: skip
 
 
 def responses(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress) -> Look:
@@ -99,7 +98,7 @@ def dafl(lab: Lab) -> Iterator[Point]:
     """A student from a teacher's weights without any data, from a normal and a nasty one."""
     for seed in range(lab.seeds):
         normal = lab.normal(INVERTED, seed)
-        for kind, teacher in ((NORMAL, normal), (NASTY, lab.nasty(INVERTED, seed))):
+        for kind, teacher in _pair(lab, seed, INVERTED):
             row = f"of {kind} {lab.column(INVERTED)}"
             yield Point(row=row, column=TEACHER, seed=seed, order=teacher,
                         against=None if kind == NORMAL else normal,
@@ -120,11 +119,8 @@ def _dafl(lab: Lab, teacher: Order, seed: int) -> Order:
 
 def inverted(lab: Lab) -> Iterator[Point]:
     """Both teachers, and a network that judges their images without having known them."""
+    yield from two_teachers(lab, INVERTED)
     for seed in range(lab.seeds):
-        normal = lab.normal(INVERTED, seed)
-        yield Point(row="normal", column=TEACHER, seed=seed, order=normal)
-        yield Point(row="nasty", column=TEACHER, seed=seed, order=lab.nasty(INVERTED, seed),
-                    against=normal)  # fmt: skip
         yield Point(row="judge", column=TEACHER, seed=seed, order=lab.alone(PAIR, seed))
 
 
@@ -137,10 +133,7 @@ def inversion(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Prog
     drawn: dict[str, Draw] = {}
     for seed in range(lab.seeds):
         judge = made[lab.alone(PAIR, seed)]
-        for kind, order in (
-            (NORMAL, lab.normal(INVERTED, seed)),
-            (NASTY, lab.nasty(INVERTED, seed)),
-        ):
+        for kind, order in _pair(lab, seed, INVERTED):
             run = made[order]
             compute = _fp32(run)
             images = invert(
@@ -165,8 +158,8 @@ def inversion(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Prog
     return Look(drawn=drawn, lines=lines, note=note)
 
 
-def _pair(lab: Lab, seed: int) -> Iterable[tuple[str, Order]]:
-    return ((NORMAL, lab.normal(PAIR, seed)), (NASTY, lab.nasty(PAIR, seed)))
+def _pair(lab: Lab, seed: int, net: str = PAIR) -> Iterable[tuple[str, Order]]:
+    return ((NORMAL, lab.normal(net, seed)), (NASTY, lab.nasty(net, seed)))
 
 
 def _fp32(run: Run) -> Compute:

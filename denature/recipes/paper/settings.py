@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from denature.core.errors import unknown
 from denature.datafree.config import Dafl, Inversion
-from denature.train.config import Checkpoint, Device, Precision, Training
+from denature.train.config import Augment, Checkpoint, Device, Precision, Training
 from denature.train.objectives import Nasty
 
 Scale: TypeAlias = Literal["smoke", "cpu", "fast", "paper"]
@@ -42,6 +42,9 @@ PAPER_LOSS: Mapping[DataName, Loss] = {
     "cifar100": Loss(temperature=20, omega=0.005),
     "tiny-imagenet": Loss(temperature=20, omega=0.01),
 }
+
+AUGMENT: Mapping[DataName, Augment] = {"tiny-imagenet": "rotate-flip"}
+"""Where it is not crops and mirror images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +106,7 @@ class Setting:
             training = self.schooling if teaches else self.learning
         return replace(
             training,
+            augment="auto" if data in self.source else AUGMENT.get(data, "auto"),
             seed=seed + (TEACHER_SEEDS if teaches else 0),
             device=self.device,
             precision=self.precision,
