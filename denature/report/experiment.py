@@ -10,6 +10,9 @@ from denature.report.words import percent, points
 TEACHER = "teacher"
 """The column of teachers themselves."""
 
+ALONE = "alone"
+"""What students are compared with who could learn from labels."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
@@ -20,9 +23,13 @@ class Measured:
     x: float | None
     seed: int
     record: Record
-    against: Record | None
+    against: Record | None = None
     """The run of the same seed that it is compared with."""
-    recalled: float | None
+    like: Record | None = None
+    """Of a nasty teacher's student: what the normal teacher's became of the same start."""
+    teachers: tuple[Record, Record] | None = None
+    """Of a nasty teacher's student: the nasty teacher and the normal one."""
+    recalled: float | None = None
     """What the paper is recalled to report there, in percent."""
 
 
@@ -33,12 +40,18 @@ class Cell:
     row: str
     column: str
     x: float | None
-    accuracy: Estimate
-    difference: Estimate | None
-    recalled: float | None
     seeds: int
-    teacher_accuracy: float | None
-    """Mean accuracy of who taught it."""
+    accuracy: Estimate
+    difference: Estimate | None = None
+    from_normal: Estimate | None = None
+    """From the normal teacher's student; only of students of nasty teachers."""
+    of_teacher: Estimate | None = None
+    """Of such a student's teacher from the normal one."""
+    recalled: float | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.column}, {self.row}" + ("" if self.x is None else f" at {self.x:g}")
 
 
 def cells_of(measured: Iterable[Measured]) -> list[Cell]:
@@ -49,10 +62,7 @@ def cells_of(measured: Iterable[Measured]) -> list[Cell]:
     cells = []
     for (row, column, x), ones in places.items():
         mine = {one.seed: _accuracy(one.record) for one in ones}
-        theirs = {one.seed: _accuracy(one.against) for one in ones if one.against is not None}
-        taught = [one.record.inputs["teacher"].accuracy for one in ones
-                  if "teacher" in one.record.inputs]  # fmt: skip
-        known = [found.value for found in taught if found is not None]
+        pairs = [(one.seed, one.teachers) for one in ones if one.teachers is not None]
         single = ones[0].record.accuracy
         assert single is not None
         cells.append(
@@ -60,14 +70,22 @@ def cells_of(measured: Iterable[Measured]) -> list[Cell]:
                 row=row,
                 column=column,
                 x=x,
-                accuracy=single if len(mine) == 1 else mean_over_seeds(list(mine.values())),
-                difference=paired_difference(mine, theirs),
-                recalled=ones[0].recalled,
                 seeds=len(mine),
-                teacher_accuracy=sum(known) / len(known) if known else None,
+                accuracy=single if len(mine) == 1 else mean_over_seeds(list(mine.values())),
+                difference=paired_difference(mine, _by_seed((o.seed, o.against) for o in ones)),
+                from_normal=paired_difference(mine, _by_seed((o.seed, o.like) for o in ones)),
+                of_teacher=paired_difference(
+                    _by_seed((seed, nasty) for seed, (nasty, _) in pairs),
+                    _by_seed((seed, normal) for seed, (_, normal) in pairs),
+                ),
+                recalled=ones[0].recalled,
             )
         )
     return cells
+
+
+def _by_seed(found: Iterable[tuple[int, Record | None]]) -> dict[int, float]:
+    return {seed: _accuracy(record) for seed, record in found if record is not None}
 
 
 def _accuracy(record: Record) -> float:
@@ -84,7 +102,7 @@ NOTE = (
 """How to read a table."""
 
 
-def table(cells: Sequence[Cell], *, against: str = "alone") -> list[list[str]]:
+def table(cells: Sequence[Cell], *, against: str = ALONE) -> list[list[str]]:
     """Header and lines: a line for each place; for a curve a column for each x."""
     if any(cell.x is not None for cell in cells):
         xs = sorted({cell.x for cell in cells if cell.x is not None})
@@ -95,13 +113,16 @@ def table(cells: Sequence[Cell], *, against: str = "alone") -> list[list[str]]:
         return lines
     columns = list(dict.fromkeys(cell.column for cell in cells))
     columns.sort(key=lambda column: column != TEACHER)
+    like = against == ALONE and any(cell.from_normal is not None for cell in cells)
     shown = any(cell.recalled is not None for cell in cells)
-    head = ["Network", "Learned", "Accuracy %", f"Against {against}", "Seeds"]
-    lines = [head + ["Paper, recalled"] * shown]
+    head = ["Network", "Learned", "Accuracy %", f"Against {against}"]
+    head += ["Against normal's student"] * like + ["Seeds"] + ["Paper, recalled"] * shown
+    lines = [head]
     for column in columns:
         for cell in (cell for cell in cells if cell.column == column):
             row = cell.row.removeprefix("of ") if column == TEACHER else cell.row
-            line = [column, row, percent(cell.accuracy), _apart(cell), str(cell.seeds)]
+            line = [column, row, percent(cell.accuracy), _apart(cell.difference, cell)]
+            line += [_apart(cell.from_normal, cell)] * like + [str(cell.seeds)]
             recalled = "" if cell.recalled is None else f"{cell.recalled:.2f}"
             lines.append(line + [recalled] * shown)
     return lines
@@ -111,80 +132,100 @@ def _said(cell: Cell | None) -> str:
     """`82.5 [81.9, 83.1] (-4.2 [-5.0, -3.4])`."""
     if cell is None:
         return ""
-    return percent(cell.accuracy) + (f" ({_apart(cell)})" if cell.difference else "")
+    apart = _apart(cell.difference, cell)
+    return percent(cell.accuracy) + (f" ({apart})" if apart else "")
 
 
-def _apart(cell: Cell) -> str:
+def _apart(difference: Estimate | None, cell: Cell) -> str:
     """A difference; of one seed's the interval says nothing."""
-    if cell.difference is None:
+    if difference is None:
         return ""
-    return points(cell.difference) if cell.seeds > 1 else f"{100 * cell.difference.value:+.1f}"
+    return points(difference) if cell.seeds > 1 else f"{100 * difference.value:+.1f}"
+
+
+def _fell(difference: Estimate, cell: Cell) -> bool:
+    """Whether beyond the interval; of one seed whether at all."""
+    return difference.high < 0 if cell.seeds > 1 else difference.value < 0
 
 
 def hazards(cells: Sequence[Cell]) -> list[str]:
     """What must be said before anybody reads a success off the table.
 
     A teacher may be "nasty" only because it got worse, and a student may be worse only because
-    distillation at that temperature ruins it, which the normal teacher's student shows.
+    distillation at that temperature ruins it, which the normal teacher's student shows. Of one seed
+    it is said too, though nothing is settled by it.
     """
     said = []
     for cell in cells:
-        if not _is_nasty(cell.row) or cell.column == TEACHER or cell.difference is None:
+        if cell.from_normal is None or cell.difference is None:
             continue
-        if cell.difference.high >= 0:  # it did not fall beyond the interval
+        if not _fell(cell.difference, cell):
             continue
-        fall = -cell.difference.value
-        where = f"{cell.column}, {cell.row}" + ("" if cell.x is None else f" at {cell.x:g}")
-        teacher = _like(cells, cell, cell.row, TEACHER)
-        lost = -teacher.difference.value if teacher and teacher.difference else None
-        if lost is not None and fall <= lost:
+        fall, own = -cell.difference.value, cell.of_teacher
+        if own is not None and fall <= -own.value:
             said.append(
-                f"{where}: it lost {100 * fall:.1f} points, its teacher itself {100 * lost:.1f}. "
-                "That is a worse teacher, not a nasty one."
+                f"{cell.where}: it lost {100 * fall:.1f} points, its teacher itself "
+                f"{-100 * own.value:.1f}. That is a worse teacher, not a nasty one."
             )
-            continue
-        normal = _like(cells, cell, _normal_row(cell.row), cell.column)
-        if normal and normal.difference and fall <= -2 * normal.difference.value:
+        elif (without := fall + cell.from_normal.value) >= fall / 2:
             said.append(
-                f"{where}: of its {100 * fall:.1f} points, {-100 * normal.difference.value:.1f} are"
-                " lost with the normal teacher too. That is distillation in this setting."
+                f"{cell.where}: of its {100 * fall:.1f} points, {100 * without:.1f} are lost with "
+                "the normal teacher too. That is distillation in this setting."
             )
     return said
 
 
-def verdict(cells: Sequence[Cell], *, against: str = "alone") -> str:
-    """One sentence: whether a nasty teacher spoiled anybody, by more than the interval."""
+def verdict(cells: Sequence[Cell], *, against: str = ALONE) -> str:
+    """One sentence: whether a nasty teacher spoiled anybody, by more than the intervals.
+
+    A student counts that ends below itself alone and below the normal teacher's student.
+    """
     students = [
-        (cell, cell.difference)
+        (cell, cell.difference, cell.from_normal)
         for cell in cells
-        if _is_nasty(cell.row) and cell.column != TEACHER and cell.difference is not None
+        if cell.difference is not None and cell.from_normal is not None
     ]
     if not students:
         return ""
-    worst, fall = min(students, key=lambda pair: pair[1].value)
-    where = f"{worst.column}, {worst.row}" + ("" if worst.x is None else f" at {worst.x:g}")
-    if worst.seeds < 2:
+    lowest, apart, _ = min(students, key=lambda found: found[1].value)
+    if lowest.seeds < 2:
         return (
-            f"With one seed nothing is settled; the lowest is {where}: "
-            f"{100 * fall.value:+.1f} points from {against}."
+            f"With one seed nothing is settled; the lowest is {lowest.where}: "
+            f"{100 * apart.value:+.1f} points from {against}."
         )
-    settled = [cell for cell, difference in students if difference.high < 0]
+    both = against if against != ALONE else "themselves alone and the normal teacher's students"
+    settled = [found for found in students if found[1].high < 0 and found[2].high < 0]
     if not settled:
-        return f"No student fell below {against} beyond the interval; the lowest is {where}."
+        return (
+            f"No student of a nasty teacher fell below {both} by more than the interval over "
+            f"seeds; the lowest is {lowest.where}: {points(apart)} points from {against}."
+        )
+    worst, apart, from_normal = min(settled, key=lambda found: found[1].value)
+    more = f", {points(from_normal)} from the normal teacher's student" if against == ALONE else ""
     return (
-        f"{len(settled)} of {len(students)} students of nasty teachers fell below {against} by "
-        f"more than the interval over seeds; the lowest is {where}: {points(fall)} points."
+        f"{len(settled)} of {len(students)} students of nasty teachers fell below {both} by more "
+        f"than the interval over seeds; the furthest is {worst.where}: {points(apart)} points from "
+        f"{against}{more}."
     )
 
 
-def _is_nasty(row: str) -> bool:
-    return "nasty" in row
+def marks(records: Iterable[Record]) -> list[str]:
+    """What sets these runs apart from a setting's usual ones, and must stand beside their numbers.
 
-
-def _normal_row(row: str) -> str:
-    return row.replace("nasty", "normal")
-
-
-def _like(cells: Sequence[Cell], cell: Cell, row: str, column: str) -> Cell | None:
-    """The cell at the same x in another row or column."""
-    return next((c for c in cells if (c.row, c.column, c.x) == (row, column, cell.x)), None)
+    Args:
+        records: of all runs that are shown.
+    """
+    said, records = [], list(records)
+    if any(record.chosen_on == "test" for record in records):
+        said.append(
+            "The epoch that was best on the test split was kept, so accuracies are biased upwards."
+        )
+    pushes = [record.config["objective"] for record in records if record.kind == "nasty"]
+    tamed = {(push["warmup"], push["cap"]) for push in pushes if push["warmup"] or push["cap"]}
+    for warmup, cap in sorted(tamed, key=str):
+        capped = "" if cap is None else f", the push capped at {cap:g} nats"
+        said.append(
+            f"Nasty training was tamed: omega rose over the first {warmup:.0%} of the steps"
+            f"{capped}."
+        )
+    return said

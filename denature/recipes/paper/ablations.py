@@ -1,8 +1,9 @@
 """The paper's ablations: one knob is turned, everything else stays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from denature.recipes.paper.orders import TEACHER, Lab, Point
+from denature.recipes.paper.orders import Lab, Point
+from denature.report.experiment import TEACHER
 from denature.train import Order
 
 STUDENTS = ("cnn", "resnetc20", "resnetc32")
@@ -14,16 +15,17 @@ FRACTIONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1)
 
 
 def omega(lab: Lab) -> Iterator[Point]:
-    """The weight of the push, in training the teacher."""
+    """The weight of the push, in training the teacher; at 0 it is a normal one."""
     for x in lab.setting.sweeps.get("omega", OMEGAS):
         for seed in range(lab.seeds):
-            nasty = lab.nasty("resnet18", seed, omega=x)
+            nasty, normal = lab.nasty("resnet18", seed, omega=x), lab.normal("resnet18", seed)
             yield Point(row="nasty teacher", column=TEACHER, x=x, seed=seed, order=nasty,
-                        against=lab.normal("resnet18", seed))  # fmt: skip
+                        against=normal)  # fmt: skip
             for net in STUDENTS:
                 yield Point(row="of nasty", column=lab.column(net), x=x, seed=seed,
                             order=lab.student(net, nasty, seed),
-                            against=lab.alone(net, seed))  # fmt: skip
+                            against=lab.alone(net, seed),
+                            like=lab.student(net, normal, seed) if x else None)  # fmt: skip
 
 
 def temperature(lab: Lab) -> Iterator[Point]:
@@ -40,27 +42,38 @@ def _turned(lab: Lab, knob: str, usual: Sequence[float]) -> Iterator[Point]:
     """Students of both teachers, with one knob of their loss at each of its points."""
     for x in lab.setting.sweeps.get(knob, usual):
         for seed in range(lab.seeds):
-            for row, teacher in _teachers(lab, seed):
-                for net in STUDENTS:
-                    yield Point(row=row, column=lab.column(net), x=x, seed=seed,
-                                order=lab.student(net, teacher, seed, **{knob: x}),
-                                against=lab.alone(net, seed))  # fmt: skip
+            yield from _teachers(lab, x, seed)
+            for net in STUDENTS:
+                yield from _both(lab, net, x, seed, lab.alone(net, seed), {knob: x})
 
 
 def samples(lab: Lab) -> Iterator[Point]:
     """The share of the training samples that the thief has; the teachers had all."""
     for x in lab.setting.sweeps.get("samples", FRACTIONS):
         for seed in range(lab.seeds):
+            yield from _teachers(lab, 100 * x, seed)
             for net in STUDENTS:
                 alone = lab.alone(net, seed, fraction=x)
-                column = lab.column(net)
-                yield Point(row="alone", column=column, x=100 * x, seed=seed, order=alone)
-                for row, teacher in _teachers(lab, seed):
-                    yield Point(row=row, column=column, x=100 * x, seed=seed,
-                                order=lab.student(net, teacher, seed, fraction=x),
-                                against=alone)  # fmt: skip
+                yield Point(row="alone", column=lab.column(net), x=100 * x, seed=seed, order=alone)
+                yield from _both(lab, net, 100 * x, seed, alone, {"fraction": x})
 
 
-def _teachers(lab: Lab, seed: int) -> Iterator[tuple[str, Order]]:
-    yield "of normal", lab.normal("resnet18", seed)
-    yield "of nasty", lab.nasty("resnet18", seed)
+def _teachers(lab: Lab, x: float, seed: int) -> Iterator[Point]:
+    """Who teaches, the same at every point."""
+    normal = lab.normal("resnet18", seed)
+    yield Point(row="normal", column=TEACHER, x=x, seed=seed, order=normal)
+    yield Point(row="nasty", column=TEACHER, x=x, seed=seed, order=lab.nasty("resnet18", seed),
+                against=normal)  # fmt: skip
+
+
+def _both(
+    lab: Lab, net: str, x: float, seed: int, alone: Order, changes: Mapping[str, float]
+) -> Iterator[Point]:
+    """A student of the normal teacher and one of the nasty."""
+    good, bad = (
+        lab.student(net, teacher, seed, **changes)
+        for teacher in (lab.normal("resnet18", seed), lab.nasty("resnet18", seed))
+    )
+    column = lab.column(net)
+    yield Point(row="of normal", column=column, x=x, seed=seed, order=good, against=alone)
+    yield Point(row="of nasty", column=column, x=x, seed=seed, order=bad, against=alone, like=good)

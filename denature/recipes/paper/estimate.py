@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -36,17 +37,14 @@ def seconds_of(
 
     Stored answers and shared passes make it less; evaluation and decoding are not counted.
     """
-    orders: dict[Order, Dataset] = {}
+    orders: dict[tuple[Order, str], Dataset] = {}
     for name in names:
         experiment = EXPERIMENTS[name]
         data = load(DataConfig(source=setting.data(experiment.data)), progress=progress)
         for point in experiment.points(lab_of(experiment, setting, out, seeds)):
-            for order in (point.order, point.against):
-                while isinstance(order, Order):
-                    orders[order] = data
-                    order = order.asked if isinstance(order.asked, Order) else None
+            orders |= {(order, data.digest): data for order in point.orders}
     done = _finished(out / setting.scale / "runs")
-    left = [(order, data) for order, data in orders.items() if _mark(order, data) not in done]
+    left = [(order, data) for (order, _), data in orders.items() if _mark(order, data) not in done]
     speeds: dict[tuple[object, ...], tuple[float, float]] = {}
     total = 0.0
     with progress.task(
@@ -68,24 +66,27 @@ def seconds_of(
 def _mark(order: Order, data: Dataset) -> str:
     """What tells this order from others, those whom it asks included."""
     asked = _mark(order.asked, data) if isinstance(order.asked, Order) else ""
-    given = {**given_by(order), "data": data.digest, "asked": asked}
-    return json.dumps(given, sort_keys=True)
+    return _spelled(given_by(order), data.digest, asked)
 
 
 def _finished(folder: Path) -> set[str]:
     """The marks of the runs that lie there."""
     records = find_records([folder]) if any(folder.glob(f"*/{RECORD}")) else []
-    by_digest = {record.net.digest: record for record in records}
+    by_recipe = {(record.recipe, record.seed): record for record in records}
 
     def mark(record: Record) -> str:
-        asked = [by_digest.get(it.digest) for it in record.inputs.values()]
-        given = {key: record.given[key] for key in ("net", "objective", "training", "asking")}
-        digest = None if record.data is None else record.data.digest
+        # By recipe and not by weights: a nasty teacher of omega 0 ends with its adversary's.
+        asked = [by_recipe.get((it.recipe, it.seed)) for it in record.inputs.values()]
         marks = [mark(it) for it in asked if it is not None]
-        given |= {"data": digest, "asked": marks[0] if marks else ""}
-        return json.dumps(given, sort_keys=True)
+        digest = None if record.data is None else record.data.digest
+        return _spelled(record.given, digest, marks[0] if marks else "")
 
     return {mark(record) for record in records}
+
+
+def _spelled(given: Mapping[str, Any], data: str | None, asked: str) -> str:
+    parts = {key: given[key] for key in ("net", "objective", "training", "asking")}
+    return json.dumps({**parts, "data": data, "asked": asked}, sort_keys=True)
 
 
 def _key(order: Order, data: Dataset) -> tuple[object, ...]:
@@ -116,8 +117,7 @@ def _speed(net: str, data: Dataset, order: Order) -> tuple[float, float]:
     return trained, _timed(lambda: compute.answer(network, pixels), compute)
 
 
-def _timed(work: object, compute: Compute) -> float:
-    assert callable(work)
+def _timed(work: Callable[[], object], compute: Compute) -> float:
     taken = []
     for _ in range(STEPS + 1):
         started = time.perf_counter()

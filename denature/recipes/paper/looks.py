@@ -1,5 +1,6 @@
 """The paper's figures that look into the teachers: their answers, their features, their images."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from denature.core.compute import Compute, settle
 from denature.core.progress import Progress
+from denature.core.stats import mean_over_seeds
 from denature.data import Dataset
 from denature.data.feed import Feed
 from denature.datafree.deepinversion import agreement, invert
 from denature.datafree.insides import Insides
-from denature.recipes.paper.orders import TEACHER, Lab, Point
+from denature.recipes.paper.orders import Lab, Point
 from denature.recipes.paper.recalled import NASTY, NORMAL
 from denature.report import figures, look_figures, words
+from denature.report.experiment import TEACHER
 from denature.report.figures import Draw
 from denature.train import Order, Run
 
@@ -37,7 +40,6 @@ class Look:
     """A table: header and lines."""
     note: str
     """How to read it."""
-    verdict: Sequence[str] = ()
 
 
 def two_teachers(lab: Lab, net: str = PAIR) -> Iterator[Point]:
@@ -50,22 +52,22 @@ def two_teachers(lab: Lab, net: str = PAIR) -> Iterator[Point]:
 
 def responses(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress) -> Look:
     """What both teachers answer to the same test images; the paper: nasty ones have many peaks."""
-    lines = [["Teacher", "Seed", "Accuracy %", "Largest %", "Second %", "Entropy, nats"]]
+    lines = [["Teacher", "Accuracy %", "Largest %", "Second %", "Entropy, nats", "Seeds"]]
     temperature = lab.setting.loss[lab.data].temperature
-    for seed in range(lab.seeds):
-        for kind, order in _pair(lab, seed):
-            logits, _ = _answers(made[order], data)
+    for kind, runs in _by_kind(lab, made):
+        found = []
+        for run in runs:
+            logits, _ = _answers(lab, run, data)
             soft = (logits / temperature).softmax(1)
-            largest = soft.topk(2, 1).values.mean(0)
+            largest, second = (100 * soft.topk(2, 1).values.mean(0)).tolist()
             entropy = -(soft * soft.clamp_min(1e-12).log()).sum(1).mean()
-            lines.append([kind, str(seed), words.percent(made[order].accuracy),
-                          *(f"{100 * float(value):.1f}" for value in largest),
-                          f"{float(entropy):.2f}"])  # fmt: skip
+            found.append((100 * run.accuracy.value, largest, second, float(entropy)))
+        lines.append([kind, *_over_seeds(found, "{:.1f}", "{:.1f}", "{:.1f}", "{:.3f}")])
     normal, nasty = (made[order].record for _, order in _pair(lab, 0))
     draw = partial(figures.logit_responses, normal, nasty, temperature=temperature)
     note = (
         f"Largest and second probability and entropy are means over the test images of the answers "
-        f"at temperature {temperature:g}, that of the nasty training."
+        f"at temperature {temperature:g}, that of the nasty training. {OVER_SEEDS}"
     )
     return Look(drawn={"logit-responses": draw}, lines=lines, note=note)
 
@@ -75,22 +77,29 @@ def tsne(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress)
     from sklearn.manifold import TSNE
     from sklearn.metrics import silhouette_score
 
-    lines = [["Teacher", "What", "Silhouette", "Images"]]
+    lines = [["Teacher", "Silhouette of logits", "of features", "Images", "Seeds"]]
     panels: dict[str, np.ndarray] = {}
     shown = _few(data)
     labels = data.test.labels[shown.test.rows].numpy()
     with progress.task("t-SNE", 4, "maps") as task:
-        for kind, order in _pair(lab, 0):
-            for what, values in zip(
-                ("logits", "features"), _answers(made[order], shown), strict=True
-            ):
-                score = float(silhouette_score(values.numpy(), labels))
-                lines.append([kind, what, f"{score:.3f}", str(len(labels))])
-                mapped = TSNE(random_state=0, perplexity=min(30, len(labels) / 4))
-                panels[f"{what} of the {kind} teacher"] = mapped.fit_transform(values.numpy())
-                task.advance(1, f"{kind} {what}")
+        for kind, runs in _by_kind(lab, made):
+            scores = []
+            for seed, run in enumerate(runs):
+                both = [values.numpy() for values in _answers(lab, run, shown)]
+                scores.append([float(silhouette_score(values, labels)) for values in both])
+                if seed:
+                    continue  # one map of each shows what there is to see
+                for what, values in zip(("logits", "features"), both, strict=True):
+                    mapped = TSNE(random_state=0, perplexity=min(30, len(labels) / 4))
+                    panels[f"{what} of the {kind} teacher"] = mapped.fit_transform(values)
+                    task.advance(1, f"{kind} {what}")
+            *found, seeds = _over_seeds(scores, "{:.3f}", "{:.3f}")
+            lines.append([kind, *found, str(len(labels)), seeds])
     draw = partial(look_figures.scatter, panels, labels, data.classes)
-    note = "Silhouette: 1 where classes lie apart, 0 where they touch; on the values, not the map."
+    note = (
+        "Silhouette: 1 where classes lie apart, 0 where they touch; on the values, not the map. "
+        f"The maps are of the first seed. {OVER_SEEDS}"
+    )
     return Look(drawn={"tsne": draw}, lines=lines, note=note)
 
 
@@ -106,13 +115,15 @@ def dafl(lab: Lab) -> Iterator[Point]:
             yield Point(row=row, column=f"{lab.column(PAIR)} by DAFL", seed=seed,
                         order=_dafl(lab, teacher, seed),
                         against=None if kind == NORMAL else _dafl(lab, normal, seed),
+                        like=None if kind == NORMAL else _dafl(lab, normal, seed),
                         recalled=lab.recalled(kind, "resnet34 by dafl", PAIR))  # fmt: skip
 
 
 def _dafl(lab: Lab, teacher: Order, seed: int) -> Order:
     student = lab.alone(PAIR, seed)
     chosen, training = lab.setting.dafl
-    training = replace(training, seed=seed, device=student.training.device,
+    training = replace(training, seed=seed, checkpoint=student.training.checkpoint,
+                       device=student.training.device,
                        precision=student.training.precision)  # fmt: skip
     return replace(student, objective=chosen, training=training, asked=teacher)
 
@@ -135,7 +146,7 @@ def inversion(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Prog
         judge = made[lab.alone(PAIR, seed)]
         for kind, order in _pair(lab, seed, INVERTED):
             run = made[order]
-            compute = _fp32(run)
+            compute = _fp32(lab, run)
             images = invert(
                 run.network,
                 targets,
@@ -162,8 +173,29 @@ def _pair(lab: Lab, seed: int, net: str = PAIR) -> Iterable[tuple[str, Order]]:
     return ((NORMAL, lab.normal(net, seed)), (NASTY, lab.nasty(net, seed)))
 
 
-def _fp32(run: Run) -> Compute:
-    return settle(run.network, device="auto", precision="fp32")
+def _by_kind(lab: Lab, made: Mapping[Order, Run]) -> Iterator[tuple[str, list[Run]]]:
+    """The runs of all seeds of each of the two teachers."""
+    for place, kind in enumerate((NORMAL, NASTY)):
+        yield kind, [made[list(_pair(lab, seed))[place][1]] for seed in range(lab.seeds)]
+
+
+OVER_SEEDS = "Means over seeds with their 95 % interval (Student's t); of one seed the value."
+
+
+def _over_seeds(found: Sequence[Sequence[float]], *formats: str) -> list[str]:
+    """Means of each column with intervals, and the number of seeds."""
+    said = []
+    for values, form in zip(zip(*found, strict=True), formats, strict=True):
+        mean = mean_over_seeds(values, bounds=(-math.inf, math.inf))
+        text = form.format(mean.value)
+        if len(values) > 1:
+            text += f" [{form.format(mean.low)}, {form.format(mean.high)}]"
+        said.append(text)
+    return [*said, str(len(found))]
+
+
+def _fp32(lab: Lab, run: Run) -> Compute:
+    return settle(run.network, device=lab.setting.device, precision="fp32")
 
 
 def _few(data: Dataset, count: int = 1000) -> Dataset:
@@ -172,9 +204,9 @@ def _few(data: Dataset, count: int = 1000) -> Dataset:
 
 
 @torch.no_grad()
-def _answers(run: Run, data: Dataset) -> tuple[Tensor, Tensor]:
+def _answers(lab: Lab, run: Run, data: Dataset) -> tuple[Tensor, Tensor]:
     """A run's logits and last features for the test images; on the CPU."""
-    compute = _fp32(run)
+    compute = _fp32(lab, run)
     network = compute.place(run.network).eval()
     logits, features = [], []
     with Insides(network) as insides:

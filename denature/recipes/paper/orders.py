@@ -22,9 +22,6 @@ NAMES = {
 }
 """The paper's names of the networks."""
 
-TEACHER = "teacher"
-"""The column of teachers themselves."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
@@ -36,10 +33,26 @@ class Point:
     order: Order
     against: Order | None = None
     """The same seed's run that the difference is taken from."""
+    like: Order | None = None
+    """Where the order is a nasty teacher's student: the same of the normal teacher."""
     x: float | None = None
     """Where it lies on the axis of an ablation."""
     recalled: float | None = None
     """What the paper is recalled to report there, in percent."""
+
+    @property
+    def orders(self) -> list[Order]:
+        """All runs behind this point, each once, those that are asked first."""
+        found: dict[Order, None] = {}
+
+        def add(order: object) -> None:
+            if isinstance(order, Order) and order not in found:
+                add(order.asked)
+                found[order] = None
+
+        for order in (self.order, self.against, self.like):
+            add(order)
+        return list(found)
 
 
 @final
@@ -53,9 +66,9 @@ class Lab:
     """Folder of all runs of all experiments, which share them."""
     seeds: int
 
-    def normal(self, net: str, seed: int, *, fraction: float = 1.0) -> Order:
+    def normal(self, net: str, seed: int) -> Order:
         """A normal teacher."""
-        return self._order(net, Normal(), seed, teaches=True, fraction=fraction)
+        return self._order(net, Normal(), seed, teaches=True)
 
     def nasty(
         self, net: str, seed: int, *, adversary: str | None = None, omega: float | None = None

@@ -18,7 +18,7 @@ from denature.recipes.paper.orders import Lab, Point
 from denature.recipes.paper.settings import Setting
 from denature.report import experiment as findings
 from denature.report import experiment_figures, words
-from denature.report.figures import Draw, write_figure
+from denature.report.figures import Draw, training_curves, write_figure
 from denature.report.html import render_experiment
 from denature.train import Keeping, Order, Run, make
 from denature.train.elsewhere import Crew
@@ -111,9 +111,7 @@ def _made(
     crew: Crew | None,
     progress: Progress,
 ) -> dict[Order, Run]:
-    orders = dict.fromkeys(
-        order for p in points for order in (p.order, p.against) if order is not None
-    )
+    orders = dict.fromkeys(order for point in points for order in point.orders)
     runs = make(list(orders), data, keeping=keeping, stopper=stopper, crew=crew, progress=progress)
     return dict(zip(orders, runs, strict=True))
 
@@ -126,34 +124,22 @@ def _written(
     made: Mapping[Order, Run],
     look: Look | None,
 ) -> Found:
-    measured = [
-        findings.Measured(
-            row=point.row,
-            column=point.column,
-            x=point.x,
-            seed=point.seed,
-            record=made[point.order].record,
-            against=None if point.against is None else made[point.against].record,
-            recalled=point.recalled,
-        )
-        for point in points
-    ]
+    measured = [_measured(point, made) for point in points]
+    records = _records(points, made)
     cells = findings.cells_of(measured)
+    verdict = findings.marks(records)
     if look is None:
-        verdict = [
-            s
-            for s in (findings.verdict(cells, against=experiment.against), *findings.hazards(cells))
-            if s
-        ]
+        said = findings.verdict(cells, against=experiment.against)
+        verdict += [said] * bool(said) + findings.hazards(cells)
         lines, note = findings.table(cells, against=experiment.against), findings.NOTE
         draw: Draw = partial(experiment_figures.bars, cells)
         if experiment.axis is not None:
             draw = partial(experiment_figures.curves, cells, axis=experiment.axis)
         figures = {name: draw}
     else:
-        verdict, note = list(look.verdict), look.note
-        lines = [list(line) for line in look.lines]
+        lines, note = [list(line) for line in look.lines], look.note
         figures = dict(look.drawn)
+    figures["training-curves"] = partial(training_curves, records)
     folder = lab.out / (name + lab.setting.variant)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [write_figure(folder / stem, draw) for stem, draw in figures.items()]
@@ -167,7 +153,6 @@ def _written(
         cells=tuple(cells),
         folder=folder,
     )
-    records = _records(measured)
     write_records(folder / "records.jsonl", records)
     write_text(folder / "result.json", found.to_json() + "\n")
     write_text(folder / "table.md", words.markdown(found.lines) + "\n")
@@ -185,7 +170,28 @@ def _written(
     return found
 
 
-def _records(measured: Iterable[findings.Measured]) -> list[Record]:
-    """Each run's record once."""
-    both = (record for one in measured for record in (one.record, one.against) if record)
+def _measured(point: Point, made: Mapping[Order, Run]) -> findings.Measured:
+    def record(order: object) -> Record | None:
+        return made[order].record if isinstance(order, Order) else None
+
+    mine = made[point.order].record
+    nasty = normal = None
+    if point.like is not None:
+        nasty, normal = record(point.order.asked), record(point.like.asked)
+    return findings.Measured(
+        row=point.row,
+        column=point.column,
+        x=point.x,
+        seed=point.seed,
+        record=mine,
+        against=record(point.against),
+        like=record(point.like),
+        teachers=None if nasty is None or normal is None else (nasty, normal),
+        recalled=point.recalled,
+    )
+
+
+def _records(points: Iterable[Point], made: Mapping[Order, Run]) -> list[Record]:
+    """The records of all runs, each once, those of who was asked too."""
+    both = (made[order].record for point in points for order in point.orders)
     return list({record.id: record for record in both}.values())

@@ -183,7 +183,7 @@ SETTINGS: Mapping[Scale, Setting] = {
         dafl=(Dafl(), Training(epochs=20, optimizer="adam", evaluate_every=2)),
         inversion=(Inversion(steps=500, features=1.0), 100),
         sweeps={
-            "omega": (0, 0.004, 0.01, 0.02, 0.04, 0.1),
+            "omega": (0, 0.004, 0.01, 0.03, 0.04, 0.1),
             "temperature": (1, 4, 10, 20),
             "alpha": (0.1, 0.5, 0.9, 1),
             "samples": (0.1, 0.4, 1),

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from denature.recipes.paper.orders import TEACHER, Lab, Point
+from denature.recipes.paper.orders import Lab, Point
 from denature.recipes.paper.recalled import ALONE, NASTY, NORMAL
+from denature.report.experiment import TEACHER
 from denature.train import Order
 
 CIFAR10_STUDENTS = ("cnn", "resnetc20", "resnetc32", "resnet18")
@@ -92,5 +93,6 @@ def _row(
             seed=seed,
             order=lab.student(net, teacher, seed),
             against=lab.alone(net, seed),
+            like=None if teacher is normal else lab.student(net, normal, seed),
             recalled=lab.recalled(kind, name, net),
         )
