@@ -22,7 +22,8 @@ from denature.datafree.deepinversion import (
 )
 from denature.datafree.insides import Insides
 from denature.nets import NETS, create
-from denature.train import Keeping, Normal, Run, Training, train
+from denature.report.html import write_report
+from denature.train import Distilled, Keeping, Normal, Run, Training, train
 
 CPU = Compute(torch.device("cpu"), "fp32", True)
 QUICK = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
@@ -140,6 +141,19 @@ def test_a_student_without_data_is_a_run_like_others(teacher: Run, digits: Datas
     assert run.record.inputs["teacher"].digest == teacher.record.net.digest
     assert run.record.config["objective"]["entropy"] == 5.0
     assert all(torch.equal(before[k], v) for k, v in teacher.network.state_dict().items())
+
+
+def test_a_report_tells_a_student_without_data_from_others(
+    teacher: Run, digits: Dataset, tmp_path: Path
+) -> None:
+    dreamt = train("mlp", digits, Dafl(), QUICK, asked=teacher)
+    told = train("mlp", digits, Distilled(answers="labels"), QUICK, asked=teacher)
+    records = [run.record for run in (teacher, dreamt, told)]
+    assert [record.answers for record in records] == ["none", "dreams", "labels"]
+    page = write_report(records, tmp_path / "report.html").read_text(encoding="utf-8")
+    for said in ("normal teacher, without data", "normal teacher, labels only"):
+        assert said in page
+    assert "dafl mlp from normal cnn, without data" in page
 
 
 class After(Stopper):

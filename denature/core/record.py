@@ -95,7 +95,7 @@ class Record:
 
     schema: int = SCHEMA
     kind: str
-    """`normal`, `nasty`, `distilled` or `imported`."""
+    """`normal`, `nasty`, `distilled`, `dafl` or `imported`."""
     id: str
     """Made of config, data, inputs and revisions: runs of one id have the same weights."""
     recipe: str
@@ -131,7 +131,7 @@ class Record:
         for part in ("net", "data", "objective", "training"):
             if not isinstance(self.config.get(part), str if part == "net" else dict):
                 raise ValueError(f"the config of a {self.kind} run has no {part}")
-        wanted = {"nasty": "adversary", "distilled": "teacher"}.get(self.kind)
+        wanted = {"nasty": "adversary", "distilled": "teacher", "dafl": "teacher"}.get(self.kind)
         if wanted and wanted not in self.inputs:
             raise ValueError(f"a {self.kind} run has no {wanted}")
         shown = {"nasty": {"temperature", "omega"}, "distilled": {"temperature", "answers"}}
@@ -144,6 +144,16 @@ class Record:
     def seed(self) -> int | None:
         value = self.config.get("training", {}).get("seed")
         return value if isinstance(value, int) else None
+
+    @property
+    def answers(self) -> str:
+        """What it learned of its teacher: `soft` answers, `labels`, `dreams` or, alone, `none`.
+
+        Dreams are answers to images that were made up.
+        """
+        if "teacher" not in self.inputs:
+            return "none"
+        return "dreams" if self.kind == "dafl" else str(self.config["objective"]["answers"])
 
     def to_json(self, *, indent: int | None = None) -> str:
         return json.dumps(asdict(self), indent=indent, allow_nan=False)

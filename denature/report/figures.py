@@ -195,8 +195,10 @@ def _line_style(record: Record) -> tuple[str, str, Any]:
     if teacher is None:
         return "from true labels", GREY, "-"
     colour = COLOURS.get(teacher.kind, GREEN)
-    if record.config["objective"]["answers"] == "labels":
+    if record.answers == "labels":
         return f"from {teacher.kind} teacher, labels only", colour, (0, (2, 1.5))
+    if record.answers == "dreams":
+        return f"from {teacher.kind} teacher, without data", colour, (0, (5, 1.5))
     return f"from {teacher.kind} teacher", colour, "-"
 
 

@@ -135,8 +135,7 @@ def _run_table(records: Sequence[Record]) -> list[list[str]]:
     for record in records:
         teacher = record.inputs.get("teacher")
         source = f" from {teacher.kind} {teacher.net}" if teacher else ""
-        if teacher and record.config["objective"]["answers"] == "labels":
-            source += ", labels only"
+        source += {"labels": ", labels only", "dreams": ", without data"}.get(record.answers, "")
         lines.append(
             [
                 f"{record.kind} {record.net.name}{source}",

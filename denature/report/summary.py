@@ -16,7 +16,7 @@ class Row:
 
     net: str
     kind: str
-    """`normal`, `nasty`, `distilled` or `imported`."""
+    """`normal`, `nasty`, `distilled`, `dafl` or `imported`."""
     teacher: str
     """Kind of the teacher: `none`, `normal`, `nasty`, ..."""
     answers: str
@@ -80,14 +80,6 @@ def _teacher(record: Record) -> str:
     return "none" if given is None else given.kind
 
 
-def _answers(record: Record) -> str:
-    return (
-        str(record.config["objective"].get("answers", "soft"))
-        if "teacher" in record.inputs
-        else "none"
-    )
-
-
 def _training(record: Record) -> dict[str, Any]:
     training = record.config.get("training", {})
     return {key: value for key, value in training.items() if key not in REPEATED}
@@ -103,7 +95,7 @@ def _by_seed(group: Sequence[Record]) -> dict[tuple[Any, Any], float]:
 
 def _rows(groups: Sequence[Sequence[Record]], normals: Sequence[Sequence[Record]]) -> list[Row]:
     firsts = [group[0] for group in groups]
-    names = [(r.kind, r.net.name, _teacher(r), _answers(r)) for r in firsts]
+    names = [(r.kind, r.net.name, _teacher(r), r.answers) for r in firsts]
     rows = []
     for group, name in zip(groups, names, strict=True):
         first, by_seed = group[0], _by_seed(group)
@@ -115,7 +107,7 @@ def _rows(groups: Sequence[Sequence[Record]], normals: Sequence[Sequence[Record]
                 net=first.net.name,
                 kind=first.kind,
                 teacher=_teacher(first),
-                answers=_answers(first),
+                answers=first.answers,
                 note=_note(first, alike),
                 accuracy=(
                     first.accuracy if len(by_seed) == 1 else mean_over_seeds(list(by_seed.values()))

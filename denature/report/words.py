@@ -21,8 +21,8 @@ def learned(row: Row) -> str:
     """Whom a student learned from."""
     if row.teacher == "none":
         return "alone (true labels)"
-    shown = "labels only" if row.answers == "labels" else "all answers"
-    return f"{row.teacher} teacher, {shown}"
+    shown = {"soft": "all answers", "labels": "labels only", "dreams": "without data"}
+    return f"{row.teacher} teacher, {shown[row.answers]}"
 
 
 def teacher_table(summary: Summary) -> list[list[str]]:
