@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from denature.core.errors import DataError
-from denature.data import Dataset, download, load
+from denature.data import Dataset, download, load, pickles
 
 Files = dict[str, bytes]
 GENERATOR = np.random.default_rng(0)
@@ -171,20 +171,61 @@ def test_tiny_imagenet_is_read_as_published(tmp_path: Path) -> None:
         assert dataset.classes == ("n01\tgoldfish", "n02\tnewt", "n03\tfrog")
 
 
-class Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch executed",)
+class Call:
+    """Pickled as a call of something with arguments."""
+
+    def __init__(self, what: Any, *arguments: Any) -> None:
+        self.given = what, arguments
+
+    def __reduce__(self) -> Any:
+        return self.given
 
 
-def test_a_pickle_that_names_anything_else_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+POINTERS = Call(np.ndarray, (2,), np.dtype("O"), b"A" * 16)
+"""An array of Python objects that lie wherever the file says."""
+
+EVIL: dict[str, tuple[Any, str]] = {
+    "a call": (Call(os.system, "touch executed"), "system, which an array does not"),
+    "pointers": (POINTERS, "no pickle of CIFAR"),
+    "objects": (np.array([1, "x"], dtype=object), "an array of the kind 'O8'"),
+    "texts": (np.array(["a", "bc"]), "an array of the kind 'U2'"),
+    "a view of an array": (Call(memoryview, b"x"), "memoryview, which an array does not"),
+}
+
+
+@pytest.mark.parametrize("place", [b"data", b"fine_labels"])
+@pytest.mark.parametrize("evil", EVIL)
+def test_a_pickle_of_anything_but_numbers_is_refused(
+    evil: str, place: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    files = cifar100_python()
-    files["train"] = pickle.dumps({b"data": Evil(), b"fine_labels": [1]}, protocol=2)
-    with pytest.raises(DataError, match=r"no pickle of CIFAR.*system, which an array does not"):
+    files, (thing, said) = cifar100_python(), EVIL[evil]
+    found = {b"data": TRAIN.reshape(20, -1), b"fine_labels": TRAIN_LABELS.tolist()} | {place: thing}
+    files["train"] = pickle.dumps(found, protocol=2)
+    with pytest.raises(DataError, match=said):
         load(str(as_folder(files, tmp_path / "evil")))
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_pickle_that_claims_much_memory_gets_none(tmp_path: Path) -> None:
+    """The place 2^31 of a memory that holds two things."""
+    files = cifar100_python()
+    files["train"] = b"\x80\x02}r\x00\x00\x00\x80" + pickle.dumps({}, protocol=2)[3:]
+    with pytest.raises(DataError, match="lacks `data`"):
+        load(str(as_folder(files, tmp_path / "evil")))
+
+
+def test_arrays_of_pickles_are_read_in_any_order_and_with_either_end_first() -> None:
+    wanted = {
+        b"plain": np.arange(6, dtype=np.int64).reshape(2, 3),
+        b"by columns": np.asfortranarray(np.arange(6, dtype=np.uint8).reshape(2, 3)),
+        b"big end first": np.arange(3, dtype=">i4"),
+    }
+    for protocol in range(5):
+        found = pickles.loads(pickle.dumps(wanted, protocol=protocol))
+        assert found.keys() == wanted.keys()
+        for key, array in wanted.items():
+            np.testing.assert_array_equal(found[key], array, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +271,39 @@ def test_damaged_tiny_imagenet_says_where(tmp_path: Path) -> None:
             load(str(as_zip({**files, **change}, tmp_path / f"{number}.zip", "tiny")))
 
 
+def test_annotations_name_no_file_outside(tmp_path: Path) -> None:
+    files = tiny_imagenet()
+    files["val/val_annotations.txt"] += b"\n../../../secret.PNG\tn01\t0"
+    (tmp_path / "secret.PNG").write_bytes(files["val/images/val_0.PNG"])
+    with pytest.raises(DataError, match=r"secret.PNG.*wanted is image, tab, class"):
+        load(str(as_folder(files, tmp_path / "tiny")))
+
+
+def test_names_may_begin_with_a_dot_and_archives_lie_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "cifar10").mkdir()
+    as_tar(cifar10_binary(), tmp_path / "cifar10" / "cifar-10-binary.tar.gz", "./inner")
+    check(load(str(tmp_path / "cifar10")), 10)
+
+
+def damaged(content: bytes, place: bytes, shift: int) -> bytes:
+    """With one byte changed, so far behind a place."""
+    at = content.index(place) + shift
+    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+
+
+def test_a_damaged_archive_is_said(tmp_path: Path) -> None:
+    path = as_tar(cifar10_binary(), tmp_path / "tar.tar.gz", "cifar-10-batches-bin")
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 0xFF  # of the checksum; what was packed is whole
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"CRC check failed.*Copy it again"):
+        load(str(path))
+    path = as_zip(tiny_imagenet(), tmp_path / "tiny.zip", "tiny")
+    path.write_bytes(damaged(path.read_bytes(), b"tiny/wnids.txt", 16))
+    with pytest.raises(DataError, match=r"tiny/wnids.txt cannot be read.*Copy it again"):
+        load(str(path))
+
+
 def test_an_archive_that_is_cut_off_is_said(tmp_path: Path) -> None:
     path = as_tar(cifar10_binary(), tmp_path / "cut.tar.gz", "cifar-10-batches-bin")
     path.write_bytes(path.read_bytes()[:-4000])
@@ -271,7 +345,9 @@ def test_a_published_data_set_is_fetched_once_and_checked(site: Path, tmp_path: 
 
 def test_other_bytes_than_those_published_are_refused(site: Path, tmp_path: Path) -> None:
     (site / "cifar-10-binary.tar.gz").write_bytes(b"something else")
-    with pytest.raises(DataError, match=r"other bytes than its authors published.*--data PATH"):
+    with pytest.raises(
+        DataError, match=r"other bytes than its authors published.*a copy of your own"
+    ):
         load("cifar10")
     assert list((tmp_path / "cache" / "downloads").iterdir()) == []
 

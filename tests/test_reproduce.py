@@ -116,8 +116,12 @@ def test_recalled_values_stand_in_their_places() -> None:
 
 
 def test_data_lies_under_the_root_in_any_spelling(tmp_path: Path) -> None:
+    assert setting("cpu").data("tiny-imagenet") == "tiny-imagenet"
     chosen = replace(setting("cpu"), data_root=tmp_path)
-    assert chosen.data("tiny-imagenet") == "tiny-imagenet"
+    with pytest.raises(ConfigError, match="holds no tiny-imagenet; looked for were tiny-imagenet,"):
+        chosen.data("tiny-imagenet")
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    assert chosen.data("cifar10") == str(tmp_path / "cifar-10-batches-py")
     (tmp_path / "tiny_imagenet").mkdir()
     assert chosen.data("tiny-imagenet") == str(tmp_path / "tiny_imagenet")
     assert setting("smoke").data("cifar10") == "digits"

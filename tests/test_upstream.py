@@ -183,6 +183,10 @@ def test_settings_map_onto_ours(tree: Path) -> None:
         ({"temperature": 4}, r"makes no training: with temperature it lacks"),
         ({"teacher_model": "net"}, r"it lacks alpha, teacher_resume, temperature"),
         ({**NASTY, "adversarial_resume": "x", "alpha": 1}, r"it has alpha too many"),
+        ({"num_epochs": 0}, r"wrong/params.json: num_epochs is 0"),
+        ({"subset_percent": 50}, r"wrong/params.json: fraction is 50"),
+        ({"learning_rate": float("nan")}, r"wrong/params.json: lr is nan"),
+        ({**NASTY, "adversarial_resume": "x", "weight": -1}, r"wrong/params.json: omega is -1"),
     ],
 )
 def test_settings_that_make_no_training_are_refused(
@@ -191,6 +195,71 @@ def test_settings_that_make_no_training_are_refused(
     folder = write(tree, "wrong", changes)
     with pytest.raises(ConfigError, match=said):
         read(folder, Overrides())
+
+
+def test_what_means_nothing_here_is_noted(tree: Path) -> None:
+    notes = "; ".join(read(tree / "z_baseline" / "net", Overrides()).notes)
+    assert "cuda is 1, which means nothing here: see --device" in notes
+    assert "num_workers is 4, which means nothing here" in notes
+    assert "the earliest is kept, in the official code the latest" in notes
+
+
+def test_the_checkpoint_that_a_path_names_is_the_one_that_is_taken(tree: Path) -> None:
+    """Also where another lies in the place of the one that our run left."""
+    assert denature("run", tree) == 0
+    nasty = tree / "kd_nasty" / "nasty_net"
+    kept = torch.load(nasty / "best_model.tar", weights_only=True)
+    kept["state_dict"]["fc2.bias"] += 1
+    torch.save(kept, nasty / "best_model.tar")
+    for number, places in enumerate(([], [tree / "kd_nasty"])):
+        student = write(tree, f"after/{number}", STUDENT,
+                        teacher_resume=str(nasty / "best_model.tar"))  # fmt: skip
+        assert denature("run", *places, student) == 0
+        teacher = read_record(student / "run").inputs["teacher"]
+        assert teacher.kind == "imported"
+        assert teacher.digest != read_record(nasty / "run").net.digest
+    # And where it was removed, our run has it still.
+    (nasty / "best_model.tar").unlink()
+    student = write(tree, "after/removed", STUDENT, teacher_resume=str(nasty / "best_model.tar"))
+    assert denature("run", nasty, student) == 0
+    assert read_record(student / "run").inputs["teacher"].kind == "nasty"
+    again = torch.load(nasty / "best_model.tar", weights_only=True)["state_dict"]
+    kept["state_dict"]["fc2.bias"] -= 1
+    torch.testing.assert_close(again, kept["state_dict"])
+
+
+def test_nobody_learns_from_a_run_that_was_stopped(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tree / "z_baseline" / "net"
+    assert denature("run", folder, "--time-limit", "0.05s") == 75
+    (folder / "best_model.tar").touch()  # of an epoch before
+    assert denature("run", tree / "kd_nasty") == 1
+    assert "was stopped before its end. Run" in capsys.readouterr().err
+
+
+def test_a_folder_can_go_on_from_what_it_left(tree: Path) -> None:
+    folder = tree / "z_baseline" / "net"
+    assert denature("run", folder) == 0
+    resumed = ("train_scratch", "--save_path", folder, "--resume", folder / "last_model.tar")
+    assert denature(*resumed, "--overwrite") == 0
+    assert read_record(folder / "run").inputs["init"].kind == "imported"
+
+
+def test_paths_may_be_absolute_and_go_through_links(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(tree)
+    linked = tmp_path / "linked" / "z_baseline" / "net" / "best_model.tar"
+    write(tree, "kd_nasty/nasty_net", NASTY, adversarial_resume=str(linked))
+    ordered = in_order([read(folder, Overrides()) for folder in find([tree])])
+    assert [folder.path.name for folder in ordered] == ["net", "nasty_net", "net"]
+
+
+def test_another_teacher_is_for_students(tree: Path) -> None:
+    chosen = Overrides(teacher_resume="elsewhere/best_model.tar")
+    kinds = {folder.objective.kind: folder for folder in (read(f, chosen) for f in find([tree]))}
+    assert set(kinds["distilled"].needs) == {"teacher"}
+    assert kinds["distilled"].needs["teacher"].parts[-2:] == ("elsewhere", "best_model.tar")
+    assert not kinds["normal"].needs
 
 
 def test_missing_checkpoints_and_circles_are_named(tree: Path) -> None:

@@ -91,6 +91,7 @@ def script(
     resume: str | None = None,
     gpu_id: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     data_root: Path | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
     showing: ShowingOptions = Showing(),
 ) -> None:
     """One of the official scripts, by its name: run the folder that `--save_path` names.
@@ -101,11 +102,13 @@ def script(
         resume: A checkpoint of the same network to start from.
         gpu_id: Means nothing here; see the launchers torchrun and accelerate.
         data_root: Where cifar10/, cifar100/ and tiny-imagenet/ lie; fetched by default.
+        overwrite: Replace another run that the folder holds.
     """
     run(
         save_path,
         data_root=data_root,
         teacher_resume=teacher_resume,
         resume=resume,
+        overwrite=overwrite,
         showing=showing,
     )

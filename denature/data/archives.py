@@ -1,14 +1,13 @@
 """CIFAR-10, CIFAR-100 and Tiny-ImageNet as their authors publish them: folders, or the archives.
 
-Nothing is unpacked and nothing in them is executed: the pickles of CIFAR's Python version may name
-NumPy's arrays and nothing else.
+Nothing is unpacked and nothing in them is executed: see `denature.data.pickles`.
 """
 
-import io
-import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from typing import Any, Protocol, final
 import numpy as np
 
 from denature.core.errors import DataError
+from denature.data import pickles
 from denature.data.decode import Block, Encoded
 from denature.data.sources import Opener, Source, line_of, stat_of
 
@@ -35,10 +35,28 @@ class Tree(Protocol):
     def names(self) -> Sequence[str]:
         """All files, sorted."""
 
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            KeyError: there is none of that name.
+            DataError: it is damaged.
+        """
 
     def image(self, name: str) -> bytes | Path:
         """An image for the decoder: its path, or its bytes where it has none of its own."""
+
+
+@contextmanager
+def _reading(path: Path, name: str = "") -> Iterator[None]:
+    """Whatever a damaged file raises, as an error that says which it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise KeyError(name) from None
+    except (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e:
+        where = f"{path}, {name}" if name else str(path)
+        raise DataError(f"{where} cannot be read: {line_of(e)}. Copy it again.") from None
 
 
 @final
@@ -52,7 +70,8 @@ class Folder:
         return sorted(file.relative_to(self.path).as_posix() for file in files)
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        with _reading(self.path, name):
+            return (self.path / name).read_bytes()
 
     def image(self, name: str) -> bytes | Path:
         return self.path / name
@@ -68,13 +87,24 @@ class Tar:
         return tarfile.open(self.path)
 
     @cached_property
+    def _members(self) -> dict[str, tarfile.TarInfo]:
+        with _reading(self.path):
+            members = {_plain(it.name): it for it in self._file.getmembers() if it.isfile()}
+            # The checksum of what was packed is the last of it, and looked at there.
+            while self._file.fileobj is not None and self._file.fileobj.read(1 << 20):
+                pass
+        return members
+
+    @property
     def names(self) -> Sequence[str]:
-        return sorted(member.name for member in self._file.getmembers() if member.isfile())
+        return sorted(self._members)
 
     def read(self, name: str) -> bytes:
-        opened = self._file.extractfile(name)
-        assert opened is not None
-        return opened.read()
+        member = self._members[name]
+        with _reading(self.path, name):
+            opened = self._file.extractfile(member)
+            assert opened is not None  # it is a file
+            return opened.read()
 
     image = read
 
@@ -89,13 +119,25 @@ class Zip:
         return zipfile.ZipFile(self.path)
 
     @cached_property
+    def _members(self) -> dict[str, zipfile.ZipInfo]:
+        with _reading(self.path):
+            return {_plain(it.filename): it for it in self._file.infolist() if not it.is_dir()}
+
+    @property
     def names(self) -> Sequence[str]:
-        return sorted(name for name in self._file.namelist() if not name.endswith("/"))
+        return sorted(self._members)
 
     def read(self, name: str) -> bytes:
-        return self._file.read(name)
+        member = self._members[name]
+        with _reading(self.path, name):
+            return self._file.read(member)
 
     image = read
+
+
+def _plain(name: str) -> str:
+    """Without `./`, which some archives put before each name."""
+    return PurePosixPath(name).as_posix()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,27 +170,9 @@ def _records(label_bytes: int) -> Callable[[bytes, str], tuple[np.ndarray, np.nd
     return unpack
 
 
-@final
-class _Arrays(pickle.Unpickler):
-    """Unpickles dictionaries, lists, texts and NumPy arrays of plain numbers, nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 pickles bytes at protocol 2
-            return _latin
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which an array does not need")
-
-
-def _latin(text: str, coding: str) -> bytes:
-    return text.encode("latin1")
-
-
 def _unpickled(data: bytes, where: str) -> dict[str, Any]:
     try:
-        found = _Arrays(io.BytesIO(data), encoding="bytes").load()
+        found = pickles.loads(data)
         return {key.decode() if isinstance(key, bytes) else str(key): found[key] for key in found}
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(f"{where} is no pickle of CIFAR: {line_of(error)}.") from None
@@ -157,15 +181,17 @@ def _unpickled(data: bytes, where: str) -> dict[str, Any]:
 def _batch(key: str) -> Callable[[bytes, str], tuple[np.ndarray, np.ndarray]]:
     def unpack(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
         found = _unpickled(data, where)
+        images, labels = found.get("data"), found.get(key)
         try:
-            images, labels = np.asarray(found["data"]), np.asarray(found[key], np.int64)
-        except (KeyError, TypeError, ValueError):
-            raise DataError(f"{where} lacks `data` or `{key}`; it is no batch of CIFAR.") from None
-        shape = (len(labels), PIXELS)
-        if images.dtype != np.uint8 or images.shape != shape:
+            labels = np.array(labels if isinstance(labels, list) else None, np.int64)
+        except (TypeError, ValueError, OverflowError):
+            labels = None
+        if not isinstance(images, np.ndarray) or labels is None or labels.ndim != 1:
+            raise DataError(f"{where} lacks `data` or `{key}`; it is no batch of CIFAR.")
+        if images.dtype != np.uint8 or images.shape != (len(labels), PIXELS):
             raise DataError(
                 f"{where} holds {images.dtype} of the shape {images.shape}; wanted is uint8 of "
-                f"{shape}."
+                f"{(len(labels), PIXELS)}."
             )
         return images, labels
 
@@ -178,8 +204,12 @@ def _lines(data: bytes, where: str) -> list[str]:
 
 def _listed(key: str) -> Callable[[bytes, str], list[str]]:
     def unpack(data: bytes, where: str) -> list[str]:
-        names = _unpickled(data, where).get(key, [])
-        return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+        names = _unpickled(data, where).get(key)
+        names = names if isinstance(names, list) else []
+        return [
+            name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+            for name in names
+        ]
 
     return unpack
 
@@ -197,14 +227,22 @@ CIFARS = (
     ),
 )  # fmt: skip
 
-INNER = (
-    "cifar-10-batches-bin",
-    "cifar-10-batches-py",
-    "cifar-100-binary",
-    "cifar-100-python",
-    "tiny-imagenet-200",
-)
-"""What the archives unpack into; the folder around it is as good."""
+PACKED: Mapping[str, tuple[str, ...]] = {
+    "cifar10": (
+        "cifar-10-batches-bin",
+        "cifar-10-batches-py",
+        "cifar-10-binary.tar.gz",
+        "cifar-10-python.tar.gz",
+    ),
+    "cifar100": (
+        "cifar-100-binary",
+        "cifar-100-python",
+        "cifar-100-binary.tar.gz",
+        "cifar-100-python.tar.gz",
+    ),
+    "tiny-imagenet": ("tiny-imagenet-200", "tiny-imagenet-200.zip"),
+}
+"""The published archives and what they unpack into; the folder around them is as good."""
 
 
 def archived(path: Path) -> Source | None:
@@ -214,7 +252,10 @@ def archived(path: Path) -> Source | None:
         DataError: it is one, and damaged.
     """
     if path.is_dir():
-        for root in (path, *(path / name for name in INNER)):
+        inside = (path / name for names in PACKED.values() for name in names)
+        for root in (path, *inside):
+            if root.is_file() and (found := archived(root)) is not None:
+                return found
             markers = [cifar for cifar in CIFARS if (root / cifar.test).is_file()]
             markers = [cifar for cifar in markers if (root / cifar.train[0]).is_file()]
             if markers:
@@ -223,16 +264,14 @@ def archived(path: Path) -> Source | None:
                 return _tiny_imagenet(Folder(root), "")
         return None
     tree: Tree
-    try:
+    with _reading(path):
         if zipfile.is_zipfile(path) and path.suffix != ".npz":
             tree = Zip(path)
         elif path.suffix in (".gz", ".tgz", ".tar") and tarfile.is_tarfile(path):
             tree = Tar(path)
         else:
             return None
-        return _inside(tree)
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read: {line_of(error)}. Copy it again.") from None
+    return _inside(tree)
 
 
 def _inside(tree: Tree) -> Source | None:
@@ -258,7 +297,7 @@ def _cifar(tree: Tree, prefix: str, cifar: Cifar) -> Source:
                 where = f"{tree.path}, {name}"
                 try:
                     data = tree.read(prefix + name)
-                except (KeyError, FileNotFoundError):
+                except KeyError:
                     raise DataError(f"{where} is missing. Copy it again.") from None
                 images, labels = cifar.unpack(data, where)
                 if len(labels) and not 0 <= labels.min() <= labels.max() < cifar.classes:
@@ -275,7 +314,7 @@ def _cifar(tree: Tree, prefix: str, cifar: Cifar) -> Source:
     try:
         names = cifar.unpack_names(tree.read(prefix + cifar.names), f"{tree.path}, {cifar.names}")
         classes = tuple(names) if len(names) == cifar.classes else None
-    except (KeyError, FileNotFoundError):
+    except KeyError:
         pass
     return Source(
         {"train": read(cifar.train), "test": read([cifar.test])},
@@ -299,7 +338,7 @@ def _tiny_imagenet(tree: Tree, prefix: str) -> Source:
     test: list[tuple[str, int]] = []
     for line in _lines(tree.read(prefix + ANNOTATIONS), where):
         image, *rest = line.split("\t")
-        if not rest or rest[0] not in label_of:
+        if not rest or rest[0] not in label_of or PurePosixPath(image).name != image:
             raise DataError(f"{where} has the line {line[:60]!r}; wanted is image, tab, class.")
         test.append((f"{prefix}val/images/{image}", label_of[rest[0]]))
     if not train:
@@ -321,7 +360,7 @@ def _tiny_imagenet(tree: Tree, prefix: str) -> Source:
             line.split("\t", 1) for line in _lines(tree.read(prefix + WORDS), WORDS) if "\t" in line
         )
         classes = tuple(f"{wnid}\t{words.get(wnid, '')}".strip() for wnid in wnids)
-    except (KeyError, FileNotFoundError):
+    except KeyError:
         pass
     return Source(
         {"train": read(train), "validation": read(test)},

@@ -64,12 +64,13 @@ def fetched(name: str, progress: Progress) -> Path:
             if digest.hexdigest() != published.md5:
                 raise DataError(
                     f"{published.url} gave other bytes than its authors published: MD5 "
-                    f"{digest.hexdigest()}, wanted {published.md5}. Try again, or pass a copy of "
-                    "your own with --data PATH."
+                    f"{digest.hexdigest()}, wanted {published.md5}. Try again, or name a copy "
+                    "of your own: its path in the place of the name."
                 )
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:
         raise DataError(
-            f"{name} could not be fetched from {published.url}: {error}. Without a network, pass a "
-            "copy with --data PATH: the archive, what it unpacks into, or a hub-style folder."
+            f"{name} could not be fetched from {published.url}: {error}. Without a network, "
+            "name a copy's path instead, or --data-root for a folder of copies: the archive, what "
+            "it unpacks into, or a hub-style folder."
         ) from None
     return target

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from denature.core.errors import ConfigError, RunError, unknown
 from denature.core.files import atomic_path, write_text
@@ -19,6 +20,7 @@ from denature.core.progress import SILENT, Progress
 from denature.core.record import RECORD
 from denature.core.schema import decode
 from denature.core.stopping import Stopper
+from denature.core.weights import read_weights
 from denature.data import DataConfig, Dataset, load
 from denature.nets.normalize import Normalized
 from denature.recipes.paper.settings import DataName, data_at
@@ -37,6 +39,7 @@ from denature.train import (
 from denature.train.config import Augment, Device, Precision
 from denature.train.learner import Learner
 from denature.train.objectives import AnyObjective
+from denature.train.run import STATE_FOLDER
 
 PARAMS, LOG, BEST, LAST, OWN = (
     "params.json",
@@ -117,7 +120,10 @@ class Folder:
 
     path: Path
     params: Params
+    net: str
+    """Our name of the network."""
     objective: AnyObjective
+    training: Training
     needs: Mapping[str, Path]
     """Checkpoints by their roles: adversary, teacher, init."""
     asked_net: str | None
@@ -158,7 +164,7 @@ def read(path: Path, overrides: Overrides) -> Folder:
         if key not in Params.__dataclass_fields__:
             raise unknown(f"key in {file}:", key, Params.__dataclass_fields__)
     params = decode(Params, raw, where=str(file))
-    if overrides.teacher_resume is not None:
+    if overrides.teacher_resume is not None and params.teacher_model is not None:
         params = replace(params, teacher_resume=overrides.teacher_resume)
     if overrides.resume is not None:
         params = replace(params, resume=overrides.resume)
@@ -167,8 +173,24 @@ def read(path: Path, overrides: Overrides) -> Folder:
     for name in (params.model_name, params.adversarial_model, params.teacher_model):
         if name is not None and name not in NETS:
             raise unknown(f"network in {file}:", name, NETS)
-    objective, named, asked_net = _objective(params, file)
-    notes = ["the order of samples and views and the seed's draws are ours"]
+    try:
+        objective, named, asked_net = _objective(params, file)
+        training = _training(params, overrides)
+        net = _net(params.model_name, params)
+    except ConfigError as error:
+        raise error if str(file) in str(error) else ConfigError(f"{file}: {error}") from None
+    notes = [
+        "the order of samples and views and the seed's draws are ours",
+        "of epochs that are equally good the earliest is kept, in the official code the latest",
+    ]
+    notes += [
+        f"{key} is {value}, which means nothing here: {instead}"
+        for key, value, instead in (
+            ("cuda", params.cuda, "see --device"),
+            ("num_workers", params.num_workers, "images are cut into batches where they lie"),
+        )
+        if value is not None
+    ]
     if params.model_name == "mlp":
         notes.append("the official mlp ends in a ReLU on its logits, ours does not")
     if params.dataset == "tiny_imagenet" and params.augmentation:
@@ -176,8 +198,8 @@ def read(path: Path, overrides: Overrides) -> Folder:
     if params.subset_percent < 1:
         notes.append("the subset is stratified, where the official one is a plain shuffle")
     needs = {role: _place(text, path) for role, text in named.items() if text is not None}
-    return Folder(path=path, params=params, objective=objective, needs=needs,
-                  asked_net=asked_net, notes=tuple(notes))  # fmt: skip
+    return Folder(path=path, params=params, net=net, objective=objective, training=training,
+                  needs=needs, asked_net=asked_net, notes=tuple(notes))  # fmt: skip
 
 
 def _objective(
@@ -214,7 +236,7 @@ def _place(text: str, folder: Path) -> Path:
     """Where a checkpoint lies, whose path is meant from the repository's root."""
     given = Path(text)
     if given.is_absolute():
-        return given
+        return given.resolve()
     roots = [Path.cwd(), *folder.parents]
     places = [(root / given).resolve() for root in roots]
     there = (p for p in places if p.exists() or (p.parent / PARAMS).exists())
@@ -238,7 +260,9 @@ def in_order(folders: Sequence[Folder]) -> list[Folder]:
             raise ConfigError(f"{folder.path} needs itself, by way of the checkpoints it names.")
         entered.add(folder.path)
         for role, checkpoint in folder.needs.items():
-            if checkpoint.parent in by_path:
+            # A folder may go on from what it left before.
+            own = checkpoint.parent == folder.path and checkpoint.exists()
+            if checkpoint.parent in by_path and not own:
                 visit(by_path[checkpoint.parent])
             elif not checkpoint.exists():
                 raise ConfigError(
@@ -278,9 +302,9 @@ def run_all(
         }
         asks = folder.objective.asks
         order = Order(
-            net=_net(folder.params.model_name, folder.params),
+            net=folder.net,
             objective=folder.objective,
-            training=_training(folder, overrides),
+            training=folder.training,
             asked=None if asks is None else inputs[asks],
             init=inputs.get("init"),
             statistics=STATISTICS[name],
@@ -296,6 +320,8 @@ def run_all(
             progress=progress,
         )
         made[folder.path] = run
+        if not (folder.path / BEST).exists():  # of a finished run; its moments are gone
+            _keep(folder.path / BEST, run.record.chosen_epoch or 0, run.network, {})
         yield folder, run
 
 
@@ -310,8 +336,9 @@ def _net(name: str, params: Params) -> str:
     return "cnn" + ("@" + "+".join(options) if options else "")
 
 
-def _training(folder: Folder, overrides: Overrides) -> Training:
-    params = folder.params
+def _training(params: Params, overrides: Overrides) -> Training:
+    if params.num_epochs < 1:
+        raise ConfigError(f"num_epochs is {params.num_epochs}; it must be at least 1.")
     epochs = params.num_epochs if overrides.epochs is None else overrides.epochs
     # A shorter run keeps the shape of its schedule.
     scaled = (round(milestone * epochs / params.num_epochs) for milestone in params.schedule)
@@ -340,11 +367,16 @@ def _input(
     folder: Folder, role: str, checkpoint: Path, made: Mapping[Path, Run], data: Dataset
 ) -> Run:
     """Who is asked, or what is started from: a run of ours, or the checkpoint of another code."""
-    if checkpoint.name == BEST:
-        if checkpoint.parent in made:
-            return made[checkpoint.parent]
-        if (checkpoint.parent / OWN / RECORD).exists():
-            return load_run(checkpoint.parent / OWN)
+    ours = checkpoint.parent / OWN
+    if (ours / STATE_FOLDER).exists():
+        raise RunError(
+            f"{folder.path / PARAMS} names the {role} {checkpoint}, whose run was stopped before "
+            f"its end. Run {checkpoint.parent} first; it goes on."
+        )
+    if checkpoint.name == BEST and (ours / RECORD).exists():
+        run = made.get(checkpoint.parent) or load_run(ours)
+        if not checkpoint.exists() or _is_of(checkpoint, run):
+            return run
     if not checkpoint.exists():
         raise RunError(f"{folder.path / PARAMS} names the {role} {checkpoint}, which is not there.")
     official = folder.params.model_name if role == "init" else folder.asked_net
@@ -361,20 +393,30 @@ def _input(
     )
 
 
+def _is_of(checkpoint: Path, run: Run) -> bool:
+    """Whether a checkpoint is what this run left, and not another that was put in its place."""
+    kept, own = read_weights(checkpoint), _body(run.network).state_dict()
+    return kept.keys() == own.keys() and all(torch.equal(kept[k], own[k].cpu()) for k in kept)
+
+
+def _body(network: nn.Module) -> nn.Module:
+    """Without our normalisation, which the official networks do not own."""
+    return network.body if isinstance(network, Normalized) else network
+
+
 def _leave(folder: Path, learner: Learner) -> None:
     """What the official scripts leave after an epoch."""
     entry = learner.history[-1]
-    network = learner.network
-    body = network.body if isinstance(network, Normalized) else network
-    kept = {
-        "epoch": entry.epoch,
-        "state_dict": {name: value.cpu().clone() for name, value in body.state_dict().items()},
-        "optim_dict": learner.optimizer.state_dict(),
-    }
     for name in (LAST, BEST) if learner.chosen_epoch == entry.epoch else (LAST,):
-        with atomic_path(folder / name) as temporary:
-            torch.save(kept, temporary)
+        _keep(folder / name, entry.epoch, learner.network, learner.optimizer.state_dict())
     write_text(folder / LOG, "".join(f"{line}\n" for line in _log(folder, learner)))
+
+
+def _keep(path: Path, epoch: int, network: nn.Module, moments: Mapping[str, Any]) -> None:
+    """Write a checkpoint in the official layout."""
+    weights = {name: value.cpu().clone() for name, value in _body(network).state_dict().items()}
+    with atomic_path(path) as temporary:
+        torch.save({"epoch": epoch, "state_dict": weights, "optim_dict": moments}, temporary)
 
 
 def _log(folder: Path, learner: Learner) -> Iterator[str]:

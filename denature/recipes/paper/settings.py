@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from denature.core.errors import unknown
+from denature.core.errors import ConfigError, unknown
+from denature.data.archives import PACKED
 from denature.datafree.config import Dafl, Inversion
 from denature.train.config import Augment, Checkpoint, Device, Precision, Training
 from denature.train.objectives import Nasty
@@ -115,11 +116,21 @@ class Setting:
 
 
 def data_at(root: Path | None, name: DataName) -> str:
-    """A data set under `root`, in whatever layout; else its name, by which it is fetched."""
-    for inside in (name, name.replace("-", "_"), name.replace("-", "")):
-        if root is not None and (root / inside).exists():
-            return str(root / inside)
-    return name
+    """A data set under `root`, in whatever layout; without a root its name, by which it is fetched.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if root is None:
+        return name
+    inside = (name, name.replace("-", "_"), name.replace("-", ""), *PACKED[name])
+    for place in dict.fromkeys(inside):
+        if (root / place).exists():
+            return str(root / place)
+    raise ConfigError(
+        f"--data-root {root} holds no {name}; looked for were {', '.join(dict.fromkeys(inside))}. "
+        "Put it there, or leave --data-root out to have it fetched."
+    )
 
 
 def _of_the_paper(data: DataName, net: str) -> Training:
