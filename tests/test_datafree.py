@@ -1,12 +1,15 @@
 """Data-free attacks: formulas against known answers, what hooks see, and that they really work."""
 
+import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from denature.cli.app import main
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError, Stopped
 from denature.core.stopping import Stopper
@@ -23,7 +26,7 @@ from denature.datafree.deepinversion import (
 from denature.datafree.insides import Insides
 from denature.nets import NETS, create
 from denature.report.html import write_report
-from denature.train import Distilled, Keeping, Normal, Run, Training, train
+from denature.train import Distilled, Keeping, Normal, Run, Training, import_run, train
 
 CPU = Compute(torch.device("cpu"), "fp32", True)
 QUICK = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
@@ -103,6 +106,18 @@ def test_the_adaptive_term_is_that_of_the_released_code() -> None:
     wanted = 0.5 * (math.log(0.5 / 0.9) + math.log(0.5 / 0.1))
     assert float(disagreement(a, -a, temperature=1)) == pytest.approx(wanted)
     assert float(disagreement(a, a, temperature=3)) == pytest.approx(0, abs=1e-6)
+    # Certain ones are cut off after their mean was taken: 0.99 and 0.01 against one half each.
+    sure = torch.tensor([[100.0, 0.0]])
+    wanted = 0.5 * (math.log(0.5 / 0.99) + math.log(0.5 / 0.01))
+    assert float(disagreement(sure, -sure, temperature=1)) == pytest.approx(wanted)
+    three = torch.tensor([[100.0, 0.0, 0.0]])
+    m = torch.tensor([0.5, 0.5, 0.01])
+    wanted = sum(
+        float((m * (m / torch.tensor(x)).log()).sum()) / 2
+        for x in ((0.99, 0.01, 0.01), (0.01, 0.99, 0.01))
+    )
+    found = disagreement(three, three.roll(1), temperature=1)
+    assert float(found) == pytest.approx(wanted)
 
 
 def test_images_are_images_and_the_network_is_left_as_it_was(teacher: Run) -> None:
@@ -118,6 +133,38 @@ def test_images_are_images_and_the_network_is_left_as_it_was(teacher: Run) -> No
     assert all(torch.equal(before[k], v) for k, v in teacher.network.state_dict().items())
     with pytest.raises(ConfigError, match="needs a student that disagrees"):
         invert(teacher.network, torch.arange(10), config, **arguments)  # type: ignore[arg-type]
+
+
+def test_the_command_makes_images_and_says_who_agrees(
+    tmp_path: Path, digits: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("teacher", "judge"):
+        train("cnn", digits, Normal(), QUICK, out=tmp_path / name)
+    small = create("cnn", classes=10, channels=1, image_size=16)
+    torch.save(small.state_dict(), tmp_path / "small.pt")
+    import_run("cnn", tmp_path / "small.pt", classes=10, channels=1, image_size=16,
+               out=tmp_path / "small")  # fmt: skip
+    capsys.readouterr()
+    command = ["invert", str(tmp_path / "teacher"), "--out", str(tmp_path / "found.v1"), "-q"]
+    judged = ["--judge", str(tmp_path / "judge"), "--images", "4", "--steps", "2", "--json"]
+    assert main(command + judged) == 0
+    found = json.loads(capsys.readouterr().out)
+    for who in ("network", "judge"):
+        assert found[who]["n"] == 4
+        assert found[who]["low"] <= found[who]["value"] <= found[who]["high"]
+    assert {path.name for path in tmp_path.glob("found*")} == {
+        "found.v1.npz", "found.v1.png", "found.v1.svg",
+    }  # fmt: skip
+    with np.load(found["images"]) as arrays:
+        assert arrays["x_train"].shape == (4, 1, 8, 8)
+        assert arrays["y_train"].tolist() == [0, 1, 2, 3]
+    for options, said in (
+        (["--images", "0"], "images is 0"),
+        (["--judge", str(tmp_path / "small")], "both must be of the same data"),
+        (["--student", str(tmp_path / "judge")], "only asked where --compete is above 0"),
+    ):
+        assert main(command + options) == 1
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", [8, 32, 64])

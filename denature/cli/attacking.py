@@ -1,12 +1,14 @@
 """Commands that attack a network: denature invert."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
 from denature.cli.options import RunFolder, Showing, ShowingOptions, Trust
+from denature.core.errors import ConfigError
 from denature.datafree.config import Inversion
 from denature.train.config import Device
 
@@ -49,9 +51,19 @@ def invert(
     from denature.report.figures import write_figure
     from denature.report.words import percent
     from denature.train import load_run
+    from denature.train.run import check_alike
 
+    if images < 1:
+        raise ConfigError(f"images is {images}; it must be at least 1.")
+    if student is not None and not config.compete:
+        raise ConfigError("--student is only asked where --compete is above 0; give both.")
     run = load_run(network, trust=trust)
     net = run.record.net
+    others = {}
+    for folder in (judge, student):
+        if folder is not None:
+            others[folder] = load_run(folder, trust=trust)
+            check_alike(others[folder], run)
     compute = settle(run.network, device=device, precision="fp32")
     targets = torch.arange(images) % net.classes
     made = make_images(
@@ -62,21 +74,21 @@ def invert(
         image_size=net.image_size,
         compute=compute,
         seed=seed,
-        student=None if student is None else load_run(student, trust=trust).network,
+        student=None if student is None else others[student].network,
         progress=showing.display(),
     )
-    classes = run.record.data.classes if run.record.data else tuple(map(str, range(net.classes)))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out.with_suffix(".npz")) as path, open(path, "wb") as file:
+    arrays, grid = (out.with_name(f"{out.name}{suffix}") for suffix in (".npz", ".png"))
+    with atomic_path(arrays) as path, open(path, "wb") as file:
         pixels = (made * 255).round().to(torch.uint8).numpy()
         np.savez_compressed(file, x_train=pixels, y_train=targets.numpy())
     shown = made[: 2 * min(10, net.classes)].numpy()
-    write_figure(out, lambda: look_figures.images(shown, classes, title=f"images out of {network}"))
+    title = f"images out of {network}"
+    write_figure(out, lambda: look_figures.images(shown, run.classes, title=title))
     own = agreement(run.network, made, targets, compute)
-    found = {"images": str(out.with_suffix(".npz")), "count": images, "network": own.value}
+    found = {"images": str(arrays), "count": images, "network": asdict(own)}
     said = f"{images} images; the network itself sees the wanted class in {percent(own)} %"
     if judge is not None:
-        agreed = agreement(load_run(judge, trust=trust).network, made, targets, compute)
-        found["judge"] = agreed.value
+        agreed = agreement(others[judge].network, made, targets, compute)
+        found["judge"] = asdict(agreed)
         said += f", {judge} in {percent(agreed)} %"
-    print(json.dumps(found) if showing.json else f"{said}. Look at {out.with_suffix('.png')}")
+    print(json.dumps(found) if showing.json else f"{said}. Look at {grid}")

@@ -64,9 +64,9 @@ def write_figure(stem: Path, draw: Draw) -> str:
         if figure is None:
             return ""
         text = _svg(figure)
-        with atomic_path(stem.with_suffix(".png")) as path:
+        with atomic_path(stem.with_name(f"{stem.name}.png")) as path:
             figure.savefig(path, format="png", dpi=200, bbox_inches="tight")
-    write_text(stem.with_suffix(".svg"), text)
+    write_text(stem.with_name(f"{stem.name}.svg"), text)
     return text
 
 

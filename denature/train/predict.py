@@ -62,8 +62,7 @@ def predict(
     compute = settle(loaded.network, device=device, precision=precision)
     pixels = compute.pixels(torch.from_numpy(np.stack(arrays)).to(compute.device))
     logits = compute.answer(compute.place(loaded.network).eval(), pixels)
-    data = loaded.record.data
-    names = data.classes if data else tuple(map(str, range(net.classes)))
+    names = loaded.classes
     return [
         Prediction(str(file), names[int(row.argmax())], dict(zip(names, row.tolist(), strict=True)))
         for file, row in zip(images, logits.softmax(-1).cpu(), strict=True)

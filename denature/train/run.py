@@ -55,6 +55,12 @@ class Run:
             raise RunError("This run was imported and never measured; see `denature eval`.")
         return self.record.accuracy
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names; numbers where the run was imported and never saw data."""
+        data = self.record.data
+        return data.classes if data else tuple(map(str, range(self.record.net.classes)))
+
     def as_input(self) -> InputRecord:
         """How another run's record refers to this one."""
         return InputRecord(
@@ -65,6 +71,21 @@ class Run:
             recipe=self.record.recipe,
             accuracy=self.record.accuracy,
             seed=self.record.seed,
+        )
+
+
+def check_alike(run: Run, other: Run) -> None:
+    """Whether two runs' networks take the same images and know as many classes.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    a, b = run.record.net, other.record.net
+    if (a.classes, a.channels, a.image_size) != (b.classes, b.channels, b.image_size):
+        raise ConfigError(
+            f"{run.folder or a.name} knows {a.classes} classes of {a.channels}x{a.image_size}x"
+            f"{a.image_size} images, {other.folder or b.name} {b.classes} of {b.channels}x"
+            f"{b.image_size}x{b.image_size}; both must be of the same data."
         )
 
 
