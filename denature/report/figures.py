@@ -160,31 +160,34 @@ def training_curves(records: Sequence[Record]) -> "Figure | None":
     panels: dict[str, list[Record]] = defaultdict(list)
     for record in drawn:
         panels[record.net.name].append(record)
-    figure = _figure(7.2, 2.9)
-    for place, (net, members) in enumerate(sorted(panels.items()), 1):
-        axes = figure.add_subplot(1, len(panels), place)
-        labelled: set[str] = set()
+    columns = min(len(panels), 4)
+    lines = -(-len(panels) // columns)
+    figure = _figure(7.2, 2.5 * lines)
+    shown: dict[str, Any] = {}
+    for place, (net, members) in enumerate(sorted(panels.items())):
+        axes = figure.add_subplot(lines, columns, place + 1)
         for record in members:
             name, colour, dashes = _line_style(record)
             points = {
                 e.epoch: e.test_accuracy if on_test else e.train_accuracy for e in record.history
             }
             points = {epoch: value for epoch, value in points.items() if value is not None}
-            axes.plot(
+            [shown[name]] = axes.plot(
                 list(points),
                 [100 * value for value in points.values() if value is not None],
                 color=colour,
                 linestyle=dashes,
                 linewidth=1,
-                label=None if name in labelled else name,
             )
-            labelled.add(name)
         axes.set_title(net, fontsize=9)
         axes.set_xlabel("epoch")
-        axes.set_ylabel(f"{'test' if on_test else 'training'} accuracy, %" if place == 1 else "")
+        if place % columns == 0:
+            axes.set_ylabel(f"{'test' if on_test else 'training'} accuracy, %")
         axes.grid(color="#eee", linewidth=0.7)
-        axes.legend(fontsize=7, loc="lower right")
     figure.tight_layout()
+    # Above the panels: within them it would lie over lines.
+    figure.legend(list(shown.values()), list(shown), fontsize=7, ncols=3, loc="lower center",
+                  bbox_to_anchor=(0.5, 1.0))  # fmt: skip
     return figure
 
 
