@@ -68,8 +68,14 @@ def test_normal_nasty_distilled_evaluated_reported(
     assert measured["accuracy"] == soft["accuracy"] == measured["run"]["accuracy"]
 
     page = tmp_path / "report.html"
-    code, out, _ = run(capsys, "report", teacher, nasty, student, labels, "--out", page)
+    figures = tmp_path / "figures"
+    code, out, _ = run(capsys, "report", teacher, nasty, student, labels, "--out", page,
+                       "--figures", figures)  # fmt: skip
     assert code == 0
+    assert {path.name for path in figures.iterdir()} == {
+        f"{stem}.{suffix}" for stem in ("accuracies", "responses", "curves")
+        for suffix in ("svg", "png")
+    }  # fmt: skip
     assert re.search(r"mlp +nasty teacher, labels only", out)
     assert "<svg" in page.read_text()
 

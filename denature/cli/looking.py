@@ -139,6 +139,7 @@ def report(
     out: Path = Path("report.html"),
     title: str = "What students learned",
     records: Path | None = None,
+    figures: Path | None = None,
     markdown: Annotated[bool, Parameter(negative="")] = False,
     showing: ShowingOptions = Showing(),
 ) -> None:
@@ -149,16 +150,21 @@ def report(
         out: The file to write.
         title: Its heading.
         records: Also keep all records in this .jsonl file, which is enough for a report.
+        figures: Also write each figure into this folder, as .svg and .png.
         markdown: Print the tables as Markdown.
     """
     from denature.cli.show import print_table
     from denature.core.record import find_records, write_records
     from denature.report import words
-    from denature.report.html import write_report
+    from denature.report.figures import write_figure
+    from denature.report.html import figures_of, write_report
     from denature.report.summary import summarise
 
     found = find_records(runs)
     write_report(found, out, title=title)
+    if figures is not None:
+        for name, draw in figures_of(found).items():
+            write_figure(figures / name, draw)
     if records is not None:
         write_records(records, found)
     summary = summarise(found)

@@ -2,13 +2,19 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.record import Record
 from denature.report import figures, words
+from denature.report.figures import Draw
 from denature.report.summary import summarise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def render(records: Sequence[Record], *, title: str = "What students learned") -> str:
@@ -21,17 +27,7 @@ def render(records: Sequence[Record], *, title: str = "What students learned") -
         raise ConfigError("A report of no runs was asked for; name at least one run's folder.")
     summary = summarise(records)
     nasty = next((r for r in records if r.kind == "nasty"), None)
-    normal = None if nasty is None else _adversary(nasty, records)
-    temperature = _temperature(nasty)
-    drawn = {
-        "accuracies": figures.svg(figures.accuracies, summary),
-        "responses": (
-            figures.svg(figures.logit_responses, normal, nasty, temperature=temperature)
-            if normal is not None and nasty is not None
-            else ""
-        ),
-        "curves": figures.svg(figures.training_curves, records),
-    }
+    drawn = {name: figures.svg(draw) for name, draw in figures_of(records).items()}
     return _page(
         "page",
         title=title,
@@ -40,12 +36,29 @@ def render(records: Sequence[Record], *, title: str = "What students learned") -
         students=words.student_table(summary),
         teachers=words.teacher_table(summary),
         figures=drawn,
-        temperature=f"{temperature:g}",
+        temperature=f"{_temperature(nasty):g}",
         curve_note=_curve_note(records),
         runs=_run_table(records),
         provenance=_provenance(records),
         fingerprint=_fingerprint(records, title),
     )
+
+
+def figures_of(records: Sequence[Record]) -> dict[str, Draw]:
+    """What a report shows, by names for files; a figure of nothing is drawn as None."""
+    return {
+        "accuracies": partial(figures.accuracies, summarise(records)),
+        "responses": partial(_responses, records),
+        "curves": partial(figures.training_curves, records),
+    }
+
+
+def _responses(records: Sequence[Record]) -> "Figure | None":
+    nasty = next((r for r in records if r.kind == "nasty"), None)
+    normal = None if nasty is None else _adversary(nasty, records)
+    if nasty is None or normal is None:
+        return None
+    return figures.logit_responses(normal, nasty, temperature=_temperature(nasty))
 
 
 def render_experiment(
