@@ -85,6 +85,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         points=looks.dafl,
         against="the normal teacher's student",
     ),
+    "dafl-cifar100": Experiment(
+        about="DAFL: the same on CIFAR-100.",
+        data="cifar100",
+        points=looks.dafl,
+        against="the normal teacher's student",
+    ),
     "deepinversion": Experiment(
         about="DeepInversion: images out of a normal and a nasty ResNet-34, judged by another net.",
         data="cifar10",

@@ -14,6 +14,7 @@ from denature.core.progress import Progress
 from denature.core.stats import mean_over_seeds
 from denature.data import Dataset
 from denature.data.feed import Feed
+from denature.datafree.config import Dafl
 from denature.datafree.deepinversion import agreement, invert
 from denature.datafree.insides import Insides
 from denature.recipes.paper.orders import Lab, Point
@@ -121,11 +122,13 @@ def dafl(lab: Lab) -> Iterator[Point]:
 
 def _dafl(lab: Lab, teacher: Order, seed: int) -> Order:
     student = lab.alone(PAIR, seed)
-    chosen, training = lab.setting.dafl
+    by_data, training = lab.setting.dafl
     training = replace(training, seed=seed, checkpoint=student.training.checkpoint,
                        device=student.training.device,
                        precision=student.training.precision)  # fmt: skip
-    return replace(student, objective=chosen, training=training, asked=teacher)
+    return replace(
+        student, objective=by_data.get(lab.data, Dafl()), training=training, asked=teacher
+    )
 
 
 def inverted(lab: Lab) -> Iterator[Point]:

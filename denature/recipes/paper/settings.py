@@ -73,8 +73,8 @@ class Setting:
     checkpoint: Checkpoint = "last"
     tame: bool = False
     """Whether omega rises over `WARMUP` of the steps, and the push is capped at `CAP` nats."""
-    dafl: tuple[Dafl, Training] = (Dafl(), Training())
-    """How a student is made without data."""
+    dafl: tuple[Mapping[DataName, Dafl], Training] = field(default_factory=lambda: ({}, Training()))
+    """How a student is made without data, by the teacher's data; the defaults for others."""
     inversion: tuple[Inversion, int] = (Inversion(), 100)
     """How images are made out of a network, and how many."""
     sweeps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -143,10 +143,13 @@ def _of_the_paper(data: DataName, net: str) -> Training:
     )
 
 
-RELEASED_DAFL = Dafl(one_hot=0.05, entropy=5, activation=0.01, latent=1000, generator_lr=0.02)
-"""For CIFAR-10, as released: there 2000 epochs of 120 batches, which are 4900 epochs of 49 here."""
+RELEASED_DAFL: Mapping[DataName, Dafl] = {
+    "cifar10": Dafl(one_hot=0.05, entropy=5, activation=0.01, latent=1000, generator_lr=0.02),
+    "cifar100": Dafl(one_hot=0.5, entropy=20, activation=0.1, latent=1000, generator_lr=0.02),
+}
+"""As released: there 2000 epochs of 120 batches, which are 4900 epochs of 49 here."""
 
-DIGITS_DAFL = Dafl(activation=0.01, entropy=10)
+DIGITS_DAFL = dict.fromkeys(PAPER_LOSS, Dafl(activation=0.01, entropy=10))
 """On 8x8 digits a student ends at 89 to 93 % with it, and at 82 % with the defaults."""
 
 SMALL: Mapping[str, str] = {
@@ -191,7 +194,7 @@ SETTINGS: Mapping[Scale, Setting] = {
         stand_in=SMALL,
         schooling=Training(epochs=12, schedule="step", milestones=(8,), evaluate_every=2),
         learning=Training(epochs=6, evaluate_every=2),
-        dafl=(Dafl(), Training(epochs=20, optimizer="adam", evaluate_every=2)),
+        dafl=({}, Training(epochs=20, optimizer="adam", evaluate_every=2)),
         inversion=(Inversion(steps=500, features=1.0), 100),
         sweeps={
             "omega": (0, 0.004, 0.01, 0.03, 0.04, 0.1),
