@@ -10,6 +10,7 @@ import pytest
 
 from denature.cli.app import COMMANDS, main
 from denature.core.record import find_records
+from denature.recipes.paper.catalogue import EXPERIMENTS
 from denature.report import summarise
 from denature.report.words import markdown, student_table, teacher_table
 
@@ -69,3 +70,34 @@ def test_the_table_of_the_engine_is_made_from_what_was_measured() -> None:
     spec.loader.exec_module(engine)
     found = json.loads((ROOT / "results" / "engine-cpu.json").read_text(encoding="utf-8"))
     assert engine.table(found) in (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+
+
+EXPERIMENT_TABLES = sorted((ROOT / "results" / "paper").glob("*/*/table.md"))
+
+
+@pytest.mark.parametrize("table", EXPERIMENT_TABLES, ids=lambda p: "-".join(p.parts[-3:-1]))
+def test_the_tables_of_an_experiments_page_are_those_that_were_measured(table: Path) -> None:
+    page = ROOT / "docs" / "experiments" / f"{table.parent.name}.md"
+    assert table.read_text(encoding="utf-8").strip() in page.read_text(encoding="utf-8")
+
+
+def test_every_experiment_has_a_page_with_its_smoke_result() -> None:
+    smoke = {path.parent.name for path in EXPERIMENT_TABLES if path.parts[-3] == "smoke"}
+    assert smoke == set(EXPERIMENTS)
+    index = (ROOT / "docs" / "experiments" / "README.md").read_text(encoding="utf-8")
+    for name in EXPERIMENTS:
+        assert f"[{name}]({name}.md)" in index
+        page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
+        assert f"denature reproduce {name} --scale" in page
+        assert "results/paper" in page or "Not run: needs" in page or "Not run on" in page
+
+
+def test_results_name_no_place_of_a_machine() -> None:
+    files = [*(ROOT / "results").rglob("*.jsonl")]
+    assert files
+    for file in files:
+        for record in find_records([file]):
+            places = [it.folder for it in record.inputs.values()]
+            assert record.data is not None
+            for place in (*places, record.data.source):
+                assert place is None or not Path(place).is_absolute(), f"{file}: {place}"

@@ -38,12 +38,14 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def sweep(teacher: Run, out: Path, *more: str, epochs: int = 2) -> "subprocess.Popen[str]":
-    words = f"distill cnn --data digits --teacher {teacher.folder} --epochs {epochs} --out {out}"
+    assert teacher.folder is not None
+    name, home = teacher.folder.name, teacher.folder.parent
+    words = f"distill cnn --data digits --teacher {name} --epochs {epochs} --out {out}"
     alphas = "--alpha 0.1,0.9 --precision fp32 --device cpu --json -q --save-every 0.1s"
     # One thread, as Ray gives its workers: more may add in another order.
     return subprocess.Popen(
         [sys.executable, "-m", "denature", *words.split(), *alphas.split(), *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home,
         env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_NUM_CPUS": "2"},
     )  # fmt: skip
 
@@ -92,6 +94,10 @@ def test_a_sweep_with_a_killed_worker_ends_like_one_in_this_process(
     records = results(there)
     assert [r["id"] for r in records] == [r["id"] for r in here]
     assert [r["net"]["digest"] for r in records] == [r["net"]["digest"] for r in here]
+    # Full paths travel; a record keeps to what was said.
+    assert teacher.folder is not None
+    for run in (*records, *here):
+        assert run["inputs"]["teacher"]["folder"] == teacher.folder.name
     assert not list((tmp_path / "there").glob("*/state"))
 
 

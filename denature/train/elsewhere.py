@@ -20,6 +20,7 @@ from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunEr
 from denature.core.names import own_module
 from denature.core.progress import Task
 from denature.core.stopping import Stopper
+from denature.data import load
 from denature.data.config import DataConfig
 from denature.train.config import Keeping
 from denature.train.job import Order
@@ -42,10 +43,15 @@ class Parcel:
     orders: tuple[Order, ...]
     """Without inputs; those are folders."""
     inputs: tuple[dict[str, Path], ...]
-    """For each order the folders of the runs that it names, by their roles."""
+    """For each order the folders of the runs that it names, by their roles; full paths."""
+    known_as: dict[Path, Path]
+    """Those folders as they were named here, which is how records refer to them."""
     trust: tuple[str, ...]
     """Modules of the inputs' networks, which were imported here already."""
     data: DataConfig
+    """With a full path."""
+    data_as: DataConfig
+    """As it was named here."""
     overwrite: bool
     keeping: Keeping
     seconds: float | None
@@ -87,7 +93,14 @@ class Parcel:
             trust=tuple(
                 sorted({module for name in names if (module := own_module(name)) is not None})
             ),
+            known_as={
+                _folder(role, run): run.folder
+                for given in inputs
+                for role, run in given.items()
+                if run.folder is not None
+            },
             data=_abroad_data(data),
+            data_as=data,
             overwrite=overwrite,
             keeping=_abroad_keeping(keeping),
             seconds=seconds,
@@ -122,7 +135,11 @@ def carry_out(parcel: Parcel, wish: Callable[[], bool] | None = None) -> str | N
     from denature.train.runs import make
 
     folders = {folder for given in parcel.inputs for folder in given.values()}
-    loaded = {folder: load_run(folder, trust=parcel.trust) for folder in folders}
+    loaded = {
+        folder: replace(load_run(folder, trust=parcel.trust), folder=parcel.known_as[folder])
+        for folder in folders
+    }
+    data = replace(load(parcel.data), config=parcel.data_as)
     orders = []
     for order, given in zip(parcel.orders, parcel.inputs, strict=True):
         runs = {role: loaded[folder] for role, folder in given.items()}
@@ -133,7 +150,7 @@ def carry_out(parcel: Parcel, wish: Callable[[], bool] | None = None) -> str | N
         with stopper.on_signals():
             make(
                 orders,
-                parcel.data,
+                data,
                 overwrite=parcel.overwrite,
                 keeping=parcel.keeping,
                 stopper=stopper,
