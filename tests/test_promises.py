@@ -12,7 +12,7 @@ import denature
 ROOT = Path(denature.__file__).parents[1]
 
 NOT_NEEDED = (
-    *("PIL", "cyclopts", "datasets", "jinja2", "matplotlib", "pandas", "pydantic", "rich"),
+    *("PIL", "cyclopts", "datasets", "jinja2", "matplotlib", "pandas", "msgspec", "rich"),
     *(
         "accelerate",
         "ray",
@@ -60,7 +60,7 @@ def test_training_runs_where_nothing_else_is_installed(tmp_path: Path) -> None:
     assert python(code, str(tmp_path / "data.npz")).strip() == "96"
 
 
-HEAVY = ("torch", "numpy", "sklearn", "matplotlib", "pyarrow", "pydantic", "scipy")
+HEAVY = ("torch", "numpy", "sklearn", "matplotlib", "pyarrow", "msgspec", "scipy")
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", "train --help", "nasty --help"])

@@ -3,14 +3,12 @@
 import json
 import math
 from dataclasses import asdict
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from denature.core.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -25,28 +23,15 @@ def decode(kind: type[T], data: Any, *, where: str) -> T:
     """Build a `kind` from plain JSON or TOML values.
 
     Raises:
-        ConfigError: a field is missing or of another type; names `where` and each field. Unknown
+        ConfigError: a field is missing or of another type; names `where` and the field. Unknown
             fields are passed over: a later version may have written them.
     """
-    from pydantic import ValidationError
+    import msgspec
 
     try:
-        checked: T = _adapter(kind).validate_python(data)  # type: ignore[arg-type]
-        return checked
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
-            for fault in error.errors(include_url=False)
-        )
-        raise ConfigError(f"{where} cannot be read: {faults}.") from None
-
-
-@cache
-def _adapter(kind: type[Any]) -> "TypeAdapter[Any]":
-    """Made once for a type, which takes pydantic longer than reading many records."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where} cannot be read: {error}.") from None
 
 
 def check_fields(config: "DataclassInstance", rules: dict[str, tuple[bool, str]]) -> None:
