@@ -87,12 +87,25 @@ class Inference:
 
     def __call__(self, pixels: Pixels) -> Logits:
         """Logits as float32, batch x classes, asked in chunks of one size."""
-        return torch.cat([self._ask(part) for part in pixels.split(self.chunk)])
+        return torch.cat([self._ask(part, self.chunk) for part in pixels.split(self.chunk)])
 
-    def _ask(self, pixels: Pixels) -> Logits:
+    def soon(self, pixels: Pixels) -> Logits:
+        """The same as soon as can be, in chunks of three sizes.
+
+        Last bits may then depend on how many are asked at once. On two cores a single image takes
+        `cnn` 0.4 ms and `resnet18` 13 ms so, instead of 9.8 and 529.
+        """
+        whole = len(pixels) - len(pixels) % self.chunk
+        parts = [(part, self.chunk) for part in pixels[:whole].split(self.chunk)] if whole else []
+        rest = pixels[whole:]
+        small = self.chunk // 8 if len(rest) > 1 else 1
+        parts += [(part, small) for part in rest.split(small)] if len(rest) else []
+        return torch.cat([self._ask(*part) for part in parts])
+
+    def _ask(self, pixels: Pixels, chunk: int) -> Logits:
         count = len(pixels)
-        if count < self.chunk:
-            filler = pixels[:1].expand(self.chunk - count, -1, -1, -1)
+        if count < chunk:
+            filler = pixels[:1].expand(chunk - count, -1, -1, -1)
             pixels = torch.cat([pixels, filler])
             if self.compute.channels_last:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)

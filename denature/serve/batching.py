@@ -1,0 +1,91 @@
+"""Requests of all clients, computed together and off the event loop."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias, final
+
+import numpy as np
+
+from denature.serve.config import Limits
+from denature.serve.protocol import Refused
+
+Answerer: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
+"""From the images of several requests to the logits of all, in order."""
+
+
+@final
+class Batcher:
+    """A line in front of one network: while it computes, the next batch gathers.
+
+    Who waits and goes away is not computed, if its batch has not begun.
+    """
+
+    def __init__(self, answer: Answerer, limits: Limits) -> None:
+        self._answer = answer
+        self._limits = limits
+        self._line: deque[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = deque()
+        self._waiting = 0
+        self._task: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
+
+    async def ask(self, images: np.ndarray) -> np.ndarray:
+        """The logits of one request's images.
+
+        Raises:
+            Refused: with 503, when too many wait already.
+        """
+        if self._waiting + len(images) > self._limits.max_waiting:
+            raise Refused(503, "Too many requests wait already; ask later.", retry_after=1)
+        answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        self._line.append((images, answer))
+        self._waiting += len(images)
+        if self._task is None:
+            self._task = asyncio.create_task(self._work())
+        try:
+            return await answer
+        finally:
+            self._waiting -= len(images)
+
+    async def _work(self) -> None:
+        """Answer until nobody waits; the next to come starts it again."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._line:
+                if self._limits.window_ms:
+                    await asyncio.sleep(self._limits.window_ms / 1000)
+                batch = self._next()
+                if not batch:
+                    continue
+                images = [images for images, _ in batch]
+                try:
+                    logits = await loop.run_in_executor(self._thread, self._answer, images)
+                except Exception as error:
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(error)
+                    continue
+                start = 0
+                for part, future in batch:
+                    if not future.done():
+                        future.set_result(logits[start : start + len(part)])
+                    start += len(part)
+        finally:
+            self._task = None
+
+    def _next(self) -> list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]:
+        batch: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = []
+        count = 0
+        while self._line:
+            images, future = self._line[0]
+            if batch and count + len(images) > self._limits.max_batch:
+                break
+            self._line.popleft()
+            if not future.done():  # its client went away
+                batch.append((images, future))
+                count += len(images)
+        return batch
+
+    def close(self) -> None:
+        self._thread.shutdown()

@@ -1,0 +1,131 @@
+"""What can be set about serving; imports nothing heavy."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, final
+
+from denature.core.errors import ConfigError
+from denature.core.names import with_options
+from denature.core.schema import check_fields
+
+Show: TypeAlias = Literal["logits", "probabilities", "label"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exposure:
+    """What an answer shows of a network's logits."""
+
+    show: Show = "probabilities"
+    """The kind of answer, which is also the name of the output."""
+    top: int = 0
+    """Only the largest so many values, as strings `value:index:class`; 0 for all."""
+    decimals: int = -1
+    """Digits after the point that values are rounded to; -1 for all."""
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "top": (self.top >= 0, "at least 0"),
+                "decimals": (-1 <= self.decimals <= 15, "from 0 to 15, or -1 for all"),
+            },
+        )
+        if self.show == "label" and (self.top or self.decimals >= 0):
+            raise ConfigError("A label has neither top values nor decimals; show probabilities.")
+
+    @staticmethod
+    def of(options: dict[str, str], usual: "Exposure") -> "Exposure":
+        """The usual one, changed by options such as `{"show": "label"}`.
+
+        Raises:
+            ConfigError: an option that there is not, or a value that cannot be read.
+        """
+        values: dict[str, Any] = {"show": usual.show, "top": usual.top, "decimals": usual.decimals}
+        for key, text in options.items():
+            if key not in values:
+                raise ConfigError(f"A model has no option {key!r}; known: {', '.join(values)}.")
+            try:
+                values[key] = text if key == "show" else int(text)
+            except ValueError:
+                raise ConfigError(f"{key} is {text!r}; it must be a whole number.") from None
+        return Exposure(**values)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one request may ask, and how many may wait."""
+
+    max_images: int = 256
+    """Images in one request."""
+    max_waiting: int = 8192
+    """Images of all requests that wait for their answers; more are refused with 503."""
+    window_ms: float = 0.0
+    """How long a batch waits for further requests. At 0 a batch is whatever came in while the one
+    before was computed, which costs a lone client nothing."""
+    max_batch: int = 256
+    """Images computed at once."""
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "max_images": (self.max_images >= 1, "at least 1"),
+                "max_waiting": (self.max_waiting >= self.max_images, "at least max_images"),
+                "window_ms": (0 <= self.window_ms <= 1000, "from 0 to 1000"),
+                "max_batch": (self.max_batch >= 1, "at least 1"),
+            },
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """A run under the name by which it is asked."""
+
+    name: str
+    run: str
+    exposure: Exposure
+
+    @staticmethod
+    def of(text: str, usual: Exposure) -> "Placed":
+        """Read `[NAME=]RUN[@show=label+decimals=2]`; the name is the folder's by default.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        place, options = with_options(text)
+        name, equals, run = place.partition("=")
+        if not equals:
+            name, run = place.rstrip("/").rpartition("/")[2], place
+        if not name or not run or not all(c.isalnum() or c in "._-" for c in name):
+            raise ConfigError(
+                f"The model {text!r} cannot be read; wanted is RUN or NAME=RUN, the name of "
+                "letters, digits, dots, _ and -, perhaps followed by @show=label+decimals=2."
+            )
+        return Placed(name=name, run=run, exposure=Exposure.of(options, usual))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Serving:
+    """All that a server is made of; workers get it as JSON."""
+
+    models: tuple[Placed, ...]
+    limits: Limits = Limits()
+    keys: str | None = None
+    """File or `redis://` URL of the keys that may ask; None lets everybody."""
+    log: str | None = None
+    """File for the access log; None writes it to standard error, "off" nowhere."""
+    device: str = "auto"
+    precision: str = "fp32"
+    trust: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [placed.name for placed in self.models]
+        if not names:
+            raise ConfigError("No model was named; give at least one run.")
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(
+                f"Two models are called {', '.join(sorted(twice))}; name them: NAME=RUN."
+            )

@@ -1,0 +1,23 @@
+"""From a network's logits to what an answer shows."""
+
+import numpy as np
+
+from denature.serve.config import Exposure
+
+
+def shown(logits: np.ndarray, exposure: Exposure) -> np.ndarray:
+    """What is shown of float32 logits, batch x classes: the same, int64 labels, or probabilities.
+
+    Rounding is to the nearest decimal that float32 has; values are shown as they were rounded, so
+    probabilities need not sum to 1.
+    """
+    if exposure.show == "label":
+        labels: np.ndarray = logits.argmax(1)
+        return labels
+    values = logits.astype(np.float64)
+    if exposure.show == "probabilities":
+        values = np.exp(values - values.max(1, keepdims=True))
+        values /= values.sum(1, keepdims=True)
+    if exposure.decimals >= 0:
+        values = values.round(exposure.decimals)
+    return values.astype(np.float32)

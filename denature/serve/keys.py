@@ -1,0 +1,200 @@
+"""Who may ask, how much and how fast: exact over all processes that share the place.
+
+A budget is a number of images in all, a rate one of images a second. One statement decides about a
+request and books it, so that no two can spend the same image.
+"""
+
+import hashlib
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, final
+
+from denature.core.errors import ConfigError
+from denature.serve.protocol import Refused
+
+BURST_S = 1.0
+"""Seconds' worth of its rate that a key may be ahead of it."""
+
+SPENT_RETRY_S = 86_400.0
+"""What a client with nothing left is told to wait: its owner may give it more by tomorrow."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Key:
+    """A caller's account."""
+
+    name: str
+    used: int
+    budget: int | None
+    """Images in all; None for no bound."""
+    rate: float | None
+    """Images a second; None for no bound."""
+
+
+class Keys(Protocol):
+    """Accounts of those who may ask."""
+
+    def add(self, name: str, *, budget: int | None, rate: float | None) -> str:
+        """Open an account; returns its key, which is kept nowhere."""
+
+    def change(self, name: str, *, budget: int | None, rate: float | None) -> None:
+        """Give an account another budget and rate."""
+
+    def remove(self, name: str) -> None:
+        """Close an account."""
+
+    def accounts(self) -> list[Key]:
+        """All of them, by name."""
+
+    def spend(self, key: str, images: int) -> str:
+        """Book images on a key's account; returns its name.
+
+        Raises:
+            Refused: with 401 for no such key, 429 where budget or rate do not allow it.
+        """
+
+
+def open_keys(place: str, *, make: bool = False) -> Keys:
+    """The accounts in a file, which is made if there is none and `make` says so.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be used.
+    """
+    path = Path(place)
+    if not make and not path.is_file():
+        raise ConfigError(f"There are no keys in {path}. Make one: denature keys {path} --add NAME")
+    return SqliteKeys(path)
+
+
+def digest_of(key: str) -> str:
+    """How a key is kept: it has 256 random bits, so that a plain hash cannot be undone."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def new_key() -> str:
+    return f"dn-{secrets.token_urlsafe(32)}"
+
+
+def refusal(key: Key, images: int, ahead_s: float) -> Refused:
+    """Why an account does not allow it.
+
+    Args:
+        key: the account.
+        images: that were asked.
+        ahead_s: seconds that it is ahead of its rate.
+    """
+    if key.budget is not None and key.used + images > key.budget:
+        left = max(0, key.budget - key.used)
+        return Refused(
+            429,
+            f"The budget of {key.budget} images allows {left} more; {images} were asked.",
+            retry_after=SPENT_RETRY_S,
+        )
+    wait = max(ahead_s - BURST_S, 0.001)
+    return Refused(
+        429, f"The rate of {key.rate:g} images/s is used up for {wait:.3g} s.", retry_after=wait
+    )
+
+
+@final
+class SqliteKeys:
+    """Accounts in a SQLite file, for any number of processes of one machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be made: {error.strerror or error}.") from None
+        with self._asking() as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, digest TEXT UNIQUE, "
+                "used INTEGER NOT NULL DEFAULT 0, budget INTEGER, rate REAL, "
+                "due REAL NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID"
+            )
+
+    @contextmanager
+    def _asking(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection; each statement is a transaction of its own."""
+        try:
+            if not hasattr(self._local, "db"):
+                self._local.db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+                # A power cut may forget the last moments, a killed process nothing.
+                self._local.db.execute("PRAGMA synchronous = NORMAL")
+            yield self._local.db
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(f"{self._path} cannot be used for keys: {error}.") from None
+
+    def add(self, name: str, *, budget: int | None, rate: float | None) -> str:
+        _check(name, budget, rate)
+        key = new_key()
+        with self._asking() as db:
+            try:
+                db.execute(
+                    "INSERT INTO keys (name, digest, budget, rate) VALUES (?, ?, ?, ?)",
+                    (name, digest_of(key), budget, rate),
+                )
+            except sqlite3.IntegrityError:
+                raise ConfigError(f"{self._path} has a key called {name!r} already.") from None
+        return key
+
+    def change(self, name: str, *, budget: int | None, rate: float | None) -> None:
+        _check(name, budget, rate)
+        with self._asking() as db:
+            done = db.execute(
+                "UPDATE keys SET budget = ?, rate = ?, due = 0 WHERE name = ?",
+                (budget, rate, name),
+            )
+        self._expect(name, done.rowcount)
+
+    def remove(self, name: str) -> None:
+        with self._asking() as db:
+            done = db.execute("DELETE FROM keys WHERE name = ?", (name,))
+        self._expect(name, done.rowcount)
+
+    def _expect(self, name: str, count: int) -> None:
+        if not count:
+            raise ConfigError(f"{self._path} has no key called {name!r}.")
+
+    def accounts(self) -> list[Key]:
+        with self._asking() as db:
+            rows = db.execute("SELECT name, used, budget, rate FROM keys ORDER BY name").fetchall()
+        return [Key(name=n, used=u, budget=b, rate=r) for n, u, b, r in rows]
+
+    def spend(self, key: str, images: int) -> str:
+        digest, now = digest_of(key), time.time()
+        with self._asking() as db:
+            done = db.execute(
+                "UPDATE keys SET used = used + :n, "
+                "due = CASE WHEN rate IS NULL THEN due ELSE max(due, :now) + :n / rate END "
+                "WHERE digest = :digest AND (budget IS NULL OR used + :n <= budget) "
+                "AND (rate IS NULL OR due <= :now + :burst) RETURNING name",
+                {"n": images, "now": now, "burst": BURST_S, "digest": digest},
+            ).fetchone()
+            if done is not None:
+                return str(done[0])
+            found = db.execute(
+                "SELECT name, used, budget, rate, due FROM keys WHERE digest = ?", (digest,)
+            ).fetchone()
+        if found is None:
+            raise Refused(401, "There is no such key.")
+        name, used, budget, rate, due = found
+        raise refusal(Key(name=name, used=used, budget=budget, rate=rate), images, due - now)
+
+
+def _check(name: str, budget: int | None, rate: float | None) -> None:
+    if not name or len(name) > 64 or not name.isprintable():
+        raise ConfigError(f"A key is called {name!r}; wanted are 1 to 64 printable characters.")
+    if budget is not None and budget < 0:
+        raise ConfigError(f"budget is {budget}; it must be at least 0.")
+    if rate is not None and not 0 < rate < float("inf"):
+        raise ConfigError(f"rate is {rate}; it must be above 0.")

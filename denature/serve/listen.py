@@ -1,0 +1,83 @@
+"""A server on its socket, in one process or several."""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from denature.core.errors import ConfigError, MissingExtra
+from denature.core.schema import encode
+from denature.serve.config import Serving
+
+BACKLOG = 2048
+"""Connections that may wait to be taken."""
+
+GRACE_S = 30
+"""Seconds that accepted requests get to be answered when the server is told to stop."""
+
+
+def listen(
+    serving: Serving,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: int = 1,
+    announce: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; what was accepted is answered first.
+
+    Args:
+        serving: what to serve, and to whom.
+        host: address to listen at.
+        port: its port; 0 takes a free one.
+        workers: processes, each with all models.
+        announce: told the address once models are loaded.
+
+    Raises:
+        ConfigError: the address is taken.
+        MissingExtra: the server's packages are not installed.
+    """
+    try:
+        import uvicorn
+        from uvicorn.supervisors import Multiprocess
+
+        from denature.serve.app import ENVIRONMENT, create_app
+    except ImportError as error:
+        raise MissingExtra(error.name or "uvicorn", "serve", "Serving a model") from None
+
+    with _bound(host, port) as place:
+        app = create_app(serving)  # before anything is announced, so that faults come out here
+        announce(f"http://{host}:{place.getsockname()[1]}")
+        config = uvicorn.Config(
+            app if workers == 1 else "denature.serve.app:from_environment",
+            factory=workers > 1,
+            workers=workers,
+            backlog=BACKLOG,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        if workers == 1:
+            uvicorn.Server(config).run(sockets=[place])
+        else:
+            del app
+            os.environ[ENVIRONMENT] = json.dumps(encode(serving))
+            Multiprocess(config, sockets=[place]).run()
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            place.bind((host, port))
+            place.listen(BACKLOG)  # so that whoever is told the address can connect
+        except OSError as error:
+            raise ConfigError(
+                f"{host}:{port} cannot be listened at: {error.strerror or error}. Take another "
+                "--port."
+            ) from None
+        yield place

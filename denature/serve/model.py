@@ -1,0 +1,43 @@
+"""A run made ready to be asked over a wire."""
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import torch
+
+from denature.answers.config import Asking
+from denature.answers.inference import Inference
+from denature.core.compute import settle
+from denature.serve.config import Placed
+from denature.serve.protocol import Signature
+from denature.train.run import Run
+
+
+@final
+class Model:
+    """A network and what its answers show."""
+
+    def __init__(self, placed: Placed, run: Run, *, device: str, precision: str) -> None:
+        net = run.record.net
+        self.signature = Signature(
+            name=placed.name,
+            channels=net.channels,
+            image_size=net.image_size,
+            classes=run.classes,
+            exposure=placed.exposure,
+        )
+        self._compute = settle(run.network, device=device, precision=precision)
+        self._inference = Inference(
+            run.network, self._compute, Asking(), shape=self.signature.shape
+        )
+
+    def logits(self, requests: Sequence[np.ndarray]) -> np.ndarray:
+        """The logits of all images of several requests, as float32."""
+        images = torch.cat([self._pixels(images) for images in requests])
+        return self._inference.soon(images).cpu().numpy()
+
+    def _pixels(self, images: np.ndarray) -> torch.Tensor:
+        # Arrays of a request's bytes cannot be written to, which torch would warn about.
+        tensor = torch.tensor(images).to(self._compute.device)
+        return self._compute.pixels(tensor) if images.dtype == np.uint8 else tensor

@@ -1,0 +1,278 @@
+"""The Open Inference Protocol, version 2 over REST, between bytes and arrays.
+
+As KServe, Triton and MLServer speak it, with Triton's extensions for binary tensors and for
+classification. Nothing here knows of sockets or networks, and whatever bytes come in, what comes
+out is a request that fits or a `Refused`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, final
+
+import numpy as np
+import orjson
+
+from denature.serve.config import Exposure
+
+SERVER, EXTENSIONS = "denature", ("binary_tensor_data", "classification")
+
+VERSION = "1"
+"""Of every model: another network is another model."""
+
+INPUT = "images"
+
+LENGTH = "Inference-Header-Content-Length"
+
+DTYPES: Mapping[str, type[np.generic]] = {"UINT8": np.uint8, "FP32": np.float32}
+
+LONGEST_ID = 256
+
+
+class Refused(Exception):
+    """A request that is not answered, with the HTTP status and what to tell."""
+
+    def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signature:
+    """What a model takes and shows."""
+
+    name: str
+    channels: int
+    image_size: int
+    classes: tuple[str, ...]
+    exposure: Exposure
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image."""
+        return self.channels, self.image_size, self.image_size
+
+    def describe(self) -> dict[str, Any]:
+        """The model's metadata."""
+        exposure, count = self.exposure, len(self.classes)
+        kind = "INT64" if exposure.show == "label" else "BYTES" if exposure.top else "FP32"
+        shape = [-1] if exposure.show == "label" else [-1, min(exposure.top or count, count)]
+        return {
+            "name": self.name,
+            "versions": [VERSION],
+            "platform": "denature_pytorch",
+            "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *self.shape]}],
+            "outputs": [{"name": exposure.show, "datatype": kind, "shape": shape}],
+        }
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A request that fits."""
+
+    images: np.ndarray
+    """uint8 in 0..255 or float32 in [0, 1], batch x channels x height x width."""
+    id: str | None
+    binary: bool
+    """Whether the output is wanted as bytes."""
+    top: int
+    """Largest values that are wanted as strings; 0 for the plain output."""
+
+
+def parse(body: bytes, length: str | None, signature: Signature, *, max_images: int) -> Asked:
+    """Read an inference request.
+
+    Args:
+        body: JSON, with binary tensors behind it.
+        length: the header that says how long the JSON is; None where all of it is.
+        signature: of the model that is asked.
+        max_images: images that one request may bring.
+
+    Raises:
+        Refused: with 400, whatever is wrong with it.
+    """
+    head, tail = _divided(body, length)
+    try:
+        request = orjson.loads(head)
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, f"The body is no JSON: {error}.") from None
+    request = _dictionary(request, "the body")
+    id_ = request.get("id")
+    if id_ is not None and not (isinstance(id_, str) and len(id_) <= LONGEST_ID):
+        raise Refused(400, f"The id must be a string of at most {LONGEST_ID} characters.")
+    inputs = request.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1:
+        raise Refused(400, f"inputs must be a list of one tensor, called {INPUT!r}.")
+    images = _images(_dictionary(inputs[0], "the input"), tail, signature, max_images)
+    parameters = _dictionary(request.get("parameters", {}), "parameters")
+    binary, top = _wanted(request.get("outputs"), parameters, signature)
+    return Asked(images=images, id=id_, binary=binary, top=top)
+
+
+def _divided(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
+    """JSON and what follows it."""
+    if length is None:
+        return body, memoryview(b"")
+    if not (length.isascii() and length.isdigit() and len(length) < 12):
+        raise Refused(400, f"{LENGTH} must be a number of bytes.")
+    count = int(length)
+    if count > len(body):
+        raise Refused(400, f"{LENGTH} is {count}, but the body has {len(body)} bytes.")
+    return body[:count], memoryview(body)[count:]
+
+
+def _dictionary(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Refused(400, f"A JSON object was expected as {what}.")
+    return value
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _images(
+    tensor: dict[str, Any], tail: memoryview, signature: Signature, max_images: int
+) -> np.ndarray:
+    if tensor.get("name") != INPUT:
+        raise Refused(400, f"The input must be called {INPUT!r}.")
+    datatype = tensor.get("datatype")
+    if not isinstance(datatype, str) or datatype not in DTYPES:
+        raise Refused(400, f"The datatype must be one of {', '.join(DTYPES)}.")
+    shape = tensor.get("shape")
+    if not isinstance(shape, list) or len(shape) != 4 or not all(map(_is_whole, shape)):
+        raise Refused(400, "The shape must be a list of four whole numbers.")
+    wanted = signature.shape
+    if tuple(shape[1:]) != wanted or shape[0] < 1:
+        raise Refused(
+            400, f"The shape is {shape}; {signature.name} takes [-1, {', '.join(map(str, wanted))}]"
+        )
+    if shape[0] > max_images:
+        raise Refused(400, f"{shape[0]} images in one request; at most {max_images} are taken.")
+    dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
+    parameters = _dictionary(tensor.get("parameters", {}), "the input's parameters")
+    if (size := parameters.get("binary_data_size")) is not None:
+        expected = math.prod(shape) * dtype.itemsize
+        if not _is_whole(size) or size != expected or len(tail) != expected or "data" in tensor:
+            raise Refused(
+                400,
+                f"{expected} bytes of {datatype} are wanted for the shape {shape}; said are "
+                f"{size if _is_whole(size) else 'none'}, and {len(tail)} follow the JSON.",
+            )
+        images = np.frombuffer(tail, dtype).reshape(shape)
+        _check_range(images, dtype)
+        return images
+    if len(tail):
+        raise Refused(400, f"{len(tail)} bytes follow the JSON, and no tensor wants them.")
+    return _from_json(tensor.get("data"), shape, dtype)
+
+
+def _check_range(values: np.ndarray, dtype: np.dtype[Any]) -> None:
+    highest = 255 if dtype.kind == "u" else 1
+    if not (values.min() >= 0 and values.max() <= highest):  # NaN is neither
+        raise Refused(400, "UINT8 images must lie in 0 to 255, FP32 ones in [0, 1].")
+
+
+def _from_json(data: object, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """A flat list of numbers, or lists nested as the shape says.
+
+    Types are looked at before NumPy sees them: of strings and lists mixed at will it would make
+    arrays far larger than the body.
+    """
+    numbers = {int} if dtype.kind == "u" else {int, float}
+    values = data if isinstance(data, list) else []
+    if set(map(type, values)) == {list}:
+        sizes = [len(values)]
+        for size in shape[1:]:
+            if set(map(type, values)) != {list} or set(map(len, values)) != {size}:
+                break
+            values = list(chain.from_iterable(values))
+            sizes.append(size)
+        values = values if sizes == list(shape) else []
+    if len(values) != math.prod(shape) or not set(map(type, values)) <= numbers:
+        raise Refused(
+            400,
+            f"The data must be a list of {math.prod(shape)} numbers, flat or nested as the shape "
+            f"{list(shape)}{', whole ones' if dtype.kind == 'u' else ''}; or binary_data_size.",
+        )
+    found = np.array(values, np.float64)
+    _check_range(found, dtype)
+    return found.astype(dtype).reshape(shape)
+
+
+def _wanted(outputs: object, parameters: dict[str, Any], signature: Signature) -> tuple[bool, int]:
+    """Whether bytes are wanted, and how many of the largest values."""
+    exposure, classes = signature.exposure, len(signature.classes)
+    binary = _flag(parameters, "binary_data_output")
+    if outputs is None or outputs == []:
+        return binary, min(exposure.top, classes)
+    if not isinstance(outputs, list) or len(outputs) != 1:
+        raise Refused(400, f"outputs must be a list of one, called {exposure.show!r}.")
+    output = _dictionary(outputs[0], "the output")
+    if output.get("name") != exposure.show:
+        raise Refused(400, f"{signature.name} shows the output {exposure.show!r} and no other.")
+    own = _dictionary(output.get("parameters", {}), "the output's parameters")
+    if "binary_data" in own:
+        binary = _flag(own, "binary_data")
+    top = own.get("classification", 0)
+    if not _is_whole(top) or top < 0:
+        raise Refused(400, "classification must be a whole number, at least 0.")
+    if top and exposure.show == "label":
+        raise Refused(400, f"{signature.name} shows labels only, without values to sort by.")
+    most = min(exposure.top or classes, classes)
+    return binary, min(top, most) or min(exposure.top, classes)
+
+
+def _flag(parameters: dict[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise Refused(400, f"{name} must be true or false.")
+    return value
+
+
+def render(values: np.ndarray, asked: Asked, signature: Signature) -> tuple[bytes, str | None]:
+    """The answer to a request: body, and the length of its JSON where bytes follow.
+
+    Args:
+        values: what is shown of the images: float32 batch x classes, or int64 labels.
+        asked: the request.
+        signature: of the model.
+    """
+    output: dict[str, Any] = {"name": signature.exposure.show}
+    raw: bytes | None = None
+    if asked.top:
+        strings = _largest(values, asked.top, signature)
+        output |= {"datatype": "BYTES", "shape": [len(values), asked.top]}
+        if asked.binary:
+            encoded = (text.encode() for text in strings)
+            raw = b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
+        else:
+            output["data"] = strings
+    else:
+        datatype = "INT64" if values.dtype.kind == "i" else "FP32"
+        output |= {"datatype": datatype, "shape": list(values.shape)}
+        if asked.binary:
+            raw = values.astype(values.dtype.newbyteorder("<")).tobytes()
+        else:
+            output["data"] = np.ascontiguousarray(values).reshape(-1)
+    if raw is not None:
+        output["parameters"] = {"binary_data_size": len(raw)}
+    answer: dict[str, Any] = {"model_name": signature.name, "model_version": VERSION}
+    if asked.id is not None:
+        answer["id"] = asked.id
+    head = orjson.dumps({**answer, "outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (head, None) if raw is None else (head + raw, str(len(head)))
+
+
+def _largest(values: np.ndarray, top: int, signature: Signature) -> list[str]:
+    """Triton's classification strings, the largest first; of equal ones the first class."""
+    order = np.argsort(-values, axis=1, kind="stable")[:, :top]
+    return [
+        f"{values[row, place]!s}:{place}:{signature.classes[place]}"
+        for row, places in enumerate(order)
+        for place in places
+    ]
