@@ -647,6 +647,18 @@ def test_health_is_told_under_load(server: Served) -> None:
     assert sorted(taken)[15] < 0.5
 
 
+def test_a_script_is_told_where_and_what(victim: Run) -> None:
+    command = [sys.executable, "-m", "denature", "serve", f"m={victim.folder}", "--port", "0",
+               "--show", "label", "--log", "off", "--json"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        process.terminate()
+        process.communicate(timeout=60)
+    assert told["url"].startswith("http://127.0.0.1:")
+    assert told["models"] == {"m": {"show": "label", "top": 0, "decimals": -1}}
+
+
 def test_what_was_accepted_is_answered_before_the_end(victim: Run, tmp_path: Path) -> None:
     served = serve(tmp_path, f"m={victim.folder}", "--window-ms", "700")
     with ThreadPoolExecutor(1) as thread:

@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter
 
 from denature.cli.options import RunFolder, Showing, ShowingOptions, Trust
 from denature.core.errors import ConfigError
+from denature.core.schema import encode
 from denature.serve.config import Exposure, Limits, Placed, Serving
 from denature.train.config import Device, Precision
 
@@ -28,6 +29,7 @@ def serve(
     device: Device = "auto",
     precision: Precision = "fp32",
     trust: Trust = (),
+    showing: ShowingOptions = Showing(),
 ) -> None:
     """Serve networks over the Open Inference Protocol, as KServe, Triton and MLServer do.
 
@@ -60,6 +62,10 @@ def serve(
     )
 
     def announce(url: str) -> None:
+        if showing.json:
+            told = {placed.name: encode(placed.exposure) for placed in serving.models}
+            print(json.dumps({"url": url, "models": told}), flush=True)
+            return
         for placed in serving.models:
             print(f"{url}/v2/models/{placed.name} shows {_about(placed.exposure)}", flush=True)
         if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
