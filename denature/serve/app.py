@@ -137,12 +137,14 @@ class Server:
         )
         asked = await _aside(read) if len(body) > LARGE else read()
         entry |= {"id": asked.id, "images": len(asked.images)}
+        line = self.lines[signature.name]
+        line.admit(len(asked.images))
         if self.keys is not None:
             assert key is not None
             entry["key"] = await asyncio.get_running_loop().run_in_executor(
                 self.keeper, self.keys.spend, key, len(asked.images)
             )
-        logits = await self.lines[signature.name].ask(asked.images)
+        logits = await line.ask(asked.images)
         return self._answer(shown(logits, signature.exposure), asked, model)
 
     def _answer(self, values: Any, asked: Asked, model: Model) -> Response:

@@ -30,14 +30,22 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
+    def admit(self, images: int) -> None:
+        """Whether so many more may wait; to be asked before anybody is charged for them.
+
+        Raises:
+            Refused: with 503, when too many wait already.
+        """
+        if self._waiting + images > self._limits.max_waiting:
+            raise Refused(503, "Too many requests wait already; ask later.", retry_after=1)
+
     async def ask(self, images: np.ndarray) -> np.ndarray:
         """The logits of one request's images.
 
         Raises:
             Refused: with 503, when too many wait already.
         """
-        if self._waiting + len(images) > self._limits.max_waiting:
-            raise Refused(503, "Too many requests wait already; ask later.", retry_after=1)
+        self.admit(len(images))
         answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._line.append((images, answer))
         self._waiting += len(images)
