@@ -828,10 +828,14 @@ def test_what_answers_otherwise_is_not_left(
     assert not list(tmp_path.iterdir())
 
 
+DEEPER = {"resnetc32", "resnetc44", "resnetc56", "resnetc110", "resnet34"}
+"""Of the same blocks as a shallower one."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["pt2", "onnx"])
-@pytest.mark.parametrize("name", NETS)
-def test_the_whole_catalogue_can_be_exported(name: str, form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(set(NETS) - DEEPER))
+def test_networks_of_every_kind_can_be_exported(name: str, form: str, tmp_path: Path) -> None:
     from denature.serve.export import export
 
     torch.manual_seed(0)
