@@ -278,19 +278,22 @@ def test_models_are_named_and_told_what_to_show() -> None:
 
 def test_a_budget_is_exact_however_many_spend_it(tmp_path: Path) -> None:
     """Sixteen threads with connections of their own, as so many servers."""
-    key = SqliteKeys(tmp_path / "keys").add("thief", budget=1000, rate=None)
+    with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
+        key = keys.add("thief", budget=1000, rate=None)
 
     def spend(number: int) -> int:
-        keys, spent = SqliteKeys(tmp_path / "keys"), 0
-        for images in [1 + number % 3] * 60:
-            with contextlib.suppress(Refused):
-                keys.spend(key, images)
-                spent += images
+        spent = 0
+        with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
+            for images in [1 + number % 3] * 60:
+                with contextlib.suppress(Refused):
+                    keys.spend(key, images)
+                    spent += images
         return spent
 
     with ThreadPoolExecutor(16) as threads:
         spent = sum(threads.map(spend, range(16)))
-    [account] = SqliteKeys(tmp_path / "keys").accounts()
+    with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
+        [account] = keys.accounts()
     assert account.used == spent
     assert 997 < spent <= 1000
 
@@ -313,6 +316,7 @@ def test_a_rate_lets_through_what_it_says(tmp_path: Path, monkeypatch: pytest.Mo
     assert refused.value.status == 429
     assert refused.value.retry_after is not None
     assert 0 < refused.value.retry_after < 2
+    keys.close()
 
 
 def test_keys_are_kept_as_digests_and_can_be_changed(
@@ -340,6 +344,7 @@ def test_keys_are_kept_as_digests_and_can_be_changed(
     with pytest.raises(Refused, match="There is no such key") as refused:
         keys.spend(key, 1)
     assert refused.value.status == 401
+    keys.close()
     for words, said in (
         (["--remove", "bob"], "no key called 'bob'"),
         (["--add", "x", "--budget", "-1"], "budget is -1"),
@@ -694,7 +699,8 @@ def test_faults_come_out_before_anything_is_served(
 
 @pytest.mark.slow
 def test_a_budget_holds_against_64_clients_and_two_workers(victim: Run, tmp_path: Path) -> None:
-    key = SqliteKeys(tmp_path / "keys").add("thief", budget=1000, rate=None)
+    with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
+        key = keys.add("thief", budget=1000, rate=None)
     served = serve(tmp_path, f"m={victim.folder}", "--keys", str(tmp_path / "keys"),
                    "--workers", "2")  # fmt: skip
     try:
@@ -714,7 +720,8 @@ def test_a_budget_holds_against_64_clients_and_two_workers(victim: Run, tmp_path
             answered = sum(threads.map(client, range(64)))
     finally:
         stop(served)
-    [account] = SqliteKeys(tmp_path / "keys").accounts()
+    with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
+        [account] = keys.accounts()
     assert 996 < account.used <= 1000
     assert answered == account.used
     told = [entry for entry in served.entries() if entry["status"] == 200]

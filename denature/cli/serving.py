@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -136,18 +137,18 @@ def keys(
 
     if sum(name is not None for name in (add, change, remove)) > 1:
         raise ConfigError("Take one of --add, --change and --remove.")
-    accounts = open_keys(place, make=add is not None)
-    if add is not None:
-        key = accounts.add(add, budget=budget, rate=rate)
-        print(json.dumps({"name": add, "key": key}) if showing.json else key)
-        return
-    if change is not None:
-        accounts.change(change, budget=budget, rate=rate)
-    elif remove is not None:
-        accounts.remove(remove)
-    elif budget is not None or rate is not None:
-        raise ConfigError("--budget and --rate say something of a key: name it by --add.")
-    found = accounts.accounts()
+    with closing(open_keys(place, make=add is not None)) as accounts:
+        if add is not None:
+            key = accounts.add(add, budget=budget, rate=rate)
+            print(json.dumps({"name": add, "key": key}) if showing.json else key)
+            return
+        if change is not None:
+            accounts.change(change, budget=budget, rate=rate)
+        elif remove is not None:
+            accounts.remove(remove)
+        elif budget is not None or rate is not None:
+            raise ConfigError("--budget and --rate say something of a key: name it by --add.")
+        found = accounts.accounts()
     if showing.json:
         for key_ in found:
             told = {"name": key_.name, "used": key_.used, "budget": key_.budget, "rate": key_.rate}

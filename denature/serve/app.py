@@ -160,6 +160,8 @@ class Server:
         for line in self.lines.values():
             line.close()
         self.keeper.shutdown()
+        if self.keys is not None:
+            self.keys.close()
 
 
 def _key(headers: Mapping[str, str]) -> str:

@@ -60,6 +60,9 @@ class Keys(Protocol):
             Refused: with 401 for no such key, 429 where budget or rate do not allow it.
         """
 
+    def close(self) -> None:
+        """Let go of the place."""
+
 
 def open_keys(place: str, *, make: bool = False) -> Keys:
     """The accounts in a file, which is made if there is none and `make` says so.
@@ -109,30 +112,40 @@ class SqliteKeys:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._local = threading.local()
+        self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be made: {error.strerror or error}.") from None
-        with self._asking() as db:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(
-                "CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, digest TEXT UNIQUE, "
-                "used INTEGER NOT NULL DEFAULT 0, budget INTEGER, rate REAL, "
-                "due REAL NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID"
+            self._db = sqlite3.connect(
+                path, timeout=30, isolation_level=None, check_same_thread=False
             )
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise ConfigError(f"{path} cannot be made: {error}.") from None
+        try:
+            with self._asking() as db:
+                db.execute("PRAGMA journal_mode = WAL")
+                # A power cut may forget the last moments, a killed process nothing.
+                db.execute("PRAGMA synchronous = NORMAL")
+                db.execute(
+                    "CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, digest TEXT UNIQUE, "
+                    "used INTEGER NOT NULL DEFAULT 0, budget INTEGER, rate REAL, "
+                    "due REAL NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID"
+                )
+        except ConfigError:
+            self.close()
+            raise
 
     @contextmanager
     def _asking(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection; each statement is a transaction of its own."""
+        """The connection, for one thread at a time; each statement is a transaction of its own."""
         try:
-            if not hasattr(self._local, "db"):
-                self._local.db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-                # A power cut may forget the last moments, a killed process nothing.
-                self._local.db.execute("PRAGMA synchronous = NORMAL")
-            yield self._local.db
+            with self._lock:
+                yield self._db
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"{self._path} cannot be used for keys: {error}.") from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
 
     def add(self, name: str, *, budget: int | None, rate: float | None) -> str:
         _check(name, budget, rate)
