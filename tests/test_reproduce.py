@@ -14,6 +14,7 @@ import pytest
 from denature.cli.app import main
 from denature.core.errors import ConfigError
 from denature.core.record import Record
+from denature.core.schema import encode
 from denature.core.stats import Estimate, mean_over_seeds, proportion
 from denature.data import Dataset
 from denature.recipes.paper.catalogue import EXPERIMENTS
@@ -146,6 +147,14 @@ def test_experiments_share_their_runs(tmp_path: Path) -> None:
     table = orders["cifar10-table"]
     assert orders["tsne"] <= table
     assert len(orders["ablate-alpha"] & table) > 6
+    # 1 and 1.0 are equal, but not as the text that a run's id is made of.
+    given = {json.dumps(encode(order.training)) for order in table}
+    whole = {
+        json.dumps(encode(order.training))
+        for point in points_of("ablate-samples", "cpu") if point.x == 100
+        for order in point.orders
+    }  # fmt: skip
+    assert whole <= given
 
 
 # What is said

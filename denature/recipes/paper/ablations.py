@@ -49,7 +49,7 @@ def _turned(lab: Lab, knob: str, usual: Sequence[float]) -> Iterator[Point]:
 
 def samples(lab: Lab) -> Iterator[Point]:
     """The share of the training samples that the thief has; the teachers had all."""
-    for x in lab.setting.sweeps.get("samples", FRACTIONS):
+    for x in map(float, lab.setting.sweeps.get("samples", FRACTIONS)):  # 1.0, as elsewhere
         for seed in range(lab.seeds):
             yield from _teachers(lab, 100 * x, seed)
             for net in STUDENTS:
