@@ -6,6 +6,9 @@ import sys
 
 
 def main() -> None:
+    # Importing torch makes objects by the hundred thousand, all of which stay, and at the usual 700
+    # the collector looks through them over and over: 0.3 s of every command that needs torch.
+    gc.set_threshold(10_000)
     from denature.cli.app import main as run
 
     code = run()

@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -150,12 +151,11 @@ def keys(
             raise ConfigError("--budget and --rate say something of a key: name it by --add.")
         found = accounts.accounts()
     if showing.json:
-        for key_ in found:
-            told = {"name": key_.name, "used": key_.used, "budget": key_.budget, "rate": key_.rate}
-            print(json.dumps(told))
+        for account in found:
+            print(json.dumps(asdict(account)))
         return
     lines = [["Key", "Used", "Budget", "Images/s"]]
-    for key_ in found:
-        bounds = ("" if value is None else f"{value:,g}" for value in (key_.budget, key_.rate))
-        lines.append([key_.name, f"{key_.used:,}", *bounds])
+    for account in found:
+        bounds = ("" if it is None else f"{it:,g}" for it in (account.budget, account.rate))
+        lines.append([account.name, f"{account.used:,}", *bounds])
     print_table(lines)

@@ -31,6 +31,16 @@ class NetRecord:
     digest: str
     """sha256 of names, shapes and values of the weights, first 16 hex digits."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Classes, channels and pixels a side: what networks must share to answer alike images."""
+        return self.classes, self.channels, self.image_size
+
+
+def spell_shape(shape: tuple[int, int, int]) -> str:
+    """A network's or data set's `shape` for people."""
+    return "{} classes of {}-channel images of {} pixels a side".format(*shape)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataRecord:

@@ -36,7 +36,7 @@ def plan_of(record: Record) -> Plan:
     return make_plan(
         net={
             "name": net.name,
-            "shape": [net.classes, net.channels, net.image_size],
+            "shape": list(net.shape),
             "initial": net.initial,
         },
         data="" if record.data is None else record.data.split_digest,

@@ -15,7 +15,7 @@ from denature.answers.config import Asking
 from denature.core import record as records
 from denature.core.compute import Compute, settle
 from denature.core.errors import ConfigError, RunError
-from denature.core.record import DataRecord, NetRecord, Record
+from denature.core.record import DataRecord, NetRecord, Record, spell_shape
 from denature.core.revisions import REVISIONS
 from denature.core.schema import encode
 from denature.core.seeds import seeded
@@ -353,13 +353,10 @@ def _network(order: Order, dataset: Dataset, samples: Samples) -> tuple[nn.Modul
 
 def check_shape(role: str, run: Run, dataset: Dataset) -> None:
     net = run.record.net
-    theirs = (net.classes, net.channels, net.image_size)
-    ours = (len(dataset.classes), dataset.channels, dataset.image_size)
-    if theirs != ours:
-        text = "{} classes of {}-channel images of {} pixels a side"
+    if net.shape != (ours := _shape(dataset)):
         raise ConfigError(
-            f"The {role} {run.folder or net.name} answers {text.format(*theirs)}, but the data "
-            f"{dataset.config.source} has {text.format(*ours)}. Take a run on such data."
+            f"The {role} {run.folder or net.name} answers {spell_shape(net.shape)}, but the data "
+            f"{dataset.config.source} has {spell_shape(ours)}. Take a run on such data."
         )
 
 

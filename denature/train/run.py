@@ -17,7 +17,7 @@ from denature.core import record as records
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
 from denature.core.names import own_module
-from denature.core.record import RECORD, InputRecord, NetRecord, Record
+from denature.core.record import RECORD, InputRecord, NetRecord, Record, spell_shape
 from denature.core.stats import Estimate
 from denature.core.weights import WEIGHTS, digest, fit_weights, read_weights, save_weights
 from denature.nets import create, parameter_count
@@ -81,11 +81,10 @@ def check_alike(run: Run, other: Run) -> None:
         ConfigError: they do not.
     """
     a, b = run.record.net, other.record.net
-    if (a.classes, a.channels, a.image_size) != (b.classes, b.channels, b.image_size):
+    if a.shape != b.shape:
         raise ConfigError(
-            f"{run.folder or a.name} knows {a.classes} classes of {a.channels}x{a.image_size}x"
-            f"{a.image_size} images, {other.folder or b.name} {b.classes} of {b.channels}x"
-            f"{b.image_size}x{b.image_size}; both must be of the same data."
+            f"{run.folder or a.name} answers {spell_shape(a.shape)}, {other.folder or b.name} "
+            f"{spell_shape(b.shape)}; both must be of the same data."
         )
 
 

@@ -110,13 +110,12 @@ def dafl(lab: Lab) -> Iterator[Point]:
         normal = lab.normal(INVERTED, seed)
         for kind, teacher in _pair(lab, seed, INVERTED):
             row = f"of {kind} {lab.column(INVERTED)}"
+            like = None if kind == NORMAL else _dafl(lab, normal, seed)
             yield Point(row=row, column=TEACHER, seed=seed, order=teacher,
                         against=None if kind == NORMAL else normal,
                         recalled=lab.recalled(kind, "resnet34 by dafl", TEACHER))  # fmt: skip
             yield Point(row=row, column=f"{lab.column(PAIR)} by DAFL", seed=seed,
-                        order=_dafl(lab, teacher, seed),
-                        against=None if kind == NORMAL else _dafl(lab, normal, seed),
-                        like=None if kind == NORMAL else _dafl(lab, normal, seed),
+                        order=_dafl(lab, teacher, seed), against=like, like=like,
                         recalled=lab.recalled(kind, "resnet34 by dafl", PAIR))  # fmt: skip
 
 
