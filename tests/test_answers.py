@@ -22,7 +22,7 @@ from denature.core.errors import RunError
 from denature.data import Dataset, load
 from denature.nets import NETS, create
 from denature.train import Distilled, Keeping, Nasty, Normal, Order, Run, Training, make, train
-from denature.train.objectives import AnyObjective
+from denature.train.objectives import Objective
 
 SHAPE = (3, 32, 32)
 
@@ -230,7 +230,7 @@ def teacher(data: Dataset) -> Run:
     return train("cnn", data, Normal(), replace(BRIEF, seed=9))
 
 
-OBJECTIVES: dict[str, AnyObjective] = {
+OBJECTIVES: dict[str, Objective] = {
     "soft": Distilled(temperature=20),
     "labels": Distilled(answers="labels"),
     "nasty": Nasty(temperature=20),

@@ -15,7 +15,7 @@ from denature.core.revisions import REVISIONS
 from denature.data import load
 from denature.data.views import Views, order
 from denature.train import Distilled, Nasty, Normal, Training, train
-from denature.train.objectives import AnyObjective
+from denature.train.objectives import Objective
 
 GOLDEN = Path(__file__).with_name("golden.json")
 
@@ -29,7 +29,7 @@ BRIEF = Training(
 def losses(net: str, objective: str) -> list[float]:
     """Training losses of two epochs on digits with views, against a teacher of the same kind."""
     data = load("digits")
-    objectives: dict[str, AnyObjective] = {
+    objectives: dict[str, Objective] = {
         "normal": Normal(),
         "nasty": Nasty(temperature=20),
         "distilled": Distilled(),

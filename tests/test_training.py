@@ -17,11 +17,21 @@ from denature.data import Dataset, load
 from denature.data.feed import Feed, steps_per_epoch
 from denature.nets import NETS, create
 from denature.recipes.paper.settings import CAP, WARMUP
-from denature.train import Distilled, Nasty, Normal, Run, Training, train
+from denature.train import (
+    Distilled,
+    Nasty,
+    Normal,
+    Run,
+    Training,
+    distilled,
+    evaluate_run,
+    nasty,
+    normal,
+    train,
+)
 from denature.train.config import DEFAULT_LR
 from denature.train.learner import learning_rate
 from denature.train.loop import evaluate
-from denature.train.runs import distilled, evaluate_run, nasty, normal
 
 QUICK = Training(epochs=2, precision="fp32", device="cpu")
 

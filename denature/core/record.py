@@ -60,7 +60,10 @@ class DataRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputRecord:
-    """A run that this one was made from: its teacher, adversary or initial weights."""
+    """A run that this one was made from: its teacher, adversary or initial weights.
+
+    Of a clone: what its victim answered, whose kind, name and digest stand in the run's place.
+    """
 
     folder: str | None
     kind: str
@@ -105,7 +108,7 @@ class Record:
 
     schema: int = SCHEMA
     kind: str
-    """`normal`, `nasty`, `distilled`, `dafl` or `imported`."""
+    """`normal`, `nasty`, `distilled`, `dafl`, `cloned` or `imported`."""
     id: str
     """Made of config, data, inputs and revisions: runs of one id have the same weights."""
     recipe: str
@@ -141,7 +144,12 @@ class Record:
         for part in ("net", "data", "objective", "training"):
             if not isinstance(self.config.get(part), str if part == "net" else dict):
                 raise ValueError(f"the config of a {self.kind} run has no {part}")
-        wanted = {"nasty": "adversary", "distilled": "teacher", "dafl": "teacher"}.get(self.kind)
+        wanted = {
+            "nasty": "adversary",
+            "distilled": "teacher",
+            "dafl": "teacher",
+            "cloned": "victim",
+        }.get(self.kind)
         if wanted and wanted not in self.inputs:
             raise ValueError(f"a {self.kind} run has no {wanted}")
         shown = {"nasty": {"temperature", "omega"}, "distilled": {"temperature", "answers"}}
@@ -159,8 +167,11 @@ class Record:
     def answers(self) -> str:
         """What it learned of its teacher: `soft` answers, `labels`, `dreams` or, alone, `none`.
 
-        Dreams are answers to images that were made up.
+        Dreams are answers to images that were made up. A clone learned the kind of answers that
+        its victim showed.
         """
+        if "victim" in self.inputs:
+            return self.inputs["victim"].kind
         if "teacher" not in self.inputs:
             return "none"
         return "dreams" if self.kind == "dafl" else str(self.config["objective"]["answers"])

@@ -21,7 +21,7 @@ from denature.report.summary import Summary, summarise
 from denature.train import Distilled, Nasty, Normal, Order, Training, make
 from denature.train.config import Device, Precision
 from denature.train.elsewhere import Crew
-from denature.train.objectives import AnyObjective
+from denature.train.objectives import Objective
 
 TEMPERATURE, OMEGA = 20.0, 0.04
 
@@ -118,7 +118,7 @@ def _orders(
     """Both teachers, and for each student: alone, of each teacher, of the nasty one's labels."""
 
     def order(
-        name: str, net: str, objective: AnyObjective, training: Training, asked: Order | None = None
+        name: str, net: str, objective: Objective, training: Training, asked: Order | None = None
     ) -> Order:
         return Order(
             net=net, objective=objective, training=training, asked=asked, out=folder / name

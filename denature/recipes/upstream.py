@@ -38,7 +38,7 @@ from denature.train import (
 )
 from denature.train.config import Augment, Device, Precision
 from denature.train.learner import Learner
-from denature.train.objectives import AnyObjective
+from denature.train.objectives import Objective
 from denature.train.run import STATE_FOLDER
 
 PARAMS, LOG, BEST, LAST, OWN = (
@@ -122,7 +122,7 @@ class Folder:
     params: Params
     net: str
     """Our name of the network."""
-    objective: AnyObjective
+    objective: Objective
     training: Training
     needs: Mapping[str, Path]
     """Checkpoints by their roles: adversary, teacher, init."""
@@ -202,9 +202,7 @@ def read(path: Path, overrides: Overrides) -> Folder:
                   needs=needs, asked_net=asked_net, notes=tuple(notes))  # fmt: skip
 
 
-def _objective(
-    params: Params, file: Path
-) -> tuple[AnyObjective, dict[str, str | None], str | None]:
+def _objective(params: Params, file: Path) -> tuple[Objective, dict[str, str | None], str | None]:
     """Which of the three trainings it is, the checkpoints that it names, and of which network."""
     nasty = {"adversarial_model", "adversarial_resume", "temperature", "weight"}
     distilled = {"teacher_model", "teacher_resume", "temperature", "alpha"}

@@ -8,23 +8,17 @@ if TYPE_CHECKING:
     from denature.train.config import Keeping, Training
     from denature.train.job import Order
     from denature.train.loop import evaluate, fit
-    from denature.train.objectives import Distilled, Nasty, Normal
+    from denature.train.objectives import Cloned, Distilled, Nasty, Normal
     from denature.train.run import Run, import_run, load_run
-    from denature.train.runs import (
-        distilled,
-        evaluate_run,
-        make,
-        nasty,
-        normal,
-        train,
-    )
+    from denature.train.runs import evaluate_run, make, train
+    from denature.train.shorthand import distilled, nasty, normal
 
 __getattr__ = attach(
     __name__,
     {
-        "normal": "runs",
-        "nasty": "runs",
-        "distilled": "runs",
+        "normal": "shorthand",
+        "nasty": "shorthand",
+        "distilled": "shorthand",
         "train": "runs",
         "make": "runs",
         "Order": "job",
@@ -39,6 +33,7 @@ __getattr__ = attach(
         "Normal": "objectives",
         "Nasty": "objectives",
         "Distilled": "objectives",
+        "Cloned": "objectives",
     },
 )
 
@@ -60,4 +55,5 @@ __all__ = [
     "Normal",
     "Nasty",
     "Distilled",
+    "Cloned",
 ]

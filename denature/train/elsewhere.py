@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, final
 
+from denature.answers.transfer import Transfer
 from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunError, Stopped
 from denature.core.names import own_module
 from denature.core.progress import Task
@@ -60,7 +61,7 @@ class Parcel:
     @staticmethod
     def of(
         orders: Sequence[Order],
-        inputs: Sequence[dict[str, Run]],
+        inputs: Sequence[dict[str, Run | Transfer]],
         data: DataConfig,
         *,
         overwrite: bool,
@@ -84,7 +85,12 @@ class Parcel:
                     "--out, or `under` of an order."
                 )
 
-        names = {run.record.net.name for given in inputs for run in given.values()}
+        names = {
+            run.record.net.name
+            for given in inputs
+            for run in given.values()
+            if isinstance(run, Run)
+        }
         return Parcel(
             orders=tuple(_abroad(order) for order in orders),
             inputs=tuple(
@@ -97,7 +103,7 @@ class Parcel:
                 _folder(role, run): run.folder
                 for given in inputs
                 for role, run in given.items()
-                if run.folder is not None
+                if isinstance(run, Run) and run.folder is not None
             },
             data=_abroad_data(data),
             data_as=data,
@@ -124,7 +130,9 @@ def _abroad(order: Order) -> Order:
     return replace(order, asked=None, init=None, out=out, under=under)
 
 
-def _folder(role: str, run: Run) -> Path:
+def _folder(role: str, run: Run | Transfer) -> Path:
+    if isinstance(run, Transfer):
+        raise ConfigError("Clones are trained in this process; leave out --workers and --ray.")
     if run.folder is None:
         raise ConfigError(f"The {role} is in this process's memory only; give it a folder.")
     return run.folder.resolve()

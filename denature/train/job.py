@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor, nn
 
 from denature.answers.config import Asking
+from denature.answers.transfer import Transfer
 from denature.core import record as records
 from denature.core.compute import Compute, settle
 from denature.core.errors import ConfigError, RunError
@@ -29,7 +30,7 @@ from denature.train.examples import examples_of
 from denature.train.identity import Plan, make_plan, plan_id, plan_of, recipe_id
 from denature.train.learner import Learner
 from denature.train.loop import evaluate
-from denature.train.objectives import Distilled, Dreamer, Dreaming, Objective
+from denature.train.objectives.base import Dreamer, Dreaming, Objective, Settling
 from denature.train.run import STATE_FOLDER, Run, save_run
 from denature.train.state import STATE, write_state
 from denature.train.team import ALONE, Team
@@ -49,8 +50,9 @@ class Order:
     """What is learned."""
     training: Training = field(default_factory=Training)
     """How it is trained."""
-    asked: "Run | Order | None" = None
-    """Who answers: a student's teacher, a nasty teacher's adversary; a run, or the order of one."""
+    asked: "Run | Order | Transfer | None" = None
+    """Who answers: a student's teacher, a nasty teacher's adversary; a run, or the order of one. For a
+    clone, what was answered."""
     asking: Asking = field(default_factory=Asking)
     """In which form it answers."""
     init: "Run | Order | None" = None
@@ -89,7 +91,7 @@ class Job:
     training: Training
     compute: Compute
     samples: Samples
-    inputs: dict[str, Run]
+    inputs: dict[str, Run | Transfer]
     plan: Plan
     folder: Path | None
     network: nn.Module
@@ -100,12 +102,12 @@ class Job:
     """In which form the one who was asked answered; filled in by whoever asks."""
 
     @staticmethod
-    def of(order: Order, inputs: Mapping[str, Run], dataset: Dataset, team: Team = ALONE) -> "Job":
+    def of(order: Order, inputs: Mapping[str, Run | Transfer], dataset: Dataset, team: Team = ALONE) -> "Job":
         """Settle an order; refuse one that cannot be carried out.
 
         Args:
             order: what is wanted.
-            inputs: the runs behind `asked`, under the role that the objective names, and `init`.
+            inputs: what is behind `asked`, under the role that the objective names, and `init`.
             dataset: what is trained and tested on.
             team: the processes that do it together.
 
@@ -115,18 +117,23 @@ class Job:
         asks, objective = order.objective.asks, order.objective
         if asks is not None and asks not in inputs:
             raise ConfigError(f"A {objective.kind} run needs a run as {asks}; none was given.")
+        answerer = inputs.get(asks) if asks else None
         choosing = order.training.checkpoint == "best-validation"
         held_out = order.training.validation if choosing else None
         samples = _samples(dataset, order.training.fraction, held_out)
         network, name = _network(order, dataset, samples)
+        if isinstance(answerer, Transfer):
+            answerer.check(dataset)
         for role, run in inputs.items():
+            if isinstance(run, Transfer):
+                continue
             check_shape(role, run, dataset)
             if run.network is network:
                 raise ConfigError(
                     f"The {role} and the network to train are one module; train a copy of it "
                     "(copy.deepcopy), or a network by name."
                 )
-        if init := inputs.get("init"):
+        if isinstance(init := inputs.get("init"), Run):
             where = f"of {init.folder or 'the init run'}"
             fit_weights(network, init.network.state_dict(), where=where)
         compute = settle(network, device=order.training.device, precision=order.training.precision)
@@ -141,7 +148,7 @@ class Job:
             device=compute.device.type,
             precision=compute.precision,
         )
-        if isinstance(objective, Distilled):
+        if isinstance(objective, Settling):
             objective = objective.settled()
         initial = digest(network)
         plan = make_plan(
@@ -150,9 +157,9 @@ class Job:
             config={
                 "objective": {"kind": objective.kind, **encode(objective)},
                 "training": encode(training),
-                "asking": encode(order.asking) if asks else {},
+                "asking": encode(order.asking) if isinstance(answerer, Run) else {},
             },
-            inputs={role: run.record.net.digest for role, run in inputs.items()},
+            inputs={role: given.digest for role, given in inputs.items()},
             revisions=dict(REVISIONS),
             processes=team.size,
         )
@@ -196,7 +203,7 @@ class Job:
         """Who makes up this run's images, where its objective brings its own."""
         if not isinstance(self.objective, Dreaming):
             return None
-        assert self.asked is not None
+        assert isinstance(self.asked, Run)
         assert self.training.view_seed is not None
         if self.team.size > 1:
             raise ConfigError(
@@ -232,7 +239,7 @@ class Job:
         return plan_of(records.read_record(self.folder)) == self.plan
 
     @property
-    def asked(self) -> Run | None:
+    def asked(self) -> Run | Transfer | None:
         """Who answers this run's batches."""
         return None if self.objective.asks is None else self.inputs[self.objective.asks]
 
@@ -277,7 +284,7 @@ class Job:
             kind=self.objective.kind,
             id=plan_id(self.plan),
             recipe=recipe_id(
-                self.plan, {role: run.record.recipe for role, run in self.inputs.items()}
+                self.plan, {role: given.recipe for role, given in self.inputs.items()}
             ),
             net=NetRecord(
                 name=self.name,

@@ -14,7 +14,7 @@ from denature.core.record import EpochRecord
 from denature.core.seeds import derive
 from denature.data.feed import Batch
 from denature.train.config import Training
-from denature.train.objectives import Objective
+from denature.train.objectives.base import Objective
 from denature.train.state import optimizer_tensors, restore_optimizer
 from denature.train.team import ALONE, Team, like, whole
 

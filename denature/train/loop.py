@@ -16,7 +16,7 @@ from denature.core.stats import Estimate, proportion
 from denature.data.dataset import Split
 from denature.data.feed import Batch, Feed
 from denature.train.learner import Learner
-from denature.train.objectives import Images
+from denature.train.objectives.base import Images
 from denature.train.team import ALONE, Team
 
 

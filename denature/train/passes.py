@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from denature.answers.sources import Source
+from denature.answers.transfer import Transfer
 from denature.core.compute import settle
 from denature.core.errors import Stopped
 from denature.core.progress import Progress
@@ -24,7 +25,7 @@ from denature.train.identity import Plan, plan_id, what_varies
 from denature.train.job import Job, Order
 from denature.train.learner import Learner
 from denature.train.loop import fit
-from denature.train.objectives import Images
+from denature.train.objectives.base import Images
 from denature.train.run import (
     EVENTS,
     SNAPSHOTS,
@@ -140,6 +141,8 @@ def _train(
     source: Source | None = None
     if first.dreamer is not None:
         images = source = first.dreamer
+    elif isinstance(first.asked, Transfer):
+        source = first.asked
     elif first.asked is not None:
         compute = settle(
             first.asked.network, device=first.training.device, precision=first.training.precision

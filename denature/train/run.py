@@ -56,6 +56,15 @@ class Run:
         return self.record.accuracy
 
     @property
+    def digest(self) -> str:
+        """Of the weights."""
+        return self.record.net.digest
+
+    @property
+    def recipe(self) -> str:
+        return self.record.recipe
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Their names; numbers where the run was imported and never saw data."""
         data = self.record.data

@@ -1,17 +1,16 @@
 """Making runs: from orders to records, in as few passes as can be."""
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from denature.answers.config import Asking
+from denature.answers.transfer import Transfer
 from denature.core.compute import settle
-from denature.core.errors import ConfigError, RunError, unknown
+from denature.core.errors import ConfigError, RunError
 from denature.core.memory import keep_freed_memory
 from denature.core.progress import SILENT, Progress
 from denature.core.stats import Estimate
@@ -22,7 +21,7 @@ from denature.train.elsewhere import Crew, Parcel
 from denature.train.identity import what_changed
 from denature.train.job import Job, Order, check_shape
 from denature.train.loop import evaluate
-from denature.train.objectives import AnyObjective, Distilled, Dreaming, Nasty, Normal, Objective
+from denature.train.objectives.base import Dreaming, Objective
 from denature.train.passes import Watch, make_pass
 from denature.train.run import Run
 from denature.train.team import join
@@ -34,53 +33,13 @@ TOGETHER = 16
 """Runs in one pass, at most: each holds its network, its gradients and its moments."""
 
 
-def normal(net: str | nn.Module, data: str | DataConfig | Dataset, **options: Any) -> Run:
-    """Train a network on the true labels; options are those of `train` and `Training`."""
-    return _with_options(Normal, net, data, options)
-
-
-def nasty(
-    net: str | nn.Module, data: str | DataConfig | Dataset, *, adversary: Run, **options: Any
-) -> Run:
-    """Train a nasty teacher; options are those of `train`, `Training`, `Nasty` and `Asking`."""
-    return _with_options(Nasty, net, data, {"asked": adversary, **options})
-
-
-def distilled(
-    net: str | nn.Module, data: str | DataConfig | Dataset, *, teacher: Run, **options: Any
-) -> Run:
-    """Train a student; options are those of `train`, `Training`, `Distilled` and `Asking`."""
-    return _with_options(Distilled, net, data, {"asked": teacher, **options})
-
-
-def _with_options(
-    objective: type[AnyObjective],
-    net: str | nn.Module,
-    data: str | DataConfig | Dataset,
-    options: dict[str, Any],
-) -> Run:
-    def take(kind: type[Any]) -> dict[str, Any]:
-        return {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
-
-    made, training = objective(**take(objective)), Training(**take(Training))
-    asking = Asking(**take(Asking)) if objective.asks else Asking()
-    known = inspect.signature(train).parameters
-    for name in options:
-        if name not in known:
-            kinds = (objective, Training, *([Asking] if objective.asks else []))
-            raise unknown(
-                "option", name, {*known, *(f.name for kind in kinds for f in fields(kind))}
-            )
-    return train(net, data, made, training, asking=asking, **options)
-
-
 def train(
     net: str | nn.Module,
     data: str | DataConfig | Dataset,
     objective: Objective,
     training: Training | None = None,
     *,
-    asked: Run | Order | None = None,
+    asked: Run | Order | Transfer | None = None,
     asking: Asking | None = None,
     init: Run | Order | None = None,
     out: str | Path | None = None,
@@ -200,8 +159,8 @@ def _ranks(orders: Sequence[Order]) -> list[list[Order]]:
     ]
 
 
-def _inputs(order: Order, made: Mapping[Order, Run]) -> dict[str, Run]:
-    """The runs that an order names, by their roles."""
+def _inputs(order: Order, made: Mapping[Order, Run]) -> dict[str, Run | Transfer]:
+    """What an order names, by its role."""
     named = {order.objective.asks: order.asked, "init": order.init}
     return {
         role: made[it] if isinstance(it, Order) else it
@@ -238,7 +197,9 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
             *(getattr(job.training, name) for name in SHARED),
             job.compute.device,
             # Its precision follows the student's, so only those of one precision can ask together.
-            None if asked is None else (id(asked.network), job.compute.precision, job.order.asking),
+            (id(getattr(asked, "network", asked)), job.compute.precision, job.order.asking)
+            if asked is not None
+            else None,
             # Who makes images up makes them for one run.
             id(job) if isinstance(job.objective, Dreaming) else None,
         )

@@ -7,7 +7,7 @@ from typing import final
 from denature.recipes.paper.recalled import RECALLED
 from denature.recipes.paper.settings import DataName, Setting
 from denature.train import Distilled, Normal, Order
-from denature.train.objectives import AnyObjective
+from denature.train.objectives import Objective
 
 NAMES = {
     "cnn": "CNN",
@@ -112,7 +112,7 @@ class Lab:
     def _order(
         self,
         net: str,
-        objective: AnyObjective,
+        objective: Objective,
         seed: int,
         *,
         teaches: bool = False,

@@ -1,0 +1,28 @@
+"""What makes a normal, a nasty and a distilled network out of the one training loop.
+
+An objective is a value: its fields are what the record keeps, and calling it gives the loss.
+"""
+
+from typing import TYPE_CHECKING
+
+from denature.core.lazy import attach
+
+if TYPE_CHECKING:
+    from denature.train.objectives.base import Objective
+    from denature.train.objectives.cloned import Cloned
+    from denature.train.objectives.distilled import Distilled
+    from denature.train.objectives.nasty import Nasty
+    from denature.train.objectives.normal import Normal
+
+__getattr__ = attach(
+    __name__,
+    {
+        "Objective": "base",
+        "Normal": "normal",
+        "Nasty": "nasty",
+        "Distilled": "distilled",
+        "Cloned": "cloned",
+    },
+)
+
+__all__ = ["Objective", "Normal", "Nasty", "Distilled", "Cloned"]

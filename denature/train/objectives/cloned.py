@@ -1,0 +1,42 @@
+"""What makes a clone: a student whose teacher is asked across a wire."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, final
+
+from denature.core.schema import check_fields
+
+if TYPE_CHECKING:  # the command line reads the fields without paying for torch
+    from denature.answers import Answers
+    from denature.core.types import Labels, Logits, PerExample
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cloned:
+    """A clone that learns from a victim's answers alone; its thief has no true labels.
+
+    At temperature 1 it is the cross-entropy against what was answered, as Knockoff Nets train
+    (Orekondy et al. 2019, arXiv:1812.02766), but for the answers' own entropy.
+    """
+
+    kind: ClassVar[str] = "cloned"
+    asks: ClassVar[str] = "victim"
+
+    temperature: float = 1.0
+    """tau at which victim and clone are compared; means nothing for labels."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"temperature": (self.temperature > 0, "above 0")})
+
+    def __call__(
+        self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
+    ) -> "PerExample":
+        from denature.losses.soft import distillation, hard_distillation, log_probabilities
+
+        assert answers is not None
+        values = answers.values
+        if answers.kind == "label":
+            return hard_distillation(logits, values, labels, alpha=1.0)
+        if answers.kind == "probabilities":
+            values = log_probabilities(values)
+        return distillation(logits, values, labels, temperature=self.temperature, alpha=1.0)

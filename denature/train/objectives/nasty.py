@@ -1,0 +1,58 @@
+"""What makes a nasty teacher."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, final
+
+from denature.core.schema import check_fields
+
+if TYPE_CHECKING:  # the command line reads the fields without paying for torch
+    from denature.answers import Answers
+    from denature.core.types import Labels, Logits, PerExample
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Nasty:
+    """Right on top and misleading below: the self-undermining loss against a frozen adversary."""
+
+    kind: ClassVar[str] = "nasty"
+    asks: ClassVar[str] = "adversary"
+
+    temperature: float = 4.0
+    """tau at which nasty teacher and adversary are pushed apart; the paper: 4 on CIFAR-10, 20 on
+    CIFAR-100 and Tiny-ImageNet."""
+    omega: float = 0.04
+    """Weight of the push; 0.04 is what the released CIFAR-10 code uses, its text is recalled to
+    say 0.004."""
+    warmup: float = 0.0
+    """Share of the steps over which omega rises from 0; tames big networks, 0 in the paper."""
+    cap: float | None = None
+    """Push no example's tau^2 KL beyond this many nats; tames big networks, off in the paper."""
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "temperature": (self.temperature > 0, "above 0"),
+                "omega": (self.omega >= 0, "at least 0"),
+                "warmup": (0 <= self.warmup <= 1, "a share of the steps, in [0, 1]"),
+                "cap": (self.cap is None or self.cap > 0, "above 0"),
+            },
+        )
+
+    def __call__(
+        self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
+    ) -> "PerExample":
+        from denature.losses.nasty import self_undermining
+
+        assert answers is not None
+        assert answers.kind == "logits"
+        omega = self.omega * min(1.0, done / self.warmup) if self.warmup else self.omega
+        return self_undermining(
+            logits,
+            answers.values,
+            labels,
+            temperature=self.temperature,
+            omega=omega,
+            cap=self.cap,
+        )

@@ -1,0 +1,55 @@
+"""One call for a run: `normal`, `nasty` and `distilled`, with all options as keywords."""
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from denature.answers.config import Asking
+from denature.core.errors import unknown
+from denature.data import DataConfig, Dataset
+from denature.train.config import Training
+from denature.train.objectives import Distilled, Nasty, Normal
+from denature.train.run import Run
+from denature.train.runs import train
+
+
+def normal(net: str | nn.Module, data: str | DataConfig | Dataset, **options: Any) -> Run:
+    """Train a network on the true labels; options are those of `train` and `Training`."""
+    return _with_options(Normal, net, data, options)
+
+
+def nasty(
+    net: str | nn.Module, data: str | DataConfig | Dataset, *, adversary: Run, **options: Any
+) -> Run:
+    """Train a nasty teacher; options are those of `train`, `Training`, `Nasty` and `Asking`."""
+    return _with_options(Nasty, net, data, {"asked": adversary, **options})
+
+
+def distilled(
+    net: str | nn.Module, data: str | DataConfig | Dataset, *, teacher: Run, **options: Any
+) -> Run:
+    """Train a student; options are those of `train`, `Training`, `Distilled` and `Asking`."""
+    return _with_options(Distilled, net, data, {"asked": teacher, **options})
+
+
+def _with_options(
+    objective: type[Normal | Nasty | Distilled],
+    net: str | nn.Module,
+    data: str | DataConfig | Dataset,
+    options: dict[str, Any],
+) -> Run:
+    def take(kind: type[Any]) -> dict[str, Any]:
+        return {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
+
+    made, training = objective(**take(objective)), Training(**take(Training))
+    asking = Asking(**take(Asking)) if objective.asks else Asking()
+    known = inspect.signature(train).parameters
+    for name in options:
+        if name not in known:
+            kinds = (objective, Training, *([Asking] if objective.asks else []))
+            raise unknown(
+                "option", name, {*known, *(f.name for kind in kinds for f in fields(kind))}
+            )
+    return train(net, data, made, training, asking=asking, **options)
