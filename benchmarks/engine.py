@@ -38,6 +38,7 @@ from denature.answers.opening import live, store_key, with_store
 from denature.answers.sources import Source
 from denature.core.compute import Compute, settle
 from denature.core.memory import keep_freed_memory
+from denature.core.record import environment
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.data.feed import Feed
@@ -549,6 +550,7 @@ def main() -> None:
     }
     print("\n" + table(bench.figures))
     if options.json:
+        machine["commit"] = environment()["commit"]
         options.json.write_text(json.dumps({"machine": machine, **bench.figures}, indent=1) + "\n")
 
 
