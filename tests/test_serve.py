@@ -5,9 +5,7 @@ import contextlib
 import gzip
 import http.client
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from denature.serve.exposure import shown
 from denature.serve.keys import SqliteKeys, open_keys
 from denature.serve.protocol import Asked, Refused, Signature, parse, render
 from denature.train import Normal, Run, Training, import_run, load_run, train
+from tests.served import Served, serve, stop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 4), dtype=np.uint8)
 
@@ -434,60 +433,6 @@ def test_few_images_and_many_get_the_same_answers(count: int) -> None:
 
 
 # A real server
-
-
-@dataclass
-class Served:
-    process: "subprocess.Popen[str]"
-    address: str
-    log: Path
-
-    @property
-    def port(self) -> int:
-        return int(self.address.rpartition(":")[2])
-
-    def entries(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(self.address, timeout=60)
-        try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            return response.status, dict(response.getheaders()), response.read()
-        finally:
-            connection.close()
-
-    def memory_mb(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"RssAnon:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) / 1024
-
-
-def serve(out: Path, *words: str) -> Served:
-    log = out / "log.jsonl"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "denature", "serve", *words, "--port", "0", "--log", str(log),
-         "--device", "cpu"],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.match(r"http://([\d.:]+)/v2/models/", line)
-    assert found is not None, line
-    return Served(process, found[1], log)
-
-
-def stop(served: Served) -> None:
-    served.process.send_signal(signal.SIGTERM)
-    served.process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ COMMANDS = {
     "reproduce": ("reproduce:reproduce", "Make the experiments of the Nasty Teacher paper."),
     "serve": ("serving:serve", "Serve networks over the Open Inference Protocol."),
     "keys": ("serving:keys", "Who may ask a server, how much and how fast."),
+    "steal": ("stealing:steal", "Ask a served model, and train clones on its answers."),
+    "ledger": ("stealing:ledger", "What a theft asked, and what it may have cost."),
     "export": ("serving:export", "Write a network as ONNX or as torch's exported program."),
     "eval": ("looking:evaluate", "Measure a run's accuracy on the test split of a data set."),
     "predict": ("looking:predict", "Say what a run's network sees in image files."),
@@ -36,7 +38,7 @@ COMMANDS = {
 }
 """Each command with the function behind it, which is imported when it is called, and its help."""
 
-LISTS = {"--milestones", "--mean", "--std", "--track"}
+LISTS = {"--milestones", "--mean", "--std", "--track", "--budget"}
 """Options that take several values, also with commas between them."""
 
 TRAINERS = ("train", "nasty", "distill", "dafl")

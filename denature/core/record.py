@@ -164,14 +164,19 @@ class Record:
         return value if isinstance(value, int) else None
 
     @property
+    def victim(self) -> InputRecord | None:
+        """Whom a clone asked."""
+        return self.inputs.get("victim")
+
+    @property
     def answers(self) -> str:
         """What it learned of its teacher: `soft` answers, `labels`, `dreams` or, alone, `none`.
 
         Dreams are answers to images that were made up. A clone learned the kind of answers that
         its victim showed.
         """
-        if "victim" in self.inputs:
-            return self.inputs["victim"].kind
+        if self.victim is not None:
+            return self.victim.kind
         if "teacher" not in self.inputs:
             return "none"
         return "dreams" if self.kind == "dafl" else str(self.config["objective"]["answers"])

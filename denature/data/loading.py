@@ -1,12 +1,13 @@
 """From a source's name to a data set with its splits."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from denature.core.errors import DataError
 from denature.core.progress import SILENT, Progress
-from denature.data.cache import decoded
+from denature.data.cache import Decoded, decoded
 from denature.data.config import DataConfig
-from denature.data.dataset import Dataset
+from denature.data.dataset import Dataset, Split
 from denature.data.sources import open_source
 
 DEFAULT_HOLDOUT = {"digits": 0.2}
@@ -26,35 +27,61 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
         return data
     config = data if isinstance(data, DataConfig) else DataConfig(source=data)
     found = decoded(open_source(config, progress), config, progress)
+    cut = _cut(found, config)
+    if cut.test is None:
+        raise DataError(
+            f"{config.source} has {_named(found.splits)} with labels; nothing to test on. "
+            "Hold a share out with --holdout 0.2."
+        )
+    return Dataset(
+        config=config,
+        train=cut.train,
+        test=cut.test,
+        validation=cut.validation,
+        classes=found.classes,
+        digest=found.digest,
+        test_origin=cut.origin,
+        holdout=cut.holdout,
+        skipped=found.skipped,
+    )
+
+
+def load_images(config: DataConfig, *, progress: Progress = SILENT) -> tuple[Split, str]:
+    """What `load` would train on, where nothing has to be tested on, and the digest of all.
+
+    Raises:
+        DataError: missing or damaged data, or no training split.
+    """
+    found = decoded(open_source(config, progress), config, progress)
+    return _cut(found, config).train, found.digest
+
+
+class Cut(NamedTuple):
+    """The splits of a source by what they are for."""
+
+    train: Split
+    test: Split | None
+    validation: Split | None
+    origin: str
+    holdout: float
+
+
+def _cut(found: Decoded, config: DataConfig) -> Cut:
     splits = dict(found.splits)
     if "train" not in splits:
         raise DataError(f"{config.source} has {_named(splits)} and no training split.")
     train = splits["train"]
     holdout = config.holdout or DEFAULT_HOLDOUT.get(config.source, 0.0)
     if "test" in splits:
-        test, origin = splits["test"], "test"
-    elif "validation" in splits:
+        return Cut(train, splits["test"], splits.get("validation"), "test", 0.0)
+    if "validation" in splits:
         # Hub copies of ImageNet and its kin have unlabelled test images or none: everybody
         # measures on the validation split, so it plays the test split here and nothing else.
-        test, origin = splits.pop("validation"), "validation"
-    elif holdout:
-        (train, test), origin = train.divide(holdout, "holdout"), "holdout"
-    else:
-        raise DataError(
-            f"{config.source} has {_named(splits)} with labels; nothing to test on. "
-            "Hold a share out with --holdout 0.2."
-        )
-    return Dataset(
-        config=config,
-        train=train,
-        test=test,
-        validation=splits.get("validation"),
-        classes=found.classes,
-        digest=found.digest,
-        test_origin=origin,
-        holdout=holdout if origin == "holdout" else 0.0,
-        skipped=found.skipped,
-    )
+        return Cut(train, splits["validation"], None, "validation", 0.0)
+    if holdout:
+        train, test = train.divide(holdout, "holdout")
+        return Cut(train, test, None, "holdout", holdout)
+    return Cut(train, None, None, "none", 0.0)
 
 
 def _named(splits: Iterable[str]) -> str:

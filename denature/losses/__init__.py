@@ -1,6 +1,21 @@
 """Losses: pure functions of tensors, one value per example; the caller takes the mean."""
 
-from denature.losses.nasty import self_undermining
-from denature.losses.soft import distillation, hard_distillation, softened_divergence
+from typing import TYPE_CHECKING
+
+from denature.core.lazy import attach
+
+if TYPE_CHECKING:
+    from denature.losses.nasty import self_undermining
+    from denature.losses.soft import distillation, hard_distillation, softened_divergence
+
+__getattr__ = attach(
+    __name__,
+    {
+        "distillation": "soft",
+        "hard_distillation": "soft",
+        "softened_divergence": "soft",
+        "self_undermining": "nasty",
+    },
+)
 
 __all__ = ["distillation", "hard_distillation", "self_undermining", "softened_divergence"]

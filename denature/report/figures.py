@@ -195,6 +195,8 @@ def _line_style(record: Record) -> tuple[str, str, Any]:
     teacher = record.inputs.get("teacher")
     if record.kind == "nasty":
         return "the nasty teacher itself", PINK, "-"
+    if record.victim is not None:
+        return f"from a victim's {record.answers}", GREEN, "-"
     if teacher is None:
         return "from true labels", GREY, "-"
     colour = COLOURS.get(teacher.kind, GREEN)

@@ -148,6 +148,8 @@ def _run_table(records: Sequence[Record]) -> list[list[str]]:
     for record in records:
         teacher = record.inputs.get("teacher")
         source = f" from {teacher.kind} {teacher.net}" if teacher else ""
+        if record.victim is not None:
+            source = f" from {record.answers} of {record.victim.net}"
         source += {"labels": ", labels only", "dreams": ", without data"}.get(record.answers, "")
         lines.append(
             [

@@ -16,11 +16,11 @@ class Row:
 
     net: str
     kind: str
-    """`normal`, `nasty`, `distilled`, `dafl` or `imported`."""
+    """`normal`, `nasty`, `distilled`, `dafl`, `cloned` or `imported`."""
     teacher: str
-    """Kind of the teacher: `none`, `normal`, `nasty`, ..."""
+    """Kind of the teacher: `none`, `normal`, `nasty`, ...; `victim` of a clone."""
     answers: str
-    """What the teacher showed: `none`, `soft` or `labels`."""
+    """What the teacher showed: see `Record.answers`."""
     note: str
     """The settings, where another row is told apart by nothing else."""
     accuracy: Estimate
@@ -77,7 +77,8 @@ def summarise(records: Iterable[Record]) -> Summary:
 
 def _teacher(record: Record) -> str:
     given = record.inputs.get("teacher")
-    return "none" if given is None else given.kind
+    alone = "none" if record.victim is None else "victim"
+    return alone if given is None else given.kind
 
 
 def _training(record: Record) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _rows(groups: Sequence[Sequence[Record]], normals: Sequence[Sequence[Record]
         first, by_seed = group[0], _by_seed(group)
         alike = [other for other, its in zip(firsts, names, strict=True) if its == name]
         assert first.accuracy is not None
-        teacher = first.inputs.get("teacher")
+        teacher = first.inputs.get("teacher") or first.victim
         rows.append(
             Row(
                 net=first.net.name,

@@ -21,6 +21,8 @@ def learned(row: Row) -> str:
     """Whom a student learned from."""
     if row.teacher == "none":
         return "alone (true labels)"
+    if row.teacher == "victim":
+        return f"a victim's {row.answers}"
     shown = {"soft": "all answers", "labels": "labels only", "dreams": "without data"}
     return f"{row.teacher} teacher, {shown[row.answers]}"
 

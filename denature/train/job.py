@@ -51,8 +51,8 @@ class Order:
     training: Training = field(default_factory=Training)
     """How it is trained."""
     asked: "Run | Order | Transfer | None" = None
-    """Who answers: a student's teacher, a nasty teacher's adversary; a run, or the order of one. For a
-    clone, what was answered."""
+    """Who answers: a student's teacher, a nasty teacher's adversary; a run, or the order of one.
+    For a clone, what its victim answered."""
     asking: Asking = field(default_factory=Asking)
     """In which form it answers."""
     init: "Run | Order | None" = None
@@ -102,7 +102,9 @@ class Job:
     """In which form the one who was asked answered; filled in by whoever asks."""
 
     @staticmethod
-    def of(order: Order, inputs: Mapping[str, Run | Transfer], dataset: Dataset, team: Team = ALONE) -> "Job":
+    def of(
+        order: Order, inputs: Mapping[str, Run | Transfer], dataset: Dataset, team: Team = ALONE
+    ) -> "Job":
         """Settle an order; refuse one that cannot be carried out.
 
         Args:

@@ -1,0 +1,151 @@
+"""denature steal and ledger: the thief's side of a wire."""
+
+import json
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from denature.cli.options import (
+    ReadingOptions,
+    Showing,
+    ShowingOptions,
+    TrainingOptions,
+    Trust,
+    data_config,
+)
+from denature.core.errors import ConfigError
+from denature.core.stopping import Stopper, seconds_of
+from denature.data.config import Reading
+from denature.extract.config import Pace, Stealing
+from denature.train.config import Training
+from denature.train.objectives import Cloned
+
+STEALING = Group("What is asked", sort_key=1)
+PACE = Group("How it is asked", sort_key=2)
+
+KEY = "DENATURE_KEY"
+"""The environment variable of a server's key: others can read a command line."""
+
+
+def steal(
+    target: str,
+    *,
+    pool: str,
+    budget: Annotated[tuple[int, ...], Parameter(name=("--budget", "--budgets"))],
+    student: str,
+    model: str | None = None,
+    output: str | None = None,
+    kind: Literal["logits", "probabilities", "label"] | None = None,
+    top: int = 0,
+    key_file: Path | None = None,
+    test: str | None = None,
+    price_per_1000: float | None = None,
+    out: Path | None = None,
+    time_limit: str | None = None,
+    trust: Trust = (),
+    stealing: Annotated[Stealing, Parameter(name="*", group=STEALING)] = Stealing(),
+    pace: Annotated[Pace, Parameter(name="*", group=PACE)] = Pace(),
+    objective: Annotated[Cloned, Parameter(name="*", group=STEALING)] = Cloned(),
+    reading: ReadingOptions = Reading(),
+    training: TrainingOptions = Training(),
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Ask a model about images within a budget, and train clones on what it answers.
+
+    All that is asked and answered lies in a ledger; nothing is asked twice, whatever is killed. Ask
+    only services that you are allowed to ask.
+
+    Args:
+        target: The URL of an Open Inference server; a run's folder, to be asked without a wire; or
+            package.module:function, from float32 images in [0, 1] to answers.
+        pool: Images to ask with, whose labels nobody looks at: as for `denature train --data`, or
+            noise.
+        budget: Queries, such as 1000,5000: a fresh clone is trained for each.
+        student: The clone's network, a name from `denature nets`.
+        model: Which of the server's models; the only one by default.
+        output: Which of the model's outputs; the only one by default.
+        kind: What its answers are, where it does not say.
+        top: Ask for the largest so many values only; 0 for all.
+        key_file: A file with the key for the server; by default the environment's DENATURE_KEY.
+        test: Labelled images to measure with; the pool's own by default.
+        price_per_1000: US dollars for a thousand queries.
+        out: Folder for ledger, clones and report; by default one under runs/.
+        time_limit: Stop after this time, such as 9m, with exit code 75; what was answered is kept.
+        trust: A module of your own that a run's record may import.
+    """
+    from denature.cli.show import print_table
+    from denature.extract.stealing import steal as carry_out
+    from denature.extract.victims.find import find
+    from denature.report.theft import table, verdict, write
+
+    if price_per_1000 is not None and price_per_1000 < 0:
+        raise ConfigError(f"price_per_1000 is {price_per_1000}; it must be at least 0.")
+    key = os.environ.get(KEY) if key_file is None else key_file.read_text("utf-8").strip()
+    victim = find(
+        target,
+        model=model,
+        output=output,
+        kind=kind,
+        top=top,
+        key=key or None if re.match("https?:", target) else None,
+        pace=pace,
+        trust=trust,
+    )
+    folder = out or Path("runs") / f"theft-of-{_slug(model or target)}-with-{_slug(pool)}"
+    stopper = Stopper(seconds=None if time_limit is None else seconds_of(time_limit))
+    with stopper.on_signals():
+        theft = carry_out(
+            victim,
+            net=student,
+            pool=data_config(pool, reading),
+            budgets=budget,
+            out=folder,
+            test=None if test is None else data_config(test, reading),
+            stealing=stealing,
+            pace=pace,
+            objective=objective,
+            training=training,
+            price=None if price_per_1000 is None else price_per_1000 / 1000,
+            stopper=stopper,
+            progress=showing.display(),
+        )
+    page = write(theft, folder)
+    if showing.json:
+        print(json.dumps({**asdict(theft), "report": str(page)}))
+        return
+    print_table(table(theft))
+    for sentence in verdict(theft):
+        print(sentence)
+    print(f"Look at {page}")
+
+
+def _slug(text: str) -> str:
+    """The last part of a name, fit for a folder."""
+    words = re.findall(r"[A-Za-z0-9_.]+", text.rstrip("/").rpartition("/")[2])
+    return "-".join(words) or "model"
+
+
+def ledger(place: Path, *, showing: ShowingOptions = Showing()) -> None:
+    """Say what a ledger holds: queries by target and purpose, answers, and what they cost.
+
+    Args:
+        place: A theft's folder, or its ledger.sqlite.
+    """
+    from denature.cli.show import print_table
+    from denature.extract.ledger import read_tallies
+    from denature.extract.stealing import LEDGER
+
+    tallies = read_tallies(place / LEDGER if place.is_dir() else place)
+    if showing.json:
+        for tally in tallies:
+            print(json.dumps(asdict(tally)))
+        return
+    lines = [["Target", "For", "Queries", "Answered", "Unknown", "Requests", "US $", "Kind"]]
+    for it in tallies:
+        counts = (f"{n:,}" for n in (it.queries, it.answered, it.unknown, it.requests))
+        lines.append([it.target, it.purpose, *counts, f"{it.money:,.2f}", it.kind or "not settled"])
+    print_table(lines)

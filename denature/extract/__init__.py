@@ -1,0 +1,44 @@
+"""The thief's side of a wire: ask a victim, keep what it answered, train a clone on it.
+
+Nothing here imports the victim's side, nor what trains a nasty teacher: a thief knows what it was
+answered.
+"""
+
+from typing import TYPE_CHECKING
+
+from denature.core.lazy import attach
+
+if TYPE_CHECKING:
+    from denature.extract.config import Pace, Stealing
+    from denature.extract.ledger import Ledger
+    from denature.extract.oracle import Oracle
+    from denature.extract.stealing import steal
+    from denature.extract.victims.base import About, AskFailed, Victim
+    from denature.extract.victims.called import Called
+
+__getattr__ = attach(
+    __name__,
+    {
+        "steal": "stealing",
+        "Stealing": "config",
+        "Pace": "config",
+        "Oracle": "oracle",
+        "Ledger": "ledger",
+        "Victim": "victims.base",
+        "About": "victims.base",
+        "AskFailed": "victims.base",
+        "Called": "victims.called",
+    },
+)
+
+__all__ = [
+    "steal",
+    "Stealing",
+    "Pace",
+    "Oracle",
+    "Ledger",
+    "Victim",
+    "About",
+    "AskFailed",
+    "Called",
+]

@@ -1,0 +1,170 @@
+"""The images that a thief may ask with."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from denature.core.errors import ConfigError
+from denature.core.progress import SILENT, Progress
+from denature.data.config import DataConfig
+from denature.data.dataset import Split
+from denature.data.loading import load_images
+
+NOISE = "noise"
+
+
+class Pool(Protocol):
+    """Images by number; two of the same number are the same for ever."""
+
+    name: str
+
+    @property
+    def size(self) -> int | None:
+        """How many there are; None for any number."""
+
+    @property
+    def digest(self) -> str:
+        """Of all images."""
+
+    def images(self, rows: Sequence[int]) -> np.ndarray:
+        """uint8, batch x channels x height x width."""
+
+    def contents(self, rows: Sequence[int]) -> list[bytes]:
+        """A digest of each of these images."""
+
+    def reference(self, row: int) -> str:
+        """Where an image comes from."""
+
+    def keep(self, row: int) -> bytes | None:
+        """The image itself, where its reference does not lead back to it."""
+
+
+def digest_of(image: np.ndarray) -> bytes:
+    found = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
+    found.update(np.ascontiguousarray(image).data)
+    return found.digest()
+
+
+class Kept:
+    """The images of a split, with as many channels as the victim takes."""
+
+    def __init__(self, name: str, split: Split, digest: str, *, channels: int) -> None:
+        self.name = name
+        self._split = split
+        self._channels = channels
+        self._digest = digest
+        self._contents: dict[int, bytes] = {}
+        own = int(split.images.shape[1])
+        if own != channels and {own, channels} != {1, 3}:
+            raise ConfigError(
+                f"{name} has images of {own} channels, the victim takes {channels}; only 1 and 3 "
+                "can be made of each other."
+            )
+
+    @property
+    def size(self) -> int:
+        return len(self._split)
+
+    @property
+    def digest(self) -> str:
+        return f"{self._digest}-{self._channels}"
+
+    def images(self, rows: Sequence[int]) -> np.ndarray:
+        found: np.ndarray = self._split.images[self._rows(rows)].numpy()
+        if found.shape[1] == self._channels:
+            return found
+        if self._channels == 3:
+            return np.repeat(found, 3, axis=1)
+        # Rec. 601, as Pillow converts.
+        grey = np.tensordot(np.array([0.299, 0.587, 0.114]), found, axes=(0, 1))
+        return np.rint(grey).astype(np.uint8)[:, None]
+
+    def contents(self, rows: Sequence[int]) -> list[bytes]:
+        if new := [row for row in rows if row not in self._contents]:
+            for row, image in zip(new, self.images(new), strict=True):
+                self._contents[row] = digest_of(image)
+        return [self._contents[row] for row in rows]
+
+    def reference(self, row: int) -> str:
+        return f"{self.name}#{int(self._rows([row])[0])}"
+
+    def keep(self, row: int) -> bytes | None:
+        return None
+
+    def _rows(self, rows: Sequence[int]) -> torch.Tensor:
+        return self._split.rows[torch.as_tensor(rows, dtype=torch.int64)]
+
+
+class Noise:
+    """Images of independent uniform bytes, the worst that a thief can ask with."""
+
+    name = NOISE
+
+    def __init__(self, *, channels: int, image_size: int, seed: int) -> None:
+        self._shape = (channels, image_size, image_size)
+        self._seed = seed
+
+    @property
+    def size(self) -> None:
+        return None
+
+    @cached_property
+    def digest(self) -> str:
+        return f"{NOISE}-{'x'.join(map(str, self._shape))}-{self._seed}"
+
+    def images(self, rows: Sequence[int]) -> np.ndarray:
+        made = np.empty((len(rows), *self._shape), np.uint8)
+        for image, row in zip(made, rows, strict=True):
+            # A generator for each image: a number stands for the same image in every order.
+            generator = np.random.Generator(np.random.Philox(key=[self._seed, row]))
+            image[...] = generator.integers(0, 256, self._shape, dtype=np.uint8)
+        return made
+
+    def contents(self, rows: Sequence[int]) -> list[bytes]:
+        return [digest_of(image) for image in self.images(rows)]
+
+    def reference(self, row: int) -> str:
+        return f"{self.digest}#{row}"
+
+    def keep(self, row: int) -> bytes | None:
+        image: bytes = self.images([row]).tobytes()
+        return image
+
+
+def open_pool(
+    config: DataConfig,
+    *,
+    channels: int,
+    image_size: int,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Pool:
+    """The images of a source's training split, or noise, in the shape that a victim takes.
+
+    Args:
+        config: the source; `noise` for made-up images.
+        channels: that the victim takes.
+        image_size: that it takes.
+        seed: of noise.
+        progress: told about decoding.
+
+    Raises:
+        ConfigError: images that cannot be brought into that shape.
+        DataError: the images cannot be read.
+    """
+    if config.source == NOISE:
+        return Noise(channels=channels, image_size=image_size, seed=seed)
+    config = replace(config, image_size=config.image_size or image_size)
+    split, digest = load_images(config, progress=progress)
+    size = int(split.images.shape[-1])
+    if size != image_size:
+        raise ConfigError(
+            f"{config.source} has images of {size} pixels a side, the victim takes {image_size}; "
+            f"leave out --image-size."
+        )
+    return Kept(config.source, split, digest, channels=channels)

@@ -1,0 +1,110 @@
+"""What a theft came to: the clones of one victim, and what they cost."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from denature.answers.sources import Kind
+from denature.core.errors import RunError
+from denature.core.schema import decode
+from denature.core.stats import Estimate, mean_over_seeds
+
+RESULT = "theft.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clone:
+    """One clone, trained anew on the first `queries` answers."""
+
+    queries: int
+    """Of the budget: each image once for each repeat."""
+    answers: int
+    """Images it learned from; fewer where queries were lost or repeated."""
+    money: float | None
+    """What these queries cost in US dollars."""
+    seed: int
+    net: str
+    accuracy: Estimate
+    """On the test split, against true labels."""
+    fidelity: Estimate
+    """Share of the measured test images on which it says what the victim says."""
+    folder: str
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Level:
+    """All clones of one budget."""
+
+    queries: int
+    answers: int
+    money: float | None
+    accuracy: Estimate
+    """Over seeds; over test images where there is one seed."""
+    fidelity: Estimate
+    seeds: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Theft:
+    """A finished theft."""
+
+    target: str
+    kind: Kind
+    pool: str
+    test: str
+    net: str
+    choose: str
+    repeats: int
+    price: float | None
+    """Of one query in US dollars."""
+    spent: int
+    """Queries that were or may have been billed, lost ones among them."""
+    lost: int
+    """Of those without an answer."""
+    answers_per_second: float | None
+    measuring: int
+    """Queries for measuring fidelity, on a budget of their own."""
+    victim_accuracy: Estimate
+    """On the test images about which it was asked."""
+    clones: tuple[Clone, ...]
+    environment: dict[str, object]
+
+    @property
+    def levels(self) -> list[Level]:
+        """The clones of each budget together."""
+        found = []
+        for queries in sorted({clone.queries for clone in self.clones}):
+            same = [clone for clone in self.clones if clone.queries == queries]
+            [first, *more] = same
+            found.append(
+                Level(
+                    queries=queries,
+                    answers=first.answers,
+                    money=first.money,
+                    accuracy=mean_over_seeds([c.accuracy.value for c in same])
+                    if more
+                    else first.accuracy,
+                    fidelity=mean_over_seeds([c.fidelity.value for c in same])
+                    if more
+                    else first.fidelity,
+                    seeds=len(same),
+                )
+            )
+        return found
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        return json.dumps(asdict(self), indent=indent, allow_nan=False)
+
+
+def read_theft(path: Path) -> Theft:
+    """A theft's result.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.") from None
+    return decode(Theft, raw, where=str(path))

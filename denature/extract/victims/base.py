@@ -1,0 +1,72 @@
+"""What a thief may ask: one small class for each way of asking."""
+
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+import numpy as np
+
+from denature.answers.sources import Kind
+from denature.core.errors import DenatureError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class About:
+    """What is known of a victim before it is asked; None for what is not."""
+
+    target: str
+    """Who it is: answers of one target are never taken for another's."""
+    options: dict[str, str] = field(default_factory=dict)
+    """What was asked of it, where that changes its answers."""
+    kind: Kind | None = None
+    classes: int | None = None
+    channels: int | None = None
+    image_size: int | None = None
+    most: int | None = None
+    """Images that one request may bring."""
+
+
+class AskFailed(DenatureError):
+    """A request that was not answered.
+
+    Args:
+        message: what happened.
+        again: whether the same request may be answered later.
+        billed: whether it may have been counted or charged.
+        wait_s: how long the victim wants us to wait, if it said so.
+    """
+
+    def __init__(
+        self, message: str, *, again: bool, billed: bool, wait_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.again = again
+        self.billed = billed
+        self.wait_s = wait_s
+
+
+class Victim(Protocol):
+    """Something that answers batches of images, entered before it is asked."""
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+
+    async def __aexit__(self, *error: object) -> None:
+        """Let go of what was opened."""
+
+    async def about(self) -> About:
+        """Find out what there is to know without asking."""
+
+    async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
+        """Send one request, once.
+
+        Args:
+            images: uint8, batch x channels x height x width.
+            id: of the request, for logs on both sides.
+
+        Returns:
+            float32, batch x classes, or int64, batch, for labels. What a victim does not show of
+            an answer, such as all but the largest values, is NaN.
+
+        Raises:
+            AskFailed: there was no answer.
+        """

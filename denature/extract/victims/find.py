@@ -1,0 +1,72 @@
+"""Which victim a name on the command line means."""
+
+import importlib
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from denature.answers.sources import Kind
+from denature.core.errors import ConfigError, MissingExtra
+from denature.extract.config import Pace
+from denature.extract.victims.base import Victim
+from denature.extract.victims.called import Called
+
+
+def find(
+    target: str,
+    *,
+    model: str | None = None,
+    output: str | None = None,
+    kind: Kind | None = None,
+    top: int = 0,
+    key: str | None = None,
+    pace: Pace | None = None,
+    trust: Collection[str] = (),
+) -> Victim:
+    """The victim that a name means: a URL, a run's folder, or `package.module:function`.
+
+    Args:
+        target: its name.
+        model: of a server, which one; the only one by default.
+        output: of a model, which one; the only one by default.
+        kind: of its answers, where that is not said.
+        top: ask for the largest so many values only; 0 for all.
+        key: sent to a server as a bearer token.
+        pace: timeouts.
+        trust: modules that a run's record may import.
+
+    Raises:
+        ConfigError: it means nothing, or an option that this kind of victim has not.
+    """
+    if re.match(r"https?://", target):
+        try:
+            from denature.extract.victims.openinference import OpenInference
+        except ModuleNotFoundError as error:
+            raise MissingExtra(str(error.name), "steal", "Asking across a wire") from None
+        return OpenInference(
+            target, model=model, output=output, kind=kind, top=top, key=key, pace=pace or Pace()
+        )
+    given = {"--model": model, "--output": output, "--top": top or None, "a key": key}
+    if extra := [name for name, value in given.items() if value is not None]:
+        raise ConfigError(f"{target} is no URL, and {', '.join(extra)} is for servers only.")
+    if Path(target).is_dir():
+        from denature.extract.victims.local import local
+        from denature.train.run import load_run
+
+        return local(load_run(target, trust=trust), kind=kind or "probabilities")
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", target):
+        return _function(target, kind)
+    raise ConfigError(
+        f"The target {target!r} is no URL, no run's folder and no package.module:function."
+    )
+
+
+def _function(target: str, kind: Kind | None) -> Called:
+    module, _, name = target.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"The target {target!r} cannot be imported: {error}.") from None
+    if not callable(function):
+        raise ConfigError(f"The target {target!r} is no function.")
+    return Called(function, name=target, kind=kind)

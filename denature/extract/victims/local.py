@@ -1,0 +1,44 @@
+"""A run in this process as a victim: the same as across a wire, without one."""
+
+from typing import get_args
+
+import numpy as np
+import torch
+
+from denature.answers.config import Asking
+from denature.answers.inference import Inference
+from denature.answers.sources import Kind
+from denature.core.compute import settle
+from denature.core.errors import ConfigError
+from denature.extract.victims.called import Called
+from denature.train.run import Run
+
+
+def local(run: Run, *, kind: Kind = "probabilities", device: str = "auto") -> Called:
+    """A run that shows `kind` of its answers.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    if kind not in get_args(Kind):
+        raise ConfigError(f"A run shows {', '.join(get_args(Kind))}; {kind!r} was asked for.")
+    net = run.record.net
+    compute = settle(run.network, device=device, precision="fp32")
+    shape = (net.channels, net.image_size, net.image_size)
+    inference = Inference(run.network, compute, Asking(), shape=shape)
+
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        logits = inference.soon(torch.from_numpy(pixels).to(compute.device))
+        if kind == "logits":
+            return logits.cpu().numpy()
+        if kind == "label":
+            return logits.argmax(-1).cpu().numpy()
+        return logits.softmax(-1).cpu().numpy()
+
+    return Called(
+        answer,
+        name=f"{net.name} {net.digest} {kind}",
+        kind=kind,
+        channels=net.channels,
+        image_size=net.image_size,
+    )

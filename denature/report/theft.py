@@ -1,0 +1,148 @@
+"""A theft as a page: how good the clones got, for how many queries and how much money."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from denature.core.files import write_text
+from denature.core.record import read_record, write_records
+from denature.core.stats import Estimate
+from denature.extract.theft import Level, Theft
+from denature.report.figures import BLUE, GREY, ORANGE, training_curves, write_figure
+from denature.report.html import render_experiment
+from denature.report.words import percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+
+NOTE = (
+    "Accuracy: share of right answers on the test split. Fidelity: share of test images on which "
+    "clone and victim say the same. Each with its 95 % interval: over clones of other starts on "
+    "the same answers (Student's t), over test images (Wilson) where there is one clone."
+)
+"""How to read the table."""
+
+
+def table(theft: Theft) -> list[list[str]]:
+    """Header and lines: a line for each budget."""
+    priced = theft.price is not None
+    head = ["Queries", "Answers", "Accuracy %", "Fidelity %", "Clones"]
+    lines = [head[:1] + ["US $"] * priced + head[1:]]
+    for level in theft.levels:
+        line = [f"{level.answers:,}", percent(level.accuracy), percent(level.fidelity)]
+        cost = [f"{level.money:,.2f}"] if level.money is not None else []
+        lines.append([f"{level.queries:,}", *cost, *line, str(level.seeds)])
+    return lines
+
+
+def verdict(theft: Theft) -> list[str]:
+    """What the table means, and what it took."""
+    last, victim = theft.levels[-1], theft.victim_accuracy
+    cost = "" if last.money is None else f" (US $ {last.money:,.2f})"
+    said = [
+        f"{last.queries:,} queries{cost} make a {theft.net} that is right on "
+        f"{percent(last.accuracy)} % of the test images, where the victim is on {percent(victim)} "
+        f"%, and says the same as the victim on {percent(last.fidelity)} %."
+    ]
+    lost = f", {theft.lost:,} of them without an answer" if theft.lost else ""
+    speed = theft.answers_per_second
+    pace = "" if speed is None else f", at {speed:,.0f} answers a second"
+    said.append(
+        f"In all {theft.spent:,} queries were spent{lost}{pace}; {theft.measuring:,} more, on a "
+        "budget of their own, measured victim and fidelity."
+    )
+    return said
+
+
+def about(theft: Theft) -> str:
+    """What was done, in a sentence."""
+    repeats = "" if theft.repeats == 1 else f", each {theft.repeats} times"
+    return (
+        f"{theft.target} was asked about images of {theft.pool}, chosen {_how(theft.choose)}"
+        f"{repeats}; it showed {_shown(theft)}. A fresh {theft.net} was trained for each budget on "
+        f"the first so many answers, without a true label, and measured on {theft.test}."
+    )
+
+
+def _how(choose: str) -> str:
+    return {"random": "at random", "both": "by uncertainty and k-center"}.get(
+        choose, f"by {choose}"
+    )
+
+
+def _shown(theft: Theft) -> str:
+    return {"label": "labels"}.get(theft.kind, theft.kind)
+
+
+def curves(theft: Theft) -> "Figure":
+    """Accuracy and fidelity against queries, and against money where prices are known."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 2.9))
+    left, right = figure.subplots(1, 2, sharey=True)
+    levels, victim = theft.levels, theft.victim_accuracy
+    _draw(left, theft, [level.accuracy for level in levels], BLUE, "clone")
+    _draw(right, theft, [level.fidelity for level in levels], ORANGE, "clone")
+    left.axhspan(100 * victim.low, 100 * victim.high, color=GREY, alpha=0.15, linewidth=0)
+    left.axhline(100 * victim.value, color=GREY, linestyle="--", linewidth=1.2, label="victim")
+    left.set_title("accuracy", fontsize=9)
+    right.set_title("fidelity", fontsize=9)
+    left.set_ylabel("% of test images\n(band: 95 % interval)")
+    left.legend(fontsize=7, loc="lower right")
+    figure.tight_layout()
+    return figure
+
+
+def _draw(axes: "Axes", theft: Theft, found: Sequence[Estimate], colour: str, name: str) -> None:
+    levels: list[Level] = theft.levels
+    xs = [level.queries for level in levels]
+    axes.plot(xs, [100 * it.value for it in found], color=colour, marker="o", markersize=4,
+              linewidth=1.4, label=name)  # fmt: skip
+    axes.fill_between(xs, [100 * it.low for it in found], [100 * it.high for it in found],
+                      color=colour, alpha=0.18, linewidth=0)  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xticks(xs, [f"{x:,}" for x in xs])
+    axes.minorticks_off()
+    axes.set_xlabel("queries")
+    axes.grid(color="#eee", linewidth=0.7)
+    if price := theft.price:
+        money = axes.secondary_xaxis(
+            "top", functions=(partial(_times, price), partial(_times, 1 / price))
+        )
+        money.set_xlabel("US $", fontsize=7)
+        money.set_xticks([x * price for x in xs], [f"{x * price:,.2f}" for x in xs], fontsize=6)
+        money.minorticks_off()
+
+
+def _times(factor: float, values: "ArrayLike") -> "np.ndarray":
+    return np.asarray(values) * factor
+
+
+def write(theft: Theft, folder: Path) -> Path:
+    """Write page, figures and records beside a theft's result; returns the page."""
+    records = [read_record(Path(clone.folder)) for clone in theft.clones]
+    drawn = [
+        write_figure(folder / "curves", partial(curves, theft)),
+        write_figure(folder / "training-curves", partial(training_curves, records)),
+    ]
+    write_records(folder / "records.jsonl", records)
+    page = folder / "report.html"
+    write_text(
+        page,
+        render_experiment(
+            records,
+            title="What a thief got",
+            about=about(theft),
+            differs="Ask only services that you are allowed to ask.",
+            verdict=verdict(theft),
+            lines=table(theft),
+            note=NOTE,
+            drawn=drawn,
+        ),
+    )
+    return page

@@ -1,0 +1,66 @@
+"""A real server in a process of its own, for tests of both sides of the wire."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Served:
+    process: "subprocess.Popen[str]"
+    address: str
+    log: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self.address, timeout=60)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
+        finally:
+            connection.close()
+
+    def memory_mb(self) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"RssAnon:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) / 1024
+
+
+def serve(out: Path, *words: str) -> Served:
+    log = out / "log.jsonl"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "denature", "serve", *words, "--port", "0", "--log", str(log),
+         "--device", "cpu"],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.match(r"http://([\d.:]+)/v2/models/", line)
+    assert found is not None, line
+    return Served(process, found[1], log)
+
+
+def stop(served: Served) -> None:
+    served.process.send_signal(signal.SIGTERM)
+    served.process.communicate(timeout=60)

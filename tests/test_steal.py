@@ -1,0 +1,833 @@
+"""The thief's side: the ledger, the oracle, what a server may say, and clones of a real server."""
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from denature.answers.transfer import Transfer
+from denature.cli.app import main
+from denature.core.errors import ConfigError, RunError, Stopped
+from denature.core.stopping import Stopper
+from denature.data import Dataset
+from denature.data.config import DataConfig
+from denature.data.dataset import Split
+from denature.extract.choosing import CHOOSERS
+from denature.extract.config import Pace, Stealing
+from denature.extract.ledger import BudgetSpent, Ledger, read_tallies
+from denature.extract.oracle import Oracle, completed, kind_of
+from denature.extract.pool import Kept, Noise, open_pool
+from denature.extract.stealing import LEDGER, steal
+from denature.extract.theft import RESULT, read_theft
+from denature.extract.victims.base import AskFailed
+from denature.extract.victims.called import Called
+from denature.extract.victims.find import find
+from denature.extract.victims.local import local
+from denature.extract.victims.openinference import (
+    Signature,
+    _wait,
+    read_reply,
+    read_signature,
+    request,
+)
+from denature.serve import protocol
+from denature.serve.config import Exposure
+from denature.serve.exposure import shown
+from denature.train import Cloned, Normal, Run, Training, load_run, train
+from tests.served import Served, serve, stop
+
+QUICK = Training(epochs=2, batch_size=32, device="cpu", precision="fp32")
+SOFT = np.array([0.5, 0.2, 0.3], np.float32)
+
+
+def images_of(count: int, *, seed: int = 0) -> Kept:
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 1, 4, 4), dtype=np.uint8)
+    split = Split(
+        torch.from_numpy(pixels), torch.zeros(count, dtype=torch.int64), torch.arange(count)
+    )
+    return Kept("some", split, "digest", channels=1)
+
+
+class Counted:
+    """A function that counts what it is asked, and how many calls run at once."""
+
+    def __init__(self, answer: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+        self.answer = answer or (lambda pixels: np.tile(SOFT, (len(pixels), 1)))
+        self.calls: list[int] = []
+        self.at_once = self.most_at_once = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        assert pixels.dtype == np.float32
+        assert 0 <= pixels.min() <= pixels.max() <= 1
+        with self._lock:
+            self.calls.append(len(pixels))
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        time.sleep(0.005)
+        try:
+            return self.answer(pixels)
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
+
+def oracle_of(ledger: Ledger, function: Any, *, budget: int = 100, **more: Any) -> Oracle:
+    kind = more.pop("kind", None)
+    victim = Called(function, name="victim", kind=kind)
+    about = asyncio.run(victim.about())
+    usual: dict[str, Any] = {"pace": Pace(per_request=8, concurrency=4), "stopper": Stopper()}
+    return Oracle(victim=victim, ledger=ledger, about=about, budget=budget, **(usual | more))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / LEDGER) as opened:
+        yield opened
+
+
+# The oracle and its budget
+
+
+def test_nothing_is_asked_twice_and_repeats_count(ledger: Ledger) -> None:
+    victim, pool = Counted(), images_of(20)
+    oracle = oracle_of(ledger, victim)
+    oracle.ask(pool, range(20))
+    assert (sum(victim.calls), oracle.left, oracle.kind) == (20, 80, "probabilities")
+    oracle.ask(pool, range(20))
+    assert sum(victim.calls) == 20
+    oracle.ask(pool, range(10), repeats=3)
+    assert (sum(victim.calls), oracle.left) == (40, 60)
+    again = Kept("a copy", pool._split, "other", channels=1)
+    oracle.ask(again, range(20))  # by content, whatever the images are called
+    assert sum(victim.calls) == 40
+    answers = ledger.answers(oracle.target)
+    assert len(answers) == 20
+    assert sorted(map(len, answers.values())) == [1] * 10 + [3] * 10
+    np.testing.assert_array_equal(answers[pool.contents([0])[0]][2], SOFT)
+
+
+@pytest.mark.parametrize("budget", [1, 8, 19])
+def test_the_query_after_the_last_is_not_sent(ledger: Ledger, budget: int) -> None:
+    victim = Counted()
+    oracle = oracle_of(ledger, victim, budget=budget)
+    with pytest.raises(BudgetSpent, match=f"The budget of {budget} queries"):
+        oracle.ask(images_of(40), range(40))
+    assert sum(victim.calls) == budget
+    with pytest.raises(BudgetSpent):
+        oracle.ask(images_of(40), range(40))
+    assert (sum(victim.calls), oracle.left) == (budget, 0)
+    # Another purpose has a budget of its own.
+    measuring = oracle_of(ledger, victim, budget=5, purpose="measure")
+    with pytest.raises(BudgetSpent):
+        measuring.ask(images_of(40, seed=1), range(40))
+    assert sum(victim.calls) == budget + 5
+
+
+def test_no_more_requests_are_in_flight_than_allowed(ledger: Ledger) -> None:
+    victim = Counted()
+    oracle = oracle_of(ledger, victim, pace=Pace(per_request=1, concurrency=3))
+    oracle.ask(images_of(30), range(30))
+    assert victim.most_at_once == 3
+
+
+def test_a_place_is_free_only_when_its_answer_is_on_the_disk(tmp_path: Path) -> None:
+    with Ledger(tmp_path / LEDGER) as ledger:
+        path = tmp_path / LEDGER
+
+        def look(pixels: np.ndarray) -> np.ndarray:
+            with closing(sqlite3.connect(path)) as db:
+                [[flying]] = db.execute("SELECT count(*) FROM requests WHERE status = 'sent'")
+                [[missing]] = db.execute("SELECT count(*) FROM queries WHERE answer IS NULL")
+            seen.append((flying, missing))
+            return np.tile(SOFT, (len(pixels), 1))
+
+        seen: list[tuple[int, int]] = []
+        oracle_of(ledger, look, pace=Pace(per_request=2, concurrency=2)).ask(
+            images_of(40), range(40)
+        )
+    assert len(seen) == 20
+    assert all(1 <= flying <= 2 and missing <= 4 for flying, missing in seen)
+
+
+def failing(times: int, error: Exception) -> Counted:
+    """Fails so many times, then answers."""
+    left = [times]
+
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        if left[0] > 0:
+            left[0] -= 1
+            raise error
+        return np.tile(SOFT, (len(pixels), 1))
+
+    return Counted(answer)
+
+
+@pytest.mark.parametrize("billed", [True, False])
+def test_an_attempt_that_may_have_been_billed_counts(ledger: Ledger, billed: bool) -> None:
+    victim = failing(2, AskFailed("busy", again=True, billed=billed, wait_s=0.01))
+    oracle = oracle_of(ledger, victim, budget=100)
+    oracle.ask(images_of(8), range(8))
+    assert victim.calls == [8, 8, 8]
+    assert oracle.left == 100 - (24 if billed else 8)
+    tally = ledger.tallies(oracle.target)["train"]
+    assert (tally.queries, tally.answered, tally.requests) == (24 if billed else 8, 8, 3)
+
+
+def test_what_will_not_change_is_not_asked_again(ledger: Ledger) -> None:
+    victim = failing(9, AskFailed("wrong key", again=False, billed=False))
+    oracle = oracle_of(ledger, victim, pace=Pace(per_request=8, concurrency=1))
+    with pytest.raises(AskFailed, match="wrong key"):
+        oracle.ask(images_of(80), range(80))
+    assert (len(victim.calls), oracle.left) == (1, 100)
+
+
+def test_who_is_told_to_wait_waits_unless_it_is_too_long(ledger: Ledger) -> None:
+    victim = failing(1, AskFailed("slow down", again=True, billed=False, wait_s=0.3))
+    oracle = oracle_of(ledger, victim)
+    clock = time.perf_counter()
+    oracle.ask(images_of(4), range(4))
+    assert time.perf_counter() - clock >= 0.3
+    victim = failing(1, AskFailed("tomorrow", again=True, billed=False, wait_s=86_400))
+    with pytest.raises(AskFailed, match="tomorrow"):
+        oracle_of(ledger, victim).ask(images_of(4, seed=1), range(4))
+    assert len(victim.calls) == 1
+
+
+def test_attempts_end(ledger: Ledger) -> None:
+    victim = failing(99, AskFailed("busy", again=True, billed=False, wait_s=0.0))
+    oracle = oracle_of(ledger, victim, pace=Pace(attempts=4, concurrency=1))
+    with pytest.raises(AskFailed, match="busy"):
+        oracle.ask(images_of(4), range(4))
+    assert len(victim.calls) == 4
+
+
+def test_a_failure_lets_what_is_in_flight_finish(ledger: Ledger) -> None:
+    asked: list[int] = []
+
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        asked.append(len(pixels))
+        if len(asked) == 1:
+            raise ValueError("boom")
+        time.sleep(0.05)
+        return np.tile(SOFT, (len(pixels), 1))
+
+    oracle = oracle_of(ledger, Counted(answer), pace=Pace(per_request=1, concurrency=4))
+    with pytest.raises(AskFailed, match="ValueError: boom"):
+        oracle.ask(images_of(40), range(40))
+    assert ledger.tallies(oracle.target)["train"].answered == len(asked) - 1 == 3
+
+
+def test_a_wish_to_stop_keeps_what_was_answered(ledger: Ledger) -> None:
+    victim = Counted()
+    stopper = Stopper(wish=lambda: len(victim.calls) >= 3)
+    oracle = oracle_of(ledger, victim, stopper=stopper, pace=Pace(per_request=1, concurrency=1))
+    with pytest.raises(Stopped, match="after 3 answers; they are kept"):
+        oracle.ask(images_of(40), range(40))
+    assert len(ledger.answers(oracle.target)) == 3
+
+
+def test_a_rate_is_kept(ledger: Ledger) -> None:
+    victim = Counted()
+    oracle = oracle_of(ledger, victim, pace=Pace(per_request=5, concurrency=4, rate=50))
+    clock = time.perf_counter()
+    oracle.ask(images_of(90), range(90))
+    # A second's worth at once, then as it drips.
+    assert time.perf_counter() - clock >= (90 - 50) / 50 - 0.1
+
+
+# What answers are
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.array([1, 2]), "label"),
+        (SOFT[None], "probabilities"),
+        (np.array([[0.5, 0.2, 0.31]]), "probabilities"),
+        (np.array([[0.5, 0.2, 0.9]]), None),
+        (np.array([[0.5, -0.2, 0.7]]), "logits"),
+        (np.array([[5.0, 0.2, 0.1]]), "logits"),
+        (np.array([[0.9, np.nan, np.nan]]), "probabilities"),
+        (np.array([[0.9, 0.8, np.nan]]), None),
+        (np.array([[9.0, np.nan, np.nan]]), "logits"),
+    ],
+)
+def test_the_kind_of_answers_is_seen(values: np.ndarray, kind: str | None) -> None:
+    assert kind_of(values) == kind
+
+
+def test_logits_are_never_taken_for_probabilities(ledger: Ledger) -> None:
+    logits = np.array([[3.0, -1.0, 0.5]], np.float32)
+    for said, values in (("probabilities", logits), ("logits", SOFT[None]), ("label", logits)):
+        oracle = oracle_of(ledger, lambda p, v=values: np.tile(v, (len(p), 1)), kind=said)
+        with pytest.raises(ConfigError, match=f"are said to be {said}, and look like"):
+            oracle.ask(images_of(2, seed=len(said)), range(2))
+    unclear = oracle_of(ledger, lambda p: np.full((len(p), 3), 0.9, np.float32))
+    with pytest.raises(ConfigError, match=r"say with --kind what they are"):
+        unclear.ask(images_of(2, seed=1), range(2))
+    assert unclear.left == 100 - 2 * 4  # they were answered, so they were paid for
+
+
+def test_a_target_keeps_to_one_kind(ledger: Ledger) -> None:
+    oracle_of(ledger, Counted()).ask(images_of(2), range(2))
+    with pytest.raises(ConfigError, match="answered probabilities before, and is said to answer"):
+        oracle_of(ledger, Counted(), kind="logits")
+
+
+def test_what_was_hidden_is_filled_in() -> None:
+    nan = np.nan
+    top = completed("probabilities", np.array([[0.5, nan, 0.3, nan]], np.float32))
+    np.testing.assert_allclose(top, [[0.5, 0.1, 0.3, 0.1]], rtol=1e-6)
+    rounded = completed("probabilities", np.array([[0.7, 0.2, 0.2], [0, 0, 0]], np.float32))
+    np.testing.assert_allclose(rounded, [[7 / 11, 2 / 11, 2 / 11], [1 / 3] * 3], rtol=1e-6)
+    logits = completed("logits", np.array([[4.0, nan, -2.0]], np.float32))
+    np.testing.assert_array_equal(logits, [[4, -2, -2]])
+    with pytest.raises(RunError, match="shows nothing"):
+        completed("logits", np.full((1, 3), nan, np.float32))
+
+
+# The ledger as a file
+
+
+def test_one_process_at_a_time_is_at_work_with_a_ledger(tmp_path: Path) -> None:
+    with Ledger(tmp_path / LEDGER), pytest.raises(RunError, match="Another process is at work"):
+        Ledger(tmp_path / LEDGER)
+    Ledger(tmp_path / LEDGER).close()
+
+
+@pytest.mark.parametrize("content", [b"no database at all, only words", b"SQLite format 3\0torn"])
+def test_what_is_no_ledger_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / LEDGER
+    path.write_bytes(content)
+    for look in (Ledger, read_tallies):
+        with pytest.raises(RunError, match=r"cannot be (used|read) as a ledger"):
+            look(path)
+    assert path.read_bytes() == content
+
+
+def test_another_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / LEDGER
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE cheese (name TEXT)")
+    with pytest.raises(RunError, match="is no ledger that this denature reads"):
+        Ledger(path)
+
+
+def test_a_disk_that_is_full_ends_a_harvest_and_loses_nothing(small_disk: Path) -> None:
+    wide = Counted(lambda pixels: np.full((len(pixels), 500), 0.002, np.float32))
+    with Ledger(small_disk / LEDGER) as ledger:
+        with pytest.raises(RunError, match=r"cannot be written: .*full"):
+            oracle_of(ledger, wide, budget=10_000).ask(images_of(2000), range(2000))
+        kept = ledger.answers(1)
+    assert 0 < len(kept) < sum(wide.calls)
+    with Ledger(small_disk / LEDGER) as ledger:
+        assert ledger.answers(1).keys() == kept.keys()
+
+
+def test_a_damaged_answer_is_told(ledger: Ledger) -> None:
+    oracle = oracle_of(ledger, Counted())
+    oracle.ask(images_of(2), range(2))
+    with closing(sqlite3.connect(ledger.path)) as db, db:
+        db.execute("UPDATE queries SET answer = x'0102' WHERE id = 1")
+    with pytest.raises(RunError, match="damaged: an answer has 2 bytes"):
+        ledger.answers(oracle.target)
+
+
+# The protocol, as a client
+
+SIGNATURE = Signature(
+    input="images", datatype="UINT8", shape=(1, 4, 4), channels_last=False,
+    output="probabilities", output_datatype="FP32", classes=3,
+)  # fmt: skip
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 1, 4, 4), dtype=np.uint8)
+LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]], np.float32)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
+@pytest.mark.parametrize(
+    ("show", "top"),
+    [("probabilities", 0), ("logits", 0), ("label", 0), ("probabilities", 2), ("logits", 2)],
+)
+def test_what_our_client_asks_our_server_answers(
+    show: Any, top: int, datatype: str, binary: bool
+) -> None:
+    served = protocol.Signature(
+        name="m", channels=1, image_size=4, classes=("a", "b", "c"), exposure=Exposure(show=show)
+    )
+    signature = replace(read_signature(served.describe(), None), datatype=datatype)
+    body, headers = request(PIXELS, signature, id="7", binary=binary, top=top)
+    asked = protocol.parse(body, headers.get(protocol.LENGTH), served, max_images=9)
+    assert asked.id == "7"
+    wanted = PIXELS if datatype == "UINT8" else (PIXELS / 255).astype(np.float32)
+    np.testing.assert_array_equal(asked.images, wanted)
+    reply, length = protocol.render(shown(LOGITS, served.exposure), asked, served)
+    found = read_reply(reply, length, replace(signature, classes=3), count=2)
+    if show == "label":
+        np.testing.assert_array_equal(found, [0, 1])
+        return
+    full = LOGITS if show == "logits" else np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+    if top:
+        assert np.isnan(found).sum(1).tolist() == [1, 1]
+        full = np.where(np.isnan(found), np.nan, full)
+    np.testing.assert_allclose(found, full, rtol=1e-6)
+
+
+def test_a_model_of_channels_last_is_asked_so() -> None:
+    described = {
+        "name": "tf",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4, 5, 3]}],
+        "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 3]}],
+    }
+    signature = read_signature(described, None)
+    assert (signature.shape, signature.channels_last) == ((3, 4, 5), True)
+    images = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(1, 3, 4, 5)
+    body, _ = request(images, signature, id="1", binary=False)
+    [tensor] = json.loads(body)["inputs"]
+    assert tensor["shape"] == [1, 4, 5, 3]
+    np.testing.assert_allclose(
+        np.reshape(tensor["data"], tensor["shape"]), images.transpose(0, 2, 3, 1) / 255, rtol=1e-6
+    )
+
+
+DESCRIBED: dict[str, Any] = {
+    "name": "m",
+    "inputs": [{"name": "x", "datatype": "UINT8", "shape": [-1, 1, 4, 4]}],
+    "outputs": [{"name": "a", "datatype": "FP32", "shape": [-1, 3]},
+                {"name": "b", "datatype": "INT64", "shape": [-1]}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "has the outputs a, b; say with --output"),
+        ({"outputs": None}, "does not say what its outputs are"),
+        ({"outputs": [{"name": "a"}]}, "does not say what its outputs are"),
+        ({"inputs": []}, "takes 0 inputs; wanted is one"),
+        ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]}, "wanted is one"),
+        ({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [-1, 1, 4, 4]}]}, "no pixels"),
+    ],
+)
+def test_a_model_that_cannot_be_asked_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_signature({**DESCRIBED, **changes}, None)
+    assert read_signature(DESCRIBED, "b").output == "b"
+
+
+def reply(**changes: Any) -> bytes:
+    tensor = {"name": "probabilities", "shape": [2, 3], "datatype": "FP32",
+              "data": [0.1, 0.2, 0.7, 0.3, 0.3, 0.4]}  # fmt: skip
+    return json.dumps({"outputs": [{**tensor, **changes}]}).encode()
+
+
+BAD_REPLIES = [
+    b"", b"[]", b"{", b'{"outputs": 3}', b'{"outputs": []}', b'{"outputs": [3]}',
+    reply(name="other"), reply(shape=[2]), reply(shape=[3, 3]), reply(shape=[2, -3]),
+    reply(shape=[2, 10**9]), reply(shape="23"), reply(datatype="FP8"), reply(datatype=None),
+    reply(data=[0.1]), reply(data=None), reply(data=["a"] * 6), reply(data=[True] * 6),
+    reply(data=[[0.1, 0.2, 0.7], 3]), reply(data=[1e999, 0, 0, 0, 0, 0]),
+    reply(datatype="INT64", shape=[2], data=[1, 3]), 
+    reply(datatype="INT64", shape=[2], data=[-1, 0]),
+    reply(datatype="BYTES", data=["0.5:0"] * 5 + ["x"]), reply(datatype="BYTES", data=["1:9"] * 6),
+    reply(datatype="BYTES", data=["nan:0"] * 6), reply(parameters={"binary_data_size": 4}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BAD_REPLIES)
+def test_what_is_no_answer_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        read_reply(body, None, SIGNATURE, count=2)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_reply_with_bytes_changed_is_read_or_refused(data: st.DataObject) -> None:
+    head = json.dumps({"outputs": [{"name": "probabilities", "shape": [2, 3], "datatype": "FP32",
+                                    "parameters": {"binary_data_size": 24}}]}).encode()  # fmt: skip
+    body = bytearray(head + np.full((2, 3), 1 / 3, np.float32).tobytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(body)))
+    length = data.draw(st.sampled_from([str(len(head)), None, "x", "-1", "99999", "3"]))
+    try:
+        found = read_reply(bytes(body[:cut]), length, SIGNATURE, count=2)
+    except ValueError:
+        return
+    assert len(found) == 2
+
+
+def test_how_long_to_wait_is_read() -> None:
+    assert (_wait(None), _wait("7"), _wait("soon")) == (None, 7.0, None)
+    assert _wait("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    later = _wait("Fri, 01 Jan 2100 00:00:00 GMT")
+    assert later is not None
+    assert later > 1e9
+
+
+def test_targets_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no URL, no run's folder and no package\.module"):
+        find("nonsense")
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        find("denature:no_such_function")
+    with pytest.raises(ConfigError, match="is for servers only"):
+        find(str(tmp_path), key="secret")
+    with pytest.raises(ConfigError, match="password"):
+        find("http://me:secret@localhost:1")
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        steal(
+            find("http://127.0.0.1:9"), net="mlp", pool="digits", budgets=[10], out=tmp_path / "x"
+        )
+
+
+# Choosing
+
+
+def test_the_uncertain_and_the_far_are_chosen() -> None:
+    candidates = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.0, 1.0], [0.6, 0.4]])
+    asked = torch.tensor([[0.6, 0.4]])
+    assert CHOOSERS["uncertainty"](candidates, asked, 2).tolist() == [1, 3]
+    assert CHOOSERS["k-center"](candidates, asked, 2).tolist() == [2, 0]
+    # Distances 0.42, 0.14, 0.85, 0 and entropies 0.33, 0.69, 0, 0.67, each as shares of the most.
+    assert CHOOSERS["both"](candidates, asked, 1).tolist() == [1]
+
+
+@pytest.mark.parametrize("choose", CHOOSERS)
+def test_choosers_name_each_candidate_once(choose: Any) -> None:
+    torch.manual_seed(0)
+    candidates, asked = torch.randn(50, 4).softmax(-1), torch.randn(5, 4).softmax(-1)
+    before = candidates.clone()
+    places = CHOOSERS[choose](candidates, asked, 20)
+    assert len(set(places.tolist())) == 20
+    assert CHOOSERS[choose](candidates, asked, 90).sort().values.tolist() == list(range(50))
+    assert torch.equal(candidates, before)
+
+
+# Pools
+
+
+def test_a_pool_has_the_channels_that_a_victim_takes() -> None:
+    grey = images_of(3)
+    colour = Kept("some", grey._split, "d", channels=3)
+    assert (colour.images([0, 2])[:, 1] == grey.images([0, 2])[:, 0]).all()
+    split = replace(grey._split, images=torch.from_numpy(colour.images([0, 1, 2])))
+    assert (Kept("some", split, "d", channels=1).images([1]) == grey.images([1])).all()
+    with pytest.raises(ConfigError, match="only 1 and 3"):
+        Kept("some", grey._split, "d", channels=2)
+
+
+def test_noise_of_a_number_is_the_same_for_ever() -> None:
+    noise = Noise(channels=1, image_size=8, seed=3)
+    assert (noise.images([5, 2])[1] == noise.images([2])[0]).all()
+    assert len(set(noise.contents(range(100)))) == 100
+    assert noise.keep(4) == noise.images([4]).tobytes()
+    assert Noise(channels=1, image_size=8, seed=4).contents([0]) != noise.contents([0])
+
+
+def test_a_pool_holds_nothing_of_what_is_tested_on(digits: Dataset) -> None:
+    pool = open_pool(DataConfig(source="digits"), channels=1, image_size=8)
+    assert pool.size == len(digits.train)
+    tests = Kept("tests", digits.test, "d", channels=1)
+    assert pool.reference(0) == f"digits#{int(digits.train.rows[0])}"
+    theirs = set(tests.contents(range(len(digits.test))))
+    assert not theirs & set(pool.contents(range(len(digits.train))))
+
+
+# Clones
+
+
+def transfer_of(dataset: Dataset, kind: Any) -> Transfer:
+    truth = torch.nn.functional.one_hot(dataset.train.labels, 10).float()
+    values = {"label": dataset.train.labels, "logits": 9 * truth, "probabilities": truth}[kind]
+    return Transfer(kind, values, victim="oracle")
+
+
+@pytest.mark.parametrize("kind", ["label", "probabilities", "logits"])
+def test_a_clone_learns_from_answers_of_every_kind(digits: Dataset, kind: Any) -> None:
+    learning = replace(QUICK, epochs=8)
+    clone = train("mlp", digits, Cloned(), learning, asked=transfer_of(digits, kind))
+    assert clone.accuracy.value > 0.85
+    assert (clone.record.kind, clone.record.answers) == ("cloned", kind)
+    assert clone.record.inputs["victim"].net == "oracle"
+
+
+def test_a_clone_of_right_labels_is_what_training_makes(digits: Dataset) -> None:
+    clone = train("mlp", digits, Cloned(), QUICK, asked=transfer_of(digits, "label"))
+    normal = train("mlp", digits, Normal(), QUICK)
+    assert clone.record.net.digest == normal.record.net.digest
+
+
+def test_answers_to_other_images_are_refused(digits: Dataset) -> None:
+    values = torch.zeros(7, dtype=torch.int64)
+    with pytest.raises(ConfigError, match="answered 7 images"):
+        train("mlp", digits, Cloned(), QUICK, asked=Transfer("label", values, victim="x"))
+    with pytest.raises(ConfigError, match="needs a run as victim"):
+        train("mlp", digits, Cloned(), QUICK)
+    with pytest.raises(ConfigError, match="not finite"):
+        Transfer("logits", torch.full((2, 3), float("nan")), victim="x")
+    with pytest.raises(ConfigError, match="wanted are int64"):
+        Transfer("label", torch.zeros(2, 3), victim="x")
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    learning = Training(epochs=8, batch_size=64, device="cpu", precision="fp32")
+    return train("mlp", "digits", Normal(), learning, out=tmp_path_factory.mktemp("runs") / "mlp")
+
+
+def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> None:
+    counted = Counted()
+    inside = local(victim)
+    counted.answer = inside._function
+
+    def go(*budgets: int, **more: Any) -> Any:
+        called = Called(counted, name="v", kind="probabilities")
+        return steal(called, net="mlp", pool="digits", budgets=budgets, out=tmp_path / "out",
+                     stealing=Stealing(fidelity=50, seeds=2, **more), training=QUICK,
+                     price=0.001)  # fmt: skip
+
+    first = go(100, 300)
+    assert sum(counted.calls) == 350
+    assert [clone.queries for clone in first.clones] == [100, 100, 300, 300]
+    assert [clone.answers for clone in first.clones] == [100, 100, 300, 300]
+    assert [clone.seed for clone in first.clones] == [0, 1, 0, 1]
+    assert (first.spent, first.lost, first.measuring, first.kind) == (300, 0, 50, "probabilities")
+    assert first.clones[0].money == pytest.approx(0.1)
+    assert read_theft(tmp_path / "out" / RESULT) == first
+    records = {clone.folder: (Path(clone.folder) / "record.json").stat().st_mtime_ns
+               for clone in first.clones}  # fmt: skip
+    second = go(100, 300, 600)
+    assert sum(counted.calls) == 650
+    assert second.clones[:4] == first.clones
+    for folder, written in records.items():  # read, not made again
+        assert (Path(folder) / "record.json").stat().st_mtime_ns == written
+    with pytest.raises(RunError, match="holds another theft: pool_seed was 0, is 1"):
+        go(100, pool_seed=1)
+    # Fresh clones: that of 100 queries is what a theft of 100 queries alone makes.
+    alone = steal(Called(counted, name="v", kind="probabilities"), net="mlp", pool="digits",
+                  budgets=[100], out=tmp_path / "alone", stealing=Stealing(fidelity=50),
+                  training=QUICK)  # fmt: skip
+    assert alone.clones[0].id == first.clones[0].id
+    ours, theirs = (load_run(clone.folder) for clone in (alone.clones[0], first.clones[0]))
+    assert ours.record.net.digest == theirs.record.net.digest
+
+
+@pytest.mark.parametrize("choose", CHOOSERS)
+def test_rounds_choose_with_the_clone_of_the_round_before(
+    victim: Run, tmp_path: Path, choose: Any
+) -> None:
+    theft = steal(local(victim, kind="label"), net="mlp", pool="digits", budgets=[90],
+                  out=tmp_path, stealing=Stealing(choose=choose, round_size=40, fidelity=20),
+                  training=QUICK)  # fmt: skip
+    assert (theft.spent, theft.clones[0].answers, theft.kind) == (90, 90, "label")
+    assert len(list((tmp_path / "rounds").iterdir())) == 2
+
+
+def test_randomised_answers_are_averaged(victim: Run, tmp_path: Path) -> None:
+    inside, chance = local(victim, kind="label")._function, np.random.default_rng(0)
+
+    def wavering(pixels: np.ndarray) -> np.ndarray:
+        labels = inside(pixels)
+        return np.where(chance.random(len(labels)) < 0.3, (labels + 1) % 10, labels)
+
+    learning = replace(QUICK, epochs=6)
+    theft = steal(Called(wavering, name="w"), net="mlp", pool="digits", budgets=[900],
+                  out=tmp_path, stealing=Stealing(repeats=3, fidelity=50),
+                  training=learning)  # fmt: skip
+    [clone] = theft.clones
+    assert (theft.spent, clone.answers, theft.kind) == (900, 300, "label")
+    assert load_run(clone.folder).record.answers == "probabilities"  # shares of votes
+
+
+def test_lost_queries_leave_fewer_answers_and_are_told(victim: Run, tmp_path: Path) -> None:
+    inside, failures = local(victim)._function, [3]
+
+    def losing(pixels: np.ndarray) -> np.ndarray:
+        if failures[0] and len(pixels) == 16:
+            failures[0] -= 1
+            raise AskFailed("lost", again=True, billed=True, wait_s=0.0)
+        return inside(pixels)
+
+    theft = steal(Called(losing, name="l"), net="mlp", pool="digits", budgets=[160], out=tmp_path,
+                  stealing=Stealing(fidelity=10), training=QUICK,
+                  pace=Pace(per_request=16))  # fmt: skip
+    assert (theft.spent, theft.lost, theft.clones[0].answers) == (160, 48, 112)
+
+
+WRONG_THEFTS: list[tuple[dict[str, Any], str]] = [
+    ({"budgets": []}, "wanted is at least one"),
+    ({"budgets": [1]}, "at least 2 queries"),
+    ({"budgets": [5000]}, "has 1,438 images; take a smaller budget"),
+    ({"pool": "noise"}, "Noise has no labels"),
+    ({"pool": "noise", "test": "digits", "stealing": Stealing(choose="both")}, "no end to choose"),
+    ({"net": "no-such"}, "There is no network"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), WRONG_THEFTS)
+def test_thefts_that_cannot_be_are_refused(
+    victim: Run, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    usual: dict[str, Any] = {"net": "mlp", "pool": "digits", "budgets": [20], "training": QUICK}
+    with pytest.raises(ConfigError, match=said):
+        steal(local(victim), out=tmp_path, **{**usual, **changes})
+
+
+# Against a real server
+
+
+@pytest.fixture(scope="module")
+def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    run = victim.folder
+    served = serve(
+        tmp_path_factory.mktemp("served"), f"mlp={run}", f"hard={run}@show=label",
+        f"few={run}@top=3+decimals=2", f"raw={run}@show=logits",
+    )  # fmt: skip
+    yield served
+    stop(served)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [("mlp", "probabilities"), ("hard", "label"), ("few", "probabilities"), ("raw", "logits")],
+)
+def test_whatever_a_server_shows_makes_a_clone(
+    server: Served, tmp_path: Path, model: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "theft"
+    words = ["steal", f"http://{server.address}", "--model", model, "--pool", "digits",
+             "--budget", "200,400", "--student", "mlp", "--fidelity", "60", "--epochs", "8",
+             "--batch-size", "32", "--per-request", "32", "--price-per-1000", "1",
+             "--out", str(out), "--json", "-q"]  # fmt: skip
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["kind"], told["spent"], told["measuring"]) == (kind, 400, 60)
+    assert told["clones"][-1]["fidelity"]["value"] > 0.6
+    before = sum(entry["images"] for entry in server.entries() if entry["model"] == model)
+    assert before == 460
+    assert main(words) == 0
+    assert sum(entry["images"] for entry in server.entries() if entry["model"] == model) == before
+    assert {"report.html", "curves.svg", "curves.png", "records.jsonl"} <= set(os.listdir(out))
+    capsys.readouterr()
+    assert main(["ledger", str(out), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["purpose"]: line["queries"] for line in lines} == {"train": 400, "measure": 60}
+
+
+def test_a_model_has_to_be_named_where_there_are_several(
+    server: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["steal", f"http://{server.address}", "--pool", "digits", "--budget", "20",
+             "--student", "mlp", "--out", str(tmp_path)]  # fmt: skip
+    assert main(words) == 1
+    assert "serves mlp, hard, few, raw; say with --model" in capsys.readouterr().err
+    assert main([*words, "--model", "none"]) == 1
+    assert "answered 404: There is no model called 'none'" in capsys.readouterr().err
+
+
+def test_a_server_that_wants_a_key_gets_one_and_its_budget_ends_the_harvest(
+    victim: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    keys = str(tmp_path / "keys.sqlite")
+    assert main(["keys", keys, "--add", "thief", "--budget", "150"]) == 0
+    key = capsys.readouterr().out.strip()
+    served = serve(tmp_path, f"m={victim.folder}", "--keys", keys)
+    words = ["steal", f"http://{served.address}", "--pool", "digits", "--budget", "300",
+             "--student", "mlp", "--fidelity", "20", "--per-request", "10", "--epochs", "1",
+             "--out", str(tmp_path / "theft"), "-q"]  # fmt: skip
+    try:
+        assert main(words) == 1
+        assert "answered 401" in capsys.readouterr().err
+        monkeypatch.setenv("DENATURE_KEY", key)
+        assert main(words) == 1
+        assert "The budget of 150 images allows 0 more" in capsys.readouterr().err
+        [train_tally] = [
+            it for it in read_tallies(tmp_path / "theft" / LEDGER) if it.purpose == "train"
+        ]
+        assert (train_tally.queries, train_tally.answered) == (130, 130)  # 429 was never billed
+        assert main(["keys", keys, "--change", "thief", "--budget", "320"]) == 0
+        assert main(words) == 0
+    finally:
+        stop(served)
+
+
+DRIVER = Path(__file__).with_name("steal_driver.py")
+
+
+@pytest.mark.slow
+def test_a_harvest_that_is_killed_fifty_times_loses_no_answer_and_overspends_nothing(
+    victim: Run, tmp_path: Path
+) -> None:
+    """The driver forks a thief, which asks a real server, and kills it; see its text."""
+    served = serve(tmp_path, f"m={victim.folder}")
+    try:
+        done = subprocess.run(
+            [sys.executable, str(DRIVER), f"http://{served.address}", str(tmp_path / "out"), "50"],
+            capture_output=True, text=True, timeout=280,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    finally:
+        stop(served)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["kills"] >= 50
+    assert told["most_unknown"] <= told["concurrency"]
+    entries = [e for e in served.entries() if e["images"] and e["id"] != "check"]
+    with closing(sqlite3.connect(tmp_path / "out" / LEDGER)) as db:
+        ledger = {
+            str(number): (status, images)
+            for number, status, images in db.execute("SELECT id, status, images FROM requests")
+        }
+        [[spent]] = db.execute("SELECT sum(images) FROM requests WHERE billed")
+        [[missing]] = db.execute("SELECT count(*) FROM queries WHERE answer IS NULL")
+    heard = {entry["id"]: entry["images"] for entry in entries}
+    assert len(heard) == len(entries)  # no request was sent twice
+    for number, images in heard.items():  # nothing reached the server that the ledger had not noted
+        assert ledger[number][1] == images
+    for number, (status, images) in ledger.items():
+        assert status in ("answered", "unknown", "failed")
+        if status == "answered":
+            assert heard[number] == images
+    assert sum(heard.values()) <= spent <= told["budget"]
+    assert told["unknown"] > 0  # or no kill ever found a request in flight
+    assert (missing, told["answered"]) == (0, told["images"])
+    assert told["equal"]  # the answers are those of the network itself
+
+
+def test_an_interrupted_harvest_exits_in_good_order(server: Served, tmp_path: Path) -> None:
+    words = ["steal", f"http://{server.address}", "--model", "mlp", "--pool", "noise",
+             "--test", "digits", "--budget", "100000", "--student", "mlp", "--fidelity", "20",
+             "--per-request", "1", "--concurrency", "2", "--out", str(tmp_path / "t")]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "denature", *words], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    ledger, deadline = tmp_path / "t" / LEDGER, time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        with suppress(RunError):
+            if any(it.purpose == "train" and it.answered for it in read_tallies(ledger)):
+                break
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "answers; they are kept. Run the same command again" in said
+    [tally] = [it for it in read_tallies(ledger) if it.purpose == "train"]
+    assert (tally.unknown, tally.queries) == (0, tally.answered)
