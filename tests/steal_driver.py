@@ -85,17 +85,16 @@ def main(url: str, out: Path, kills: int) -> None:
         killed += 1
         Ledger(ledger).close()  # whoever opens it next finds out what was in flight
         most_unknown = max(most_unknown, requests_in(ledger, "unknown") - unknown)
-    count = IMAGES // 3
-    harvest(url, out, count)
+    harvest(url, out, IMAGES)
     with Ledger(ledger) as opened:
         oracle = oracle_on(opened, url)
         answers = opened.answers(oracle.target)
-        contents = NOISE.contents(range(count))
+        contents = NOISE.contents(range(IMAGES))
         kept = np.stack([answers[content][0] for content in contents])
 
         async def ask() -> np.ndarray:
             async with oracle.victim:
-                return await oracle.victim.ask(NOISE.images(range(count))[:200], id="check")
+                return await oracle.victim.ask(NOISE.images(range(IMAGES))[:200], id="check")
 
         fresh = asyncio.run(ask())
         tally = opened.tallies(oracle.target)["train"]
@@ -104,7 +103,7 @@ def main(url: str, out: Path, kills: int) -> None:
         "most_unknown": most_unknown,
         "concurrency": CONCURRENCY,
         "budget": BUDGET,
-        "images": count,
+        "images": IMAGES,
         "answered": len(kept),
         "unknown": tally.unknown,
         "equal": bool(np.allclose(kept[:200], fresh, atol=1e-5)),
