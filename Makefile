@@ -20,8 +20,9 @@ check: .venv/.ready-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/.ready
-	$(BIN)/python benchmarks/engine.py --json results/engine-cpu.json
+bench: .venv/.ready-dev
+	$(BIN)/python -m benchmarks.engine --json results/engine-cpu.json
+	$(BIN)/python -m benchmarks.wire --json results/wire-cpu.json
 
 # The stamp is written last: an installation that was interrupted is done again.
 .venv/.ready: pyproject.toml constraints.txt

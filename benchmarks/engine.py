@@ -1,6 +1,6 @@
 """How fast the engine is, in ratios of things measured in turns in one run.
 
-    python benchmarks/engine.py [--json FILE] [--device cpu] [--quick]
+    python -m benchmarks.engine [--json FILE] [--device cpu] [--quick]
 
 The yardstick is a *plain loop*: fp32, contiguous tensors, crop, flip and normalisation of one
 sample after the other with Pillow, the live teacher at each step, the loss read at each step, as
@@ -13,15 +13,13 @@ too; the bare step has that set-up.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,12 +31,12 @@ from PIL import Image, ImageOps
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.bench import Bench, Work
 from denature.answers import Asking, Inference
 from denature.answers.opening import live, store_key, with_store
 from denature.answers.sources import Source
 from denature.core.compute import Compute, settle
 from denature.core.memory import keep_freed_memory
-from denature.core.record import environment
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.data.feed import Feed
@@ -53,58 +51,6 @@ from denature.train.objectives import Distilled, Nasty, Normal, Objective
 BATCH = 128
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 FAMILY = views("crop-flip", channels=3, image_size=32)
-
-Work = Callable[[], int]
-"""Does something, and returns how many images it did it to."""
-
-
-class Bench:
-    """Measures works in turns and keeps what came out."""
-
-    def __init__(self, device: torch.device, *, repeats: int) -> None:
-        self.device = device
-        self.repeats = repeats
-        self.figures: dict[str, dict[str, object]] = {}
-
-    def seconds(self, work: Work) -> float:
-        """Seconds per image."""
-        self._wait()
-        started = time.perf_counter()
-        seen = work()
-        self._wait()
-        return (time.perf_counter() - started) / seen
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def compare(self, key: str, ours: Work, theirs: Work, *, unit: str = "images/s") -> None:
-        """Measure a pair; as images per second, or as milliseconds per image."""
-        taken: tuple[list[float], list[float]] = ([], [])
-        for turn in range(self.repeats + 1):
-            for kept, work in zip(taken, (ours, theirs), strict=True):
-                took = self.seconds(work)
-                if turn:
-                    kept.append(took)
-        a, b = map(statistics.median, taken)
-        if unit == "images/s":
-            a, b = 1 / a, 1 / b
-        else:
-            a, b = 1e3 * a, 1e3 * b
-        self.figures[key] = {
-            "ratio": round(a / b, 3),
-            "median_ours": round(a, 2),
-            "median_theirs": round(b, 2),
-            "unit": unit,
-            "repeats": self.repeats,
-        }
-        print(f"{key:30} {a / b:>8.3f} = {a:>11,.2f} / {b:>11,.2f} {unit}", flush=True)
-
-    def say(self, key: str, value: float, unit: str) -> None:
-        """A plain figure."""
-        self.figures[key] = {"value": round(value, 4), "unit": unit}
-        print(f"{key:30} {value:>8.3f} {unit}", flush=True)
-
 
 # What is measured against
 
@@ -460,16 +406,6 @@ WANTED = {
 """What each ratio is of, and the least or most that is wanted of it."""
 
 
-def table(figures: dict[str, Any]) -> str:
-    """The ratios of a JSON file as Markdown."""
-    lines = ["| what | divided by | wanted | ratio | ours | theirs |", "| --- " * 6 + "|"]
-    for key, wanted in WANTED.items():
-        if found := figures.get(key):
-            ours, theirs = f"{found['median_ours']:,.4g}", f"{found['median_theirs']:,.4g}"
-            lines.append(f"| {wanted} | {found['ratio']:.2f} | {ours} | {theirs} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -538,20 +474,10 @@ def main() -> None:
         bench.say("demo_again", process_seconds(demo, bench.repeats), "s")
         measure_memory(bench, folder, 2_000 if options.quick else 50_000)
 
-    machine: dict[str, Any] = {
-        "device": best.describe(),
-        "cpus": os.cpu_count(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "precision": {
-            net: settle(network(net), device=options.device, precision="auto").precision
-            for net in NETS
-        },
+    precision = {
+        net: settle(network(net), device=options.device, precision="auto").precision for net in NETS
     }
-    print("\n" + table(bench.figures))
-    if options.json:
-        machine["commit"] = environment()["commit"]
-        options.json.write_text(json.dumps({"machine": machine, **bench.figures}, indent=1) + "\n")
+    bench.finish(WANTED, options.json, device=best.describe(), precision=precision)
 
 
 def measure_inference(bench: Bench, dataset: Dataset, device: str, *, compiled: bool) -> None:

@@ -1,13 +1,14 @@
 """The documents tell the truth: their commands run, and their tables come from records."""
 
-import importlib.util
 import json
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from benchmarks.bench import table
 from denature.cli.app import COMMANDS, main
 from denature.core.record import find_records
 from denature.recipes.paper.catalogue import EXPERIMENTS
@@ -60,16 +61,13 @@ def test_the_tables_of_the_readme_are_made_from_records() -> None:
     assert len({record.environment["commit"] for record in records}) == 1
 
 
-def test_the_table_of_the_engine_is_made_from_what_was_measured() -> None:
-    """To renew it: `make bench`, whose last lines are the table."""
-    place = ROOT / "benchmarks" / "engine.py"
-    spec = importlib.util.spec_from_file_location("engine_benchmark", place)
-    assert spec is not None
-    assert spec.loader is not None
-    engine = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(engine)
-    found = json.loads((ROOT / "results" / "engine-cpu.json").read_text(encoding="utf-8"))
-    assert engine.table(found) in (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["engine", "wire"])
+def test_the_tables_of_the_benchmarks_are_made_from_what_was_measured(name: str) -> None:
+    """To renew them: `make bench`, whose last lines are the tables."""
+    wanted = import_module(f"benchmarks.{name}").WANTED
+    found = json.loads((ROOT / "results" / f"{name}-cpu.json").read_text(encoding="utf-8"))
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
+    assert any(table(found, wanted) in page for page in pages)
 
 
 EXPERIMENT_TABLES = sorted((ROOT / "results" / "paper").glob("*/*/table.md"))

@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ from denature.nets import NETS, create
 from denature.serve.batching import Batcher
 from denature.serve.config import Exposure, Limits, Placed, Serving
 from denature.serve.exposure import shown
-from denature.serve.keys import SqliteKeys, open_keys
+from denature.serve.keys import Key, Keys, SqliteKeys, open_keys
 from denature.serve.protocol import Asked, Refused, Signature, parse, render
 from denature.train import Normal, Run, Training, import_run, load_run, train
 from tests.served import Served, serve, stop
@@ -275,14 +277,47 @@ def test_models_are_named_and_told_what_to_show() -> None:
 # Who may ask
 
 
-def test_a_budget_is_exact_however_many_spend_it(tmp_path: Path) -> None:
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis that nobody else can reach."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed: tests of keys in a Redis are skipped")
+    folder = tmp_path_factory.mktemp("redis")
+    place = folder / "socket"
+    process = subprocess.Popen(
+        ["redis-server", "--port", "0", "--unixsocket", str(place), "--dir", str(folder)],
+        stdout=subprocess.DEVNULL,
+    )
+    while not place.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    yield f"unix://{place}"
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where keys lie."""
+    if request.param == "sqlite":
+        return str(tmp_path / "keys")
+    url: str = request.getfixturevalue("redis_url")
+    redis.Redis.from_url(url).flushall()
+    return url
+
+
+def keys_in(place: str) -> "contextlib.closing[Keys]":
+    return contextlib.closing(open_keys(place, make=True))
+
+
+def test_a_budget_is_exact_however_many_spend_it(place: str) -> None:
     """Sixteen threads with connections of their own, as so many servers."""
-    with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
+    with keys_in(place) as keys:
         key = keys.add("thief", budget=1000, rate=None)
 
     def spend(number: int) -> int:
         spent = 0
-        with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
+        with keys_in(place) as keys:
             for images in [1 + number % 3] * 60:
                 with contextlib.suppress(Refused):
                     keys.spend(key, images)
@@ -291,7 +326,7 @@ def test_a_budget_is_exact_however_many_spend_it(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(16) as threads:
         spent = sum(threads.map(spend, range(16)))
-    with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
+    with keys_in(place) as keys:
         [account] = keys.accounts()
     assert account.used == spent
     assert 997 < spent <= 1000
@@ -316,6 +351,67 @@ def test_a_rate_lets_through_what_it_says(tmp_path: Path, monkeypatch: pytest.Mo
     assert refused.value.retry_after is not None
     assert 0 < refused.value.retry_after < 2
     keys.close()
+
+
+def test_accounts_are_the_same_wherever_they_lie(place: str) -> None:
+    with keys_in(place) as keys:
+        first = keys.add("alice", budget=10, rate=None)
+        second = keys.add("bob", budget=None, rate=2.5)
+        with pytest.raises(ConfigError, match="a key called 'alice' already"):
+            keys.add("alice", budget=None, rate=None)
+        for bad in ({"budget": -1, "rate": None}, {"budget": None, "rate": 0.0}):
+            with pytest.raises(ConfigError, match="must be"):
+                keys.add("carol", **bad)
+        assert keys.spend(first, 4) == "alice"
+        with pytest.raises(Refused, match="The budget of 10 images allows 6 more; 7 were asked"):
+            keys.spend(first, 7)
+        assert keys.spend(second, 5) == "bob"  # two seconds' worth: ahead by one more than a burst
+        with pytest.raises(Refused, match=r"The rate of 2\.5 images/s is used up for") as refused:
+            keys.spend(second, 1)
+        assert refused.value.retry_after is not None
+        assert 0 < refused.value.retry_after <= 1
+        for wrong in ("dn-nobody", ""):
+            with pytest.raises(Refused, match="There is no such key"):
+                keys.spend(wrong, 1)
+        keys.change("bob", budget=6, rate=None)
+        assert keys.spend(second, 1) == "bob"
+        assert keys.accounts() == [
+            Key(name="alice", used=4, budget=10, rate=None),
+            Key(name="bob", used=6, budget=6, rate=None),
+        ]
+        keys.remove("alice")
+        with pytest.raises(Refused, match="There is no such key"):
+            keys.spend(first, 1)
+        for act in (keys.remove, lambda name: keys.change(name, budget=1, rate=None)):
+            with pytest.raises(ConfigError, match="no key called 'alice'"):
+                act("alice")
+
+
+def test_no_redis_is_told_without_its_password() -> None:
+    with pytest.raises(ConfigError, match="redis://…@localhost:9") as error:
+        open_keys("redis://:secret@localhost:9")
+    assert "secret" not in str(error.value)
+
+
+def test_a_redis_that_goes_away_lets_nobody_in(tmp_path: Path) -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    place = tmp_path / "socket"
+    process = subprocess.Popen(
+        ["redis-server", "--port", "0", "--unixsocket", str(place), "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    while not place.exists():
+        time.sleep(0.02)
+    with keys_in(f"unix://{place}") as keys:
+        key = keys.add("alice", budget=10, rate=None)
+        process.kill()
+        process.wait()
+        with pytest.raises(Refused, match="cannot be looked up") as refused:
+            keys.spend(key, 1)
+        assert refused.value.status == 503
+        with pytest.raises(ConfigError, match="Redis does not answer"):
+            keys.accounts()
 
 
 def test_keys_are_kept_as_digests_and_can_be_changed(
@@ -672,6 +768,36 @@ def test_a_budget_holds_against_64_clients_and_two_workers(victim: Run, tmp_path
     told = [entry for entry in served.entries() if entry["status"] == 200]
     assert sum(entry["images"] for entry in told) == answered
     assert {entry["key"] for entry in told} == {"thief"}
+
+
+@pytest.mark.slow
+def test_servers_that_share_a_redis_share_its_budgets(
+    victim: Run, tmp_path: Path, redis_url: str
+) -> None:
+    redis.Redis.from_url(redis_url).flushall()
+    with keys_in(redis_url) as keys:
+        key = keys.add("many", budget=100, rate=None)
+    places = [tmp_path / "a", tmp_path / "b"]
+    servers = []
+    for place in places:
+        place.mkdir()
+        servers.append(serve(place, f"m={victim.folder}", "--keys", redis_url))
+    body, headers = body_of(digits(3)), {"Authorization": f"Bearer {key}"}
+
+    def client(number: int) -> int:
+        sent = (servers[number % 2].send("POST", "/v2/models/m/infer", body, headers)
+                for _ in range(6))  # fmt: skip
+        return sum(status == 200 for status, *_ in sent)
+
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            answered = sum(threads.map(client, range(16)))
+    finally:
+        for served in servers:
+            stop(served)
+    assert answered == 33
+    with keys_in(redis_url) as keys:
+        assert keys.accounts()[0].used == 99
 
 
 @pytest.mark.slow

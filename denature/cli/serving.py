@@ -43,7 +43,8 @@ def serve(
         host: Address to listen at; 0.0.0.0 for all of this machine's.
         port: Its port; 0 takes a free one.
         workers: Processes that answer, each with all models.
-        keys: File of the keys that may ask, made by `denature keys`; without, everybody may.
+        keys: File or redis:// URL of the keys that may ask, made by `denature keys`; without,
+            everybody may.
         log: File for one line a request, or off; standard error by default.
         device: Where to compute.
         precision: In which precision.
@@ -126,7 +127,8 @@ def keys(
     """List the keys of a server, add one, change or remove it; servers that run notice at once.
 
     Args:
-        place: A file; made when the first key is added.
+        place: A file, made when the first key is added; or redis://HOST:PORT/DB, for servers on
+            several machines.
         add: Name of a new key, which is printed once and kept nowhere.
         change: Name of a key to give another budget and rate.
         remove: Name of a key that may ask no more.

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, final
 
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, MissingExtra
 from denature.serve.protocol import Refused
+
+REDIS = ("redis://", "rediss://", "unix://")
 
 BURST_S = 1.0
 """Seconds' worth of its rate that a key may be ahead of it."""
@@ -65,11 +67,22 @@ class Keys(Protocol):
 
 
 def open_keys(place: str, *, make: bool = False) -> Keys:
-    """The accounts in a file, which is made if there is none and `make` says so.
+    """The accounts in a file, which is made if there is none and `make` says so, or in a Redis.
+
+    Args:
+        place: a file, or a URL: `redis://`, `rediss://` or `unix://`.
+        make: whether a file may be made.
 
     Raises:
-        ConfigError: there is no such file, or it cannot be used.
+        ConfigError: there is no such place, or it cannot be used.
+        MissingExtra: a Redis is asked for, and its client is not installed.
     """
+    if place.startswith(REDIS):
+        try:
+            from denature.serve.redis_keys import RedisKeys
+        except ModuleNotFoundError:
+            raise MissingExtra("redis", "redis", "Keys in a Redis") from None
+        return RedisKeys(place)
     path = Path(place)
     if not make and not path.is_file():
         raise ConfigError(f"There are no keys in {path}. Make one: denature keys {path} --add NAME")
@@ -148,7 +161,7 @@ class SqliteKeys:
             self._db.close()
 
     def add(self, name: str, *, budget: int | None, rate: float | None) -> str:
-        _check(name, budget, rate)
+        check_account(name, budget, rate)
         key = new_key()
         with self._asking() as db:
             try:
@@ -161,7 +174,7 @@ class SqliteKeys:
         return key
 
     def change(self, name: str, *, budget: int | None, rate: float | None) -> None:
-        _check(name, budget, rate)
+        check_account(name, budget, rate)
         with self._asking() as db:
             done = db.execute(
                 "UPDATE keys SET budget = ?, rate = ?, due = 0 WHERE name = ?",
@@ -204,7 +217,7 @@ class SqliteKeys:
         raise refusal(Key(name=name, used=used, budget=budget, rate=rate), images, due - now)
 
 
-def _check(name: str, budget: int | None, rate: float | None) -> None:
+def check_account(name: str, budget: int | None, rate: float | None) -> None:
     if not name or len(name) > 64 or not name.isprintable():
         raise ConfigError(f"A key is called {name!r}; wanted are 1 to 64 printable characters.")
     if budget is not None and budget < 0:
