@@ -13,7 +13,7 @@ from denature.answers.store import Store
 from denature.core.types import Logits, Pixels
 from denature.data.feed import Batch
 
-Kind: TypeAlias = Literal["logits", "probabilities", "label"]
+Kind: TypeAlias = Literal["logits", "probabilities", "label", "landmarks"]
 
 AHEAD = 8
 """Batches that are looked up in a store at once, so that the missing ones fill whole chunks."""

@@ -38,7 +38,7 @@ COMMANDS = {
 }
 """Each command with the function behind it, which is imported when it is called, and its help."""
 
-LISTS = {"--milestones", "--mean", "--std", "--track", "--budget"}
+LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--budgets", "--points"}
 """Options that take several values, also with commas between them."""
 
 TRAINERS = ("train", "nasty", "distill", "dafl")

@@ -33,7 +33,7 @@ def evaluate(
     reading: ReadingOptions = Reading(),
     showing: ShowingOptions = Showing(),
 ) -> None:
-    """Measure a run's accuracy on the test split of a data set.
+    """Measure a run on the test split of a data set: its accuracy, or of landmarks its error.
 
     Args:
         run: The run's folder.
@@ -43,17 +43,19 @@ def evaluate(
         trust: A module of your own that the record may import.
     """
     from denature.data import load
-    from denature.report.words import percent
+    from denature.report.words import spell
     from denature.train import evaluate_run, load_run
 
     loaded = load_run(run, trust=trust)
     dataset = load(data_config(data, reading), progress=showing.display())
-    accuracy = evaluate_run(loaded, dataset, device=device, precision=precision)
+    measured = evaluate_run(loaded, dataset, device=device, precision=precision)
     if showing.json:
-        found = {"accuracy": asdict(accuracy), "data": dataset.digest, "split": dataset.test_origin}
+        what = "error" if dataset.landmarks else "accuracy"
+        found = {what: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}
         print(json.dumps({**found, "run": json.loads(loaded.record.to_json())}))
         return
-    print(f"{run}: accuracy {percent(accuracy)} % on {accuracy.n:,} images ({dataset.test_origin})")
+    said = spell(measured, landmarks=dataset.landmarks)
+    print(f"{run}: {said} on {measured.n:,} images ({dataset.test_origin})")
 
 
 def predict(

@@ -197,12 +197,12 @@ def carry_out(wanted: Sequence[Wanted]) -> None:
 
 
 def _say_one(run: "Run") -> None:
-    from denature.report.words import percent
+    from denature.report.words import score
 
     record = run.record
     assert record.data is not None
     print(
-        f"{record.kind} {record.net.name}: accuracy {percent(run.accuracy)} % on "
+        f"{record.kind} {record.net.name}: {score(record)} on "
         f"{record.data.test:,} test images, after {len(record.history)} epochs in "
         f"{record.seconds:.0f} s ({record.images_per_second:,.0f} images/s). Run: {run.folder}"
     )
@@ -211,14 +211,14 @@ def _say_one(run: "Run") -> None:
 def _say_all(runs: Sequence["Run"]) -> None:
     """A table of what varied and what came out."""
     from denature.cli.show import print_table
-    from denature.report.words import percent
+    from denature.report.words import score
     from denature.train.identity import plan_of, what_varies
 
     varied = what_varies([plan_of(run.record) for run in runs])
-    lines = [["Kind", "Run", *varied[0], "Accuracy %"]]
+    lines = [["Kind", "Run", *varied[0], "Measured"]]
     for run, values in zip(runs, varied, strict=True):
         shown = [
             f"{value:g}" if isinstance(value, float) else str(value) for value in values.values()
         ]
-        lines.append([run.record.kind, str(run.folder), *shown, percent(run.accuracy)])
+        lines.append([run.record.kind, str(run.folder), *shown, score(run.record)])
     print_table(lines)

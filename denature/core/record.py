@@ -56,6 +56,8 @@ class DataRecord:
     test: int
     test_origin: str
     skipped: int
+    landmarks: bool = False
+    """Whether `classes` are the names of coordinates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,14 +83,17 @@ class EpochRecord:
     epoch: int
     loss: float
     """Mean of the objective over the training samples, as met."""
-    train_accuracy: float
-    """Share of training samples right in training mode, as met."""
+    train_accuracy: float | None
+    """Share of training samples right in training mode, as met; None for landmarks."""
     test_accuracy: float | None
     """Measured where asked for; it chose nothing unless `chosen_on` says so."""
     validation_accuracy: float | None
     lr: float
     """Learning rate of the last step."""
     seconds: float
+    test_error: float | None = None
+    """What stands in accuracy's place for landmarks; see `Record.error`."""
+    validation_error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +129,8 @@ class Record:
     """Of the code that decides numbers; see `denature.core.revisions`."""
     accuracy: Estimate | None
     """On the test split."""
+    error: Estimate | None = None
+    """Of landmarks: mean distance on the test split, axis by axis, as a share of the side."""
     chosen_on: str
     """Which split chose the checkpoint: `none` (last epoch), `validation` or `test`."""
     chosen_epoch: int | None
@@ -162,6 +169,11 @@ class Record:
     def seed(self) -> int | None:
         value = self.config.get("training", {}).get("seed")
         return value if isinstance(value, int) else None
+
+    @property
+    def landmarks(self) -> bool:
+        """Whether the network says where things are, and not what."""
+        return self.data is not None and self.data.landmarks
 
     @property
     def victim(self) -> InputRecord | None:

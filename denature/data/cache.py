@@ -47,7 +47,9 @@ def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
 
 
 def _write(folder: Path, source: Source, config: DataConfig, progress: Progress) -> None:
-    decoder = Decoder(image_size=config.image_size, skip_bad=config.skip_bad)
+    decoder = Decoder(
+        image_size=config.image_size, skip_bad=config.skip_bad, stretch=source.landmarks
+    )
     while True:
         try:
             title = f"decoding {config.source}"
@@ -71,7 +73,9 @@ def _write(folder: Path, source: Source, config: DataConfig, progress: Progress)
     digest = hashlib.sha256("".join(f"{n}{splits[n]['sha256']}" for n in sorted(splits)).encode())
     highest = max(split["highest"] for split in splits.values())
     classes = source.classes or tuple(str(label) for label in range(highest + 1))
-    if highest >= len(classes):
+    if source.landmarks:
+        classes = ()
+    elif highest >= len(classes):
         raise DataError(
             f"A label of {config.source} is {highest}, but there are only {len(classes)} classes; "
             f"labels go from 0 to {len(classes) - 1}."
@@ -106,9 +110,16 @@ def _write_split(
             digest.update(block.images.data)
             labels.append(block.labels)
             task.advance(len(block.labels), name)
-    merged = np.concatenate(labels) if labels else np.empty(0, np.int64)
+    try:
+        merged = np.concatenate(labels) if labels else np.empty(0, np.int64)
+    except ValueError:
+        raise DataError(f"Images of {source} have different numbers of landmarks.") from None
     if not len(merged):
         raise DataError(f"The {name} split of {source} holds no image that can be decoded.")
+    if merged.dtype == np.float32:  # coordinates, which were looked at one by one
+        np.save(folder / f"{name}.labels.npy", merged)
+        digest.update(merged.data)
+        return _about(merged, shape, digest.hexdigest(), highest=0)
     if name != "train" and merged.max() < 0:
         (folder / f"{name}.images").unlink()
         return None
@@ -119,12 +130,13 @@ def _write_split(
         )
     np.save(folder / f"{name}.labels.npy", merged)
     digest.update(merged.data)
-    return {
-        "count": len(merged),
-        "shape": list(shape),
-        "sha256": digest.hexdigest(),
-        "highest": int(merged.max()),
-    }
+    return _about(merged, shape, digest.hexdigest(), highest=int(merged.max()))
+
+
+def _about(
+    labels: np.ndarray, shape: tuple[int, ...], digest: str, *, highest: int
+) -> dict[str, Any]:
+    return {"count": len(labels), "shape": list(shape), "sha256": digest, "highest": highest}
 
 
 def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:

@@ -17,10 +17,14 @@ class Reading:
     """The column of a Parquet file that holds the images, where several could."""
     label_column: str | None = None
     """The column of a Parquet file that holds the labels, where several could."""
+    points: tuple[str, ...] = ()
+    """Of landmarks those to learn: numbers from 0, or eyeLeft, eyeRight, mouthLeft, mouthRight and
+    nose of the usual 68; all by default."""
     skip_bad: bool = False
     """Leave out images that cannot be decoded, instead of stopping at the first."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "points", tuple(self.points))  # a list is as good
         if not 0 <= self.holdout < 1:
             raise ConfigError(f"holdout is {self.holdout}; it is a share of the samples in [0, 1).")
         if self.image_size is not None and self.image_size < 1:

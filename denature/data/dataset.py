@@ -22,17 +22,27 @@ class Split:
 
     images: Images
     labels: Labels
+    """Of all images, not of the rows alone; float32, n x 2 points, where they are landmarks."""
     rows: Indices
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def landmarks(self) -> bool:
+        """Whether labels are coordinates, not classes."""
+        return self.labels.is_floating_point()
+
+    def _strata(self) -> np.ndarray:
+        """What shares are taken of: each class; of landmarks there is but one kind."""
+        return np.zeros(len(self), np.int64) if self.landmarks else self.labels[self.rows].numpy()
 
     def take(self, positions: np.ndarray) -> "Split":
         return replace(self, rows=self.rows[torch.from_numpy(np.sort(positions))])
 
     def divide(self, share: float, name: str) -> tuple["Split", "Split"]:
         """Cut off `share` of each class, the same samples every time; returns (rest, cut off)."""
-        labels = self.labels[self.rows].numpy()
+        labels = self._strata()
         order = generator(0, name).permutation(len(labels))
         order = order[np.argsort(labels[order], kind="stable")]
         # A running total of the share cuts off round(share * n) samples in all, and of each class
@@ -52,7 +62,7 @@ class Split:
             raise ConfigError(f"fraction is {share}; it is a share of the samples in (0, 1].")
         if share == 1:
             return self
-        labels = self.labels[self.rows].numpy()
+        labels = self._strata()
         order = generator(0, "fraction").permutation(len(labels))
         # The k-th sample of a class of m gets the quantile (k + u) / m, u drawn for the class:
         # sorting by it interleaves the classes in proportion, and rare ones are not always last.
@@ -96,6 +106,7 @@ class Dataset:
     test: Split
     validation: Split | None
     classes: tuple[str, ...]
+    """Names of what a network puts out: classes, or coordinates such as `nose.x`."""
     digest: str
     """sha256 of all pixels and labels, first 16 hex digits."""
     test_origin: str
@@ -104,6 +115,11 @@ class Dataset:
     """Share of the samples that was held out as test split."""
     skipped: int = 0
     """Images that could not be decoded and were left out, as was asked for."""
+
+    @property
+    def landmarks(self) -> bool:
+        """Whether labels are coordinates, not classes."""
+        return self.train.landmarks
 
     @property
     def channels(self) -> int:

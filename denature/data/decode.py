@@ -26,7 +26,8 @@ class Encoded(NamedTuple):
     """One image as its file holds it."""
 
     image: bytes | Path
-    label: int
+    label: int | np.ndarray
+    """A class, or coordinates of landmarks, float32."""
     where: str
 
 
@@ -49,10 +50,13 @@ class Decoder:
     Args:
         image_size: pixels a side; None takes the first image's, which must be square.
         skip_bad: count images that cannot be decoded instead of raising.
+        stretch: bring images that are not square into shape by stretching, which leaves landmarks
+            where they are, instead of by cutting off their sides.
     """
 
-    def __init__(self, *, image_size: int | None, skip_bad: bool) -> None:
+    def __init__(self, *, image_size: int | None, skip_bad: bool, stretch: bool = False) -> None:
         self.size = image_size
+        self.stretch = stretch
         self.resize = image_size is not None
         self.skip_bad = skip_bad
         self.channels: int | None = None
@@ -117,14 +121,22 @@ class Decoder:
                 self.skipped.append(sample.where)
                 continue
             labels.append(sample.label)
+        kind = np.float32 if self.stretch else np.int64
         shape = (0, channels or 3, size or 1, size or 1)
         stacked = np.stack(images) if images else np.empty(shape, np.uint8)
-        return Block(stacked, np.array(labels, np.int64))
+        try:
+            return Block(stacked, np.array(labels, kind))
+        except ValueError:
+            raise DataError(
+                f"Images near {chunk[0].where} have different numbers of landmarks."
+            ) from None
 
     def _decode(self, sample: Encoded, channels: int, size: int) -> np.ndarray:
         with _open(sample) as image:
             if channels == 1 and image.mode not in GREY_MODES:
                 raise ColourFound
+            if self.resize and self.stretch and image.size[0] != image.size[1]:
+                image = image.convert("RGB").resize((size, size))
             array = to_array(image, channels=channels, size=size, fit=self.resize)
             if array is None:
                 raise DataError(

@@ -1,13 +1,18 @@
 """From a source's name to a data set with its splits."""
 
+import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
-from denature.core.errors import DataError
+import torch
+
+from denature.core.errors import ConfigError, DataError
 from denature.core.progress import SILENT, Progress
 from denature.data.cache import Decoded, decoded
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
+from denature.data.landmarks import choose, names_of
 from denature.data.sources import open_source
 
 DEFAULT_HOLDOUT = {"digits": 0.2}
@@ -26,7 +31,7 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
     if isinstance(data, Dataset):
         return data
     config = data if isinstance(data, DataConfig) else DataConfig(source=data)
-    found = decoded(open_source(config, progress), config, progress)
+    found = _chosen(decoded(open_source(config, progress), config, progress), config)
     cut = _cut(found, config)
     if cut.test is None:
         raise DataError(
@@ -54,6 +59,23 @@ def load_images(config: DataConfig, *, progress: Progress = SILENT) -> tuple[Spl
     """
     found = decoded(open_source(config, progress), config, progress)
     return _cut(found, config).train, found.digest
+
+
+def _chosen(found: Decoded, config: DataConfig) -> Decoded:
+    """The points of landmarks that are wanted, with names for their coordinates."""
+    splits = dict(found.splits)
+    if not splits or not next(iter(splits.values())).landmarks:
+        if config.points:
+            raise ConfigError(f"{config.source} has classes, and points are of landmarks only.")
+        return found
+    width = next(iter(splits.values())).labels.shape[1]
+    for name, split in splits.items():
+        labels = torch.from_numpy(choose(split.labels.numpy(), config.points))
+        splits[name] = replace(split, labels=labels)
+    digest = found.digest
+    if config.points:
+        digest = hashlib.sha256(f"{digest} {config.points}".encode()).hexdigest()[:16]
+    return replace(found, splits=splits, classes=names_of(width, config.points), digest=digest)
 
 
 class Cut(NamedTuple):

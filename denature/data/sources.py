@@ -21,6 +21,7 @@ from denature.core.progress import SILENT, Progress
 from denature.data.config import DataConfig
 from denature.data.decode import Block, Encoded
 from denature.data.download import PUBLISHED, fetched
+from denature.data.landmarks import coordinates
 
 Opener: TypeAlias = Callable[[], Iterable[Encoded] | Iterable[Block]]
 
@@ -31,7 +32,7 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 MOST_CLASSES = 100_000
 """A larger label is an identifier or a time in the wrong column."""
 
-LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "y")
+LABEL_NAMES = ("keypoints", "landmarks", "label", "labels", "fine_label", "target", "class", "y")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Source:
     """Changes when the files do; cheap."""
     total: int | None = None
     """Images in all splits, where that is known beforehand."""
+    landmarks: bool = False
+    """Whether labels are coordinates, not classes."""
 
 
 def open_source(config: DataConfig, progress: Progress = SILENT) -> Source:
@@ -251,7 +254,8 @@ def parquet(path: Path, config: DataConfig) -> Source:
             for name in pq.read_table(file, columns=[image])[image].to_pylist()
         )
         fingerprint += tuple(stat_of(picture) for picture in pictures if picture.is_file())
-    return Source({s: read(s) for s in shards}, classes, fingerprint, total)
+    landmarks = not types.is_integer(schema.field(label).type)
+    return Source({s: read(s) for s in shards}, classes, fingerprint, total, landmarks)
 
 
 def hub(config: DataConfig) -> Source:
@@ -321,10 +325,20 @@ def _columns(schema: Any, config: DataConfig, where: object) -> tuple[str, str]:
         structs = [name for name in images if types.is_struct(schema.field(name).type)]
         images = structs or images
     labels = [f.name for f in schema if types.is_integer(f.type)]
+    lists = [f.name for f in schema if _holds_coordinates(f.type)]
+    if not labels or config.label_column in lists:
+        labels = lists
     return (
         pick("image", config.image_column, images, ("image", "img")),
         pick("label", config.label_column, labels, LABEL_NAMES),
     )
+
+
+def _holds_coordinates(kind: Any) -> bool:
+    from pyarrow import types
+
+    tests = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    return any(test(kind) for test in tests) and types.is_floating(kind.value_type)
 
 
 def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
@@ -335,7 +349,9 @@ def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
     """
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
-    if not isinstance(label, int) or not -1 <= label <= MOST_CLASSES:
+    if isinstance(label, list):
+        label = coordinates(label, where)
+    elif not isinstance(label, int) or not -1 <= label <= MOST_CLASSES:
         raise _no_label(label, where)
     if isinstance(cell, str):
         if folder is None:

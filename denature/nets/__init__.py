@@ -26,6 +26,7 @@ from denature.nets.normalize import Normalized
 from denature.nets.resnet import resnet18, resnet34, resnet50
 from denature.nets.resnetc import resnetc20, resnetc32, resnetc44, resnetc56, resnetc110
 from denature.nets.resnext import ResNeXt29
+from denature.nets.sepcnn import SepCNN
 from denature.nets.shufflenetv2 import ShuffleNetV2
 
 Factory: TypeAlias = Callable[..., nn.Module]
@@ -61,6 +62,12 @@ NETS: Mapping[str, Net] = {
         "five layers: convolutions of 32, 64, 128 and two linear",
         optimizer="adam",
         options={"width": Option(int, 1, 4096), "dropout": Option(float, 0, 0.99)},
+    ),
+    "sepcnn": Net(
+        SepCNN,
+        "four separable convolutions of 32 to 256 and two linear",
+        optimizer="adam",
+        options={"width": Option(int, 1, 4096)},
     ),
     "resnetc20": Net(resnetc20, "pre-activation ResNet for CIFAR, 20 layers of 16, 32, 64"),
     "resnetc32": Net(resnetc32, "pre-activation ResNet for CIFAR, 32 layers of 16, 32, 64"),

@@ -120,6 +120,8 @@ class Job:
         if asks is not None and asks not in inputs:
             raise ConfigError(f"A {objective.kind} run needs a run as {asks}; none was given.")
         answerer = inputs.get(asks) if asks else None
+        if dataset.landmarks:
+            _check_landmarks(order)
         choosing = order.training.checkpoint == "best-validation"
         held_out = order.training.validation if choosing else None
         samples = _samples(dataset, order.training.fraction, held_out)
@@ -146,7 +148,9 @@ class Job:
             )
         training = order.training.settled(
             optimizer=optimizer_for(name),
-            augment=auto_views(channels=dataset.channels, image_size=dataset.image_size),
+            augment="none"  # a view would move what is looked for
+            if dataset.landmarks
+            else auto_views(channels=dataset.channels, image_size=dataset.image_size),
             device=compute.device.type,
             precision=compute.precision,
         )
@@ -198,6 +202,7 @@ class Job:
             self.compute,
             steps=steps_per_epoch(len(self.samples.split), batch, parts=team.size),
             team=team,
+            landmarks=self.samples.split.landmarks,
         )
 
     @cached_property
@@ -278,8 +283,9 @@ class Job:
         clock = time.perf_counter()
         learner, training, order = self.learner, self.training, self.order
         network = learner.finish()
-        accuracy = evaluate(network, dataset.test, self.compute, self.team)
-        examples = examples_of(network, dataset, self.compute)
+        score = evaluate(network, dataset.test, self.compute, self.team)
+        located = dataset.landmarks
+        examples = () if located else examples_of(network, dataset, self.compute)
         seen = len(self.samples.split) * len(learner.history)
         classes, channels, image_size = _shape(dataset)
         record = Record(
@@ -309,7 +315,8 @@ class Job:
             },
             inputs={role: run.as_input() for role, run in self.inputs.items()},
             revisions=self.plan["revisions"],
-            accuracy=accuracy,
+            accuracy=None if located else score,
+            error=score if located else None,
             chosen_on=training.checkpoint.removeprefix("best-").replace("last", "none"),
             chosen_epoch=learner.chosen_epoch,
             history=tuple(learner.history),
@@ -360,8 +367,29 @@ def _network(order: Order, dataset: Dataset, samples: Samples) -> tuple[nn.Modul
     return network, net
 
 
+def _check_landmarks(order: Order) -> None:
+    """Whether this can be done where labels are coordinates."""
+    objective, training = order.objective, order.training
+    if not getattr(objective, "landmarks", False):
+        raise ConfigError(
+            f"{objective.kind} training compares classes, and the labels are landmarks. Train on "
+            "them, or clone who answers with them."
+        )
+    if training.augment not in ("auto", "none"):
+        raise ConfigError(
+            f"augment is {training.augment}, which would move the landmarks; leave it out."
+        )
+
+
 def check_shape(role: str, run: Run, dataset: Dataset) -> None:
     net = run.record.net
+    if run.record.landmarks != dataset.landmarks:
+        knows = {True: "landmarks", False: "classes"}
+        raise ConfigError(
+            f"The {role} {run.folder or net.name} knows {knows[run.record.landmarks]}, and the "
+            f"labels of {dataset.config.source} are {knows[dataset.landmarks]}. Take a run on such "
+            "data."
+        )
     if net.shape != (ours := _shape(dataset)):
         raise ConfigError(
             f"The {role} {run.folder or net.name} answers {spell_shape(net.shape)}, but the data "
@@ -418,4 +446,5 @@ def _data_record(dataset: Dataset, samples: Samples) -> DataRecord:
         test=len(dataset.test),
         test_origin=dataset.test_origin,
         skipped=dataset.skipped,
+        landmarks=dataset.landmarks,
     )

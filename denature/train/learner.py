@@ -69,6 +69,8 @@ class Learner:
         compute: where and how.
         steps: batches of an epoch.
         team: the processes that train it together.
+        landmarks: whether it learns where things are: then nothing is right or wrong, and what is
+            measured is an error.
 
     Raises:
         ConfigError: batch norm is to be synchronised where it cannot be.
@@ -83,7 +85,9 @@ class Learner:
         *,
         steps: int,
         team: Team = ALONE,
+        landmarks: bool = False,
     ) -> None:
+        self._counts_hits = not landmarks
         if config.sync_norm and team.size > 1:
             if compute.device.type != "cuda":
                 raise ConfigError(
@@ -105,7 +109,7 @@ class Learner:
         self.done = 0
         self.lr = 0.0
         self.history: list[EpochRecord] = []
-        self.best = -1.0
+        self.best = -1e9
         self.chosen_epoch = config.epochs
         self.kept: dict[str, Tensor] | None = None
         self.seconds = 0.0
@@ -152,7 +156,8 @@ class Learner:
         self.optimizer.step()
         with torch.no_grad():
             self._losses[self.done % CHECK_EVERY] = losses.sum()
-            self._hits += (logits.argmax(-1) == batch.labels).sum()
+            if self._counts_hits:
+                self._hits += (logits.argmax(-1) == batch.labels).sum()
         self._seen += len(batch.labels)
         self.done += 1
         if self.done % CHECK_EVERY == 0:
@@ -165,11 +170,13 @@ class Learner:
         entry = EpochRecord(
             epoch=len(self.history) + 1,
             loss=loss / seen,
-            train_accuracy=hits / seen,
-            test_accuracy=test,
-            validation_accuracy=validation,
+            train_accuracy=hits / seen if self._counts_hits else None,
+            test_accuracy=test if self._counts_hits else None,
+            validation_accuracy=validation if self._counts_hits else None,
             lr=self.lr,
             seconds=self.seconds - self._epoch_started,
+            test_error=None if self._counts_hits else test,
+            validation_error=None if self._counts_hits else validation,
         )
         self.history.append(entry)
         self._sum, self._seen, self._epoch_started = 0.0, 0, self.seconds
@@ -177,6 +184,8 @@ class Learner:
         score = {"last": None, "best-test": test, "best-validation": validation}[
             self.config.checkpoint
         ]
+        if score is not None and not self._counts_hits:
+            score = -score  # of an error less is better
         if score is not None and score > self.best:
             self.best, self.chosen_epoch = score, entry.epoch
             self.kept = {k: v.detach().clone() for k, v in self.network.state_dict().items()}

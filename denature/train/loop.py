@@ -12,9 +12,10 @@ from denature.core.compute import Compute
 from denature.core.progress import Task
 from denature.core.record import EpochRecord
 from denature.core.seeds import seeded
-from denature.core.stats import Estimate, proportion
+from denature.core.stats import Estimate, mean_over_images, proportion
 from denature.data.dataset import Split
 from denature.data.feed import Batch, Feed
+from denature.losses.landmarks import coordinate_error
 from denature.train.learner import Learner
 from denature.train.objectives.base import Images
 from denature.train.team import ALONE, Team
@@ -110,8 +111,17 @@ def _end_epoch(learner: Learner, epoch: int, test: Split, validation: Split | No
 def evaluate(network: nn.Module, split: Split, compute: Compute, team: Team = ALONE) -> Estimate:
     """Accuracy on a split with its Wilson interval; the network is in eval mode meanwhile.
 
-    The processes of a team have the same network, and each looks at its part of the split.
+    Of landmarks the mean absolute error, of which less is better. The processes of a team have the
+    same network, and each looks at its part of the split.
     """
+    if split.landmarks:
+        return mean_over_images(
+            [
+                error
+                for batch, found in answers_to(network, split, compute)
+                for error in coordinate_error(found, batch.labels).tolist()
+            ]
+        )
     hits = torch.zeros((), dtype=torch.int64, device=compute.device)
     part = replace(split, rows=split.rows[team.rank :: team.size])
     for batch, logits in answers_to(network, part, compute):

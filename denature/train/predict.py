@@ -45,6 +45,8 @@ def predict(
         raise ConfigError("No image was named; give at least one file.")
     loaded = run if isinstance(run, Run) else load_run(run, trust=trust)
     net = loaded.record.net
+    if loaded.record.landmarks:
+        raise ConfigError(f"{run} says where things are; classes cannot be told by it.")
     arrays = []
     for file in images:
         try:

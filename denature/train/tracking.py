@@ -22,6 +22,8 @@ def scalars_of(epoch: EpochRecord) -> dict[str, float]:
         "accuracy/train": epoch.train_accuracy,
         "accuracy/test": epoch.test_accuracy,
         "accuracy/validation": epoch.validation_accuracy,
+        "error/test": epoch.test_error,
+        "error/validation": epoch.validation_error,
         "learning_rate": epoch.lr,
     }
     return {name: value for name, value in found.items() if value is not None}

@@ -21,6 +21,7 @@ class Cloned:
 
     kind: ClassVar[str] = "cloned"
     asks: ClassVar[str] = "victim"
+    landmarks: ClassVar[bool] = True
 
     temperature: float = 1.0
     """tau at which victim and clone are compared; means nothing for labels."""
@@ -31,10 +32,13 @@ class Cloned:
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
     ) -> "PerExample":
+        from denature.losses.landmarks import coordinate_error
         from denature.losses.soft import distillation, hard_distillation, log_probabilities
 
         assert answers is not None
         values = answers.values
+        if answers.kind == "landmarks":
+            return coordinate_error(logits, values)
         if answers.kind == "label":
             return hard_distillation(logits, values, labels, alpha=1.0)
         if answers.kind == "probabilities":
