@@ -487,7 +487,7 @@ def test_targets_are_told_apart(tmp_path: Path) -> None:
         find("nonsense")
     with pytest.raises(ConfigError, match="cannot be imported"):
         find("denature:no_such_function")
-    with pytest.raises(ConfigError, match="is for servers only"):
+    with pytest.raises(ConfigError, match="a key means nothing for"):
         find(str(tmp_path), key="secret")
     with pytest.raises(ConfigError, match="password"):
         find("http://me:secret@localhost:1")

@@ -69,8 +69,8 @@ class Transfer:
 
     @property
     def labels(self) -> Tensor:
-        """What the victim takes each image for: the most that its thief knows of its class."""
-        return self.values if self.kind == "label" else self.values.argmax(-1)
+        """What the victim takes each image for: the most that its thief knows of it."""
+        return self.values if self.kind in ("label", "landmarks") else self.values.argmax(-1)
 
     def check(self, dataset: Dataset) -> None:
         """Whether these are answers to the training images of a data set.

@@ -39,9 +39,10 @@ def steal(
     student: str,
     model: str | None = None,
     output: str | None = None,
-    kind: Literal["logits", "probabilities", "label"] | None = None,
+    kind: Literal["logits", "probabilities", "label", "landmarks"] | None = None,
     top: int = 0,
     key_file: Path | None = None,
+    endpoint_url: str | None = None,
     test: str | None = None,
     price_per_1000: float | None = None,
     out: Path | None = None,
@@ -60,8 +61,9 @@ def steal(
     only services that you are allowed to ask.
 
     Args:
-        target: The URL of an Open Inference server; a run's folder, to be asked without a wire; or
-            package.module:function, from float32 images in [0, 1] to answers.
+        target: The URL of an Open Inference server; rekognition, for faces, with boto3's usual
+            credentials; a run's folder, to be asked without a wire; or package.module:function,
+            from float32 images in [0, 1] to answers.
         pool: Images to ask with, whose labels nobody looks at: as for `denature train --data`, or
             noise.
         budget: Queries, such as 1000,5000: a fresh clone is trained for each.
@@ -71,6 +73,8 @@ def steal(
         kind: What its answers are, where it does not say.
         top: Ask for the largest so many values only; 0 for all.
         key_file: A file with the key for the server; by default the environment's DENATURE_KEY.
+        endpoint_url: Of rekognition, who answers in its place, such as `denature serve`. Which
+            landmarks are taken, `--points` says.
         test: Labelled images to measure with; the pool's own by default.
         price_per_1000: US dollars for a thousand queries.
         out: Folder for ledger, clones and report; by default one under runs/.
@@ -79,7 +83,7 @@ def steal(
     """
     from denature.cli.show import print_table
     from denature.extract.stealing import steal as carry_out
-    from denature.extract.victims.find import find
+    from denature.extract.victims.find import REKOGNITION, find
     from denature.report.theft import table, verdict, write
 
     if price_per_1000 is not None and price_per_1000 < 0:
@@ -92,6 +96,8 @@ def steal(
         kind=kind,
         top=top,
         key=key or None if re.match("https?:", target) else None,
+        endpoint_url=endpoint_url,
+        values=reading.points if target == REKOGNITION else (),
         pace=pace,
         trust=trust,
     )

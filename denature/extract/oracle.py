@@ -217,10 +217,16 @@ class Oracle:
             if found is None:
                 raise ConfigError(
                     f"The answers of {self.about.target} lie in [0, 1] and do not sum to 1; say "
-                    "with --kind what they are: logits, probabilities or label."
+                    "with --kind what they are: logits, probabilities, label or landmarks."
                 )
             self.progress.say(f"{self.about.target} answers with {found}.")
-        looks_like = {"label": ("label",), "probabilities": ("probabilities", None)}
+        if self.kind == "landmarks":
+            found = self.kind if values.ndim == 2 else found  # any numbers can be places
+        looks_like = {
+            "label": ("label",),
+            "probabilities": ("probabilities", None),
+            "landmarks": ("landmarks",),
+        }
         # Rows of [0, 1] that sum to 1 are never logits by chance.
         assert self.kind is not None
         if found not in looks_like.get(self.kind, ("logits", None)):

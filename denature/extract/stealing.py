@@ -22,7 +22,7 @@ from denature.core.files import write_text
 from denature.core.progress import SILENT, Progress
 from denature.core.record import environment
 from denature.core.seeds import generator
-from denature.core.stats import proportion
+from denature.core.stats import Estimate, mean_over_images, proportion
 from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
@@ -53,7 +53,8 @@ class Known(NamedTuple):
 
     @property
     def labels(self) -> np.ndarray:
-        return self.values if self.kind == "label" else self.values.argmax(-1)
+        """What the victim says: classes, or where things are."""
+        return self.values if self.kind in ("label", "landmarks") else self.values.argmax(-1)
 
 
 def steal(
@@ -161,6 +162,12 @@ def _test_data(
         raise ConfigError("Noise has no labels to measure with; name labelled images with --test.")
     size = config.image_size or about.image_size
     dataset = load(replace(config, image_size=size), progress=progress)
+    if about.kind is not None and (about.kind == "landmarks") != dataset.landmarks:
+        raise ConfigError(
+            f"{about.target} answers with {about.kind}, and the labels of {config.source} are "
+            f"{'landmarks' if dataset.landmarks else 'classes'}. Name other labelled images with "
+            "--test."
+        )
     if about.classes not in (None, len(dataset.classes)):
         raise ConfigError(
             f"{config.source} has {len(dataset.classes)} classes, {about.target} knows "
@@ -239,7 +246,6 @@ class Thief:
                 seeds=self.stealing.seeds,
             )
         ]
-        truth = self.dataset.test.labels[self._test_rows(measured.rows)].numpy()
         tallies = oracle.ledger.tallies(oracle.target)
         asked = tallies[oracle.purpose]
         assert oracle.kind is not None
@@ -256,7 +262,7 @@ class Thief:
             lost=asked.queries - asked.answered,
             answers_per_second=asked.answered / asked.seconds if asked.seconds > 0 else None,
             measuring=tallies[self.measuring.purpose].queries,
-            victim_accuracy=proportion(int((measured.labels == truth).sum()), len(truth)),
+            victim_accuracy=_agreement(measured.labels, self._truth(measured.rows)),
             clones=tuple(clones),
             environment=environment(),
         )
@@ -296,6 +302,8 @@ class Thief:
             if content in answers
         ]
         kept = [(row, its) for row, its in found if its]
+        if kind == "landmarks":  # where no face was found, nothing can be learned
+            kept = [(row, its) for row, its in kept if np.isfinite(its).all()]
         if kind == "label" and repeats == 1:
             labels = np.array([its[0][0] for _, its in kept], np.int64)
             return Known([row for row, _ in kept], kind, labels)
@@ -310,6 +318,8 @@ class Thief:
             else:
                 values[place, : len(its[0])] = np.mean(its, axis=0)
         soft: Kind = "probabilities" if kind == "label" else kind
+        if kind == "landmarks":
+            return Known([row for row, _ in kept], kind, values)
         return Known([row for row, _ in kept], soft, completed(soft, values))
 
     # Choosing
@@ -418,19 +428,24 @@ class Thief:
 
     # Measuring
 
-    def _test_rows(self, places: Sequence[int]) -> torch.Tensor:
-        return self.dataset.test.rows[torch.as_tensor(places, dtype=torch.int64)]
+    def _truth(self, places: Sequence[int]) -> np.ndarray:
+        """The true labels of test images."""
+        test = self.dataset.test
+        labels: np.ndarray = test.labels[test.rows[torch.as_tensor(places)]].numpy()
+        return labels
 
     def _clone(self, run: Run, queries: int) -> Clone:
         """A clone, measured against truth and victim."""
         measured, record = self.measured, run.record
         compute = settle(run.network, device=self.training.device, precision="fp32")
         split = self.dataset.test.take(np.array(measured.rows))
-        own = torch.cat([
-            logits.argmax(-1).cpu()
-            for _, logits in answers_to(compute.place(run.network), split, compute)
+        answers = torch.cat([
+            logits.cpu() for _, logits in answers_to(compute.place(run.network), split, compute)
         ])  # fmt: skip
-        agree = int((own.numpy() == measured.labels).sum())
+        located = self.dataset.landmarks
+        own = answers if located else answers.argmax(-1)
+        measure = record.error if located else record.accuracy
+        assert measure is not None
         assert record.data is not None
         assert record.seed is not None
         price = self.oracle.price
@@ -440,8 +455,15 @@ class Thief:
             money=None if price is None else price * queries,
             seed=record.seed,
             net=record.net.name,
-            accuracy=run.accuracy,
-            fidelity=proportion(agree, len(measured.rows)),
+            accuracy=measure,
+            fidelity=_agreement(own.numpy(), measured.labels),
             folder=str(run.folder),
             id=record.id,
         )
+
+
+def _agreement(some: np.ndarray, others: np.ndarray) -> Estimate:
+    """The share of equal classes; of landmarks the mean distance, axis by axis."""
+    if some.ndim == 2:
+        return mean_over_images(np.abs(some - others).mean(axis=1).tolist())
+    return proportion(int((some == others).sum()), len(some))

@@ -25,9 +25,10 @@ class Clone:
     seed: int
     net: str
     accuracy: Estimate
-    """On the test split, against true labels."""
+    """On the test split, against true labels; of landmarks the error, as `Record.error` has it."""
     fidelity: Estimate
-    """Share of the measured test images on which it says what the victim says."""
+    """Share of the measured test images on which it says what the victim says; of landmarks its
+    mean distance from what the victim says."""
     folder: str
     id: str
 
@@ -66,7 +67,7 @@ class Theft:
     measuring: int
     """Queries for measuring fidelity, on a budget of their own."""
     victim_accuracy: Estimate
-    """On the test images about which it was asked."""
+    """On the test images about which it was asked; of landmarks its error."""
     clones: tuple[Clone, ...]
     environment: dict[str, object]
 

@@ -13,50 +13,77 @@ from denature.core.stats import Estimate
 from denature.extract.theft import Level, Theft
 from denature.report.figures import BLUE, GREY, ORANGE, training_curves, write_figure
 from denature.report.html import render_experiment
-from denature.report.words import percent
+from denature.report.words import percent, share_of_side
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-NOTE = (
-    "Accuracy: share of right answers on the test split. Fidelity: share of test images on which "
-    "clone and victim say the same. Each with its 95 % interval: over clones of other starts on "
-    "the same answers (Student's t), over test images (Wilson) where there is one clone."
+INTERVALS = (
+    "Each with its 95 % interval: over clones of other starts on the same answers (Student's t), "
+    "over test images where there is one clone."
 )
-"""How to read the table."""
+
+CLASSES = (
+    "Accuracy: share of right answers on the test split. Fidelity: share of test images on which "
+    f"clone and victim say the same. {INTERVALS}"
+)
+
+LANDMARKS = (
+    "Error: mean distance from the true places on the test split, axis by axis, as a share of the "
+    f"picture's side. Distance: the same from what the victim says. {INTERVALS}"
+)
+
+
+def note(theft: Theft) -> str:
+    """How to read the table."""
+    return LANDMARKS if theft.kind == "landmarks" else CLASSES
+
+
+def _spell(theft: Theft, measured: Estimate) -> str:
+    return share_of_side(measured) if theft.kind == "landmarks" else percent(measured)
+
+
+def _measures(theft: Theft) -> tuple[str, str]:
+    return ("Error", "Distance") if theft.kind == "landmarks" else ("Accuracy", "Fidelity")
 
 
 def table(theft: Theft) -> list[list[str]]:
     """Header and lines: a line for each budget."""
     priced = theft.price is not None
-    head = ["Queries", "Answers", "Accuracy %", "Fidelity %", "Clones"]
+    head = ["Queries", "Answers", *(f"{name} %" for name in _measures(theft)), "Clones"]
     lines = [head[:1] + ["US $"] * priced + head[1:]]
     for level in theft.levels:
-        line = [f"{level.answers:,}", percent(level.accuracy), percent(level.fidelity)]
         cost = [f"{level.money:,.2f}"] if level.money is not None else []
-        lines.append([f"{level.queries:,}", *cost, *line, str(level.seeds)])
+        found = [_spell(theft, level.accuracy), _spell(theft, level.fidelity)]
+        lines.append([f"{level.queries:,}", *cost, f"{level.answers:,}", *found, str(level.seeds)])
     return lines
 
 
 def verdict(theft: Theft) -> list[str]:
     """What the table means, and what it took."""
-    last, victim = theft.levels[-1], theft.victim_accuracy
+    last, victim = theft.levels[-1], _spell(theft, theft.victim_accuracy)
     cost = "" if last.money is None else f" (US $ {last.money:,.2f})"
-    said = [
-        f"{last.queries:,} queries{cost} make a {theft.net} that is right on "
-        f"{percent(last.accuracy)} % of the test images, where the victim is on {percent(victim)} "
-        f"%, and says the same as the victim on {percent(last.fidelity)} %."
-    ]
+    own, like = _spell(theft, last.accuracy), _spell(theft, last.fidelity)
+    if theft.kind == "landmarks":
+        gets = (
+            f"whose places are off by {own} % of the picture's side, where the victim's are by "
+            f"{victim} %, and lie {like} % from the victim's."
+        )
+    else:
+        gets = (
+            f"that is right on {own} % of the test images, where the victim is on {victim} %, and "
+            f"says the same as the victim on {like} %."
+        )
     lost = f", {theft.lost:,} of them without an answer" if theft.lost else ""
     speed = theft.answers_per_second
     pace = "" if speed is None else f", at {speed:,.0f} answers a second"
-    said.append(
+    return [
+        f"{last.queries:,} queries{cost} make a {theft.net} {gets}",
         f"In all {theft.spent:,} queries were spent{lost}{pace}; {theft.measuring:,} more, on a "
-        "budget of their own, measured victim and fidelity."
-    )
-    return said
+        "budget of their own, measured victim and fidelity.",
+    ]
 
 
 def about(theft: Theft) -> str:
@@ -90,10 +117,11 @@ def curves(theft: Theft) -> "Figure":
     _draw(right, theft, [level.fidelity for level in levels], ORANGE, "clone")
     left.axhspan(100 * victim.low, 100 * victim.high, color=GREY, alpha=0.15, linewidth=0)
     left.axhline(100 * victim.value, color=GREY, linestyle="--", linewidth=1.2, label="victim")
-    left.set_title("accuracy", fontsize=9)
-    right.set_title("fidelity", fontsize=9)
-    left.set_ylabel("% of test images\n(band: 95 % interval)")
-    left.legend(fontsize=7, loc="lower right")
+    for axes, name in zip((left, right), _measures(theft), strict=True):
+        axes.set_title(name.lower(), fontsize=9)
+    unit = "picture's side" if theft.kind == "landmarks" else "test images"
+    left.set_ylabel(f"% of the {unit}\n(band: 95 % interval)")
+    left.legend(fontsize=7, loc="best")
     figure.tight_layout()
     return figure
 
@@ -141,7 +169,7 @@ def write(theft: Theft, folder: Path) -> Path:
             differs="Ask only services that you are allowed to ask.",
             verdict=verdict(theft),
             lines=table(theft),
-            note=NOTE,
+            note=note(theft),
             drawn=drawn,
         ),
     )

@@ -5,12 +5,15 @@ import functools
 import json
 import math
 import time
+import uuid
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, final
 
+import numpy as np
+import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -18,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from denature import __version__
-from denature.serve import protocol
+from denature.serve import faces, protocol
 from denature.serve.batching import Batcher
 from denature.serve.config import Serving
 from denature.serve.exposure import shown
@@ -47,7 +50,7 @@ class Server:
     def __init__(self, serving: Serving) -> None:
         self.limits = serving.limits
         self.models: dict[str, Model] = {}
-        for placed in serving.models:
+        for placed in (placed.settled() for placed in serving.models):
             run = load_run(placed.run, trust=serving.trust)
             self.models[placed.name] = Model(
                 placed, run, device=serving.device, precision=serving.precision
@@ -102,12 +105,24 @@ class Server:
 
     async def infer(self, request: Request) -> Response:
         """Answer a request, or say why not; either is counted and logged."""
+        return await self._told(request, self._infer, _refusal)
+
+    async def detect_faces(self, request: Request) -> Response:
+        """The same in the form of AWS Rekognition."""
+        return await self._told(request, self._detect_faces, _refusal_of_faces)
+
+    async def _told(
+        self,
+        request: Request,
+        work: Callable[[Request, dict[str, Any]], Awaitable[Response]],
+        refusal: Callable[[Refused], Response],
+    ) -> Response:
         entry: dict[str, Any] = {"model": None, "key": None, "id": None, "images": 0}
         started = time.perf_counter()
         try:
-            response = await self._infer(request, entry)
+            response = await work(request, entry)
         except Refused as refused:
-            response = _refusal(refused)
+            response = refusal(refused)
         except Exception:
             self._note(entry, 500, started)
             raise
@@ -137,15 +152,59 @@ class Server:
         )
         asked = await _aside(read) if len(body) > LARGE else read()
         entry |= {"id": asked.id, "images": len(asked.images)}
-        line = self.lines[signature.name]
-        line.admit(len(asked.images))
+        logits = await self._asked(signature.name, asked.images, key, entry)
+        return self._answer(shown(logits, signature.exposure), asked, model)
+
+    async def _asked(
+        self, name: str, images: np.ndarray, key: str | None, entry: dict[str, Any]
+    ) -> np.ndarray:
+        """The logits of images that somebody with this key wants, who pays for them here."""
+        line = self.lines[name]
+        line.admit(len(images))
         if self.keys is not None:
             assert key is not None
             entry["key"] = await asyncio.get_running_loop().run_in_executor(
-                self.keeper, self.keys.spend, key, len(asked.images)
+                self.keeper, self.keys.spend, key, len(images)
             )
-        logits = await line.ask(asked.images)
-        return self._answer(shown(logits, signature.exposure), asked, model)
+        return await line.ask(images)
+
+    async def _detect_faces(self, request: Request, entry: dict[str, Any]) -> Response:
+        if (target := request.headers.get("x-amz-target")) != faces.TARGET:
+            raise faces.Wrong(
+                "UnknownOperationException",
+                f"{str(target)[:64]} is not offered; {faces.TARGET} is.",
+            )
+        model = next(
+            (m for m in self.models.values() if faces.knows_faces(m.signature.classes)), None
+        )
+        if model is None:
+            raise faces.Wrong(
+                "ResourceNotFoundException", f"No model here knows {', '.join(faces.PLACES)}."
+            )
+        signature, identity = model.signature, str(uuid.uuid4())
+        entry |= {"model": signature.name, "id": identity}
+        key = None
+        if self.keys is not None:
+            key = faces.key_of(request.headers.get("authorization", ""))
+        body = await _body(request, limit=faces.LARGEST_BODY)
+        picture = await _aside(functools.partial(faces.read, body))
+        images = await _aside(
+            functools.partial(
+                faces.resized, picture, channels=signature.channels, size=signature.image_size
+            )
+        )
+        entry["images"] = 1
+        [row] = await self._asked(signature.name, images, key, entry)
+        found = dict(zip(signature.classes, row.tolist(), strict=True))
+        points = {place: (found[f"{place}.x"], found[f"{place}.y"]) for place in faces.PLACES}
+        told = await _aside(
+            functools.partial(faces.details, points, picture, signature.exposure.decimals)
+        )
+        return Response(
+            orjson.dumps({"FaceDetails": [told]}),
+            media_type=faces.MEDIA_TYPE,
+            headers={"x-amzn-RequestId": identity},
+        )
 
     def _answer(self, values: Any, asked: Asked, model: Model) -> Response:
         body, length = protocol.render(values, asked, model.signature)
@@ -218,10 +277,24 @@ async def _aside(work: Callable[[], T]) -> T:
 
 
 def _refusal(refused: Refused) -> Response:
-    headers = {}
-    if refused.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(refused.retry_after)))
-    return JSONResponse({"error": str(refused)}, refused.status, headers)
+    return JSONResponse({"error": str(refused)}, refused.status, _retry_after(refused))
+
+
+def _retry_after(refused: Refused) -> dict[str, str]:
+    if refused.retry_after is None:
+        return {}
+    return {"Retry-After": str(max(1, math.ceil(refused.retry_after)))}
+
+
+def _refusal_of_faces(refused: Refused) -> Response:
+    told = faces.wrong(refused)
+    body = orjson.dumps({"__type": told.name, "message": str(told)})
+    return Response(
+        body,
+        told.status,
+        {"x-amzn-RequestId": str(uuid.uuid4()), **_retry_after(told)},
+        faces.MEDIA_TYPE,
+    )
 
 
 def create_app(serving: Serving) -> Starlette:
@@ -255,6 +328,7 @@ def create_app(serving: Serving) -> Starlette:
         ("/v2/health/ready", server.ready, "GET"),
         ("/v2/repository/index", server.index, "POST"),
         ("/metrics", server.figures, "GET"),
+        ("/", server.detect_faces, "POST"),
     ]
     for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         places += [

@@ -1,13 +1,15 @@
 """What can be set about serving; imports nothing heavy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 from denature.core.errors import ConfigError
 from denature.core.names import with_options
+from denature.core.record import read_record
 from denature.core.schema import check_fields
 
-Show: TypeAlias = Literal["logits", "probabilities", "label"]
+Show: TypeAlias = Literal["logits", "probabilities", "label", "landmarks"]
 
 
 @final
@@ -16,7 +18,7 @@ class Exposure:
     """What an answer shows of a network's logits."""
 
     show: Show = "probabilities"
-    """The kind of answer, which is also the name of the output."""
+    """The kind of answer, which is also the name of the output; of landmarks always that."""
     top: int = 0
     """Only the largest so many values, as strings `value:index:class`; 0 for all."""
     decimals: int = -1
@@ -30,6 +32,8 @@ class Exposure:
                 "decimals": (-1 <= self.decimals <= 15, "from 0 to 15, or -1 for all"),
             },
         )
+        if self.show == "landmarks" and self.top:
+            raise ConfigError("Landmarks have no largest values; leave top out.")
         if self.show == "label" and (self.top or self.decimals >= 0):
             raise ConfigError("A label has neither top values nor decimals; show probabilities.")
 
@@ -104,6 +108,24 @@ class Placed:
                 "letters, digits, dots, _ and -, perhaps followed by @show=label+decimals=2."
             )
         return Placed(name=name, run=run, exposure=Exposure.of(options, usual))
+
+    def settled(self) -> "Placed":
+        """The same, showing what the run can show.
+
+        Raises:
+            ConfigError: it is to show classes, and knows landmarks, or the other way round.
+            RunError: there is no such run.
+        """
+        exposure = self.exposure
+        if not read_record(Path(self.run)).landmarks:
+            if exposure.show == "landmarks":
+                raise ConfigError(
+                    f"{self.run} knows classes and no landmarks; show something else."
+                )
+            return self
+        if exposure.show not in ("probabilities", "landmarks"):  # the first is what is usual
+            raise ConfigError(f"{self.run} knows landmarks, and cannot show {exposure.show}.")
+        return replace(self, exposure=replace(exposure, show="landmarks"))
 
 
 @final

@@ -8,6 +8,8 @@ from denature.serve.config import Exposure
 def shown(logits: np.ndarray, exposure: Exposure) -> np.ndarray:
     """What is shown of float32 logits, batch x classes: the same, int64 labels, or probabilities.
 
+    Landmarks are what a network of them puts out.
+
     Rounding is to the nearest decimal that float32 has; values are shown as they were rounded, so
     probabilities need not sum to 1.
     """

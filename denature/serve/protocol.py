@@ -48,6 +48,7 @@ class Signature:
     channels: int
     image_size: int
     classes: tuple[str, ...]
+    """Or the names of coordinates."""
     exposure: Exposure
 
     @property

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from denature.answers.sources import Kind
@@ -10,6 +10,8 @@ from denature.core.errors import ConfigError, MissingExtra
 from denature.extract.config import Pace
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import Called
+
+REKOGNITION = "rekognition"
 
 
 def find(
@@ -20,10 +22,15 @@ def find(
     kind: Kind | None = None,
     top: int = 0,
     key: str | None = None,
+    endpoint_url: str | None = None,
+    values: Sequence[str] = (),
     pace: Pace | None = None,
     trust: Collection[str] = (),
 ) -> Victim:
-    """The victim that a name means: a URL, a run's folder, or `package.module:function`.
+    """The victim that a name means.
+
+    That is `rekognition`, the URL of an Open Inference server, a run's folder, or
+    `package.module:function`.
 
     Args:
         target: its name.
@@ -32,12 +39,22 @@ def find(
         kind: of its answers, where that is not said.
         top: ask for the largest so many values only; 0 for all.
         key: sent to a server as a bearer token.
+        endpoint_url: of `rekognition`, who answers in its place.
+        values: of `rekognition`, what is taken of each answer; the five places by default.
         pace: timeouts.
         trust: modules that a run's record may import.
 
     Raises:
         ConfigError: it means nothing, or an option that this kind of victim has not.
     """
+    if target == REKOGNITION:
+        _only(target, {"--model": model, "--output": output, "--top": top or None})
+        try:
+            from denature.extract.victims.rekognition import Rekognition
+        except ModuleNotFoundError as error:
+            raise MissingExtra(str(error.name), "rekognition", "Asking Rekognition") from None
+        return Rekognition(endpoint_url=endpoint_url, values=values, pace=pace)
+    _only(target, {"--endpoint-url": endpoint_url, "--values": values or None})
     if re.match(r"https?://", target):
         try:
             from denature.extract.victims.openinference import OpenInference
@@ -46,9 +63,7 @@ def find(
         return OpenInference(
             target, model=model, output=output, kind=kind, top=top, key=key, pace=pace or Pace()
         )
-    given = {"--model": model, "--output": output, "--top": top or None, "a key": key}
-    if extra := [name for name, value in given.items() if value is not None]:
-        raise ConfigError(f"{target} is no URL, and {', '.join(extra)} is for servers only.")
+    _only(target, {"--model": model, "--output": output, "--top": top or None, "a key": key})
     if Path(target).is_dir():
         from denature.extract.victims.local import local
         from denature.train.run import load_run
@@ -57,8 +72,15 @@ def find(
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", target):
         return _function(target, kind)
     raise ConfigError(
-        f"The target {target!r} is no URL, no run's folder and no package.module:function."
+        f"The target {target!r} is no URL, no run's folder, no package.module:function and not "
+        f"{REKOGNITION}."
     )
+
+
+def _only(target: str, foreign: Mapping[str, object]) -> None:
+    """Options that mean nothing for this target must not have been given."""
+    if extra := [name for name, value in foreign.items() if value is not None]:
+        raise ConfigError(f"{', '.join(extra)} means nothing for {target}; leave it out.")
 
 
 def _function(target: str, kind: Kind | None) -> Called:

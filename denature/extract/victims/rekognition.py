@@ -1,0 +1,192 @@
+"""Faces as AWS Rekognition sees them, through boto3: the service itself, or whoever speaks like it.
+
+Credentials are boto3's usual ones. Its hidden retries are switched off: each would be billed and
+counted nowhere.
+"""
+
+import asyncio
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, final
+
+import boto3
+import numpy as np
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+)
+from PIL import Image
+
+from denature.core.errors import ConfigError, unknown
+from denature.extract.config import Pace
+from denature.extract.victims.base import About, AskFailed
+
+PLACES = ("eyeLeft", "eyeRight", "mouthLeft", "mouthRight", "nose")
+QUALITIES = ("brightness", "sharpness")
+
+BUSY = (
+    "ThrottlingException",
+    "ProvisionedThroughputExceededException",
+    "LimitExceededException",
+    "RequestLimitExceeded",
+)
+"""The request was turned away, unbilled, and may come again."""
+
+NO_ENTRY = (
+    "AccessDeniedException",
+    "UnrecognizedClientException",
+    "InvalidSignatureException",
+    "ExpiredTokenException",
+    "ResourceNotFoundException",
+)
+"""The caller was turned away, unbilled."""
+
+
+def outputs_of(values: Sequence[str]) -> tuple[str, ...]:
+    """The names of the numbers that are taken from an answer.
+
+    Raises:
+        ConfigError: the service tells no such thing.
+    """
+    for value in values:
+        if value not in (*PLACES, *QUALITIES):
+            raise unknown("value of a face", value, (*PLACES, *QUALITIES))
+    return tuple(
+        name
+        for value in values
+        for name in ([value] if value in QUALITIES else [f"{value}.x", f"{value}.y"])
+    )
+
+
+@final
+class Rekognition:
+    """DetectFaces, one picture a request.
+
+    Args:
+        endpoint_url: who answers; None for AWS.
+        values: what is taken of each answer: places of the face, brightness, sharpness.
+        pace: timeouts and requests in flight.
+
+    Raises:
+        ConfigError: no region, or values that the service does not tell.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint_url: str | None = None,
+        values: Sequence[str] = PLACES,
+        pace: Pace | None = None,
+    ) -> None:
+        pace = pace or Pace()
+        self._values = tuple(values) or PLACES
+        self._outputs = outputs_of(self._values)
+        config = Config(
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            connect_timeout=pace.timeout_s,
+            read_timeout=pace.timeout_s,
+            max_pool_connections=pace.concurrency,
+        )
+        # A stand-in has no regions, and boto3 insists on one.
+        region = None if endpoint_url is None else "us-east-1"
+        try:
+            self._client = boto3.client(
+                "rekognition", endpoint_url=endpoint_url, region_name=region, config=config
+            )
+        except NoRegionError:
+            raise ConfigError("AWS needs a region; set AWS_DEFAULT_REGION.") from None
+        except ValueError as error:
+            raise ConfigError(f"The endpoint cannot be used: {error}.") from None
+        where = endpoint_url or f"aws {self._client.meta.region_name}"
+        self._about = About(
+            target=f"rekognition DetectFaces at {where}",
+            options={"values": ",".join(self._values)},
+            kind="landmarks",
+            classes=len(self._outputs),
+            channels=3,
+            most=1,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
+
+    async def about(self) -> About:
+        return self._about
+
+    async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
+        [image] = images
+        buffer = io.BytesIO()
+        Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "png")
+        try:
+            reply = await asyncio.to_thread(
+                self._client.detect_faces, Image={"Bytes": buffer.getvalue()}
+            )
+        except ClientError as error:
+            raise _failed(error.response) from None
+        except (NoCredentialsError, PartialCredentialsError):
+            raise ConfigError(
+                "boto3 finds no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+                "write them to ~/.aws/credentials."
+            ) from None
+        except BotoCoreError as error:
+            never_sent = isinstance(error, EndpointConnectionError | ConnectTimeoutError)
+            raise AskFailed(
+                f"{self._about.target} was lost: {error}", again=True, billed=not never_sent
+            ) from None
+        return numbers(reply, self._values)[None]
+
+
+def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
+    """What an answer tells of its largest face, float32; NaN for what it does not tell.
+
+    Args:
+        reply: of DetectFaces, as boto3 gives it or as somebody wrote it down.
+        values: see `outputs_of`.
+    """
+
+    def number(value: object) -> float:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(value) if good else float("nan")  # type: ignore[arg-type]
+
+    def table(value: object) -> Mapping[str, Any]:
+        return value if isinstance(value, Mapping) else {}
+
+    def listed(value: object) -> list[Mapping[str, Any]]:
+        return [table(it) for it in value] if isinstance(value, list) else []
+
+    def area(face: Mapping[str, Any]) -> float:
+        box = table(face.get("BoundingBox"))
+        return float(np.nan_to_num(number(box.get("Width")) * number(box.get("Height"))))
+
+    face = max(listed(reply.get("FaceDetails")), key=area, default={})
+    places = {str(mark.get("Type")): mark for mark in listed(face.get("Landmarks"))}
+    qualities = table(face.get("Quality"))
+    found = []
+    for value in values:
+        if value in QUALITIES:
+            found.append(number(qualities.get(value.capitalize())) / 100)
+        else:
+            found += [number(places.get(value, {}).get(axis)) for axis in "XY"]
+    return np.array(found, np.float32)
+
+
+def _failed(response: Mapping[str, Any]) -> AskFailed:
+    error, about = response.get("Error", {}), response.get("ResponseMetadata", {})
+    name, status = str(error.get("Code")), int(about.get("HTTPStatusCode", 0))
+    said = about.get("HTTPHeaders", {}).get("retry-after", "")
+    busy = name in BUSY
+    return AskFailed(
+        f"Rekognition answered {name}: {error.get('Message')}",
+        again=busy or status >= 500 or status == 429,
+        billed=not busy and name not in NO_ENTRY,
+        wait_s=float(said) if said.isdigit() else None,
+    )
