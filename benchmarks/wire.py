@@ -268,10 +268,12 @@ def measure_ledger(bench: Bench, folder: Path, answers: int) -> None:
                     Question(content=number.to_bytes(16, "little"), repeat=0, reference="none")
                     for number in range(start, start + PACE.per_request)
                 ]
-                sent = await ledger.send(
+                sent, _ = await ledger.send(
                     target, questions, purpose="train", budget=10**9, attempt=1, price=None
                 )
-                await ledger.answered(target, sent, questions, values, latency=0.0)
+                await ledger.answered(
+                    target, sent, questions, values, kind="probabilities", latency=0.0
+                )
 
         await asyncio.gather(*(worker() for _ in range(PACE.concurrency)))
 

@@ -56,7 +56,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn faces with 68 points, of which the usual ones are where they should be."""
     folder, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(0)
     for split, size in (("train", 500), ("test", 100)):
-        cells, labels = [], []
+        cells: list[dict[str, Any]] = []
+        labels = []
         for x, y in rng.uniform(0.3, 0.7, (size, 2)):
             cells.append({"bytes": coded(picture(x, y, seed=len(cells))), "path": None})
             five = np.array(places_of(x, y)).reshape(5, 2)

@@ -30,12 +30,13 @@ from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.extract.choosing import CHOOSERS
 from denature.extract.config import Pace, Stealing
-from denature.extract.ledger import BudgetSpent, Ledger, read_tallies
-from denature.extract.oracle import Oracle, completed, kind_of
+from denature.extract.ledger import BudgetSpent, Ledger, Question, read_tallies
+from denature.extract.oracle import Oracle
 from denature.extract.pool import Kept, Noise, open_pool
+from denature.extract.reading import combined, completed, kind_of
 from denature.extract.stealing import LEDGER, steal
 from denature.extract.theft import RESULT, read_theft
-from denature.extract.victims.base import AskFailed
+from denature.extract.victims.base import About, AskFailed
 from denature.extract.victims.called import Called
 from denature.extract.victims.find import find
 from denature.extract.victims.local import local
@@ -228,10 +229,44 @@ def test_a_failure_lets_what_is_in_flight_finish(ledger: Ledger) -> None:
         time.sleep(0.05)
         return np.tile(SOFT, (len(pixels), 1))
 
-    oracle = oracle_of(ledger, Counted(answer), pace=Pace(per_request=1, concurrency=4))
+    pace = Pace(per_request=1, concurrency=4)
+    oracle = oracle_of(ledger, Counted(answer), pace=pace, kind="probabilities")
     with pytest.raises(AskFailed, match="ValueError: boom"):
         oracle.ask(images_of(40), range(40))
     assert ledger.tallies(oracle.target)["train"].answered == len(asked) - 1 == 3
+
+
+@pytest.mark.parametrize("slow", ["a rate", "a wait"])
+def test_who_waits_stops_at_once_when_that_is_wished(ledger: Ledger, slow: str) -> None:
+    victim = Counted()
+    pace = Pace(per_request=2, concurrency=4, rate=1) if slow == "a rate" else Pace(per_request=2)
+    if slow == "a wait":
+        victim = failing(99, AskFailed("busy", again=True, billed=True, wait_s=30))
+    oracle = oracle_of(ledger, victim, stopper=Stopper(seconds=1), pace=pace)
+    clock = time.perf_counter()
+    with pytest.raises(Stopped):
+        oracle.ask(images_of(40), range(40))
+    assert time.perf_counter() - clock < 3
+    assert len(victim.calls) <= 2
+
+
+def test_who_is_cancelled_leaves_a_ledger_that_goes_on(ledger: Ledger) -> None:
+    async def cancelled() -> None:
+        target = ledger.target(About(target="x"))
+        for number in range(50):
+            question = Question(content=bytes([number]), repeat=0, reference="r")
+            task = asyncio.ensure_future(
+                ledger.send(target, [question], purpose="train", budget=99, attempt=1, price=None)
+            )
+            await asyncio.sleep(0)
+            task.cancel()
+
+    asyncio.run(cancelled())
+    assert 0 <= ledger.spent(1, "train") <= 50
+    oracle_of(ledger, Counted()).ask(images_of(4), range(4))
+    ledger.close()
+    with pytest.raises(RunError, match="is closed"):
+        ledger.answers(1)
 
 
 def test_a_wish_to_stop_keeps_what_was_answered(ledger: Ledger) -> None:
@@ -264,7 +299,7 @@ def test_a_rate_is_kept(ledger: Ledger) -> None:
         (np.array([[0.5, 0.2, 0.9]]), None),
         (np.array([[0.5, -0.2, 0.7]]), "logits"),
         (np.array([[5.0, 0.2, 0.1]]), "logits"),
-        (np.array([[0.9, np.nan, np.nan]]), "probabilities"),
+        (np.array([[0.9, np.nan, np.nan]]), None),
         (np.array([[0.9, 0.8, np.nan]]), None),
         (np.array([[9.0, np.nan, np.nan]]), "logits"),
     ],
@@ -273,22 +308,54 @@ def test_the_kind_of_answers_is_seen(values: np.ndarray, kind: str | None) -> No
     assert kind_of(values) == kind
 
 
-def test_logits_are_never_taken_for_probabilities(ledger: Ledger) -> None:
-    logits = np.array([[3.0, -1.0, 0.5]], np.float32)
-    for said, values in (("probabilities", logits), ("logits", SOFT[None]), ("label", logits)):
-        oracle = oracle_of(ledger, lambda p, v=values: np.tile(v, (len(p), 1)), kind=said)
-        with pytest.raises(ConfigError, match=f"are said to be {said}, and look like"):
-            oracle.ask(images_of(2, seed=len(said)), range(2))
-    unclear = oracle_of(ledger, lambda p: np.full((len(p), 3), 0.9, np.float32))
-    with pytest.raises(ConfigError, match=r"say with --kind what they are"):
-        unclear.ask(images_of(2, seed=1), range(2))
-    assert unclear.left == 100 - 2 * 4  # they were answered, so they were paid for
+LOGIT = np.array([[3.0, -1.0, 0.5]], np.float32)
+UNFIT: list[tuple[str | None, Any, str]] = [
+    ("probabilities", LOGIT, "are said to be probabilities and look like logits"),
+    ("logits", SOFT[None], "are said to be logits and look like probabilities"),
+    ("label", LOGIT, "are said to be label and look like logits"),
+    ("probabilities", np.array([1]), "are said to be probabilities and look like label"),
+    (None, np.full((1, 3), 0.9, np.float32), "could be logits or probabilities: say with --kind"),
+    (None, np.array([[np.nan, 0.9, np.nan]], np.float32), "could be logits or probabilities"),
+    (None, np.array([[np.nan] * 3], np.float32), "answers that show nothing"),
+    (None, np.array([[np.inf, 0, 0]], np.float32), "answers that are not finite"),
+    (None, np.empty((1, 0), np.float32), "answers of the shape"),
+    (None, np.full((1, 4), 0.25, np.float32), "4 values an image, and 3 are wanted"),
+    (None, np.array([3]), "labels from 3 to 3 of 3 classes"),
+    (None, np.array([-1]), "labels from -1 to -1"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "said"), UNFIT)
+def test_answers_that_are_none_count_and_are_not_kept(
+    ledger: Ledger, kind: Any, values: np.ndarray, said: str
+) -> None:
+    """Not even where the same is asked again: what is kept was looked at."""
+    answers = [values]
+
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        return np.repeat(answers[0], len(pixels), axis=0)
+
+    def oracle() -> Oracle:
+        found = oracle_of(ledger, answer, kind=kind, pace=Pace(per_request=2, concurrency=1))
+        found.about = replace(found.about, classes=3)
+        return found
+
+    for turn in (1, 2):
+        with pytest.raises(ConfigError, match=said):
+            oracle().ask(images_of(6), range(6))
+        assert (oracle().left, ledger.answers(1)) == (100 - 2 * turn, {})
+    answers[0] = {"logits": LOGIT, "label": np.array([1])}.get(str(kind), SOFT[None])
+    oracle().ask(images_of(6), range(6))
+    assert len(ledger.answers(1)) == 6
 
 
 def test_a_target_keeps_to_one_kind(ledger: Ledger) -> None:
     oracle_of(ledger, Counted()).ask(images_of(2), range(2))
     with pytest.raises(ConfigError, match="answered probabilities before, and is said to answer"):
         oracle_of(ledger, Counted(), kind="logits")
+    changed = oracle_of(ledger, lambda p: np.tile(LOGIT, (len(p), 1)), purpose="measure")
+    with pytest.raises(ConfigError, match="said to be probabilities and look like logits"):
+        changed.ask(images_of(2, seed=1), range(2))
 
 
 def test_what_was_hidden_is_filled_in() -> None:
@@ -298,9 +365,52 @@ def test_what_was_hidden_is_filled_in() -> None:
     rounded = completed("probabilities", np.array([[0.7, 0.2, 0.2], [0, 0, 0]], np.float32))
     np.testing.assert_allclose(rounded, [[7 / 11, 2 / 11, 2 / 11], [1 / 3] * 3], rtol=1e-6)
     logits = completed("logits", np.array([[4.0, nan, -2.0]], np.float32))
-    np.testing.assert_array_equal(logits, [[4, -2, -2]])
-    with pytest.raises(RunError, match="shows nothing"):
-        completed("logits", np.full((1, 3), nan, np.float32))
+    np.testing.assert_array_equal(logits, [[4, -8, -2]])
+    zero = completed("probabilities", np.array([[nan, 0, nan, nan], [nan, 1, nan, nan]]))
+    np.testing.assert_array_equal(zero, [[0, 1, 0, 0], [0, 1, 0, 0]])
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_what_was_hidden_never_gets_more_than_what_was_shown(data: st.DataObject) -> None:
+    classes, top = data.draw(st.integers(2, 6)), data.draw(st.integers(1, 6))
+    kind: Any = data.draw(st.sampled_from(["probabilities", "logits"]))
+    numbers = st.lists(st.floats(-9, 9), min_size=classes, max_size=classes)
+    full = np.array([data.draw(numbers)], np.float32)
+    if kind == "probabilities":
+        full = np.exp(full) / np.exp(full).sum()
+        full = full.round(data.draw(st.integers(0, 3)))
+    order = np.argsort(-full[0], kind="stable")
+    partly = full.copy()
+    partly[0, order[top:]] = np.nan
+    found, values, says = combined(kind, [[partly[0]]], classes=classes)
+    assert says[0] == order[0]
+    if found == "label":
+        assert (kind, top) == ("logits", 1)
+        return
+    assert np.isfinite(values).all()
+    shown = values[0][order[:top]]
+    assert values[0].max() <= shown.max() + 1e-6
+    hidden = values[0][order[top:]]
+    if len(hidden) and kind == "logits":
+        assert hidden.max() <= shown.min() + 1e-5
+    if kind == "probabilities":
+        assert values.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_several_answers_are_one() -> None:
+    votes = [[np.array([2]), np.array([2]), np.array([0])], [np.array([1])]]
+    kind, values, says = combined("label", votes, classes=3)
+    assert (kind, says.tolist()) == ("probabilities", [2, 1])
+    np.testing.assert_allclose(values, np.array([[1, 0, 2], [0, 3, 0]]) / 3, rtol=1e-6)
+    nan = np.nan
+    rows = [[np.array([0.6, nan, nan]), np.array([nan, 0.8])], [np.array([0.2, 0.3, 0.5])]]
+    kind, values, says = combined("probabilities", rows, classes=3)
+    np.testing.assert_allclose(values, [[0.35, 0.5, 0.15], [0.2, 0.3, 0.5]], rtol=1e-5)
+    assert (kind, says.tolist()) == ("probabilities", [1, 2])
+    top = [[np.array([nan, 7.0, nan])], [np.array([3.0, nan, nan])]]
+    kind, values, says = combined("logits", top, classes=3)
+    assert (kind, values.tolist()) == ("label", [1, 0])
 
 
 # The ledger as a file
@@ -447,13 +557,15 @@ BAD_REPLIES = [
     reply(datatype="INT64", shape=[2], data=[1, 3]), 
     reply(datatype="INT64", shape=[2], data=[-1, 0]),
     reply(datatype="BYTES", data=["0.5:0"] * 5 + ["x"]), reply(datatype="BYTES", data=["1:9"] * 6),
+    b"[" * 100_000, b'{"outputs": ' + b"[" * 100_000, reply(datatype=["FP32"]),
+    reply(shape=[2] + [1] * 20_000), reply(data=[10**400, 0, 0, 0, 0, 0]),
     reply(datatype="BYTES", data=["nan:0"] * 6), reply(parameters={"binary_data_size": 4}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("body", BAD_REPLIES)
 def test_what_is_no_answer_is_refused(body: bytes) -> None:
-    with pytest.raises(ValueError, match=r"\w"):
+    with pytest.raises((ValueError, OverflowError, RecursionError), match=r"\w"):
         read_reply(body, None, SIGNATURE, count=2)
 
 
@@ -476,22 +588,31 @@ def test_a_reply_with_bytes_changed_is_read_or_refused(data: st.DataObject) -> N
 
 def test_how_long_to_wait_is_read() -> None:
     assert (_wait(None), _wait("7"), _wait("soon")) == (None, 7.0, None)
+    assert (_wait("\u00b2"), _wait("-3"), _wait("9" * 400)) == (None, None, float("inf"))
     assert _wait("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert _wait("Wed, 21 Oct 2015 07:28:00 -0000") == 0.0
+    assert _wait("Wed, 21 Oct 2015 07:28:00 +999999") is None
     later = _wait("Fri, 01 Jan 2100 00:00:00 GMT")
     assert later is not None
     assert later > 1e9
 
 
 def test_targets_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is no URL, no run's folder and no package\.module"):
+    with pytest.raises(ConfigError, match=r"is no URL, no run's folder, no package\.module"):
         find("nonsense")
     with pytest.raises(ConfigError, match="cannot be imported"):
         find("denature:no_such_function")
     with pytest.raises(ConfigError, match="a key means nothing for"):
         find(str(tmp_path), key="secret")
-    with pytest.raises(ConfigError, match="password"):
+    with pytest.raises(ConfigError, match="Passwords"):
         find("http://me:secret@localhost:1")
-    with pytest.raises(ConfigError, match="cannot be reached"):
+    for url in ("http://", "http://a..b", "http://h:x", "http://h/?key=secret", "http://h/#a"):
+        with pytest.raises(ConfigError, match="URL") as error:
+            find(url)
+        assert "secret" not in str(error.value)
+    with pytest.raises(ConfigError, match="characters that no header can hold"):
+        find("http://h", key="a\nb")
+    with pytest.raises(AskFailed, match="cannot be reached"):
         steal(
             find("http://127.0.0.1:9"), net="mlp", pool="digits", budgets=[10], out=tmp_path / "x"
         )
@@ -605,7 +726,7 @@ def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> N
 
     first = go(100, 300)
     assert sum(counted.calls) == 350
-    assert [clone.queries for clone in first.clones] == [100, 100, 300, 300]
+    assert [clone.budget for clone in first.clones] == [100, 100, 300, 300]
     assert [clone.answers for clone in first.clones] == [100, 100, 300, 300]
     assert [clone.seed for clone in first.clones] == [0, 1, 0, 1]
     assert (first.spent, first.lost, first.measuring, first.kind) == (300, 0, 50, "probabilities")
@@ -656,6 +777,87 @@ def test_randomised_answers_are_averaged(victim: Run, tmp_path: Path) -> None:
     assert load_run(clone.folder).record.answers == "probabilities"  # shares of votes
 
 
+def test_no_test_image_is_asked_to_learn_from_and_none_twice(
+    victim: Run, digits: Dataset, tmp_path: Path
+) -> None:
+    """A pool of all test images, some others, and each of those again."""
+    tests, others = digits.test, digits.train.take(np.arange(100))
+    images = [tests.images[tests.rows], others.images[others.rows], others.images[others.rows]]
+    pixels = torch.cat(images).numpy()
+    path = tmp_path / "pool.npz"
+    np.savez(path, x_train=pixels, y_train=np.zeros(len(pixels), np.int64))
+    usual: dict[str, Any] = {"net": "mlp", "pool": str(path), "test": "digits", "training": QUICK}
+    with pytest.raises(ConfigError, match="has 100 that differ"):
+        steal(local(victim), budgets=[101], out=tmp_path / "a", **usual)
+    theft = steal(local(victim), budgets=[100], out=tmp_path / "b",
+                  stealing=Stealing(fidelity=359), **usual)  # fmt: skip
+    assert (theft.spent, theft.measuring, theft.clones[0].answers) == (100, 359, 100)
+
+
+def test_a_clone_costs_what_its_images_cost(victim: Run, tmp_path: Path) -> None:
+    inside, lost = local(victim)._function, [2]
+
+    def losing(pixels: np.ndarray) -> np.ndarray:
+        if lost[0] and len(pixels) == 20:
+            lost[0] -= 1
+            raise AskFailed("lost", again=True, billed=True, wait_s=0.0)
+        return inside(pixels)
+
+    theft = steal(Called(losing, name="l", kind="probabilities"), net="mlp", pool="digits",
+                  budgets=[20, 100], out=tmp_path, stealing=Stealing(fidelity=10), price=1.0,
+                  training=QUICK, pace=Pace(per_request=20, concurrency=1))  # fmt: skip
+    spent = [(clone.budget, clone.spent, clone.money, clone.answers) for clone in theft.clones]
+    # Both losses hit the first request, and the budget of 100 leaves 60 images in all.
+    assert spent == [(20, 60, 60, 20), (100, 100, 100, 60)]
+    whole = steal(Called(inside, name="w", kind="probabilities"), net="mlp", pool="digits",
+                  budgets=[100], out=tmp_path / "w", price=1.0, training=QUICK,
+                  stealing=Stealing(fidelity=30, repeats=30))  # fmt: skip
+    assert (whole.clones[0].spent, whole.clones[0].answers) == (90, 3)
+
+
+def test_lost_test_images_are_asked_once_more(victim: Run, tmp_path: Path) -> None:
+    inside, alive = local(victim)._function, [False]
+
+    def dying(pixels: np.ndarray) -> np.ndarray:
+        if not alive[0]:
+            raise AskFailed("lost", again=False, billed=True)
+        return inside(pixels)
+
+    def go() -> Any:
+        return steal(Called(dying, name="d", kind="probabilities"), net="mlp", pool="digits",
+                     budgets=[20], out=tmp_path, stealing=Stealing(fidelity=30),
+                     training=QUICK)  # fmt: skip
+
+    with pytest.raises(AskFailed, match="lost"):
+        go()
+    alive[0] = True
+    theft = go()
+    assert (theft.measuring, theft.victim_accuracy.n) == (60, 30)
+
+
+@pytest.mark.parametrize("changes", [{"training": replace(QUICK, epochs=3)}, {"net": "cnn"}])
+def test_what_chose_the_images_cannot_be_changed_later(
+    victim: Run, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    usual: dict[str, Any] = {
+        "net": "mlp", "pool": "digits", "budgets": [60], "out": tmp_path, "training": QUICK,
+        "stealing": Stealing(choose="uncertainty", round_size=30, fidelity=10),
+    }  # fmt: skip
+    steal(local(victim), **usual)
+    with pytest.raises(RunError, match=r"holds another theft: (net|training) was"):
+        steal(local(victim), **{**usual, **changes})
+
+
+def test_a_theft_can_be_carried_out_inside_of_a_loop(victim: Run, tmp_path: Path) -> None:
+    """As in a notebook."""
+
+    async def cell() -> Any:
+        return steal(local(victim), net="mlp", pool="digits", budgets=[20], out=tmp_path,
+                     stealing=Stealing(fidelity=10), training=QUICK)  # fmt: skip
+
+    assert asyncio.run(cell()).spent == 20
+
+
 def test_lost_queries_leave_fewer_answers_and_are_told(victim: Run, tmp_path: Path) -> None:
     inside, failures = local(victim)._function, [3]
 
@@ -673,8 +875,10 @@ def test_lost_queries_leave_fewer_answers_and_are_told(victim: Run, tmp_path: Pa
 
 WRONG_THEFTS: list[tuple[dict[str, Any], str]] = [
     ({"budgets": []}, "wanted is at least one"),
-    ({"budgets": [1]}, "at least 2 queries"),
-    ({"budgets": [5000]}, "has 1,438 images; take a smaller budget"),
+    ({"budgets": [1]}, "at least two images"),
+    ({"budgets": [9], "stealing": Stealing(repeats=5)}, "at least two images"),
+    ({"budgets": [5000]}, "has 1,438 that differ from each other and from the test images"),
+    ({"price": float("nan")}, "price is nan"),
     ({"pool": "noise"}, "Noise has no labels"),
     ({"pool": "noise", "test": "digits", "stealing": Stealing(choose="both")}, "no end to choose"),
     ({"net": "no-such"}, "There is no network"),

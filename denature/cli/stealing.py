@@ -88,14 +88,14 @@ def steal(
 
     if price_per_1000 is not None and price_per_1000 < 0:
         raise ConfigError(f"price_per_1000 is {price_per_1000}; it must be at least 0.")
-    key = os.environ.get(KEY) if key_file is None else key_file.read_text("utf-8").strip()
+    key = _key(key_file) if key_file is not None or re.match("https?:", target) else None
     victim = find(
         target,
         model=model,
         output=output,
         kind=kind,
         top=top,
-        key=key or None if re.match("https?:", target) else None,
+        key=key,
         endpoint_url=endpoint_url,
         values=reading.points if target == REKOGNITION else (),
         pace=pace,
@@ -129,6 +129,16 @@ def steal(
     print(f"Look at {page}")
 
 
+def _key(file: Path | None) -> str | None:
+    """The server's key: in a file, or in the environment."""
+    if file is None:
+        return os.environ.get(KEY, "").strip() or None
+    try:
+        return file.read_text("utf-8").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} holds no key, but bytes that are no text.") from None
+
+
 def _slug(text: str) -> str:
     """The last part of a name, fit for a folder."""
     words = re.findall(r"[A-Za-z0-9_.]+", text.rstrip("/").rpartition("/")[2])
@@ -144,6 +154,7 @@ def ledger(place: Path, *, showing: ShowingOptions = Showing()) -> None:
     from denature.cli.show import print_table
     from denature.extract.ledger import read_tallies
     from denature.extract.stealing import LEDGER
+    from denature.extract.victims.base import printable
 
     tallies = read_tallies(place / LEDGER if place.is_dir() else place)
     if showing.json:
@@ -153,5 +164,13 @@ def ledger(place: Path, *, showing: ShowingOptions = Showing()) -> None:
     lines = [["Target", "For", "Queries", "Answered", "Unknown", "Requests", "US $", "Kind"]]
     for it in tallies:
         counts = (f"{n:,}" for n in (it.queries, it.answered, it.unknown, it.requests))
-        lines.append([it.target, it.purpose, *counts, f"{it.money:,.2f}", it.kind or "not settled"])
+        lines.append(
+            [
+                printable(it.target),
+                it.purpose,
+                *counts,
+                f"{it.money:,.2f}",
+                it.kind or "not settled",
+            ]
+        )
     print_table(lines)

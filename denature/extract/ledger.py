@@ -42,7 +42,7 @@ CREATE TABLE requests (
 CREATE TABLE queries (
   id INTEGER PRIMARY KEY, target INTEGER NOT NULL REFERENCES targets, content BLOB NOT NULL,
   repeat INTEGER NOT NULL, reference TEXT NOT NULL, image BLOB, request INTEGER NOT NULL,
-  answer BLOB, UNIQUE (target, content, repeat)
+  billed INTEGER NOT NULL DEFAULT 1, answer BLOB, UNIQUE (target, content, repeat)
 ) STRICT;
 """
 
@@ -84,8 +84,6 @@ class Tally:
     requests: int
     money: float
     """In US dollars, as far as prices were known."""
-    seconds: float
-    """From the first request to the last one's end; pauses count."""
 
 
 @final
@@ -109,21 +107,21 @@ class Ledger:
             raise RunError(f"Another process is at work with the ledger {path}.") from None
         except OSError as error:
             raise RunError(f"The ledger {path} cannot be made: {error}.") from None
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            self._lock.release()
+            raise RunError(f"{path} cannot be used as a ledger: {error}.") from None
         try:
             self._begin()
-        except (sqlite3.DatabaseError, RunError) as error:
+            self._remember()
+        except (sqlite3.Error, RunError) as error:
             self._db.close()
             self._lock.release()
             if isinstance(error, RunError):
                 raise
             raise RunError(f"{path} cannot be used as a ledger: {error}.") from None
-        self._spent: dict[tuple[int, str], int] = {
-            (target, purpose): images
-            for target, purpose, images in self._db.execute(
-                "SELECT target, purpose, sum(images) FROM requests WHERE billed GROUP BY 1, 2"
-            )
-        }
+        self._closed = False
         self._waiting: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
         self._waiting = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="ledger", daemon=True)
@@ -144,6 +142,19 @@ class Ledger:
             )
         db.execute("UPDATE requests SET status = 'unknown' WHERE status = 'sent'")
 
+    def _remember(self) -> None:
+        """What is asked of the ledger so often that it is kept in memory."""
+        self._spent: dict[tuple[int, str], int] = {
+            (target, purpose): images
+            for target, purpose, images in self._db.execute(
+                "SELECT target, purpose, sum(images) FROM requests WHERE billed GROUP BY 1, 2"
+            )
+        }
+        self._kinds: dict[int, Kind | None] = {
+            target: kind if kind in get_args(Kind) else None
+            for target, kind in self._db.execute("SELECT id, kind FROM targets")
+        }
+
     def __enter__(self) -> Self:
         return self
 
@@ -152,6 +163,9 @@ class Ledger:
 
     def close(self) -> None:
         """Write what waits, and let others in."""
+        if self._closed:
+            return
+        self._closed = True
         self._waiting.put(None)
         self._writer.join()
         self._db.close()
@@ -178,6 +192,8 @@ class Ledger:
     def _together(self, work: Sequence[tuple[Callable[[], Any], "Future[Any]"]]) -> None:
         """Do all in one transaction; nobody hears of anything before it is on the disk."""
         done: list[tuple[Future[Any], Any, Exception | None]] = []
+        # Who was cancelled meanwhile is left out, and cannot be cancelled from here on.
+        work = [(act, future) for act, future in work if future.set_running_or_notify_cancel()]
         try:
             self._db.execute("BEGIN IMMEDIATE")
             for act, future in work:
@@ -189,6 +205,7 @@ class Ledger:
         except Exception as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            self._remember()
             told = RunError(f"The ledger {self.path} cannot be written: {error}.")
             done = [(future, None, told) for _, future in work]
         for future, result, failure in done:
@@ -198,6 +215,8 @@ class Ledger:
                 future.set_exception(failure)
 
     def _do(self, act: Callable[[], T]) -> "Future[T]":
+        if self._closed:
+            raise RunError(f"The ledger {self.path} is closed.")
         future: Future[T] = Future()
         self._waiting.put((act, future))
         return future
@@ -221,22 +240,18 @@ class Ledger:
 
         return self._do(act).result()
 
-    def nature(self, target: int) -> tuple[Kind | None, int | None]:
-        """Kind and width of a target's answers, if it has answered."""
-
-        def act() -> tuple[Kind | None, int | None]:
-            [[kind, width]] = self._db.execute(
-                "SELECT kind, width FROM targets WHERE id = ?", (target,)
-            )
-            return (kind if kind in get_args(Kind) else None), width
-
-        return self._do(act).result()
+    def kind(self, target: int) -> Kind | None:
+        """Of which kind a target's answers are; None until there is one."""
+        return self._kinds.get(target)
 
     def settle(self, target: int, kind: Kind) -> None:
-        """Note of which kind a target's answers are."""
-        self._do(
-            lambda: self._db.execute("UPDATE targets SET kind = ? WHERE id = ?", (kind, target))
-        ).result()
+        """Take a target's answers for another kind."""
+
+        def act() -> None:
+            self._db.execute("UPDATE targets SET kind = ? WHERE id = ?", (kind, target))
+            self._kinds[target] = kind
+
+        self._do(act).result()
 
     def spent(self, target: int, purpose: str) -> int:
         """Queries that count against a budget."""
@@ -251,42 +266,54 @@ class Ledger:
         budget: int,
         attempt: int,
         price: float | None,
-    ) -> int:
-        """Note that a request is about to leave; returns its number.
+    ) -> tuple[int, int]:
+        """Note that a request is about to leave, as large as the budget allows.
+
+        Returns:
+            Its number, and how many of the questions, from the first on, it may bring.
 
         Raises:
-            BudgetSpent: it would take more queries than the budget has left.
+            BudgetSpent: nothing is left.
         """
-        count = len(questions)
 
-        def act() -> int:
+        def act() -> tuple[int, int]:
             spent = self._spent.get((target, purpose), 0)
-            if spent + count > budget:
+            count = min(len(questions), budget - spent)
+            if count < 1:
                 raise BudgetSpent(
-                    f"The budget of {budget:,} queries has {max(0, budget - spent):,} left; "
-                    f"{count:,} more were not sent."
+                    f"The budget of {budget:,} queries is spent; {len(questions):,} more were not "
+                    "sent."
                 )
             number = self._db.execute(
                 "INSERT INTO requests (target, purpose, attempt, images, price, sent, status, "
                 "billed) VALUES (?, ?, ?, ?, ?, ?, 'sent', 1)",
-                (target, purpose, attempt, count, None if price is None else price * count,
-                 time.time()),
-            ).lastrowid  # fmt: skip
+                (target, purpose, attempt, count, price, time.time()),
+            ).lastrowid
             assert number is not None
             self._db.executemany(
                 "INSERT INTO queries (target, content, repeat, reference, image, request) "
-                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET request = excluded.request",
-                [(target, q.content, q.repeat, q.reference, q.image, number) for q in questions],
+                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET request = excluded.request, "
+                "billed = billed + 1",
+                [
+                    (target, q.content, q.repeat, q.reference, q.image, number)
+                    for q in questions[:count]
+                ],
             )
             self._spent[target, purpose] = spent + count
-            return number
+            return number, count
 
         return await asyncio.wrap_future(self._do(act))
 
     async def answered(
-        self, target: int, request: int, questions: Sequence[Question], values: np.ndarray, *,
-        latency: float
-    ) -> None:  # fmt: skip
+        self,
+        target: int,
+        request: int,
+        questions: Sequence[Question],
+        values: np.ndarray,
+        *,
+        kind: Kind,
+        latency: float,
+    ) -> None:
         """Keep the answers to a request; returns when they are on the disk."""
         width = 0 if values.ndim == 1 else values.shape[1]
         rows = values.astype("<i8" if values.ndim == 1 else "<f4").reshape(len(values), -1)
@@ -305,9 +332,10 @@ class Ledger:
                 (latency, request),
             )
             self._db.execute(
-                "UPDATE targets SET width = max(coalesce(width, 0), ?) WHERE id = ?",
-                (width, target),
+                "UPDATE targets SET kind = ?, width = max(coalesce(width, 0), ?) WHERE id = ?",
+                (kind, width, target),
             )
+            self._kinds[target] = kind
 
         await asyncio.wrap_future(self._do(act))
 
@@ -324,6 +352,9 @@ class Ledger:
                 (billed, latency, error[:500], request),
             )
             if not billed:
+                self._db.execute(
+                    "UPDATE queries SET billed = billed - 1 WHERE request = ?", (request,)
+                )
                 self._spent[target, purpose] -= images
 
         await asyncio.wrap_future(self._do(act))
@@ -355,6 +386,19 @@ class Ledger:
             found.setdefault(bytes(content), {})[repeat] = np.frombuffer(answer, dtype)
         return found
 
+    def cost(self, target: int, contents: Iterable[bytes], *, repeats: int) -> int:
+        """Queries that were or may have been billed for these images, lost ones among them."""
+        wanted = set(contents)
+
+        def act() -> int:
+            rows = self._db.execute(
+                "SELECT content, billed FROM queries WHERE target = ? AND repeat < ?",
+                (target, repeats),
+            )
+            return sum(billed for content, billed in rows if bytes(content) in wanted)
+
+        return self._do(act).result()
+
     def tallies(self, target: int) -> dict[str, Tally]:
         """What a target has been asked for each purpose."""
         found = self._do(lambda: list(_tallies(self._db, target))).result()
@@ -381,15 +425,15 @@ def _tallies(db: sqlite3.Connection, target: int | None = None) -> Iterator[Tall
         "SELECT t.target, t.options, t.kind, r.purpose, sum(r.images * r.billed), "
         "sum(r.images * (r.status = 'answered')), "
         "sum(r.images * (r.status IN ('unknown', 'sent'))), count(*), "
-        "coalesce(sum(r.price * r.billed), 0), max(r.sent + coalesce(r.latency, 0)) - min(r.sent) "
+        "coalesce(sum(r.price * r.images * r.billed), 0) "
         "FROM requests r JOIN targets t ON t.id = r.target WHERE t.id = coalesce(?, t.id) "
         "GROUP BY r.target, r.purpose ORDER BY r.target, r.purpose DESC",
         (target,),
     )
-    for name, options, kind, purpose, queries, answered, unknown, count, money, seconds in rows:
+    for name, options, kind, purpose, queries, answered, unknown, count, money in rows:
         yield Tally(
             target=name,
-            options=json.loads(options),
+            options=_options(options),
             kind=kind,
             purpose=purpose,
             queries=queries,
@@ -397,5 +441,14 @@ def _tallies(db: sqlite3.Connection, target: int | None = None) -> Iterator[Tall
             unknown=unknown,
             requests=count,
             money=money,
-            seconds=seconds,
         )
+
+
+def _options(text: str) -> dict[str, str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RunError(f"The ledger is damaged: its options are {text[:40]!r}.")
+    return found

@@ -17,6 +17,9 @@ from denature.data.loading import load_images
 
 NOISE = "noise"
 
+BLOCK = 1024
+"""Images that are in memory at once to be digested."""
+
 
 class Pool(Protocol):
     """Images by number; two of the same number are the same for ever."""
@@ -85,8 +88,10 @@ class Kept:
         return np.rint(grey).astype(np.uint8)[:, None]
 
     def contents(self, rows: Sequence[int]) -> list[bytes]:
-        if new := [row for row in rows if row not in self._contents]:
-            for row, image in zip(new, self.images(new), strict=True):
+        new = [row for row in rows if row not in self._contents]
+        for start in range(0, len(new), BLOCK):
+            block = new[start : start + BLOCK]
+            for row, image in zip(block, self.images(block), strict=True):
                 self._contents[row] = digest_of(image)
         return [self._contents[row] for row in rows]
 
@@ -126,7 +131,7 @@ class Noise:
         return made
 
     def contents(self, rows: Sequence[int]) -> list[bytes]:
-        return [digest_of(image) for image in self.images(rows)]
+        return [digest_of(self.images([row])[0]) for row in rows]
 
     def reference(self, row: int) -> str:
         return f"{self.digest}#{row}"

@@ -1,9 +1,10 @@
 """A theft from the first query to the last clone."""
 
-import asyncio
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
 from denature.core.progress import SILENT, Progress
 from denature.core.record import environment
+from denature.core.schema import encode
 from denature.core.seeds import generator
 from denature.core.stats import Estimate, mean_over_images, proportion
 from denature.core.stopping import Stopper
@@ -29,10 +31,12 @@ from denature.data.dataset import Split
 from denature.extract.choosing import CHOOSERS
 from denature.extract.config import Pace, Stealing
 from denature.extract.ledger import BudgetSpent, Ledger
-from denature.extract.oracle import Oracle, completed
-from denature.extract.pool import NOISE, Kept, Pool, open_pool
+from denature.extract.oracle import Oracle, run_now
+from denature.extract.pool import BLOCK, NOISE, Kept, Pool, open_pool
+from denature.extract.reading import combined
 from denature.extract.theft import RESULT, Clone, Theft
 from denature.extract.victims.base import About, Victim
+from denature.nets import create
 from denature.train.config import Keeping, Training
 from denature.train.identity import plan_id
 from denature.train.job import Order
@@ -43,18 +47,18 @@ from denature.train.runs import make
 
 LEDGER, PLAN = "ledger.sqlite", "plan.json"
 
+LARGEST = 1024
+"""Pixels a side that a service is believed without asking: all images are brought to it."""
+
 
 class Known(NamedTuple):
-    """Images that were answered, and the answers: repeats averaged, hidden values filled in."""
+    """Images that were answered, and their answers as `combined` gives them."""
 
     rows: list[int]
     kind: Kind
     values: np.ndarray
-
-    @property
-    def labels(self) -> np.ndarray:
-        """What the victim says: classes, or where things are."""
-        return self.values if self.kind in ("label", "landmarks") else self.values.argmax(-1)
+    says: np.ndarray
+    """What the victim says: classes, or where things are."""
 
 
 def steal(
@@ -99,13 +103,30 @@ def steal(
     Raises:
         DenatureError: see `denature.core.errors`; what was answered is kept.
     """
+    stealing, training, objective = (
+        stealing or Stealing(),
+        training or Training(),
+        objective or Cloned(),
+    )
     budgets = sorted(set(budgets))
-    if not budgets or budgets[0] < 2:
-        raise ConfigError(f"budgets are {budgets}; wanted is at least one, of at least 2 queries.")
-    stealing = stealing or Stealing()
-    about = asyncio.run(_about(victim))
+    if not budgets or budgets[0] // stealing.repeats < 2:
+        raise ConfigError(
+            f"budgets are {budgets}, of {stealing.repeats} queries an image; wanted is at least "
+            "one, of at least two images."
+        )
+    if price is not None and not 0 <= price < math.inf:
+        raise ConfigError(f"price is {price}; it must be at least 0, and finite.")
+    about = run_now(_about(victim))
     source = pool if isinstance(pool, DataConfig) else DataConfig(source=pool)
     dataset = _test_data(test, source, about, progress)
+    about = replace(about, classes=len(dataset.classes))
+    # What cannot be trained is told before anything is paid for.
+    create(
+        net,
+        classes=len(dataset.classes),
+        channels=dataset.channels,
+        image_size=dataset.image_size,
+    )
     images = open_pool(
         source,
         channels=dataset.channels,
@@ -113,18 +134,15 @@ def steal(
         seed=stealing.pool_seed,
         progress=progress,
     )
-    if images.size is not None and images.size < budgets[-1] // stealing.repeats:
-        raise ConfigError(
-            f"A budget of {budgets[-1]:,} was given, and {images.name} has {images.size:,} images; "
-            "take a smaller budget or a larger pool."
-        )
-    _claim(Path(out), about, images, stealing)
+    if images.size is None and stealing.choose != "random":
+        raise ConfigError(f"{images.name} has no end to choose from; choose random.")
+    _claim(Path(out), about, images, stealing, net, training, objective)
     with Ledger(Path(out) / LEDGER) as ledger:
         measuring = Oracle(
             victim=victim,
             ledger=ledger,
             about=about,
-            budget=stealing.fidelity,
+            budget=2 * stealing.fidelity,  # what is lost is asked once more
             purpose="measure",
             pace=pace or Pace(),
             price=price,
@@ -138,8 +156,8 @@ def steal(
             dataset=dataset,
             stealing=stealing,
             net=net,
-            objective=objective or Cloned(),
-            training=training or Training(),
+            objective=objective,
+            training=training,
             keeping=keeping or Keeping(),
             out=Path(out),
         )
@@ -161,6 +179,11 @@ def _test_data(
     if config.source == NOISE:
         raise ConfigError("Noise has no labels to measure with; name labelled images with --test.")
     size = config.image_size or about.image_size
+    if size is not None and config.image_size is None and size > LARGEST:
+        raise ConfigError(
+            f"{about.target} takes images of {size} pixels a side; if that is meant, pass "
+            f"--image-size {size}."
+        )
     dataset = load(replace(config, image_size=size), progress=progress)
     if about.kind is not None and (about.kind == "landmarks") != dataset.landmarks:
         raise ConfigError(
@@ -181,7 +204,15 @@ def _test_data(
     return dataset
 
 
-def _claim(out: Path, about: About, images: Pool, stealing: Stealing) -> None:
+def _claim(
+    out: Path,
+    about: About,
+    images: Pool,
+    stealing: Stealing,
+    net: str,
+    training: Training,
+    objective: Cloned,
+) -> None:
     """Make a folder that of this theft, whose budget may grow.
 
     Raises:
@@ -192,23 +223,25 @@ def _claim(out: Path, about: About, images: Pool, stealing: Stealing) -> None:
         "options": about.options,
         "pool": f"{images.name} {images.digest}",
         "choose": stealing.choose,
-        "round_size": None if stealing.choose == "random" else stealing.round_size,
         "repeats": stealing.repeats,
         "pool_seed": stealing.pool_seed,
     }
+    if stealing.choose != "random":  # the clones of each round choose, so what makes them counts
+        plan |= {"round_size": stealing.round_size, "net": net, "objective": encode(objective)}
+        plan["training"] = encode(training)
     path = out / PLAN
     if not path.exists():
         write_text(path, json.dumps(plan, indent=1) + "\n")
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged: {error}. Name another folder with --out.") from None
     if before != plan:
         changed = [
-            f"{key} was {before.get(key) if isinstance(before, dict) else before}, is {value}"
-            for key, value in plan.items()
-            if not isinstance(before, dict) or before.get(key) != value
+            f"{key} was {before.get(key)}, is {plan.get(key)}"
+            for key in dict.fromkeys((*before, *plan))
+            if before.get(key) != plan.get(key)
         ]
         raise RunError(
             f"{out} holds another theft: {'; '.join(changed)}. Name another folder with --out."
@@ -234,18 +267,17 @@ class Thief:
         """All of it; `budgets` rise."""
         measured, oracle = self.measured, self.oracle
         most = budgets[-1] // self.stealing.repeats
-        chosen = (
-            self._at_random(most) if self.stealing.choose == "random" else self._in_rounds(most)
-        )
-        clones = [
-            self._clone(run, budget)
-            for budget in budgets
-            for run in self._train(
-                chosen[: budget // self.stealing.repeats],
-                self.out / "clones" / f"queries-{budget}",
-                seeds=self.stealing.seeds,
+        at_random = self.stealing.choose == "random"
+        chosen = self._at_random(most) if at_random else self._in_rounds(most)
+        clones = []
+        for budget in budgets:
+            rows = chosen[: budget // self.stealing.repeats]
+            spent = oracle.ledger.cost(
+                oracle.target, self.images.contents(rows), repeats=self.stealing.repeats
             )
-        ]
+            folder = self.out / "clones" / f"queries-{budget}"
+            runs = self._train(rows, folder, seeds=self.stealing.seeds)
+            clones += [self._clone(run, budget, spent) for run in runs]
         tallies = oracle.ledger.tallies(oracle.target)
         asked = tallies[oracle.purpose]
         assert oracle.kind is not None
@@ -260,9 +292,9 @@ class Thief:
             price=oracle.price,
             spent=asked.queries,
             lost=asked.queries - asked.answered,
-            answers_per_second=asked.answered / asked.seconds if asked.seconds > 0 else None,
+            answers_per_second=oracle.answered / oracle.seconds if oracle.answered else None,
             measuring=tallies[self.measuring.purpose].queries,
-            victim_accuracy=_agreement(measured.labels, self._truth(measured.rows)),
+            victim_accuracy=_agreement(measured.says, self._truth(measured.rows)),
             clones=tuple(clones),
             environment=environment(),
         )
@@ -272,17 +304,24 @@ class Thief:
     @cached_property
     def measured(self) -> Known:
         """What the victim says of some test images."""
-        test, count = self.dataset.test, self.measuring.budget
-        images = Kept(
-            self.dataset.config.source, test, self.dataset.digest, channels=self.dataset.channels
-        )
-        order = generator(self.stealing.pool_seed, "fidelity").permutation(len(test))
+        images, count = self._tests, self.stealing.fidelity
+        order = generator(self.stealing.pool_seed, "fidelity").permutation(images.size)
         rows = sorted(order[:count].tolist())
         self._ask(self.measuring, images, rows, repeats=1)
         known = self._known(self.measuring, images, rows, repeats=1)
         if not known.rows:
-            raise RunError("No test image was answered, so fidelity cannot be measured.")
+            raise RunError(
+                f"No test image was answered with {self.measuring.budget:,} queries, so fidelity "
+                "cannot be measured. Take a larger --fidelity."
+            )
+        if (lost := len(rows) - len(known.rows)) > 0:
+            self.measuring.progress.say(f"{lost:,} test images were not answered.")
         return known
+
+    @cached_property
+    def _tests(self) -> Kept:
+        data = self.dataset
+        return Kept(data.config.source, data.test, data.digest, channels=data.channels)
 
     def _ask(self, oracle: Oracle, images: Pool, rows: Sequence[int], *, repeats: int) -> None:
         """As far as the budget goes: lost queries count, so it may end before the last image."""
@@ -293,57 +332,56 @@ class Thief:
 
     def _known(self, oracle: Oracle, images: Pool, rows: Sequence[int], *, repeats: int) -> Known:
         """What is known of these images."""
-        answers = oracle.ledger.answers(oracle.target)
-        kind = oracle.kind
-        assert kind is not None
-        found = [
-            (row, [answer for repeat, answer in answers[content].items() if repeat < repeats])
-            for row, content in zip(rows, images.contents(rows), strict=True)
-            if content in answers
-        ]
-        kept = [(row, its) for row, its in found if its]
-        if kind == "landmarks":  # where no face was found, nothing can be learned
-            kept = [(row, its) for row, its in kept if np.isfinite(its).all()]
-        if kind == "label" and repeats == 1:
-            labels = np.array([its[0][0] for _, its in kept], np.int64)
-            return Known([row for row, _ in kept], kind, labels)
-        width = len(self.dataset.classes)
-        values = np.full((len(kept), width), np.nan, np.float32)
-        for place, (_, its) in enumerate(kept):
-            if kind == "label":  # randomised labels: the share of votes for each class
-                votes = np.bincount([int(it[0]) for it in its], minlength=width)
-                values[place] = votes / votes.sum()
-            elif len(its) == 1:
-                values[place, : len(its[0])] = its[0]
-            else:
-                values[place, : len(its[0])] = np.mean(its, axis=0)
-        soft: Kind = "probabilities" if kind == "label" else kind
-        if kind == "landmarks":
-            return Known([row for row, _ in kept], kind, values)
-        return Known([row for row, _ in kept], soft, completed(soft, values))
+        answers, kind = oracle.ledger.answers(oracle.target), oracle.kind
+        kept: list[int] = []
+        given: list[list[np.ndarray]] = []
+        for row, content in zip(rows, images.contents(rows), strict=True):
+            its = [it for repeat, it in answers.get(content, {}).items() if repeat < repeats]
+            if kind == "landmarks":  # where no face was found, nothing can be learned
+                its = [it for it in its if np.isfinite(it).all()]
+            if its:
+                kept.append(row)
+                given.append(its)
+        if kind is None or not kept:
+            return Known([], "label", np.empty(0, np.int64), np.empty(0, np.int64))
+        return Known(kept, *combined(kind, given, classes=len(self.dataset.classes)))
 
     # Choosing
 
     def _at_random(self, most: int) -> list[int]:
-        rows = self._shuffled(most)
+        rows = list(itertools.islice(self._shuffled(), most))
+        if len(rows) < most:
+            raise ConfigError(
+                f"{most:,} images are wanted, and {self.images.name} has {len(rows):,} that differ "
+                "from each other and from the test images. Take a smaller budget or a larger pool."
+            )
         self._ask(self.oracle, self.images, rows, repeats=self.stealing.repeats)
         return rows
 
-    def _shuffled(self, most: int) -> list[int]:
-        """The first of a random order of the pool: smaller numbers lie inside larger ones."""
+    def _shuffled(self) -> Iterator[int]:
+        """A random order of the pool; images that are tested on are left out, and doubles."""
         if self.images.size is None:
-            return list(range(most))
+            yield from itertools.count()
+            return
+        seen = set(self._tests.contents(range(self._tests.size)))
         order = generator(self.stealing.pool_seed, "queries").permutation(self.images.size)
-        return [int(row) for row in order[:most]]
+        for start in range(0, len(order), BLOCK):
+            rows = order[start : start + BLOCK].tolist()
+            for row, content in zip(rows, self.images.contents(rows), strict=True):
+                if content not in seen:
+                    seen.add(content)
+                    yield row
 
     def _in_rounds(self, most: int) -> list[int]:
         """A first round at random, each further one as the clone of all before it says."""
         size, stealing = self.stealing.round_size, self.stealing
-        if self.images.size is None or stealing.choose == "random":
-            raise ConfigError(f"{self.images.name} has no end to choose from; choose random.")
-        choose = CHOOSERS[stealing.choose]
-        rows = self._at_random(min(size, most))
-        everything = np.arange(self.images.size)
+        assert stealing.choose != "random"
+        choose, rows = CHOOSERS[stealing.choose], self._at_random(min(size, most))
+        everything = np.array(sorted(self._shuffled()))
+        if len(everything) < most:
+            raise ConfigError(
+                f"{most:,} images are wanted, and {self.images.name} has {len(everything):,}."
+            )
         while len(rows) < most:
             [clone] = self._train(rows, self.out / "rounds", seeds=1)
             rest = np.setdiff1d(everything, rows)
@@ -434,7 +472,7 @@ class Thief:
         labels: np.ndarray = test.labels[test.rows[torch.as_tensor(places)]].numpy()
         return labels
 
-    def _clone(self, run: Run, queries: int) -> Clone:
+    def _clone(self, run: Run, budget: int, spent: int) -> Clone:
         """A clone, measured against truth and victim."""
         measured, record = self.measured, run.record
         compute = settle(run.network, device=self.training.device, precision="fp32")
@@ -450,13 +488,14 @@ class Thief:
         assert record.seed is not None
         price = self.oracle.price
         return Clone(
-            queries=queries,
+            budget=budget,
             answers=record.data.train,
-            money=None if price is None else price * queries,
+            spent=spent,
+            money=None if price is None else price * spent,
             seed=record.seed,
             net=record.net.name,
             accuracy=measure,
-            fidelity=_agreement(own.numpy(), measured.labels),
+            fidelity=_agreement(own.numpy(), measured.says),
             folder=str(run.folder),
             id=record.id,
         )

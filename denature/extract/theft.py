@@ -14,14 +14,15 @@ RESULT = "theft.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clone:
-    """One clone, trained anew on the first `queries` answers."""
+    """One clone, trained anew on the answers to the first images that `budget` allows."""
 
-    queries: int
-    """Of the budget: each image once for each repeat."""
+    budget: int
     answers: int
-    """Images it learned from; fewer where queries were lost or repeated."""
+    """Images it learned from; fewer than the budget where queries were lost or repeated."""
+    spent: int
+    """Queries that were or may have been billed for these images, lost ones among them."""
     money: float | None
-    """What these queries cost in US dollars."""
+    """What those cost in US dollars."""
     seed: int
     net: str
     accuracy: Estimate
@@ -37,8 +38,9 @@ class Clone:
 class Level:
     """All clones of one budget."""
 
-    queries: int
+    budget: int
     answers: int
+    spent: int
     money: float | None
     accuracy: Estimate
     """Over seeds; over test images where there is one seed."""
@@ -64,6 +66,7 @@ class Theft:
     lost: int
     """Of those without an answer."""
     answers_per_second: float | None
+    """While it was asked; None where nothing had to be asked any more."""
     measuring: int
     """Queries for measuring fidelity, on a budget of their own."""
     victim_accuracy: Estimate
@@ -75,13 +78,14 @@ class Theft:
     def levels(self) -> list[Level]:
         """The clones of each budget together."""
         found = []
-        for queries in sorted({clone.queries for clone in self.clones}):
-            same = [clone for clone in self.clones if clone.queries == queries]
+        for budget in sorted({clone.budget for clone in self.clones}):
+            same = [clone for clone in self.clones if clone.budget == budget]
             [first, *more] = same
             found.append(
                 Level(
-                    queries=queries,
+                    budget=budget,
                     answers=first.answers,
+                    spent=first.spent,
                     money=first.money,
                     accuracy=mean_over_seeds([c.accuracy.value for c in same])
                     if more

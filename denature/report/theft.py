@@ -57,7 +57,7 @@ def table(theft: Theft) -> list[list[str]]:
     for level in theft.levels:
         cost = [f"{level.money:,.2f}"] if level.money is not None else []
         found = [_spell(theft, level.accuracy), _spell(theft, level.fidelity)]
-        lines.append([f"{level.queries:,}", *cost, f"{level.answers:,}", *found, str(level.seeds)])
+        lines.append([f"{level.spent:,}", *cost, f"{level.answers:,}", *found, str(level.seeds)])
     return lines
 
 
@@ -80,9 +80,10 @@ def verdict(theft: Theft) -> list[str]:
     speed = theft.answers_per_second
     pace = "" if speed is None else f", at {speed:,.0f} answers a second"
     return [
-        f"{last.queries:,} queries{cost} make a {theft.net} {gets}",
+        f"{last.spent:,} queries{cost} make a {theft.net} {gets}",
         f"In all {theft.spent:,} queries were spent{lost}{pace}; {theft.measuring:,} more, on a "
-        "budget of their own, measured victim and fidelity.",
+        "budget of their own, measured the victim, and how far clones agree with it, on "
+        f"{theft.victim_accuracy.n:,} test images.",
     ]
 
 
@@ -128,7 +129,7 @@ def curves(theft: Theft) -> "Figure":
 
 def _draw(axes: "Axes", theft: Theft, found: Sequence[Estimate], colour: str, name: str) -> None:
     levels: list[Level] = theft.levels
-    xs = [level.queries for level in levels]
+    xs = [level.spent for level in levels]
     axes.plot(xs, [100 * it.value for it in found], color=colour, marker="o", markersize=4,
               linewidth=1.4, label=name)  # fmt: skip
     axes.fill_between(xs, [100 * it.low for it in found], [100 * it.high for it in found],

@@ -44,6 +44,11 @@ class AskFailed(DenatureError):
         self.wait_s = wait_s
 
 
+def printable(text: str) -> str:
+    """What somebody else says, without what a terminal would take for an order."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 class Victim(Protocol):
     """Something that answers batches of images, entered before it is asked."""
 

@@ -53,10 +53,15 @@ class Called:
     async def about(self) -> About:
         return self._about
 
-    async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
-        pixels = images.astype(np.float32) / 255
+    def _call(self, images: np.ndarray) -> np.ndarray:
         try:
-            values = np.asarray(await asyncio.to_thread(self._function, pixels))
+            return self._function(images.astype(np.float32) / 255)
+        except StopIteration as error:  # no future can hold one: its caller would hang
+            raise RuntimeError("StopIteration") from error
+
+    async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
+        try:
+            values = np.asarray(await asyncio.to_thread(self._call, images))
         except AskFailed:
             raise
         except Exception as error:  # somebody else's function may raise anything

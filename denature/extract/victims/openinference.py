@@ -4,21 +4,27 @@ In binary where the server can, else in JSON. What comes back is somebody else's
 shape, type and numbers are checked before anything is made of it.
 """
 
+import asyncio
 import datetime
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Self, TypeAlias, final, get_args
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 import numpy as np
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_random_exponential
 
 from denature.answers.sources import Kind
 from denature.core.errors import ConfigError
 from denature.extract.config import Pace
-from denature.extract.victims.base import About, AskFailed
+from denature.extract.victims.base import About, AskFailed, printable
 
 LENGTH = "Inference-Header-Content-Length"
 
@@ -36,6 +42,12 @@ NUMBER_BYTES = 64
 """Of a reply a number at its longest, with a class's name beside it."""
 
 MOST_CLASSES = 1_000_000
+
+LARGEST_REPLY = 1 << 26
+"""Bytes of a reply from which it is no answer, whatever the model says of itself."""
+
+MOST_SIZES = 8
+"""Of a tensor's shape."""
 
 NOT_BILLED = (401, 403, 404, 429)
 """Statuses of requests that were turned away before anything was computed."""
@@ -71,8 +83,10 @@ class OpenInference:
         pace: Pace,
     ) -> None:
         self._url = url.rstrip("/").removesuffix("/v2")
-        if "@" in self._url.partition("://")[2].partition("/")[0]:
-            raise ConfigError("A URL with a password in it would be written down; use a key.")
+        _check_url(self._url)
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise ConfigError("The key has characters that no header can hold.")
+        self._key = key
         self._model, self._output, self._kind, self._top = model, output, kind, top
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._pace = pace
@@ -84,8 +98,9 @@ class OpenInference:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._pace.timeout_s),
             connector=aiohttp.TCPConnector(limit=self._pace.concurrency),
-            headers=self._headers,
+            headers={**self._headers, "Accept-Encoding": "identity"},
             auto_decompress=False,  # a small reply must not unpack to a large one
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
 
@@ -123,52 +138,52 @@ class OpenInference:
     async def _named(self) -> str:
         """The model's name; where none was given, the only one that there is."""
         if self._model is not None:
-            if not self._model or not all(c.isalnum() or c in "._-" for c in self._model):
+            if not _is_name(self._model):
                 raise ConfigError(f"A model cannot be called {self._model!r}.")
             return self._model
         listed = await self._look("POST", "/v2/repository/index")
         models = [it for it in listed if isinstance(it, dict)] if isinstance(listed, list) else []
-        names = [it["name"] for it in models if isinstance(it.get("name"), str)]
+        names = [it["name"] for it in models if _is_name(it.get("name"))]
         if len(names) != 1:
-            raise ConfigError(
-                f"{self._url} serves {', '.join(names[:20]) or 'nothing that it lists'}; say with "
-                "--model which one is meant."
-            )
+            told = printable(", ".join(names[:20])) or "nothing that it lists"
+            raise ConfigError(f"{self._url} serves {told}; say with --model which one is meant.")
         [self._model] = names
         return str(self._model)
 
     async def _look(self, method: str, path: str) -> Any:
-        """Something that a server tells for nothing."""
+        """Something that a server tells for nothing, asked a few times where that can help."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, AskFailed) and error.again),
+            stop=stop_after_attempt(3),
+            wait=wait_random_exponential(multiplier=0.5, max=5),
+            reraise=True,
+        ):
+            with attempt:
+                body, _ = await self._fetch(
+                    method, path, json={} if method == "POST" else None, limit=1 << 20
+                )
+        try:
+            return msgspec.json.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            raise ConfigError(
+                f"{self._url}{path} answered no JSON; is it an Open Inference server?"
+            ) from None
+
+    async def _fetch(
+        self, method: str, path: str, *, limit: int, **sent: Any
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """One request and the body of its reply, with its headers.
+
+        Raises:
+            AskFailed: there was no reply, or another than 200.
+        """
         assert self._session is not None
         url = self._url + path
         try:
             async with self._session.request(
-                method, url, json={} if method == "POST" else None, allow_redirects=False
+                method, url, allow_redirects=False, **sent
             ) as response:
-                body = await _read(response, 1 << 20)
-                if response.status != 200:
-                    raise ConfigError(f"{url} answered {response.status}: {_said(body)}")
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise ConfigError(f"{url} cannot be reached: {_line(error)}.") from None
-        try:
-            return msgspec.json.decode(body)
-        except msgspec.DecodeError:
-            raise ConfigError(f"{url} answered no JSON; is it an Open Inference server?") from None
-
-    async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
-        assert self._session is not None
-        if self._signature is None:
-            await self.about()
-        assert self._signature is not None
-        body, headers = request(images, self._signature, id=id, binary=self._binary, top=self._top)
-        url = f"{self._url}/v2/models/{self._model}/infer"
-        width = self._signature.classes or MOST_CLASSES
-        limit = len(images) * width * NUMBER_BYTES + (1 << 16)
-        try:
-            async with self._session.post(
-                url, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                found = await _read(response, limit)
+                body = await _read(response, limit)
         except aiohttp.ClientConnectorError as error:
             raise AskFailed(
                 f"{self._url} cannot be reached: {_line(error)}.", again=True, billed=False
@@ -177,33 +192,83 @@ class OpenInference:
             raise AskFailed(
                 f"{self._url} was lost: {_line(error)}.", again=True, billed=True
             ) from None
-        if response.status != 200:
-            again = response.status == 429 or response.status >= 500
-            raise AskFailed(
-                f"{url} answered {response.status}: {_said(found)}",
-                again=again,
-                billed=response.status not in NOT_BILLED,
-                wait_s=_wait(response.headers.get("Retry-After")),
-            )
+        except ValueError as error:  # it came, and is no answer
+            raise AskFailed(f"{url}: {error}.", again=False, billed=True) from None
+        if response.status == 200:
+            return body, response.headers
+        said = _said(body)
+        if self._key is not None:
+            said = said.replace(self._key, "...")
+        raise AskFailed(
+            f"{url} answered {response.status}: {said}",
+            again=response.status == 429 or response.status >= 500,
+            billed=response.status not in NOT_BILLED,
+            wait_s=_wait(response.headers.get("Retry-After")),
+        )
+
+    async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
+        if self._signature is None:
+            await self.about()
+        signature = self._signature
+        assert signature is not None
+        make = partial(request, images, signature, id=id, binary=self._binary, top=self._top)
+        # Numbers as text take their time, and others wait for theirs meanwhile.
+        body, headers = make() if self._binary else await asyncio.to_thread(make)
+        size = len(images) * (signature.classes or MOST_CLASSES) * NUMBER_BYTES + (1 << 16)
+        path = f"/v2/models/{self._model}/infer"
+        found, about = await self._fetch(
+            "POST", path, limit=min(size, LARGEST_REPLY), data=body, headers=headers
+        )
         try:
-            return read_reply(
-                found, response.headers.get(LENGTH), self._signature, count=len(images)
-            )
-        except ValueError as error:
+            return read_reply(found, about.get(LENGTH), signature, count=len(images))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise AskFailed(
-                f"{url} answered what is no answer: {error}.", again=False, billed=True
+                f"{self._url}{path} answered what is no answer: {_line(error)[:300]}.",
+                again=False,
+                billed=True,
             ) from None
 
 
+def _is_name(name: object) -> bool:
+    """Whether this can stand in a path."""
+    return isinstance(name, str) and re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII) is not None
+
+
+def _check_url(url: str) -> None:
+    """Refuse what cannot be an address, or holds what would be written down.
+
+    Raises:
+        ConfigError: it is such a URL.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        good = bool(host) and bool((host or "").encode("idna"))
+    except ValueError:
+        good = False
+        parts = urlsplit("")
+    if not good:
+        raise ConfigError(f"{url!r} is no URL of a server; wanted is such as http://host:8000.")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigError(
+            f"Passwords and parameters of the URL of {parts.hostname} would be written down; leave "
+            "them out, and name a key by DENATURE_KEY or --key-file."
+        )
+
+
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """All of a reply, unless it has more than `limit` bytes."""
+    """All of a reply.
+
+    Raises:
+        ValueError: it is packed, though nobody asked for that, or has more than `limit` bytes.
+    """
     if (packed := response.headers.get("Content-Encoding", "identity")) != "identity":
-        raise aiohttp.ClientPayloadError(f"the reply is packed as {packed[:32]}, unasked")
+        raise ValueError(f"the reply is packed as {packed[:32]!r}, unasked")
     found = bytearray()
     async for part in response.content.iter_any():
         found += part
         if len(found) > limit:
-            raise aiohttp.ClientPayloadError(f"the reply has more than {limit} bytes")
+            raise ValueError(f"the reply has more than {limit:,} bytes")
     return bytes(found)
 
 
@@ -315,9 +380,10 @@ def read_reply(body: bytes, length: str | None, signature: Signature, *, count: 
     Raises:
         ValueError: it is no reply to `count` images.
     """
-    size = len(body) if length is None else int(length) if length.isdigit() else -1
+    good = length is None or (length.isascii() and length.isdigit() and len(length) < 12)
+    size = len(body) if length is None else int(length) if good else -1
     if not 0 <= size <= len(body):
-        raise ValueError(f"{LENGTH} is {length[:20] if length else length}")
+        raise ValueError(f"{LENGTH} is {str(length)[:20]!r}")
     try:
         reply = msgspec.json.decode(body[:size])
     except msgspec.DecodeError as error:
@@ -332,9 +398,11 @@ def read_reply(body: bytes, length: str | None, signature: Signature, *, count: 
         raise ValueError(f"it has not the one output {signature.output}")
     [tensor] = found
     shape, datatype = tensor.get("shape"), tensor.get("datatype")
-    good = isinstance(shape, list) and all(type(it) is int and it >= 0 for it in shape)
-    if not good or not shape or shape[0] != count or math.prod(shape) > count * MOST_CLASSES:
-        raise ValueError(f"the shape {shape!r} for {count} images")
+    sizes = shape if isinstance(shape, list) and 0 < len(shape) <= MOST_SIZES else [-1]
+    good = all(type(it) is int and it >= 0 for it in sizes) and isinstance(datatype, str)
+    if not good or sizes[0] != count or math.prod(sizes) > count * MOST_CLASSES:
+        raise ValueError(f"the shape {str(shape)[:80]} of {str(datatype)[:20]} for {count} images")
+    shape = sizes
     values = _flat(tensor, body[size:], datatype, math.prod(shape))
     if datatype == "BYTES":
         return _largest(values, shape, signature.classes)
@@ -420,22 +488,23 @@ def _wait(said: str | None) -> float | None:
     """Seconds of a Retry-After header, which is a number or a date."""
     if said is None:
         return None
-    if said.strip().isdigit():
-        return float(said)
+    if said.isascii() and said.strip().isdigit():
+        return float(said) if len(said) < 12 else math.inf
     try:
         until = parsedate_to_datetime(said)
-    except ValueError:
+        until = until if until.tzinfo is not None else until.replace(tzinfo=datetime.UTC)
+        return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
         return None
-    return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
 
 
 def _said(body: bytes) -> str:
     """A server's own words, for people."""
     try:
         said = msgspec.json.decode(body)["error"]
-    except (msgspec.DecodeError, KeyError, TypeError, IndexError):
+    except (msgspec.DecodeError, KeyError, TypeError, IndexError, RecursionError):
         said = body.decode("utf-8", "replace")
-    return str(said)[:300] or "nothing"
+    return printable(str(said))[:300] or "nothing"
 
 
 def _line(error: BaseException) -> str:

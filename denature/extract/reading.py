@@ -1,0 +1,150 @@
+"""What a victim's answers are, and what can be learned of answers that show only a part."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from denature.answers.sources import Kind
+from denature.core.errors import ConfigError
+from denature.extract.victims.base import About
+
+SUM_TOLERANCE = 0.05
+"""Probabilities may sum to 1 within this, since services round them."""
+
+
+# Rows of [0, 1] that sum to 1 are no logits, but by a chance that is never met.
+LOOKS: Mapping[Kind, tuple[Kind | None, ...]] = {
+    "label": ("label",),
+    "probabilities": ("probabilities", None),
+    "logits": ("logits", None),
+    "landmarks": ("logits", "probabilities", None),
+}
+"""What answers of a kind may look like to `kind_of`."""
+
+
+def kind_of(values: np.ndarray) -> Kind | None:
+    """Of which kind answers are, by their looks; None where they could be several."""
+    if values.ndim == 1:
+        return "label"
+    shown = values[~np.isnan(values)]
+    if len(shown) and (shown.min() < 0 or shown.max() > 1):
+        return "logits"
+    if np.isnan(values).any():  # the largest logits may lie in [0, 1]
+        return None
+    return "probabilities" if np.abs(values.sum(axis=1) - 1).max() <= SUM_TOLERANCE else None
+
+
+def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: About) -> Kind:
+    """The kind of a request's answers, which are looked at before they are kept.
+
+    Args:
+        values: see `Victim.ask`.
+        count: images that were asked.
+        kind: of which kind they should be; None to find out.
+        about: the victim.
+
+    Raises:
+        ConfigError: they are of another kind, of none that is clear, or no answers.
+    """
+
+    def no_answers(what: str) -> ConfigError:
+        return ConfigError(f"{about.target} gave {what}; they are not kept, though they count.")
+
+    if len(values) != count or values.ndim not in (1, 2) or not values.size:
+        raise no_answers(f"answers of the shape {values.shape} to {count} images")
+    classes = about.classes
+    if values.ndim == 1:
+        if values.min() < 0 or (classes is not None and values.max() >= classes):
+            raise no_answers(f"labels from {values.min()} to {values.max()} of {classes} classes")
+    else:
+        if classes is not None and values.shape[1] != classes:
+            raise no_answers(f"{values.shape[1]} values an image, and {classes} are wanted")
+        if np.isinf(values).any():
+            raise no_answers("answers that are not finite")
+        # Where no face was found, an answer shows nothing.
+        if kind != "landmarks" and np.isnan(values).all(axis=1).any():
+            raise no_answers("answers that show nothing")
+    found = kind_of(values)
+    if kind is None:
+        if found is None:
+            raise no_answers(
+                "answers that could be logits or probabilities: say with --kind what they are"
+            )
+        return found
+    if found not in LOOKS[kind]:
+        raise no_answers(
+            f"answers that are said to be {kind} and look like {found}: say with --kind what they "
+            "are"
+        )
+    return kind
+
+
+def completed(kind: Kind, values: np.ndarray) -> np.ndarray:
+    """Answers of which only the largest values were shown, with the others filled in.
+
+    What is hidden never gets more than the least that is shown. Of probabilities the hidden ones
+    share what is left to 1, and rows that were rounded are scaled to sum to 1; where nothing of a
+    row is left, its first place gets all. Of logits the hidden ones lie below the least shown by
+    the mean step between those shown.
+
+    Args:
+        kind: probabilities or logits, of which at least two are shown in each row.
+        values: n x classes, NaN where nothing was shown; at least one number in each row.
+    """
+    hidden = np.isnan(values)
+    least = np.nanmin(values, axis=1, keepdims=True)
+    count = hidden.sum(axis=1, keepdims=True)
+    if kind == "logits":
+        steps = np.maximum(values.shape[1] - count - 1, 1)
+        step = (np.nanmax(values, axis=1, keepdims=True) - least) / steps
+        return np.where(hidden, least - step, values).astype(np.float32)
+    rest = np.clip(1 - np.nansum(values, axis=1, keepdims=True), 0, None)
+    values = np.where(hidden, np.minimum(rest / np.maximum(count, 1), least), values)
+    sums = values.sum(axis=1, keepdims=True)
+    # Rounded to nothing: the largest was named where others were hidden, else it may be any.
+    first = np.eye(values.shape[1])[np.where(hidden, -1, values).argmax(axis=1)]
+    nothing = np.where(hidden.any(axis=1, keepdims=True), first, 1 / values.shape[1])
+    return np.where(sums > 0, values / np.where(sums > 0, sums, 1), nothing).astype(np.float32)
+
+
+def combined(
+    kind: Kind, answers: Sequence[Sequence[np.ndarray]], *, classes: int
+) -> tuple[Kind, np.ndarray, np.ndarray]:
+    """The answers to each image as one.
+
+    Each is completed, then the mean is taken; of labels, if there are several, the share of votes
+    for each class. Logits of which the largest alone is shown are labels.
+
+    Args:
+        kind: of all of them.
+        answers: of each image at least one, rows of up to `classes` values or single labels.
+        classes: width of the result.
+
+    Returns:
+        The kind of the result, its values, and what the victim says: labels, or places.
+    """
+    counts = np.array([len(its) for its in answers])
+    owners = np.arange(len(answers)).repeat(counts)
+    every = [answer for its in answers for answer in its]
+    flat = np.full((len(every), classes), np.nan, np.float32)
+    if kind != "label":
+        for row, answer in zip(flat, every, strict=True):
+            row[: len(answer)] = answer
+    if kind == "logits" and (np.isfinite(flat).sum(axis=1) == 1).any():
+        kind, every = "label", list(np.nanargmax(flat, axis=1)[:, None])
+    if kind == "label":
+        labels = np.array([int(it[0]) for it in every], np.int64)
+        if (counts == 1).all():
+            return "label", labels, labels
+        votes = np.zeros((len(answers), classes), np.float32)
+        np.add.at(votes, (owners, labels), 1)
+        shares = votes / counts[:, None]
+        return "probabilities", shares.astype(np.float32), shares.argmax(axis=1)
+    full = flat if kind == "landmarks" else completed(kind, flat)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    values = (np.add.reduceat(full, starts, axis=0) / counts[:, None]).astype(np.float32)
+    if kind == "landmarks":
+        return kind, values, values
+    if (counts == 1).all():  # the largest that was shown, whatever was filled in beside it
+        return kind, values, np.nanargmax(flat, axis=1)
+    return kind, values, values.argmax(axis=1)
