@@ -50,6 +50,7 @@ app = App(
     version=f"denature {__version__}",
     config=config_file,
     suppress_keyboard_interrupt=False,
+    default_parameter=cyclopts.Parameter(negative_iterable=()),
     help_epilogue="`denature COMMAND --help` explains a command. Start with `denature demo`.",
     group_commands=cyclopts.Group("Commands", sort_key=None),
 )
