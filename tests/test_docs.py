@@ -11,8 +11,10 @@ import pytest
 from benchmarks.bench import table
 from denature.cli.app import COMMANDS, main
 from denature.core.record import find_records
+from denature.extract.theft import read_theft
 from denature.recipes.paper.catalogue import EXPERIMENTS
 from denature.report import summarise
+from denature.report.theft import table as theft_table
 from denature.report.words import markdown, student_table, teacher_table
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +70,16 @@ def test_the_tables_of_the_benchmarks_are_made_from_what_was_measured(name: str)
     found = json.loads((ROOT / "results" / f"{name}-cpu.json").read_text(encoding="utf-8"))
     pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
     assert any(table(found, wanted) in page for page in pages)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((ROOT / "results" / "stealing").iterdir()), ids=lambda folder: folder.name
+)
+def test_the_tables_of_thefts_are_made_from_what_was_measured(folder: Path) -> None:
+    lines = markdown(theft_table(read_theft(folder / "theft.json")))
+    assert (folder / "table.md").read_text(encoding="utf-8").strip() == lines
+    assert lines in (ROOT / "docs" / "stealing.md").read_text(encoding="utf-8")
+    assert find_records([folder / "records.jsonl"])
 
 
 EXPERIMENT_TABLES = sorted((ROOT / "results" / "paper").glob("*/*/table.md"))

@@ -33,6 +33,7 @@ from denature.extract.config import Pace, Stealing
 from denature.extract.ledger import BudgetSpent, Ledger, Question, read_tallies
 from denature.extract.oracle import Oracle
 from denature.extract.pool import Kept, Noise, open_pool
+from denature.extract.pricing import one_price, prices_of
 from denature.extract.reading import combined, completed, kind_of
 from denature.extract.stealing import LEDGER, steal
 from denature.extract.theft import RESULT, read_theft
@@ -57,12 +58,15 @@ QUICK = Training(epochs=2, batch_size=32, device="cpu", precision="fp32")
 SOFT = np.array([0.5, 0.2, 0.3], np.float32)
 
 
-def images_of(count: int, *, seed: int = 0) -> Kept:
+def split_of(count: int, *, seed: int = 0) -> Split:
     pixels = np.random.default_rng(seed).integers(0, 256, (count, 1, 4, 4), dtype=np.uint8)
-    split = Split(
+    return Split(
         torch.from_numpy(pixels), torch.zeros(count, dtype=torch.int64), torch.arange(count)
     )
-    return Kept("some", split, "digest", channels=1)
+
+
+def images_of(count: int, *, seed: int = 0) -> Kept:
+    return Kept("some", split_of(count, seed=seed), "digest", channels=1)
 
 
 class Counted:
@@ -115,7 +119,7 @@ def test_nothing_is_asked_twice_and_repeats_count(ledger: Ledger) -> None:
     assert sum(victim.calls) == 20
     oracle.ask(pool, range(10), repeats=3)
     assert (sum(victim.calls), oracle.left) == (40, 60)
-    again = Kept("a copy", pool._split, "other", channels=1)
+    again = Kept("a copy", split_of(20), "other", channels=1)
     oracle.ask(again, range(20))  # by content, whatever the images are called
     assert sum(victim.calls) == 40
     answers = ledger.answers(oracle.target)
@@ -646,19 +650,19 @@ def test_choosers_name_each_candidate_once(choose: Any) -> None:
 
 def test_a_pool_has_the_channels_that_a_victim_takes() -> None:
     grey = images_of(3)
-    colour = Kept("some", grey._split, "d", channels=3)
+    colour = Kept("some", split_of(3), "d", channels=3)
     assert (colour.images([0, 2])[:, 1] == grey.images([0, 2])[:, 0]).all()
-    split = replace(grey._split, images=torch.from_numpy(colour.images([0, 1, 2])))
+    split = replace(split_of(3), images=torch.from_numpy(colour.images([0, 1, 2])))
     assert (Kept("some", split, "d", channels=1).images([1]) == grey.images([1])).all()
     with pytest.raises(ConfigError, match="only 1 and 3"):
-        Kept("some", grey._split, "d", channels=2)
+        Kept("some", split_of(3), "d", channels=2)
 
 
 def test_noise_of_a_number_is_the_same_for_ever() -> None:
     noise = Noise(channels=1, image_size=8, seed=3)
     assert (noise.images([5, 2])[1] == noise.images([2])[0]).all()
     assert len(set(noise.contents(range(100)))) == 100
-    assert noise.keep(4) == noise.images([4]).tobytes()
+    assert noise.references([7, 3]) == [f"{noise.digest}#7", f"{noise.digest}#3"]
     assert Noise(channels=1, image_size=8, seed=4).contents([0]) != noise.contents([0])
 
 
@@ -666,7 +670,7 @@ def test_a_pool_holds_nothing_of_what_is_tested_on(digits: Dataset) -> None:
     pool = open_pool(DataConfig(source="digits"), channels=1, image_size=8)
     assert pool.size == len(digits.train)
     tests = Kept("tests", digits.test, "d", channels=1)
-    assert pool.reference(0) == f"digits#{int(digits.train.rows[0])}"
+    assert pool.references([0]) == [f"digits#{int(digits.train.rows[0])}"]
     theirs = set(tests.contents(range(len(digits.test))))
     assert not theirs & set(pool.contents(range(len(digits.train))))
 
@@ -1035,3 +1039,49 @@ def test_an_interrupted_harvest_exits_in_good_order(server: Served, tmp_path: Pa
     assert "answers; they are kept. Run the same command again" in said
     [tally] = [it for it in read_tallies(ledger) if it.purpose == "train"]
     assert (tally.unknown, tally.queries) == (0, tally.answered)
+
+
+# What it costs, and when it has paid for itself
+
+
+def test_prices_fall_with_what_is_asked() -> None:
+    prices = prices_of("rekognition")
+    assert prices is not None
+    assert prices.cost(1000) == pytest.approx(1.0)
+    assert prices.cost(2_000_000) == pytest.approx(1000 + 800)
+    assert prices.queries_for(1000) == pytest.approx(1_000_000)
+    assert prices.queries_for(1800) == pytest.approx(2_000_000)
+    assert prices.cost(prices.queries_for(123_456.0)) == pytest.approx(123_456.0)
+    assert prices_of("nobody") is None
+    assert one_price(2.0).cost(500) == pytest.approx(1.0)
+    assert one_price(0.0).queries_for(1.0) == float("inf")
+    for bad in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="price_per_1000 is"):
+            one_price(bad)
+
+
+def test_a_clone_is_timed_beside_the_service(
+    server: Served, victim: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theft = steal(local(victim), net="mlp", pool="digits", budgets=[50], out=tmp_path, price=0.002,
+                  stealing=Stealing(fidelity=10), training=QUICK)  # fmt: skip
+    words = ["speed", theft.clones[0].folder, "--against", f"http://{server.address}", "--model",
+             "mlp", "--queries", "60", "--per-request", "10", "--price-per-1000", "4"]  # fmt: skip
+    before = sum(entry["images"] for entry in server.entries())
+    assert main([*words, "--json", "-q"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    asked = sum(entry["images"] for entry in server.entries()) - before
+    assert told["queries"] == asked == 60
+    assert (told["paid"], told["paid_after"]) == (pytest.approx(0.1), pytest.approx(25))
+    assert told["costs"] == {"1000": 4.0, "1000000": 4000.0}
+    assert [it["images"] for it in told["clone"]] == [1, 256]
+    assert [it["images"] for it in told["service"]] == [1, 10]
+    for it in told["clone"] + told["service"]:
+        assert 0 < it["p50_ms"] <= it["p90_ms"] <= it["p99_ms"]
+        assert it["images_per_second"] > 0
+    assert main([*words, "-q"]) == 0
+    said = capsys.readouterr().out
+    assert "it has paid for itself after 25 images" in said
+    assert "US $ 4.00 for a thousand images, US $ 4,000.00 for a million" in said
+    assert main([*words[:-4], "--queries", "5"]) == 1
+    assert "it must be at least 30" in capsys.readouterr().err

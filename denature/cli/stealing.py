@@ -1,6 +1,7 @@
-"""denature steal and ledger: the thief's side of a wire."""
+"""denature steal, ledger and speed: the thief's side of a wire."""
 
 import json
+import math
 import os
 import re
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from cyclopts import Group, Parameter
 
 from denature.cli.options import (
     ReadingOptions,
+    RunFolder,
     Showing,
     ShowingOptions,
     TrainingOptions,
@@ -21,7 +23,7 @@ from denature.core.errors import ConfigError
 from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import Reading
 from denature.extract.config import Pace, Stealing
-from denature.train.config import Training
+from denature.train.config import Device, Precision, Training
 from denature.train.objectives import Cloned
 
 STEALING = Group("What is asked", sort_key=1)
@@ -127,6 +129,88 @@ def steal(
     for sentence in verdict(theft):
         print(sentence)
     print(f"Look at {page}")
+
+
+def speed(
+    run: RunFolder,
+    *,
+    against: str | None = None,
+    model: str | None = None,
+    key_file: Path | None = None,
+    endpoint_url: str | None = None,
+    queries: int = 300,
+    price_per_1000: float | None = None,
+    paid: float | None = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    trust: Trust = (),
+    pace: Annotated[Pace, Parameter(name="*", group=PACE)] = Pace(),
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Time a clone, and the service that it copies, and say when the theft has paid for itself.
+
+    Random images are asked about, warm-up not counted. Asking the service costs queries.
+
+    Args:
+        run: The clone's folder.
+        against: The service: a URL, rekognition, or whatever `denature steal` takes.
+        model: Which of the server's models; the only one by default.
+        key_file: A file with the key for the server; by default the environment's DENATURE_KEY.
+        endpoint_url: Of rekognition, who answers in its place.
+        queries: Queries to ask the service.
+        price_per_1000: US dollars for a thousand queries; by default our table's, which has a
+            date, for rekognition.
+        paid: US dollars that the theft cost; by default what its result says.
+        device: Where the clone computes.
+        precision: In which precision.
+        trust: A module of your own that the run's record may import.
+    """
+    from denature.cli.show import print_table
+    from denature.extract.pricing import one_price, prices_of
+    from denature.extract.speed import paid_for, time_run, time_victim
+    from denature.extract.victims.find import find
+    from denature.train.run import load_run
+
+    loaded = load_run(run, trust=trust)
+    prices = prices_of(against or "") if price_per_1000 is None else one_price(price_per_1000)
+    paid = paid_for(loaded) if paid is None else paid
+    display, asked = showing.display(), 0
+    found = {"clone": time_run(loaded, device=device, precision=precision, progress=display)}
+    if against is not None:
+        victim = find(
+            against,
+            model=model,
+            key=_key(key_file) if re.match("https?:", against) else None,
+            endpoint_url=endpoint_url,
+            pace=pace,
+            trust=trust,
+        )
+        found["service"], asked = time_victim(victim, queries=queries, pace=pace, progress=display)
+    costs = {n: None if prices is None else prices.cost(n) for n in (1_000, 1_000_000)}
+    after = None
+    if prices is not None and paid is not None:
+        after = prices.queries_for(paid)
+    if showing.json:
+        timings = {who: [asdict(it) for it in its] for who, its in found.items()}
+        told = {"costs": costs, "paid": paid, "queries": asked, **timings}
+        print(json.dumps({**told, "paid_after": after if after != math.inf else None}))
+        return
+    lines = [["Who", "Batch", "Images/s", "p50 ms", "p90 ms", "p99 ms", "Timed"]]
+    for who, its in found.items():
+        for it in its:
+            waits = (f"{ms:,.2f}" for ms in (it.p50_ms, it.p90_ms, it.p99_ms))
+            lines.append(
+                [who, str(it.images), f"{it.images_per_second:,.0f}", *waits, str(it.count)]
+            )
+    print_table(lines)
+    if asked:
+        print(f"{asked:,} queries were asked for this.")
+    if prices is not None:
+        dated = f" ({prices.source}, {prices.as_of})" if prices.as_of else ""
+        print(f"The service takes US $ {costs[1_000]:,.2f} for a thousand images, "
+              f"US $ {costs[1_000_000]:,.2f} for a million of a month{dated}.")  # fmt: skip
+    if after is not None and after != math.inf:
+        print(f"The theft cost US $ {paid:,.2f}; it has paid for itself after {after:,.0f} images.")
 
 
 def _key(file: Path | None) -> str | None:

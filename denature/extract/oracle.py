@@ -188,16 +188,18 @@ class Oracle:
     ) -> None:
         """One request, sent again where that can help."""
         rows = [row for _, row in batch]
+        images, generated = pool.images(rows), pool.generated
         questions = [
             Question(
                 content=content,
                 repeat=repeat,
-                reference=pool.reference(row),
-                image=pool.keep(row),
+                reference=reference,
+                image=image.tobytes() if generated else None,
             )
-            for (content, repeat), row in batch
+            for ((content, repeat), _), reference, image in zip(
+                batch, pool.references(rows), images, strict=True
+            )
         ]
-        images = pool.images(rows)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(self._is_worth_another),
             stop=stop_after_attempt(self.pace.attempts),

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
@@ -40,11 +39,12 @@ class Pool(Protocol):
     def contents(self, rows: Sequence[int]) -> list[bytes]:
         """A digest of each of these images."""
 
-    def reference(self, row: int) -> str:
-        """Where an image comes from."""
+    def references(self, rows: Sequence[int]) -> list[str]:
+        """Where each of these images comes from."""
 
-    def keep(self, row: int) -> bytes | None:
-        """The image itself, where its reference does not lead back to it."""
+    @property
+    def generated(self) -> bool:
+        """Whether images come from nowhere, so that they are kept with what was answered."""
 
 
 def digest_of(image: np.ndarray) -> bytes:
@@ -58,7 +58,10 @@ class Kept:
 
     def __init__(self, name: str, split: Split, digest: str, *, channels: int) -> None:
         self.name = name
-        self._split = split
+        # NumPy's, because torch's threads would take the cores from a server on this machine:
+        # 2.7 ms for 64 images, where NumPy takes 0.2.
+        self._images: np.ndarray = split.images.numpy()
+        self._rows: np.ndarray = split.rows.numpy()
         self._channels = channels
         self._digest = digest
         self._contents: dict[int, bytes] = {}
@@ -71,14 +74,14 @@ class Kept:
 
     @property
     def size(self) -> int:
-        return len(self._split)
+        return len(self._rows)
 
     @property
     def digest(self) -> str:
         return f"{self._digest}-{self._channels}"
 
     def images(self, rows: Sequence[int]) -> np.ndarray:
-        found: np.ndarray = self._split.images[self._rows(rows)].numpy()
+        found: np.ndarray = self._images[self._rows[np.asarray(rows, np.int64)]]
         if found.shape[1] == self._channels:
             return found
         if self._channels == 3:
@@ -95,14 +98,12 @@ class Kept:
                 self._contents[row] = digest_of(image)
         return [self._contents[row] for row in rows]
 
-    def reference(self, row: int) -> str:
-        return f"{self.name}#{int(self._rows([row])[0])}"
+    def references(self, rows: Sequence[int]) -> list[str]:
+        return [f"{self.name}#{row}" for row in self._rows[np.asarray(rows, np.int64)]]
 
-    def keep(self, row: int) -> bytes | None:
-        return None
-
-    def _rows(self, rows: Sequence[int]) -> torch.Tensor:
-        return self._split.rows[torch.as_tensor(rows, dtype=torch.int64)]
+    @property
+    def generated(self) -> bool:
+        return False
 
 
 class Noise:
@@ -133,12 +134,12 @@ class Noise:
     def contents(self, rows: Sequence[int]) -> list[bytes]:
         return [digest_of(self.images([row])[0]) for row in rows]
 
-    def reference(self, row: int) -> str:
-        return f"{self.digest}#{row}"
+    def references(self, rows: Sequence[int]) -> list[str]:
+        return [f"{self.digest}#{row}" for row in rows]
 
-    def keep(self, row: int) -> bytes | None:
-        image: bytes = self.images([row]).tobytes()
-        return image
+    @property
+    def generated(self) -> bool:
+        return True
 
 
 def open_pool(
