@@ -29,6 +29,8 @@ DTYPES: Mapping[str, type[np.generic]] = {"UINT8": np.uint8, "FP32": np.float32}
 
 LONGEST_ID = 256
 
+RANGE = "UINT8 images must lie in 0 to 255, FP32 ones in [0, 1]."
+
 
 class Refused(Exception):
     """A request that is not answered, with the HTTP status and what to tell."""
@@ -175,7 +177,7 @@ def _images(
 def _check_range(values: np.ndarray, dtype: np.dtype[Any]) -> None:
     highest = 255 if dtype.kind == "u" else 1
     if not (values.min() >= 0 and values.max() <= highest):  # NaN is neither
-        raise Refused(400, "UINT8 images must lie in 0 to 255, FP32 ones in [0, 1].")
+        raise Refused(400, RANGE)
 
 
 def _from_json(data: object, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
@@ -186,7 +188,7 @@ def _from_json(data: object, shape: Sequence[int], dtype: np.dtype[Any]) -> np.n
     """
     numbers = {int} if dtype.kind == "u" else {int, float}
     values = data if isinstance(data, list) else []
-    if set(map(type, values)) == {list}:
+    if values and type(values[0]) is list:
         sizes = [len(values)]
         for size in shape[1:]:
             if set(map(type, values)) != {list} or set(map(len, values)) != {size}:
@@ -200,6 +202,11 @@ def _from_json(data: object, shape: Sequence[int], dtype: np.dtype[Any]) -> np.n
             f"The data must be a list of {math.prod(shape)} numbers, flat or nested as the shape "
             f"{list(shape)}{', whole ones' if dtype.kind == 'u' else ''}; or binary_data_size.",
         )
+    if dtype.kind == "u":
+        try:  # a fifth of the time of an array of numbers
+            return np.frombuffer(bytes(values), dtype).reshape(shape)
+        except ValueError:
+            raise Refused(400, RANGE) from None
     found = np.array(values, np.float64)
     _check_range(found, dtype)
     return found.astype(dtype).reshape(shape)
