@@ -1083,5 +1083,5 @@ def test_a_clone_is_timed_beside_the_service(
     said = capsys.readouterr().out
     assert "it has paid for itself after 25 images" in said
     assert "US $ 4.00 for a thousand images, US $ 4,000.00 for a million" in said
-    assert main([*words[:-4], "--queries", "5"]) == 1
+    assert main([*words[:-6], "--queries", "5"]) == 1
     assert "it must be at least 30" in capsys.readouterr().err
