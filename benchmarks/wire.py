@@ -42,7 +42,7 @@ from denature.extract.oracle import Oracle
 from denature.extract.pool import Kept
 from denature.extract.victims.base import About
 from denature.extract.victims.find import find
-from denature.extract.victims.openinference import Signature, request
+from denature.extract.victims.protocol import Signature, request
 from denature.train import Normal, Run, Training, train
 
 PACE = Pace()

@@ -21,7 +21,8 @@ from PIL import Image
 from denature.cli.app import main
 from denature.core.errors import ConfigError
 from denature.data import DataConfig, load
-from denature.extract.victims.rekognition import PLACES, Rekognition, numbers, outputs_of
+from denature.data.landmarks import PLACES
+from denature.extract.victims.rekognition import Rekognition, numbers, outputs_of
 from denature.serve.config import Exposure, Placed
 from denature.serve.faces import confidence, details, quality, read, resized
 from denature.serve.protocol import Refused

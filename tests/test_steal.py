@@ -41,13 +41,8 @@ from denature.extract.victims.base import About, AskFailed
 from denature.extract.victims.called import Called
 from denature.extract.victims.find import find
 from denature.extract.victims.local import local
-from denature.extract.victims.openinference import (
-    Signature,
-    _wait,
-    read_reply,
-    read_signature,
-    request,
-)
+from denature.extract.victims.openinference import _wait
+from denature.extract.victims.protocol import Signature, read_reply, read_signature, request
 from denature.serve import protocol
 from denature.serve.config import Exposure
 from denature.serve.exposure import shown

@@ -20,6 +20,9 @@ OF_68: Mapping[str, tuple[int, ...]] = {
 }
 """What services name, as the mean of annotated points; left is the picture's left."""
 
+PLACES = tuple(OF_68)
+"""The five places, in the order in which a face service tells them."""
+
 WIDEST = 2.0
 """A point may lie outside of the picture, but by less than a picture; else it is no fraction."""
 

@@ -151,9 +151,8 @@ class Oracle:
         title = f"asking {self.about.target}"
         with self.progress.task(title, len(wanted), "answers") as task:
             async with self.victim:
-                if (
-                    self.kind or self.about.kind
-                ) is None:  # should its answers be unusable, one request is lost
+                if self.kind is None and self.about.kind is None:
+                    # Should its answers be of no use, one request is lost and not all in flight.
                     await work(task, itertools.islice(batches, 1))
                 workers = min(self.pace.concurrency, -(-len(wanted) // size))
                 await asyncio.gather(*(work(task, batches) for _ in range(workers)))

@@ -17,7 +17,7 @@ from denature.data.loading import load_images
 NOISE = "noise"
 
 BLOCK = 1024
-"""Images that are in memory at once to be digested."""
+"""Images of a pool that are in memory at once."""
 
 
 class Pool(Protocol):

@@ -386,13 +386,14 @@ class Thief:
             [clone] = self._train(rows, self.out / "rounds", seeds=1)
             rest = np.setdiff1d(everything, rows)
             count = min(size, most - len(rows))
-            places = choose(self._guesses(clone, rest), self._guesses(clone, rows), count)
+            guesses = self._guesses(clone, [*rest.tolist(), *rows])
+            places = choose(guesses[: len(rest)], guesses[len(rest) :], count)
             new = [int(row) for row in rest[places.numpy()]]
             self._ask(self.oracle, self.images, new, repeats=stealing.repeats)
             rows += new
         return rows
 
-    def _guesses(self, clone: Run, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+    def _guesses(self, clone: Run, rows: Sequence[int]) -> torch.Tensor:
         """A clone's probabilities for images of the pool."""
         device, precision = self.training.device, self.training.precision
         compute = settle(clone.network, device=device, precision=precision)
@@ -400,8 +401,8 @@ class Thief:
         inference = Inference(clone.network, compute, Asking(), shape=shape)
         found = []
         with self.oracle.progress.task("looking for images to ask", len(rows), "images") as task:
-            for start in range(0, len(rows), 1024):
-                part = [int(row) for row in rows[start : start + 1024]]
+            for start in range(0, len(rows), BLOCK):
+                part = rows[start : start + BLOCK]
                 pixels = torch.from_numpy(self.images.images(part)).to(compute.device)
                 found.append(inference(compute.pixels(pixels)).softmax(-1).cpu())
                 task.advance(len(part))

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from denature import __version__
+from denature.data.landmarks import PLACES
 from denature.serve import faces, protocol
 from denature.serve.batching import Batcher
 from denature.serve.config import Serving
@@ -179,7 +180,7 @@ class Server:
         )
         if model is None:
             raise faces.Wrong(
-                "ResourceNotFoundException", f"No model here knows {', '.join(faces.PLACES)}."
+                "ResourceNotFoundException", f"No model here knows {', '.join(PLACES)}."
             )
         signature, identity = model.signature, str(uuid.uuid4())
         entry |= {"model": signature.name, "id": identity}
@@ -196,7 +197,7 @@ class Server:
         entry["images"] = 1
         [row] = await self._asked(signature.name, images, key, entry)
         found = dict(zip(signature.classes, row.tolist(), strict=True))
-        points = {place: (found[f"{place}.x"], found[f"{place}.y"]) for place in faces.PLACES}
+        points = {place: (found[f"{place}.x"], found[f"{place}.y"]) for place in PLACES}
         told = await _aside(
             functools.partial(faces.details, points, picture, signature.exposure.decimals)
         )

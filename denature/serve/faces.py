@@ -15,13 +15,12 @@ import numpy as np
 import orjson
 from PIL import Image
 
+from denature.data.landmarks import PLACES
 from denature.serve.protocol import Refused
 
 TARGET = "RekognitionService.DetectFaces"
 
 MEDIA_TYPE = "application/x-amz-json-1.1"
-
-PLACES = ("eyeLeft", "eyeRight", "mouthLeft", "mouthRight", "nose")
 
 LARGEST = 5_242_880
 """Bytes of a picture in a request, as the service has it."""

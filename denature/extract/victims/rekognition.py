@@ -24,10 +24,10 @@ from botocore.exceptions import (
 from PIL import Image
 
 from denature.core.errors import ConfigError, unknown
+from denature.data.landmarks import PLACES
 from denature.extract.config import Pace
 from denature.extract.victims.base import About, AskFailed
 
-PLACES = ("eyeLeft", "eyeRight", "mouthLeft", "mouthRight", "nose")
 QUALITIES = ("brightness", "sharpness")
 
 BUSY = (

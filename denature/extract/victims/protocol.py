@@ -1,0 +1,261 @@
+"""The Open Inference Protocol v2 as a client speaks it, between bytes and arrays.
+
+Nothing here knows of sockets. What a server says is somebody else's word: its size, shape, type and
+numbers are checked before anything is made of it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+
+from denature.core.errors import ConfigError
+
+LENGTH = "Inference-Header-Content-Length"
+
+DType: TypeAlias = np.dtype[Any]
+
+FLOATS: dict[str, DType] = {f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)}
+WHOLES: dict[str, DType] = {
+    f"{sign}INT{8 * size}": np.dtype(f"<{'u' if sign else 'i'}{size}")
+    for sign in ("", "U")
+    for size in (1, 2, 4, 8)
+}
+DTYPES = FLOATS | WHOLES
+
+NUMBER_BYTES = 64
+"""Of a reply a number at its longest, with a class's name beside it."""
+
+MOST_CLASSES = 1_000_000
+
+MOST_SIZES = 8
+"""Of a tensor's shape."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signature:
+    """What a model takes and shows."""
+
+    input: str
+    datatype: str
+    shape: tuple[int, int, int]
+    """Channels, height, width of an image; -1 where any."""
+    channels_last: bool
+    output: str
+    output_datatype: str
+    classes: int | None
+
+
+def read_signature(described: object, output: str | None) -> Signature:
+    """A model's metadata.
+
+    Args:
+        described: what the server said.
+        output: which of several outputs.
+
+    Raises:
+        ConfigError: it does not take images, or has several outputs and none was named.
+    """
+    model = table(described, "a model's description")
+    inputs, outputs = _tensors(model, "inputs"), _tensors(model, "outputs")
+    if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
+        raise ConfigError(
+            f"{model.get('name')} takes {len(inputs)} inputs; wanted is one, of images: "
+            "batch x channels x height x width."
+        )
+    [taken] = inputs
+    if taken["datatype"] not in ("UINT8", *FLOATS):
+        raise ConfigError(f"{model.get('name')} takes {taken['datatype']}, which are no pixels.")
+    named = [it for it in outputs if output in (None, it["name"])]
+    if len(named) != 1:
+        raise ConfigError(
+            f"{model.get('name')} has the outputs {', '.join(it['name'] for it in outputs)}; say "
+            "with --output which one is meant."
+        )
+    shape = tuple(taken["shape"][1:])
+    last = shape[0] not in (1, 3) and shape[2] in (1, 3)
+    [shown] = named
+    size = shown["shape"][-1] if len(shown["shape"]) > 1 else 0
+    known = size > 0 and shown["datatype"] != "BYTES"
+    return Signature(
+        input=taken["name"],
+        datatype=taken["datatype"],
+        shape=(shape[2], shape[0], shape[1]) if last else (shape[0], shape[1], shape[2]),
+        channels_last=last,
+        output=shown["name"],
+        output_datatype=shown["datatype"],
+        classes=size if known else None,
+    )
+
+
+def table(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"A JSON object was expected as {what}; is it an Open Inference server?")
+    return value
+
+
+def _tensors(model: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    tensors = model.get(key)
+    good = isinstance(tensors, list) and all(
+        isinstance(it, dict)
+        and isinstance(it.get("name"), str)
+        and isinstance(it.get("datatype"), str)
+        and isinstance(it.get("shape"), list)
+        and all(isinstance(size, int) for size in it["shape"])
+        for it in tensors
+    )
+    if not good:
+        raise ConfigError(f"{model.get('name')} does not say what its {key} are.")
+    assert isinstance(tensors, list)
+    return tensors
+
+
+def request(
+    images: np.ndarray, signature: Signature, *, id: str, binary: bool, top: int = 0
+) -> tuple[bytes, dict[str, str]]:
+    """The body of an inference request and its headers.
+
+    Args:
+        images: uint8, batch x channels x height x width.
+        signature: what the model takes.
+        id: of the request.
+        binary: whether tensors go and come as bytes.
+        top: largest values to ask for, through the classification extension; 0 for all.
+    """
+    if signature.channels_last:
+        images = images.transpose(0, 2, 3, 1)
+    if signature.datatype != "UINT8":
+        images = images.astype(np.float32) / 255
+    images = np.ascontiguousarray(images, DTYPES[signature.datatype])
+    tensor: dict[str, Any] = {
+        "name": signature.input,
+        "shape": list(images.shape),
+        "datatype": signature.datatype,
+    }
+    wanted: dict[str, Any] = {"name": signature.output, "parameters": {"binary_data": binary}}
+    if top:
+        wanted["parameters"]["classification"] = top
+    head = {"id": id, "inputs": [tensor], "outputs": [wanted]}
+    if not binary:
+        tensor["data"] = images.reshape(-1).tolist()
+        if not top:
+            del wanted["parameters"]  # a server without binary tensors may know no such parameter
+        return msgspec.json.encode(head), {"Content-Type": "application/json"}
+    data = images.tobytes()
+    tensor["parameters"] = {"binary_data_size": len(data)}
+    text = msgspec.json.encode(head)
+    headers = {"Content-Type": "application/octet-stream", LENGTH: str(len(text))}
+    return text + data, headers
+
+
+def read_reply(body: bytes, length: str | None, signature: Signature, *, count: int) -> np.ndarray:
+    """The answers in a reply, as `Victim.ask` returns them.
+
+    Raises:
+        ValueError: it is no reply to `count` images.
+    """
+    good = length is None or (length.isascii() and length.isdigit() and len(length) < 12)
+    size = len(body) if length is None else int(length) if good else -1
+    if not 0 <= size <= len(body):
+        raise ValueError(f"{LENGTH} is {str(length)[:20]!r}")
+    try:
+        reply = msgspec.json.decode(body[:size])
+    except msgspec.DecodeError as error:
+        raise ValueError(f"no JSON ({error})") from None
+    outputs = reply.get("outputs") if isinstance(reply, dict) else None
+    found = [
+        it
+        for it in (outputs if isinstance(outputs, list) else [])
+        if isinstance(it, dict) and it.get("name") == signature.output
+    ]
+    if len(found) != 1:
+        raise ValueError(f"it has not the one output {signature.output}")
+    [tensor] = found
+    shape, datatype = tensor.get("shape"), tensor.get("datatype")
+    sizes = shape if isinstance(shape, list) and 0 < len(shape) <= MOST_SIZES else [-1]
+    good = all(type(it) is int and it >= 0 for it in sizes) and isinstance(datatype, str)
+    if not good or sizes[0] != count or math.prod(sizes) > count * MOST_CLASSES:
+        raise ValueError(f"the shape {str(shape)[:80]} of {str(datatype)[:20]} for {count} images")
+    shape = sizes
+    values = _flat(tensor, body[size:], datatype, math.prod(shape))
+    if datatype == "BYTES":
+        return _largest(values, shape, signature.classes)
+    array = np.asarray(values)
+    if datatype in WHOLES:
+        if array.size != count:
+            raise ValueError(f"{array.size} labels for {count} images")
+        if array.min() < 0 or array.max() >= (signature.classes or MOST_CLASSES):
+            raise ValueError("a label that is no class")
+        return array.reshape(count).astype(np.int64)
+    array = array.reshape(count, -1).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("numbers that are not finite")
+    return array
+
+
+def _flat(tensor: Mapping[str, Any], tail: bytes, datatype: object, size: int) -> Any:
+    """The values of a tensor in a row: an array, or a list of strings."""
+    parameters = tensor.get("parameters")
+    told = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if datatype != "BYTES" and datatype not in DTYPES:
+        raise ValueError(f"the datatype {str(datatype)[:32]!r}")
+    if told is not None:
+        if told != len(tail):
+            raise ValueError(f"{len(tail)} bytes, where {told!r} were said")
+        if datatype == "BYTES":
+            return _strings(tail, size)
+        dtype = DTYPES[str(datatype)]
+        if len(tail) != size * dtype.itemsize:
+            raise ValueError(f"{len(tail)} bytes for {size} numbers of {datatype}")
+        return np.frombuffer(tail, dtype)
+    values = tensor.get("data")
+    while isinstance(values, list) and values and isinstance(values[0], list):
+        if not all(isinstance(it, list) for it in values):
+            raise ValueError("lists of different depths")
+        values = [value for it in values for value in it]
+    wanted = str if datatype == "BYTES" else (int, float)
+    if not isinstance(values, list) or len(values) != size:
+        raise ValueError(f"no {size} values")
+    if not all(isinstance(it, wanted) and not isinstance(it, bool) for it in values):
+        raise ValueError("values of another type than it says")
+    return values if datatype == "BYTES" else np.array(values, np.float64)
+
+
+def _strings(tail: bytes, count: int) -> list[str]:
+    """Strings with their lengths before them."""
+    found, at = [], 0
+    for _ in range(count):
+        size = int.from_bytes(tail[at : at + 4], "little")
+        at += 4 + size
+        if at > len(tail):
+            raise ValueError("a string that is cut off")
+        found.append(tail[at - size : at].decode("utf-8", "replace"))
+    if at != len(tail):
+        raise ValueError("more strings than it says")
+    return found
+
+
+def _largest(texts: Sequence[str], shape: Sequence[int], classes: int | None) -> np.ndarray:
+    """`value:index:class` strings as rows, NaN where nothing was shown."""
+    places, values = [], []
+    for text in texts:
+        value, _, rest = text.partition(":")
+        place = rest.partition(":")[0]
+        try:
+            values.append(float(value))
+            places.append(int(place))
+        except ValueError:
+            raise ValueError(f"{text[:40]!r}, which is no value:index") from None
+    count = shape[0]
+    width = classes or max(places, default=-1) + 1
+    if not all(0 <= place < min(width, MOST_CLASSES) for place in places):
+        raise ValueError("an index that is no class")
+    if not all(map(math.isfinite, values)):
+        raise ValueError("numbers that are not finite")
+    rows = np.full((count, width), np.nan, np.float32)
+    each = len(places) // count
+    rows[np.arange(count).repeat(each), np.array(places, np.int64)] = values
+    return rows
