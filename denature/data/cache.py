@@ -20,7 +20,7 @@ from denature.data.decode import Block, ColourFound, Decoder, Encoded
 from denature.data.places import cache_root
 from denature.data.sources import Source
 
-VERSION = 1
+VERSION = 2
 """Raise it when what is cached for the same source changes."""
 
 
@@ -32,6 +32,13 @@ class Decoded:
     classes: tuple[str, ...]
     digest: str
     skipped: int
+    folder: Path
+
+    def paths(self, split: str) -> list[str]:
+        """By which the source knows a split's images; empty where it has no paths."""
+        listed = self.folder / f"{split}.paths.json"
+        found: list[str] = json.loads(listed.read_text("utf-8")) if listed.exists() else []
+        return found
 
 
 def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
@@ -55,7 +62,7 @@ def _write(folder: Path, source: Source, config: DataConfig, progress: Progress)
             title = f"decoding {config.source}"
             with progress.task(title, source.total or 0, "images") as task:
                 written = {
-                    name: _write_split(folder, name, opener(), decoder, task, config.source)
+                    name: _write_split(folder, name, opener(), decoder, task, source, config.source)
                     for name, opener in source.splits.items()
                 }
             break
@@ -73,8 +80,8 @@ def _write(folder: Path, source: Source, config: DataConfig, progress: Progress)
     digest = hashlib.sha256("".join(f"{n}{splits[n]['sha256']}" for n in sorted(splits)).encode())
     highest = max(split["highest"] for split in splits.values())
     classes = source.classes or tuple(str(label) for label in range(highest + 1))
-    if source.landmarks:
-        classes = ()
+    if source.landmarks or not source.labelled:
+        classes = source.classes or ()
     elif highest >= len(classes):
         raise DataError(
             f"A label of {config.source} is {highest}, but there are only {len(classes)} classes; "
@@ -96,10 +103,12 @@ def _write_split(
     samples: Iterable[Encoded] | Iterable[Block],
     decoder: Decoder,
     task: Task,
+    of: Source,
     source: str,
 ) -> dict[str, Any] | None:
     """Write one split; None for one without labels, as hub copies of ImageNet's test images are."""
     labels: list[np.ndarray] = []
+    paths: list[str] = []
     shape: tuple[int, ...] = ()
     digest = hashlib.sha256()
     with open(folder / f"{name}.images", "wb") as file:
@@ -109,6 +118,7 @@ def _write_split(
             file.write(block.images.data)
             digest.update(block.images.data)
             labels.append(block.labels)
+            paths += block.paths
             task.advance(len(block.labels), name)
     try:
         merged = np.concatenate(labels) if labels else np.empty(0, np.int64)
@@ -116,6 +126,8 @@ def _write_split(
         raise DataError(f"Images of {source} have different numbers of landmarks.") from None
     if not len(merged):
         raise DataError(f"The {name} split of {source} holds no image that can be decoded.")
+    if any(paths):
+        (folder / f"{name}.paths.json").write_text(json.dumps(paths), "utf-8")
     if merged.dtype == np.float32:  # coordinates, which were looked at one by one
         np.save(folder / f"{name}.labels.npy", merged)
         digest.update(merged.data)
@@ -123,7 +135,7 @@ def _write_split(
     if name != "train" and merged.max() < 0:
         (folder / f"{name}.images").unlink()
         return None
-    if merged.min() < 0:
+    if merged.min() < 0 and of.labelled:
         raise DataError(
             f"{source}: image {int(merged.argmin())} of the {name} split has the label "
             f"{merged.min()}; labels go from 0 to classes - 1."
@@ -167,4 +179,4 @@ def _read(folder: Path) -> Decoded:
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             images = torch.from_numpy(pixels)
         splits[name] = Split(images, torch.from_numpy(labels), torch.arange(len(labels)))
-    return Decoded(splits, tuple(meta["classes"]), meta["digest"], len(meta["skipped"]))
+    return Decoded(splits, tuple(meta["classes"]), meta["digest"], len(meta["skipped"]), folder)

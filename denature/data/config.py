@@ -1,5 +1,6 @@
 """Which images, and how they are read; imports nothing heavy."""
 
+import re
 from dataclasses import dataclass
 
 from denature.core.errors import ConfigError
@@ -20,6 +21,10 @@ class Reading:
     points: tuple[str, ...] = ()
     """Of landmarks those to learn: numbers from 0, or eyeLeft, eyeRight, mouthLeft, mouthRight and
     nose of the usual 68; all by default."""
+    group: str | None = None
+    """A regular expression with one group, such as `(.*)_` for frames that are named by person and
+    number: images in whose path it finds the same never come into two splits. Splits that the
+    source brings are cut anew for that, `--holdout` of the groups for the test; 0.2 by default."""
     skip_bad: bool = False
     """Leave out images that cannot be decoded, instead of stopping at the first."""
 
@@ -29,6 +34,15 @@ class Reading:
             raise ConfigError(f"holdout is {self.holdout}; it is a share of the samples in [0, 1).")
         if self.image_size is not None and self.image_size < 1:
             raise ConfigError(f"image_size is {self.image_size}; it must be at least 1 pixel.")
+        if self.group is not None:
+            try:
+                groups = re.compile(self.group).groups
+            except re.error as error:
+                raise ConfigError(f"group is {self.group!r}: {error}.") from None
+            if groups != 1:
+                raise ConfigError(
+                    f"group is {self.group!r} with {groups} groups; wanted is one, as in (.*)_."
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,6 +24,8 @@ class Split:
     labels: Labels
     """Of all images, not of the rows alone; float32, n x 2 points, where they are landmarks."""
     rows: Indices
+    groups: Indices | None = None
+    """Of all images; those of one group, such as frames of one person, stay together."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,7 +43,20 @@ class Split:
         return replace(self, rows=self.rows[torch.from_numpy(np.sort(positions))])
 
     def divide(self, share: float, name: str) -> tuple["Split", "Split"]:
-        """Cut off `share` of each class, the same samples every time; returns (rest, cut off)."""
+        """Cut off `share` of each class, the same samples every time; returns (rest, cut off).
+
+        Where there are groups, it is `share` of the groups.
+        """
+        if self.groups is not None:
+            mine, places = np.unique(self.groups[self.rows].numpy(), return_inverse=True)
+            order = generator(0, name).permutation(len(mine))
+            cut = np.isin(places, order[: round(share * len(mine))])
+            if not 0 < cut.sum() < len(cut):
+                raise ConfigError(
+                    f"A share of {share} of {len(mine)} groups leaves one side empty; take a share "
+                    "further from 0 and 1, or more groups."
+                )
+            return self.take(np.flatnonzero(~cut)), self.take(np.flatnonzero(cut))
         labels = self._strata()
         order = generator(0, name).permutation(len(labels))
         order = order[np.argsort(labels[order], kind="stable")]

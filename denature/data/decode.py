@@ -29,6 +29,8 @@ class Encoded(NamedTuple):
     label: int | np.ndarray
     """A class, or coordinates of landmarks, float32."""
     where: str
+    path: str = ""
+    """By which the data set knows it."""
 
 
 class Block(NamedTuple):
@@ -36,6 +38,8 @@ class Block(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
+    paths: tuple[str, ...] = ()
+    """Where images have them."""
 
 
 class ColourFound(Exception):
@@ -108,7 +112,7 @@ class Decoder:
             self.channels = max(self.channels or 1, 1 if grey else 3)
 
     def _decode_chunk(self, chunk: list[Encoded], channels: int | None, size: int | None) -> Block:
-        images, labels = [], []
+        images, labels, paths = [], [], []
         for sample in chunk:
             try:
                 images.append(self._decode(sample, channels or 3, size or 1))
@@ -121,11 +125,12 @@ class Decoder:
                 self.skipped.append(sample.where)
                 continue
             labels.append(sample.label)
+            paths.append(sample.path)
         kind = np.float32 if self.stretch else np.int64
         shape = (0, channels or 3, size or 1, size or 1)
         stacked = np.stack(images) if images else np.empty(shape, np.uint8)
         try:
-            return Block(stacked, np.array(labels, kind))
+            return Block(stacked, np.array(labels, kind), tuple(paths))
         except ValueError:
             raise DataError(
                 f"Images near {chunk[0].where} have different numbers of landmarks."
@@ -135,9 +140,9 @@ class Decoder:
         with _open(sample) as image:
             if channels == 1 and image.mode not in GREY_MODES:
                 raise ColourFound
-            if self.resize and self.stretch and image.size[0] != image.size[1]:
-                image = image.convert("RGB").resize((size, size))
-            array = to_array(image, channels=channels, size=size, fit=self.resize)
+            array = to_array(
+                image, channels=channels, size=size, fit=self.resize, stretch=self.stretch
+            )
             if array is None:
                 raise DataError(
                     f"{sample.where} is {image.size[0]}x{image.size[1]}, the images before it "
@@ -160,8 +165,17 @@ class Decoder:
         return np.stack([array for array in arrays if array is not None])
 
 
-def to_array(image: "Image", *, channels: int, size: int, fit: bool = False) -> np.ndarray | None:
+def to_array(
+    image: "Image", *, channels: int, size: int, fit: bool = False, stretch: bool = False
+) -> np.ndarray | None:
     """One image as uint8, channels x size x size; None where the size differs and `fit` is off.
+
+    Args:
+        image: of any size and mode.
+        channels: 1 or 3.
+        size: pixels a side.
+        fit: bring an image of another size into shape.
+        stretch: do that without cutting off its longer sides, so that fractions of them stay.
 
     Raises:
         ValueError: 32 bits a pixel, which do not say where white is.
@@ -178,7 +192,11 @@ def to_array(image: "Image", *, channels: int, size: int, fit: bool = False) -> 
     if pixels.size != (size, size):
         if not fit:
             return None
-        pixels = ImageOps.fit(pixels, (size, size), method=Image.Resampling.BILINEAR)
+        bilinear = Image.Resampling.BILINEAR
+        if stretch:
+            pixels = pixels.resize((size, size), bilinear)
+        else:
+            pixels = ImageOps.fit(pixels, (size, size), method=bilinear)
     array = np.asarray(pixels)
     return np.ascontiguousarray(array[None] if channels == 1 else array.transpose(2, 0, 1))
 

@@ -5,7 +5,7 @@ in the usual order (Sagonas et al. 2013, 300 Faces in-the-Wild); face services n
 which are points of those or means of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -46,31 +46,42 @@ def coordinates(label: object, where: str) -> np.ndarray:
     return values
 
 
-def names_of(values: int, points: Sequence[str]) -> tuple[str, ...]:
-    """The names of a label's numbers, once `points` are chosen of `values` numbers."""
-    names = points or [str(number) for number in range(values // 2)]
-    return tuple(f"{name}.{axis}" for name in names for axis in "xy")
+def names_of(points: Iterable[str]) -> tuple[str, ...]:
+    """The names of the numbers that say where these points are."""
+    return tuple(f"{name}.{axis}" for name in points for axis in "xy")
 
 
-def choose(labels: np.ndarray, points: Sequence[str]) -> np.ndarray:
+def places_of(count: int, names: Sequence[str] = ()) -> Mapping[str, tuple[int, ...]]:
+    """The points that can be chosen of `count` annotated ones, as means of those.
+
+    Args:
+        count: annotated points.
+        names: theirs, where a source has them; they are numbered else, and of 68 the five places
+            are known too.
+    """
+    names = names or [str(number) for number in range(count)]
+    places = {name: (number,) for number, name in enumerate(names)}
+    return {**places, **OF_68} if count == 68 else places
+
+
+def choose(
+    labels: np.ndarray, points: Sequence[str], known: Mapping[str, tuple[int, ...]]
+) -> np.ndarray:
     """The labels of some points; of all where none is named.
 
     Args:
         labels: n x 2 points.
-        points: names of places, or numbers of points from 0.
+        points: their names.
+        known: see `places_of`.
 
     Raises:
-        ConfigError: there is no such point, or a name where there are not 68 points.
+        ConfigError: there is no such point.
     """
     if not points:
         return labels
-    count = labels.shape[1] // 2
-    known: dict[str, tuple[int, ...]] = {str(number): (number,) for number in range(count)}
-    if count == 68:
-        known.update(OF_68)
     for point in points:
         if point not in known:
             raise unknown("landmark", point, known)
-    places = labels.reshape(len(labels), count, 2)
+    places = labels.reshape(len(labels), -1, 2)
     chosen = [places[:, list(known[point])].mean(axis=1) for point in points]
     return np.concatenate(chosen, axis=1).astype(np.float32)

@@ -1,8 +1,10 @@
 """From a source's name to a data set with its splits."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -12,10 +14,11 @@ from denature.core.progress import SILENT, Progress
 from denature.data.cache import Decoded, decoded
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
-from denature.data.landmarks import choose, names_of
+from denature.data.landmarks import choose, names_of, places_of
 from denature.data.sources import open_source
 
 DEFAULT_HOLDOUT = {"digits": 0.2}
+GROUPED_HOLDOUT = 0.2
 
 
 def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> Dataset:
@@ -31,7 +34,13 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
     if isinstance(data, Dataset):
         return data
     config = data if isinstance(data, DataConfig) else DataConfig(source=data)
-    found = _chosen(decoded(open_source(config, progress), config, progress), config)
+    source = open_source(config, progress)
+    if not source.labelled:
+        raise DataError(
+            f"The images in {config.source} have no labels. Ask about them, as the --pool of "
+            "`denature steal`; to train on them, put those of each class into a folder of its own."
+        )
+    found = _chosen(decoded(source, config, progress), config)
     cut = _cut(found, config)
     if cut.test is None:
         raise DataError(
@@ -69,13 +78,19 @@ def _chosen(found: Decoded, config: DataConfig) -> Decoded:
             raise ConfigError(f"{config.source} has classes, and points are of landmarks only.")
         return found
     width = next(iter(splits.values())).labels.shape[1]
+    known = places_of(width // 2, found.classes)
     for name, split in splits.items():
-        labels = torch.from_numpy(choose(split.labels.numpy(), config.points))
+        labels = torch.from_numpy(choose(split.labels.numpy(), config.points, known))
         splits[name] = replace(split, labels=labels)
     digest = found.digest
     if config.points:
         digest = hashlib.sha256(f"{digest} {config.points}".encode()).hexdigest()[:16]
-    return replace(found, splits=splits, classes=names_of(width, config.points), digest=digest)
+    return replace(
+        found,
+        splits=splits,
+        classes=names_of(config.points or [*known][: width // 2]),
+        digest=digest,
+    )
 
 
 class Cut(NamedTuple):
@@ -89,6 +104,10 @@ class Cut(NamedTuple):
 
 
 def _cut(found: Decoded, config: DataConfig) -> Cut:
+    if config.group is not None:
+        holdout = config.holdout or GROUPED_HOLDOUT
+        train, test = _grouped(found, config.group, config.source).divide(holdout, "holdout")
+        return Cut(train, test, None, "holdout", holdout)
     splits = dict(found.splits)
     if "train" not in splits:
         raise DataError(f"{config.source} has {_named(splits)} and no training split.")
@@ -104,6 +123,27 @@ def _cut(found: Decoded, config: DataConfig) -> Cut:
         train, test = train.divide(holdout, "holdout")
         return Cut(train, test, None, "holdout", holdout)
     return Cut(train, None, None, "none", 0.0)
+
+
+def _grouped(found: Decoded, pattern: str, source: str) -> Split:
+    """All images of all splits as one, with the groups that their paths say."""
+    paths = list(chain.from_iterable(map(found.paths, found.splits)))
+    splits = list(found.splits.values())
+    if len(paths) != sum(map(len, splits)):
+        raise DataError(
+            f"The images of {source} have no paths to be grouped by; leave out --group."
+        )
+    keys = [match[1] if (match := re.search(pattern, path)) else None for path in paths]
+    if None in keys:
+        missing = paths[keys.index(None)]
+        raise DataError(f"--group {pattern!r} finds nothing in {missing!r}, an image of {source}.")
+    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return Split(
+        torch.cat([split.images for split in splits]),
+        torch.cat([split.labels for split in splits]),
+        torch.arange(len(paths)),
+        torch.tensor([places[key] for key in keys]),
+    )
 
 
 def _named(splits: Iterable[str]) -> str:

@@ -42,13 +42,15 @@ class Source:
     splits: Mapping[str, Opener]
     """Of train, test and validation those that exist."""
     classes: tuple[str, ...] | None
-    """Class names in label order; None where the source has none."""
+    """Class names in label order, or names of landmarks; None where the source has none."""
     fingerprint: tuple[Any, ...]
     """Changes when the files do; cheap."""
     total: int | None = None
     """Images in all splits, where that is known beforehand."""
     landmarks: bool = False
     """Whether labels are coordinates, not classes."""
+    labelled: bool = True
+    """Whether there are labels; without, images can be asked about and nothing more."""
 
 
 def open_source(config: DataConfig, progress: Progress = SILENT) -> Source:
@@ -169,7 +171,10 @@ def _as_uint8(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def image_folder(root: Path) -> Source:
-    """Folders of images: train/<class>/*, test/<class>/*, or <class>/* where all is one split."""
+    """Folders of images: train/<class>/*, test/<class>/*, or <class>/* where all is one split.
+
+    Images in one folder without others have no labels.
+    """
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     splits = {SPLITS[p.name.lower()]: p for p in folders if p.name.lower() in SPLITS}
     if "train" not in splits:
@@ -184,18 +189,25 @@ def image_folder(root: Path) -> Source:
         ]
         for split, folder in splits.items()
     }
+    labelled = bool(files["train"])
+    if not labelled:
+        flat = sorted(it for it in root.iterdir() if it.suffix.lower() in IMAGE_SUFFIXES)
+        files, names = {"train": [(file, -1) for file in flat]}, []
     if not files["train"]:
         raise DataError(
-            f"{root} holds no .parquet file and no image in train/<class>/ or <class>/ "
+            f"{root} holds no .parquet file and no image, itself or in train/<class>/ or <class>/ "
             f"(looked for {', '.join(sorted(IMAGE_SUFFIXES))})."
         )
 
     def read(split: str) -> Opener:
-        return lambda: (Encoded(file, label, str(file)) for file, label in files[split])
+        return lambda: (
+            Encoded(file, label, str(file), file.relative_to(root).as_posix())
+            for file, label in files[split]
+        )
 
-    fingerprint = [stat_of(file) for listed in files.values() for file, _ in listed]
-    total = len(fingerprint)
-    return Source({s: read(s) for s in files}, tuple(names), ("folder", *fingerprint), total)
+    openers = {split: read(split) for split in files}
+    stats = [stat_of(file) for listed in files.values() for file, _ in listed]
+    return Source(openers, tuple(names), ("folder", *stats), len(stats), labelled=labelled)
 
 
 def parquet(path: Path, config: DataConfig) -> Source:
@@ -347,22 +359,23 @@ def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
     A path must lie inside `folder`, the one of the file that names it: data must not be able to
     read elsewhere. None stands for paths that the caller's own library made.
     """
+    path = ""
     if isinstance(cell, Mapping):
-        cell = cell.get("bytes") or cell.get("path")
+        path, cell = str(cell.get("path") or ""), cell.get("bytes") or cell.get("path")
     if isinstance(label, list):
         label = coordinates(label, where)
     elif not isinstance(label, int) or not -1 <= label <= MOST_CLASSES:
         raise _no_label(label, where)
     if isinstance(cell, str):
         if folder is None:
-            return Encoded(Path(cell), label, where)
+            return Encoded(Path(cell), label, where, cell)
         file = (folder / cell).resolve()
         if not file.is_relative_to(folder.resolve()):
             raise DataError(f"{where} points to {cell}, outside of {folder}; refused.")
-        return Encoded(file, label, f"{where} ({cell})")
+        return Encoded(file, label, f"{where} ({cell})", cell)
     if cell is None:
         raise DataError(f"{where} holds neither image bytes nor a path.")
-    return Encoded(cell, label, where)
+    return Encoded(cell, label, where, path)
 
 
 def _no_label(label: object, where: str) -> DataError:

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from PIL import Image
 
+from denature.data.decode import to_array
 from denature.data.landmarks import PLACES
 from denature.serve.protocol import Refused
 
@@ -129,11 +130,9 @@ def _decoded(data: bytes) -> np.ndarray:
 
 def resized(picture: np.ndarray, *, channels: int, size: int) -> np.ndarray:
     """A picture as a network takes it: stretched, so that fractions of its sides stay."""
-    image = Image.fromarray(picture)
-    if image.size != (size, size):
-        image = image.resize((size, size))
-    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))[None]
+    array = to_array(Image.fromarray(picture), channels=channels, size=size, fit=True, stretch=True)
+    assert array is not None
+    return array[None]
 
 
 def quality(picture: np.ndarray) -> dict[str, float]:
