@@ -13,9 +13,12 @@ import torch
 from PIL import Image
 
 from denature.cli.app import main
+from denature.core.compute import settle
 from denature.core.errors import ConfigError, DataError
 from denature.data import DataConfig, load
-from denature.data.landmarks import choose, coordinates, names_of, places_of
+from denature.data.feed import Feed
+from denature.data.landmarks import axes_of, choose, coordinates, names_of, places_of
+from denature.data.views import views
 from denature.losses.landmarks import coordinate_error
 from denature.train import Distilled, Nasty, Normal, Training, evaluate_run, load_run, train
 
@@ -110,7 +113,7 @@ def test_what_compares_classes_is_refused(tmp_path: Path) -> None:
     for objective in (Distilled(), Nasty()):
         with pytest.raises(ConfigError, match="compares classes, and the labels are landmarks"):
             train("cnn", data, objective, QUICK, asked=run)
-    with pytest.raises(ConfigError, match="would move the landmarks"):
+    with pytest.raises(ConfigError, match="landmarks can follow a crop only"):
         train("cnn", data, Normal(), Training(augment="flip"))
     with pytest.raises(ConfigError, match="knows landmarks, and the labels of digits are classes"):
         evaluate_run(run, "digits")
@@ -153,3 +156,35 @@ def test_faces_have_their_landmarks(real_data: Path) -> None:
     assert (left[:, 0] < right[:, 0]).float().mean() > 0.99  # the picture's left
     assert (left[:, 1] < nose[:, 1]).float().mean() > 0.99
     assert (nose[:, 1] < mouth[:, 1]).float().mean() > 0.99
+
+
+def test_landmarks_move_with_what_is_seen(tmp_path: Path) -> None:
+    data = load(str(dots(tmp_path)))
+    compute = settle(torch.nn.Identity(), device="cpu", precision="fp32")
+    feed = Feed(data.train, compute=compute, views=views("crop", channels=1, image_size=16),
+                names=data.classes)  # fmt: skip
+    seen = 0
+    for batch in feed.epoch(1, view_seed=0, batch_size=50):
+        pixels = torch.nn.functional.avg_pool2d(batch.pixels, 3, 1, 1)[:, 0].flatten(1)
+        at = pixels.argmax(1)
+        found = torch.stack([at % 16 + 0.5, at // 16 + 0.5], 1) / 16
+        inside = ((batch.labels[:, :2] > 0.1) & (batch.labels[:, :2] < 0.9)).all(1)
+        torch.testing.assert_close(found[inside], batch.labels[inside, :2])
+        assert (batch.labels[:, :2] != data.train.labels[batch.samples, :2]).any()
+        seen += int(inside.sum())
+    assert seen > 250
+
+
+def test_what_is_no_coordinate_stays_where_views_move() -> None:
+    np.testing.assert_array_equal(
+        axes_of(("brightness", "nose.x", "nose.y")), [[0, 1, 0], [0, 0, 1]]
+    )
+
+
+def test_places_begin_at_their_mean(tmp_path: Path) -> None:
+    data = load(str(dots(tmp_path)))
+    run = train("sepcnn", data, Normal(), Training(epochs=1, lr=1e-9, device="cpu"))
+    mean = data.train.labels.mean(0).expand(100, -1)
+    base = coordinate_error(mean, data.test.labels).mean().item()
+    assert run.record.error is not None
+    assert run.record.error.value == pytest.approx(base, abs=1e-4)

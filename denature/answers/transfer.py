@@ -78,6 +78,8 @@ class Transfer:
         Raises:
             ConfigError: they are of others.
         """
+        if self.kind == "landmarks" and not torch.equal(self.values, dataset.train.labels):
+            raise ConfigError(f"The training labels must be the places that {self.victim} says.")
         count, classes = len(dataset.train.labels), len(dataset.classes)
         most = int(self.values.max()) + 1 if self.kind == "label" else self.values.shape[1]
         fits = most <= classes if self.kind == "label" else most == classes
@@ -89,6 +91,9 @@ class Transfer:
 
     def answered(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
         for batch in batches:
+            if self.kind == "landmarks":  # these are its labels, and move with what is seen
+                yield batch, Answers(self.kind, batch.labels)
+                continue
             values = self.values[batch.samples].to(batch.pixels.device, non_blocking=True)
             yield batch, Answers(self.kind, values)
 

@@ -12,7 +12,7 @@ from cyclopts.config import Dict
 
 from denature.answers.config import Asking
 from denature.core.errors import ConfigError
-from denature.core.names import own_module
+from denature.core.names import library_of, own_module
 from denature.core.record import Record, read_record
 from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import DataConfig, Reading
@@ -142,6 +142,11 @@ def data_config(source: str, reading: Reading) -> DataConfig:
     )
 
 
+def folder_of(backbone: str | None) -> Path | None:
+    """A backbone's folder; None where it is a library's, or there is none."""
+    return None if backbone is None or library_of(backbone) is not None else Path(backbone)
+
+
 def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Fill options that were not given from `--config`: a TOML file, or an earlier run's record.
 
@@ -204,6 +209,8 @@ def _of_record(record: Record, path: Path, command: str) -> dict[str, Any]:
     options.pop("kind", None)
     for role, made in record.inputs.items():
         if made.folder is None:
+            if made.kind == "published":
+                options[role] = made.net
             continue
         if read_record(Path(made.folder)).net.digest != made.digest:
             raise ConfigError(

@@ -18,6 +18,7 @@ from denature.cli.options import (
     TrainingOptions,
     Trust,
     data_config,
+    folder_of,
 )
 from denature.core.errors import ConfigError
 from denature.core.stopping import Stopper, seconds_of
@@ -39,6 +40,7 @@ def steal(
     pool: str,
     budget: Annotated[tuple[int, ...], Parameter(name=("--budget", "--budgets"))],
     student: str,
+    backbone: str | None = None,
     model: str | None = None,
     output: str | None = None,
     kind: Literal["logits", "probabilities", "label", "landmarks"] | None = None,
@@ -70,6 +72,8 @@ def steal(
             noise.
         budget: Queries, such as 1000,5000: a fresh clone is trained for each.
         student: The clone's network, a name from `denature nets`.
+        backbone: A run of the same network for clones to start from in all but its last layer, or
+            the network's own name, such as timm:resnet18, for its published weights.
         model: Which of the server's models; the only one by default.
         output: Which of the model's outputs; the only one by default.
         kind: What its answers are, where it does not say.
@@ -87,6 +91,7 @@ def steal(
     from denature.extract.stealing import steal as carry_out
     from denature.extract.victims.find import REKOGNITION, find
     from denature.report.theft import table, verdict, write
+    from denature.train.run import load_run
 
     if price_per_1000 is not None and price_per_1000 < 0:
         raise ConfigError(f"price_per_1000 is {price_per_1000}; it must be at least 0.")
@@ -103,12 +108,16 @@ def steal(
         pace=pace,
         trust=trust,
     )
+    start = None
+    if (place := folder_of(backbone)) is not None:
+        start = load_run(place, trust=trust)
     folder = out or Path("runs") / f"theft-of-{_slug(model or target)}-with-{_slug(pool)}"
     stopper = Stopper(seconds=None if time_limit is None else seconds_of(time_limit))
     with stopper.on_signals():
         theft = carry_out(
             victim,
             net=student,
+            backbone=backbone if start is None else start,
             pool=data_config(pool, reading),
             budgets=budget,
             out=folder,

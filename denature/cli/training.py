@@ -25,6 +25,7 @@ from denature.cli.options import (
     Writing,
     WritingOptions,
     data_config,
+    folder_of,
 )
 from denature.data.config import Reading
 from denature.datafree.config import Dafl
@@ -43,6 +44,9 @@ class Common:
 
     init: RunFolder | None = None
     """A run of the same network to start from, such as an imported model."""
+    backbone: str | None = None
+    """A run of the same network to start from in all but its last layer, which may have learned
+    something else; or the network's own name, such as timm:resnet18, for its published weights."""
     trust: Trust = ()
     """A module of your own that a run's record may import; once for each."""
     config: ConfigFile = None
@@ -153,8 +157,18 @@ def carry_out(wanted: Sequence[Wanted]) -> None:
     from denature.train.team import join
 
     common, training = wanted[0].common, wanted[0].common.training
-    named = {folder for it in wanted for folder in (it.asked, it.common.init) if folder is not None}
+    named = {
+        folder
+        for it in wanted
+        for folder in (it.asked, it.common.init, folder_of(it.common.backbone))
+        if folder is not None
+    }
     inputs = {folder: load_run(folder, trust=common.trust) for folder in named}
+
+    def start(backbone: str | None) -> "Run | str | None":
+        folder = folder_of(backbone)
+        return backbone if folder is None else inputs[folder]
+
     out, under = common.writing.out, common.writing.under
     if len(wanted) > 1 and out is not None:
         out, under = None, out
@@ -166,6 +180,7 @@ def carry_out(wanted: Sequence[Wanted]) -> None:
             asked=None if it.asked is None else inputs[it.asked],
             asking=it.asking,
             init=None if it.common.init is None else inputs[it.common.init],
+            backbone=start(it.common.backbone),
             out=out,
             under=under,
         )

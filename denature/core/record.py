@@ -16,6 +16,9 @@ from denature.core.stats import Estimate
 SCHEMA = 1
 RECORD = "record.json"
 
+STARTS = frozenset({"init", "backbone"})
+"""Roles of inputs from which a network starts; others are asked."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetRecord:

@@ -1,6 +1,6 @@
 """A split on a device, served as batches of views."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from denature.core.compute import Compute
 from denature.core.types import Indices, Labels, Pixels
 from denature.data import views as views_
 from denature.data.dataset import Split
+from denature.data.landmarks import axes_of
 
 
 class Batch(NamedTuple):
@@ -26,14 +27,28 @@ class Feed:
     """The images of a split as uint8 on the device, cut into batches there.
 
     On a CPU nothing is copied: images stay where they are, which may be a mapped file.
+
+    Args:
+        split: the images.
+        compute: where.
+        views: what is seen of them.
+        names: of landmarks the names of their coordinates, which move with what is seen.
     """
 
-    def __init__(self, split: Split, *, compute: Compute, views: views_.Views = views_.NONE):
+    def __init__(
+        self,
+        split: Split,
+        *,
+        compute: Compute,
+        views: views_.Views = views_.NONE,
+        names: Sequence[str] = (),
+    ):
         self.split = split
         self.views = views
         self.compute = compute
         self._images = split.images.to(compute.device)
         self._labels = split.labels.to(compute.device)
+        self._axes = torch.from_numpy(axes_of(names)).to(compute.device)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -106,7 +121,10 @@ class Feed:
                 return
             # index_select copies whole images: a ninth of the time of indexing.
             images = views.apply(self._images.index_select(0, rows), shown)
-            yield Batch(chosen, view, self.compute.pixels(images), self._labels[rows])
+            labels = self._labels[rows]
+            if self.split.landmarks and views.count > 1:
+                labels = labels + views.moves(shown, size=images.shape[-1]) @ self._axes
+            yield Batch(chosen, view, self.compute.pixels(images), labels)
 
 
 def _cut(keys: Indices, batch_size: int, part: tuple[int, int]) -> Iterator[Indices]:

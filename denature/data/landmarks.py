@@ -51,6 +51,12 @@ def names_of(points: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{name}.{axis}" for name in points for axis in "xy")
 
 
+def axes_of(names: Sequence[str]) -> np.ndarray:
+    """Which of these numbers are along x and which along y, float32, 2 x numbers."""
+    rows = [[name.endswith(f".{axis}") for name in names] for axis in "xy"]
+    return np.array(rows, np.float32)
+
+
 def places_of(count: int, names: Sequence[str] = ()) -> Mapping[str, tuple[int, ...]]:
     """The points that can be chosen of `count` annotated ones, as means of those.
 

@@ -43,6 +43,15 @@ class Views:
         words = np.random.Philox(key=derive(view_seed, "view", epoch)).random_raw(samples)
         return torch.from_numpy((words % np.uint64(self.count)).astype(np.int64))
 
+    def moves(self, numbers: Indices, *, size: int) -> torch.Tensor:
+        """How far these views have moved what is seen, to the right and down, in sides.
+
+        Float32, batch x 2. Of views that neither rotate nor mirror.
+        """
+        side = 2 * self.padding + 1
+        found = torch.stack([numbers % side, numbers // side], dim=1)
+        return (self.padding - found) / size
+
     def apply(self, images: Images, numbers: Indices) -> Images:
         """The views with these numbers of a batch of images; on the images' device."""
         if self.count == 1:
@@ -153,8 +162,10 @@ def views(name: str, *, channels: int, image_size: int) -> Views:
     return families[name]
 
 
-def auto_views(*, channels: int, image_size: int) -> str:
-    """The family that `auto` stands for."""
+def auto_views(*, channels: int, image_size: int, landmarks: bool = False) -> str:
+    """The family that `auto` stands for; landmarks can follow shifts only."""
+    if landmarks:
+        return "crop" if image_size >= 16 else "none"
     return "crop-flip" if channels == 3 and image_size >= 16 else "none"
 
 

@@ -65,6 +65,7 @@ def steal(
     victim: Victim,
     *,
     net: str,
+    backbone: Run | str | None = None,
     pool: str | DataConfig,
     budgets: Sequence[int],
     out: str | Path,
@@ -86,6 +87,7 @@ def steal(
     Args:
         victim: who is asked; see `denature.extract.victims`.
         net: the clone's network.
+        backbone: what clones start from in all but the last layer; see `denature.train.Order`.
         pool: the images to ask with, of which the training split is taken; `noise` for noise.
         budgets: how many queries; a fresh clone is trained for each, on the first so many.
         out: folder for ledger, clones and result.
@@ -136,7 +138,8 @@ def steal(
     )
     if images.size is None and stealing.choose != "random":
         raise ConfigError(f"{images.name} has no end to choose from; choose random.")
-    _claim(Path(out), about, images, stealing, net, training, objective)
+    start = backbone.digest if isinstance(backbone, Run) else backbone
+    _claim(Path(out), about, images, stealing, net, start, training, objective)
     with Ledger(Path(out) / LEDGER) as ledger:
         measuring = Oracle(
             victim=victim,
@@ -156,6 +159,7 @@ def steal(
             dataset=dataset,
             stealing=stealing,
             net=net,
+            backbone=backbone,
             objective=objective,
             training=training,
             keeping=keeping or Keeping(),
@@ -210,6 +214,7 @@ def _claim(
     images: Pool,
     stealing: Stealing,
     net: str,
+    start: str | None,
     training: Training,
     objective: Cloned,
 ) -> None:
@@ -228,7 +233,7 @@ def _claim(
     }
     if stealing.choose != "random":  # the clones of each round choose, so what makes them counts
         plan |= {"round_size": stealing.round_size, "net": net, "objective": encode(objective)}
-        plan["training"] = encode(training)
+        plan |= {"training": encode(training), "backbone": start}
     path = out / PLAN
     if not path.exists():
         write_text(path, json.dumps(plan, indent=1) + "\n")
@@ -258,6 +263,7 @@ class Thief:
     dataset: Dataset
     stealing: Stealing
     net: str
+    backbone: Run | str | None
     objective: Cloned
     training: Training
     keeping: Keeping
@@ -438,6 +444,7 @@ class Thief:
                 objective=self.objective,
                 training=replace(self.training, seed=self.training.seed + number),
                 asked=transfer,
+                backbone=self.backbone,
                 under=folder,
             )
             for number in range(seeds)

@@ -1,6 +1,14 @@
-"""Networks of libraries, by `timm:NAME` or `torchvision:NAME`: random weights, no download."""
+"""Networks of libraries, by `timm:NAME` or `torchvision:NAME`.
 
-from torch import nn
+Made with random weights, without a download; their published weights are fetched when asked for.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from denature.core.errors import ConfigError, MissingExtra
 
@@ -13,29 +21,75 @@ def create(library: str, name: str, *, classes: int, channels: int, image_size: 
         MissingExtra: the library is not installed.
     """
     make = {"timm": _timm, "torchvision": _torchvision}[library]
-    try:
+    with _blaming(library, f"make {name!r} for {classes} classes and {channels} channels of "
+                  f"{image_size} pixels a side"):  # fmt: skip
         return make(name, classes, channels, image_size)
+
+
+def published(library: str, name: str, *, channels: int, image_size: int) -> dict[str, Tensor]:
+    """The published weights of a library's network, as the state of what `nets.create` makes.
+
+    Mean and spread that it was trained with are among them.
+
+    Raises:
+        ConfigError: the library has no weights for it, or they cannot be fetched.
+        MissingExtra: the library is not installed.
+    """
+    fetch = {"timm": _timm_weights, "torchvision": _torchvision_weights}[library]
+    with _blaming(library, f"give weights of {name!r}"):
+        body, mean, std = fetch(name, channels, image_size)
+    tensors = {f"body.{key}": value for key, value in body.items()}
+    statistics = {"mean": mean, "std": std}
+    return tensors | {k: torch.tensor(v[:channels]).view(-1, 1, 1) for k, v in statistics.items()}
+
+
+@contextmanager
+def _blaming(library: str, deed: str) -> Iterator[None]:
+    """Say in our words what a library could not do."""
+    try:
+        yield
     except ImportError:
-        raise MissingExtra(library, library, f"The network {library}:{name}") from None
+        raise MissingExtra(library, library, f"A network of {library}") from None
     except ConfigError:
         raise
     except Exception as error:  # a library may raise anything
-        raise ConfigError(
-            f"{library} cannot make {name!r} for {classes} classes and {channels} channels of "
-            f"{image_size} pixels a side: {error}."
-        ) from error
+        raise ConfigError(f"{library} cannot {deed}: {error}.") from error
 
 
 def _timm(name: str, classes: int, channels: int, image_size: int) -> nn.Module:
+    return _timm_made(name, image_size, pretrained=False, num_classes=classes, in_chans=channels)
+
+
+def _timm_made(name: str, image_size: int, **options: Any) -> nn.Module:
     import timm
 
-    shape = {"num_classes": classes, "in_chans": channels}
     network: nn.Module
     try:  # transformers must be told the size; convolutional networks must not
-        network = timm.create_model(name, pretrained=False, img_size=image_size, **shape)
+        network = timm.create_model(name, img_size=image_size, **options)
     except TypeError:
-        network = timm.create_model(name, pretrained=False, **shape)
+        network = timm.create_model(name, **options)
     return network
+
+
+def _timm_weights(
+    name: str, channels: int, image_size: int
+) -> tuple[dict[str, Tensor], Sequence[float], Sequence[float]]:
+    network: Any = _timm_made(name, image_size, pretrained=True, in_chans=channels)
+    about = network.pretrained_cfg
+    return network.state_dict(), about["mean"], about["std"]
+
+
+def _torchvision_weights(
+    name: str, channels: int, image_size: int
+) -> tuple[dict[str, Tensor], Sequence[float], Sequence[float]]:
+    from torchvision import models
+
+    weights = models.get_model_weights(name).DEFAULT
+    network = models.get_model(name, weights=None, num_classes=len(weights.meta["categories"]))
+    # Its own way of loading would unpickle whatever there is.
+    network.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
+    about = weights.transforms()
+    return network.state_dict(), about.mean, about.std
 
 
 def _torchvision(name: str, classes: int, channels: int, image_size: int) -> nn.Module:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from denature.core.record import Record
+from denature.core.record import STARTS, Record
 from denature.core.stats import Estimate, mean_over_seeds, paired_difference
 from denature.train.identity import REPEATED
 
@@ -135,7 +135,7 @@ def _difference(group: Sequence[Record], normals: Sequence[Sequence[Record]]) ->
             and reference.data is not None
             and reference.data.split_digest == first.data.split_digest
             and _training(reference) == _training(first)
-            and "init" not in reference.inputs
+            and not STARTS & reference.inputs.keys()
         ):
             by_seed |= _by_seed(other)
     return paired_difference(_by_seed(group), by_seed)
@@ -157,7 +157,7 @@ def _described(record: Record) -> dict[str, Any]:
     found["data"] = f"{record.data.source} {record.data.digest[:6]}" if record.data else ""
     for role, given in sorted(record.inputs.items()):
         found[role] = f"{given.kind} {given.net} {given.recipe[:6]}"
-    found["init"] = found.get("init", "none")
+    found |= {role: found.get(role, "none") for role in STARTS}
     return found
 
 

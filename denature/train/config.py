@@ -45,7 +45,10 @@ class Training:
     fraction: float = 1.0
     """Share of the training samples to use; smaller ones lie inside larger ones."""
     augment: Augment = "auto"
-    """Views of a sample; auto is crop-flip for colour images of 16 pixels and more, else none."""
+    """Views of a sample; auto is crop-flip for colour images of 16 pixels and more,
+    crop for landmarks, else none."""
+    frozen: bool = False
+    """With a backbone: leave what it brought as it is, and train the other layers."""
     clip_norm: float | None = None
     """Clip the gradient's norm to this; off by default."""
     checkpoint: Checkpoint = "last"

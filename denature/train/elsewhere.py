@@ -23,8 +23,9 @@ from denature.core.progress import Task
 from denature.core.stopping import Stopper
 from denature.data import load
 from denature.data.config import DataConfig
+from denature.nets.published import Published
 from denature.train.config import Keeping
-from denature.train.job import Order
+from denature.train.job import Input, Order
 from denature.train.run import Run, load_run
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Parcel:
     @staticmethod
     def of(
         orders: Sequence[Order],
-        inputs: Sequence[dict[str, Run | Transfer]],
+        inputs: Sequence[dict[str, Input]],
         data: DataConfig,
         *,
         overwrite: bool,
@@ -94,7 +95,12 @@ class Parcel:
         return Parcel(
             orders=tuple(_abroad(order) for order in orders),
             inputs=tuple(
-                {role: _folder(role, run) for role, run in given.items()} for given in inputs
+                {
+                    role: _folder(role, run)
+                    for role, run in given.items()
+                    if not isinstance(run, Published)  # each worker has its own
+                }
+                for given in inputs
             ),
             trust=tuple(
                 sorted({module for name in names if (module := own_module(name)) is not None})
@@ -127,7 +133,8 @@ def _abroad_keeping(keeping: Keeping) -> Keeping:
 def _abroad(order: Order) -> Order:
     """An order without its inputs and with full paths."""
     out, under = (None if it is None else Path(it).resolve() for it in (order.out, order.under))
-    return replace(order, asked=None, init=None, out=out, under=under)
+    backbone = order.backbone if isinstance(order.backbone, str) else None
+    return replace(order, asked=None, init=None, backbone=backbone, out=out, under=under)
 
 
 def _folder(role: str, run: Run | Transfer) -> Path:
@@ -152,7 +159,8 @@ def carry_out(parcel: Parcel, wish: Callable[[], bool] | None = None) -> str | N
     for order, given in zip(parcel.orders, parcel.inputs, strict=True):
         runs = {role: loaded[folder] for role, folder in given.items()}
         asked = None if order.objective.asks is None else runs[order.objective.asks]
-        orders.append(replace(order, asked=asked, init=runs.get("init")))
+        backbone = runs.get("backbone", order.backbone)
+        orders.append(replace(order, asked=asked, init=runs.get("init"), backbone=backbone))
     stopper = Stopper(seconds=parcel.seconds, wish=wish)
     try:
         with stopper.on_signals():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
@@ -25,6 +25,8 @@ from denature.data.dataset import Dataset, Split
 from denature.data.feed import steps_per_epoch
 from denature.data.views import auto_views
 from denature.nets import create, optimizer_for, parameter_count
+from denature.nets.heads import begin_at, freeze, graft
+from denature.nets.published import Published
 from denature.train.config import Training
 from denature.train.examples import examples_of
 from denature.train.identity import Plan, make_plan, plan_id, plan_of, recipe_id
@@ -57,6 +59,10 @@ class Order:
     """In which form it answers."""
     init: "Run | Order | None" = None
     """A run of the same network whose weights are the start, or the order of one."""
+    backbone: "Run | Order | str | None" = None
+    """A run of the same network whose layers are the start, all but the last, or the order of one:
+    its answers and the size of its images may be others. Or the network's own name, `timm:NAME` or
+    `torchvision:NAME`, for the weights that the library's authors publish."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and spread per channel that the network normalises with; by default those of the
     training samples."""
@@ -68,6 +74,10 @@ class Order:
 
 DREAMT = "dreamt/"
 """Before the names of what a dreamer keeps in a state."""
+
+
+Input: TypeAlias = Run | Transfer | Published
+"""What a run is made with, besides data."""
 
 
 class Samples(NamedTuple):
@@ -91,7 +101,7 @@ class Job:
     training: Training
     compute: Compute
     samples: Samples
-    inputs: dict[str, Run | Transfer]
+    inputs: dict[str, Input]
     plan: Plan
     folder: Path | None
     network: nn.Module
@@ -103,7 +113,7 @@ class Job:
 
     @staticmethod
     def of(
-        order: Order, inputs: Mapping[str, Run | Transfer], dataset: Dataset, team: Team = ALONE
+        order: Order, inputs: Mapping[str, Input], dataset: Dataset, team: Team = ALONE
     ) -> "Job":
         """Settle an order; refuse one that cannot be carried out.
 
@@ -129,9 +139,10 @@ class Job:
         if isinstance(answerer, Transfer):
             answerer.check(dataset)
         for role, run in inputs.items():
-            if isinstance(run, Transfer):
+            if not isinstance(run, Run):
                 continue
-            check_shape(role, run, dataset)
+            if role != "backbone":
+                check_shape(role, run, dataset)
             if run.network is network:
                 raise ConfigError(
                     f"The {role} and the network to train are one module; train a copy of it "
@@ -140,6 +151,7 @@ class Job:
         if isinstance(init := inputs.get("init"), Run):
             where = f"of {init.folder or 'the init run'}"
             fit_weights(network, init.network.state_dict(), where=where)
+        _take_over(network, name, inputs.get("backbone"), order, dataset)
         compute = settle(network, device=order.training.device, precision=order.training.precision)
         if order.training.batch_size < 2 * team.size:
             raise ConfigError(
@@ -148,9 +160,11 @@ class Job:
             )
         training = order.training.settled(
             optimizer=optimizer_for(name),
-            augment="none"  # a view would move what is looked for
-            if dataset.landmarks
-            else auto_views(channels=dataset.channels, image_size=dataset.image_size),
+            augment=auto_views(
+                channels=dataset.channels,
+                image_size=dataset.image_size,
+                landmarks=dataset.landmarks,
+            ),
             device=compute.device.type,
             precision=compute.precision,
         )
@@ -248,7 +262,9 @@ class Job:
     @property
     def asked(self) -> Run | Transfer | None:
         """Who answers this run's batches."""
-        return None if self.objective.asks is None else self.inputs[self.objective.asks]
+        asked = None if self.objective.asks is None else self.inputs[self.objective.asks]
+        assert not isinstance(asked, Published)
+        return asked
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -364,7 +380,42 @@ def _network(order: Order, dataset: Dataset, samples: Samples) -> tuple[nn.Modul
             mean=mean,
             std=std,
         )
+    if dataset.landmarks:
+        begin_at(network, samples.split.labels[samples.split.rows].mean(dim=0))
     return network, net
+
+
+def _take_over(
+    network: nn.Module, name: str, backbone: Input | None, order: Order, dataset: Dataset
+) -> None:
+    """Start from a backbone, if there is one.
+
+    Raises:
+        ConfigError: it does not fit, or there is none to freeze, or none to take because of `init`.
+    """
+    if backbone is None:
+        if order.training.frozen:
+            raise ConfigError("frozen was asked for, and there is no backbone to freeze; name one.")
+        return
+    if order.init is not None:
+        raise ConfigError("A run starts from init or from a backbone; leave one of them out.")
+    assert not isinstance(backbone, Transfer)
+    if isinstance(backbone, Run):
+        kind, channels = backbone.record.net.name, backbone.record.net.channels
+        where, tensors = f"The backbone {backbone.folder or kind}", backbone.network.state_dict()
+        if channels != dataset.channels:
+            raise ConfigError(
+                f"{where} takes images of {channels} channels, and {dataset.config.source} has "
+                f"{dataset.channels}."
+            )
+    else:
+        kind, tensors = backbone.name, backbone.tensors
+        where = f"The backbone {kind}"
+    if kind != name:
+        raise ConfigError(f"{where} is a {kind}, and {name} is to be trained; take the same.")
+    taken = graft(network, tensors, outputs=len(dataset.classes), where=where)
+    if order.training.frozen:
+        freeze(network, taken)
 
 
 def _check_landmarks(order: Order) -> None:
@@ -375,9 +426,9 @@ def _check_landmarks(order: Order) -> None:
             f"{objective.kind} training compares classes, and the labels are landmarks. Train on "
             "them, or clone who answers with them."
         )
-    if training.augment not in ("auto", "none"):
+    if training.augment not in ("auto", "none", "crop"):
         raise ConfigError(
-            f"augment is {training.augment}, which would move the landmarks; leave it out."
+            f"augment is {training.augment}; landmarks can follow a crop only. Leave it out."
         )
 
 

@@ -13,6 +13,7 @@ from denature.core.errors import ConfigError, TrainingError
 from denature.core.record import EpochRecord
 from denature.core.seeds import derive
 from denature.data.feed import Batch
+from denature.nets.heads import train_mode
 from denature.train.config import Training
 from denature.train.objectives.base import Objective
 from denature.train.state import optimizer_tensors, restore_optimizer
@@ -124,7 +125,7 @@ class Learner:
 
     def train(self) -> None:
         """Make ready for steps."""
-        self._trained.train()
+        train_mode(self._trained)
 
     def step(self, batch: Batch, answers: Answers | None, *, of: int | None = None) -> None:
         """One forward, backward and optimizer step on this process's part of a batch of `of`.

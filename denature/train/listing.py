@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from denature.core.errors import ConfigError, RunError
-from denature.core.record import RECORD, read_record
+from denature.core.record import RECORD, STARTS, read_record
 from denature.core.stats import Estimate
 from denature.train.identity import Plan, plan_id, plan_of
 from denature.train.run import EVENTS, LOCK, PLAN, SNAPSHOTS, STATE_FOLDER, read_plan
@@ -58,7 +58,7 @@ def _listed(folder: Path) -> Listed:
     try:
         if (folder / RECORD).exists():
             record = read_record(folder)
-            asked = next((i for role, i in record.inputs.items() if role != "init"), None)
+            asked = next((i for role, i in record.inputs.items() if role not in STARTS), None)
             return Listed(
                 folder=folder,
                 state="running" if _is_locked(folder) else "finished",

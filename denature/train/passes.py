@@ -95,7 +95,8 @@ def _train(
     """One pass for all jobs, with their states kept on disk."""
     first = jobs[0]
     family = views(first.training.augment, channels=dataset.channels, image_size=dataset.image_size)
-    feed = Feed(first.samples.split, compute=first.compute, views=family)
+    names = dataset.classes if dataset.landmarks else ()
+    feed = Feed(first.samples.split, compute=first.compute, views=family, names=names)
     by_learner = {id(job.learner): job for job in jobs}
     writers: dict[int, list[Scalars]] = {}
     last_saved, calls, team = time.monotonic(), 0, first.team

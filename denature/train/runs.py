@@ -16,10 +16,11 @@ from denature.core.progress import SILENT, Progress
 from denature.core.stats import Estimate
 from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
+from denature.nets.published import Published
 from denature.train.config import Keeping, Training
 from denature.train.elsewhere import Crew, Parcel
 from denature.train.identity import what_changed
-from denature.train.job import Job, Order, check_shape
+from denature.train.job import Input, Job, Order, check_shape
 from denature.train.loop import evaluate
 from denature.train.objectives.base import Dreaming, Objective
 from denature.train.passes import Watch, make_pass
@@ -42,6 +43,7 @@ def train(
     asked: Run | Order | Transfer | None = None,
     asking: Asking | None = None,
     init: Run | Order | None = None,
+    backbone: Run | Order | str | None = None,
     out: str | Path | None = None,
     under: str | Path | None = None,
     overwrite: bool = False,
@@ -57,6 +59,7 @@ def train(
         asked=asked,
         asking=asking or Asking(),
         init=init,
+        backbone=backbone,
         out=out,
         under=under,
     )
@@ -85,7 +88,7 @@ def make(
     state.
 
     Args:
-        orders: what is wanted; their `asked` and `init` may be orders too.
+        orders: what is wanted; their `asked`, `init` and `backbone` may be orders too.
         data: what to train and test on.
         overwrite: let folders hold other runs, which are replaced.
         keeping: how often state and snapshots are written, and where answers are stored.
@@ -128,7 +131,7 @@ def make(
         count = sum(map(len, ranks))
         task = stack.enter_context(progress.task("all", count, "runs")) if count > 1 else SILENT
         for rank in ranks:
-            jobs = [Job.of(order, _inputs(order, made), dataset, team) for order in rank]
+            jobs = [Job.of(order, _inputs(order, made, dataset), dataset, team) for order in rank]
             twins = _twins(jobs)
             passes = list(_passes([job for job in jobs if twins[job] is job]))
             if crew is not None:
@@ -147,7 +150,8 @@ def _ranks(orders: Sequence[Order]) -> list[list[Order]]:
 
     def rank_of(order: Order) -> int:
         if order not in ranks:
-            needed = [rank_of(it) for it in (order.asked, order.init) if isinstance(it, Order)]
+            named = (order.asked, order.init, order.backbone)
+            needed = [rank_of(it) for it in named if isinstance(it, Order)]
             ranks[order] = 1 + max(needed, default=-1)
         return ranks[order]
 
@@ -159,14 +163,19 @@ def _ranks(orders: Sequence[Order]) -> list[list[Order]]:
     ]
 
 
-def _inputs(order: Order, made: Mapping[Order, Run]) -> dict[str, Run | Transfer]:
+def _inputs(order: Order, made: Mapping[Order, Run], dataset: Dataset) -> dict[str, Input]:
     """What an order names, by its role."""
-    named = {order.objective.asks: order.asked, "init": order.init}
-    return {
-        role: made[it] if isinstance(it, Order) else it
-        for role, it in named.items()
-        if role is not None and it is not None
-    }
+    roles = {order.objective.asks: order.asked, "init": order.init, "backbone": order.backbone}
+    found: dict[str, Input] = {}
+    for role, named in roles.items():
+        if role is None or named is None:
+            continue
+        if isinstance(named, str):
+            shape = {"channels": dataset.channels, "image_size": dataset.image_size}
+            found[role] = Published.of(named, **shape)
+        else:
+            found[role] = made[named] if isinstance(named, Order) else named
+    return found
 
 
 def _twins(jobs: Sequence[Job]) -> dict[Job, Job]:

@@ -68,7 +68,7 @@ def find(
         from denature.extract.victims.local import local
         from denature.train.run import load_run
 
-        return local(load_run(target, trust=trust), kind=kind or "probabilities")
+        return local(load_run(target, trust=trust), kind=kind)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", target):
         return _function(target, kind)
     raise ConfigError(

@@ -13,15 +13,19 @@ from denature.core.errors import ConfigError
 from denature.extract.victims.called import Called
 from denature.train.run import Run
 
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
-def local(run: Run, *, kind: Kind = "probabilities", device: str = "auto") -> Called:
-    """A run that shows `kind` of its answers.
+
+def local(run: Run, *, kind: Kind | None = None, device: str = "auto") -> Called:
+    """A run that shows `kind` of its answers: probabilities, or landmarks, by default.
 
     Raises:
-        ConfigError: there is no such kind.
+        ConfigError: it has no such answers.
     """
-    if kind not in get_args(Kind):
-        raise ConfigError(f"A run shows {', '.join(get_args(Kind))}; {kind!r} was asked for.")
+    kinds = ("landmarks",) if run.record.landmarks else tuple(k for k in KINDS if k != "landmarks")
+    kind = kind or ("landmarks" if run.record.landmarks else "probabilities")
+    if kind not in kinds:
+        raise ConfigError(f"This run shows {', '.join(kinds)}; {kind!r} was asked for.")
     net = run.record.net
     compute = settle(run.network, device=device, precision="fp32")
     shape = (net.channels, net.image_size, net.image_size)
@@ -29,7 +33,7 @@ def local(run: Run, *, kind: Kind = "probabilities", device: str = "auto") -> Ca
 
     def answer(pixels: np.ndarray) -> np.ndarray:
         logits = inference.soon(torch.from_numpy(pixels).to(compute.device))
-        if kind == "logits":
+        if kind in ("logits", "landmarks"):
             return logits.cpu().numpy()
         if kind == "label":
             return logits.argmax(-1).cpu().numpy()

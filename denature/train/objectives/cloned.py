@@ -26,8 +26,14 @@ class Cloned:
     temperature: float = 1.0
     """tau at which victim and clone are compared; means nothing for labels."""
 
+    decimals: int | None = None
+    """Round answers to so many decimals before they are learned, to see what a service would have
+    given away that rounds: -1 rounds to tens. Not for labels."""
+
     def __post_init__(self) -> None:
-        check_fields(self, {"temperature": (self.temperature > 0, "above 0")})
+        good = self.decimals is None or -8 <= self.decimals <= 8
+        rules = {"temperature": (self.temperature > 0, "above 0"), "decimals": (good, "-8 to 8")}
+        check_fields(self, rules)
 
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
@@ -37,6 +43,8 @@ class Cloned:
 
         assert answers is not None
         values = answers.values
+        if self.decimals is not None and answers.kind != "label":
+            values = values.round(decimals=self.decimals)
         if answers.kind == "landmarks":
             return coordinate_error(logits, values)
         if answers.kind == "label":

@@ -1,0 +1,94 @@
+"""The last layer of a network, and all before it."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from denature.core.errors import ConfigError
+
+
+class Head(NamedTuple):
+    """The layer that gives the answers."""
+
+    name: str
+    layer: nn.Linear
+
+
+def head_of(network: nn.Module, outputs: int) -> Head | None:
+    """The last linear layer, if it has so many outputs."""
+    layers = [Head(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
+    return layers[-1] if layers and layers[-1].layer.out_features == outputs else None
+
+
+@torch.no_grad()
+def begin_at(network: nn.Module, answer: Tensor) -> None:
+    """Have a network give one answer to everything, if its last layer is known.
+
+    For places it begins at their mean: of 20 epochs on 1,700 faces a `sepcnn` spent half on finding
+    it, and ended with an error of 2.6 % instead of 3.0 % after 40.
+    """
+    head = head_of(network, len(answer))
+    if head is not None and head.layer.bias is not None:
+        head.layer.weight.zero_()
+        head.layer.bias.copy_(answer)
+
+
+def graft(
+    network: nn.Module, tensors: Mapping[str, Tensor], *, outputs: int, where: str
+) -> set[str]:
+    """Take over the weights of another network of the same kind, but for the last layer.
+
+    Layers that are of another shape there, as those behind other image sizes are, stay as they are.
+
+    Args:
+        network: is changed.
+        tensors: the other's state.
+        outputs: of `network`.
+        where: the other, for people.
+
+    Returns:
+        The names of what was taken.
+
+    Raises:
+        ConfigError: its last layer is not known, or the other is a network of another kind.
+    """
+    own, head = network.state_dict(), head_of(network, outputs)
+    if head is None:
+        raise ConfigError(
+            "Which layer of the network gives the answers is not clear, so it cannot take over "
+            f"{where} without it: its last linear layer has not {outputs} outputs."
+        )
+    if own.keys() != tensors.keys():
+        strange = sorted(own.keys() ^ tensors.keys())
+        raise ConfigError(
+            f"{where} is a network of another kind: {len(strange)} tensors are in one of the two "
+            f"only, such as {strange[0]}. Take a run of the same network."
+        )
+    taken = {
+        name: value
+        for name, value in tensors.items()
+        if not name.startswith(f"{head.name}.") and value.shape == own[name].shape
+    }
+    network.load_state_dict(taken, strict=False)
+    return set(taken)
+
+
+def freeze(network: nn.Module, names: set[str]) -> None:
+    """Leave these weights as they are."""
+    for name, parameter in network.named_parameters():
+        if name in names:
+            parameter.requires_grad_(False)
+
+
+def train_mode(network: nn.Module) -> None:
+    """Make ready for training; layers whose weights are frozen answer as they always will.
+
+    Batch norm would else go on changing what it knows of its inputs.
+    """
+    network.train()
+    for module in network.modules():
+        weights = list(module.parameters(recurse=False))
+        if weights and not any(weight.requires_grad for weight in weights):
+            module.eval()
