@@ -1,5 +1,6 @@
 """Options that several commands share, and files that can stand for them."""
 
+import os
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from denature.train.objectives import Distilled, Nasty
 if TYPE_CHECKING:
     from denature.cli.show import Display
     from denature.train.elsewhere import Crew
+
+KEY = "DENATURE_KEY"
+"""The environment variable of a server's key: others can read a command line."""
 
 SHOWING = Group("Output", sort_key=9)
 DATA = Group("Data", sort_key=2)
@@ -140,6 +144,16 @@ def data_config(source: str, reading: Reading) -> DataConfig:
         source=source,
         **{name: getattr(reading, name) for name in Reading.__dataclass_fields__},
     )
+
+
+def key_of(file: Path | None) -> str | None:
+    """A server's key: in a file, or in the environment."""
+    if file is None:
+        return os.environ.get(KEY, "").strip() or None
+    try:
+        return file.read_text("utf-8").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} holds no key, but bytes that are no text.") from None
 
 
 def folder_of(backbone: str | None) -> Path | None:

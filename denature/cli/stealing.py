@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from denature.cli.options import (
     Trust,
     data_config,
     folder_of,
+    key_of,
 )
 from denature.core.errors import ConfigError
 from denature.core.stopping import Stopper, seconds_of
@@ -29,9 +29,6 @@ from denature.train.objectives import Cloned
 
 STEALING = Group("What is asked", sort_key=1)
 PACE = Group("How it is asked", sort_key=2)
-
-KEY = "DENATURE_KEY"
-"""The environment variable of a server's key: others can read a command line."""
 
 
 def steal(
@@ -95,7 +92,7 @@ def steal(
 
     if price_per_1000 is not None and price_per_1000 < 0:
         raise ConfigError(f"price_per_1000 is {price_per_1000}; it must be at least 0.")
-    key = _key(key_file) if key_file is not None or re.match("https?:", target) else None
+    key = key_of(key_file) if key_file is not None or re.match("https?:", target) else None
     victim = find(
         target,
         model=model,
@@ -189,7 +186,7 @@ def speed(
         victim = find(
             against,
             model=model,
-            key=_key(key_file) if re.match("https?:", against) else None,
+            key=key_of(key_file) if re.match("https?:", against) else None,
             endpoint_url=endpoint_url,
             pace=pace,
             trust=trust,
@@ -220,16 +217,6 @@ def speed(
               f"US $ {costs[1_000_000]:,.2f} for a million of a month{dated}.")  # fmt: skip
     if after is not None and after != math.inf:
         print(f"The theft cost US $ {paid:,.2f}; it has paid for itself after {after:,.0f} images.")
-
-
-def _key(file: Path | None) -> str | None:
-    """The server's key: in a file, or in the environment."""
-    if file is None:
-        return os.environ.get(KEY, "").strip() or None
-    try:
-        return file.read_text("utf-8").strip()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file} holds no key, but bytes that are no text.") from None
 
 
 def _slug(text: str) -> str:

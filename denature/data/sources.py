@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +22,7 @@ from denature.core.progress import SILENT, Progress
 from denature.data.config import DataConfig
 from denature.data.decode import Block, Encoded
 from denature.data.download import PUBLISHED, fetched
-from denature.data.landmarks import coordinates
+from denature.data.landmarks import PLACES, coordinates
 
 Opener: TypeAlias = Callable[[], Iterable[Encoded] | Iterable[Block]]
 
@@ -102,7 +103,16 @@ def digits() -> Source:
     return Source({"train": blocks}, tuple("0123456789"), ("digits", 1), 1797)
 
 
-NAMED: Mapping[str, Callable[[], Source]] = {"digits": digits}
+def drawn_faces() -> Source:
+    """Cartoons of faces with five landmarks, 64x64, in colour; drawn here."""
+    from denature.data import drawn
+
+    openers = {split: partial(drawn.blocks, split) for split in drawn.PEOPLE}
+    total = drawn.FRAMES * sum(drawn.PEOPLE.values())
+    return Source(openers, PLACES, ("drawn-faces", 1), total, landmarks=True)
+
+
+NAMED: Mapping[str, Callable[[], Source]] = {"digits": digits, "drawn-faces": drawn_faces}
 
 
 def npz(path: Path) -> Source:

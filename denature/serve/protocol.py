@@ -63,12 +63,15 @@ class Signature:
         exposure, count = self.exposure, len(self.classes)
         kind = "INT64" if exposure.show == "label" else "BYTES" if exposure.top else "FP32"
         shape = [-1] if exposure.show == "label" else [-1, min(exposure.top or count, count)]
+        output: dict[str, Any] = {"name": exposure.show, "datatype": kind, "shape": shape}
+        if exposure.show == "landmarks":
+            output["parameters"] = {"names": list(self.classes)}
         return {
             "name": self.name,
             "versions": [VERSION],
             "platform": "denature_pytorch",
             "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *self.shape]}],
-            "outputs": [{"name": exposure.show, "datatype": kind, "shape": shape}],
+            "outputs": [output],
         }
 
 

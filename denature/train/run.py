@@ -1,5 +1,6 @@
 """A run on disk: one folder with its record, its weights and its events."""
 
+import copy
 import datetime
 import json
 import shutil
@@ -252,6 +253,20 @@ def load_run(
             "belong to another run."
         )
     return Run(record, network.eval(), folder)
+
+
+def snapshots(run: Run) -> Iterator[tuple[int, Run]]:
+    """What a run's network was after each epoch that was kept, earliest first.
+
+    Raises:
+        RunError: a snapshot is damaged.
+    """
+    if run.folder is None or not (run.folder / SNAPSHOTS).is_dir():
+        return
+    for folder in sorted((run.folder / SNAPSHOTS).iterdir()):
+        network = copy.deepcopy(run.network)
+        fit_weights(network, read_weights(folder / WEIGHTS), where=f"in {folder}")
+        yield int(folder.name.rpartition("-")[2]), replace(run, network=network)
 
 
 def import_run(

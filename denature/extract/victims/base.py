@@ -19,6 +19,8 @@ class About:
     """What was asked of it, where that changes its answers."""
     kind: Kind | None = None
     classes: int | None = None
+    names: tuple[str, ...] = ()
+    """Of the numbers of an answer, such as `nose.x`, where it says them."""
     channels: int | None = None
     image_size: int | None = None
     most: int | None = None

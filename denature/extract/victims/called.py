@@ -27,6 +27,7 @@ class Called:
         channels: that it takes; None for those of the pool.
         image_size: that it takes; None for that of the pool.
         most: images in one call.
+        names: of the numbers of an answer, where they have some.
     """
 
     def __init__(
@@ -38,10 +39,16 @@ class Called:
         channels: int | None = None,
         image_size: int | None = None,
         most: int | None = None,
+        names: tuple[str, ...] = (),
     ) -> None:
         self._function = function
         self._about = About(
-            target=name, kind=kind, channels=channels, image_size=image_size, most=most
+            target=name,
+            kind=kind,
+            channels=channels,
+            image_size=image_size,
+            most=most,
+            names=names,
         )
 
     async def __aenter__(self) -> Self:

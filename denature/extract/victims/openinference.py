@@ -105,6 +105,7 @@ class OpenInference:
             options={"output": found.output} | ({"top": str(self._top)} if self._top else {}),
             kind=kind,
             classes=found.classes,
+            names=found.names,
             channels=None if channels < 0 else channels,
             image_size=None if height < 0 else height,
         )

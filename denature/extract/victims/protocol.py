@@ -5,6 +5,7 @@ numbers are checked before anything is made of it.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -47,6 +48,8 @@ class Signature:
     output: str
     output_datatype: str
     classes: int | None
+    names: tuple[str, ...]
+    """Of an answer's numbers, where the server says them as ours does."""
 
 
 def read_signature(described: object, output: str | None) -> Signature:
@@ -88,7 +91,16 @@ def read_signature(described: object, output: str | None) -> Signature:
         output=shown["name"],
         output_datatype=shown["datatype"],
         classes=size if known else None,
+        names=_names(shown.get("parameters"), size),
     )
+
+
+def _names(parameters: object, count: int) -> tuple[str, ...]:
+    named = parameters.get("names") if isinstance(parameters, dict) else None
+    good = isinstance(named, list) and len(named) == count and all(
+        isinstance(name, str) and re.fullmatch(r"[\w.-]{1,64}", name) for name in named
+    )  # fmt: skip
+    return tuple(named) if good and isinstance(named, list) else ()
 
 
 def table(value: object, what: str) -> dict[str, Any]:

@@ -109,6 +109,7 @@ class Rekognition:
             options={"values": ",".join(self._values)},
             kind="landmarks",
             classes=len(self._outputs),
+            names=self._outputs,
             channels=3,
             most=1,
         )

@@ -1,0 +1,92 @@
+"""Asking where things are in pictures of any size."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from denature.core.errors import ConfigError, DataError
+from denature.core.progress import SILENT, Progress
+from denature.data.decode import to_array
+from denature.extract.oracle import run_now
+from denature.extract.victims.base import Victim
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Places: TypeAlias = Mapping[str, tuple[float, float]]
+"""x and y of each point as fractions of a picture's width and height; none where nothing was found."""
+
+
+def open_picture(file: Path) -> "Image":
+    """A picture in memory, upright, in colour.
+
+    Raises:
+        DataError: it is none that can be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file} cannot be read as an image: {error}.") from None
+
+
+def locate(
+    victim: Victim, pictures: Sequence["Image"], *, progress: Progress = SILENT
+) -> list[Places]:
+    """What somebody who knows places finds in each picture, one query each.
+
+    A network gets a picture stretched into its square; a service that takes any size gets it whole.
+
+    Raises:
+        ConfigError: it does not tell places.
+        AskFailed: it does not answer.
+    """
+    return run_now(_locate(victim, pictures, progress))
+
+
+async def _locate(victim: Victim, pictures: Sequence["Image"], progress: Progress) -> list[Places]:
+    found = []
+    async with victim:
+        about = await victim.about()
+        if about.kind != "landmarks":
+            raise ConfigError(
+                f"{about.target} answers with {about.kind or 'what it does not say'}; only places "
+                "can be marked."
+            )
+        with progress.task(f"asking {about.target}", len(pictures), "pictures") as task:
+            for number, picture in enumerate(pictures):
+                if about.image_size is None:
+                    image = np.asarray(picture).transpose(2, 0, 1)
+                else:
+                    array = to_array(
+                        picture,
+                        channels=about.channels or 3,
+                        size=about.image_size,
+                        fit=True,
+                        stretch=True,
+                    )
+                    assert array is not None
+                    image = array
+                [values] = await victim.ask(image[None], id=f"mark-{number}")
+                found.append(places_of(about.names, values))
+                task.advance(1)
+    return found
+
+
+def places_of(names: Sequence[str], values: np.ndarray) -> Places:
+    """The points among an answer's numbers; without names all numbers are coordinates.
+
+    Args:
+        names: of the numbers, such as `nose.x`, `nose.y`, `brightness`.
+        values: of one answer.
+    """
+    if not names:
+        names = [f"{number}.{axis}" for number in range(len(values) // 2) for axis in "xy"]
+    told = dict(zip(names, values.tolist(), strict=True))
+    points = dict.fromkeys(name[:-2] for name in names if name.endswith((".x", ".y")))
+    places = {point: (told[f"{point}.x"], told[f"{point}.y"]) for point in points}
+    return {point: place for point, place in places.items() if np.isfinite(place).all()}

@@ -1,0 +1,77 @@
+"""Pictures with what models found in them: a cross on the nose, points elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from denature.report.figures import BLUE, GREEN, ORANGE, PINK
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+COLOURS = (ORANGE, BLUE, GREEN, PINK, "#F0E442", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's: of the first model, the second, and so on."""
+
+SMALLEST = 256
+"""Pixels of a picture's shorter side, below which it is enlarged: marks need room."""
+
+LINE = 18
+"""Height of a line of the legend, in pixels."""
+
+
+class Mark(NamedTuple):
+    """What one model found in one picture."""
+
+    who: str
+    colour: str
+    places: Mapping[str, tuple[float, float]]
+    """Points as fractions of width and height."""
+
+
+def marked(picture: "Image", marks: Sequence[Mark], *, legend: bool = True) -> "Image":
+    """A copy of a picture, enlarged where it is small, with marks, and who made them below it."""
+    from PIL import Image, ImageDraw
+
+    wide, tall = picture.size
+    times = max(1, -(-SMALLEST // min(wide, tall)))
+    wide, tall = wide * times, tall * times
+    below = LINE * len(marks) if legend else 0
+    canvas = Image.new("RGB", (wide, tall + below), "white")
+    canvas.paste(picture.convert("RGB").resize((wide, tall), Image.Resampling.BICUBIC))
+    draw = ImageDraw.Draw(canvas)
+    reach = max(3, min(wide, tall) // 40)
+    for mark in marks:
+        for name, (x, y) in mark.places.items():
+            _point(draw, x * wide, y * tall, reach, mark.colour, cross=name == "nose")
+    for number, mark in enumerate(marks[: len(marks) if legend else 0]):
+        top = tall + LINE * number
+        draw.rectangle((4, top + 4, 14, top + 14), fill=mark.colour)
+        text = mark.who if mark.places else f"{mark.who}: found nothing"
+        draw.text((20, top + 3), text, fill="black")
+    return canvas
+
+
+def _point(draw: object, x: float, y: float, reach: int, colour: str, *, cross: bool) -> None:
+    from PIL.ImageDraw import ImageDraw
+
+    assert isinstance(draw, ImageDraw)
+    thick = max(1, reach // 3)
+    if not cross:
+        r = max(2, reach // 2)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=colour, outline="white")
+        return
+    # A white edge, or it would be lost on what has its colour.
+    for colour_, width in (("white", 3 * thick), (colour, thick)):
+        draw.line((x - reach, y, x + reach, y), fill=colour_, width=width)
+        draw.line((x, y - reach, x, y + reach), fill=colour_, width=width)
+
+
+def sheet(pictures: Sequence["Image"], *, columns: int) -> "Image":
+    """Pictures of one size side by side."""
+    from PIL import Image
+
+    wide, tall = pictures[0].size
+    lines = -(-len(pictures) // columns)
+    page = Image.new("RGB", (columns * (wide + 4) - 4, lines * (tall + 4) - 4), "white")
+    for number, picture in enumerate(pictures):
+        page.paste(picture, (number % columns * (wide + 4), number // columns * (tall + 4)))
+    return page
