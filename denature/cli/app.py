@@ -21,7 +21,10 @@ COMMANDS = {
     "dafl": ("training:dafl", "Train a student from a teacher's weights, without data."),
     "invert": ("attacking:invert", "Make images out of a network's weights (DeepInversion)."),
     "run": ("upstream:run", "Run experiment folders of the official repository as they are."),
-    "reproduce": ("reproduce:reproduce", "Make the experiments of the Nasty Teacher paper."),
+    "reproduce": (
+        "reproduce:app",
+        "Make published experiments: nasty teachers, a stolen nose.",
+    ),
     "serve": ("serving:serve", "Serve networks over the Open Inference Protocol."),
     "keys": ("serving:keys", "Who may ask a server, how much and how fast."),
     "steal": ("stealing:steal", "Ask a served model, and train clones on its answers."),

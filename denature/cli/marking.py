@@ -144,10 +144,7 @@ def _animate(
             frames = []
             for steps in zip_longest(*told.values()):
                 # Who has fewer snapshots stays at its last one.
-                last = [
-                    kept[-1] if it is None else it
-                    for it, kept in zip(steps, told.values(), strict=True)
-                ]
+                last = [it or kept[-1] for it, kept in zip(steps, told.values(), strict=True)]
                 marks = [
                     Mark(f"{who}, epoch {epoch}", colours[who], places[number])
                     for who, (epoch, places) in zip(told, last, strict=True)

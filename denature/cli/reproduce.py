@@ -1,15 +1,19 @@
-"""denature reproduce: an experiment of the paper, at a size that fits the machine."""
+"""denature reproduce: published experiments, at a size that fits the machine."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from denature.cli.options import Showing, ShowingOptions, Surviving, SurvivingOptions
 from denature.train.config import Checkpoint, Device, Precision
 
+app = App(name="reproduce")
+app.command("denature.cli.nosing:nose", name="nose")
 
+
+@app.default
 def reproduce(
     *names: str,
     scale: str = "cpu",
@@ -24,13 +28,14 @@ def reproduce(
     surviving: SurvivingOptions = Surviving(),
     showing: ShowingOptions = Showing(),
 ) -> None:
-    """Make experiments of the Nasty Teacher paper: runs, tables, figures, one page each.
+    """Make published experiments: runs, tables, figures, one page each.
 
-    Without names, list them. Runs that are there already are not made again, and experiments share
-    them; what was stopped goes on.
+    Those of the Nasty Teacher paper have the options below; `nose`, the copy of a face service's
+    nose detector, has its own, see `denature reproduce nose --help`. Without names, list them. Runs
+    that are there already are not made again, and experiments share them; what was stopped goes on.
 
     Args:
-        names: Experiments, or all.
+        names: Experiments, or all; nose has options of its own, see its --help.
         scale: smoke, to see in seconds that it runs; cpu, small networks on the real images; fast,
             the paper's networks for 30 epochs; paper, its setting.
         seeds: How often everything is repeated; 1 for smoke and paper, 3 for the others by default.
@@ -51,7 +56,9 @@ def reproduce(
     from denature.recipes.paper.settings import setting
 
     if not names:
-        print_table([["Experiment", "What it is"], *([n, e.about] for n, e in EXPERIMENTS.items())])
+        listed = [[name, it.about] for name, it in EXPERIMENTS.items()]
+        listed.append(["nose", "A face service's nose detector, copied through its answers."])
+        print_table([["Experiment", "What it is"], *listed])
         return
     chosen = replace(
         setting(scale),

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import torch
 
 from denature.core.errors import ConfigError, DataError
 from denature.core.progress import SILENT, Progress
+from denature.core.types import Indices
 from denature.data.cache import Decoded, decoded
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
@@ -133,17 +134,26 @@ def _grouped(found: Decoded, pattern: str, source: str) -> Split:
         raise DataError(
             f"The images of {source} have no paths to be grouped by; leave out --group."
         )
+    return Split(
+        torch.cat([split.images for split in splits]),
+        torch.cat([split.labels for split in splits]),
+        torch.arange(len(paths)),
+        groups_of(paths, pattern, source),
+    )
+
+
+def groups_of(paths: Sequence[str], pattern: str, source: str) -> Indices:
+    """A number for each path: the same where the pattern's group finds the same.
+
+    Raises:
+        DataError: it finds nothing in one of them.
+    """
     keys = [match[1] if (match := re.search(pattern, path)) else None for path in paths]
     if None in keys:
         missing = paths[keys.index(None)]
         raise DataError(f"--group {pattern!r} finds nothing in {missing!r}, an image of {source}.")
     places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    return Split(
-        torch.cat([split.images for split in splits]),
-        torch.cat([split.labels for split in splits]),
-        torch.arange(len(paths)),
-        torch.tensor([places[key] for key in keys]),
-    )
+    return torch.tensor([places[key] for key in keys])
 
 
 def _named(splits: Iterable[str]) -> str:

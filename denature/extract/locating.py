@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Places: TypeAlias = Mapping[str, tuple[float, float]]
-"""x and y of each point as fractions of a picture's width and height; none where nothing was found."""
+"""x and y of each point as fractions of width and height; none where nothing was found."""
 
 
 def open_picture(file: Path) -> "Image":

@@ -75,7 +75,7 @@ def accuracies(summary: Summary) -> "Figure | None":
     rows = list(reversed(summary.students))
     if not rows:
         return None
-    figure = _figure(7.2, 0.6 + 0.34 * len(rows))
+    figure = new_figure(7.2, 0.6 + 0.34 * len(rows))
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
         found = row.accuracy
@@ -102,7 +102,7 @@ def logit_responses(normal: Record, nasty: Record, *, temperature: float) -> "Fi
     assert normal.data is not None
     classes = normal.data.classes
     lines = (len(pairs) + 1) // 2
-    figure = _figure(7.4, 1.15 * lines + 0.4)
+    figure = new_figure(7.4, 1.15 * lines + 0.4)
     grid = figure.add_gridspec(lines, 4, width_ratios=(1, 3.6, 1, 3.6), wspace=0.3, hspace=0.5)
     highest = 0.0
     panels = []
@@ -162,7 +162,7 @@ def training_curves(records: Sequence[Record]) -> "Figure | None":
         panels[record.net.name].append(record)
     columns = min(len(panels), 4)
     lines = -(-len(panels) // columns)
-    figure = _figure(7.2, 2.5 * lines)
+    figure = new_figure(7.2, 2.5 * lines)
     shown: dict[str, Any] = {}
     for place, (net, members) in enumerate(sorted(panels.items())):
         axes = figure.add_subplot(lines, columns, place + 1)
@@ -207,7 +207,7 @@ def _line_style(record: Record) -> tuple[str, str, Any]:
     return f"from {teacher.kind} teacher", colour, "-"
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
     # The Figure alone, without pyplot: no global state, no display.
     from matplotlib.figure import Figure
 

@@ -7,6 +7,7 @@ from denature.report.figures import BLUE, GREEN, ORANGE, PINK
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
 
 COLOURS = (ORANGE, BLUE, GREEN, PINK, "#F0E442", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's: of the first model, the second, and so on."""
@@ -42,18 +43,20 @@ def marked(picture: "Image", marks: Sequence[Mark], *, legend: bool = True) -> "
     for mark in marks:
         for name, (x, y) in mark.places.items():
             _point(draw, x * wide, y * tall, reach, mark.colour, cross=name == "nose")
-    for number, mark in enumerate(marks[: len(marks) if legend else 0]):
-        top = tall + LINE * number
-        draw.rectangle((4, top + 4, 14, top + 14), fill=mark.colour)
-        text = mark.who if mark.places else f"{mark.who}: found nothing"
-        draw.text((20, top + 3), text, fill="black")
+    if legend:
+        told = [(it.who if it.places else f"{it.who}: found nothing", it.colour) for it in marks]
+        _legend(draw, told, top=tall)
     return canvas
 
 
-def _point(draw: object, x: float, y: float, reach: int, colour: str, *, cross: bool) -> None:
-    from PIL.ImageDraw import ImageDraw
+def _legend(draw: "ImageDraw", entries: Sequence[tuple[str, str]], *, top: int) -> None:
+    for number, (who, colour) in enumerate(entries):
+        y = top + LINE * number
+        draw.rectangle((4, y + 4, 14, y + 14), fill=colour)
+        draw.text((20, y + 3), who, fill="black")
 
-    assert isinstance(draw, ImageDraw)
+
+def _point(draw: "ImageDraw", x: float, y: float, reach: int, colour: str, *, cross: bool) -> None:
     thick = max(1, reach // 3)
     if not cross:
         r = max(2, reach // 2)
@@ -65,13 +68,17 @@ def _point(draw: object, x: float, y: float, reach: int, colour: str, *, cross: 
         draw.line((x, y - reach, x, y + reach), fill=colour_, width=width)
 
 
-def sheet(pictures: Sequence["Image"], *, columns: int) -> "Image":
-    """Pictures of one size side by side."""
-    from PIL import Image
+def sheet(
+    pictures: Sequence["Image"], *, columns: int, legend: Sequence[tuple[str, str]]
+) -> "Image":
+    """Pictures of one size side by side, and below them who has which colour."""
+    from PIL import Image, ImageDraw
 
     wide, tall = pictures[0].size
     lines = -(-len(pictures) // columns)
-    page = Image.new("RGB", (columns * (wide + 4) - 4, lines * (tall + 4) - 4), "white")
+    height = lines * (tall + 4) - 4
+    page = Image.new("RGB", (columns * (wide + 4) - 4, height + LINE * len(legend)), "white")
     for number, picture in enumerate(pictures):
         page.paste(picture, (number % columns * (wide + 4), number // columns * (tall + 4)))
+    _legend(ImageDraw.Draw(page), legend, top=height)
     return page

@@ -1,5 +1,6 @@
 """What can be set about serving; imports nothing heavy."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
@@ -98,11 +99,18 @@ class Placed:
         Raises:
             ConfigError: it cannot be read.
         """
-        place, options = with_options(text)
-        name, equals, run = place.partition("=")
-        if not equals:
-            name, run = place.rstrip("/").rpartition("/")[2], place
-        if not name or not run or not all(c.isalnum() or c in "._-" for c in name):
+        named = None if Path(text).is_dir() else re.match(r"([^/@]*)=", text)
+        rest = text[named.end() :] if named else text
+        options: dict[str, str] = {}
+        # A folder may have an @ in its own name, as runs of networks with options do.
+        if "@" in rest and not Path(rest).is_dir():
+            run, _, written = rest.rpartition("@")
+            _, options = with_options(f"run@{written}")
+        else:
+            run = rest
+        folder = run.rstrip("/").rpartition("/")[2]
+        name = named[1] if named else re.sub(r"[^\w.-]", "-", folder)
+        if not run or not re.fullmatch(r"[\w.-]+", name):
             raise ConfigError(
                 f"The model {text!r} cannot be read; wanted is RUN or NAME=RUN, the name of "
                 "letters, digits, dots, _ and -, perhaps followed by @show=label+decimals=2."

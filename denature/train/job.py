@@ -381,7 +381,10 @@ def _network(order: Order, dataset: Dataset, samples: Samples) -> tuple[nn.Modul
             std=std,
         )
     if dataset.landmarks:
-        begin_at(network, samples.split.labels[samples.split.rows].mean(dim=0))
+        labels = samples.split.labels[samples.split.rows]
+        if (decimals := getattr(order.objective, "decimals", None)) is not None:
+            labels = labels.round(decimals=decimals)  # nor may the start know more
+        begin_at(network, labels.mean(dim=0))
     return network, net
 
 

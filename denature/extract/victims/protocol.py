@@ -48,7 +48,7 @@ class Signature:
     output: str
     output_datatype: str
     classes: int | None
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     """Of an answer's numbers, where the server says them as ours does."""
 
 

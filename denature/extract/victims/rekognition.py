@@ -93,11 +93,15 @@ class Rekognition:
             read_timeout=pace.timeout_s,
             max_pool_connections=pace.concurrency,
         )
-        # A stand-in has no regions, and boto3 insists on one.
-        region = None if endpoint_url is None else "us-east-1"
+        session, given = boto3.Session(), {}
+        if endpoint_url is not None:
+            # A stand-in has no regions and may have no keys, and boto3 insists on both.
+            given = {"region_name": "us-east-1"}
+            if session.get_credentials() is None:
+                given |= {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
         try:
-            self._client = boto3.client(
-                "rekognition", endpoint_url=endpoint_url, region_name=region, config=config
+            self._client = session.client(
+                "rekognition", endpoint_url=endpoint_url, config=config, **given
             )
         except NoRegionError:
             raise ConfigError("AWS needs a region; set AWS_DEFAULT_REGION.") from None

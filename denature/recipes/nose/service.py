@@ -1,0 +1,46 @@
+"""A run behind the face service's protocol, in a process of its own."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from denature.core.errors import RunError
+from denature.extract.victims.rekognition import Rekognition
+from denature.recipes.nose.settings import VALUES
+
+PATIENCE_S = 30
+"""Seconds that a server has to finish what it accepted."""
+
+
+@contextmanager
+def serving(run: Path, log: Path, *, device: str) -> Iterator[Rekognition]:
+    """Serve a run as `denature serve` does; who asks knows the wire and nothing else.
+
+    Raises:
+        RunError: the server did not start.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "denature", "serve", f"face-service={run}", "--port", "0",
+         "--log", str(log), "--device", device],
+        stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        address = re.match(r"(http://[^/]+)/v2/models/", line)
+        if address is None:
+            raise RunError(f"The server of {run} did not start; it said: {line.strip()!r}.")
+        yield Rekognition(endpoint_url=address[1], values=VALUES)
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

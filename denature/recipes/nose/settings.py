@@ -1,0 +1,102 @@
+"""The sizes at which the nose detector is copied."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from denature.core.errors import unknown
+from denature.data.landmarks import PLACES
+from denature.train.config import Device, Precision, Training
+
+VALUES = ("brightness", "sharpness", *PLACES)
+"""All that is taken of an answer."""
+
+TARGETS: Mapping[str, tuple[str, ...]] = {
+    "nose": ("nose",),
+    "eyes and nose": ("eyeLeft", "eyeRight", "nose"),
+    "six values": ("brightness", "sharpness", "eyeLeft", "eyeRight"),
+}
+"""What clones learn; the last is what the original's script learned."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One size."""
+
+    scale: str
+    differs: str
+    """What a reader must know of it."""
+    data: str | None
+    """Faces with landmarks, if the caller names none."""
+    image_size: int
+    """Pixels a side, of victim and clones."""
+    victim: str
+    schooling: Training
+    """Of the victim."""
+    student: str
+    learning: Training
+    """Of clones; those that are fine-tuned take a third of its learning rate."""
+    trials: int
+    """Clones of each kind, and of each precision."""
+    precisions: tuple[int, ...] = (-1, 0, 1, 2, 3, 4, 5, 6, 7, 8)
+    """Decimals that targets are rounded to."""
+    fidelity: int = 1000
+    """Test pictures about which the service is asked."""
+
+    def on(self, device: Device, precision: Precision) -> "Setting":
+        """The same on another device."""
+        return replace(
+            self,
+            schooling=replace(self.schooling, device=device, precision=precision),
+            learning=replace(self.learning, device=device, precision=precision),
+        )
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "smoke": Setting(
+        scale="smoke",
+        differs="Cartoons of faces, few epochs, one trial: only to see that it runs.",
+        data="drawn-faces",
+        image_size=32,
+        victim="cnn@dropout=0",
+        schooling=Training(epochs=6, batch_size=32),
+        student="sepcnn@width=16",
+        learning=Training(optimizer="adam", epochs=5, batch_size=32, lr=6e-3, evaluate_every=1),
+        trials=1,
+        precisions=(-1, 0, 1, 2, 8),
+        fidelity=150,
+    ),
+    "cpu": Setting(
+        scale="cpu",
+        differs="Photographs at 64 pixels a side, small networks, short trainings.",
+        data=None,
+        image_size=64,
+        victim="cnn@dropout=0",
+        schooling=Training(epochs=40, batch_size=32),
+        student="sepcnn@width=16",
+        learning=Training(optimizer="adam", epochs=20, batch_size=32, lr=6e-3, evaluate_every=2),
+        trials=3,
+    ),
+    "paper": Setting(
+        scale="paper",
+        differs="Photographs at 128 pixels a side, a ResNet-18 as victim, long trainings: for a "
+        "GPU. The original's sizes are not published; these are ours.",
+        data=None,
+        image_size=128,
+        victim="resnet18",
+        schooling=Training(epochs=100, batch_size=64, lr=0.05, evaluate_every=10),
+        student="sepcnn",
+        learning=Training(optimizer="adam", epochs=100, batch_size=32, lr=3e-3, evaluate_every=5),
+        trials=10,
+    ),
+}
+
+
+def setting(scale: str) -> Setting:
+    """The setting of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if scale not in SETTINGS:
+        raise unknown("scale", scale, SETTINGS)
+    return SETTINGS[scale]

@@ -1,0 +1,249 @@
+"""What a service said of pictures: asked across a wire, or as somebody wrote it down."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from denature.core.errors import DataError
+from denature.core.progress import Progress
+from denature.core.stopping import Stopper
+from denature.data.config import DataConfig
+from denature.data.dataset import Dataset, Split
+from denature.data.decode import Block, Decoder, Encoded
+from denature.data.loading import groups_of
+from denature.extract.config import Pace
+from denature.extract.ledger import Ledger
+from denature.extract.oracle import Oracle
+from denature.extract.pool import Kept
+from denature.extract.victims.base import About, Victim
+from denature.extract.victims.rekognition import numbers, outputs_of
+from denature.recipes.nose.settings import VALUES
+
+HOLDOUT = 0.2
+"""Share of the pictures, or groups of them, to test on."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Told:
+    """Pictures with what a service said of them, one row of `VALUES` each."""
+
+    who: str
+    source: str
+    """Of the pictures."""
+    train: Split
+    test: Split
+    truth: torch.Tensor | None
+    """Where people see the places in the test pictures; brightness and sharpness are NaN. None
+    where nobody looked."""
+    queries: int
+    """That were or may have been billed, lost ones among them."""
+    unseen: int
+    """Pictures in which it found no face."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the numbers."""
+        return outputs_of(VALUES)
+
+    def dataset(self, values: Sequence[str]) -> Dataset:
+        """What a clone of some of the values learns and is tested on: the service's answers."""
+        names = outputs_of(values)
+        columns = [self.outputs.index(name) for name in names]
+
+        def cut(split: Split) -> Split:
+            return replace(split, labels=split.labels[:, columns].contiguous())
+
+        found = hashlib.sha256()
+        for split in (self.train, self.test):
+            found.update(split.images[split.rows].numpy().data)
+            found.update(split.labels[split.rows].numpy().data)
+        return Dataset(
+            config=DataConfig(source=self.source),
+            train=cut(self.train),
+            test=cut(self.test),
+            validation=None,
+            classes=names,
+            digest=hashlib.sha256(f"{found.hexdigest()} {names}".encode()).hexdigest()[:16],
+            test_origin="what the service says of the test pictures",
+        )
+
+    def seen_by_people(self, values: Sequence[str]) -> Split | None:
+        """The test split with people's landmarks in the place of the service's answers."""
+        names = outputs_of(values)
+        if self.truth is None or not all(name.endswith((".x", ".y")) for name in names):
+            return None
+        columns = [self.outputs.index(name) for name in names]
+        return replace(self.test, labels=self.truth[:, columns].contiguous())
+
+
+def asked(
+    service: Callable[[], AbstractContextManager[Victim]],
+    *,
+    who: str,
+    pool: Split,
+    data: Dataset,
+    fidelity: int,
+    ledger: Path,
+    price: float | None,
+    stopper: Stopper,
+    progress: Progress,
+) -> Told:
+    """Ask about all pictures of a pool, and about some test pictures on a budget of their own.
+
+    Args:
+        service: who is asked; entered if something was not asked yet.
+        who: by which its answers are kept, whatever port it has today.
+        pool: pictures of persons that are not in the victim's training.
+        data: brings the test pictures with people's landmarks.
+        fidelity: test pictures to ask about.
+        ledger: where all is written down.
+        price: of a query in US dollars.
+        stopper: asked whether to stop.
+        progress: told how far it is.
+
+    Raises:
+        AskFailed, BudgetSpent, Stopped: see `denature.extract.oracle.Oracle.ask`.
+    """
+    test = data.test
+    if fidelity < len(test):
+        test = test.take(np.linspace(0, len(test) - 1, fidelity).round().astype(np.int64))
+    outputs = outputs_of(VALUES)
+    about = About(
+        target=who,
+        options={"values": ",".join(VALUES)},
+        kind="landmarks",
+        classes=len(outputs),
+        channels=3,
+        most=1,
+        names=outputs,
+    )
+    found: list[tuple[torch.Tensor, Split]] = []
+    queries = unseen = 0
+    with Ledger(ledger) as kept, ExitStack() as stack:
+        target, victim = kept.target(about), None
+        for purpose, part in (("train", pool), ("measure", test)):
+            images = Kept(data.config.source, part, data.digest, channels=3)
+            contents = images.contents(range(len(part)))
+            if not set(contents) <= kept.answers(target).keys():
+                victim = victim or stack.enter_context(service())
+                oracle = Oracle(
+                    victim=victim,
+                    ledger=kept,
+                    about=about,
+                    budget=2 * len(part),  # what is lost is asked once more
+                    purpose=purpose,
+                    pace=Pace(),
+                    price=price,
+                    stopper=stopper,
+                    progress=progress,
+                )
+                oracle.ask(images, range(len(part)))
+            answers = kept.answers(target)
+            labels = torch.from_numpy(np.stack([answers[it][0] for it in contents]))
+            seen = labels.isfinite().all(dim=1)
+            unseen += int((~seen).sum())
+            rows = part.rows[seen]
+            found.append((rows, Split(part.images[rows], labels[seen], torch.arange(len(rows)))))
+            queries += kept.spent(target, purpose)
+    (_, train), (rows, measured) = found
+    return Told(
+        who=who,
+        source=data.config.source,
+        train=train,
+        test=measured,
+        truth=_truth(data, rows, outputs),
+        queries=queries,
+        unseen=unseen,
+    )
+
+
+def _truth(data: Dataset, rows: torch.Tensor, outputs: Sequence[str]) -> torch.Tensor:
+    truth = torch.full((len(rows), len(outputs)), torch.nan)
+    for place, name in enumerate(outputs):
+        if name in data.classes:
+            truth[:, place] = data.test.labels[rows, data.classes.index(name)]
+    return truth
+
+
+def written_down(
+    images: Path, labels: Path, *, size: int, group: str | None, progress: Progress
+) -> Told:
+    """Answers that were harvested before: {"path or key": a Rekognition response}, as JSON.
+
+    Args:
+        images: folder of the pictures; a key is a path in it, or ends with the name of one.
+        labels: the JSON file.
+        size: pixels a side to bring the pictures to.
+        group: see `denature.data.config.Reading`; without, pictures are tested on at random.
+        progress: told how far it is.
+
+    Raises:
+        DataError: no such file, no such picture, or nothing that a service would have said.
+    """
+    responses = _read(labels)
+    encoded: list[Encoded] = []
+    unseen = 0
+    for key, response in responses.items():
+        answer = numbers(response, VALUES)
+        if not np.isfinite(answer).all():
+            unseen += 1
+            continue
+        encoded.append(Encoded(_picture(images, key), answer, f"{key} in {labels}", key))
+    if len(encoded) < 10:
+        raise DataError(
+            f"{labels} tells places and quality of {len(encoded)} faces; at least 10 are needed."
+        )
+    decoder = Decoder(image_size=size, skip_bad=False, stretch=True)
+    decoder.channels = 3
+    with progress.task(f"decoding {images}", len(encoded), "pictures") as task:
+        blocks: list[Block] = []
+        for block in decoder.blocks(encoded):
+            blocks.append(block)
+            task.advance(len(block.images))
+    everything = Split(
+        torch.from_numpy(np.concatenate([block.images for block in blocks])),
+        torch.from_numpy(np.concatenate([block.labels for block in blocks])),
+        torch.arange(len(encoded)),
+        None if group is None else groups_of([it.path for it in encoded], group, str(labels)),
+    )
+    train, test = everything.divide(HOLDOUT, "holdout")
+    return Told(
+        who=f"what {labels} says",
+        source=str(images),
+        train=train,
+        test=test,
+        truth=None,
+        queries=len(responses),
+        unseen=unseen,
+    )
+
+
+def _read(labels: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found = json.loads(labels.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{labels} cannot be read: {error}.") from None
+    good = isinstance(found, dict) and all(
+        isinstance(it, dict) and isinstance(it.get("FaceDetails"), list) for it in found.values()
+    )
+    if not good or not found:
+        raise DataError(
+            f'{labels} is no JSON of the form {{"path or key": {{"FaceDetails": [...]}}, ...}}, as '
+            "Rekognition answers."
+        )
+    return dict(found)
+
+
+def _picture(images: Path, key: str) -> Path:
+    """The file that a key means: a path inside of the folder, or a name there."""
+    for place in (images / key, images / Path(key).name):
+        if place.resolve().is_relative_to(images.resolve()) and place.is_file():
+            return place
+    raise DataError(f"There is no picture {key} in {images}.")

@@ -1,0 +1,260 @@
+"""The copy of a nose detector as a page: the table, error against decimals, marked pictures."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from denature.core.files import atomic_path, write_text
+from denature.core.record import Record
+from denature.core.stats import Estimate, mean_over_seeds
+from denature.extract.speed import Timing
+from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
+from denature.report.html import render_experiment
+from denature.report.marks import COLOURS, Mark, marked, sheet
+from denature.report.words import share_of_side
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+NOTE = (
+    "Errors: mean distance, axis by axis, as a share of the picture's side; of brightness and "
+    "sharpness as a share of their range. From the service: from what it says of the test "
+    "pictures. From people: from where people see the places. Each with its 95 % interval, over "
+    "clones of other starts (Student's t), over test pictures where there is one; pictures of one "
+    "person are alike, so the latter are too narrow. No person in the test pictures is in those "
+    "that the service or the thief learned from."
+)
+
+ROUNDING = (
+    "At -1 decimals every target is 0, and at 0 it is 0 or 1: such a clone can learn nothing, or "
+    "on which side of the middle the nose is."
+)
+
+FRAME_MS = 300
+"""Milliseconds that the animation shows an epoch."""
+
+
+class Line(NamedTuple):
+    """A line of the table."""
+
+    who: str
+    target: str
+    net: str = ""
+    service: Estimate | None = None
+    """Error from what the service says."""
+    people: Estimate | None = None
+    """Error from where people see the places."""
+    parameters: int | None = None
+    clones: int = 0
+
+
+class Point(NamedTuple):
+    """A clone of rounded answers; errors as in `recipes.nose.clones.Trial`."""
+
+    decimals: int
+    last: float
+    best: float
+    people: float | None
+
+
+class Theft(NamedTuple):
+    """What it took."""
+
+    who: str
+    queries: int
+    answers: int
+    tests: int
+    unseen: int
+    money: float | None
+    dated: str
+    pays_after: float | None
+    """Images after which it has paid for itself."""
+    clone: Sequence[Timing]
+    service: Sequence[Timing]
+
+
+class Show(NamedTuple):
+    """Test pictures, and where everybody sees the nose in them."""
+
+    pictures: np.ndarray
+    """uint8, n x 3 x size x size."""
+    seen: Mapping[str, np.ndarray]
+    """n x 2 fractions, of each who looked."""
+    epochs: Sequence[tuple[int, np.ndarray]]
+    """The same of the clone after each epoch."""
+
+
+def table(lines: Sequence[Line]) -> list[list[str]]:
+    """Header and lines."""
+    measures = ["From the service %", "From people %"]
+    found = [["Learned", "Who", "Network", *measures, "Weights", "Runs"]]
+    for it in lines:
+        measured = ["" if e is None else share_of_side(e) for e in (it.service, it.people)]
+        weights = "" if it.parameters is None else f"{it.parameters:,}"
+        found.append([it.target, it.who, it.net, *measured, weights, str(it.clones or "")])
+    return found
+
+
+def verdict(
+    lines: Sequence[Line], points: Sequence[Point], base: Estimate, theft: Theft
+) -> list[str]:
+    """What the table and the curve mean, and what it took."""
+    cost = "" if theft.money is None else f" for US $ {theft.money:,.2f}"
+    dated = f" ({theft.dated})" if theft.dated else ""
+    unseen = f"; it saw no face in {theft.unseen:,}" if theft.unseen else ""
+    said = [
+        f"{theft.who} was asked {theft.queries:,} times{cost}{dated}: about {theft.answers:,} "
+        f"pictures to learn from and {theft.tests:,} to measure with{unseen}."
+    ]
+    plain = next(it for it in lines if it.who == "clone from scratch" and it.target == "nose")
+    assert plain.service is not None
+    said.append(
+        f"A clone of {plain.parameters:,} weights sees the nose {share_of_side(plain.service)} % "
+        "of the picture's side from where the service says it is; always answering the mean place "
+        f"is {share_of_side(base)} % off."
+    )
+    said.append(_precision(points))
+    if theft.clone:
+        fastest = max(it.images_per_second for it in theft.clone)
+        over = max((it.images_per_second for it in theft.service), default=None)
+        beside = "" if over is None else f", the service {over:,.0f} a second over its wire"
+        said.append(f"The clone answers about {fastest:,.0f} pictures a second here{beside}.")
+    if theft.pays_after is not None and np.isfinite(theft.pays_after):
+        said.append(f"The theft has paid for itself after {theft.pays_after:,.0f} pictures.")
+    return said
+
+
+def _precision(points: Sequence[Point]) -> str:
+    """From how many decimals on rounding makes no difference that could be told."""
+    means = {
+        decimals: float(np.mean([it.last for it in points if it.decimals == decimals]))
+        for decimals in sorted({it.decimals for it in points})
+    }
+    finest = means[max(means)]
+    harmless = [d for d in means if all(means[e] <= 1.1 * finest for e in means if e >= d)]
+    below = [d for d in means if d < min(harmless)]
+    worse = f"; at {below[-1]} it is {100 * means[below[-1]]:.2f} %" if below else ""
+    return (
+        f"Learned from answers with {min(harmless)} decimals or more, its error is within a tenth "
+        f"of the {100 * finest:.2f} % at {max(means)} decimals{worse}. {ROUNDING}"
+    )
+
+
+def by_decimals(points: Sequence[Point], base: Estimate) -> "Figure | None":
+    """Error against the decimals of the answers, with bands over trials."""
+    figure = new_figure(6.4, 3.4)
+    axes = figure.add_subplot()
+    decimals = sorted({it.decimals for it in points})
+
+    def draw(name: str, colour: str, dashes: str, of: Sequence[list[float]]) -> None:
+        middle = [100 * float(np.mean(its)) for its in of]
+        axes.plot(decimals, middle, "o", linestyle=dashes, color=colour, label=name, markersize=4)
+        if min(map(len, of)) > 1:
+            spans = [mean_over_seeds(its) for its in of]
+            low, high = ([100 * getattr(it, end) for it in spans] for end in ("low", "high"))
+            axes.fill_between(decimals, low, high, color=colour, alpha=0.18, linewidth=0)
+
+    its = [[it for it in points if it.decimals == d] for d in decimals]
+    draw("from the service, last epoch", BLUE, "-", [[it.last for it in of] for of in its])
+    draw("best epoch on the test pictures", ORANGE, "--", [[it.best for it in of] for of in its])
+    if all(it.people is not None for it in points):
+        people = [[it.people for it in of if it.people is not None] for of in its]
+        draw("from people, last epoch", GREEN, ":", people)
+    axes.axhline(100 * base.value, color=GREY, linewidth=1, linestyle="-.",
+                 label="always the mean place")  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_xticks(decimals)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.set_xlabel("decimals of the answers that it learned from")
+    axes.set_ylabel("error of the nose, % of the side")
+    axes.grid(color="#ddd", linewidth=0.7)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def write(
+    out: Path,
+    records: Sequence[Record],
+    *,
+    differs: str,
+    said: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    points: Sequence[Point],
+    base: Estimate,
+    show: Show,
+) -> Path:
+    """Figures and page."""
+    drawn = [write_figure(out / "precision", partial(by_decimals, points, base))]
+    drawn.append(_embedded(_marked(show), out / "marked.png"))
+    if len(show.epochs) > 1:
+        drawn.append(_embedded(_animated(show), out / "epochs.gif"))
+    text = render_experiment(
+        records,
+        title="A copy of a nose detector",
+        about="A face service's nose detector, copied through its answers.",
+        differs=differs,
+        verdict=said,
+        lines=lines,
+        note=NOTE,
+        drawn=drawn,
+    )
+    write_text(out / "report.html", text)
+    return out / "report.html"
+
+
+def _pictures(show: Show) -> "list[Image]":
+    from PIL import Image
+
+    return [Image.fromarray(it.transpose(1, 2, 0)) for it in show.pictures]
+
+
+def _marked(show: Show) -> "list[Image]":
+    colours = dict(zip(show.seen, COLOURS, strict=False))
+    sheets = []
+    for number, picture in enumerate(_pictures(show)):
+        marks = [
+            Mark(who, colours[who], {"nose": (float(x), float(y))})
+            for who, (x, y) in ((who, places[number]) for who, places in show.seen.items())
+        ]
+        sheets.append(marked(picture, marks, legend=False))
+    return [sheet(sheets, columns=4, legend=list(colours.items()))]
+
+
+def _animated(show: Show) -> "list[Image]":
+    """The clone's epochs over half of the pictures."""
+    frames = []
+    service = show.seen["the service"]
+    for epoch, places in show.epochs:
+        legend = [("the service", COLOURS[0]), (f"its clone after epoch {epoch}", COLOURS[1])]
+        drawn = [
+            marked(
+                picture,
+                [
+                    Mark(who, colour, {"nose": (float(at[number][0]), float(at[number][1]))})
+                    for (who, colour), at in zip(legend, (service, places), strict=True)
+                ],
+                legend=False,
+            )
+            for number, picture in enumerate(_pictures(show)[::2])
+        ]
+        frames.append(sheet(drawn, columns=4, legend=legend))
+    return frames
+
+
+def _embedded(frames: "Sequence[Image]", path: Path) -> str:
+    """Write a picture, or several as an animation; returns an element that holds it."""
+    kind = path.suffix.removeprefix(".")
+    buffer = io.BytesIO()
+    more = {"save_all": True, "append_images": frames[1:], "duration": FRAME_MS, "loop": 0}
+    frames[0].save(buffer, kind, **(more if len(frames) > 1 else {}))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    coded = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/{kind};base64,{coded}" alt="{path.stem}">'
