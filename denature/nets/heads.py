@@ -13,13 +13,17 @@ class Head(NamedTuple):
     """The layer that gives the answers."""
 
     name: str
-    layer: nn.Linear
+    layer: nn.Linear | nn.Conv2d
 
 
 def head_of(network: nn.Module, outputs: int) -> Head | None:
-    """The last linear layer, if it has so many outputs."""
-    layers = [Head(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
-    return layers[-1] if layers and layers[-1].layer.out_features == outputs else None
+    """The last linear layer or convolution, if it has so many outputs."""
+    layers = [
+        Head(name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    return layers[-1] if layers and len(layers[-1].layer.weight) == outputs else None
 
 
 @torch.no_grad()
@@ -40,7 +44,7 @@ def graft(
 ) -> set[str]:
     """Take over the weights of another network of the same kind, but for the last layer.
 
-    Layers that are of another shape there, as those behind other image sizes are, stay as they are.
+    Layers that have another shape there, as behind images of another size, stay as they are.
 
     Args:
         network: is changed.
@@ -58,7 +62,7 @@ def graft(
     if head is None:
         raise ConfigError(
             "Which layer of the network gives the answers is not clear, so it cannot take over "
-            f"{where} without it: its last linear layer has not {outputs} outputs."
+            f"{where} without it: its last layer of weights has not {outputs} outputs."
         )
     if own.keys() != tensors.keys():
         strange = sorted(own.keys() ^ tensors.keys())
@@ -66,11 +70,9 @@ def graft(
             f"{where} is a network of another kind: {len(strange)} tensors are in one of the two "
             f"only, such as {strange[0]}. Take a run of the same network."
         )
-    taken = {
-        name: value
-        for name, value in tensors.items()
-        if not name.startswith(f"{head.name}.") and value.shape == own[name].shape
-    }
+    fresh = {head.name}
+    fresh |= {name.rpartition(".")[0] for name in own if own[name].shape != tensors[name].shape}
+    taken = {k: value for k, value in tensors.items() if k.rpartition(".")[0] not in fresh}
     network.load_state_dict(taken, strict=False)
     return set(taken)
 

@@ -140,14 +140,17 @@ def _precision(points: Sequence[Point]) -> str:
     harmless = [d for d in means if all(means[e] <= 1.1 * finest for e in means if e >= d)]
     below = [d for d in means if d < min(harmless)]
     worse = f"; at {below[-1]} it is {100 * means[below[-1]]:.2f} %" if below else ""
+    least = f"{min(harmless)} decimal{'s' if min(harmless) != 1 else ''}"
     return (
-        f"Learned from answers with {min(harmless)} decimals or more, its error is within a tenth "
-        f"of the {100 * finest:.2f} % at {max(means)} decimals{worse}. {ROUNDING}"
+        f"Learned from answers with {least} or more, its error is within a tenth of the "
+        f"{100 * finest:.2f} % at {max(means)} decimals{worse}. {ROUNDING}"
     )
 
 
 def by_decimals(points: Sequence[Point], base: Estimate) -> "Figure | None":
     """Error against the decimals of the answers, with bands over trials."""
+    from matplotlib.ticker import LogLocator
+
     figure = new_figure(6.4, 3.4)
     axes = figure.add_subplot()
     decimals = sorted({it.decimals for it in points})
@@ -168,10 +171,10 @@ def by_decimals(points: Sequence[Point], base: Estimate) -> "Figure | None":
         draw("from people, last epoch", GREEN, ":", people)
     axes.axhline(100 * base.value, color=GREY, linewidth=1, linestyle="-.",
                  label="always the mean place")  # fmt: skip
-    axes.set_yscale("log")
-    axes.set_xticks(decimals)
+    axes.set_yscale("log", subs=[])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.set_xticks(decimals)
     axes.set_xlabel("decimals of the answers that it learned from")
     axes.set_ylabel("error of the nose, % of the side")
     axes.grid(color="#ddd", linewidth=0.7)

@@ -189,11 +189,11 @@ def _show(made: Made) -> page.Show:
     pixels = test.images[rows].float().div(255)
     seen: dict[str, np.ndarray] = {"the service": data.test.labels[rows].numpy()}
     seen["its clone"] = _answers(made.shown, pixels)
-    if 1 in made.rounded:
-        seen["a clone of answers with 1 decimal"] = _answers(made.rounded[1], pixels)
     people = told.seen_by_people(TARGETS["nose"])
     if people is not None:
         seen["people"] = people.labels[rows].numpy()
+    if 1 in made.rounded:
+        seen["a clone of answers with 1 decimal"] = _answers(made.rounded[1], pixels)
     return page.Show(
         pictures=test.images[rows].numpy(),
         seen=seen,

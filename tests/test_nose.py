@@ -1,0 +1,230 @@
+"""The nose detector end to end: a service, its thief, clones of rounded or of older answers."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from denature.cli.app import main
+from denature.core.errors import ConfigError, DataError
+from denature.core.progress import SILENT
+from denature.core.stats import mean_over_images
+from denature.data import load
+from denature.data.landmarks import PLACES
+from denature.extract.ledger import read_tallies
+from denature.recipes.nose import Faces, Found, reproduce, setting
+from denature.recipes.nose.settings import SETTINGS, TARGETS, VALUES
+from denature.recipes.nose.told import written_down
+from denature.report.nose import Line, Point, Theft, by_decimals, verdict
+from denature.serve.faces import details
+from denature.train import Normal, Training, train
+
+TINY = replace(
+    setting("smoke").on("cpu", "fp32"),
+    image_size=16,
+    student="sepcnn@width=8",
+    learning=Training(epochs=3, batch_size=32, lr=6e-3, optimizer="adam", evaluate_every=1,
+                      device="cpu", precision="fp32"),
+    precisions=(-1, 1, 8),
+    trials=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def harvested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures and what Rekognition would have said, as a script wrote it down."""
+    folder = tmp_path_factory.mktemp("harvested")
+    data = load("drawn-faces")
+    (folder / "faces").mkdir()
+    responses: dict[str, Any] = {}
+    for row in range(240):
+        picture = data.train.images[row].numpy().transpose(1, 2, 0)
+        name = f"person-{row // 16}_{row % 16}.png"
+        Image.fromarray(picture).save(folder / "faces" / name)
+        places = dict(zip(PLACES, data.train.labels[row].reshape(-1, 2).tolist(), strict=True))
+        key = f"bucket/of/mine/{name}" if row % 2 else name
+        responses[key] = {"FaceDetails": [details(places, picture, -1)], "ResponseMetadata": {}}
+    responses["person-0_0.png"] = {"FaceDetails": []}  # it saw no face there
+    (folder / "labels.json").write_text(json.dumps(responses))
+    return folder
+
+
+def test_answers_of_before_are_read_with_their_pictures(harvested: Path) -> None:
+    told = written_down(harvested / "faces", harvested / "labels.json", size=32, group="(.*)_",
+                        progress=SILENT)  # fmt: skip
+    assert (told.queries, told.unseen, told.truth) == (240, 1, None)
+    assert len(told.train) + len(told.test) == 239
+    assert told.train.labels.shape == (239, 12)
+    assert set(told.train.groups[told.train.rows].tolist()).isdisjoint(  # type: ignore[index]
+        told.test.groups[told.test.rows].tolist()  # type: ignore[index]
+    )
+    nose = told.dataset(TARGETS["nose"])
+    assert nose.classes == ("nose.x", "nose.y")
+    wanted = load("drawn-faces").train.labels[1:240, -2:]
+    assert torch.allclose(nose.train.labels, wanted, atol=1e-6)
+    six = told.dataset(TARGETS["six values"])
+    assert six.classes == (
+        "brightness",
+        "sharpness",
+        *(f"{e}.{a}" for e in PLACES[:2] for a in "xy"),
+    )
+    assert 0 < six.train.labels[:, 0].min() < six.train.labels[:, 0].max() < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "cannot be read"),
+        ("[]", 'no JSON of the form {"path or key"'),
+        ('{"a.png": {"Faces": []}}', 'no JSON of the form {"path or key"'),
+        ('{"person-0_1.png": {"FaceDetails": []}}', "places and quality of 0 faces"),
+    ],
+)
+def test_what_is_no_harvest_is_told(harvested: Path, tmp_path: Path, text: str, why: str) -> None:
+    file = tmp_path / "labels.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match=why):
+        written_down(harvested / "faces", file, size=32, group=None, progress=SILENT)
+
+
+@pytest.mark.parametrize("key", ["nobody.png", "../labels.json", "/etc/passwd"])
+def test_keys_lead_to_pictures_of_the_folder_only(
+    harvested: Path, tmp_path: Path, key: str
+) -> None:
+    responses = json.loads((harvested / "labels.json").read_text())
+    responses[key] = responses["person-0_2.png"]
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps(responses))
+    with pytest.raises(DataError, match=f"There is no picture {key} in"):
+        written_down(harvested / "faces", file, size=32, group=None, progress=SILENT)
+
+
+@pytest.fixture(scope="module")
+def copied(harvested: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    faces = Faces(images=harvested / "faces", labels=harvested / "labels.json", group="(.*)_")
+    out = tmp_path_factory.mktemp("nose")
+    backbone = train("sepcnn@width=8", "digits", Normal(), Training(epochs=1, device="cpu"))
+    with pytest.raises(ConfigError, match="takes images of 1 channels"):
+        reproduce(TINY, faces, out, backbones={"digits": backbone})
+    return reproduce(TINY, faces, out)
+
+
+def test_clones_learn_from_answers_of_before(copied: Found) -> None:
+    lines = {(line[0], line[1]): line for line in copied.lines}
+    assert not any(who == "the service itself" for _, who in lines)
+    for target in TARGETS:
+        clone, mean = (
+            lines[target, who] for who in ("clone from scratch", "always the mean place")
+        )
+        assert clone[-1] == "2"
+        assert float(clone[3].split()[0]) < float(mean[3].split()[0]) + 1
+    assert copied.queries == 240
+    assert copied.money == pytest.approx(0.24)
+
+
+def test_each_trial_has_a_row_and_what_it_could_know(copied: Found) -> None:
+    rows = list(csv.DictReader((copied.folder / "precision.csv").read_text().splitlines()))
+    assert [(row["index"], row["precision"], row["trial"]) for row in rows] == [
+        (str(number), precision, trial)
+        for number, (trial, precision) in enumerate(
+            (trial, precision) for trial in "01" for precision in ("-1", "1", "8")
+        )
+    ]
+    for row in rows:
+        assert float(row["mae_best"]) <= float(row["mae_last"])
+        assert row["mae_last_people"] == ""
+        if row["precision"] == "-1":
+            # Every target was 0, and it answers 0: it knew of no mean either.
+            assert float(row["mae_last"]) == pytest.approx(0.5, abs=0.05)
+    fine = [float(row["mae_last"]) for row in rows if row["precision"] == "8"]
+    assert max(fine) < 0.12
+
+
+def test_the_page_shows_table_curve_pictures_and_epochs(copied: Found) -> None:
+    page = (copied.folder / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 1
+    assert page.count("data:image/gif;base64") == 1
+    assert "decimals of the answers that it learned from" in page
+    assert "at 0 it is 0 or 1" in page
+    with Image.open(copied.folder / "epochs.gif") as gif:
+        assert gif.n_frames == 3  # type: ignore[attr-defined]
+
+
+def test_what_is_finished_is_not_made_again(copied: Found, harvested: Path) -> None:
+    runs = {it: it.stat().st_mtime_ns for it in copied.folder.glob("clones/*/record.json")}
+    speed = (copied.folder / "speed.json").read_text()
+    faces = Faces(images=harvested / "faces", labels=harvested / "labels.json", group="(.*)_")
+    again = reproduce(TINY, faces, copied.folder.parent)
+    assert again == copied
+    assert {it: it.stat().st_mtime_ns for it in copied.folder.glob("clones/*/record.json")} == runs
+    assert (copied.folder / "speed.json").read_text() == speed
+
+
+def test_the_verdict_says_from_which_decimal_on_rounding_matters() -> None:
+    def estimate(value: float) -> Any:
+        return mean_over_images([value, value])
+
+    errors = {-1: 0.5, 0: 0.25, 1: 0.03, 2: 0.021, 3: 0.02, 8: 0.02}
+    points = [Point(d, e + s, e, None) for d, e in errors.items() for s in (0, 1e-4)]
+    line = Line(who="clone from scratch", target="nose", service=estimate(0.02), parameters=9)
+    theft = Theft("it", 10, 8, 2, 0, None, "", None, [], [])
+    said = " ".join(verdict([line], points, estimate(0.05), theft))
+    assert "with 2 decimals or more, its error is within a tenth of the 2.00 % at 8" in said
+    assert "at 1 it is 3.00 %" in said
+    assert by_decimals(points, estimate(0.05)) is not None
+
+
+def test_what_is_missing_or_too_much_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", "nose", "--out", str(tmp_path), "-q"]
+    for more, why in (
+        (["--scale", "cpu"], "Scale cpu needs pictures of faces"),
+        (["--scale", "huge"], "There is no scale 'huge'"),
+        (["--images", str(tmp_path)], "are --images and --labels; name both"),
+        (["--images", "a", "--labels", "b", "--data", "c"], "leave one of them out"),
+        (["--scale", "smoke", "--trials", "0"], "trials is 0"),
+        (["--data", "digits"], "points are of landmarks only"),
+    ):
+        assert main([*words, *more]) == 1
+        assert why in capsys.readouterr().err
+    assert set(VALUES) >= {value for values in TARGETS.values() for value in values}
+    assert {"smoke", "cpu", "paper"} == set(SETTINGS)
+
+
+@pytest.mark.slow
+def test_a_nose_detector_is_served_asked_and_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of it over a real wire; the second time nothing is asked, trained or timed."""
+    words = ["reproduce", "nose", "--scale", "smoke", "--out", str(tmp_path), "--device", "cpu"]
+    assert main([*words, "--json", "-q"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    lines = {(line[0], line[1]): line for line in told["lines"]}
+
+    def error(target: str, who: str, column: int) -> float:
+        return float(lines[target, who][column].split()[0])
+
+    for target in ("nose", "eyes and nose"):
+        assert error(target, "clone from scratch", 3) < 0.75 * error(
+            target, "always the mean place", 3
+        )
+        assert error(target, "the service itself", 4) < error(target, "clone from scratch", 4)
+    folder = tmp_path / "smoke"
+    logged = [json.loads(line) for line in (folder / "service.jsonl").read_text().splitlines()]
+    asked = {it.purpose: it.queries for it in read_tallies(folder / "ledger.sqlite")}
+    assert asked == {"train": 576, "measure": 150}
+    by_precision = {it["precision"]: it["last"] for it in told["trials"]}
+    assert by_precision[-1] > by_precision[0] > by_precision[8]
+    assert abs(by_precision[2] - by_precision[8]) < 0.01
+    assert main([*words, "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == told
+    after = [json.loads(line) for line in (folder / "service.jsonl").read_text().splitlines()]
+    assert after == logged
+    assert np.isclose(told["money"], 0.726)
