@@ -12,7 +12,7 @@ test: .venv/.ready-dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-all: test
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
 
 check: .venv/.ready-dev
 	$(BIN)/ruff format --check .

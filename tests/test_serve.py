@@ -252,8 +252,15 @@ def test_the_largest_are_told_with_their_places_and_classes(as_bytes: bool) -> N
     assert tail == b"".join(len(w).to_bytes(4, "little") + w.encode() for w in wanted)
 
 
-def test_models_are_named_and_told_what_to_show() -> None:
+def test_models_are_named_and_told_what_to_show(tmp_path: Path) -> None:
     usual = Exposure(decimals=3)
+    # As runs of networks with options are named by default.
+    run = tmp_path / "normal-cnn@dropout=0-1234"
+    run.mkdir()
+    for text, name in ((str(run), "normal-cnn-dropout-0-1234"), (f"x={run}", "x")):
+        for more, wanted in (("", usual), ("@show=label", Exposure(show="label"))):
+            placed = Placed.of(text + more, usual if not more else Exposure())
+            assert placed == Placed(name=name, run=str(run), exposure=wanted)
     assert Placed.of("runs/a", usual) == Placed(name="a", run="runs/a", exposure=usual)
     changed = Placed.of("b=runs/a/@show=logits+decimals=1", usual)
     assert (changed.name, changed.run) == ("b", "runs/a/")
