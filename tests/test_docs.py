@@ -1,5 +1,6 @@
 """The documents tell the truth: their commands run, and their tables come from records."""
 
+import csv
 import json
 import re
 import shlex
@@ -80,6 +81,30 @@ def test_the_tables_of_thefts_are_made_from_what_was_measured(folder: Path) -> N
     assert (folder / "table.md").read_text(encoding="utf-8").strip() == lines
     assert lines in (ROOT / "docs" / "stealing.md").read_text(encoding="utf-8")
     assert find_records([folder / "records.jsonl"])
+
+
+def test_the_table_of_the_stolen_nose_is_made_from_what_was_measured() -> None:
+    folder = ROOT / "results" / "nose" / "cpu"
+    found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    lines = markdown(found["lines"])
+    assert (folder / "table.md").read_text(encoding="utf-8").strip() == lines
+    page = (ROOT / "docs" / "nose.md").read_text(encoding="utf-8")
+    assert lines in page
+    rows = list(csv.DictReader((folder / "precision.csv").read_text().splitlines()))
+    assert len(rows) == len(found["trials"]) == 30
+    for row, trial in zip(rows, found["trials"], strict=True):
+        assert float(row["mae_last"]) == pytest.approx(trial["last"], abs=1e-6)
+    records = find_records([folder / "records.jsonl"])
+    [clone] = [line for line in found["lines"] if line[:2] == ["nose", "clone from scratch"]]
+    errors = [
+        record.error.value
+        for record in records
+        if record.error is not None
+        and record.data is not None
+        and record.data.classes == ("nose.x", "nose.y")
+        and "backbone" not in record.inputs
+    ]
+    assert f"{100 * sum(errors) / len(errors):.2f}" == clone[3].split()[0]
 
 
 EXPERIMENT_TABLES = sorted((ROOT / "results" / "paper").glob("*/*/table.md"))

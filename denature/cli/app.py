@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("training:train", "Train a network on the true labels."),
     "nasty": ("training:nasty", "Train a nasty teacher: accurate, and a bad example."),
     "distill": ("training:distill", "Train a student on a teacher's answers."),
+    "harden": ("hardening:harden", "Train a network that is harder to fool, or said to be."),
     "dafl": ("training:dafl", "Train a student from a teacher's weights, without data."),
     "invert": ("attacking:invert", "Make images out of a network's weights (DeepInversion)."),
     "run": ("upstream:run", "Run experiment folders of the official repository as they are."),

@@ -19,7 +19,7 @@ from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import DataConfig, Reading
 from denature.datafree.config import Dafl
 from denature.train.config import Keeping, Training
-from denature.train.objectives import Distilled, Nasty
+from denature.train.objectives import Distilled, Nasty, Normal
 
 if TYPE_CHECKING:
     from denature.cli.show import Display
@@ -38,9 +38,9 @@ RunFolder: TypeAlias = Path
 
 SWEPT = {"--net"} | {
     f"--{name.replace('_', '-')}"
-    for kind in (Training, Nasty, Distilled, Dafl, Asking)
+    for kind in (Training, Normal, Nasty, Distilled, Dafl, Asking)
     for name, of in get_type_hints(kind).items()
-    if of is not bool and name not in ("kind", "asks", "milestones")
+    if of is not bool and name not in ("kind", "asks", "landmarks", "milestones")
 }
 """Options of which a list, as in `--alpha 0.1,0.9`, asks for a run of each value."""
 

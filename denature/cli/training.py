@@ -73,7 +73,13 @@ class Wanted:
     common: Common
 
 
-def train(net: str, *, data: Data, common: CommonOptions = Common()) -> Wanted:
+def train(
+    net: str,
+    *,
+    data: Data,
+    objective: Annotated[Normal, Parameter(name="*", group=OBJECTIVE)] = Normal(),
+    common: CommonOptions = Common(),
+) -> Wanted:
     """Train a network on the true labels.
 
     Lists, as in `--seed 0,1,2`, ask for a run of each.
@@ -82,7 +88,7 @@ def train(net: str, *, data: Data, common: CommonOptions = Common()) -> Wanted:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
     """
-    return Wanted(net=net, data=data, objective=Normal(), common=common)
+    return Wanted(net=net, data=data, objective=objective, common=common)
 
 
 def nasty(

@@ -116,7 +116,7 @@ class Record:
 
     schema: int = SCHEMA
     kind: str
-    """`normal`, `nasty`, `distilled`, `dafl`, `cloned` or `imported`."""
+    """`normal`, `nasty`, `distilled`, `dafl`, `cloned`, `hardened`, `adversarial` or `imported`."""
     id: str
     """Made of config, data, inputs and revisions: runs of one id have the same weights."""
     recipe: str
@@ -157,6 +157,7 @@ class Record:
         wanted = {
             "nasty": "adversary",
             "distilled": "teacher",
+            "hardened": "teacher",
             "dafl": "teacher",
             "cloned": "victim",
         }.get(self.kind)
@@ -194,7 +195,9 @@ class Record:
             return self.victim.kind
         if "teacher" not in self.inputs:
             return "none"
-        return "dreams" if self.kind == "dafl" else str(self.config["objective"]["answers"])
+        if self.kind == "dafl":
+            return "dreams"
+        return str(self.config["objective"].get("answers", "soft"))
 
     def to_json(self, *, indent: int | None = None) -> str:
         return json.dumps(asdict(self), indent=indent, allow_nan=False)

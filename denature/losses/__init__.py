@@ -6,16 +6,28 @@ from denature.core.lazy import attach
 
 if TYPE_CHECKING:
     from denature.losses.nasty import self_undermining
-    from denature.losses.soft import distillation, hard_distillation, softened_divergence
+    from denature.losses.soft import (
+        distillation,
+        hard_distillation,
+        soft_cross_entropy,
+        softened_divergence,
+    )
 
 __getattr__ = attach(
     __name__,
     {
         "distillation": "soft",
         "hard_distillation": "soft",
+        "soft_cross_entropy": "soft",
         "softened_divergence": "soft",
         "self_undermining": "nasty",
     },
 )
 
-__all__ = ["distillation", "hard_distillation", "self_undermining", "softened_divergence"]
+__all__ = [
+    "distillation",
+    "hard_distillation",
+    "self_undermining",
+    "soft_cross_entropy",
+    "softened_divergence",
+]

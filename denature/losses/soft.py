@@ -18,13 +18,7 @@ def softened_divergence(target_logits: Logits, logits: Logits, *, temperature: f
     Raises:
         ConfigError: the temperature is not above 0, or the two differ in shape.
     """
-    if not 0 < temperature < math.inf:
-        raise ConfigError(f"temperature is {temperature}; it must be above 0, and finite.")
-    if target_logits.shape != logits.shape:
-        raise ConfigError(
-            f"Logits of the shapes {tuple(target_logits.shape)} and {tuple(logits.shape)} were "
-            "compared; both networks must answer the same images with the same classes."
-        )
+    _check_alike(target_logits, logits, temperature)
     log_target = F.log_softmax(target_logits / temperature, dim=-1)
     log_own = F.log_softmax(logits / temperature, dim=-1)
     return (log_target.exp() * (log_target - log_own)).sum(-1) * temperature**2
@@ -53,6 +47,20 @@ def distillation(
     return alpha * soft + (1 - alpha) * F.cross_entropy(student_logits, labels, reduction="none")
 
 
+def soft_cross_entropy(logits: Logits, target_logits: Logits, *, temperature: float) -> PerExample:
+    """CE(softmax(target / T), softmax(logits / T)), per example, in nats.
+
+    Defensive distillation (Papernot et al. 2016, arXiv:1511.04508, eq. 8): the teacher's answers at
+    T are labels. There is no T^2: gradients shrink as T grows.
+
+    Raises:
+        ConfigError: the temperature is not above 0, or the two differ in shape.
+    """
+    _check_alike(target_logits, logits, temperature)
+    target = F.softmax(target_logits / temperature, dim=-1)
+    return -(target * F.log_softmax(logits / temperature, dim=-1)).sum(-1)
+
+
 def hard_distillation(
     student_logits: Logits, teacher_labels: Labels, labels: Labels, *, alpha: float
 ) -> PerExample:
@@ -70,6 +78,16 @@ def hard_distillation(
 def log_probabilities(probabilities: torch.Tensor) -> Logits:
     """Logits that a distillation may use in place of those behind `probabilities`."""
     return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
+def _check_alike(target_logits: Logits, logits: Logits, temperature: float) -> None:
+    if not 0 < temperature < math.inf:
+        raise ConfigError(f"temperature is {temperature}; it must be above 0, and finite.")
+    if target_logits.shape != logits.shape:
+        raise ConfigError(
+            f"Logits of the shapes {tuple(target_logits.shape)} and {tuple(logits.shape)} were "
+            "compared; both networks must answer the same images with the same classes."
+        )
 
 
 def check_alpha(alpha: float) -> None:

@@ -12,10 +12,11 @@ from denature.core.compute import Compute
 from denature.core.errors import ConfigError, TrainingError
 from denature.core.record import EpochRecord
 from denature.core.seeds import derive
+from denature.core.types import Logits, PerExample, Pixels
 from denature.data.feed import Batch
 from denature.nets.heads import train_mode
 from denature.train.config import Training
-from denature.train.objectives.base import Objective
+from denature.train.objectives.base import Objective, Probing
 from denature.train.state import optimizer_tensors, restore_optimizer
 from denature.train.team import ALONE, Team, like, whole
 
@@ -143,10 +144,7 @@ class Learner:
         self.lr = learning_rate(self.config, step=self.done, total=self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        with self.compute.autocast():
-            logits = self._trained(batch.pixels)
-        logits = logits.float()
-        losses = self.objective(logits, batch.labels, answers, done=self.done / self.total)
+        logits, losses = self._losses_of(batch, answers)
         self.optimizer.zero_grad(set_to_none=True)
         if self.team.size == 1:
             losses.mean().backward()
@@ -163,6 +161,20 @@ class Learner:
         self.done += 1
         if self.done % CHECK_EVERY == 0:
             self._look(CHECK_EVERY)
+
+    def _losses_of(self, batch: Batch, answers: Answers | None) -> tuple[Logits, PerExample]:
+        def ask(pixels: Pixels) -> Logits:
+            with self.compute.autocast():
+                logits: Logits = self._trained(pixels)
+            return logits.float()
+
+        if isinstance(self.objective, Probing):
+            # What wraps it would take what is only looked at for a step.
+            inner = getattr(self._trained, "module", self._trained)
+            with self.compute.autocast():
+                return self.objective.probed(inner, ask, batch.pixels, batch.labels)
+        logits = ask(batch.pixels)
+        return logits, self.objective(logits, batch.labels, answers, done=self.done / self.total)
 
     def end_epoch(self, *, test: float | None, validation: float | None) -> EpochRecord:
         """Close an epoch with what was measured after it, and keep its weights if they are best."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from denature.core.lazy import attach
 
 if TYPE_CHECKING:
+    from denature.train.objectives.adversarial import Adversarial
     from denature.train.objectives.base import Objective
     from denature.train.objectives.cloned import Cloned
     from denature.train.objectives.distilled import Distilled
+    from denature.train.objectives.hardened import Hardened
     from denature.train.objectives.nasty import Nasty
     from denature.train.objectives.normal import Normal
 
@@ -22,7 +24,9 @@ __getattr__ = attach(
         "Nasty": "nasty",
         "Distilled": "distilled",
         "Cloned": "cloned",
+        "Hardened": "hardened",
+        "Adversarial": "adversarial",
     },
 )
 
-__all__ = ["Objective", "Normal", "Nasty", "Distilled", "Cloned"]
+__all__ = ["Objective", "Normal", "Nasty", "Distilled", "Cloned", "Hardened", "Adversarial"]

@@ -10,8 +10,9 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from torch import Tensor, nn
 
     from denature.answers import Answers
+    from denature.attacks.gradient import Ask
     from denature.core.compute import Compute
-    from denature.core.types import Labels, Logits, PerExample
+    from denature.core.types import Labels, Logits, PerExample, Pixels
     from denature.data.feed import Batch
 
 
@@ -74,6 +75,23 @@ class Dreaming(Protocol):
         compute: "Compute",
     ) -> Dreamer:
         """Who makes them."""
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """An objective that asks the network in training itself, as adversarial training does."""
+
+    def probed(
+        self, network: "nn.Module", ask: "Ask", pixels: "Pixels", labels: "Labels"
+    ) -> "tuple[Logits, PerExample]":
+        """The logits that are counted as answers, and the loss per example.
+
+        Args:
+            network: to be looked into; what it is asked here is not learned from.
+            ask: the same, for what is learned from.
+            pixels: batch x channels x height x width, in [0, 1].
+            labels: batch.
+        """
 
 
 @runtime_checkable

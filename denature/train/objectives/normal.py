@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
+from denature.core.schema import check_fields
+
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from denature.answers import Answers
     from denature.core.types import Labels, Logits, PerExample
@@ -11,11 +13,27 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Normal:
-    """Cross-entropy against the true labels; the mean absolute error where they are landmarks."""
+    """Cross-entropy against the true labels; the mean absolute error where they are landmarks.
+
+    With a temperature it is what defensive distillation trains its teacher with (Papernot et al.
+    2016): logits / T, without a factor T^2; the network is deployed at 1.
+    """
 
     kind: ClassVar[str] = "normal"
     asks: ClassVar[None] = None
     landmarks: ClassVar[bool] = True
+
+    temperature: float = 1.0
+    """T that logits are divided by in training; means nothing for landmarks."""
+    smoothing: float = 0.0
+    """Share of each label that goes to all classes alike (Szegedy et al. 2016)."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "temperature": (self.temperature > 0, "above 0"),
+            "smoothing": (0 <= self.smoothing < 1, "a share in [0, 1)"),
+        }
+        check_fields(self, rules)
 
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
@@ -26,4 +44,6 @@ class Normal:
 
         if labels.is_floating_point():
             return coordinate_error(logits, labels)
-        return F.cross_entropy(logits, labels, reduction="none")
+        return F.cross_entropy(
+            logits / self.temperature, labels, reduction="none", label_smoothing=self.smoothing
+        )

@@ -1,0 +1,123 @@
+"""Attacks along the gradient: one step (FGSM) and many (PGD)."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+
+from denature.attacks.config import Ball
+from denature.attacks.losses import Goal, cross_entropy
+from denature.core.errors import ConfigError
+from denature.core.types import Labels, Logits, Pixels
+
+Ask: TypeAlias = Callable[[Pixels], Logits]
+"""From images in [0, 1] to logits, with gradients."""
+
+
+def fgsm(
+    network: Ask, images: Pixels, labels: Labels, ball: Ball, *, goal: Goal = cross_entropy
+) -> Pixels:
+    """One step to the edge of the ball (Goodfellow et al. 2015, arXiv:1412.6572).
+
+    In linf that is epsilon times the gradient's sign, in l2 its direction.
+
+    Args:
+        network: is asked once, with gradients.
+        images: batch x channels x height x width, in [0, 1].
+        labels: the right classes.
+        ball: how far.
+        goal: what is made larger.
+
+    Returns:
+        Images in [0, 1], within the ball.
+    """
+    return pgd(
+        network, images, labels, ball, steps=1, step_size=ball.epsilon, start=False, goal=goal
+    )
+
+
+def pgd(
+    network: Ask,
+    images: Pixels,
+    labels: Labels,
+    ball: Ball,
+    *,
+    steps: int = 20,
+    step_size: float | None = None,
+    start: bool = True,
+    goal: Goal = cross_entropy,
+) -> Pixels:
+    """Many small steps, each brought back into the ball (Madry et al. 2018, arXiv:1706.06083).
+
+    Random numbers come from torch's generator of the images' device.
+
+    Args:
+        network: is asked once a step, with gradients.
+        images: batch x channels x height x width, in [0, 1].
+        labels: the right classes.
+        ball: how far.
+        steps: how many.
+        step_size: of one; 2.5 epsilon / steps by default, as Madry et al. have it, so that all of
+            the ball can be reached.
+        start: begin at a random place of the ball, and not at the image.
+        goal: what is made larger.
+
+    Returns:
+        Images in [0, 1], within the ball.
+
+    Raises:
+        ConfigError: steps below 1, or a step that leads nowhere.
+    """
+    if steps < 1:
+        raise ConfigError(f"steps is {steps}; it must be at least 1.")
+    size = 2.5 * ball.epsilon / steps if step_size is None else step_size
+    if size < 0:
+        raise ConfigError(f"step_size is {size}; it must be at least 0.")
+    images = images.detach()
+    low, high = _bounds(images, ball)
+    change = _random(images, ball) if start else torch.zeros_like(images)
+    at = (images + change).clamp_(0, 1)
+    for _ in range(steps):
+        at.requires_grad_()
+        losses = goal(network(at).float(), labels)
+        [gradient] = torch.autograd.grad(losses.sum(), at)
+        with torch.no_grad():
+            if ball.norm == "linf":
+                # In place: a copy of each image a step is a tenth of a small network's time.
+                at = at.detach().add_(gradient.sign_(), alpha=size)
+                at = torch.minimum(torch.maximum(at, low), high)
+            else:
+                at = at.detach().add_(_unit(gradient), alpha=size)
+                at = (images + _within(at.sub_(images), ball.epsilon)).clamp_(0, 1)
+    return at.detach()
+
+
+def _bounds(images: Pixels, ball: Ball) -> tuple[Pixels, Pixels]:
+    """The least and the largest value of each pixel that linf allows, within [0, 1]."""
+    return (images - ball.epsilon).clamp_(0, 1), (images + ball.epsilon).clamp_(0, 1)
+
+
+def _lengths(change: torch.Tensor) -> torch.Tensor:
+    lengths: torch.Tensor = change.flatten(1).norm(dim=1)
+    return lengths.view(-1, *[1] * (change.ndim - 1))
+
+
+def _unit(gradient: torch.Tensor) -> torch.Tensor:
+    """Directions; where the gradient is 0 there is none."""
+    return gradient / _lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+
+def _within(change: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """No change longer than epsilon."""
+    lengths = _lengths(change).clamp_min(torch.finfo(change.dtype).tiny)
+    return change * (epsilon / lengths).clamp_max(1)
+
+
+def _random(images: Pixels, ball: Ball) -> torch.Tensor:
+    """Uniform in a linf ball; in an l2 ball uniform too, by direction and radius."""
+    if ball.norm == "linf":
+        return torch.empty_like(images).uniform_(-ball.epsilon, ball.epsilon)
+    directions = _unit(torch.randn_like(images))
+    values = images[0].numel()
+    radii = torch.rand(len(images), device=images.device).pow_(1 / values)
+    return directions * (ball.epsilon * radii).view(-1, *[1] * (images.ndim - 1))

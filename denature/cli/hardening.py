@@ -1,0 +1,74 @@
+"""denature harden: a network that is harder to fool, or so it is said."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from denature.cli.options import (
+    Data,
+    ReadingOptions,
+    Showing,
+    ShowingOptions,
+    Surviving,
+    SurvivingOptions,
+    TrainingOptions,
+    Writing,
+    WritingOptions,
+    data_config,
+)
+from denature.data.config import Reading
+from denature.recipes.hardening.config import Hardening
+from denature.train.config import Training
+
+HARDENING = Group("Hardening", sort_key=1)
+
+
+def harden(
+    net: str,
+    *,
+    data: Data,
+    hardening: Annotated[Hardening, Parameter(name="*", group=HARDENING)] = Hardening(),
+    reading: ReadingOptions = Reading(),
+    training: TrainingOptions = Training(),
+    writing: WritingOptions = Writing(),
+    surviving: SurvivingOptions = Surviving(),
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Harden a network by defensive distillation, or by what that is compared with.
+
+    Defensive distillation trains a teacher at a high temperature and a student on its soft answers,
+    which is deployed at temperature 1. Much of what it seemed to protect from was hidden gradients
+    (Carlini and Wagner 2017); adversarial training is the honest reference.
+
+    Args:
+        net: A name from `denature nets`, or package.module:factory for a module of your own.
+        data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
+    """
+    from denature.cli.show import print_table
+    from denature.recipes.hardening.orders import Place, orders
+    from denature.report.words import score
+    from denature.train import make
+
+    out = writing.out or Path("runs") / f"{hardening.by}-{net}"
+    wanted = orders(hardening, Place(net=net, training=training, out=out))
+    stopper = surviving.stopper()
+    with surviving.crew(training.device) as crew, stopper.on_signals():
+        runs = make(
+            list(wanted.values()),
+            data_config(data, reading),
+            overwrite=writing.overwrite,
+            keeping=surviving.keeping(),
+            stopper=stopper,
+            crew=crew,
+            progress=showing.display(),
+        )
+    if showing.json:
+        for run in runs:
+            print(run.record.to_json())
+        return
+    lines = [["Run", "Network", "Measured", "Folder"]]
+    for name, run in zip(wanted, runs, strict=True):
+        lines.append([name, run.record.net.name, score(run.record), str(run.folder)])
+    print_table(lines)
+    print(f"{hardening.by}: {runs[-1].folder} is the hardened network.")

@@ -1,0 +1,1 @@
+"""Ways to make a network harder to fool, as graphs of runs."""
