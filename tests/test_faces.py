@@ -195,7 +195,10 @@ def test_landmarks_are_shown_as_such(victim: Run, server: Served) -> None:
     status, _, told = server.send("GET", "/v2/models/faces")
     described = json.loads(told)
     assert status == 200
-    assert described["outputs"] == [{"name": "landmarks", "datatype": "FP32", "shape": [-1, 10]}]
+    names = [f"{place}.{axis}" for place in PLACES for axis in "xy"]
+    [output] = described["outputs"]
+    assert output.pop("parameters") == {"names": names}
+    assert output == {"name": "landmarks", "datatype": "FP32", "shape": [-1, 10]}
     place = Placed.of(f"a={victim.folder}", Exposure(decimals=2)).settled()
     assert (place.exposure.show, place.exposure.decimals) == ("landmarks", 2)
     with pytest.raises(ConfigError, match="knows landmarks, and cannot show label"):

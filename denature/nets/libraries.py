@@ -21,8 +21,8 @@ def create(library: str, name: str, *, classes: int, channels: int, image_size: 
         MissingExtra: the library is not installed.
     """
     make = {"timm": _timm, "torchvision": _torchvision}[library]
-    with _blaming(library, f"make {name!r} for {classes} classes and {channels} channels of "
-                  f"{image_size} pixels a side"):  # fmt: skip
+    shape = f"{classes} classes and {channels} channels of {image_size} pixels a side"
+    with _blaming(library, name, f"make {name!r} for {shape}"):
         return make(name, classes, channels, image_size)
 
 
@@ -36,7 +36,7 @@ def published(library: str, name: str, *, channels: int, image_size: int) -> dic
         MissingExtra: the library is not installed.
     """
     fetch = {"timm": _timm_weights, "torchvision": _torchvision_weights}[library]
-    with _blaming(library, f"give weights of {name!r}"):
+    with _blaming(library, name, f"give weights of {name!r}"):
         body, mean, std = fetch(name, channels, image_size)
     tensors = {f"body.{key}": value for key, value in body.items()}
     statistics = {"mean": mean, "std": std}
@@ -44,12 +44,12 @@ def published(library: str, name: str, *, channels: int, image_size: int) -> dic
 
 
 @contextmanager
-def _blaming(library: str, deed: str) -> Iterator[None]:
+def _blaming(library: str, name: str, deed: str) -> Iterator[None]:
     """Say in our words what a library could not do."""
     try:
         yield
     except ImportError:
-        raise MissingExtra(library, library, f"A network of {library}") from None
+        raise MissingExtra(library, library, f"The network {library}:{name}") from None
     except ConfigError:
         raise
     except Exception as error:  # a library may raise anything
