@@ -12,7 +12,8 @@ test: .venv/.ready-dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-all: test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow and not alone"
+	$(BIN)/python -m pytest -q -m "slow and alone"
 
 check: .venv/.ready-dev
 	$(BIN)/ruff format --check .

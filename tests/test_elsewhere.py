@@ -75,6 +75,7 @@ def workers(crew: tuple[str, ...], driver: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_sweep_with_a_killed_worker_ends_like_one_in_this_process(
     teacher: Run, tmp_path: Path, crew: tuple[str, ...]
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_sweep_with_a_killed_worker_ends_like_one_in_this_process(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_deadline_and_a_signal_stop_the_workers_in_good_order(
     teacher: Run, tmp_path: Path, crew: tuple[str, ...]
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_deadline_and_a_signal_stop_the_workers_in_good_order(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_what_a_worker_refuses_is_said_here(
     teacher: Run, tmp_path: Path, crew: tuple[str, ...]
 ) -> None:

@@ -1,17 +1,15 @@
 """What an attack makes large, one value per example."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch.nn import functional as F
 
 from denature.core.types import Labels, Logits, PerExample
 
-
-class Goal(Protocol):
-    """A loss that is large where an answer is wrong."""
-
-    def __call__(self, logits: Logits, labels: Labels) -> PerExample: ...
+Goal: TypeAlias = Callable[[Logits, Labels], PerExample]
+"""A loss that is large where an answer is wrong."""
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> PerExample:

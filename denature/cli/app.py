@@ -19,6 +19,10 @@ COMMANDS = {
     "nasty": ("training:nasty", "Train a nasty teacher: accurate, and a bad example."),
     "distill": ("training:distill", "Train a student on a teacher's answers."),
     "harden": ("hardening:harden", "Train a network that is harder to fool, or said to be."),
+    "robustness": (
+        "robustness:robustness",
+        "Attack networks, and say whether what looks robust is.",
+    ),
     "dafl": ("training:dafl", "Train a student from a teacher's weights, without data."),
     "invert": ("attacking:invert", "Make images out of a network's weights (DeepInversion)."),
     "run": ("upstream:run", "Run experiment folders of the official repository as they are."),
@@ -45,6 +49,7 @@ COMMANDS = {
 """Each command with the function behind it, which is imported when it is called, and its help."""
 
 LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--budgets", "--points"}
+LISTS |= {"--linf", "--l2", "--l0"}
 """Options that take several values, also with commas between them."""
 
 TRAINERS = ("train", "nasty", "distill", "dafl")

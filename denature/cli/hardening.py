@@ -39,7 +39,7 @@ def harden(
 
     Defensive distillation trains a teacher at a high temperature and a student on its soft answers,
     which is deployed at temperature 1. Much of what it seemed to protect from was hidden gradients
-    (Carlini and Wagner 2017); adversarial training is the honest reference.
+    (Carlini and Wagner 2017): see docs/hardening.md and `denature robustness`.
 
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.

@@ -88,6 +88,33 @@ def render_experiment(
     )
 
 
+def render_robustness(
+    records: Sequence[Record],
+    *,
+    title: str,
+    about: str,
+    verdict: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    note: str,
+    drawn: Sequence[str],
+    checks: Sequence[tuple[str, Sequence[object]]],
+) -> str:
+    """Networks under attack as HTML text; each check brings its name, numbers and sentences."""
+    return _page(
+        "robustness",
+        title=title,
+        lead=_lead(records),
+        about=about,
+        verdict=verdict,
+        lines=lines,
+        note=note,
+        figures=drawn,
+        checks=checks,
+        provenance=_provenance(records),
+        fingerprint=_fingerprint(records, title),
+    )
+
+
 def _page(name: str, **values: object) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -8,7 +8,14 @@ if TYPE_CHECKING:
     from denature.train.config import Keeping, Training
     from denature.train.job import Order
     from denature.train.loop import evaluate, fit
-    from denature.train.objectives import Cloned, Distilled, Nasty, Normal
+    from denature.train.objectives import (
+        Adversarial,
+        Cloned,
+        Distilled,
+        Hardened,
+        Nasty,
+        Normal,
+    )
     from denature.train.run import Run, import_run, load_run
     from denature.train.runs import evaluate_run, make, train
     from denature.train.shorthand import distilled, nasty, normal
@@ -34,6 +41,8 @@ __getattr__ = attach(
         "Nasty": "objectives",
         "Distilled": "objectives",
         "Cloned": "objectives",
+        "Hardened": "objectives",
+        "Adversarial": "objectives",
     },
 )
 
@@ -56,4 +65,6 @@ __all__ = [
     "Nasty",
     "Distilled",
     "Cloned",
+    "Hardened",
+    "Adversarial",
 ]

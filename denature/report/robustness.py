@@ -1,0 +1,186 @@
+"""Robustness as a page: the table, curves against the budget, checks, smallest changes."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from denature.core.files import write_text
+from denature.core.record import Record
+from denature.core.stats import Estimate
+from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
+from denature.report.html import render_robustness
+from denature.report.words import percent
+from denature.robust.evaluate import Evidence, Robustness, spell
+from denature.robust.masking import Check
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY, "#56B4E9", "#E69F00", "#000000")
+
+NOTE = (
+    "Robust: share of the samples that stay right, with its 95 % interval (Wilson). Worst: "
+    "against everything that ran, at any smaller budget too; a change that any attack found counts "
+    "in every norm that it fits. Whether a change fools is looked at again in fp32, within [0, 1] "
+    "and within the budget, whoever proposed it. Smallest: the mean distance of what fooled."
+)
+
+PICTURES = 5
+"""Samples of which the smallest changes are shown."""
+
+
+class Shown(NamedTuple):
+    """One network on the page."""
+
+    robustness: Robustness
+    checks: Sequence[Check]
+    word: str | None
+    said: str | None
+    evidence: Evidence
+
+
+def table(shown: Sequence[Shown]) -> list[list[str]]:
+    """Header and lines: a line for each network and attack."""
+    budgets = {norm: [spell(e) for e in its] for norm, its in shown[0].evidence.budgets.items()}
+    middle = {norm: its[len(its) // 2] for norm, its in budgets.items()}
+    lines = [["Network", "Attack", "Norm", "Budget", "Robust %", "Smallest", "Not run", "Seconds"]]
+    for it in shown:
+        found = it.robustness
+        lines.append([found.run, "none", "", "", percent(found.clean), "", "", ""])
+        for attack in found.attacks:
+            key = middle[attack.norm] if middle[attack.norm] in attack.robust else None
+            key = key or next(iter(attack.robust), "")
+            robust = percent(attack.robust[key]) if key else "did not run"
+            smallest = "" if attack.smallest is None else _distance(attack.smallest)
+            lines.append(
+                [
+                    found.run,
+                    attack.name,
+                    attack.norm,
+                    key,
+                    robust,
+                    smallest,
+                    str(attack.not_run or ""),
+                    f"{attack.seconds:.1f}",
+                ]
+            )
+        for norm, its in found.worst.items():
+            if middle[norm] in its:
+                worst = percent(its[middle[norm]])
+                lines.append([found.run, "worst", norm, middle[norm], worst, "", "", ""])
+    return lines
+
+
+def _distance(measured: Estimate) -> str:
+    return f"{measured.value:.3g} [{measured.low:.3g}, {measured.high:.3g}]"
+
+
+def curves(shown: Sequence[Shown]) -> "Figure | None":
+    """Robust accuracy against the budget: plain gradients dashed, everything solid."""
+    norms = [
+        norm for norm in shown[0].evidence.budgets if any(it.robustness.worst[norm] for it in shown)
+    ]
+    figure = new_figure(7.4, 2.7)
+    for place, norm in enumerate(norms):
+        axes = figure.add_subplot(1, len(norms), place + 1)
+        for colour, it in zip(COLOURS, shown, strict=False):
+            clean = it.robustness.clean
+            worst = [clean, *it.robustness.worst[norm].values()]
+            at = [0.0, *it.evidence.budgets[norm]]
+            axes.plot(at, [100 * e.value for e in worst], "o-", color=colour, markersize=3,
+                      label=_name(it.robustness.run))  # fmt: skip
+            axes.fill_between(
+                at, [100 * e.low for e in worst], [100 * e.high for e in worst],
+                color=colour, alpha=0.15, linewidth=0,
+            )  # fmt: skip
+            if norm == "linf":
+                plain = [
+                    100 * float(it.evidence.robust(["pgd", "fgsm"], norm, e).mean())
+                    for e in it.evidence.budgets[norm]
+                ]
+                axes.plot(at, [100 * clean.value, *plain], "--", color=colour, linewidth=1)
+        axes.set_xlabel({"linf": "budget, linf", "l2": "budget, l2", "l0": "pixels"}[norm])
+        axes.set_ylim(-3, 103)
+        axes.grid(color="#ddd", linewidth=0.7)
+        if place == 0:
+            axes.set_ylabel("robust accuracy, %")
+    figure.tight_layout()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=7
+    )
+    return figure
+
+
+def _name(run: str) -> str:
+    return "/".join(Path(run).parts[-2:])
+
+
+def smallest_changes(shown: Sequence[Shown], classes: Sequence[str]) -> "Figure | None":
+    """Samples, and the smallest change in l2 that any attack found for each network."""
+    right = np.logical_and.reduce([it.evidence.right for it in shown])
+    places = np.flatnonzero(right)[:PICTURES]
+    if not len(places):
+        return None
+    figure = new_figure(1.3 * len(places) + 0.6, 1.35 * (len(shown) + 1))
+    grid = figure.add_gridspec(len(shown) + 1, len(places), wspace=0.1, hspace=0.35)
+    for column, place in enumerate(places):
+        first = shown[0].evidence
+        axes = figure.add_subplot(grid[0, column])
+        _draw(axes, first.images[place], classes[first.labels[place]])
+        for row, it in enumerate(shown):
+            axes = figure.add_subplot(grid[row + 1, column])
+            best = min(it.evidence.tried.values(), key=lambda tried: tried.distances["l2"][place])
+            distance = best.distances["l2"][place]
+            if np.isfinite(distance):
+                _draw(axes, best.found[place], f"{best.name}\n{distance:.2f}")
+            else:
+                axes.set_axis_off()
+                axes.text(0.5, 0.5, "not fooled", ha="center", fontsize=7)
+            if column == 0:
+                axes.text(-0.15, 0.5, _name(it.robustness.run), rotation=90, fontsize=6,
+                          transform=axes.transAxes, va="center", ha="right")  # fmt: skip
+    return figure
+
+
+def _draw(axes: object, image: np.ndarray, title: str) -> None:
+    from matplotlib.axes import Axes
+
+    assert isinstance(axes, Axes)
+    shown = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=6, pad=2)
+
+
+def write(
+    out: Path, shown: Sequence[Shown], records: Sequence[Record], *, classes: Sequence[str]
+) -> Path:
+    """Figures and page."""
+    drawn = [
+        write_figure(out / "curves", partial(curves, shown)),
+        write_figure(out / "smallest", partial(smallest_changes, shown, classes)),
+    ]
+    verdicts = [f"{it.robustness.run}: {it.word}. {it.said}" for it in shown if it.word is not None]
+    text = render_robustness(
+        records,
+        title="Robustness",
+        about=_about(shown[0].robustness),
+        verdict=verdicts,
+        lines=table(shown),
+        note=NOTE,
+        drawn=drawn,
+        checks=[(it.robustness.run, it.checks) for it in shown],
+    )
+    write_text(out / "report.html", text)
+    return out / "report.html"
+
+
+def _about(found: Robustness) -> str:
+    return (
+        f"{len(found.samples)} test samples, of each class its share, seed {found.seed}; effort "
+        f"{found.effort}. Dashed: plain gradient attacks (FGSM, PGD); solid: everything."
+    )

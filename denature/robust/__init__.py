@@ -1,0 +1,28 @@
+"""How far a network's answers hold when images are changed a little, and whether that is real."""
+
+from typing import TYPE_CHECKING
+
+from denature.core.lazy import attach
+
+if TYPE_CHECKING:
+    from denature.robust.catalogue import ATTACKS, Attack
+    from denature.robust.config import Asked, Effort
+    from denature.robust.evaluate import Robustness, evaluate
+    from denature.robust.masking import Check
+    from denature.robust.target import Target
+
+__getattr__ = attach(
+    __name__,
+    {
+        "ATTACKS": "catalogue",
+        "Attack": "catalogue",
+        "Asked": "config",
+        "Effort": "config",
+        "Robustness": "evaluate",
+        "evaluate": "evaluate",
+        "Check": "masking",
+        "Target": "target",
+    },
+)
+
+__all__ = ["ATTACKS", "Asked", "Attack", "Check", "Effort", "Robustness", "Target", "evaluate"]

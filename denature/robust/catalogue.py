@@ -1,0 +1,209 @@
+"""The attacks. Each only proposes images: whether they fool is looked at by `evaluate`, in fp32."""
+
+import functools
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+from denature.attacks import Ball, cross_entropy, fgsm, margin, pgd
+from denature.attacks.config import Norm
+from denature.attacks.losses import Goal
+from denature.core.errors import MissingExtra
+from denature.core.types import Labels, Logits, PerExample, Pixels
+from denature.robust.config import Trouble
+from denature.robust.target import Target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """Who is attacked, how hard, and who else may help."""
+
+    target: Target
+    undefended: Target
+    """Whose gradients a transfer follows."""
+    trouble: Trouble
+    seed: int
+
+
+Propose = Callable[[Scene, Pixels, Labels, float], Pixels]
+"""From a scene, images that are answered rightly, their labels and a budget to changed images."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attack:
+    """One line of the catalogue."""
+
+    about: str
+    norm: str
+    """linf, l2 or l0."""
+    propose: Propose
+    gradients: bool = True
+    """Whether it follows the target's own gradients."""
+    smallest: bool = False
+    """Looks for the smallest change, so that no budget is needed."""
+    only: float | None = None
+    """A budget of its own, whatever was asked for."""
+    library: str | None = None
+    """Whose it is; None for ours."""
+
+
+def _fgsm(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+    return fgsm(scene.target, images, labels, Ball(epsilon=epsilon))
+
+
+def _pgd(
+    scene: Scene, images: Pixels, labels: Labels, epsilon: float, *, norm: Norm = "linf",
+    goal: Goal = cross_entropy,
+) -> Pixels:  # fmt: skip
+    ball = Ball(norm=norm, epsilon=epsilon)
+    return pgd(scene.target, images, labels, ball, steps=scene.trouble.steps, goal=goal)
+
+
+def _cooled(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+    """PGD on the cross-entropy of logits / T: with the temperature put back nothing saturates."""
+    heat = scene.target.temperature
+
+    def goal(logits: Logits, labels: Labels) -> PerExample:
+        return cross_entropy(logits / heat, labels)
+
+    return _pgd(scene, images, labels, epsilon, goal=goal)
+
+
+def _transfer(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+    """PGD against the undefended network; its images are then shown to the target."""
+    ball = Ball(epsilon=epsilon)
+    return pgd(scene.undefended, images, labels, ball, steps=scene.trouble.steps, goal=margin)
+
+
+def _ensemble(*names: str) -> Propose:
+    """Some of AutoAttack's attacks, or its four (Croce and Hein 2020, arXiv:2003.01690)."""
+
+    def propose(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+        with _library("pyautoattack"):
+            from pyautoattack import AutoAttack
+
+            made = AutoAttack(
+                scene.target, norm="Linf", eps=epsilon, seed=scene.seed,
+                device=str(scene.target.device), version="custom" if names else "standard",
+                **({"attacks": list(names)} if names else {}),
+            )  # fmt: skip
+            if names == ("square",):
+                made.square.n_queries = scene.trouble.queries
+            found: Any = made.run_standard_evaluation(images, labels, batch_size=len(images))
+            changed: Pixels = found[0] if isinstance(found, tuple) else found
+        return changed
+
+    return propose
+
+
+def _foolbox(name: str, options: Callable[[Trouble], dict[str, Any]]) -> Propose:
+    """An attack of Foolbox for the smallest change (Rauber et al. 2017, arXiv:1707.04131)."""
+
+    def propose(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+        with _library("foolbox"):
+            import foolbox
+            from foolbox.models.pytorch import PyTorchModel
+
+            model = PyTorchModel(scene.target, bounds=(0, 1), device=scene.target.device)
+            attack = getattr(foolbox.attacks, name)(**options(scene.trouble))
+            _, changed, _ = attack(model, images, labels, epsilons=None)
+        found: Pixels = changed.detach()
+        return found
+
+    return propose
+
+
+@contextmanager
+def _library(name: str) -> Iterator[None]:
+    """Somebody else's code, which prints, logs and warns."""
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            logging.getLogger(name).setLevel(logging.ERROR)
+            yield
+    except ImportError:
+        raise MissingExtra(name, "attacks", "This attack") from None
+
+
+ATTACKS: Mapping[str, Attack] = {
+    "fgsm": Attack(
+        about="one step along the gradient of the cross-entropy", norm="linf", propose=_fgsm
+    ),
+    "pgd": Attack(about="many steps of it", norm="linf", propose=_pgd),
+    "pgd-unbounded": Attack(
+        about="many steps with any image allowed: who does not fall here hides his gradients",
+        norm="linf",
+        propose=_pgd,
+        only=1.0,
+    ),
+    "pgd-margin": Attack(
+        about="many steps on the logits, where no softmax can saturate",
+        norm="linf",
+        propose=functools.partial(_pgd, goal=margin),
+    ),
+    "pgd-cooled": Attack(
+        about="many steps with the temperature put back", norm="linf", propose=_cooled
+    ),
+    "pgd-l2": Attack(
+        about="many steps on the logits",
+        norm="l2",
+        propose=functools.partial(_pgd, norm="l2", goal=margin),
+    ),
+    "transfer": Attack(
+        about="what fools an undefended network", norm="linf", propose=_transfer, gradients=False
+    ),
+    "square": Attack(
+        about="random squares, by the logits alone",
+        norm="linf",
+        propose=_ensemble("square"),
+        gradients=False,
+        library="pyautoattack",
+    ),
+    "deepfool": Attack(
+        about="towards the nearest border, taken for flat",
+        norm="l2",
+        propose=_foolbox("L2DeepFoolAttack", lambda it: {"steps": min(it.iterations, 100)}),
+        smallest=True,
+        library="foolbox",
+    ),
+    "carlini-wagner": Attack(
+        about="the smallest change by the logits, its weight searched for",
+        norm="l2",
+        propose=_foolbox(
+            "L2CarliniWagnerAttack",
+            lambda it: {
+                "steps": it.iterations,
+                "binary_search_steps": 6,
+                "initial_const": 0.1,
+                "stepsize": 0.02,
+            },
+        ),
+        smallest=True,
+        library="foolbox",
+    ),
+    "few-pixels": Attack(
+        about="the fewest pixels, by fast minimum-norm steps",
+        norm="l0",
+        propose=_foolbox("L0FMNAttack", lambda it: {"steps": it.iterations}),
+        smallest=True,
+        library="foolbox",
+    ),
+    "decision": Attack(
+        about="HopSkipJump, by the answered class alone",
+        norm="l2",
+        propose=_foolbox(
+            "HopSkipJumpAttack",
+            lambda it: {"steps": max(4, it.iterations // 40), "max_gradient_eval_steps": 1000},
+        ),
+        gradients=False,
+        smallest=True,
+        library="foolbox",
+    ),
+    "autoattack": Attack(
+        about="the standard ensemble", norm="linf", propose=_ensemble(), library="pyautoattack"
+    ),
+}

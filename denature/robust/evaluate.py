@@ -1,0 +1,395 @@
+"""Attack a network with all that an effort has, and keep what came of it, batch by batch."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from denature.attacks import cross_entropy
+from denature.core.errors import MissingExtra, Stopped
+from denature.core.files import atomic_path
+from denature.core.progress import SILENT, Progress, Task
+from denature.core.seeds import derive, generator
+from denature.core.stats import Estimate, mean_over_images, proportion
+from denature.core.stopping import Stopper
+from denature.core.types import Labels, Pixels
+from denature.data.dataset import Dataset, Split
+from denature.robust.catalogue import ATTACKS, Attack, Scene
+from denature.robust.config import Asked
+from denature.robust.target import Target
+
+NORMS = ("linf", "l2", "l0")
+
+SLACK = 1e-4
+"""Share of a budget by which a change may exceed it: sums of floats are no exact distances."""
+
+CHANGED = 1e-5
+"""A value that differs by less is the same."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """What one attack did to the samples."""
+
+    name: str
+    ran: np.ndarray
+    """Of each sample whether the attack really ran on it, or nothing was left to do."""
+    distances: Mapping[str, np.ndarray]
+    """In each norm how far from the image it was fooled; infinite where it was not."""
+    found: np.ndarray
+    """The changed images that fooled, float32, like the images; else the images themselves."""
+    seconds: float
+    error: str = ""
+    """Why it did not run, where it did not."""
+
+    def fooled(self, norm: str, epsilon: float) -> np.ndarray:
+        """Of each sample whether it was fooled within a budget."""
+        within: np.ndarray = self.distances[norm] <= np.float64(epsilon * (1 + SLACK) + CHANGED)
+        return within
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """All that was found out about one network."""
+
+    target: Target
+    rows: np.ndarray
+    """Of the test samples that were taken."""
+    images: np.ndarray
+    """Theirs, float32 in [0, 1]."""
+    labels: np.ndarray
+    right: np.ndarray
+    """Of each whether it is answered rightly as it is."""
+    flat: np.ndarray
+    """Of each whether the gradient of its cross-entropy is 0 or not finite."""
+    tried: Mapping[str, Tried]
+    budgets: Mapping[str, tuple[float, ...]]
+
+    def robust(self, attacks: Sequence[str], norm: str, epsilon: float) -> np.ndarray:
+        """Of each sample whether it stays right against all of these attacks."""
+        held = self.right.copy()
+        for name in attacks:
+            if name in self.tried:
+                held &= ~self.tried[name].fooled(norm, epsilon)
+        return held
+
+    def seen(self, attacks: Sequence[str]) -> np.ndarray:
+        """Of each sample whether all of these attacks ran, or it was wrong before."""
+        ran = np.ones(len(self.right), bool)
+        for name in attacks:
+            ran &= self.tried[name].ran if name in self.tried else False
+        sure: np.ndarray = ran | ~self.right
+        return sure
+
+    @property
+    def everything(self) -> list[str]:
+        """All attacks that ran on anything."""
+        return [name for name, it in self.tried.items() if it.ran[self.right].any()]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttackResult:
+    """One attack for people and machines."""
+
+    name: str
+    norm: str
+    robust: dict[str, Estimate]
+    """By budget: the share of samples that stay right; over those on which it ran."""
+    smallest: Estimate | None
+    """Mean distance of what fooled, of an attack that looks for the smallest change."""
+    fooled: int
+    """Samples that it fooled at all."""
+    not_run: int
+    """Samples on which it failed; they count as nothing."""
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Robustness:
+    """What came out for one network."""
+
+    run: str
+    net: str
+    kind: str
+    digest: str
+    trained_at: float
+    """The temperature of its training."""
+    cooled_by: float
+    """What the attack that knows of temperatures divided its logits by."""
+    shows_probabilities: bool
+    samples: tuple[int, ...]
+    """Rows of the test split."""
+    clean: Estimate
+    attacks: tuple[AttackResult, ...]
+    worst: dict[str, dict[str, Estimate]]
+    """By norm and budget: the share that stays right against everything that ran; over the samples
+    on which all of that ran."""
+    effort: str
+    seed: int
+    environment: dict[str, object] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), allow_nan=False)
+
+
+def spell(epsilon: float) -> str:
+    """A budget as a key."""
+    return f"{epsilon:g}"
+
+
+def choose(split: Split, count: int, seed: int) -> Split:
+    """So many samples of a split, of each class its share, the same every time."""
+    if count >= len(split):
+        return split
+    labels = split.labels[split.rows].numpy()
+    order = generator(seed, "robustness").permutation(len(split))
+    # Classes in turn: the k-th of each class comes before the k + 1-st of any.
+    rank = np.empty(len(split), np.int64)
+    for label in np.unique(labels):
+        mine = order[labels[order] == label]
+        rank[mine] = np.arange(len(mine))
+    place = np.empty(len(split), np.int64)
+    place[order] = np.arange(len(split))
+    return split.take(np.lexsort((place, rank))[:count])
+
+
+def evaluate(
+    target: Target,
+    undefended: Target,
+    data: Dataset,
+    asked: Asked,
+    out: Path,
+    *,
+    stopper: Stopper | None = None,
+    progress: Progress = SILENT,
+) -> Evidence:
+    """Attack a network; what was done in `out` is not done again.
+
+    Args:
+        target: who is attacked.
+        undefended: a network of the same data without a defense, whose images are tried too.
+        data: brings the test samples; no other split is looked at.
+        asked: how hard.
+        out: folder for what is found, one file for each attack and batch.
+        stopper: asked between batches whether to stop.
+        progress: told how far it is.
+
+    Raises:
+        MissingExtra: a library that is not installed.
+        Stopped: the stopper wanted it; ask again to go on.
+    """
+    trouble, stopper = asked.trouble, stopper or Stopper()
+    split = choose(data.test, asked.samples or trouble.samples, asked.seed)
+    images = split.images[split.rows].float().div(255).to(target.device)
+    labels = split.labels[split.rows].to(target.device)
+    right = (target.says(images) == labels).cpu().numpy()
+    budgets = asked.budgets(channels=data.channels)
+    scene = Scene(target=target, undefended=undefended, trouble=trouble, seed=asked.seed)
+    tried: dict[str, Tried] = {}
+    total = len(trouble.attacks) * int(right.sum())
+    with progress.task(f"attacking {target.name}", total, "images") as task:
+        for name in trouble.attacks:
+            attack = ATTACKS[name]
+            wanted = budgets[attack.norm]
+            if name == "autoattack":
+                middle = len(wanted) // 2
+                wanted = wanted[middle : middle + trouble.ensembles]
+            if attack.only is not None:
+                wanted = (attack.only,)
+            tried[name] = _tried(
+                name, scene, images, labels, right, wanted, split, asked, out, stopper, task
+            )
+    return Evidence(
+        target=target,
+        rows=split.rows.numpy(),
+        images=images.cpu().numpy(),
+        labels=labels.cpu().numpy(),
+        right=right,
+        flat=_flat(target, images, labels),
+        tried=tried,
+        budgets=budgets,
+    )
+
+
+def _tried(
+    name: str,
+    scene: Scene,
+    images: Pixels,
+    labels: Labels,
+    right: np.ndarray,
+    budgets: Sequence[float],
+    split: Split,
+    asked: Asked,
+    out: Path,
+    stopper: Stopper,
+    task: Task,
+) -> Tried:
+    """One attack on all samples that are answered rightly."""
+    count = len(right)
+    ran, found = ~right, images.cpu().numpy().copy()
+    distances = {norm: np.full(count, np.inf) for norm in NORMS}
+    seconds, error = 0.0, ""
+    places = np.flatnonzero(right)
+    for start in range(0, len(places), asked.batch):
+        if stopper.reason:
+            raise Stopped(
+                stopper.reason,
+                f"Stopped by {stopper.reason} before {name}, batch {start // asked.batch + 1}. Run "
+                "the same command again to go on.",
+            )
+        mine = places[start : start + asked.batch]
+        rows = split.rows.numpy()[mine]
+        key = _key(name, scene, budgets, rows, asked)
+        path = out / f"{name}-{start // asked.batch:03d}-{key}.npz"
+        if not path.exists():
+            clock = time.perf_counter()
+            torch.manual_seed(derive(asked.seed, "attack", name, start))
+            some = images[torch.from_numpy(mine).to(images.device)]
+            try:
+                made = _batch(
+                    ATTACKS[name],
+                    scene,
+                    some,
+                    labels[torch.from_numpy(mine).to(labels.device)],
+                    budgets,
+                )
+            except MissingExtra:
+                raise
+            except Exception as failure:  # a library may raise anything; it then did not run
+                error = f"{type(failure).__name__}: {failure}"
+                task.advance(len(mine), f"{name} failed")
+                continue
+            made["seconds"] = np.array(time.perf_counter() - clock)
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **made)  # type: ignore[arg-type]
+        with np.load(path, allow_pickle=False) as kept:
+            ran[mine] = True
+            found[mine] = kept["found"]
+            seconds += float(kept["seconds"])
+            for norm in NORMS:
+                distances[norm][mine] = kept[norm]
+        task.advance(len(mine), name)
+    return Tried(name=name, ran=ran, distances=distances, found=found, seconds=seconds, error=error)
+
+
+def _key(name: str, scene: Scene, budgets: Sequence[float], rows: np.ndarray, asked: Asked) -> str:
+    """What makes the results of a batch those results."""
+    plain = {
+        "attack": name,
+        "target": scene.target.run.digest,
+        "undefended": scene.undefended.run.digest if name == "transfer" else "",
+        "trouble": [scene.trouble.steps, scene.trouble.queries, scene.trouble.iterations],
+        "budgets": list(budgets),
+        "rows": rows.tolist(),
+        "seed": asked.seed,
+        "cooled": scene.target.temperature if name == "pgd-cooled" else 1,
+    }
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _batch(
+    attack: Attack, scene: Scene, images: Pixels, labels: Labels, budgets: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """One attack on one batch at rising budgets; who is fooled is left alone after that."""
+    best = images.clone()
+    open_ = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    for epsilon in budgets if not attack.smallest else (float("inf"),):
+        if not open_.any():
+            break
+        changed = attack.propose(scene, images[open_], labels[open_], epsilon)
+        changed = changed.detach().to(images.device, torch.float32).clamp(0, 1)
+        fooled = scene.target.says(changed) != labels[open_]
+        places = open_.nonzero()[:, 0][fooled]
+        best[places] = changed[fooled]
+        open_[places] = False
+    return {"found": best.cpu().numpy(), **_distances(images, best, ~open_)}
+
+
+def _distances(images: Pixels, changed: Pixels, fooled: torch.Tensor) -> dict[str, np.ndarray]:
+    """In each norm; infinite where nobody was fooled. l0 counts pixels, of whatever channels."""
+    change = (changed - images).abs()
+    pixels = (change.amax(dim=1) > CHANGED).flatten(1).sum(dim=1).double()
+    flat = change.flatten(1).double()
+    measured = {"linf": flat.amax(dim=1), "l2": flat.norm(dim=1), "l0": pixels}
+    return {
+        norm: torch.where(fooled, value, torch.inf).cpu().numpy()
+        for norm, value in measured.items()
+    }
+
+
+def _flat(target: Target, images: Pixels, labels: Labels) -> np.ndarray:
+    """Of each image whether the gradient of its cross-entropy is 0 everywhere, or not finite."""
+    found = []
+    for some, its in zip(images.split(50), labels.split(50), strict=True):
+        at = some.clone().requires_grad_()
+        losses = cross_entropy(target(at), its)
+        gradient = _gradient(losses, at).flatten(1)
+        found.append((gradient == 0).all(dim=1) | ~gradient.isfinite().all(dim=1))
+    return np.asarray(torch.cat(found).cpu().numpy())
+
+
+def _gradient(losses: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Zero where nothing depends on the image at all."""
+    if not losses.requires_grad:
+        return torch.zeros_like(at)
+    [gradient] = torch.autograd.grad(losses.sum(), at, allow_unused=True)
+    return torch.zeros_like(at) if gradient is None else gradient
+
+
+def summary(evidence: Evidence, asked: Asked, environment: dict[str, object]) -> Robustness:
+    """The evidence as shares with intervals."""
+    record, right = evidence.target.run.record, evidence.right
+    results = []
+    for name, it in evidence.tried.items():
+        attack = ATTACKS[name]
+        ran = it.ran | ~right
+        wanted = evidence.budgets[attack.norm] if attack.only is None else (attack.only,)
+        shares = {}
+        for epsilon in wanted if ran.any() else ():
+            held = right & ran & ~it.fooled(attack.norm, epsilon)
+            shares[spell(epsilon)] = proportion(int(held.sum()), int(ran.sum()))
+        fooled = right & np.isfinite(it.distances[attack.norm])
+        smallest = None
+        if attack.smallest and fooled.sum() > 1:
+            smallest = mean_over_images(it.distances[attack.norm][fooled].tolist())
+        results.append(
+            AttackResult(
+                name=name,
+                norm=attack.norm,
+                robust=shares,
+                smallest=smallest,
+                fooled=int(fooled.sum()),
+                not_run=int((~ran).sum()),
+                seconds=it.seconds,
+                error=it.error,
+            )
+        )
+    everything = evidence.everything
+    seen = evidence.seen(everything)
+    worst: dict[str, dict[str, Estimate]] = {norm: {} for norm in evidence.budgets}
+    for norm, budgets in evidence.budgets.items():
+        for epsilon in budgets if seen.any() else ():
+            held = evidence.robust(everything, norm, epsilon) & seen
+            worst[norm][spell(epsilon)] = proportion(int(held.sum()), int(seen.sum()))
+    return Robustness(
+        run=evidence.target.name,
+        net=record.net.name,
+        kind=record.kind,
+        digest=record.net.digest,
+        trained_at=evidence.target.trained_at,
+        cooled_by=evidence.target.temperature,
+        shows_probabilities=evidence.target.shows_probabilities,
+        samples=tuple(evidence.rows.tolist()),
+        clean=proportion(int(right.sum()), len(right)),
+        attacks=tuple(results),
+        worst=worst,
+        effort=asked.effort,
+        seed=asked.seed,
+        environment=environment,
+    )
