@@ -24,6 +24,7 @@ check: .venv/.ready-dev
 bench: .venv/.ready-dev
 	$(BIN)/python -m benchmarks.engine --json results/engine-cpu.json
 	$(BIN)/python -m benchmarks.wire --json results/wire-cpu.json
+	$(BIN)/python -m benchmarks.attacks --json results/attacks-cpu.json
 
 # The stamp is written last: an installation that was interrupted is done again.
 .venv/.ready: pyproject.toml constraints.txt

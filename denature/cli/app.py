@@ -23,6 +23,7 @@ COMMANDS = {
         "robustness:robustness",
         "Attack networks, and say whether what looks robust is.",
     ),
+    "flatness": ("robustness:flatness", "Look around weights: are minima flat, do answers move?"),
     "dafl": ("training:dafl", "Train a student from a teacher's weights, without data."),
     "invert": ("attacking:invert", "Make images out of a network's weights (DeepInversion)."),
     "run": ("upstream:run", "Run experiment folders of the official repository as they are."),

@@ -1,4 +1,4 @@
-"""denature robustness: do answers hold when images are changed a little, and is that real?"""
+"""denature robustness and flatness: do answers hold when images or weights are changed a little?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -82,4 +82,55 @@ def robustness(
                 print(f"{it.robustness.run}: {check.name}: {check.found}")
         if it.verdict is not None:
             print(f"{it.robustness.run}: {it.verdict.word}. {it.verdict.said}")
+    print(f"Look at {folder / 'report.html'}")
+
+
+def flatness(
+    *runs: RunFolder,
+    data: Data,
+    samples: int = 500,
+    directions: int = 10,
+    seed: int = 0,
+    out: Path | None = None,
+    device: Device = "auto",
+    trust: Trust = (),
+    reading: ReadingOptions = Reading(),
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Look around networks' weights: are their minima flat, and do answers follow the image less?
+
+    Accuracy and loss under random changes of the weights, the Hessian's largest eigenvalue, a map
+    of the loss, and how much answers move with the image, side by side.
+
+    Args:
+        runs: The folders of runs.
+        data: What they were trained on.
+        samples: Test samples, of each class its share.
+        directions: Random changes of the weights.
+        seed: Rules samples and directions.
+        out: Folder for table, figures and page; by default one under runs/.
+        device: Where to compute.
+        trust: A module of your own that a run's record may import.
+    """
+    from denature.cli.show import print_table
+    from denature.recipes.flatness import flatness as look_around
+    from denature.train.run import load_run
+
+    loaded = [load_run(run, trust=trust) for run in runs]
+    names = "-".join(run.resolve().name for run in runs[:2])
+    folder = out or Path("runs") / f"flatness-of-{names}"
+    found = look_around(
+        loaded,
+        data_config(data, reading),
+        folder,
+        samples=samples,
+        directions=directions,
+        seed=seed,
+        device=device,
+        progress=showing.display(),
+    )
+    if showing.json:
+        print(found.to_json())
+        return
+    print_table(found.lines)
     print(f"Look at {folder / 'report.html'}")

@@ -39,7 +39,7 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """All networks; the last is the undefended one, unless it was among them."""
+    """All networks as they were named; the undefended one is the last, unless it was among them."""
 
     data: str
     judged: tuple[Judged, ...]

@@ -123,6 +123,10 @@ class Robustness:
     cooled_by: float
     """What the attack that knows of temperatures divided its logits by."""
     shows_probabilities: bool
+    gap: float
+    """Median of the largest logit less the second."""
+    flat: float
+    """Share of the samples on which the gradient of the cross-entropy is 0 or not finite."""
     samples: tuple[int, ...]
     """Rows of the test split."""
     clean: Estimate
@@ -385,6 +389,8 @@ def summary(evidence: Evidence, asked: Asked, environment: dict[str, object]) ->
         trained_at=evidence.target.trained_at,
         cooled_by=evidence.target.temperature,
         shows_probabilities=evidence.target.shows_probabilities,
+        gap=evidence.target.gap,
+        flat=float(evidence.flat.mean()),
         samples=tuple(evidence.rows.tolist()),
         clean=proportion(int(right.sum()), len(right)),
         attacks=tuple(results),

@@ -48,7 +48,8 @@ class Target(nn.Module):
         self.is_random = not torch.allclose(shown, again, rtol=1e-4, atol=1e-5)
         """Whether it answers the same image in several ways."""
         margins = self(images).topk(2, dim=1).values
-        self._gap = float((margins[:, 0] - margins[:, 1]).median())
+        self.gap = float((margins[:, 0] - margins[:, 1]).median())
+        """Median of the largest logit less the second."""
 
     def forward(self, pixels: Pixels) -> Logits:
         shown: Logits = self.network(pixels).float()
@@ -71,7 +72,7 @@ class Target(nn.Module):
         The one that it was trained at; of others what brings half of the gaps between the two
         largest logits below 5, where a softmax still has gradients, if they are larger.
         """
-        return self.trained_at if self.trained_at > 1 else max(1.0, self._gap / 5)
+        return self.trained_at if self.trained_at > 1 else max(1.0, self.gap / 5)
 
     @property
     def name(self) -> str:

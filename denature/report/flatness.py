@@ -1,0 +1,137 @@
+"""Flatness as a page: accuracy and loss around the weights, the surface, how much answers move."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from denature.core.files import write_text
+from denature.core.record import Record
+from denature.core.stats import Estimate
+from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
+from denature.report.html import render_experiment
+from denature.robust.flatness import Flatness
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY)
+
+NOTE = (
+    "Weights are changed by random directions in which each filter is as long as its own; "
+    "the size is that share of its length, intervals are over directions. Curvature: the Hessian's "
+    "largest eigenvalue of the cross-entropy at temperature 1, which grows with the scale of the "
+    "logits. Sensitivity: mean Frobenius norm of the Jacobian with respect to the image, of logits "
+    "and of probabilities at temperature 1."
+)
+
+ABOUT = (
+    "Is the minimum flatter, and do answers follow the image less? Accuracy does not see the scale "
+    "of logits; losses, curvature and the sensitivity of logits do."
+)
+
+
+class Shown(NamedTuple):
+    """One network on the page."""
+
+    flatness: Flatness
+    places: np.ndarray
+    surface: np.ndarray
+
+
+def table(shown: Sequence[Shown]) -> list[list[str]]:
+    """Header and lines: a line for each network."""
+    middle = len(shown[0].flatness.sizes) // 2
+    size = shown[0].flatness.sizes[middle]
+    lines = [
+        ["Network", "Trained at T", "Accuracy %", f"moved by {size:g}", "Curvature",
+         "d logits / d image", "d probabilities / d image"],
+    ]  # fmt: skip
+    for it in shown:
+        found = it.flatness
+        lines.append(
+            [
+                found.run,
+                f"{found.trained_at:g}",
+                _percent(found.accuracy[0]),
+                _percent(found.accuracy[middle]),
+                f"{found.curvature:.3g}",
+                _number(found.sensitivity),
+                _number(found.confidence_sensitivity),
+            ]
+        )
+    return lines
+
+
+def _percent(found: Estimate) -> str:
+    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _number(found: Estimate) -> str:
+    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
+
+
+def around(shown: Sequence[Shown]) -> "Figure | None":
+    """Accuracy and loss against the size of a change of the weights."""
+    figure = new_figure(7.2, 2.8)
+    for place, (what, times) in enumerate((("accuracy", 100), ("loss", 1))):
+        axes = figure.add_subplot(1, 2, place + 1)
+        for colour, it in zip(COLOURS, shown, strict=False):
+            found: Sequence[Estimate] = getattr(it.flatness, what)
+            sizes = it.flatness.sizes
+            axes.plot(sizes, [times * e.value for e in found], "o-", markersize=3, color=colour,
+                      label=it.flatness.run)  # fmt: skip
+            low, high = ([times * getattr(e, end) for e in found] for end in ("low", "high"))
+            axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_xlabel("change of the weights, shares of each filter")
+        axes.set_ylabel("accuracy, %" if what == "accuracy" else "cross-entropy, nats")
+        axes.grid(color="#ddd", linewidth=0.7)
+    axes.set_yscale("log")
+    figure.tight_layout()
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=7, ncols=2, loc="lower center",
+                  bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+    return figure
+
+
+def surfaces(shown: Sequence[Shown]) -> "Figure | None":
+    """The loss on a plane through the weights, one map for each network, in one scale."""
+    from matplotlib.colors import LogNorm
+
+    figure = new_figure(2.6 * len(shown) + 0.6, 2.7)
+    low = max(min(float(it.surface.min()) for it in shown), 1e-4)
+    high = max(float(it.surface.max()) for it in shown)
+    for place, it in enumerate(shown):
+        axes = figure.add_subplot(1, len(shown), place + 1)
+        drawn = axes.contourf(
+            it.places, it.places, it.surface.clip(low, high), levels=np.geomspace(low, high, 14),
+            norm=LogNorm(low, high), cmap="viridis",
+        )  # fmt: skip
+        axes.set_aspect("equal")
+        axes.set_title(it.flatness.run, fontsize=7)
+    figure.tight_layout()
+    figure.colorbar(drawn, ax=figure.axes, label="cross-entropy, nats", format="%.2g", shrink=0.8)
+    return figure
+
+
+def write(out: Path, shown: Sequence[Shown], records: Sequence[Record]) -> Path:
+    """Figures and page."""
+    drawn = [
+        write_figure(out / "around", partial(around, shown)),
+        write_figure(out / "surfaces", partial(surfaces, shown)),
+    ]
+    first = shown[0].flatness
+    text = render_experiment(
+        records,
+        title="Flatness",
+        about=ABOUT,
+        differs=f"{first.samples} test samples, {first.directions} directions, seed {first.seed}.",
+        verdict=[],
+        lines=table(shown),
+        note=NOTE,
+        drawn=drawn,
+    )
+    write_text(out / "report.html", text)
+    return out / "report.html"

@@ -1,0 +1,213 @@
+"""How flat the minimum is that a training ended in, and how much an answer follows its image.
+
+Flat minima are the usual reason given for why distillation should protect. Weights are changed by
+filter-normalised random directions (Li et al. 2018, arXiv:1712.09913), so that networks of other
+scales can be compared; batch norm's weights and biases stay.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vjp
+from torch.nn import functional as F
+
+from denature.core.progress import SILENT, Progress
+from denature.core.seeds import derive
+from denature.core.stats import Estimate, mean_over_images, mean_over_seeds
+from denature.core.types import Labels, Pixels
+from denature.robust.target import Target
+
+SIZES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+"""Lengths of a change, as shares of each filter's own length."""
+
+STEPS = 30
+"""Of the power iteration, at most."""
+
+SETTLED = 1e-3
+"""Relative change of the eigenvalue at which it ends."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flatness:
+    """One network's surroundings."""
+
+    run: str
+    trained_at: float
+    """The temperature of its training; losses here are at 1."""
+    sizes: tuple[float, ...]
+    accuracy: tuple[Estimate, ...]
+    """At each size, over random directions, which are its seeds."""
+    loss: tuple[Estimate, ...]
+    """Mean cross-entropy at each size, in nats, over random directions."""
+    curvature: float
+    """Largest eigenvalue of the Hessian of the mean cross-entropy with respect to the weights."""
+    curvature_moved: float
+    """Relative change of that in the last step of the power iteration: how far it is settled."""
+    sensitivity: Estimate
+    """Mean Frobenius norm of the Jacobian of the logits with respect to the image."""
+    confidence_sensitivity: Estimate
+    """The same of the probabilities at temperature 1, whose scale is the same for all networks."""
+    samples: int
+    directions: int
+    seed: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), allow_nan=False)
+
+
+def flatness(
+    target: Target,
+    images: Pixels,
+    labels: Labels,
+    *,
+    sizes: Sequence[float] = SIZES,
+    directions: int = 10,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Flatness:
+    """Look around a network's weights, on the samples that are given.
+
+    Args:
+        target: the network, in fp32.
+        images: batch x channels x height x width, in [0, 1].
+        labels: theirs.
+        sizes: of the changes, as shares of each filter's length.
+        directions: random ones, over which intervals are.
+        seed: rules them; directions of one seed are the same for networks of one shape.
+        progress: told how far it is.
+    """
+    images, labels = images.to(target.device), labels.to(target.device)
+    hits: dict[float, list[float]] = {size: [] for size in sizes}
+    losses: dict[float, list[float]] = {size: [] for size in sizes}
+    with progress.task(f"looking around {target.name}", directions, "directions") as task:
+        for number in range(directions):
+            direction = filter_normalised(target.network, derive(seed, "direction", number))
+            for size in sizes:
+                logits = moved(target, direction, size, images)
+                hits[size].append(float((logits.argmax(1) == labels).float().mean()))
+                losses[size].append(float(F.cross_entropy(logits, labels)))
+            task.advance(1)
+    value, change = largest_curvature(target, images, labels, seed=seed)
+    bare, shown = jacobian_norms(target, images)
+    return Flatness(
+        run=target.name,
+        trained_at=target.trained_at,
+        sizes=tuple(sizes),
+        accuracy=tuple(mean_over_seeds(hits[size]) for size in sizes),
+        loss=tuple(mean_over_seeds(losses[size], bounds=(0, float("inf"))) for size in sizes),
+        curvature=value,
+        curvature_moved=change,
+        sensitivity=mean_over_images(bare),
+        confidence_sensitivity=mean_over_images(shown),
+        samples=len(images),
+        directions=directions,
+        seed=seed,
+    )
+
+
+def filter_normalised(network: nn.Module, seed: int) -> dict[str, Tensor]:
+    """A random direction in which each filter is as long as the network's own.
+
+    A filter is what makes one output of a convolution or a linear layer. Biases and what norms
+    scale by are left alone, as Li et al. do.
+    """
+    drawn = torch.Generator().manual_seed(seed % 2**63)
+    direction: dict[str, Tensor] = {}
+    for name, weight in network.named_parameters():
+        if weight.ndim < 2:
+            continue
+        noise = torch.randn(weight.shape, generator=drawn).to(weight)
+        own, its = weight.detach().flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1)
+        scale = (own / its.clamp_min(torch.finfo(its.dtype).tiny)).view(
+            -1, *[1] * (weight.ndim - 1)
+        )
+        direction[name] = noise * scale
+    return direction
+
+
+@torch.no_grad()
+def moved(target: Target, direction: dict[str, Tensor], size: float, images: Pixels) -> Tensor:
+    """The logits of the network with its weights changed."""
+    weights = dict(target.network.named_parameters())
+    changed = {f"network.{name}": weights[name] + size * by for name, by in direction.items()}
+    parts = [functional_call(target, changed, (some,)) for some in images.split(256)]
+    return torch.cat(parts)
+
+
+def largest_curvature(
+    target: Target, images: Pixels, labels: Labels, *, seed: int, steps: int = STEPS
+) -> tuple[float, float]:
+    """The Hessian's eigenvalue of largest size by power iteration, and its last relative change.
+
+    Of the mean cross-entropy at temperature 1 with respect to all weights.
+    """
+    weights = {f"network.{n}": p.detach() for n, p in target.network.named_parameters()}
+    sizes = [weight.numel() for weight in weights.values()]
+    start = torch.cat([weight.flatten() for weight in weights.values()])
+
+    def loss(flat: Tensor) -> Tensor:
+        parts = zip(weights.items(), flat.split(sizes), strict=True)
+        changed = {name: part.view_as(weight) for (name, weight), part in parts}
+        return F.cross_entropy(functional_call(target, changed, (images,)), labels)
+
+    _, times_hessian = vjp(grad(loss), start)  # type: ignore[misc]
+    drawn = torch.Generator().manual_seed(derive(seed, "power") % 2**63)
+    vector = torch.randn(start.shape, generator=drawn).to(start)
+    value = change = 0.0
+    for _ in range(steps):
+        vector = vector / vector.norm().clamp_min(torch.finfo(vector.dtype).tiny)
+        [product] = times_hessian(vector)
+        before, value = value, float(vector @ product)
+        change = abs(value - before) / max(abs(value), 1e-12)
+        vector = product.detach()
+        if change < SETTLED:
+            break
+    return value, change
+
+
+def jacobian_norms(target: Target, images: Pixels) -> tuple[list[float], list[float]]:
+    """Frobenius norms of d logits / d image and d probabilities / d image, for each image."""
+    bare: list[float] = []
+    shown: list[float] = []
+    for some in images.split(64):
+        for found, softened in ((bare, False), (shown, True)):
+            at = some.clone().requires_grad_()
+            with torch.enable_grad():
+                answers = target(at)
+                answers = answers.softmax(1) if softened else answers
+                squares = torch.zeros(len(at), device=at.device)
+                for place in range(answers.shape[1]):
+                    [gradient] = torch.autograd.grad(answers[:, place].sum(), at, retain_graph=True)
+                    squares += gradient.flatten(1).square().sum(1)
+            found += squares.sqrt().tolist()
+    return bare, shown
+
+
+@torch.no_grad()
+def surface(
+    target: Target,
+    images: Pixels,
+    labels: Labels,
+    *,
+    seed: int = 0,
+    reach: float = 1.0,
+    points: int = 21,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean cross-entropy on a plane through the weights, spanned by two directions.
+
+    Returns:
+        Places along each axis, and the losses, points x points.
+    """
+    first = filter_normalised(target.network, derive(seed, "direction", 0))
+    second = filter_normalised(target.network, derive(seed, "direction", 1))
+    places = np.linspace(-reach, reach, points)
+    losses = np.empty((points, points))
+    for row, y in enumerate(places):
+        for column, x in enumerate(places):
+            both = {name: float(x) * first[name] + float(y) * second[name] for name in first}
+            losses[row, column] = float(F.cross_entropy(moved(target, both, 1.0, images), labels))
+    return places, losses

@@ -1,0 +1,142 @@
+"""Flatness against surfaces that are known: quadratic losses, linear answers."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from denature.cli.app import main
+from denature.data import load
+from denature.robust.flatness import (
+    filter_normalised,
+    flatness,
+    jacobian_norms,
+    largest_curvature,
+    moved,
+    surface,
+)
+from denature.robust.target import Target
+from denature.train import Normal, Run, Training, train
+
+IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 1, 0, 1, 0])
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    learning = Training(epochs=8, batch_size=64, device="cpu", precision="fp32")
+    return train("mlp", "digits", Normal(), learning)
+
+
+def of(run: Run, network: nn.Module) -> Target:
+    return Target(Run(replace(run.record), network.eval()), IMAGES, device="cpu")
+
+
+class Two(nn.Module):
+    """Two classes, by one weight for each pixel; no bias."""
+
+    def __init__(self, scale: float = 0.1) -> None:
+        super().__init__()
+        drawn = torch.Generator().manual_seed(1)
+        self.layer = nn.Linear(64, 2, bias=False)
+        with torch.no_grad():
+            self.layer.weight.copy_(scale * torch.randn(2, 64, generator=drawn))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer(x.flatten(1))
+        return found
+
+
+def test_the_curvature_is_the_hessians_largest_eigenvalue(run: Run) -> None:
+    """Against all eigenvalues of the whole Hessian of 128 weights."""
+    two = Two()
+    target = of(run, two)
+
+    def loss(weight: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(IMAGES.flatten(1) @ weight.T, LABELS)
+
+    weight = two.layer.weight.detach()
+    hessian = torch.func.jacrev(torch.func.jacrev(loss))(weight).reshape(128, 128)
+    wanted = torch.linalg.eigvalsh(hessian)[-1].item()
+    value, change = largest_curvature(target, IMAGES, LABELS, seed=0, steps=200)
+    assert value == pytest.approx(wanted, rel=0.01)
+    assert change < 1e-3
+
+
+def test_the_jacobian_of_a_linear_network_is_its_weights(run: Run) -> None:
+    two = Two()
+    target, weight = of(run, two), two.layer.weight
+    bare, shown = jacobian_norms(target, IMAGES)
+    assert bare == pytest.approx([weight.norm().item()] * 6, rel=1e-5)
+    # Of two probabilities each is p (1 - p) times the difference of the weights.
+    p = target(IMAGES).softmax(1)[:, 0]
+    difference = (weight[0] - weight[1]).norm()
+    wanted = (math.sqrt(2) * p * (1 - p) * difference).tolist()
+    assert shown == pytest.approx(wanted, rel=1e-4)
+
+
+def test_directions_are_as_long_as_the_filters_and_leave_norms_alone() -> None:
+    from denature.nets import create
+
+    network = create("resnetc20", classes=10, image_size=32)
+    direction = filter_normalised(network, 5)
+    weights = dict(network.named_parameters())
+    assert all(weights[name].ndim > 1 for name in direction)
+    assert len(direction) < len(weights)
+    for name, by in direction.items():
+        torch.testing.assert_close(by.flatten(1).norm(dim=1), weights[name].flatten(1).norm(dim=1))
+    again = filter_normalised(network, 5)
+    assert all(torch.equal(by, again[name]) for name, by in direction.items())
+
+
+def test_scaling_a_layer_changes_nothing_that_is_compared(run: Run) -> None:
+    """Twice the weights and twice the logits: the same accuracy at every relative size."""
+    small, large = of(run, Two(0.1)), of(run, Two(0.2))
+    for size in (0.0, 0.3, 1.0):
+        a = moved(small, filter_normalised(small.network, 3), size, IMAGES)
+        b = moved(large, filter_normalised(large.network, 3), size, IMAGES)
+        torch.testing.assert_close(2 * a, b)
+
+
+def test_a_trained_network_gets_worse_as_its_weights_move(run: Run) -> None:
+    data = load("digits")
+    images = data.test.images[data.test.rows[:200]].float() / 255
+    labels = data.test.labels[data.test.rows[:200]]
+    target = Target(run, images, device="cpu")
+    before = {name: value.clone() for name, value in target.network.state_dict().items()}
+    found = flatness(target, images, labels, sizes=(0.0, 0.5, 2.0), directions=4)
+    assert found.accuracy[0].value > 0.9
+    assert found.accuracy[0].value > found.accuracy[2].value
+    assert found.loss[0].value < found.loss[1].value < found.loss[2].value
+    assert found.curvature > 0
+    assert (found.accuracy[1].n, found.accuracy[1].over) == (4, "seeds")
+    places, losses = surface(target, images, labels, points=5)
+    assert losses.shape == (5, 5)
+    assert losses[2, 2] == pytest.approx(found.loss[0].value, rel=1e-4)
+    assert losses[2, 2] == losses.min()
+    for name, value in target.network.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert places[0] == -places[-1] == -1
+
+
+def test_the_command_line_sets_networks_side_by_side(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learning = Training(epochs=3, batch_size=64, device="cpu", precision="fp32")
+    folders = []
+    for seed in (0, 1):
+        folders.append(str(tmp_path / f"run-{seed}"))
+        train("mlp", "digits", Normal(), replace(learning, seed=seed), out=folders[-1])
+    words = ["flatness", *folders, "--data", "digits", "--samples", "60", "--directions", "2", "-q"]
+    assert main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [it["run"] for it in told["networks"]] == folders
+    assert all(len(it["accuracy"]) == len(it["sizes"]) for it in told["networks"])
+    assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 2
+    assert main(["flatness", "--data", "digits", "-q"]) == 1
+    assert "No run was named" in capsys.readouterr().err
+    assert main([*words[:4], "--data", "digits", "--directions", "1", "-q"]) != 0
