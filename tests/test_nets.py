@@ -29,8 +29,9 @@ COUNTS = {
     "shufflenetv2": (1268646, 1360896, 1463396),
     "densenet121": (6956298, 7048548, 7151048),
     "sepcnn": (178597, 190207, 203107),
+    "papernot": (2425930, 2449060, 2474760),
 }
-"""At 3x32x32 for 10, 100 and 200 classes: the paper's networks, and one of ours."""
+"""At 3x32x32 for 10, 100 and 200 classes."""
 
 every_net = pytest.mark.parametrize("name", NETS)
 
@@ -112,6 +113,20 @@ def test_options_follow_a_name(name: str, parameters: int, dropout: float) -> No
     with torch.no_grad():
         pixels = random_pixels(64, 3, 32, 32)
         assert torch.equal(network(pixels), network(pixels)) == (dropout == 0)
+
+
+def test_the_original_of_defensive_distillation_has_no_padding() -> None:
+    """By hand from Carlini and Wagner's code: 5x5x128 features reach the linear layers."""
+    convolutions = 3 * 9 * 64 + 64 + 64 * 9 * 64 + 64 + 64 * 9 * 128 + 128 + 128 * 9 * 128 + 128
+    linear = 3200 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10
+    assert parameter_count(create("papernot@padding=0", classes=10)) == convolutions + linear
+    assert (
+        create("papernot@padding=0", classes=3, image_size=16)(torch.rand(2, 3, 16, 16))
+        .isfinite()
+        .all()
+    )
+    with pytest.raises(ConfigError, match="without padding takes images of 16 pixels"):
+        create("papernot@padding=0", classes=3, image_size=15)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from denature.train.config import Checkpoint, Device, Precision
 
 app = App(name="reproduce")
 app.command("denature.cli.nosing:nose", name="nose")
+app.command("denature.cli.defensive:defensive_distillation", name="defensive-distillation")
 
 
 @app.default
@@ -35,7 +36,7 @@ def reproduce(
     that are there already are not made again, and experiments share them; what was stopped goes on.
 
     Args:
-        names: Experiments, or all; nose has options of its own, see its --help.
+        names: Experiments, or all; nose and defensive-distillation have options of their own.
         scale: smoke, to see in seconds that it runs; cpu, small networks on the real images; fast,
             the paper's networks for 30 epochs; paper, its setting.
         seeds: How often everything is repeated; 1 for smoke and paper, 3 for the others by default.
@@ -58,6 +59,8 @@ def reproduce(
     if not names:
         listed = [[name, it.about] for name, it in EXPERIMENTS.items()]
         listed.append(["nose", "A face service's nose detector, copied through its answers."])
+        about = "Does distillation at a temperature protect, and when is that an illusion?"
+        listed.append(["defensive-distillation", about])
         print_table([["Experiment", "What it is"], *listed])
         return
     chosen = replace(

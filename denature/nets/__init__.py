@@ -23,6 +23,7 @@ from denature.nets.densenet import densenet121
 from denature.nets.mlp import MLP
 from denature.nets.mobilenetv2 import MobileNetV2
 from denature.nets.normalize import Normalized
+from denature.nets.papernot import Papernot
 from denature.nets.resnet import resnet18, resnet34, resnet50
 from denature.nets.resnetc import resnetc20, resnetc32, resnetc44, resnetc56, resnetc110
 from denature.nets.resnext import ResNeXt29
@@ -68,6 +69,12 @@ NETS: Mapping[str, Net] = {
         "four separable convolutions of 32 to 256 and two linear",
         optimizer="adam",
         options={"width": Option(int, 1, 4096)},
+    ),
+    "papernot": Net(
+        Papernot,
+        "of defensive distillation: convolutions of 64, 64, 128, 128 and three linear",
+        optimizer="adam",
+        options={"padding": Option(int, 0, 1), "dropout": Option(float, 0, 0.99)},
     ),
     "resnetc20": Net(resnetc20, "pre-activation ResNet for CIFAR, 20 layers of 16, 32, 64"),
     "resnetc32": Net(resnetc32, "pre-activation ResNet for CIFAR, 32 layers of 16, 32, 64"),

@@ -1,0 +1,54 @@
+"""denature reproduce defensive-distillation: does it protect, and when is that an illusion?"""
+
+from pathlib import Path
+
+from denature.cli.options import Showing, ShowingOptions, Surviving, SurvivingOptions
+from denature.train.config import Device, Precision
+
+
+def defensive_distillation(
+    *,
+    scale: str = "cpu",
+    data_root: Path | None = None,
+    out: Path = Path("runs/defensive-distillation"),
+    device: Device = "auto",
+    precision: Precision = "auto",
+    surviving: SurvivingOptions = Surviving(),
+    showing: ShowingOptions = Showing(),
+) -> None:
+    """Distil at temperatures from 1 to 100 and attack, with the temperature left and put back.
+
+    Beside it an undefended network and an adversarially trained one, on the same samples.
+
+    Args:
+        scale: smoke, on digits; cpu, CIFAR-10 with the original's network and fewer images and
+            epochs; paper, all of it, for a GPU.
+        data_root: Where cifar10/ lies; fetched by default.
+        out: Folder for everything.
+        device: Where to compute.
+        precision: In which precision networks are trained; attacks are in fp32.
+    """
+    from denature.cli.show import print_table
+    from denature.recipes.defensive import reproduce, setting
+    from denature.recipes.paper.settings import data_at
+
+    chosen = setting(scale).on(device, precision)
+    data = data_at(data_root, "cifar10") if chosen.data == "cifar10" else chosen.data
+    stopper = surviving.stopper()
+    with stopper.on_signals():
+        found = reproduce(
+            chosen,
+            data,
+            out,
+            keeping=surviving.keeping(),
+            stopper=stopper,
+            progress=showing.display(),
+        )
+    if showing.json:
+        print(found.to_json())
+        return
+    print(f"Robust accuracy at {found.budget:g} in linf. {found.differs}")
+    print_table(found.lines)
+    for sentence in found.verdict:
+        print(sentence)
+    print(f"Look at {found.folder / 'report.html'}")

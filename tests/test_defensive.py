@@ -1,0 +1,64 @@
+"""Defensive distillation at several temperatures, attacked with T left and put back."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from denature.cli.app import main
+from denature.core.errors import ConfigError
+from denature.recipes.defensive import SETTINGS, reproduce, setting
+from denature.robust.config import Asked
+from denature.train import load_run
+
+
+def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None:
+    smoke = setting("smoke").on("cpu", "fp32")
+    tiny = replace(
+        smoke,
+        training=replace(smoke.training, epochs=2),
+        temperatures=(1.0, 100.0),
+        steps=2,
+        asked=Asked(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
+    )
+    found = reproduce(tiny, "digits", tmp_path)
+    names = [line[0] for line in found.lines[1:]]
+    assert names == ["undefended", "T-1", "T-100", "adversarial"]
+    assert found.budget == 0.1
+    for name, it in zip(names, found.judged, strict=True):
+        assert (it.verdict is None) == (name == "undefended")
+        assert {attack.name for attack in it.robustness.attacks} >= {"pgd", "pgd-cooled"}
+    cold, hot = found.judged[1:3]
+    assert (cold.robustness.trained_at, hot.robustness.trained_at) == (1, 100)
+    assert (cold.robustness.cooled_by, hot.robustness.cooled_by)[1] == 100
+    assert len({it.robustness.samples for it in found.judged}) == 1
+    student = load_run(tmp_path / "smoke" / "T-100" / "student").record
+    assert student.config["objective"] == {"kind": "hardened", "temperature": 100}
+    assert student.inputs["teacher"].digest == (
+        load_run(tmp_path / "smoke" / "T-100" / "teacher").record.net.digest
+    )
+    again = reproduce(tiny, "digits", tmp_path)
+    assert again.lines == found.lines
+    assert (tmp_path / "smoke" / "temperatures.md").exists()
+
+
+@pytest.mark.slow
+def test_the_smoke_scale_says_what_came_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An adversarially trained network holds more at each budget than any distilled one."""
+    words = ["reproduce", "defensive-distillation", "--scale", "smoke", "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path), "--json", "-q"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    *others, reference = told["judged"]
+    assert len(others) == 1 + len(SETTINGS["smoke"].temperatures)
+    assert reference["verdict"]["word"] == "more robust"
+    key = str(told["budget"])
+    held = [it["robustness"]["worst"]["linf"][key]["value"] for it in others]
+    assert reference["robustness"]["worst"]["linf"][key]["value"] > max(held)
+
+
+def test_a_scale_that_there_is_not_is_told() -> None:
+    with pytest.raises(ConfigError, match="There is no scale 'huge'"):
+        setting("huge")
