@@ -107,6 +107,18 @@ def test_the_table_of_the_stolen_nose_is_made_from_what_was_measured() -> None:
     assert f"{100 * sum(errors) / len(errors):.2f}" == clone[3].split()[0]
 
 
+def test_the_table_of_temperatures_is_made_from_what_was_measured() -> None:
+    folder = ROOT / "results" / "defensive-distillation" / "smoke"
+    found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    lines = markdown(found["lines"])
+    assert (folder / "temperatures.md").read_text(encoding="utf-8").strip() == lines
+    page = (ROOT / "docs" / "hardening.md").read_text(encoding="utf-8")
+    assert lines in page
+    measured = json.loads((ROOT / "results" / "attacks-cpu.json").read_text(encoding="utf-8"))
+    assert f"runs at {measured['pgd']['ratio']:.2f} of twenty bare" in page
+    assert f"and at {measured['pgd_foolbox']['ratio']:.2f} of Foolbox's" in page
+
+
 EXPERIMENT_TABLES = sorted((ROOT / "results" / "paper").glob("*/*/table.md"))
 
 
