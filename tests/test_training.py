@@ -62,7 +62,8 @@ def test_every_network_can_be_fitted(data: Dataset, net: str) -> None:
     images, labels = data.train.images[:32].float() / 255, data.train.labels[:32]
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     losses = []
-    for _ in range(12):
+    # Without batch norm the start is slow.
+    for _ in range(12 if net != "papernot" else 60):
         loss = nn.functional.cross_entropy(network(images), labels)
         optimizer.zero_grad()
         loss.backward()
