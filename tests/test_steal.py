@@ -441,11 +441,14 @@ def test_another_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_ends_a_harvest_and_loses_nothing(small_disk: Path) -> None:
     wide = Counted(lambda pixels: np.full((len(pixels), 500), 0.002, np.float32))
+    (small_disk / "other").write_bytes(bytes(65_536))
     with Ledger(small_disk / LEDGER) as ledger:
         with pytest.raises(RunError, match=r"cannot be written: .*full"):
             oracle_of(ledger, wide, budget=10_000).ask(images_of(2000), range(2000))
         kept = ledger.answers(1)
-    assert 0 < len(kept) < sum(wide.calls)
+    # It may be full where an answer comes, or where an intent is written and nothing is sent.
+    assert 0 < len(kept) <= sum(wide.calls)
+    (small_disk / "other").unlink()  # somebody makes room
     with Ledger(small_disk / LEDGER) as ledger:
         assert ledger.answers(1).keys() == kept.keys()
 
