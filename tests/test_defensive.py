@@ -20,27 +20,32 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
         training=replace(smoke.training, epochs=2),
         temperatures=(1.0, 100.0),
         steps=2,
+        seeds=2,
         asked=Asked(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
     )
     found = reproduce(tiny, "digits", tmp_path)
     names = [line[0] for line in found.lines[1:]]
     assert names == ["undefended", "T-1", "T-100", "adversarial"]
     assert found.budget == 0.1
-    for name, it in zip(names, found.judged, strict=True):
-        assert (it.verdict is None) == (name == "undefended")
-        assert {attack.name for attack in it.robustness.attacks} >= {"pgd", "pgd-cooled"}
-    cold, hot = found.judged[1:3]
+    for name, finding in zip(names, found.findings, strict=True):
+        assert finding.name == name
+        assert len(finding.judged) == 2
+        for it in finding.judged:
+            assert (it.verdict is None) == (name == "undefended")
+            assert {attack.name for attack in it.robustness.attacks} >= {"pgd", "pgd-cooled"}
+    [cold, other], [hot, _] = (finding.judged for finding in found.findings[1:3])
+    assert cold.robustness.digest != other.robustness.digest
     assert (cold.robustness.trained_at, hot.robustness.trained_at) == (1, 100)
     assert (cold.robustness.cooled_by, hot.robustness.cooled_by)[1] == 100
-    assert len({it.robustness.samples for it in found.judged}) == 1
-    student = load_run(tmp_path / "smoke" / "T-100" / "student").record
+    assert len({it.robustness.samples for finding in found.findings for it in finding.judged}) == 1
+    student = load_run(tmp_path / "smoke" / "seed-0" / "T-100" / "student").record
     assert student.config["objective"] == {"kind": "hardened", "temperature": 100}
     assert student.inputs["teacher"].digest == (
-        load_run(tmp_path / "smoke" / "T-100" / "teacher").record.net.digest
+        load_run(tmp_path / "smoke" / "seed-0" / "T-100" / "teacher").record.net.digest
     )
     again = reproduce(tiny, "digits", tmp_path)
     assert again.lines == found.lines
-    assert (tmp_path / "smoke" / "temperatures.md").exists()
+    assert (tmp_path / "smoke" / "report.html").exists()
 
 
 @pytest.mark.slow
@@ -48,10 +53,19 @@ def test_the_smoke_scale_says_what_came_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An adversarially trained network holds more at each budget than any distilled one."""
-    words = ["reproduce", "defensive-distillation", "--scale", "smoke", "--device", "cpu"]
+    words = [
+        "reproduce",
+        "defensive-distillation",
+        "--scale",
+        "smoke",
+        "--seeds",
+        "1",
+        "--device",
+        "cpu",
+    ]
     assert main([*words, "--out", str(tmp_path), "--json", "-q"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    *others, reference = told["judged"]
+    *others, reference = [it["judged"][0] for it in told["findings"]]
     assert len(others) == 1 + len(SETTINGS["smoke"].temperatures)
     assert reference["verdict"]["word"] == "more robust"
     key = str(told["budget"])

@@ -16,12 +16,13 @@ from denature.core.errors import ConfigError, Stopped
 from denature.core.stopping import Stopper
 from denature.data import Dataset, load
 from denature.data.dataset import Split
-from denature.recipes.robustness import Judged, robustness
+from denature.recipes.robustness import robustness
 from denature.robust.catalogue import ATTACKS, Attack
 from denature.robust.config import EFFORTS, Asked
 from denature.robust.evaluate import choose, evaluate, summary
 from denature.robust.masking import SIGNS, chance, look
 from denature.robust.target import Target
+from denature.robust.verdict import Judged
 from denature.train import Adversarial, Normal, Run, Training, train
 
 QUICK = Training(epochs=12, batch_size=64, device="cpu", precision="fp32")

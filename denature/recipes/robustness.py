@@ -15,26 +15,16 @@ from denature.data import DataConfig, Dataset, load
 from denature.report import robustness as page
 from denature.report.words import markdown
 from denature.robust.config import Asked
-from denature.robust.evaluate import Evidence, Robustness, evaluate, summary
-from denature.robust.masking import Check, look
+from denature.robust.evaluate import Evidence, evaluate, summary
+from denature.robust.masking import look
 from denature.robust.target import PROBE, Target
-from denature.robust.verdict import Verdict, judge
+from denature.robust.verdict import Judged, judge
 from denature.train import Keeping, Normal, Order, Run, Training, make
 from denature.train.config import Device
 from denature.train.job import check_shape
 
 UNDEFENDED_SEEDS = 2000
 """The undefended network starts from weights of its own."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
-    """One network, its checks, and what can be said of it."""
-
-    robustness: Robustness
-    checks: tuple[Check, ...]
-    verdict: Verdict | None
-    """None of the undefended network itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from denature.robust.evaluate import Evidence, spell
+from denature.robust.evaluate import Evidence, Robustness, spell
 from denature.robust.masking import ACCIDENT, LEAST, Check, chance
 
 Word: TypeAlias = Literal["more robust", "no evidence", "an illusion"]
@@ -38,6 +38,16 @@ class Verdict:
     """Under plain gradient attacks, where it is largest."""
     real: Gain
     """Under everything that was tried, where it is largest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """One network, its checks, and what can be said of it."""
+
+    robustness: Robustness
+    checks: tuple[Check, ...]
+    verdict: Verdict | None
+    """None of the undefended network itself."""
 
 
 def judge(defended: Evidence, undefended: Evidence, checks: list[Check]) -> Verdict:

@@ -26,6 +26,10 @@ class Setting:
     steps: int
     """Of its attack."""
     asked: Asked
+    seeds: int
+    """How often all of it is repeated, on the same samples."""
+    same_start: bool = True
+    """Teacher and student start from the weights after one epoch at 1, as the original has it."""
     temperatures: tuple[float, ...] = TEMPERATURES
 
     def on(self, device: Device, precision: Precision) -> "Setting":
@@ -36,34 +40,37 @@ class Setting:
 SETTINGS: Mapping[str, Setting] = {
     "smoke": Setting(
         scale="smoke",
-        differs="Digits of 8x8 pixels and a small network with batch norm; one seed.",
+        differs="Digits of 8x8 pixels and a small network with batch norm.",
         data="digits",
         net="cnn",
         training=Training(epochs=15, batch_size=64),
         epsilon=0.1,
         steps=7,
-        asked=Asked(effort="quick", samples=100, linf=(0.03, 0.06, 0.1, 0.15, 0.2)),
+        asked=Asked(samples=100, linf=(0.03, 0.06, 0.1, 0.15, 0.2)),
+        seeds=3,
     ),
     "cpu": Setting(
         scale="cpu",
-        differs="A fifth of CIFAR-10's training images and 12 epochs; one seed.",
+        differs="A fifth of CIFAR-10's training images and 12 epochs, by Adam on one cycle.",
         data="cifar10",
         net="papernot@padding=0",
         training=Training(epochs=12, fraction=0.2, augment="none"),
         epsilon=8 / 255,
         steps=5,
-        asked=Asked(effort="quick", samples=200),
+        asked=Asked(samples=200),
+        seeds=1,
     ),
     "paper": Setting(
         scale="paper",
         differs="As Carlini and Wagner's code has it, 50 epochs without augmentation, but Adam at "
-        "0.001 for their SGD at 0.01; one seed.",
+        "0.001 for their SGD at 0.01.",
         data="cifar10",
         net="papernot@padding=0",
         training=Training(epochs=50, augment="none", schedule="constant"),
         epsilon=8 / 255,
         steps=10,
         asked=Asked(effort="full"),
+        seeds=3,
     ),
 }
 

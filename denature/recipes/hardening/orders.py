@@ -23,6 +23,9 @@ class Place:
     net: str
     training: Training
     out: Path
+    start: Path | None = None
+    """Where `same_start`'s weights after one epoch go, for several that share them; to `out` by
+    default."""
 
 
 Way = Callable[[Hardening, Place], dict[str, Order]]
@@ -43,6 +46,7 @@ def _order(
     asked: Order | None = None,
     init: Order | None = None,
     generation: int = 0,
+    out: Path | None = None,
 ) -> Order:
     seed = place.training.seed + (TEACHER_SEEDS if teaches else generation)
     return Order(
@@ -51,7 +55,7 @@ def _order(
         training=replace(place.training, seed=seed),
         asked=asked,
         init=init,
-        out=place.out / name,
+        out=out or place.out / name,
     )
 
 
@@ -96,7 +100,7 @@ def defensive_distillation(hardening: Hardening, place: Place) -> dict[str, Orde
     if hardening.same_start:
         once = replace(place.training, epochs=1, schedule="constant", milestones=())
         brief = replace(place, training=once)
-        found["start"] = start = _order(brief, "start", Normal())
+        found["start"] = start = _order(brief, "start", Normal(), out=place.start)
     found["teacher"] = _order(place, "teacher", Normal(temperature=heat), teaches=True, init=start)
     return found | _generations(
         hardening, place, found["teacher"], Hardened(temperature=heat), start
