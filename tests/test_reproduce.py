@@ -13,12 +13,13 @@ import pytest
 
 from denature.cli.app import main
 from denature.core.errors import ConfigError
+from denature.core.progress import spell_seconds
 from denature.core.record import Record
 from denature.core.schema import encode
 from denature.core.stats import Estimate, mean_over_seeds, proportion
 from denature.data import Dataset
 from denature.recipes.paper.catalogue import EXPERIMENTS
-from denature.recipes.paper.estimate import seconds_of, spell
+from denature.recipes.paper.estimate import seconds_of
 from denature.recipes.paper.orders import Lab, Point
 from denature.recipes.paper.recalled import RECALLED
 from denature.recipes.paper.reproduce import lab_of, names_of
@@ -294,7 +295,7 @@ def test_a_curve_has_a_column_for_each_point() -> None:
 
 
 def test_durations_are_said_in_words() -> None:
-    assert [spell(s) for s in (40, 300, 9000, 400_000)] == [
+    assert [spell_seconds(s) for s in (40, 300, 9000, 400_000)] == [
         "about 40 seconds", "about 5.0 minutes", "about 2.5 hours", "about 4.6 days",
     ]  # fmt: skip
 

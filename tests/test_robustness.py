@@ -17,7 +17,7 @@ from denature.core.stopping import Stopper
 from denature.data import Dataset, load
 from denature.data.dataset import Split
 from denature.recipes.robustness import robustness
-from denature.robust.catalogue import ATTACKS, Attack
+from denature.robust.catalogue import ATTACKS, Attack, Cost
 from denature.robust.config import EFFORTS, Asked
 from denature.robust.evaluate import choose, evaluate, summary
 from denature.robust.masking import SIGNS, chance, look
@@ -329,7 +329,7 @@ def test_what_an_attack_proposes_is_not_believed(
     def far(scene: object, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         return 5 - 9 * images
 
-    liar = Attack(about="lies", norm="linf", propose=far)
+    liar = Attack(about="lies", norm="linf", propose=far, cost=lambda _: Cost(1))
     trouble = replace(EFFORTS["quick"], attacks=("liar",))
     monkeypatch.setitem(ATTACKS, "liar", liar)
     monkeypatch.setitem(EFFORTS, "quick", trouble)
@@ -387,5 +387,5 @@ def test_who_knows_places_cannot_be_attacked(tmp_path: Path, plain: Run) -> None
     finder = train("sepcnn@width=4", "drawn-faces", Normal(), Training(epochs=1, device="cpu"))
     with pytest.raises(ConfigError, match="says where things are"):
         Target(finder, torch.rand(2, 3, 64, 64))
-    with pytest.raises(ConfigError, match="No run was named"):
+    with pytest.raises(ConfigError, match="Nobody was named"):
         robustness([], "digits", ASKED, tmp_path)

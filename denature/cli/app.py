@@ -50,7 +50,7 @@ COMMANDS = {
 """Each command with the function behind it, which is imported when it is called, and its help."""
 
 LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--budgets", "--points"}
-LISTS |= {"--linf", "--l2", "--l0"}
+LISTS |= {"--linf", "--l2", "--l0", "--attacks"}
 """Options that take several values, also with commas between them."""
 
 TRAINERS = ("train", "nasty", "distill", "dafl")

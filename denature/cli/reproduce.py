@@ -50,8 +50,9 @@ def reproduce(
         precision: In which precision.
     """
     from denature.cli.show import print_table
+    from denature.core.progress import spell_seconds
     from denature.recipes.paper.catalogue import EXPERIMENTS
-    from denature.recipes.paper.estimate import seconds_of, spell
+    from denature.recipes.paper.estimate import seconds_of
     from denature.recipes.paper.reproduce import names_of
     from denature.recipes.paper.reproduce import reproduce as run_experiment
     from denature.recipes.paper.settings import setting
@@ -74,7 +75,9 @@ def reproduce(
     wanted = names_of(names)
     display = showing.display()
     left = seconds_of(wanted, chosen, out, seeds=seeds, progress=display)
-    display.say(f"{', '.join(wanted)} at scale {scale}: {spell(left)} of training are left here.")
+    display.say(
+        f"{', '.join(wanted)} at scale {scale}: {spell_seconds(left)} of training are left here."
+    )
     if estimate:
         if showing.json:
             print(f'{{"seconds": {left:.0f}}}')

@@ -1,7 +1,8 @@
 """denature robustness and flatness: do answers hold when images or weights are changed a little?"""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -15,18 +16,35 @@ from denature.cli.options import (
     SurvivingOptions,
     Trust,
     data_config,
+    key_of,
 )
 from denature.data.config import Reading
+from denature.extract.config import Pace
 from denature.robust.config import Asked
 from denature.train.config import Device
 
+if TYPE_CHECKING:
+    from denature.extract.victims.base import Victim
+    from denature.train.run import Run
+
 ATTACKS = Group("Attacks", sort_key=1)
+PACE = Group("How servers are asked", sort_key=2)
+
+
+def is_url(target: str) -> bool:
+    return re.match(r"https?://", target) is not None
 
 
 def robustness(
-    *runs: RunFolder,
+    *targets: str,
     data: Data,
     undefended: RunFolder | None = None,
+    budget: int | None = None,
+    model: str | None = None,
+    output: str | None = None,
+    kind: Literal["logits", "probabilities", "label"] | None = None,
+    key_file: Path | None = None,
+    pace: Annotated[Pace, Parameter(name="*", group=PACE)] = Pace(),
     asked: Annotated[Asked, Parameter(name="*", group=ATTACKS)] = Asked(),
     out: Path | None = None,
     device: Device = "auto",
@@ -40,24 +58,43 @@ def robustness(
     FGSM, PGD, the same on the logits and with the temperature put back, transfer from an undefended
     network, random squares, Carlini-Wagner, DeepFool, few pixels and AutoAttack, on the same test
     samples. Each network is compared with the undefended one: more robust, no evidence, or an
-    illusion.
+    illusion. Who only answers is attacked by random squares, transfer and HopSkipJump, within a
+    budget; attack only services that you are allowed to attack.
 
     Args:
-        runs: The folders of runs.
+        targets: The folders of runs; the URLs of Open Inference servers; package.module:function,
+            from float32 images in [0, 1] to answers.
         data: What they were trained on.
-        undefended: A normally trained run to compare with; by default the first of `runs` that is
-            one, or one that is trained for this.
+        undefended: A normally trained run to compare with; by default the first of `targets` that
+            is one, or one that is trained for this.
+        budget: Queries that each server or function may be asked; all answers are kept, and none
+            is asked for twice.
+        model: Which of a server's models; the only one by default.
+        output: Which of the model's outputs; the only one by default.
+        kind: What a server's or a function's answers are, where it does not say.
+        key_file: A file with the key for servers; by default the environment's DENATURE_KEY.
         out: Folder for everything; what lies there is not done again. By default one under runs/.
         device: Where to compute.
         trust: A module of your own that a run's record may import.
     """
     from denature.cli.show import print_table
+    from denature.extract.victims.find import find
     from denature.recipes.robustness import robustness as attack
     from denature.train.run import load_run
 
-    loaded = [load_run(run, trust=trust) for run in runs]
+    key = key_of(key_file) if any(map(is_url, targets)) else None
+
+    def who(target: str) -> "Run | Victim":
+        if ":" not in target or Path(target).is_dir():
+            return load_run(Path(target), trust=trust)
+        its_key = key if is_url(target) else None
+        return find(
+            target, model=model, output=output, kind=kind, key=its_key, pace=pace, trust=trust
+        )
+
+    loaded = [who(target) for target in targets]
     plain = None if undefended is None else load_run(undefended, trust=trust)
-    names = "-".join(run.resolve().name for run in runs[:2])
+    names = "-".join(re.sub(r"[^\w.=@+]+", "-", Path(it).name) for it in targets[:2])
     folder = out or Path("runs") / f"robustness-of-{names}"
     stopper = surviving.stopper()
     with stopper.on_signals():
@@ -67,6 +104,8 @@ def robustness(
             asked,
             folder,
             undefended=plain,
+            budget=budget,
+            pace=pace,
             device=device,
             keeping=surviving.keeping(),
             stopper=stopper,
@@ -82,6 +121,8 @@ def robustness(
                 print(f"{it.robustness.run}: {check.name}: {check.found}")
         if it.verdict is not None:
             print(f"{it.robustness.run}: {it.verdict.word}. {it.verdict.said}")
+    for name, spent in found.queries.items():
+        print(f"{name}: {spent:,} queries.")
     print(f"Look at {folder / 'report.html'}")
 
 

@@ -11,7 +11,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -48,6 +48,10 @@ CREATE TABLE queries (
 
 MOST_WRITES = 256
 """Of those that wait, how many share a transaction."""
+
+
+MOST_NAMED = 512
+"""Images that are looked for by name; of more, all answers are read."""
 
 
 class BudgetSpent(DenatureError):
@@ -361,20 +365,29 @@ class Ledger:
 
     # What is read
 
-    def answers(self, target: int) -> dict[bytes, dict[int, np.ndarray]]:
-        """All answers of a target: by the image's digest and the repeat.
+    def answers(
+        self, target: int, contents: Collection[bytes] | None = None
+    ) -> dict[bytes, dict[int, np.ndarray]]:
+        """Answers of a target: by the image's digest and the repeat.
+
+        Args:
+            target: its number.
+            contents: of which images; of all by default.
 
         Raises:
             RunError: an answer that has not the target's size.
         """
+        few = [] if contents is None or len(contents) > MOST_NAMED else list(contents)
+        only = f" AND content IN ({', '.join('?' * len(few))})" if few else ""
 
         def act() -> tuple[int, list[tuple[bytes, int, bytes]]]:
             [[width]] = self._db.execute(
                 "SELECT coalesce(width, 0) FROM targets WHERE id = ?", (target,)
             )
             return int(width), self._db.execute(
-                "SELECT content, repeat, answer FROM queries WHERE target = ? AND answer NOT NULL",
-                (target,),
+                "SELECT content, repeat, answer FROM queries WHERE target = ? AND answer NOT NULL"
+                + only,
+                (target, *few),
             ).fetchall()
 
         width, rows = self._do(act).result()

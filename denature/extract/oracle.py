@@ -119,9 +119,10 @@ class Oracle:
             ConfigError: answers that are not of their kind; they are not kept, though they count.
             Stopped: the stopper wanted it; the same call goes on.
         """
-        there = self.ledger.answers(self.target)
+        contents = pool.contents(rows)
+        there = self.ledger.answers(self.target, set(contents))
         wanted: dict[tuple[bytes, int], int] = {}
-        for row, content in zip(rows, pool.contents(rows), strict=True):
+        for row, content in zip(rows, contents, strict=True):
             for repeat in range(repeats):
                 if repeat not in there.get(content, {}):
                     wanted.setdefault((content, repeat), row)

@@ -142,6 +142,40 @@ class Noise:
         return True
 
 
+class Batch:
+    """Images as they come, such as an attack makes them; they are not kept.
+
+    Args:
+        name: what they are for.
+        images: uint8, batch x channels x height x width.
+    """
+
+    def __init__(self, name: str, images: np.ndarray) -> None:
+        self.name, self._images = name, images
+
+    @property
+    def size(self) -> int:
+        return len(self._images)
+
+    @cached_property
+    def digest(self) -> str:
+        return digest_of(self._images).hex()
+
+    def images(self, rows: Sequence[int]) -> np.ndarray:
+        found: np.ndarray = self._images[np.asarray(rows, np.int64)]
+        return found
+
+    def contents(self, rows: Sequence[int]) -> list[bytes]:
+        return [digest_of(image) for image in self.images(rows)]
+
+    def references(self, rows: Sequence[int]) -> list[str]:
+        return [self.name] * len(rows)
+
+    @property
+    def generated(self) -> bool:
+        return False
+
+
 def open_pool(
     config: DataConfig,
     *,

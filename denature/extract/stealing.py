@@ -118,7 +118,7 @@ def steal(
         )
     if price is not None and not 0 <= price < math.inf:
         raise ConfigError(f"price is {price}; it must be at least 0, and finite.")
-    about = run_now(_about(victim))
+    about = about_of(victim)
     source = pool if isinstance(pool, DataConfig) else DataConfig(source=pool)
     dataset = _test_data(test, source, about, progress)
     about = replace(about, classes=len(dataset.classes))
@@ -170,9 +170,14 @@ def steal(
     return theft
 
 
-async def _about(victim: Victim) -> About:
-    async with victim:
-        return await victim.about()
+def about_of(victim: Victim) -> About:
+    """What there is to know of a victim without asking it about images."""
+
+    async def find_out() -> About:
+        async with victim:
+            return await victim.about()
+
+    return run_now(find_out())
 
 
 def _test_data(
@@ -189,23 +194,33 @@ def _test_data(
             f"--image-size {size}."
         )
     dataset = load(replace(config, image_size=size), progress=progress)
+    check_about(about, dataset)
+    return dataset
+
+
+def check_about(about: About, dataset: Dataset) -> None:
+    """Whether a victim can be measured with labelled images.
+
+    Raises:
+        ConfigError: they are of other classes or another shape than it knows.
+    """
+    source = dataset.config.source
     if about.kind is not None and (about.kind == "landmarks") != dataset.landmarks:
         raise ConfigError(
-            f"{about.target} answers with {about.kind}, and the labels of {config.source} are "
+            f"{about.target} answers with {about.kind}, and the labels of {source} are "
             f"{'landmarks' if dataset.landmarks else 'classes'}. Name other labelled images with "
             "--test."
         )
     if about.classes not in (None, len(dataset.classes)):
         raise ConfigError(
-            f"{config.source} has {len(dataset.classes)} classes, {about.target} knows "
+            f"{source} has {len(dataset.classes)} classes, {about.target} knows "
             f"{about.classes}. Name labelled images of its classes with --test."
         )
     if about.channels not in (None, dataset.channels):
         raise ConfigError(
-            f"{config.source} has images of {dataset.channels} channels, {about.target} takes "
+            f"{source} has images of {dataset.channels} channels, {about.target} takes "
             f"{about.channels}. Name other labelled images with --test."
         )
-    return dataset
 
 
 def _claim(

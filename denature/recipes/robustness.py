@@ -1,27 +1,42 @@
-"""Runs attacked side by side with an undefended network, judged, and shown on one page."""
+"""Networks attacked side by side with an undefended one, judged, and shown on one page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
-from denature.core.progress import SILENT, Progress
+from denature.core.progress import SILENT, Progress, spell_seconds
 from denature.core.record import Record, environment
 from denature.core.schema import decode
 from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
+from denature.extract.config import Pace
+from denature.extract.victims.base import Victim
 from denature.report import robustness as page
 from denature.report.words import markdown
+from denature.robust.blackbox import BlackBox
+from denature.robust.catalogue import chosen
 from denature.robust.config import Asked
-from denature.robust.evaluate import Evidence, evaluate, summary
+from denature.robust.estimate import cost, seconds_of
+from denature.robust.evaluate import Evidence, choose, evaluate, spell, summary
 from denature.robust.masking import look
-from denature.robust.target import PROBE, Target
+from denature.robust.target import PROBE, Attacked, Target
 from denature.robust.verdict import Judged, judge
 from denature.train import Keeping, Normal, Order, Run, Training, make
 from denature.train.config import Device
 from denature.train.job import check_shape
+
+if TYPE_CHECKING:
+    from denature.recipes.blackboxes import Box
+
+LEDGER = "ledger.sqlite"
+"""What black boxes were asked."""
 
 UNDEFENDED_SEEDS = 2000
 """The undefended network starts from weights of its own."""
@@ -33,6 +48,8 @@ class Found:
 
     data: str
     judged: tuple[Judged, ...]
+    queries: dict[str, int]
+    """What each black box was asked, by its name."""
     lines: list[list[str]]
     """The table for people: header and lines."""
     folder: Path
@@ -42,74 +59,130 @@ class Found:
 
 
 def robustness(
-    runs: Sequence[Run],
+    targets: Sequence[Run | Victim],
     data: str | DataConfig,
     asked: Asked,
     out: Path,
     *,
     undefended: Run | None = None,
+    budget: int | None = None,
+    pace: Pace | None = None,
     device: Device = "auto",
     keeping: Keeping | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> Found:
-    """Attack runs and say whether they are more robust than an undefended network.
+    """Attack networks and say whether they are more robust than an undefended one.
 
     Args:
-        runs: whose networks are attacked.
+        targets: who is attacked: runs, and victims that only answer.
         data: whose test split is attacked; what each run was trained on.
         asked: how hard.
         out: folder for everything; what lies there is not done again.
-        undefended: a normally trained run of such data; by default the first such among `runs`, or
-            one that is trained as the first of them was, but normally.
+        undefended: a normally trained run of such data; by default the first such among `targets`,
+            or one that is trained as the first of them was, but normally.
+        budget: queries that each victim may be asked, those of earlier calls counted.
+        pace: how fast victims are asked.
         device: where to compute.
         keeping: how often a training's state is written.
         stopper: asked whether to stop.
         progress: told how far it is.
 
     Raises:
-        ConfigError: a run of other data, or one that knows no classes.
+        ConfigError: a run of other data, or one that knows no classes; victims without a budget,
+            or without an undefended run.
         Stopped: the stopper wanted it; ask again to go on.
     """
-    if not runs:
-        raise ConfigError("No run was named; give at least one.")
+    if not targets:
+        raise ConfigError(
+            "Nobody was named; give at least one run, URL or package.module:function."
+        )
     stopper = stopper or Stopper()
     dataset = load(data, progress=progress)
+    runs = [it for it in targets if isinstance(it, Run)]
     for run in runs:
         check_shape("run", run, dataset)
     plain = undefended or next((run for run in runs if _is_plain(run.record)), None)
+    if plain is None and not runs:
+        raise ConfigError(
+            "Nobody to compare with: name a normally trained run of such data with --undefended "
+            "(`denature train NET --data DATA` makes one)."
+        )
     if plain is None:
         plain = _trained(runs[0], dataset, out, device, keeping, stopper, progress)
     check_shape("undefended run", plain, dataset)
-    everyone = [*runs, *([] if plain in runs else [plain])]
-    rows = dataset.test.rows[:PROBE]
-    images = dataset.test.images[rows].float().div(255)
-    targets = {id(run): Target(run, images, device=device) for run in everyone}
-    for target in targets.values():
-        if target.shows_probabilities:
-            progress.say(
-                f"{target.name} puts out probabilities; their logarithms are attacked, since a "
-                "softmax of probabilities would hide every gradient."
+    everyone = [*targets, *([] if plain in runs else [plain])]
+    split = choose(dataset.test, asked.samples or asked.trouble.samples, asked.seed)
+    images = split.images[split.rows].float().div(255)
+    victims = [it for it in targets if not isinstance(it, Run)]
+    if victims and not asked.attacks:
+        # What is tried on who shows no gradients is tried on the others too, to compare.
+        asked_of_runs = replace(asked, attacks=(*asked.trouble.attacks, "decision"))
+    else:
+        asked_of_runs = asked
+    with ExitStack() as stack:
+        boxes: Mapping[int, Box] = {}
+        if victims:
+            from denature.recipes.blackboxes import Terms, opened
+
+            terms = Terms(budget=budget, asked=asked, pace=pace or Pace(), stopper=stopper)
+            boxes = stack.enter_context(opened(victims, dataset, images, out / LEDGER, terms))
+        probes = dataset.test.images[dataset.test.rows[:PROBE]].float().div(255)
+        known: list[tuple[Attacked, Asked]] = [
+            (Target(it, probes, device=device), asked_of_runs)
+            if isinstance(it, Run)
+            else (boxes[id(it)].target, asked)
+            for it in everyone
+        ]
+        _announce(known, images, dataset, progress)
+        plainly = next(t for it, (t, _) in zip(everyone, known, strict=True) if it is plain)
+        evidence = [
+            evaluate(
+                target, plainly, dataset, its, out / "attacks", stopper=stopper, progress=progress
             )
-    evidence = {
-        id(run): evaluate(
-            targets[id(run)],
-            targets[id(plain)],
-            dataset,
-            asked,
-            out / "attacks",
-            stopper=stopper,
-            progress=progress,
-        )
-        for run in everyone
-    }
+            for target, its in known
+        ]
+        queries = {box.target.name: box.spent for box in boxes.values()}
+    [compared] = [e for it, e in zip(everyone, evidence, strict=True) if it is plain]
     judged = []
-    for run in everyone:
-        found, checks = evidence[id(run)], look(evidence[id(run)])
-        verdict = None if run is plain else judge(found, evidence[id(plain)], checks)
-        told = summary(found, asked, environment())
+    for found, (_, its) in zip(evidence, known, strict=True):
+        checks = look(found)
+        verdict = None if found is compared else judge(found, compared, checks)
+        told = summary(found, its, environment())
         judged.append(Judged(robustness=told, checks=tuple(checks), verdict=verdict))
-    return _written(out, dataset, judged, [evidence[id(run)] for run in everyone], everyone)
+    records = [it.record for it in everyone if isinstance(it, Run)]
+    return _written(out, dataset, judged, evidence, records, queries)
+
+
+def _announce(
+    known: Sequence[tuple[Attacked, Asked]],
+    images: torch.Tensor,
+    data: Dataset,
+    progress: Progress,
+) -> None:
+    """Say what will be done, and how long that may take."""
+    seconds, queries = 0.0, 0
+    for target, asked in known:
+        names = chosen(asked, target)
+        if isinstance(target, BlackBox):
+            queries += int(cost(names, asked, channels=data.channels).answers) * len(images)
+        else:
+            seconds += seconds_of(target, names, asked, images, len(images))
+            if target.shows_probabilities:
+                progress.say(
+                    f"{target.name} puts out probabilities; their logarithms are attacked, since "
+                    "a softmax of probabilities would hide every gradient."
+                )
+    target, asked = known[0]
+    budgets = asked.budgets(channels=data.channels)
+    progress.say(
+        f"Effort {asked.effort}: {len(images)} test samples of {len(known)} networks; "
+        f"{', '.join(chosen(asked, target))}; "
+        + ", ".join(f"{norm} {' '.join(map(spell, its))}" for norm, its in budgets.items())
+        + f"; {spell_seconds(seconds)} at most"
+        + (f", and {queries:,} queries at most" if queries else "")
+        + ", less where samples fall early."
+    )
 
 
 def _is_plain(record: Record) -> bool:
@@ -154,7 +227,8 @@ def _written(
     data: Dataset,
     judged: Sequence[Judged],
     evidence: Sequence[Evidence],
-    runs: Sequence[Run],
+    records: Sequence[Record],
+    queries: dict[str, int],
 ) -> Found:
     shown = [
         page.Shown(
@@ -167,8 +241,10 @@ def _written(
         for it, found in zip(judged, evidence, strict=True)
     ]
     lines = page.table(shown)
-    found = Found(data=data.config.source, judged=tuple(judged), lines=lines, folder=out)
-    page.write(out, shown, [run.record for run in runs], classes=data.classes)
+    found = Found(
+        data=data.config.source, judged=tuple(judged), queries=queries, lines=lines, folder=out
+    )
+    page.write(out, shown, records, classes=data.classes)
     write_text(out / "table.md", markdown(lines) + "\n")
     write_text(out / "robustness.json", found.to_json() + "\n")
     return found

@@ -7,23 +7,23 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from denature.attacks import Ball, cross_entropy, fgsm, margin, pgd
 from denature.attacks.config import Norm
 from denature.attacks.losses import Goal
-from denature.core.errors import MissingExtra
+from denature.core.errors import ConfigError, MissingExtra, unknown
 from denature.core.types import Labels, Logits, PerExample, Pixels
-from denature.robust.config import Trouble
-from denature.robust.target import Target
+from denature.robust.config import Asked, Trouble
+from denature.robust.target import Attacked, Shows, allows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
     """Who is attacked, how hard, and who else may help."""
 
-    target: Target
-    undefended: Target
+    target: Attacked
+    undefended: Attacked
     """Whose gradients a transfer follows."""
     trouble: Trouble
     seed: int
@@ -31,6 +31,15 @@ class Scene:
 
 Propose = Callable[[Scene, Pixels, Labels, float], Pixels]
 """From a scene, images that are answered rightly, their labels and a budget to changed images."""
+
+
+class Cost(NamedTuple):
+    """What an attack asks of a network."""
+
+    gradients: float
+    """Passes forward and back."""
+    answers: float = 0.0
+    """Passes forward alone: of a black box, queries."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +50,10 @@ class Attack:
     norm: str
     """linf, l2 or l0."""
     propose: Propose
-    gradients: bool = True
-    """Whether it follows the target's own gradients."""
+    cost: Callable[[Trouble], Cost]
+    """Of one image at one budget, at most."""
+    needs: Shows = "gradients"
+    """What the target must show."""
     smallest: bool = False
     """Looks for the smallest change, so that no budget is needed."""
     only: float | None = None
@@ -129,41 +140,68 @@ def _library(name: str) -> Iterator[None]:
         raise MissingExtra(name, "attacks", "This attack") from None
 
 
+def _steps(trouble: Trouble) -> Cost:
+    return Cost(trouble.steps)
+
+
+def _hops(trouble: Trouble) -> int:
+    return max(4, trouble.iterations // 40)
+
+
+def _hop_cost(trouble: Trouble) -> Cost:
+    """HopSkipJump's estimate of a direction grows as the root of the steps; around it searches."""
+    return Cost(
+        0, 200 + sum(min(1000, 100 * step**0.5) + 40 for step in range(1, _hops(trouble) + 1))
+    )
+
+
 ATTACKS: Mapping[str, Attack] = {
     "fgsm": Attack(
-        about="one step along the gradient of the cross-entropy", norm="linf", propose=_fgsm
+        cost=lambda _: Cost(1),
+        about="one step along the gradient of the cross-entropy",
+        norm="linf",
+        propose=_fgsm,
     ),
-    "pgd": Attack(about="many steps of it", norm="linf", propose=_pgd),
+    "pgd": Attack(cost=_steps, about="many steps of it", norm="linf", propose=_pgd),
     "pgd-unbounded": Attack(
+        cost=_steps,
         about="many steps with any image allowed: who does not fall here hides his gradients",
         norm="linf",
         propose=_pgd,
         only=1.0,
     ),
     "pgd-margin": Attack(
+        cost=_steps,
         about="many steps on the logits, where no softmax can saturate",
         norm="linf",
         propose=functools.partial(_pgd, goal=margin),
     ),
     "pgd-cooled": Attack(
-        about="many steps with the temperature put back", norm="linf", propose=_cooled
+        cost=_steps, about="many steps with the temperature put back", norm="linf", propose=_cooled
     ),
     "pgd-l2": Attack(
+        cost=_steps,
         about="many steps on the logits",
         norm="l2",
         propose=functools.partial(_pgd, norm="l2", goal=margin),
     ),
     "transfer": Attack(
-        about="what fools an undefended network", norm="linf", propose=_transfer, gradients=False
+        cost=_steps,
+        about="what fools an undefended network",
+        norm="linf",
+        propose=_transfer,
+        needs="labels",
     ),
     "square": Attack(
+        cost=lambda it: Cost(0, it.queries),
         about="random squares, by the logits alone",
         norm="linf",
         propose=_ensemble("square"),
-        gradients=False,
+        needs="scores",
         library="pyautoattack",
     ),
     "deepfool": Attack(
+        cost=lambda it: Cost(min(it.iterations, 100)),
         about="towards the nearest border, taken for flat",
         norm="l2",
         propose=_foolbox("L2DeepFoolAttack", lambda it: {"steps": min(it.iterations, 100)}),
@@ -171,6 +209,7 @@ ATTACKS: Mapping[str, Attack] = {
         library="foolbox",
     ),
     "carlini-wagner": Attack(
+        cost=lambda it: Cost(6 * it.iterations),
         about="the smallest change by the logits, its weight searched for",
         norm="l2",
         propose=_foolbox(
@@ -186,6 +225,7 @@ ATTACKS: Mapping[str, Attack] = {
         library="foolbox",
     ),
     "few-pixels": Attack(
+        cost=lambda it: Cost(it.iterations),
         about="the fewest pixels, by fast minimum-norm steps",
         norm="l0",
         propose=_foolbox("L0FMNAttack", lambda it: {"steps": it.iterations}),
@@ -193,17 +233,60 @@ ATTACKS: Mapping[str, Attack] = {
         library="foolbox",
     ),
     "decision": Attack(
+        cost=_hop_cost,
         about="HopSkipJump, by the answered class alone",
         norm="l2",
         propose=_foolbox(
             "HopSkipJumpAttack",
-            lambda it: {"steps": max(4, it.iterations // 40), "max_gradient_eval_steps": 1000},
+            lambda it: {"steps": _hops(it), "max_gradient_eval_steps": 1000},
         ),
-        gradients=False,
+        needs="labels",
         smallest=True,
         library="foolbox",
     ),
     "autoattack": Attack(
-        about="the standard ensemble", norm="linf", propose=_ensemble(), library="pyautoattack"
+        cost=lambda _: Cost(2800, 5000),
+        about="the standard ensemble",
+        norm="linf",
+        propose=_ensemble(),
+        library="pyautoattack",
     ),
 }
+
+
+BLIND = ("transfer", "square", "decision")
+"""What can be tried on somebody who shows no gradients."""
+
+
+def chosen(asked: Asked, target: Attacked) -> tuple[str, ...]:
+    """The attacks on somebody: those that were asked for, or those of the effort that work there.
+
+    Raises:
+        ConfigError: an attack that there is not, or that does not work there.
+    """
+    for name in asked.attacks:
+        if name not in ATTACKS:
+            raise unknown("attack", name, ATTACKS)
+    usual = asked.trouble.attacks if target.shows == "gradients" else BLIND
+    working = [it for it in asked.attacks or usual if allows(target, ATTACKS[it].needs)]
+    if impossible := [it for it in asked.attacks if it not in working]:
+        offered = ", ".join(it for it in ATTACKS if allows(target, ATTACKS[it].needs))
+        raise ConfigError(
+            f"{target.name} shows {target.shows} only, and {', '.join(impossible)} cannot do with "
+            f"that. What works there: --attacks {offered.replace(' ', '')}."
+        )
+    return tuple(working)
+
+
+def budgets_of(name: str, asked: Asked, *, channels: int) -> tuple[float, ...]:
+    """The budgets, rising, at which an attack is tried."""
+    attack = ATTACKS[name]
+    if attack.smallest:
+        return (float("inf"),)
+    if attack.only is not None:
+        return (attack.only,)
+    wanted = asked.budgets(channels=channels)[attack.norm]
+    if name == "autoattack":
+        middle = len(wanted) // 2
+        return wanted[middle : middle + max(1, asked.trouble.ensembles)]
+    return wanted

@@ -79,6 +79,8 @@ class Asked:
 
     effort: Effort = "standard"
     """quick, in seconds; standard, in minutes; full, in hours for large networks."""
+    attacks: tuple[str, ...] = ()
+    """Which attacks, by name; as the effort says by default."""
     linf: tuple[float, ...] = ()
     """Budgets: the most that a value of [0, 1] may change; usual ones by default."""
     l2: tuple[float, ...] = ()
@@ -93,7 +95,7 @@ class Asked:
     """Images that are attacked at once; what a kill can cost."""
 
     def __post_init__(self) -> None:
-        for name in ("linf", "l2", "l0"):
+        for name in ("attacks", "linf", "l2", "l0"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_fields(
             self,

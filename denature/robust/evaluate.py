@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from denature.attacks import cross_entropy
-from denature.core.errors import MissingExtra, Stopped
+from denature.core.errors import DenatureError, Stopped
 from denature.core.files import atomic_path
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.seeds import derive, generator
@@ -19,9 +19,10 @@ from denature.core.stats import Estimate, mean_over_images, proportion
 from denature.core.stopping import Stopper
 from denature.core.types import Labels, Pixels
 from denature.data.dataset import Dataset, Split
-from denature.robust.catalogue import ATTACKS, Attack, Scene
+from denature.robust.blackbox import OutOfQueries
+from denature.robust.catalogue import ATTACKS, Attack, Scene, budgets_of, chosen
 from denature.robust.config import Asked
-from denature.robust.target import Target
+from denature.robust.target import Attacked, Shows
 
 NORMS = ("linf", "l2", "l0")
 
@@ -57,7 +58,7 @@ class Tried:
 class Evidence:
     """All that was found out about one network."""
 
-    target: Target
+    target: Attacked
     rows: np.ndarray
     """Of the test samples that were taken."""
     images: np.ndarray
@@ -118,6 +119,8 @@ class Robustness:
     net: str
     kind: str
     digest: str
+    shows: Shows
+    """What attacks could see."""
     trained_at: float
     """The temperature of its training."""
     cooled_by: float
@@ -164,8 +167,8 @@ def choose(split: Split, count: int, seed: int) -> Split:
 
 
 def evaluate(
-    target: Target,
-    undefended: Target,
+    target: Attacked,
+    undefended: Attacked,
     data: Dataset,
     asked: Asked,
     out: Path,
@@ -185,6 +188,7 @@ def evaluate(
         progress: told how far it is.
 
     Raises:
+        ConfigError: an attack that there is not, or that does not work there.
         MissingExtra: a library that is not installed.
         Stopped: the stopper wanted it; ask again to go on.
     """
@@ -195,17 +199,12 @@ def evaluate(
     right = (target.says(images) == labels).cpu().numpy()
     budgets = asked.budgets(channels=data.channels)
     scene = Scene(target=target, undefended=undefended, trouble=trouble, seed=asked.seed)
+    names = chosen(asked, target)
     tried: dict[str, Tried] = {}
-    total = len(trouble.attacks) * int(right.sum())
+    total = len(names) * int(right.sum())
     with progress.task(f"attacking {target.name}", total, "images") as task:
-        for name in trouble.attacks:
-            attack = ATTACKS[name]
-            wanted = budgets[attack.norm]
-            if name == "autoattack":
-                middle = len(wanted) // 2
-                wanted = wanted[middle : middle + trouble.ensembles]
-            if attack.only is not None:
-                wanted = (attack.only,)
+        for name in names:
+            wanted = budgets_of(name, asked, channels=data.channels)
             tried[name] = _tried(
                 name, scene, images, labels, right, wanted, split, asked, out, stopper, task
             )
@@ -263,8 +262,12 @@ def _tried(
                     labels[torch.from_numpy(mine).to(labels.device)],
                     budgets,
                 )
-            except MissingExtra:
-                raise
+            except DenatureError as failure:
+                if not isinstance(failure, OutOfQueries):
+                    raise
+                error = str(failure)
+                task.advance(len(mine), f"{name}: no queries left")
+                continue
             except Exception as failure:  # a library may raise anything; it then did not run
                 error = f"{type(failure).__name__}: {failure}"
                 task.advance(len(mine), f"{name} failed")
@@ -286,8 +289,8 @@ def _key(name: str, scene: Scene, budgets: Sequence[float], rows: np.ndarray, as
     """What makes the results of a batch those results."""
     plain = {
         "attack": name,
-        "target": scene.target.run.digest,
-        "undefended": scene.undefended.run.digest if name == "transfer" else "",
+        "target": scene.target.digest,
+        "undefended": scene.undefended.digest if name == "transfer" else "",
         "trouble": [scene.trouble.steps, scene.trouble.queries, scene.trouble.iterations],
         "budgets": list(budgets),
         "rows": rows.tolist(),
@@ -303,11 +306,13 @@ def _batch(
     """One attack on one batch at rising budgets; who is fooled is left alone after that."""
     best = images.clone()
     open_ = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    for epsilon in budgets if not attack.smallest else (float("inf"),):
-        if not open_.any():
-            break
-        changed = attack.propose(scene, images[open_], labels[open_], epsilon)
+    for epsilon in budgets:
+        reach = scene.target.reach(epsilon) if attack.norm == "linf" else epsilon
+        if not open_.any() or reach <= 0:
+            continue
+        changed = attack.propose(scene, images[open_], labels[open_], reach)
         changed = changed.detach().to(images.device, torch.float32).clamp(0, 1)
+        changed = scene.target.as_sent(changed)
         fooled = scene.target.says(changed) != labels[open_]
         places = open_.nonzero()[:, 0][fooled]
         best[places] = changed[fooled]
@@ -327,8 +332,10 @@ def _distances(images: Pixels, changed: Pixels, fooled: torch.Tensor) -> dict[st
     }
 
 
-def _flat(target: Target, images: Pixels, labels: Labels) -> np.ndarray:
+def _flat(target: Attacked, images: Pixels, labels: Labels) -> np.ndarray:
     """Of each image whether the gradient of its cross-entropy is 0 everywhere, or not finite."""
+    if target.shows != "gradients":
+        return np.zeros(len(images), bool)
     found = []
     for some, its in zip(images.split(50), labels.split(50), strict=True):
         at = some.clone().requires_grad_()
@@ -348,7 +355,7 @@ def _gradient(losses: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
 
 def summary(evidence: Evidence, asked: Asked, environment: dict[str, object]) -> Robustness:
     """The evidence as shares with intervals."""
-    record, right = evidence.target.run.record, evidence.right
+    target, right = evidence.target, evidence.right
     results = []
     for name, it in evidence.tried.items():
         attack = ATTACKS[name]
@@ -382,14 +389,15 @@ def summary(evidence: Evidence, asked: Asked, environment: dict[str, object]) ->
             held = evidence.robust(everything, norm, epsilon) & seen
             worst[norm][spell(epsilon)] = proportion(int(held.sum()), int(seen.sum()))
     return Robustness(
-        run=evidence.target.name,
-        net=record.net.name,
-        kind=record.kind,
-        digest=record.net.digest,
-        trained_at=evidence.target.trained_at,
-        cooled_by=evidence.target.temperature,
-        shows_probabilities=evidence.target.shows_probabilities,
-        gap=evidence.target.gap,
+        run=target.name,
+        net=target.net,
+        kind=target.kind,
+        digest=target.digest,
+        shows=target.shows,
+        trained_at=target.trained_at,
+        cooled_by=target.temperature,
+        shows_probabilities=target.shows_probabilities,
+        gap=target.gap,
         flat=float(evidence.flat.mean()),
         samples=tuple(evidence.rows.tolist()),
         clean=proportion(int(right.sum()), len(right)),

@@ -71,10 +71,11 @@ def _stronger(evidence: Evidence, strong: list[str], weak: list[str]) -> tuple[b
     """
     said = []
     looks = len(strong) * len(evidence.budgets["linf"])
-    for name in strong:
-        sure = evidence.seen([name, *weak]) & evidence.right
-        if not sure.any():
-            continue
+    seen = {name: evidence.seen([name, *weak]) & evidence.right for name in strong}
+    seen = {name: sure for name, sure in seen.items() if sure.any()}
+    if not seen:
+        return False, f"Not looked at: {' and '.join([*strong, *weak])} did not run."
+    for name, sure in seen.items():
         for epsilon in evidence.budgets["linf"]:
             by_strong = ~evidence.robust([name], "linf", epsilon)[sure]
             by_weak = ~evidence.robust(weak, "linf", epsilon)[sure]
@@ -90,6 +91,8 @@ def _stronger(evidence: Evidence, strong: list[str], weak: list[str]) -> tuple[b
 
 
 def _flat(evidence: Evidence) -> tuple[bool, str]:
+    if evidence.target.shows != "gradients":
+        return False, f"Not looked at: {evidence.target.shows} are all that it shows."
     share = float(evidence.flat[evidence.right].mean()) if evidence.right.any() else 0.0
     return share >= LEAST, f"{share:.0%} of {int(evidence.right.sum())} samples."
 

@@ -54,8 +54,11 @@ def judge(defended: Evidence, undefended: Evidence, checks: list[Check]) -> Verd
     """Compare two networks on the samples that both were attacked on.
 
     A gain under everything makes it more robust. A gain under plain gradient attacks that is gone
-    under everything else is an illusion, whatever the checks say. Otherwise there is no evidence.
+    under everything else is an illusion, whatever the checks say. Otherwise there is no evidence,
+    as there never is of who shows no gradients: only those who have its weights could tell.
     """
+    if defended.target.shows != "gradients":
+        return _unseen(defended, undefended)
     apparent = _largest(defended, undefended, list(PLAIN), ("linf",))
     everything = [it for it in defended.everything if it in undefended.everything]
     real = _largest(defended, undefended, everything, tuple(defended.budgets))
@@ -72,6 +75,22 @@ def judge(defended: Evidence, undefended: Evidence, checks: list[Check]) -> Verd
         word = "no evidence"
         said = f"Against everything that was tried {_spelled(real)}, which may be an accident."
     return Verdict(word=word, said=said + signs, apparent=apparent, real=real)
+
+
+def _unseen(defended: Evidence, undefended: Evidence) -> Verdict:
+    """Without gradients: what can be said by the attacks that see as little of both."""
+    # The undefended network's own gradients make its transfer, which would be unfair to it.
+    common = [it for it in defended.everything if it != "transfer" and it in undefended.everything]
+    gain = _largest(defended, undefended, common, tuple(defended.budgets))
+    said = f"{defended.target.shows.capitalize()} are all that it shows, and no attack on them can "
+    said += "prove it robust"
+    if not common:
+        said += "; none but transfer ran on both networks"
+    elif gain.sure:
+        said += f": by {' and '.join(common)} {_spelled(gain)}"
+    else:
+        said += f", nor did one find it to be: by {' and '.join(common)} {_spelled(gain)}"
+    return Verdict(word="no evidence", said=said + ".", apparent=gain, real=gain)
 
 
 def _spelled(gain: Gain) -> str:

@@ -211,10 +211,12 @@ def _titles(jobs: Sequence[Job]) -> list[str]:
     """What to call each of the jobs of a pass: all that sets it apart from the others."""
     if len(jobs) == 1:
         return [jobs[0].title]
-    return [
-        f"{job.objective.kind} " + ", ".join(f"{name} {value}" for name, value in varied.items())
-        for job, varied in zip(jobs, what_varies([job.plan for job in jobs]), strict=True)
-    ]
+    titles = []
+    for job, varied in zip(jobs, what_varies([job.plan for job in jobs]), strict=True):
+        # Objectives of several kinds have fields that the others have not.
+        said = [f"{k} {v}" for k, v in varied.items() if v is not None and k != "kind"]
+        titles.append(f"{job.objective.kind} {', '.join(said)}".strip())
+    return titles
 
 
 def _finished(job: Job) -> Run:

@@ -126,11 +126,3 @@ def _timed(work: Callable[[], object], compute: Compute) -> float:
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - started)
     return min(taken[1:]) / PROBE
-
-
-def spell(seconds: float) -> str:
-    """`40 seconds`, `12 minutes`, `3.5 hours`."""
-    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * size:
-            return f"about {seconds / size:.1f} {unit}"
-    return f"about {seconds:.0f} seconds"

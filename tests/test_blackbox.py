@@ -1,0 +1,267 @@
+"""Attacks on somebody who only answers: over a wire, within a budget, and never asked twice."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from denature.cli.app import main
+from denature.core.errors import ConfigError
+from denature.data import load
+from denature.extract import Called
+from denature.recipes.robustness import Found, robustness
+from denature.robust.blackbox import BlackBox
+from denature.robust.catalogue import ATTACKS, BLIND, chosen
+from denature.robust.config import EFFORTS, Asked
+from denature.robust.estimate import cost
+from denature.robust.evaluate import evaluate
+from denature.robust.target import Target, allows
+from denature.train import Normal, Run, Training, train
+from tests.served import Served, serve, stop
+
+TINY = Asked(effort="quick", samples=12, linf=(0.1, 0.3), batch=12)
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer random squares: each is a request of its own."""
+    monkeypatch.setitem(EFFORTS, "quick", replace(EFFORTS["quick"], queries=40))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    training = Training(epochs=6, batch_size=64, device="cpu", precision="fp32")
+    return train("mlp", "digits", Normal(), training, out=tmp_path_factory.mktemp("runs") / "plain")
+
+
+@pytest.fixture(scope="module")
+def served(plain: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = serve(tmp_path_factory.mktemp("served"), f"plain={plain.folder}")
+    yield server
+    stop(server)
+
+
+def answering(run: Run, shown: str, counts: list[int]) -> Called:
+    """A run as a function; `counts` gets the images of each call."""
+
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        counts.append(len(pixels))
+        with torch.no_grad():
+            logits = run.network(torch.from_numpy(pixels))
+        if shown == "label":
+            return np.asarray(logits.argmax(1))
+        if shown == "top-2":
+            values, places = logits.softmax(1).topk(2, dim=1)
+            hidden = torch.full_like(logits, torch.nan)
+            return np.asarray(hidden.scatter(1, places, values))
+        return np.asarray({"logits": logits, "probabilities": logits.softmax(1)}[shown])
+
+    return Called(answer, name=f"run that shows {shown}", kind=None)
+
+
+def attack(victim: Called, plain: Run, out: Path, **options: Any) -> Found:
+    asked = options.pop("asked", TINY)
+    return robustness([victim], "digits", asked, out, undefended=plain, device="cpu", **options)
+
+
+@pytest.mark.parametrize(
+    ("shown", "attacks"),
+    [
+        ("logits", ("transfer", "square")),
+        ("probabilities", ("transfer", "square")),
+        pytest.param("label", (), marks=pytest.mark.slow),
+    ],
+)
+def test_who_only_answers_is_attacked_with_what_works_there(
+    shown: str, attacks: tuple[str, ...], plain: Run, tmp_path: Path
+) -> None:
+    counts: list[int] = []
+    asked = replace(TINY, attacks=attacks)
+    found = attack(answering(plain, shown, counts), plain, tmp_path, budget=100_000, asked=asked)
+    box, undefended = found.judged
+    names = [it.name for it in box.robustness.attacks]
+    assert names == list(attacks or ("transfer", "decision"))
+    assert all(it.error == "" and it.not_run == 0 for it in box.robustness.attacks)
+    # The same network: what fools it with its gradients fools it without seeing them.
+    by_name = {it.name: it for it in box.robustness.attacks}
+    assert by_name["transfer"].robust["0.3"].value < 0.5
+    if shown == "label":
+        assert by_name["decision"].fooled == round(box.robustness.clean.value * 12)
+        assert "decision" in {it.name for it in undefended.robustness.attacks}
+    assert box.robustness.clean == undefended.robustness.clean
+    assert box.robustness.shows == ("labels" if shown == "label" else "scores")
+    assert box.verdict is not None
+    assert box.verdict.word == "no evidence"
+    assert "no attack on them can prove it robust" in box.verdict.said
+    flat = next(it for it in box.checks if it.name == "flat gradients")
+    assert flat.found.startswith("Not looked at")
+    assert found.queries == {f"run that shows {shown}": sum(counts)}
+    # What was said to be the most was the most.
+    most = cost(names, TINY, channels=1).answers * 12 + 12 + 16
+    assert sum(counts) <= most
+
+
+def test_what_is_not_shown_shares_what_is_left(plain: Run) -> None:
+    pixels = torch.rand(5, 1, 8, 8)
+    calls: list[int] = []
+    victim = answering(plain, "top-2", calls)
+
+    def ask(images: np.ndarray, before: int) -> np.ndarray:
+        return victim._call(images)
+
+    box = BlackBox(ask, "hides", pixels, classes=10)
+    shown = box(pixels).softmax(1)
+    with torch.no_grad():
+        truth = plain.network((pixels * 255).round() / 255).softmax(1)
+    assert torch.allclose(shown.topk(2).values, truth.topk(2).values, atol=1e-5)
+    assert torch.equal(box.says(pixels), truth.argmax(1))
+    assert shown.sort(dim=1).values[:, 0].allclose(shown.sort(dim=1).values[:, 7])
+
+
+def test_images_arrive_as_bytes_and_within_the_budget(plain: Run, tmp_path: Path) -> None:
+    """0.05 is 12.75 steps of 1/255: an image may move by 12 of them."""
+    data = load("digits")
+    images = data.test.images[data.test.rows].float() / 255
+    victim = answering(plain, "logits", [])
+    box = BlackBox(lambda images, before: victim._call(images), "bytes", images, classes=10)
+    white = Target(plain, images, device="cpu")
+    asked = replace(TINY, linf=(0.05, 0.3), attacks=("transfer",))
+    found = evaluate(box, white, data, asked, tmp_path)
+    steps = found.tried["transfer"].found * 255
+    assert np.abs(steps - steps.round()).max() < 1e-3
+    distances = found.tried["transfer"].distances["linf"] * 255
+    assert set(distances[distances < 30].round(3)) == {12.0}
+    assert set(distances[np.isfinite(distances) & (distances > 30)].round(3)) <= {76.0}
+
+
+def test_a_budget_holds_and_who_is_not_asked_counts_for_nothing(plain: Run, tmp_path: Path) -> None:
+    counts: list[int] = []
+    asked = replace(TINY, attacks=("transfer", "square"))
+    found = attack(answering(plain, "logits", counts), plain, tmp_path, budget=300, asked=asked)
+    assert sum(counts) == 300
+    robust = found.judged[0].robustness
+    square = next(it for it in robust.attacks if it.name == "square")
+    assert "budget of 300 queries is spent" in square.error
+    assert square.not_run > 0
+    # A larger budget asks the difference only.
+    more = attack(answering(plain, "logits", counts), plain, tmp_path, budget=9000, asked=asked)
+    assert next(iter(more.queries.values())) == sum(counts)
+    assert all(it.not_run == 0 for it in more.judged[0].robustness.attacks)
+
+
+def test_random_answers_are_told_of_a_black_box_too(plain: Run, tmp_path: Path) -> None:
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            logits = plain.network(torch.from_numpy(pixels))
+        return np.asarray(logits + torch.randn_like(logits))
+
+    asked = replace(TINY, attacks=("transfer",))
+    found = attack(Called(answer, name="noise", kind="logits"), plain, tmp_path, budget=999,
+                   asked=asked)  # fmt: skip
+    raised = {check.name for check in found.judged[0].checks if check.raised}
+    assert "answers are random" in raised
+
+
+@pytest.mark.parametrize("attacks", [("pgd", "square"), ("carlini-wagner",)])
+def test_gradients_are_not_to_be_had_and_what_works_is_offered(
+    attacks: tuple[str, ...], plain: Run, tmp_path: Path
+) -> None:
+    asked = replace(TINY, attacks=attacks)
+    with pytest.raises(ConfigError, match=r"shows scores only.*--attacks transfer,square,decision"):
+        attack(answering(plain, "logits", []), plain, tmp_path, budget=1000, asked=asked)
+
+
+def test_each_attack_says_what_it_needs_and_costs(plain: Run, tmp_path: Path) -> None:
+    for name, it in ATTACKS.items():
+        for trouble in EFFORTS.values():
+            assert sum(it.cost(trouble)) >= 1, name
+    white = Target(plain, torch.rand(8, 1, 8, 8), device="cpu")
+    assert all(allows(white, it.needs) for it in ATTACKS.values())
+    assert chosen(TINY, white) == EFFORTS["quick"].attacks
+    victim = answering(plain, "logits", [])
+    box = BlackBox(lambda images, before: victim._call(images), "box", torch.rand(8, 1, 8, 8),
+                   classes=10)  # fmt: skip
+    assert chosen(TINY, box) == BLIND
+    with pytest.raises(ConfigError, match=r"There is no attack 'pdg'\. Did you mean pgd"):
+        chosen(replace(TINY, attacks=("pdg",)), white)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, "The budget is not said; a black box needs 28 queries.*at most [0-9,]+"),
+        ({"budget": 20}, "The budget is 20"),
+        ({"budget": 1000, "undefended": None}, "Nobody to compare with"),
+    ],
+)
+def test_what_a_black_box_needs_is_told(
+    options: dict[str, Any], why: str, plain: Run, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"undefended": plain, **options}
+    with pytest.raises(ConfigError, match=why):
+        robustness([answering(plain, "logits", [])], "digits", TINY, tmp_path, **given)
+
+
+def words(served: Served, plain: Run, out: Path, *more: str) -> list[str]:
+    return [
+        "robustness", f"http://{served.address}", "--data", "digits", "--undefended",
+        str(plain.folder), "--effort", "quick", "--samples", "10", "--linf", "0.1,0.2",
+        "--device", "cpu", "--out", str(out), *more,
+    ]  # fmt: skip
+
+
+def test_a_server_is_attacked_from_the_command_line(
+    served: Served, plain: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(served, plain, tmp_path, "--attacks", "pgd", "--budget", "100")) == 1
+    assert "What works there: --attacks transfer,square,decision" in capsys.readouterr().err
+    before = sum(entry.get("images", 0) for entry in served.entries())
+    line = words(served, plain, tmp_path, "--budget", "30000", "--attacks", "transfer,square")
+    assert main([*line, "--json", "-q"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    [spent] = told["queries"].values()
+    seen = sum(entry.get("images", 0) for entry in served.entries()) - before
+    assert spent >= seen > 100
+    assert told["judged"][0]["verdict"]["word"] == "no evidence"
+    assert (tmp_path / "report.html").exists()
+    # Asked again it asks nobody.
+    assert main([*line, "-q"]) == 0
+    assert sum(entry.get("images", 0) for entry in served.entries()) - before == seen
+    assert f"{spent:,} queries." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_killed_attack_goes_on_and_asks_nothing_twice(
+    served: Served, plain: Run, tmp_path: Path
+) -> None:
+    """Killed three times, it ends with what an undisturbed one finds."""
+    options = ["--budget", "30000", "--attacks", "transfer,square", "-q"]
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert main(words(served, plain, whole, *options)) == 0
+    for wait in (3.0, 4.0, 5.0):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "denature", *words(served, plain, torn, *options)]
+        )
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert main(words(served, plain, torn, *options)) == 0
+    a, b = (json.loads((it / "robustness.json").read_text()) for it in (whole, torn))
+    for one, other in zip(a["judged"], b["judged"], strict=True):
+        for x, y in zip(one["robustness"]["attacks"], other["robustness"]["attacks"], strict=True):
+            assert x["robust"] == y["robust"]
+    with closing(sqlite3.connect(torn / "ledger.sqlite")) as db:
+        [[twice]] = db.execute("SELECT sum(billed - 1) FROM queries")
+    # Only what was in flight when it was killed was asked again.
+    assert twice <= 3 * 8 * 64
