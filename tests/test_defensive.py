@@ -73,6 +73,21 @@ def test_the_smoke_scale_says_what_came_out(
     assert reference["robustness"]["worst"]["linf"][key]["value"] > max(held)
 
 
+def test_it_says_how_long_training_would_take_and_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", "defensive-distillation", "--scale", "smoke", "--device", "cpu"]
+    words += ["--out", str(tmp_path), "--estimate", "--json", "-q"]
+
+    def seconds(*more: str) -> float:
+        assert main([*words, *more]) == 0
+        return float(json.loads(capsys.readouterr().out.splitlines()[-1])["seconds"])
+
+    one, three = seconds("--seeds", "1"), seconds()
+    assert three > 1.5 * one > 0
+    assert not (tmp_path / "smoke").exists()
+
+
 def test_a_scale_that_there_is_not_is_told() -> None:
     with pytest.raises(ConfigError, match="There is no scale 'huge'"):
         setting("huge")

@@ -12,6 +12,7 @@ from denature.train.config import Checkpoint, Device, Precision
 app = App(name="reproduce")
 app.command("denature.cli.nosing:nose", name="nose")
 app.command("denature.cli.defensive:defensive_distillation", name="defensive-distillation")
+app.command("denature.cli.defensive:both_worlds", name="both-worlds")
 
 
 @app.default
@@ -36,7 +37,8 @@ def reproduce(
     that are there already are not made again, and experiments share them; what was stopped goes on.
 
     Args:
-        names: Experiments, or all; nose and defensive-distillation have options of their own.
+        names: Experiments, or all; nose, defensive-distillation and both-worlds have options of
+            their own.
         scale: smoke, to see in seconds that it runs; cpu, small networks on the real images; fast,
             the paper's networks for 30 epochs; paper, its setting.
         seeds: How often everything is repeated; 1 for smoke and paper, 3 for the others by default.
@@ -51,9 +53,9 @@ def reproduce(
     """
     from denature.cli.show import print_table
     from denature.core.progress import spell_seconds
+    from denature.recipes.estimate import seconds_of
     from denature.recipes.paper.catalogue import EXPERIMENTS
-    from denature.recipes.paper.estimate import seconds_of
-    from denature.recipes.paper.reproduce import names_of
+    from denature.recipes.paper.reproduce import names_of, orders_of
     from denature.recipes.paper.reproduce import reproduce as run_experiment
     from denature.recipes.paper.settings import setting
 
@@ -62,6 +64,8 @@ def reproduce(
         listed.append(["nose", "A face service's nose detector, copied through its answers."])
         about = "Does distillation at a temperature protect, and when is that an illusion?"
         listed.append(["defensive-distillation", about])
+        about = "Are nasty teachers robust, and hardened networks hard to clone?"
+        listed.append(["both-worlds", about])
         print_table([["Experiment", "What it is"], *listed])
         return
     chosen = replace(
@@ -74,7 +78,8 @@ def reproduce(
     )
     wanted = names_of(names)
     display = showing.display()
-    left = seconds_of(wanted, chosen, out, seeds=seeds, progress=display)
+    orders = orders_of(wanted, chosen, out, seeds=seeds, progress=display)
+    left = seconds_of(orders, out / chosen.scale / "runs", progress=display)
     display.say(
         f"{', '.join(wanted)} at scale {scale}: {spell_seconds(left)} of training are left here."
     )

@@ -74,6 +74,13 @@ def mean_over_seeds(
     return Estimate(mean, low, high, n, "seeds")
 
 
+def pooled(found: Sequence[Estimate], *, bounds: tuple[float, float] = (0.0, 1.0)) -> Estimate:
+    """One estimate a seed as one: their mean over seeds, or the only one as it is."""
+    if len(found) == 1:
+        return found[0]
+    return mean_over_seeds([it.value for it in found], bounds=bounds)
+
+
 def mean_over_images(values: Sequence[float]) -> Estimate:
     """The mean of one value an image with its normal interval, which does for hundreds of them."""
     n, mean = len(values), statistics.fmean(values)

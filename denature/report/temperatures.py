@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from denature.core.files import write_text
 from denature.core.record import Record
-from denature.core.stats import Estimate, mean_over_seeds, proportion
+from denature.core.stats import Estimate, pooled, proportion
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
 from denature.report.html import render_experiment
 from denature.report.words import percent
@@ -69,13 +69,6 @@ class Finding:
         return {word: said.count(word) for word in get_args(Word) if word in said}
 
 
-def pooled(found: Sequence[Estimate], *, bounds: tuple[float, float] = (0, 1)) -> Estimate | None:
-    """Over seeds where there are several; the one estimate where there is one."""
-    if not found:
-        return None
-    return found[0] if len(found) == 1 else mean_over_seeds([e.value for e in found], bounds=bounds)
-
-
 def success(found: Robustness, attack: str, norm: str, key: str) -> Estimate | None:
     """The share of rightly answered samples that an attack fools within a budget; `worst` for all.
 
@@ -100,14 +93,17 @@ def _result(found: Robustness, attack: str) -> AttackResult | None:
 
 def _successes(finding: Finding, attack: str, key: str) -> Estimate | None:
     each = [success(it.robustness, attack, "linf", key) for it in finding.judged]
-    return pooled([it for it in each if it is not None])
+    measured = [it for it in each if it is not None]
+    return pooled(measured) if measured else None
 
 
 def _smallest(finding: Finding) -> str:
     results = [_result(it.robustness, SMALLEST) for it in finding.judged]
     measured = [it.smallest for it in results if it is not None and it.smallest is not None]
+    if not measured:
+        return ""
     over = pooled(measured, bounds=(0, float("inf")))
-    return "" if over is None else f"{over.value:.3g} [{over.low:.3g}, {over.high:.3g}]"
+    return f"{over.value:.3g} [{over.low:.3g}, {over.high:.3g}]"
 
 
 def table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
@@ -120,7 +116,6 @@ def table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
     for finding in findings:
         each = [it.robustness for it in finding.judged]
         clean = pooled([it.clean for it in each])
-        assert clean is not None
         fooled = [_successes(finding, attack, key) for attack in (*columns, "worst")]
         words, seeds = finding.words(), len(each)
         lines.append(

@@ -13,7 +13,8 @@ from denature.core.stopping import Stopper
 from denature.data import load
 from denature.recipes.defensive.settings import Setting
 from denature.recipes.hardening.config import Hardening
-from denature.recipes.hardening.orders import Place, orders
+from denature.recipes.hardening.orders import Place
+from denature.recipes.hardening.orders import orders as ways
 from denature.recipes.robustness import robustness
 from denature.report import temperatures as page
 from denature.report.temperatures import Finding
@@ -42,11 +43,27 @@ class Found:
         return json.dumps({**asdict(self), "folder": str(self.folder)}, allow_nan=False)
 
 
-def ordered(setting: Setting, seed: int, out: Path) -> dict[str, Order]:
-    """All networks of one seed by their names; those that only teach are named as such."""
+def wanted(setting: Setting, out: Path) -> dict[tuple[int, str], Order]:
+    """All networks by seed and name.
+
+    Raises:
+        ConfigError: no seeds.
+    """
+    if setting.seeds < 1:
+        raise ConfigError(f"seeds is {setting.seeds}; it must be at least 1.")
+    folder = out / setting.scale
+    return {
+        (seed, name): order
+        for seed in range(setting.seeds)
+        for name, order in _networks(setting, seed, folder / f"seed-{seed}").items()
+    }
+
+
+def _networks(setting: Setting, seed: int, out: Path) -> dict[str, Order]:
+    """Those of one seed by their names; those that only teach are named as such."""
     training = replace(setting.training, seed=setting.training.seed + seed)
     ball = Ball(epsilon=setting.epsilon)
-    wanted = {
+    found = {
         UNDEFENDED: Order(
             net=setting.net, objective=Normal(), training=training, out=out / UNDEFENDED
         )
@@ -56,15 +73,15 @@ def ordered(setting: Setting, seed: int, out: Path) -> dict[str, Order]:
         place = Place(
             net=setting.net, training=training, out=out / f"T-{heat:g}", start=out / "start"
         )
-        made = orders(hardening, place)
-        wanted |= {f"T-{heat:g}-teacher": made["teacher"], f"T-{heat:g}": made["student"]}
-    wanted[REFERENCE] = Order(
+        made = ways(hardening, place)
+        found |= {f"T-{heat:g}-teacher": made["teacher"], f"T-{heat:g}": made["student"]}
+    found[REFERENCE] = Order(
         net=setting.net,
         objective=Adversarial(ball=ball, steps=setting.steps),
         training=training,
         out=out / REFERENCE,
     )
-    return wanted
+    return found
 
 
 def reproduce(
@@ -90,26 +107,21 @@ def reproduce(
         DenatureError: see `denature.core.errors`.
         Stopped: the stopper wanted it; ask again to go on.
     """
-    if setting.seeds < 1:
-        raise ConfigError(f"seeds is {setting.seeds}; it must be at least 1.")
+    orders = wanted(setting, out)
     out = out / setting.scale
     dataset = load(data, progress=progress)
-    wanted: dict[str, Order] = {}
-    for seed in range(setting.seeds):
-        its = ordered(setting, seed, out / f"seed-{seed}")
-        wanted |= {f"{name} {seed}": order for name, order in its.items()}
-    made = make(list(wanted.values()), dataset, keeping=keeping, stopper=stopper, progress=progress)
-    runs = dict(zip(wanted, made, strict=True))
+    made = make(list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress)
+    runs = dict(zip(orders, made, strict=True))
     names: Mapping[str, float | None] = {
         UNDEFENDED: None, **{f"T-{heat:g}": heat for heat in setting.temperatures}, REFERENCE: None,
     }  # fmt: skip
     judged = [
         robustness(
-            [runs[f"{name} {seed}"] for name in names],
+            [runs[seed, name] for name in names],
             dataset.config,
             setting.asked,
             out / f"seed-{seed}",
-            undefended=runs[f"{UNDEFENDED} {seed}"],
+            undefended=runs[seed, UNDEFENDED],
             device=setting.training.device,
             stopper=stopper,
             progress=progress,

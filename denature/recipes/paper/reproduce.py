@@ -1,7 +1,7 @@
 """Make an experiment of the paper: its runs, its table, its figures, one page."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,22 @@ def lab_of(experiment: Experiment, setting: Setting, out: Path, seeds: int | Non
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be at least 1.")
     return Lab(data=experiment.data, setting=setting, out=out / setting.scale, seeds=seeds)
+
+
+def orders_of(
+    names: Iterable[str],
+    setting: Setting,
+    out: Path,
+    *,
+    seeds: int | None = None,
+    progress: Progress = SILENT,
+) -> Iterator[tuple[Order, Dataset]]:
+    """All runs of some experiments, and what they are trained on."""
+    for name in names:
+        experiment = EXPERIMENTS[name]
+        data = load(DataConfig(source=setting.data(experiment.data)), progress=progress)
+        for point in experiment.points(lab_of(experiment, setting, out, seeds)):
+            yield from ((order, data) for order in point.orders)
 
 
 def reproduce(

@@ -1,8 +1,8 @@
-"""How long an experiment would take on this machine, from a few steps of each of its networks."""
+"""How long runs would take on this machine, from a few steps of each of their networks."""
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,9 @@ from torch.nn import functional as F
 from denature.core.compute import Compute, settle
 from denature.core.progress import SILENT, Progress
 from denature.core.record import RECORD, Record, find_records
-from denature.data import DataConfig, Dataset, load
+from denature.data import Dataset
 from denature.nets import create
-from denature.recipes.paper.catalogue import EXPERIMENTS
-from denature.recipes.paper.reproduce import lab_of
-from denature.recipes.paper.settings import Setting
-from denature.train import Order
+from denature.train import Adversarial, Order
 from denature.train.job import given_by
 
 STEPS = 3
@@ -26,25 +23,24 @@ PROBE = 64
 
 
 def seconds_of(
-    names: Iterable[str],
-    setting: Setting,
-    out: Path,
-    *,
-    seeds: int | None = None,
-    progress: Progress = SILENT,
+    wanted: Iterable[tuple[Order, Dataset]], done: Path, *, progress: Progress = SILENT
 ) -> float:
-    """Seconds of training that are left of these experiments, a run that they share counted once.
+    """Seconds of training that are left of some runs and of those that they need, each once.
 
     Stored answers and shared passes make it less; evaluation and decoding are not counted.
+
+    Args:
+        wanted: orders, and what they are trained on.
+        done: what is finished in and below this folder is not counted.
+        progress: told how far it is.
     """
-    orders: dict[tuple[Order, str], Dataset] = {}
-    for name in names:
-        experiment = EXPERIMENTS[name]
-        data = load(DataConfig(source=setting.data(experiment.data)), progress=progress)
-        for point in experiment.points(lab_of(experiment, setting, out, seeds)):
-            orders |= {(order, data.digest): data for order in point.orders}
-    done = _finished(out / setting.scale / "runs")
-    left = [(order, data) for (order, _), data in orders.items() if _mark(order, data) not in done]
+    orders = {
+        (needed, data.digest): data for order, data in wanted for needed in _all_behind(order)
+    }
+    finished = _finished(done)
+    left = [
+        (order, data) for (order, _), data in orders.items() if _mark(order, data) not in finished
+    ]
     speeds: dict[tuple[object, ...], tuple[float, float]] = {}
     total = 0.0
     with progress.task(
@@ -59,8 +55,19 @@ def seconds_of(
                 if key not in speeds:
                     speeds[key] = _speed(str(it.net), data, it)
                     task.advance(1)
-                total += images * speeds[key][part if asked else 0]
+                passes = 1
+                if isinstance(it.objective, Adversarial) and not asked:
+                    passes += it.objective.steps
+                total += passes * images * speeds[key][part if asked else 0]
     return total
+
+
+def _all_behind(order: Order) -> Iterator[Order]:
+    """An order and all that it needs, what is needed first."""
+    for needed in (order.asked, order.init, order.backbone):
+        if isinstance(needed, Order):
+            yield from _all_behind(needed)
+    yield order
 
 
 def _mark(order: Order, data: Dataset) -> str:
@@ -71,7 +78,7 @@ def _mark(order: Order, data: Dataset) -> str:
 
 def _finished(folder: Path) -> set[str]:
     """The marks of the runs that lie there."""
-    records = find_records([folder]) if any(folder.glob(f"*/{RECORD}")) else []
+    records = find_records([folder]) if any(folder.rglob(RECORD)) else []
     by_recipe = {(record.recipe, record.seed): record for record in records}
 
     def mark(record: Record) -> str:

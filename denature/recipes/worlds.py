@@ -1,0 +1,307 @@
+"""Both worlds at once: are nasty teachers robust, and are hardened networks hard to clone?"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from denature.attacks.config import Ball
+from denature.core.compute import settle
+from denature.core.errors import ConfigError, unknown
+from denature.core.files import write_text
+from denature.core.progress import SILENT, Progress
+from denature.core.stats import proportion
+from denature.core.stopping import Stopper
+from denature.data import Dataset, load
+from denature.recipes.hardening.config import Hardening
+from denature.recipes.hardening.orders import Place
+from denature.recipes.hardening.orders import orders as ways
+from denature.recipes.robustness import robustness
+from denature.report import worlds as page
+from denature.report.words import markdown
+from denature.report.worlds import WAYS, Copied, World
+from denature.robust.config import Asked
+from denature.robust.verdict import Judged
+from denature.train import Adversarial, Distilled, Keeping, Nasty, Normal, Order, Run, make
+from denature.train.config import Device, Precision, Training
+from denature.train.loop import answers_to
+
+NORMAL, ALONE = "normal", "alone"
+
+TEACHER_SEEDS = 1000
+"""Victims have seeds of their own: a clone must not start from its victim's weights."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One size."""
+
+    scale: str
+    differs: str
+    """What a reader must know of it."""
+    data: str
+    victim: str
+    """The victims' network."""
+    clone: str
+    """The clones'."""
+    schooling: Training
+    """Of victims."""
+    learning: Training
+    """Of clones."""
+    nasty: Nasty
+    heat: float
+    """Temperature of defensive distillation."""
+    epsilon: float
+    """Of adversarial training."""
+    steps: int
+    """Of its attack."""
+    asked: Asked
+    seeds: int
+
+    def on(self, device: Device, precision: Precision) -> "Setting":
+        """The same on another device."""
+        return replace(
+            self,
+            schooling=replace(self.schooling, device=device, precision=precision),
+            learning=replace(self.learning, device=device, precision=precision),
+        )
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "smoke": Setting(
+        scale="smoke",
+        differs="Digits of 8x8 pixels; victims and clones are trained as in the demo.",
+        data="digits",
+        victim="cnn",
+        clone="cnn",
+        schooling=Training(epochs=30, batch_size=64, schedule="step", milestones=(19,)),
+        learning=Training(epochs=20, batch_size=64, lr=5e-4),
+        nasty=Nasty(temperature=20, omega=0.04),
+        heat=20,
+        epsilon=0.1,
+        steps=7,
+        asked=Asked(samples=100, linf=(0.05, 0.1, 0.2)),
+        seeds=3,
+    ),
+    "cpu": Setting(
+        scale="cpu",
+        differs="A fifth of CIFAR-10's training images and short schedules.",
+        data="cifar10",
+        victim="cnn",
+        clone="cnn",
+        schooling=Training(epochs=12, schedule="step", milestones=(8,), fraction=0.2),
+        learning=Training(epochs=12, fraction=0.2),
+        nasty=Nasty(temperature=20, omega=0.03),
+        heat=20,
+        epsilon=8 / 255,
+        steps=5,
+        asked=Asked(samples=200),
+        seeds=1,
+    ),
+    "paper": Setting(
+        scale="paper",
+        differs="The nasty paper's ResNet-18 on CIFAR-10 and its tau and omega, 30 epochs on one "
+        "cycle.",
+        data="cifar10",
+        victim="resnet18",
+        clone="resnet18",
+        schooling=Training(epochs=30),
+        learning=Training(epochs=30),
+        nasty=Nasty(temperature=4, omega=0.04),
+        heat=100,
+        epsilon=8 / 255,
+        steps=10,
+        asked=Asked(effort="full"),
+        seeds=3,
+    ),
+}
+
+
+def setting(scale: str) -> Setting:
+    """The setting of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if scale not in SETTINGS:
+        raise unknown("scale", scale, SETTINGS)
+    return SETTINGS[scale]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What came out, and where it lies."""
+
+    scale: str
+    differs: str
+    seeds: int
+    budget: float
+    """In linf, at which robustness stands in the table."""
+    verdict: tuple[str, ...]
+    lines: list[list[str]]
+    """The table for people: header and lines."""
+    worlds: tuple[World, ...]
+    folder: Path
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "folder": str(self.folder)}, allow_nan=False)
+
+
+def wanted(setting: Setting, out: Path) -> dict[tuple[int, str], Order]:
+    """All networks by seed and name.
+
+    Raises:
+        ConfigError: no seeds.
+    """
+    if setting.seeds < 1:
+        raise ConfigError(f"seeds is {setting.seeds}; it must be at least 1.")
+    found: dict[tuple[int, str], Order] = {}
+    for seed in range(setting.seeds):
+        folder = out / setting.scale / f"seed-{seed}"
+        of = victims(setting, seed, folder)
+        its = of | clones(setting, seed, of, folder)
+        found |= {(seed, name): order for name, order in its.items()}
+    return found
+
+
+def victims(setting: Setting, seed: int, out: Path) -> dict[str, Order]:
+    """Whom clones are made of, by name; the normal one first."""
+    schooling = replace(setting.schooling, seed=TEACHER_SEEDS + seed)
+
+    def order(name: str, objective: Normal | Nasty | Adversarial, asked: Order | None) -> Order:
+        return Order(
+            net=setting.victim, objective=objective, training=schooling, asked=asked,
+            out=out / name,
+        )  # fmt: skip
+
+    normal = order(NORMAL, Normal(), None)
+    place = Place(net=setting.victim, training=schooling, out=out / "distilled")
+    pushed = Adversarial(ball=Ball(epsilon=setting.epsilon), steps=setting.steps)
+    return {
+        NORMAL: normal,
+        "nasty": order("nasty", setting.nasty, normal),
+        "distilled": ways(Hardening(temperature=setting.heat), place)["student"],
+        "adversarial": order("adversarial", pushed, None),
+    }
+
+
+def clones(setting: Setting, seed: int, of: Mapping[str, Order], out: Path) -> dict[str, Order]:
+    """A clone of each victim by each way, and the same network alone."""
+    learning = replace(setting.learning, seed=seed)
+    tau = setting.nasty.temperature
+    by: Mapping[str, Distilled] = {
+        "all answers": Distilled(temperature=tau),
+        "probabilities": Distilled(temperature=1.0, alpha=1.0),
+        "labels": Distilled(answers="labels"),
+    }
+    assert tuple(by) == WAYS
+    found = {
+        ALONE: Order(
+            net=setting.clone, objective=Normal(), training=learning, out=out / "clones" / ALONE
+        )
+    }
+    for name, victim in of.items():
+        for way, objective in by.items():
+            found[f"{name} by {way}"] = Order(
+                net=setting.clone,
+                objective=objective,
+                training=learning,
+                asked=victim,
+                out=out / "clones" / f"{name}-{way.replace(' ', '-')}",
+            )
+    return found
+
+
+def reproduce(
+    setting: Setting,
+    data: str,
+    out: Path,
+    *,
+    keeping: Keeping | None = None,
+    stopper: Stopper | None = None,
+    progress: Progress = SILENT,
+) -> Found:
+    """Make, attack and clone all networks; what is finished in `out` is not done again.
+
+    Args:
+        setting: at which size.
+        data: where its images are.
+        out: folder for everything.
+        keeping: how often state is written.
+        stopper: asked whether to stop.
+        progress: told how far it is.
+
+    Raises:
+        DenatureError: see `denature.core.errors`.
+        Stopped: the stopper wanted it; ask again to go on.
+    """
+    orders = wanted(setting, out)
+    out = out / setting.scale
+    dataset = load(data, progress=progress)
+    made = make(list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress)
+    runs = dict(zip(orders, made, strict=True))
+    names = list(victims(setting, 0, out))
+    judged: list[tuple[Judged, ...]] = [
+        robustness(
+            [runs[seed, name] for name in names],
+            dataset.config,
+            setting.asked,
+            out / f"seed-{seed}",
+            undefended=runs[seed, NORMAL],
+            device=setting.schooling.device,
+            stopper=stopper,
+            progress=progress,
+        ).judged
+        for seed in range(setting.seeds)
+    ]
+    worlds = tuple(
+        World(
+            name=name,
+            accuracy=tuple(_accuracy(runs[seed, name]) for seed in range(setting.seeds)),
+            judged=tuple(its[place] for its in judged),
+            copies={way: tuple(_copied(runs, name, way, dataset, setting)) for way in WAYS},
+        )
+        for place, name in enumerate(names)
+    )
+    alone = tuple(_accuracy(runs[seed, ALONE]) for seed in range(setting.seeds))
+    budgets = setting.asked.budgets(channels=dataset.channels)["linf"]
+    epsilon = budgets[len(budgets) // 2]
+    found = Found(
+        scale=setting.scale,
+        differs=setting.differs,
+        seeds=setting.seeds,
+        budget=epsilon,
+        verdict=tuple(page.verdict(worlds, epsilon)),
+        lines=page.table(worlds, alone, epsilon),
+        worlds=worlds,
+        folder=out,
+    )
+    write_text(out / "table.md", markdown(found.lines) + "\n")
+    write_text(out / "result.json", found.to_json() + "\n")
+    page.write(
+        out, worlds, epsilon, [run.record for run in made],
+        differs=setting.differs, verdict=found.verdict, lines=found.lines,
+    )  # fmt: skip
+    return found
+
+
+def _accuracy(run: Run) -> float:
+    assert run.record.accuracy is not None
+    return run.record.accuracy.value
+
+
+def _copied(
+    runs: Mapping[tuple[int, str], Run], name: str, way: str, data: Dataset, setting: Setting
+) -> Iterator[Copied]:
+    for seed in range(setting.seeds):
+        clone = runs[seed, f"{name} by {way}"]
+        compute = settle(clone.network, device=setting.learning.device, precision="fp32")
+        same = count = 0
+        said = (
+            answers_to(compute.place(run.network), data.test, compute)
+            for run in (clone, runs[seed, name])
+        )
+        for (_, ours), (_, theirs) in zip(*said, strict=True):
+            same += int((ours.argmax(1) == theirs.argmax(1)).sum())
+            count += len(ours)
+        yield Copied(accuracy=_accuracy(clone), fidelity=proportion(same, count).value)
