@@ -136,7 +136,7 @@ def test_the_command_line_sets_networks_side_by_side(
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [it["run"] for it in told["networks"]] == folders
     assert all(len(it["accuracy"]) == len(it["sizes"]) for it in told["networks"])
-    assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 2
+    assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 3
     assert main(["flatness", "--data", "digits", "-q"]) == 1
     assert "No run was named" in capsys.readouterr().err
     assert main([*words[:4], "--data", "digits", "--directions", "1", "-q"]) != 0

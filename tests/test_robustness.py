@@ -90,15 +90,16 @@ def raised(it: Judged) -> set[str]:
 
 
 class Linear(nn.Module):
-    """Two classes; the gap between their logits is w . (x - 1/2) + bias."""
+    """The gap of the logits of two classes is w . (x - 1/2) + bias; others are out of reach."""
 
-    def __init__(self, weights: Tensor, bias: float) -> None:
+    def __init__(self, weights: Tensor, bias: float, classes: int = 2) -> None:
         super().__init__()
-        self.weights, self.bias = weights, bias
+        self.weights, self.bias, self.classes = weights, bias, classes
 
     def forward(self, x: Tensor) -> Tensor:
         gap = ((x - 0.5) * self.weights).flatten(1).sum(1) + self.bias
-        return torch.stack([torch.zeros_like(gap), gap], dim=1)
+        others = [torch.full_like(gap, -20.0 - n) for n in range(self.classes - 2)]
+        return torch.stack([torch.zeros_like(gap), gap, *others], dim=1)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,32 @@ def line() -> tuple[Dataset, Run]:
 GAP = 0.6 + (128 / 255 - 0.5) * 7
 
 
-@pytest.mark.parametrize("name", [n for n in ATTACKS if n not in ("pgd-unbounded", "decision")])
+def test_the_ensemble_finds_the_border_of_a_line(
+    line: tuple[Dataset, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It attacks nine classes one by one, so ten are needed."""
+    data, run = line
+    data = replace(data, classes=tuple("abcdefghij"))
+    network = run.network
+    assert isinstance(network, Linear)
+    run = around(run, Linear(network.weights, network.bias, classes=10), "ten")
+    trouble = replace(EFFORTS["standard"], attacks=("autoattack",))
+    monkeypatch.setitem(EFFORTS, "standard", trouble)
+    target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
+    border = GAP / 7
+    asked = Asked(samples=10, linf=(border * 1.02,))
+    [tried] = evaluate(target, target, data, asked, tmp_path).tried.values()
+    assert tried.error == ""
+    assert tried.ran.all()
+    assert (tried.distances["linf"] >= border * 0.999).all()
+    assert tried.fooled("linf", border * 1.02).all()
+
+
+ELSEWHERE = ("pgd-unbounded", "decision", "autoattack")
+"""Attacks with no border of their own, or with a test of their own."""
+
+
+@pytest.mark.parametrize("name", [n for n in ATTACKS if n not in ELSEWHERE])
 def test_each_attack_finds_the_border_of_a_line(
     name: str, line: tuple[Dataset, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,8 +153,6 @@ def test_each_attack_finds_the_border_of_a_line(
     border = {"linf": GAP / 7, "l2": GAP / 5, "l0": 1.0}[attack.norm]
     near = (border * 0.9, border * 1.15)
     trouble = replace(EFFORTS["standard"], attacks=(name,), ensembles=2, steps=20)
-    if name == "autoattack":  # with two classes it has no targeted attacks
-        pytest.skip("the ensemble needs more than two classes; test below")
     monkeypatch.setitem(EFFORTS, "standard", trouble)
     budgets = {"linf": near, "l2": near} if attack.norm != "l0" else {}
     asked = replace(Asked(samples=10), **budgets)  # type: ignore[arg-type]
@@ -145,6 +169,22 @@ def test_each_attack_finds_the_border_of_a_line(
         assert (measured <= most).any()
     else:
         assert (measured <= most).all()
+
+
+def test_a_border_is_found_by_the_answered_class_alone(
+    line: tuple[Dataset, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HopSkipJump comes from outside, and is near in a few steps."""
+    data, run = line
+    trouble = replace(EFFORTS["full"], attacks=("decision",), iterations=200)
+    monkeypatch.setitem(EFFORTS, "full", trouble)
+    target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
+    asked = Asked(effort="full", samples=10)
+    [tried] = evaluate(target, target, data, asked, tmp_path).tried.values()
+    assert tried.error == ""
+    measured = tried.distances["l2"]
+    assert (measured >= GAP / 5 * 0.999).all()
+    assert (measured <= GAP / 5 * 2).all()
 
 
 def test_of_two_kinds_of_distance_each_is_measured() -> None:

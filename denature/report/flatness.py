@@ -96,6 +96,21 @@ def around(shown: Sequence[Shown]) -> "Figure | None":
     return figure
 
 
+def lines(shown: Sequence[Shown]) -> "Figure | None":
+    """The loss on a line through the weights: the middle row of each map."""
+    figure = new_figure(4.2, 2.7)
+    axes = figure.add_subplot()
+    for colour, it in zip(COLOURS, shown, strict=False):
+        middle = it.surface[len(it.surface) // 2]
+        axes.plot(it.places, middle, color=colour, linewidth=1.5, label=it.flatness.run)
+    axes.set_yscale("log")
+    axes.set_xlabel("change of the weights along one direction, shares of each filter")
+    axes.set_ylabel("cross-entropy, nats")
+    axes.grid(color="#ddd", linewidth=0.7)
+    axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
 def surfaces(shown: Sequence[Shown]) -> "Figure | None":
     """The loss on a plane through the weights, one map for each network, in one scale."""
     from matplotlib.colors import LogNorm
@@ -120,6 +135,7 @@ def write(out: Path, shown: Sequence[Shown], records: Sequence[Record]) -> Path:
     """Figures and page."""
     drawn = [
         write_figure(out / "around", partial(around, shown)),
+        write_figure(out / "line", partial(lines, shown)),
         write_figure(out / "surfaces", partial(surfaces, shown)),
     ]
     first = shown[0].flatness
