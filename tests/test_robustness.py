@@ -233,6 +233,33 @@ def test_masked_gradients_are_called_an_illusion(
     assert raised(second) == set()
 
 
+class Trapped(nn.Module):
+    """Going from grey to bright, the wrong class comes nearer, falls far behind, and then wins."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = x.flatten(1).mean(1) - 128 / 255
+        near, hump = 1.5 - 50 * moved, 0.5 + 50 * (moved - 0.02)
+        far = 2 - 60 * (moved - 0.05)
+        gap = torch.where(moved < 0.02, near, torch.where(moved < 0.05, hump, far))
+        return torch.stack([torch.zeros_like(gap), gap], dim=1)
+
+
+def test_small_steps_that_are_caught_are_found_out(
+    line: tuple[Dataset, Run], tmp_path: Path
+) -> None:
+    data, run = line
+    run = around(run, Trapped(), "trapped")
+    target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
+    asked = Asked(effort="quick", samples=40, linf=(0.1,), attacks=("fgsm", "pgd"))
+    evidence = evaluate(target, target, data, asked, tmp_path)
+    checks = {check.name: check for check in look(evidence)}
+    assert checks["one step beats many"].raised
+    assert "fgsm fools 100% of 40 samples at 0.1, pgd 0%" in checks["one step beats many"].found
+    assert checks["unbounded attacks fail"].found == "pgd-unbounded did not run."
+    assert checks["the cross-entropy misleads"].found.startswith("Not looked at")
+    assert {name for name, check in checks.items() if check.raised} == {"one step beats many"}
+
+
 def test_adversarial_training_is_no_illusion(plain: Run, tmp_path: Path) -> None:
     objective = Adversarial(ball=Ball(epsilon=0.15), steps=5)
     hardened = train("cnn", "digits", objective, QUICK, out=tmp_path / "hardened")
