@@ -3,17 +3,21 @@
     python -m benchmarks.attacks [--json FILE] [--device cpu] [--quick]
 
 PGD-20 on `cnn`, in linf, against twenty bare forward and backward passes to the same images, and
-against Foolbox's PGD with as many steps. All in fp32 and in our memory layout. Images are random
-bytes of the shape of CIFAR-10. Before anything is timed, ours and Foolbox's are compared by how
-many images they fool.
+against the PGD of Foolbox, and of ART and torchattacks where they are installed (`pip install
+--no-deps adversarial-robustness-toolbox torchattacks`), with as many steps. All in fp32 and in our
+memory layout. Images are random bytes of the shape of CIFAR-10. Before anything is timed, all are
+compared by how many images they fool.
 """
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import foolbox
 import torch
 from foolbox.models.pytorch import PyTorchModel
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.bench import Bench
@@ -27,7 +31,50 @@ BATCH, STEPS = 128, 20
 WANTED = {
     "pgd": "images/s, PGD-20 on `cnn` | 20 bare forward and backward passes | >= 0.9",
     "pgd_foolbox": "the same | Foolbox's PGD-20 | ",
+    "pgd_art": "the same | ART's PGD-20 | ",
+    "pgd_torchattacks": "the same | torchattacks' PGD-20 | ",
 }
+
+
+def libraries(
+    network: nn.Module, images: Tensor, labels: Tensor, ball: Ball
+) -> dict[str, Callable[[], Tensor]]:
+    """PGD of those that are installed, on these images."""
+    size = 2.5 * ball.epsilon / STEPS
+    model = PyTorchModel(network, bounds=(0, 1), device=images.device)
+    theirs = foolbox.attacks.LinfPGD(steps=STEPS, abs_stepsize=size)
+
+    def of_foolbox() -> Tensor:
+        _, changed, _ = theirs(model, images, labels, epsilons=ball.epsilon)
+        return torch.as_tensor(changed)
+
+    found: dict[str, Callable[[], Tensor]] = {"foolbox": of_foolbox}
+    try:
+        from art.attacks.evasion import ProjectedGradientDescent
+        from art.estimators.classification import PyTorchClassifier
+
+        # It speaks NumPy at its border, which is counted, as whoever uses it pays it too.
+        shape = tuple(images.shape[1:])
+        device = "gpu" if images.is_cuda else "cpu"
+        classifier = PyTorchClassifier(
+            network, nn.CrossEntropyLoss(), shape, 10, clip_values=(0, 1), device_type=device
+        )
+        art = ProjectedGradientDescent(
+            classifier, eps=ball.epsilon, eps_step=size, max_iter=STEPS, batch_size=len(images),
+            num_random_init=1, verbose=False,
+        )  # fmt: skip
+        plain = images.cpu().numpy(), labels.cpu().numpy()
+        found["art"] = lambda: torch.from_numpy(art.generate(*plain)).to(images)
+    except ImportError:
+        print("ART is not installed: left out.")
+    try:
+        import torchattacks
+
+        attack = torchattacks.PGD(network, eps=ball.epsilon, alpha=size, steps=STEPS)
+        found["torchattacks"] = lambda: torch.as_tensor(attack(images, labels))
+    except ImportError:
+        print("torchattacks is not installed: left out.")
+    return found
 
 
 def main() -> None:
@@ -48,15 +95,14 @@ def main() -> None:
     with torch.no_grad():
         labels = network(images).argmax(1)
     ball = Ball(epsilon=2 / 255)
-    model = PyTorchModel(network, bounds=(0, 1), device=compute.device)
-    theirs = foolbox.attacks.LinfPGD(steps=STEPS, abs_stepsize=2.5 * ball.epsilon / STEPS)
+    theirs = libraries(network, images, labels, ball)
 
     def ours_once() -> int:
         pgd(network, images, labels, ball, steps=STEPS)
         return BATCH
 
-    def foolbox_once() -> int:
-        theirs(model, images, labels, epsilons=ball.epsilon)
+    def once(attack: Callable[[], Tensor]) -> int:
+        attack()
         return BATCH
 
     def bare() -> int:
@@ -68,13 +114,15 @@ def main() -> None:
         return BATCH
 
     bench = Bench(compute.device, repeats=3 if given.quick else 15)
-    mine = pgd(network, images, labels, ball, steps=STEPS)
-    _, its, _ = theirs(model, images, labels, epsilons=ball.epsilon)
-    for key, changed in (("fooled_by_ours", mine), ("fooled_by_foolbox", its)):
-        share = float((network(changed).argmax(1) != labels).float().mean())
-        bench.say(key, share, "of the images")
+    ours = pgd(network, images, labels, ball, steps=STEPS)
+    changed = {"ours": ours, **{name: attack() for name, attack in theirs.items()}}
+    for name, its in changed.items():
+        assert float((its - images).abs().max()) <= ball.epsilon + 1e-5, name
+        share = float((network(its).argmax(1) != labels).float().mean())
+        bench.say(f"fooled_by_{name}", share, "of the images")
     bench.compare("pgd", ours_once, bare)
-    bench.compare("pgd_foolbox", ours_once, foolbox_once)
+    for name, attack in theirs.items():
+        bench.compare(f"pgd_{name}", ours_once, partial(once, attack))
     bench.finish(WANTED, given.json, device=compute.hardware, threads=torch.get_num_threads())
 
 
