@@ -10,6 +10,7 @@ from denature.core.compute import settle
 from denature.core.errors import ConfigError, unknown
 from denature.core.files import write_text
 from denature.core.progress import SILENT, Progress
+from denature.core.record import write_records
 from denature.core.stats import proportion
 from denature.core.stopping import Stopper
 from denature.data import Dataset, load
@@ -277,6 +278,7 @@ def reproduce(
         folder=out,
     )
     write_text(out / "table.md", markdown(found.lines) + "\n")
+    write_records(out / "records.jsonl", [run.record for run in made])
     write_text(out / "result.json", found.to_json() + "\n")
     page.write(
         out, worlds, epsilon, [run.record for run in made],

@@ -9,6 +9,7 @@ from denature.attacks.config import Ball
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.progress import SILENT, Progress
+from denature.core.record import write_records
 from denature.core.stopping import Stopper
 from denature.data import load
 from denature.recipes.defensive.settings import Setting
@@ -145,6 +146,7 @@ def reproduce(
         folder=out,
     )
     write_text(out / "table.md", markdown(found.lines) + "\n")
+    write_records(out / "records.jsonl", [run.record for run in made])
     write_text(out / "result.json", found.to_json() + "\n")
     page.write(
         out,
