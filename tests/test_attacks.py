@@ -120,6 +120,10 @@ def test_more_steps_fool_a_network_more() -> None:
          "steps is 0"),
         (lambda: pgd(linear(WEIGHTS), torch.rand(1, 1, 2, 2), torch.tensor([0]), Ball(),
                      step_size=-1.0), "step_size is -1"),
+        (lambda: pgd(linear(WEIGHTS), torch.full((1, 1, 2, 2), 200.0), torch.tensor([0]), Ball()),
+         r"lie in \[200, 200\]; wanted are \[0, 1\]"),
+        (lambda: pgd(linear(WEIGHTS), torch.full((1, 1, 2, 2), torch.nan), torch.tensor([0]),
+                     Ball()), "lie in"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_told(wrong: object, why: str) -> None:

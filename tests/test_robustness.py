@@ -17,7 +17,7 @@ from denature.core.stopping import Stopper
 from denature.data import Dataset, load
 from denature.data.dataset import Split
 from denature.recipes.robustness import robustness
-from denature.robust.catalogue import ATTACKS, Attack, Cost
+from denature.robust.catalogue import ATTACKS, Attack, Cost, chosen
 from denature.robust.config import EFFORTS, Asked
 from denature.robust.evaluate import choose, evaluate, summary
 from denature.robust.masking import SIGNS, chance, look
@@ -268,6 +268,15 @@ def test_adversarial_training_is_no_illusion(plain: Run, tmp_path: Path) -> None
     assert first.verdict.word == "more robust"
     assert raised(first) == set()
     assert first.verdict.real.ours > first.verdict.real.theirs + 0.2
+
+
+def test_who_was_trained_at_a_temperature_is_attacked_with_it_put_back(plain: Run) -> None:
+    target = Target(plain, torch.rand(4, 1, 8, 8), device="cpu")
+    asked = replace(ASKED, attacks=("pgd",))
+    assert chosen(asked, target) == ("pgd",)
+    target.trained_at = 100.0
+    assert chosen(asked, target) == ("pgd", "pgd-cooled")
+    assert target.temperature == 100
 
 
 def test_another_seed_is_no_evidence(plain: Run, tmp_path: Path) -> None:

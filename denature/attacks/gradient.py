@@ -66,7 +66,7 @@ def pgd(
         Images in [0, 1], within the ball.
 
     Raises:
-        ConfigError: steps below 1, or a step that leads nowhere.
+        ConfigError: steps below 1, a negative step, or images that are not in [0, 1].
     """
     if steps < 1:
         raise ConfigError(f"steps is {steps}; it must be at least 1.")
@@ -74,6 +74,12 @@ def pgd(
     if size < 0:
         raise ConfigError(f"step_size is {size}; it must be at least 0.")
     images = images.detach()
+    least, most = (float(it) for it in images.aminmax())
+    if not 0 <= least <= most <= 1:
+        raise ConfigError(
+            f"Values of the images lie in [{least:g}, {most:g}]; wanted are [0, 1]: divide bytes by "
+            "255, and let the network normalise."
+        )
     low, high = _bounds(images, ball)
     change = _random(images, ball) if start else torch.zeros_like(images)
     at = (images + change).clamp_(0, 1)

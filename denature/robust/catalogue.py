@@ -261,6 +261,8 @@ BLIND = ("transfer", "square", "decision")
 def chosen(asked: Asked, target: Attacked) -> tuple[str, ...]:
     """The attacks on somebody: those that were asked for, or those of the effort that work there.
 
+    Who was trained at a temperature is always attacked with it put back, too.
+
     Raises:
         ConfigError: an attack that there is not, or that does not work there.
     """
@@ -275,6 +277,8 @@ def chosen(asked: Asked, target: Attacked) -> tuple[str, ...]:
             f"{target.name} shows {target.shows} only, and {', '.join(impossible)} cannot do with "
             f"that. What works there: --attacks {offered.replace(' ', '')}."
         )
+    if target.trained_at > 1 and "pgd-cooled" not in working:
+        working.append("pgd-cooled")
     return tuple(working)
 
 
