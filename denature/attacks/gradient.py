@@ -77,8 +77,8 @@ def pgd(
     least, most = (float(it) for it in images.aminmax())
     if not 0 <= least <= most <= 1:
         raise ConfigError(
-            f"Values of the images lie in [{least:g}, {most:g}]; wanted are [0, 1]: divide bytes by "
-            "255, and let the network normalise."
+            f"Values of the images lie in [{least:g}, {most:g}]; wanted are [0, 1]: divide bytes "
+            "by 255, and let the network normalise."
         )
     low, high = _bounds(images, ball)
     change = _random(images, ball) if start else torch.zeros_like(images)
