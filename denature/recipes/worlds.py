@@ -96,7 +96,7 @@ SETTINGS: Mapping[str, Setting] = {
         heat=20,
         epsilon=8 / 255,
         steps=5,
-        asked=Asked(samples=200),
+        asked=Asked(effort="quick", samples=200),
         seeds=1,
     ),
     "paper": Setting(
