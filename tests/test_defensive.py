@@ -8,7 +8,9 @@ import pytest
 
 from denature.cli.app import main
 from denature.core.errors import ConfigError
-from denature.recipes.defensive import SETTINGS, reproduce, setting
+from denature.data import load
+from denature.recipes.defensive import SETTINGS, reproduce, setting, wanted
+from denature.recipes.estimate import seconds_of
 from denature.robust.config import Asked
 from denature.train import load_run
 
@@ -43,6 +45,9 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
     assert student.inputs["teacher"].digest == (
         load_run(tmp_path / "smoke" / "seed-0" / "T-100" / "teacher").record.net.digest
     )
+    left = [(order, load("digits")) for order in wanted(tiny, tmp_path).values()]
+    assert seconds_of(left, tmp_path / "smoke") == 0
+    assert seconds_of(left, tmp_path / "elsewhere") > 0
     again = reproduce(tiny, "digits", tmp_path)
     assert again.lines == found.lines
     assert (tmp_path / "smoke" / "report.html").exists()

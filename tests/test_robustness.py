@@ -279,6 +279,39 @@ def test_who_was_trained_at_a_temperature_is_attacked_with_it_put_back(plain: Ru
     assert target.temperature == 100
 
 
+@pytest.mark.parametrize("attacks", [("fgsm", "pgd"), ("pgd",)])
+def test_without_attacks_that_see_through_masks_nobody_is_called_robust(
+    attacks: tuple[str, ...], plain: Run, tmp_path: Path
+) -> None:
+    hidden = around(plain, Loud(plain.network), "loud")
+    first, _ = judged([hidden], plain, tmp_path, replace(ASKED, attacks=attacks))
+    assert first.verdict is not None
+    assert first.verdict.word == "no evidence"
+    assert "nothing was that sees through masked gradients" in first.verdict.said
+
+
+def test_what_is_tried_on_one_is_tried_on_all(plain: Run, tmp_path: Path) -> None:
+    """A cooled attack that the undefended network never met would be left out of the verdict."""
+    training = replace(QUICK, epochs=1)
+    hot = train("cnn", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
+    found = judged([hot], plain, tmp_path / "out", replace(ASKED, attacks=("fgsm", "pgd")))
+    for it in found:
+        assert [a.name for a in it.robustness.attacks] == ["fgsm", "pgd", "pgd-cooled"]
+
+
+def test_where_nothing_ran_there_is_no_worst_and_still_a_page(
+    plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Tensor:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setitem(ATTACKS, "pgd", replace(ATTACKS["pgd"], propose=broken))
+    [only] = judged([plain], plain, tmp_path, replace(ASKED, attacks=("pgd",)))
+    assert only.robustness.worst["linf"] == {}
+    assert only.robustness.attacks[0].error == "RuntimeError: no memory"
+    assert (tmp_path / "report.html").exists()
+
+
 def test_another_seed_is_no_evidence(plain: Run, tmp_path: Path) -> None:
     twin = train("cnn", "digits", Normal(), replace(QUICK, seed=7), out=tmp_path / "twin")
     first, _ = judged([twin], plain, tmp_path / "out", replace(ASKED, linf=(0.1,), l2=(0.5,)))

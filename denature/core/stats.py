@@ -75,7 +75,10 @@ def mean_over_seeds(
 
 
 def pooled(found: Sequence[Estimate], *, bounds: tuple[float, float] = (0.0, 1.0)) -> Estimate:
-    """One estimate a seed as one: their mean over seeds, or the only one as it is."""
+    """One estimate a seed as one: their mean over seeds, or the only one as it is.
+
+    Whoever asks sees to it that the only one is that of the only seed.
+    """
     if len(found) == 1:
         return found[0]
     return mean_over_seeds([it.value for it in found], bounds=bounds)

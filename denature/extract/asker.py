@@ -4,8 +4,10 @@ from typing import final
 
 import numpy as np
 
+from denature.answers.sources import Kind
 from denature.extract.oracle import Oracle
 from denature.extract.pool import Batch
+from denature.extract.reading import combined
 
 
 @final
@@ -15,30 +17,34 @@ class Asker:
     So an attack that is repeated after a kill, with the same random numbers, goes on where it was.
 
     Args:
-        oracle: who asks, counts and keeps.
+        oracle: who asks, counts and keeps; it is known about its victim how many classes it knows.
     """
 
     def __init__(self, oracle: Oracle) -> None:
         self.oracle = oracle
 
-    def __call__(self, images: np.ndarray, before: int = 0) -> np.ndarray:
+    def __call__(self, images: np.ndarray, before: int = 0) -> tuple[Kind, np.ndarray, np.ndarray]:
         """Answers to images.
 
         Args:
-            images: uint8, batch x channels x height x width.
+            images: uint8, batch x channels x height x width; at least one.
             before: how often they were asked before: 1 for a second answer to the same image.
 
         Returns:
-            float32, batch x classes, NaN where nothing is shown; or int64, batch, for labels.
+            The kind of the answers, what they are, and the classes that are named: see
+            `denature.extract.reading.combined`.
 
         Raises:
             BudgetSpent: the budget does not allow all of them.
             AskFailed: a request that cannot be answered.
             Stopped: the stopper wanted it.
         """
-        batch, rows = Batch(self.oracle.purpose, images), range(len(images))
-        self.oracle.ask(batch, rows, repeats=before + 1)
+        oracle = self.oracle
+        batch, rows = Batch(oracle.purpose, images), range(len(images))
+        oracle.ask(batch, rows, repeats=before + 1)
         contents = batch.contents(rows)
-        known = self.oracle.ledger.answers(self.oracle.target, set(contents))
-        answers = [known[content][before] for content in contents]
-        return np.concatenate(answers) if self.oracle.kind == "label" else np.stack(answers)
+        known = oracle.ledger.answers(oracle.target, set(contents))
+        assert oracle.kind is not None
+        assert oracle.about.classes is not None
+        answers = [[known[content][before]] for content in contents]
+        return combined(oracle.kind, answers, classes=oracle.about.classes)

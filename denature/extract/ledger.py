@@ -377,6 +377,8 @@ class Ledger:
         Raises:
             RunError: an answer that has not the target's size.
         """
+        if contents is not None and not contents:
+            return {}
         few = [] if contents is None or len(contents) > MOST_NAMED else list(contents)
         only = f" AND content IN ({', '.join('?' * len(few))})" if few else ""
 

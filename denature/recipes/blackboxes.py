@@ -1,5 +1,7 @@
 """Victims as somebody whose answers are attacked: within a budget, and with a ledger."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from denature.extract.ledger import BudgetSpent, Ledger
 from denature.extract.oracle import Oracle
 from denature.extract.stealing import about_of, check_about
 from denature.extract.victims.base import Victim
-from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries
+from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries, Said
 from denature.robust.catalogue import BLIND
 from denature.robust.config import Asked
 from denature.robust.estimate import cost
@@ -72,7 +74,7 @@ def opened(
 
 
 def _enough(terms: Terms, data: Dataset, count: int) -> int:
-    least = count + 2 * TWICE
+    least = count + TWICE
     if terms.budget is not None and terms.budget >= least:
         return terms.budget
     names = terms.asked.attacks or BLIND
@@ -105,11 +107,16 @@ def _box(
     )
     asker = Asker(oracle)
 
-    def ask(images: np.ndarray, before: int) -> np.ndarray:
+    def ask(images: np.ndarray, before: int) -> Said:
         try:
-            return asker(images, before)
+            kind, values, says = asker(images, before)
         except BudgetSpent as spent:
             raise OutOfQueries(str(spent)) from None
+        if kind == "label":
+            return Said(says, None)
+        return Said(says, values, probabilities=kind == "probabilities")
 
-    target = BlackBox(ask, about.target, images, classes=len(data.classes))
+    known = json.dumps([about.target, about.options], sort_keys=True)
+    digest = hashlib.sha256(known.encode()).hexdigest()[:16]
+    target = BlackBox(ask, about.target, digest, images, classes=len(data.classes))
     return Box(target=target, oracle=oracle)

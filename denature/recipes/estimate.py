@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,9 @@ def _all_behind(order: Order) -> Iterator[Order]:
 
 
 def _mark(order: Order, data: Dataset) -> str:
-    """What tells this order from others, those whom it asks included."""
-    asked = _mark(order.asked, data) if isinstance(order.asked, Order) else ""
-    return _spelled(given_by(order), data.digest, asked)
+    """What tells this order from others, those that it needs included."""
+    needs = [it for it in (order.asked, order.init, order.backbone) if isinstance(it, Order)]
+    return _spelled(given_by(order), data.digest, [_mark(it, data) for it in needs])
 
 
 def _finished(folder: Path) -> set[str]:
@@ -83,17 +83,16 @@ def _finished(folder: Path) -> set[str]:
 
     def mark(record: Record) -> str:
         # By recipe and not by weights: a nasty teacher of omega 0 ends with its adversary's.
-        asked = [by_recipe.get((it.recipe, it.seed)) for it in record.inputs.values()]
-        marks = [mark(it) for it in asked if it is not None]
+        needs = [by_recipe.get((it.recipe, it.seed)) for it in record.inputs.values()]
         digest = None if record.data is None else record.data.digest
-        return _spelled(record.given, digest, marks[0] if marks else "")
+        return _spelled(record.given, digest, [mark(it) for it in needs if it is not None])
 
     return {mark(record) for record in records}
 
 
-def _spelled(given: Mapping[str, Any], data: str | None, asked: str) -> str:
+def _spelled(given: Mapping[str, Any], data: str | None, needs: Sequence[str]) -> str:
     parts = {key: given[key] for key in ("net", "objective", "training", "asking")}
-    return json.dumps({**parts, "data": data, "asked": asked}, sort_keys=True)
+    return json.dumps({**parts, "data": data, "needs": sorted(needs)}, sort_keys=True)
 
 
 def _key(order: Order, data: Dataset) -> tuple[object, ...]:

@@ -20,8 +20,8 @@ from denature.extract.config import Pace
 from denature.extract.victims.base import Victim
 from denature.report import robustness as page
 from denature.report.words import markdown
-from denature.robust.blackbox import BlackBox
-from denature.robust.catalogue import chosen
+from denature.robust.blackbox import BlackBox, whole_steps
+from denature.robust.catalogue import ATTACKS, check_names, chosen
 from denature.robust.config import Asked
 from denature.robust.estimate import cost, seconds_of
 from denature.robust.evaluate import Evidence, choose, evaluate, spell, summary
@@ -97,6 +97,7 @@ def robustness(
         raise ConfigError(
             "Nobody was named; give at least one run, URL or package.module:function."
         )
+    check_names(asked.attacks)
     stopper = stopper or Stopper()
     dataset = load(data, progress=progress)
     runs = [it for it in targets if isinstance(it, Run)]
@@ -115,11 +116,8 @@ def robustness(
     split = choose(dataset.test, asked.samples or asked.trouble.samples, asked.seed)
     images = split.images[split.rows].float().div(255)
     victims = [it for it in targets if not isinstance(it, Run)]
-    if victims and not asked.attacks:
-        # What is tried on who shows no gradients is tried on the others too, to compare.
-        asked_of_runs = replace(asked, attacks=(*asked.trouble.attacks, "decision"))
-    else:
-        asked_of_runs = asked
+    if victims:
+        asked = _in_whole_steps(asked, dataset)
     with ExitStack() as stack:
         boxes: Mapping[int, Box] = {}
         if victims:
@@ -128,12 +126,11 @@ def robustness(
             terms = Terms(budget=budget, asked=asked, pace=pace or Pace(), stopper=stopper)
             boxes = stack.enter_context(opened(victims, dataset, images, out / LEDGER, terms))
         probes = dataset.test.images[dataset.test.rows[:PROBE]].float().div(255)
-        known: list[tuple[Attacked, Asked]] = [
-            (Target(it, probes, device=device), asked_of_runs)
-            if isinstance(it, Run)
-            else (boxes[id(it)].target, asked)
+        faced: list[Attacked] = [
+            Target(it, probes, device=device) if isinstance(it, Run) else boxes[id(it)].target
             for it in everyone
         ]
+        known = [(target, _as_others(asked, target, faced)) for target in faced]
         _announce(known, images, dataset, progress)
         plainly = next(t for it, (t, _) in zip(everyone, known, strict=True) if it is plain)
         evidence = [
@@ -152,6 +149,26 @@ def robustness(
         judged.append(Judged(robustness=told, checks=tuple(checks), verdict=verdict))
     records = [it.record for it in everyone if isinstance(it, Run)]
     return _written(out, dataset, judged, evidence, records, queries)
+
+
+def _in_whole_steps(asked: Asked, data: Dataset) -> Asked:
+    """Budgets in linf that images of bytes can be changed by, the same for all networks."""
+    wanted = asked.budgets(channels=data.channels)["linf"]
+    rounded = tuple(whole_steps(epsilon) for epsilon in wanted)
+    if 0 in rounded:
+        raise ConfigError(
+            f"A budget in linf is {wanted[0]:g}, and images are sent as bytes: the least change is "
+            f"1/255, {1 / 255:.4f}."
+        )
+    return replace(asked, linf=rounded)
+
+
+def _as_others(asked: Asked, target: Attacked, everyone: Sequence[Attacked]) -> Asked:
+    """The same attacks for all who show gradients, so that they can be compared."""
+    if target.shows != "gradients":
+        return asked
+    names = [name for it in everyone for name in chosen(asked, it)]
+    return replace(asked, attacks=tuple(it for it in ATTACKS if it in names))
 
 
 def _announce(
@@ -173,7 +190,7 @@ def _announce(
                     f"{target.name} puts out probabilities; their logarithms are attacked, since "
                     "a softmax of probabilities would hide every gradient."
                 )
-    target, asked = known[0]
+    target, asked = known[-1]  # mostly the undefended one, on whom all is tried
     budgets = asked.budgets(channels=data.channels)
     progress.say(
         f"Effort {asked.effort}: {len(images)} test samples of {len(known)} networks; "

@@ -15,6 +15,7 @@ from denature.report.html import render_robustness
 from denature.report.words import percent
 from denature.robust.evaluate import Evidence, Robustness, spell
 from denature.robust.masking import Check
+from denature.robust.verdict import PLAIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,25 +84,29 @@ def curves(shown: Sequence[Shown]) -> "Figure | None":
     norms = [
         norm for norm in shown[0].evidence.budgets if any(it.robustness.worst[norm] for it in shown)
     ]
+    if not norms:
+        return None
     figure = new_figure(7.4, 2.7)
     for place, norm in enumerate(norms):
         axes = figure.add_subplot(1, len(norms), place + 1)
         for colour, it in zip(COLOURS, shown, strict=False):
             clean = it.robustness.clean
-            worst = [clean, *it.robustness.worst[norm].values()]
-            at = [0.0, *it.evidence.budgets[norm]]
+            shares = it.robustness.worst[norm]
+            worst = [clean, *shares.values()]
+            at = [0.0, *(e for e in it.evidence.budgets[norm] if spell(e) in shares)]
             axes.plot(at, [100 * e.value for e in worst], "o-", color=colour, markersize=3,
                       label=_name(it.robustness.run))  # fmt: skip
             axes.fill_between(
                 at, [100 * e.low for e in worst], [100 * e.high for e in worst],
                 color=colour, alpha=0.15, linewidth=0,
             )  # fmt: skip
-            if norm == "linf":
+            if norm == "linf" and set(PLAIN) <= set(it.evidence.everything):
                 plain = [
-                    100 * float(it.evidence.robust(["pgd", "fgsm"], norm, e).mean())
+                    100 * float(it.evidence.robust(PLAIN, norm, e).mean())
                     for e in it.evidence.budgets[norm]
                 ]
-                axes.plot(at, [100 * clean.value, *plain], "--", color=colour, linewidth=1)
+                places = [0.0, *it.evidence.budgets[norm]]
+                axes.plot(places, [100 * clean.value, *plain], "--", color=colour, linewidth=1)
         axes.set_xlabel({"linf": "budget, linf", "l2": "budget, l2", "l0": "pixels"}[norm])
         axes.set_ylim(-3, 103)
         axes.grid(color="#ddd", linewidth=0.7)

@@ -59,9 +59,9 @@ class Finding:
     judged: tuple[Judged, ...]
 
     def masked(self) -> list[str]:
-        """Signs of masked gradients that were raised at any seed."""
-        raised = [c.name for it in self.judged for c in it.checks if c.raised]
-        return list(dict.fromkeys(raised))
+        """Signs of masked gradients that were raised at more than half of the seeds."""
+        raised = [check.name for it in self.judged for check in it.checks if check.raised]
+        return [it for it in dict.fromkeys(raised) if 2 * raised.count(it) > len(self.judged)]
 
     def words(self) -> dict[Word, int]:
         """How many seeds had which verdict."""
@@ -94,13 +94,14 @@ def _result(found: Robustness, attack: str) -> AttackResult | None:
 def _successes(finding: Finding, attack: str, key: str) -> Estimate | None:
     each = [success(it.robustness, attack, "linf", key) for it in finding.judged]
     measured = [it for it in each if it is not None]
-    return pooled(measured) if measured else None
+    # Of a part of the seeds nothing is said: one of three would pass for the only one.
+    return pooled(measured) if len(measured) == len(each) else None
 
 
 def _smallest(finding: Finding) -> str:
     results = [_result(it.robustness, SMALLEST) for it in finding.judged]
     measured = [it.smallest for it in results if it is not None and it.smallest is not None]
-    if not measured:
+    if len(measured) < len(results):
         return ""
     over = pooled(measured, bounds=(0, float("inf")))
     return f"{over.value:.3g} [{over.low:.3g}, {over.high:.3g}]"
@@ -141,7 +142,8 @@ def verdict(findings: Sequence[Finding]) -> list[str]:
     said = [_masking(distilled)]
     for word in get_args(Word):
         heats = [
-            f"{it.temperature:g}" + ("" if count == len(it.judged) else f" ({count} of its seeds)")
+            f"{it.temperature:g}"
+            + ("" if count == len(it.judged) else f" ({count} of {len(it.judged)} seeds)")
             for it in distilled
             if (count := it.words().get(word, 0))
         ]
@@ -149,31 +151,34 @@ def verdict(findings: Sequence[Finding]) -> list[str]:
             said.append(f"Distilled at {', '.join(heats)}: {word}.")
     for it in findings:
         if it.temperature is None and (words := it.words()):
-            counts = ", ".join(f"{word} at {count} of its seeds" for word, count in words.items())
+            counts = ", ".join(
+                word if len(it.judged) == 1 else f"{word} at {count} of {len(it.judged)} seeds"
+                for word, count in words.items()
+            )
             one = it.judged[0].verdict
-            assert one is not None
-            said.append(f"{it.name}: {counts}. {one.said}")
+            first = f" {one.said}" if len(it.judged) == 1 and one is not None else ""
+            said.append(f"{it.name}: {counts}.{first}")
     return said
 
 
 def _masking(distilled: Sequence[Finding]) -> str:
+    """From where on; a sign counts that is raised at more than half of the seeds."""
     gaps = {it.name: fmean(one.robustness.gap for one in it.judged) for it in distilled}
-    masked = [it for it in distilled if it.masked()]
+    masked = {it.name: signs for it in distilled if (signs := it.masked())}
     if not masked:
         return (
-            "At no temperature was a sign of masked gradients raised; the median gap between the "
-            f"two largest logits reaches {max(gaps.values()):.1f}, and float32 keeps gradients of "
-            "a cross-entropy up to about 100."
+            "At no temperature was a sign of masked gradients raised at most seeds; the median gap "
+            f"between the two largest logits reaches {max(gaps.values()):.1f}, and float32 keeps "
+            "gradients of a cross-entropy up to about 100."
         )
-    first = masked[0]
-    spared = [
-        f"{it.temperature:g}" for it in distilled[distilled.index(first) :] if it not in masked
-    ]
-    but = f" Not at {', '.join(spared)}." if spared else ""
+    first = next(it for it in distilled if it.name in masked)
+    later = distilled[distilled.index(first) :]
+    spared = [f"{it.temperature:g}" for it in later if it.name not in masked]
+    but = f" None at {', '.join(spared)}." if spared else ""
     return (
         f"Signs of masked gradients begin at temperature {first.temperature:g}, where the median "
         f"gap of the two largest logits is {gaps[first.name]:.1f}: "
-        f"{', '.join(first.masked())}.{but}"
+        f"{', '.join(masked[first.name])}.{but}"
     )
 
 

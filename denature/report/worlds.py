@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from denature.core.files import write_text
 from denature.core.record import Record
-from denature.core.stats import Estimate, mean_over_seeds
+from denature.core.stats import Estimate, mean_over_seeds, paired_difference
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
 from denature.report.html import render_experiment
 from denature.report.words import points
@@ -59,14 +59,20 @@ class World:
     copies: Mapping[str, tuple[Copied, ...]]
     """By what clones learn from."""
 
+    def copied(self, way: str) -> dict[int, float]:
+        """Clones' accuracy by seed."""
+        return {seed: it.accuracy for seed, it in enumerate(self.copies[way])}
+
     def robust(self, key: str) -> dict[int, float]:
-        """By seed."""
-        shares = enumerate(it.robustness.worst["linf"][key].value for it in self.judged)
-        return dict(shares)
+        """By seed, where all attacks ran."""
+        worst = enumerate(it.robustness.worst["linf"].get(key) for it in self.judged)
+        return {seed: share.value for seed, share in worst if share is not None}
 
 
 def _over(values: Sequence[float]) -> str:
     """In percent, with an interval where there are several seeds."""
+    if not values:
+        return "did not run"
     if len(values) == 1:
         return f"{100 * values[0]:.1f}"
     found = mean_over_seeds(values)
@@ -95,12 +101,9 @@ def table(worlds: Sequence[World], alone: Sequence[float], epsilon: float) -> li
     return lines
 
 
-def _difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    pairs = zip(ours, theirs, strict=True)
-    return mean_over_seeds([a - b for a, b in pairs], bounds=(-1.0, 1.0))
-
-
-def _word(found: Estimate, more: str, less: str) -> str:
+def _word(found: Estimate | None, more: str, less: str) -> str:
+    if found is None:
+        return "not measured"
     if found.n < 2:
         return f"{100 * found.value:+.1f} points, one seed"
     if found.low <= 0 <= found.high:
@@ -112,16 +115,11 @@ def verdict(worlds: Sequence[World], epsilon: float) -> list[str]:
     """Each victim against the normal one, by what attacks and by what clones make of it."""
     normal, key, said = worlds[0], spell(epsilon), []
     for world in worlds[1:]:
-        robust = _difference(list(world.robust(key).values()), list(normal.robust(key).values()))
+        robust = paired_difference(world.robust(key), normal.robust(key))
         clones = "; ".join(
             f"by {way} {_word(found, 'better clones', 'worse clones')}"
             for way in WAYS
-            for found in [
-                _difference(
-                    [it.accuracy for it in world.copies[way]],
-                    [it.accuracy for it in normal.copies[way]],
-                )
-            ]
+            for found in [paired_difference(world.copied(way), normal.copied(way))]
         )
         robustly = _word(robust, "more robust", "less robust")
         said.append(f"{world.name} against {normal.name}: {robustly}. Cloned {clones}.")

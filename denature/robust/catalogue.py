@@ -4,10 +4,12 @@ import functools
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import torch
 
 from denature.attacks import Ball, cross_entropy, fgsm, margin, pgd
 from denature.attacks.config import Norm
@@ -27,6 +29,8 @@ class Scene:
     """Whose gradients a transfer follows."""
     trouble: Trouble
     seed: int
+    data: str
+    """Digest of the data that the samples are of."""
 
 
 Propose = Callable[[Scene, Pixels, Labels, float], Pixels]
@@ -86,7 +90,8 @@ def _cooled(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pix
 
 def _transfer(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
     """PGD against the undefended network; its images are then shown to the target."""
-    ball = Ball(epsilon=epsilon)
+    ball, there = Ball(epsilon=epsilon), scene.undefended.device
+    images, labels = images.to(there), labels.to(there)
     return pgd(scene.undefended, images, labels, ball, steps=scene.trouble.steps, goal=margin)
 
 
@@ -111,7 +116,7 @@ def _ensemble(*names: str) -> Propose:
     return propose
 
 
-def _foolbox(name: str, options: Callable[[Trouble], dict[str, Any]]) -> Propose:
+def _foolbox(name: str, options: Callable[[Trouble], dict[str, Any]], **given: Pixels) -> Propose:
     """An attack of Foolbox for the smallest change (Rauber et al. 2017, arXiv:1707.04131)."""
 
     def propose(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
@@ -121,11 +126,33 @@ def _foolbox(name: str, options: Callable[[Trouble], dict[str, Any]]) -> Propose
 
             model = PyTorchModel(scene.target, bounds=(0, 1), device=scene.target.device)
             attack = getattr(foolbox.attacks, name)(**options(scene.trouble))
-            _, changed, _ = attack(model, images, labels, epsilons=None)
+            _, changed, _ = attack(model, images, labels, epsilons=None, **given)
         found: Pixels = changed.detach()
         return found
 
     return propose
+
+
+def _decision(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+    """HopSkipJump (Chen et al. 2020, arXiv:1904.02144), from the nearest sample of another class.
+
+    The library looks for a start in noise, a thousand times where noise is always the same class;
+    here it looks twenty times, and only where there is no sample of another class.
+    """
+    apart = torch.cdist(images.flatten(1), images.flatten(1))
+    apart[labels[:, None] == labels[None, :]] = torch.inf
+    if bool(apart.isinf().all(dim=1).any()):
+        return _foolbox("HopSkipJumpAttack", _hop_options)(scene, images, labels, epsilon)
+    starts = images[apart.argmin(dim=1)]
+    follow = _foolbox("HopSkipJumpAttack", _hop_options, starting_points=starts)
+    return follow(scene, images, labels, epsilon)
+
+
+def _hop_options(trouble: Trouble) -> dict[str, Any]:
+    from foolbox.attacks import LinearSearchBlendedUniformNoiseAttack
+
+    noise = LinearSearchBlendedUniformNoiseAttack(directions=20, steps=50)
+    return {"steps": _hops(trouble), "max_gradient_eval_steps": 1000, "init_attack": noise}
 
 
 @contextmanager
@@ -201,7 +228,7 @@ ATTACKS: Mapping[str, Attack] = {
         library="pyautoattack",
     ),
     "deepfool": Attack(
-        cost=lambda it: Cost(min(it.iterations, 100)),
+        cost=lambda it: Cost(10 * min(it.iterations, 100)),  # ten classes a step
         about="towards the nearest border, taken for flat",
         norm="l2",
         propose=_foolbox("L2DeepFoolAttack", lambda it: {"steps": min(it.iterations, 100)}),
@@ -236,10 +263,7 @@ ATTACKS: Mapping[str, Attack] = {
         cost=_hop_cost,
         about="HopSkipJump, by the answered class alone",
         norm="l2",
-        propose=_foolbox(
-            "HopSkipJumpAttack",
-            lambda it: {"steps": _hops(it), "max_gradient_eval_steps": 1000},
-        ),
+        propose=_decision,
         needs="labels",
         smallest=True,
         library="foolbox",
@@ -258,6 +282,17 @@ BLIND = ("transfer", "square", "decision")
 """What can be tried on somebody who shows no gradients."""
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Whether there are such attacks.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    for name in names:
+        if name not in ATTACKS:
+            raise unknown("attack", name, ATTACKS)
+
+
 def chosen(asked: Asked, target: Attacked) -> tuple[str, ...]:
     """The attacks on somebody: those that were asked for, or those of the effort that work there.
 
@@ -266,9 +301,7 @@ def chosen(asked: Asked, target: Attacked) -> tuple[str, ...]:
     Raises:
         ConfigError: an attack that there is not, or that does not work there.
     """
-    for name in asked.attacks:
-        if name not in ATTACKS:
-            raise unknown("attack", name, ATTACKS)
+    check_names(asked.attacks)
     usual = asked.trouble.attacks if target.shows == "gradients" else BLIND
     working = [it for it in asked.attacks or usual if allows(target, ATTACKS[it].needs)]
     if impossible := [it for it in asked.attacks if it not in working]:

@@ -136,7 +136,7 @@ class Robustness:
     attacks: tuple[AttackResult, ...]
     worst: dict[str, dict[str, Estimate]]
     """By norm and budget: the share that stays right against everything that ran; over the samples
-    on which all of that ran."""
+    on which all of that ran; nothing where there are none."""
     effort: str
     seed: int
     environment: dict[str, object] = field(default_factory=dict)
@@ -198,7 +198,9 @@ def evaluate(
     labels = split.labels[split.rows].to(target.device)
     right = (target.says(images) == labels).cpu().numpy()
     budgets = asked.budgets(channels=data.channels)
-    scene = Scene(target=target, undefended=undefended, trouble=trouble, seed=asked.seed)
+    scene = Scene(
+        target=target, undefended=undefended, trouble=trouble, seed=asked.seed, data=data.digest
+    )
     names = chosen(asked, target)
     tried: dict[str, Tried] = {}
     total = len(names) * int(right.sum())
@@ -293,6 +295,7 @@ def _key(name: str, scene: Scene, budgets: Sequence[float], rows: np.ndarray, as
         "undefended": scene.undefended.digest if name == "transfer" else "",
         "trouble": [scene.trouble.steps, scene.trouble.queries, scene.trouble.iterations],
         "budgets": list(budgets),
+        "data": scene.data,
         "rows": rows.tolist(),
         "seed": asked.seed,
         "cooled": scene.target.temperature if name == "pgd-cooled" else 1,
@@ -307,10 +310,9 @@ def _batch(
     best = images.clone()
     open_ = torch.ones(len(images), dtype=torch.bool, device=images.device)
     for epsilon in budgets:
-        reach = scene.target.reach(epsilon) if attack.norm == "linf" else epsilon
-        if not open_.any() or reach <= 0:
-            continue
-        changed = attack.propose(scene, images[open_], labels[open_], reach)
+        if not open_.any():
+            break
+        changed = attack.propose(scene, images[open_], labels[open_], epsilon)
         changed = changed.detach().to(images.device, torch.float32).clamp(0, 1)
         changed = scene.target.as_sent(changed)
         fooled = scene.target.says(changed) != labels[open_]
@@ -385,7 +387,7 @@ def summary(evidence: Evidence, asked: Asked, environment: dict[str, object]) ->
     seen = evidence.seen(everything)
     worst: dict[str, dict[str, Estimate]] = {norm: {} for norm in evidence.budgets}
     for norm, budgets in evidence.budgets.items():
-        for epsilon in budgets if seen.any() else ():
+        for epsilon in budgets if everything and seen.any() else ():
             held = evidence.robust(everything, norm, epsilon) & seen
             worst[norm][spell(epsilon)] = proportion(int(held.sum()), int(seen.sum()))
     return Robustness(

@@ -74,7 +74,8 @@ def _stronger(evidence: Evidence, strong: list[str], weak: list[str]) -> tuple[b
     seen = {name: evidence.seen([name, *weak]) & evidence.right for name in strong}
     seen = {name: sure for name, sure in seen.items() if sure.any()}
     if not seen:
-        return False, f"Not looked at: {' and '.join([*strong, *weak])} did not run."
+        absent = [it for it in (*strong, *weak) if it not in evidence.everything]
+        return False, f"Not looked at: {', '.join(absent) or 'some'} did not run."
     for name, sure in seen.items():
         for epsilon in evidence.budgets["linf"]:
             by_strong = ~evidence.robust([name], "linf", epsilon)[sure]
@@ -160,7 +161,7 @@ SIGNS: Mapping[str, Sign] = {
     ),
     "answers are random": Sign(
         raised_if="The same image is answered in several ways.",
-        why="An attack follows the gradient of one draw, and is judged by another.",
+        why="An attack follows one draw, and is judged by another.",
         advice="Attack the mean over many draws (Athalye et al. 2018).",
         look=_random,
     ),

@@ -54,9 +54,6 @@ class Attacked(Protocol):
     def says(self, pixels: Pixels) -> Labels:
         """The classes that it answers."""
 
-    def reach(self, epsilon: float) -> float:
-        """How far within a budget of linf an image can really be changed."""
-
     def as_sent(self, pixels: Pixels) -> Pixels:
         """Images as they arrive there."""
 
@@ -129,9 +126,6 @@ class Target(nn.Module):
         """The classes that it answers."""
         said: Labels = self(pixels.to(self.device)).argmax(dim=1)
         return said
-
-    def reach(self, epsilon: float) -> float:
-        return epsilon
 
     def as_sent(self, pixels: Pixels) -> Pixels:
         return pixels
