@@ -149,7 +149,7 @@ def _decision(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> P
 
 
 def _hop_options(trouble: Trouble) -> dict[str, Any]:
-    from foolbox.attacks import LinearSearchBlendedUniformNoiseAttack
+    from foolbox.attacks.blended_noise import LinearSearchBlendedUniformNoiseAttack
 
     noise = LinearSearchBlendedUniformNoiseAttack(directions=20, steps=50)
     return {"steps": _hops(trouble), "max_gradient_eval_steps": 1000, "init_attack": noise}
