@@ -59,7 +59,7 @@ def test_the_smoke_scale_says_what_came_out(
 ) -> None:
     """An adversarially trained network holds more than any distilled one."""
     few = replace(SETTINGS["smoke"], temperatures=(1.0, 100.0))
-    monkeypatch.setitem(SETTINGS, "smoke", few)  # type: ignore[misc]
+    monkeypatch.setitem(SETTINGS, "smoke", few)
     words = ["reproduce", "defensive-distillation", "--scale", "smoke", "--seeds", "1"]
     assert main([*words, "--device", "cpu", "--out", str(tmp_path), "--json", "-q"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
