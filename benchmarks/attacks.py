@@ -14,9 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import foolbox
 import torch
-from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,6 +38,9 @@ def libraries(
     network: nn.Module, images: Tensor, labels: Tensor, ball: Ball
 ) -> dict[str, Callable[[], Tensor]]:
     """PGD of those that are installed, on these images."""
+    import foolbox
+    from foolbox.models.pytorch import PyTorchModel
+
     size = 2.5 * ball.epsilon / STEPS
     model = PyTorchModel(network, bounds=(0, 1), device=images.device)
     theirs = foolbox.attacks.LinfPGD(steps=STEPS, abs_stepsize=size)

@@ -244,7 +244,7 @@ def write(
         title="Defensive distillation",
         about=ABOUT,
         differs=f"{differs} Attack success in percent at {spell(epsilon)} in linf; "
-        f"{len(first.samples)} test samples, {len(findings[0].judged)} seeds.",
+        f"{len(first.samples)} test samples, seeds: {len(findings[0].judged)}.",
         verdict=verdict,
         lines=lines,
         note=NOTE,

@@ -170,7 +170,7 @@ def write(
         title="Both worlds",
         about=ABOUT,
         differs=f"{differs} {len(first.samples)} test samples are attacked, "
-        f"{len(worlds[0].judged)} seeds.",
+        f"seeds: {len(worlds[0].judged)}.",
         verdict=verdict,
         lines=lines,
         note=NOTE,
