@@ -88,7 +88,9 @@ def boxed(run: Run, shown: str, images: torch.Tensor) -> BlackBox:
 
 def attack(victim: Called, plain: Run, out: Path, **options: Any) -> Found:
     asked = options.pop("asked", TINY)
-    return robustness([victim], "digits", asked, out, undefended=plain, device="cpu", **options)
+    return robustness(
+        [victim], "digits", asked, out, undefended=[plain], controls=1, device="cpu", **options
+    )
 
 
 @pytest.mark.parametrize(
@@ -255,13 +257,13 @@ def test_each_attack_says_what_it_needs_and_costs(plain: Run, tmp_path: Path) ->
     [
         ({}, "The budget is not said; a black box needs 20 queries.*at most [0-9,]+"),
         ({"budget": 19}, "The budget is 19"),
-        ({"budget": 1000, "undefended": None}, "Nobody to compare with"),
+        ({"budget": 1000, "undefended": []}, "No undefended network to compare with"),
     ],
 )
 def test_what_a_black_box_needs_is_told(
     options: dict[str, Any], why: str, plain: Run, tmp_path: Path
 ) -> None:
-    given: dict[str, Any] = {"undefended": plain, **options}
+    given: dict[str, Any] = {"undefended": [plain], "controls": 1, **options}
     with pytest.raises(ConfigError, match=why):
         robustness([answering(plain, "logits", [])], "digits", TINY, tmp_path, **given)
 

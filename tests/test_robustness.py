@@ -29,15 +29,28 @@ QUICK = Training(epochs=12, batch_size=64, device="cpu", precision="fp32")
 
 ASKED = Asked(effort="quick", samples=60)
 
+ENSEMBLE = ("fgsm", "pgd", "pgd-margin-restarts")
+
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train("cnn", "digits", Normal(), QUICK, out=tmp_path_factory.mktemp("runs") / "plain")
+def plains(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Undefended networks of three seeds."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        train("cnn", "digits", Normal(), replace(QUICK, seed=seed), out=folder / f"plain-{seed}")
+        for seed in range(3)
+    ]
 
 
-def around(run: Run, network: nn.Module, name: str) -> Run:
-    """A run with another network in it, as one that somebody brings."""
-    record = replace(run.record, net=replace(run.record.net, digest=name))
+@pytest.fixture(scope="module")
+def plain(plains: list[Run]) -> Run:
+    return plains[0]
+
+
+def around(run: Run, network: nn.Module, name: str, recipe: str = "") -> Run:
+    """A run with another network in it, of a recipe of its own."""
+    net = replace(run.record.net, digest=name)
+    record = replace(run.record, recipe=recipe or name, net=net)
     return Run(record, network.eval(), run.folder and run.folder.parent / name)
 
 
@@ -77,8 +90,12 @@ class Noisy(Loud):
         return found + torch.randn_like(found)
 
 
-def judged(runs: list[Run], plain: Run, out: Path, asked: Asked = ASKED) -> list[Judged]:
-    found = robustness(runs, "digits", asked, out, undefended=plain, device="cpu")
+def judged(runs: list[Run], undefended: list[Run], out: Path, asked: Asked = ASKED) -> list[Judged]:
+    """Runs against exactly these undefended ones."""
+    count = len(undefended)
+    found = robustness(
+        runs, "digits", asked, out, undefended=undefended, controls=count, device="cpu"
+    )
     return list(found.judged)
 
 
@@ -221,16 +238,19 @@ def test_the_sign_test_is_that_of_the_books(more: int, fewer: int, wanted: float
     ],
 )
 def test_masked_gradients_are_called_an_illusion(
-    mask: type[Loud], signs: set[str], plain: Run, tmp_path: Path
+    mask: type[Loud], signs: set[str], plain: Run, plains: list[Run], tmp_path: Path
 ) -> None:
     hidden = around(plain, mask(plain.network), f"hidden-{mask.__name__}")
-    first, second = judged([hidden], plain, tmp_path)
+    first, *others = judged([hidden], plains, tmp_path)
     assert raised(first) >= signs
     assert first.verdict is not None
     assert first.verdict.word == "an illusion"
     assert first.verdict.apparent.ours > first.verdict.apparent.theirs + 0.3
-    assert second.verdict is None
-    assert raised(second) == set()
+    assert first.verdict.masked.low > 0.15
+    assert first.verdict.networks == (1, 3)
+    for other in others:
+        assert other.verdict is None
+        assert raised(other) == set()
 
 
 class Trapped(nn.Module):
@@ -260,14 +280,52 @@ def test_small_steps_that_are_caught_are_found_out(
     assert {name for name, check in checks.items() if check.raised} == {"one step beats many"}
 
 
-def test_adversarial_training_is_no_illusion(plain: Run, tmp_path: Path) -> None:
+def test_adversarial_training_is_no_illusion(plains: list[Run], tmp_path: Path) -> None:
     objective = Adversarial(ball=Ball(epsilon=0.15), steps=5)
     hardened = train("cnn", "digits", objective, QUICK, out=tmp_path / "hardened")
-    first, _ = judged([hardened], plain, tmp_path / "out")
+    asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1, 0.15))
+    first, *_ = judged([hardened], plains, tmp_path / "out", asked)
     assert first.verdict is not None
     assert first.verdict.word == "more robust"
     assert raised(first) == set()
     assert first.verdict.real.ours > first.verdict.real.theirs + 0.2
+    assert first.verdict.real.budgets == (0.1, 0.15)
+
+
+def test_without_an_ensemble_nothing_is_called_more_robust(
+    plains: list[Run], tmp_path: Path
+) -> None:
+    objective = Adversarial(ball=Ball(epsilon=0.15), steps=5)
+    hardened = train("cnn", "digits", objective, QUICK, out=tmp_path / "hardened")
+    asked = replace(ASKED, attacks=("fgsm", "pgd", "pgd-margin"), linf=(0.1, 0.15))
+    first, *_ = judged([hardened], plains, tmp_path / "out", asked)
+    assert first.verdict is not None
+    assert first.verdict.real.sure
+    assert first.verdict.word == "no evidence"
+    assert "no ensemble of attacks ran" in first.verdict.said
+
+
+def test_one_undefended_network_settles_nothing(plain: Run, tmp_path: Path) -> None:
+    objective = Adversarial(ball=Ball(epsilon=0.15), steps=5)
+    hardened = train("cnn", "digits", objective, QUICK, out=tmp_path / "hardened")
+    asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1, 0.15))
+    first, _ = judged([hardened], [plain], tmp_path / "out", asked)
+    assert first.verdict is not None
+    assert first.verdict.word == "no evidence"
+    assert "the spread between seeds is unknown" in first.verdict.said
+
+
+def test_seeds_of_one_defense_are_judged_together(plains: list[Run], tmp_path: Path) -> None:
+    """Three normal networks against three others: six of one recipe, and no evidence."""
+    first, second, third = plains
+    twins = [around(r, r.network, f"twin-{r.digest}", "twin") for r in (second, third, first)]
+    asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1,))
+    *of_twins, _, _, _ = judged(twins, plains, tmp_path, asked)
+    assert {judged_.verdict for judged_ in of_twins} == {of_twins[0].verdict}
+    assert of_twins[0].verdict is not None
+    assert of_twins[0].verdict.networks == (3, 3)
+    assert of_twins[0].verdict.word == "no evidence"
+    assert of_twins[0].verdict.real.difference.value == pytest.approx(0)
 
 
 def test_who_was_trained_at_a_temperature_is_attacked_with_it_put_back(plain: Run) -> None:
@@ -281,20 +339,20 @@ def test_who_was_trained_at_a_temperature_is_attacked_with_it_put_back(plain: Ru
 
 @pytest.mark.parametrize("attacks", [("fgsm", "pgd"), ("pgd",)])
 def test_without_attacks_that_see_through_masks_nobody_is_called_robust(
-    attacks: tuple[str, ...], plain: Run, tmp_path: Path
+    attacks: tuple[str, ...], plain: Run, plains: list[Run], tmp_path: Path
 ) -> None:
     hidden = around(plain, Loud(plain.network), "loud")
-    first, _ = judged([hidden], plain, tmp_path, replace(ASKED, attacks=attacks))
+    first, *_ = judged([hidden], plains, tmp_path, replace(ASKED, attacks=attacks))
     assert first.verdict is not None
     assert first.verdict.word == "no evidence"
-    assert "nothing was that sees through masked gradients" in first.verdict.said
+    assert "no ensemble of attacks ran" in first.verdict.said
 
 
 def test_what_is_tried_on_one_is_tried_on_all(plain: Run, tmp_path: Path) -> None:
     """A cooled attack that the undefended network never met would be left out of the verdict."""
     training = replace(QUICK, epochs=1)
     hot = train("cnn", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
-    found = judged([hot], plain, tmp_path / "out", replace(ASKED, attacks=("fgsm", "pgd")))
+    found = judged([hot], [plain], tmp_path / "out", replace(ASKED, attacks=("fgsm", "pgd")))
     for it in found:
         assert [a.name for a in it.robustness.attacks] == ["fgsm", "pgd", "pgd-cooled"]
 
@@ -306,15 +364,16 @@ def test_where_nothing_ran_there_is_no_worst_and_still_a_page(
         raise RuntimeError("no memory")
 
     monkeypatch.setitem(ATTACKS, "pgd", replace(ATTACKS["pgd"], propose=broken))
-    [only] = judged([plain], plain, tmp_path, replace(ASKED, attacks=("pgd",)))
+    [only] = judged([plain], [plain], tmp_path, replace(ASKED, attacks=("pgd",)))
     assert only.robustness.worst["linf"] == {}
     assert only.robustness.attacks[0].error == "RuntimeError: no memory"
-    assert (tmp_path / "report.html").exists()
+    assert "failed: RuntimeError: no memory" in (tmp_path / "report.html").read_text()
 
 
-def test_another_seed_is_no_evidence(plain: Run, tmp_path: Path) -> None:
+def test_another_seed_is_no_evidence(plains: list[Run], tmp_path: Path) -> None:
     twin = train("cnn", "digits", Normal(), replace(QUICK, seed=7), out=tmp_path / "twin")
-    first, _ = judged([twin], plain, tmp_path / "out", replace(ASKED, linf=(0.1,), l2=(0.5,)))
+    asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1,), l2=(0.5,))
+    first, *_ = judged([twin], plains, tmp_path / "out", asked)
     assert first.verdict is not None
     assert first.verdict.word == "no evidence"
 
@@ -332,20 +391,24 @@ def test_probabilities_are_seen_through(plain: Run, tmp_path: Path) -> None:
             return getattr(SILENT, name)
 
     shown = around(plain, Shown(plain.network), "shown")
-    found = robustness([shown], "digits", ASKED, tmp_path, undefended=plain, device="cpu",
-                       progress=Heard())  # fmt: skip
+    found = robustness([shown], "digits", ASKED, tmp_path, undefended=[plain], controls=1,
+                       device="cpu", progress=Heard())  # fmt: skip
     ours, theirs = (it.robustness for it in found.judged)
     assert (ours.shows_probabilities, theirs.shows_probabilities) == (True, False)
     assert any("their logarithms are attacked" in line for line in said)
-    for a, b in zip(ours.attacks, theirs.attacks, strict=True):
-        for key, estimate in a.robust.items():
-            assert estimate.value == pytest.approx(b.robust[key].value, abs=0.07), a.name
+    others = {attack.name: attack for attack in theirs.attacks}
+    # The only undefended network has none to transfer from.
+    assert {attack.name for attack in ours.attacks} - others.keys() == {"transfer"}
+    for attack in ours.attacks:
+        for key, estimate in attack.robust.items() if attack.name in others else ():
+            wanted = others[attack.name].robust[key].value
+            assert estimate.value == pytest.approx(wanted, abs=0.07), attack.name
     assert raised(found.judged[0]) == set()
 
 
 def test_answers_at_random_are_told(plain: Run, tmp_path: Path) -> None:
     noisy = around(plain, Noisy(plain.network), "noisy")
-    first, _ = judged([noisy], plain, tmp_path)
+    first, _ = judged([noisy], [plain], tmp_path)
     assert "answers are random" in raised(first)
 
 
@@ -423,8 +486,14 @@ def test_an_attack_that_fails_counts_for_nothing(
     [told] = [it for it in found.attacks if it.name == "square"]
     assert told.not_run == 20
     assert told.error == "RuntimeError: out of luck"
-    assert next(iter(told.robust.values())).n == 40
-    assert {it.n for it in found.worst["linf"].values()} == {40}
+    # A share over the survivors of a crash would flatter the attack, or the network.
+    assert told.crashed
+    assert told.robust == {}
+    assert {share.n for share in found.worst["linf"].values()} == {60}
+    assert "square" not in evidence.complete
+    # What it found on other batches still counts against the network.
+    fooled = evidence.tried["square"].fooled("linf", 0.3)
+    assert not (evidence.robust(list(evidence.tried), "linf", 0.3) & fooled).any()
     assert look(evidence)
 
 
@@ -462,17 +531,20 @@ def test_the_command_line_judges(
              "--linf", "0.1,0.2", "--out", str(tmp_path / "out"), "-q"]  # fmt: skip
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    first, second = told["judged"]
+    first, second, *_ = told["judged"]
     assert first["robustness"]["trained_at"] == 100
     assert first["robustness"]["cooled_by"] == 100
     assert list(first["robustness"]["worst"]["linf"]) == ["0.1", "0.2"]
     assert len(first["robustness"]["samples"]) == 30
-    assert first["verdict"]["word"] in ("more robust", "no evidence", "an illusion")
-    # Nobody named an undefended network, so one was trained to compare with.
-    assert second["robustness"]["run"] == str(tmp_path / "out" / "undefended")
+    # Quick attacks hold no ensemble, so a gain stays without evidence.
+    assert first["verdict"]["word"] in ("no evidence", "mostly an illusion", "an illusion")
+    assert first["robustness"]["worst"]["l0"] == {}
+    # No undefended network was named, so three were trained to compare with.
+    assert len(told["judged"]) == 4
+    assert second["robustness"]["run"].startswith(str(tmp_path / "out" / "undefended"))
     assert second["verdict"] is None
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("Is it real?") == 2
+    assert page.count("Is it real?") == 4
     assert page.count("<svg") == 2
     assert main(words) == 0
     assert first["verdict"]["said"].split(".")[0] in capsys.readouterr().out

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from denature.core.errors import ConfigError
-from denature.core.stats import proportion
+from denature.core.stats import Estimate, proportion
 from denature.recipes.worlds import reproduce, setting
 from denature.report.worlds import WAYS, Copied, World, table, verdict
 from denature.robust.config import Asked
@@ -33,7 +33,8 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     for world in found.worlds:
         assert set(world.copies) == set(WAYS)
         for copies in world.copies.values():
-            assert all(0 <= it.fidelity <= 1 and 0 < it.accuracy <= 1 for it in copies)
+            assert all(copy.fidelity.n == copy.accuracy.n for copy in copies)
+            assert all(0.05 < copy.accuracy.value < 1 for copy in copies)
         [judged] = world.judged
         assert (judged.verdict is None) == (world.name == "normal")
         assert (judged.verdict is None) or judged.verdict.word in get_args(Word)
@@ -49,38 +50,52 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     assert reproduce(tiny, "digits", tmp_path).lines == found.lines
 
 
-def world(name: str, robust: list[float], clones: list[float]) -> World:
-    """One with these shares at its seeds."""
-    judged = []
-    for share in robust:
-        held = proportion(round(100 * share), 100)
-        shown = Robustness(
-            run=name, net="cnn", kind="normal", digest=name, shows="gradients", trained_at=1,
-            cooled_by=1, shows_probabilities=False, gap=1, flat=0, samples=(1,), clean=held,
-            attacks=(), worst={"linf": {"0.1": held}}, effort="quick", seed=0,
-        )  # fmt: skip
-        gain = Gain(norm="linf", epsilon=0.1, ours=share, theirs=share, sure=False)
-        told = Verdict(word="no evidence", said="", apparent=gain, real=gain)
-        judged.append(Judged(robustness=shown, checks=(), verdict=told))
-    copies = tuple(Copied(accuracy=it, fidelity=it) for it in clones)
+def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -> World:
+    """One with these shares of 1,000 images at its seeds."""
+
+    def share(value: float) -> Estimate:
+        return proportion(round(1000 * value), 1000)
+
+    over = Gain(norm="linf", budgets=(0.1,), ours=0.5, theirs=0.5, difference=gain)
+    told = Verdict(
+        word="no evidence", said="", samples=100, networks=(3, 3), apparent=over, real=over,
+        masked=gain,
+    )  # fmt: skip
+    judged = [
+        Judged(
+            robustness=Robustness(
+                run=name, net="cnn", kind="normal", digest=name, shows="gradients", trained_at=1,
+                cooled_by=1, shows_probabilities=False, gap=1, flat=0, samples=(1,),
+                clean=share(held), attacks=(), worst={"linf": {"0.1": share(held)}},
+                effort="quick", seed=0,
+            ),
+            checks=(), verdict=told,
+        )
+        for held in robust
+    ]  # fmt: skip
+    copies = tuple(Copied(accuracy=share(it), hits=None, fidelity=share(it)) for it in clones)
     return World(
-        name=name, accuracy=(0.9,) * len(robust), judged=tuple(judged),
+        name=name, accuracy=(share(0.9),) * len(robust), judged=tuple(judged),
         copies=dict.fromkeys(WAYS, copies),
     )  # fmt: skip
 
 
-def test_differences_are_paired_by_seed_and_said_with_their_interval() -> None:
-    normal = world("normal", [0.5, 0.6, 0.7], [0.8, 0.8, 0.8])
-    better = world("better", [0.6, 0.7, 0.8], [0.5, 0.9, 0.6])
-    [said] = verdict([normal, better], 0.1)
-    # Ten points at each seed, however far seeds are apart; the clones' differences spread.
-    assert "more robust, +10.0 [+10.0, +10.0] points" in said
-    assert "no difference beyond the interval over seeds" in said
-    [one] = verdict([world("normal", [0.5], [0.8]), world("nasty", [0.4], [0.3])], 0.1)
-    assert "-10.0 points, one seed" in one
-    lines = table([normal, better], [0.7, 0.7, 0.7], 0.1)
-    assert lines[2][3] == "no evidence (3 of 3)"
-    assert lines[1][4] == "80.0 [80.0, 80.0] (80.0)"
+def test_each_victim_is_held_against_the_normal_one() -> None:
+    """Robustness by its verdict, clones by a margin; what is not settled is said to be so."""
+    open_ = Estimate(0.02, -0.1, 0.14, 6, "seeds and images")
+    normal = world("normal", [0.5, 0.6, 0.7], [0.8, 0.8, 0.8], open_)
+    spread = world("spread", [0.6, 0.7, 0.8], [0.5, 0.9, 0.6], open_)
+    [said] = verdict([normal, spread])
+    assert "no evidence, +2.0 [-10.0, +14.0] points of robust samples" in said
+    assert "by labels not settled, -13.3 [" in said
+    below = Estimate(-0.3, -0.4, -0.2, 6, "seeds and images")
+    worse = world("worse", [0.1, 0.2, 0.3], [0.3, 0.3, 0.3], below)
+    [said] = verdict([normal, worse])
+    assert "less robust, -30.0 [-40.0, -20.0] points of robust samples" in said
+    assert "by labels worse clones, -50.0 [" in said
+    lines = table([normal, spread], [proportion(700, 1000)] * 3, 0.1)
+    assert lines[2][3] == "no evidence"
+    assert lines[1][4] == "80.0 [77.4, 82.4] (80.0)"
 
 
 def test_a_size_that_there_is_not_is_told() -> None:

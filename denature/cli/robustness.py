@@ -38,7 +38,8 @@ def is_url(target: str) -> bool:
 def robustness(
     *targets: str,
     data: Data,
-    undefended: RunFolder | None = None,
+    undefended: tuple[RunFolder, ...] = (),
+    controls: int = 3,
     budget: int | None = None,
     model: str | None = None,
     output: str | None = None,
@@ -57,16 +58,19 @@ def robustness(
 
     FGSM, PGD, the same on the logits and with the temperature put back, transfer from an undefended
     network, random squares, Carlini-Wagner, DeepFool, few pixels and AutoAttack, on the same test
-    samples. Each network is compared with the undefended one: more robust, no evidence, or an
-    illusion. Who only answers is attacked by random squares, transfer and HopSkipJump, within a
-    budget; attack only services that you are allowed to attack.
+    samples. Each network is compared with undefended ones of several seeds: more robust, no
+    evidence, mostly an illusion, or an illusion. A service that only answers is attacked by random
+    squares, transfer and HopSkipJump, within a budget; attack only services that you are allowed to
+    attack.
 
     Args:
         targets: The folders of runs; the URLs of Open Inference servers; package.module:function,
             from float32 images in [0, 1] to answers.
         data: What they were trained on.
-        undefended: A normally trained run to compare with; by default the first of `targets` that
-            is one, or one that is trained for this.
+        undefended: Normally trained runs to compare with, which differ in seeds alone; by default
+            those among `targets`.
+        controls: How many undefended networks there must be; what is missing is trained for this.
+            With 1 the spread between seeds is unknown, and nothing is called more robust.
         budget: Queries that each server or function may be asked; all answers are kept, and none
             is asked for twice.
         model: Which of a server's models; the only one by default.
@@ -93,7 +97,7 @@ def robustness(
         )
 
     loaded = [who(target) for target in targets]
-    plain = None if undefended is None else load_run(undefended, trust=trust)
+    plain = [load_run(run, trust=trust) for run in undefended]
     names = "-".join(re.sub(r"[^\w.=@+]+", "-", Path(it).name) for it in targets[:2])
     folder = out or Path("runs") / f"robustness-of-{names}"
     stopper = surviving.stopper()
@@ -104,6 +108,7 @@ def robustness(
             asked,
             folder,
             undefended=plain,
+            controls=controls,
             budget=budget,
             pace=pace,
             device=device,

@@ -10,8 +10,9 @@ from typing import Any
 
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
+from denature.core.hits import Hits
 from denature.core.schema import decode
-from denature.core.stats import Estimate
+from denature.core.stats import Estimate, Score
 
 SCHEMA = 1
 RECORD = "record.json"
@@ -132,6 +133,8 @@ class Record:
     """Of the code that decides numbers; see `denature.core.revisions`."""
     accuracy: Estimate | None
     """On the test split."""
+    hits: Hits | None = None
+    """Which test images are answered rightly; None of landmarks, and of runs made before 0.1."""
     error: Estimate | None = None
     """Of landmarks: mean distance on the test split, axis by axis, as a share of the side."""
     chosen_on: str
@@ -170,9 +173,33 @@ class Record:
             )
 
     @property
+    def score(self) -> Score | None:
+        """Its accuracy, with hits where they are known; None of a run that was never measured."""
+        if self.accuracy is None:
+            return None
+        if self.hits is None:
+            return Score(self.accuracy)
+        return Score(self.accuracy, self.hits.test, self.hits.unpack(self.accuracy.n))
+
+    @property
     def seed(self) -> int | None:
         value = self.config.get("training", {}).get("seed")
         return value if isinstance(value, int) else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it was trained on the true labels alone, as they are, from weights of its own.
+
+        A `normal` run at another temperature or with smoothed labels is a defense, and one that
+        started from another run knows more: neither is what others are compared with.
+        """
+        objective = self.config.get("objective", {})
+        return (
+            self.kind == "normal"
+            and objective.get("temperature", 1.0) == 1
+            and objective.get("smoothing", 0.0) == 0
+            and not STARTS & self.inputs.keys()
+        )
 
     @property
     def landmarks(self) -> bool:

@@ -521,6 +521,7 @@ class Thief:
             fidelity=_agreement(own.numpy(), measured.says),
             folder=str(run.folder),
             id=record.id,
+            chosen_on=record.chosen_on,
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from denature.answers.sources import Kind
 from denature.core.errors import RunError
 from denature.core.schema import decode
-from denature.core.stats import Estimate, mean_over_seeds
+from denature.core.stats import Estimate, pooled
 
 RESULT = "theft.json"
 
@@ -32,6 +32,8 @@ class Clone:
     mean distance from what the victim says."""
     folder: str
     id: str
+    chosen_on: str = "none"
+    """Which split chose the epoch that was kept; see `Record.chosen_on`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +45,7 @@ class Level:
     spent: int
     money: float | None
     accuracy: Estimate
-    """Over seeds; over test images where there is one seed."""
+    """Over seeds and test images; over test images where there is one seed."""
     fidelity: Estimate
     seeds: int
 
@@ -75,24 +77,25 @@ class Theft:
     environment: dict[str, object]
 
     @property
+    def chosen_on_test(self) -> bool:
+        """Whether epochs of clones were chosen by the test images, as attackers cannot."""
+        return any(clone.chosen_on == "test" for clone in self.clones)
+
+    @property
     def levels(self) -> list[Level]:
         """The clones of each budget together."""
         found = []
         for budget in sorted({clone.budget for clone in self.clones}):
             same = [clone for clone in self.clones if clone.budget == budget]
-            [first, *more] = same
+            first = same[0]
             found.append(
                 Level(
                     budget=budget,
                     answers=first.answers,
                     spent=first.spent,
                     money=first.money,
-                    accuracy=mean_over_seeds([c.accuracy.value for c in same])
-                    if more
-                    else first.accuracy,
-                    fidelity=mean_over_seeds([c.fidelity.value for c in same])
-                    if more
-                    else first.fidelity,
+                    accuracy=pooled([clone.accuracy for clone in same]),
+                    fidelity=pooled([clone.fidelity for clone in same]),
                     seeds=len(same),
                 )
             )

@@ -1,7 +1,7 @@
 """Networks attacked side by side with an undefended one, judged, and shown on one page."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,9 +25,9 @@ from denature.robust.catalogue import ATTACKS, check_names, chosen
 from denature.robust.config import Asked
 from denature.robust.estimate import cost, seconds_of
 from denature.robust.evaluate import Evidence, choose, evaluate, spell, summary
-from denature.robust.masking import look
+from denature.robust.masking import Check, look
 from denature.robust.target import PROBE, Attacked, Target
-from denature.robust.verdict import Judged, judge
+from denature.robust.verdict import CONTROLS, Judged, judge
 from denature.train import Keeping, Normal, Order, Run, Training, make
 from denature.train.config import Device
 from denature.train.job import check_shape
@@ -64,7 +64,8 @@ def robustness(
     asked: Asked,
     out: Path,
     *,
-    undefended: Run | None = None,
+    undefended: Sequence[Run] = (),
+    controls: int = CONTROLS,
     budget: int | None = None,
     pace: Pace | None = None,
     device: Device = "auto",
@@ -79,8 +80,11 @@ def robustness(
         data: whose test split is attacked; what each run was trained on.
         asked: how hard.
         out: folder for everything; what lies there is not done again.
-        undefended: a normally trained run of such data; by default the first such among `targets`,
-            or one that is trained as the first of them was, but normally.
+        undefended: normally trained runs of such data, which differ in seeds alone; by default
+            those among `targets`. What is missing to `controls` is trained as the first of them
+            was, or as the first target was, but normally.
+        controls: how many undefended networks there must be; of one the spread between seeds is
+            unknown, and nothing is called more robust.
         budget: queries that each victim may be asked, those of earlier calls counted.
         pace: how fast victims are asked.
         device: where to compute.
@@ -103,16 +107,10 @@ def robustness(
     runs = [it for it in targets if isinstance(it, Run)]
     for run in runs:
         check_shape("run", run, dataset)
-    plain = undefended or next((run for run in runs if _is_plain(run.record)), None)
-    if plain is None and not runs:
-        raise ConfigError(
-            "Nobody to compare with: name a normally trained run of such data with --undefended "
-            "(`denature train NET --data DATA` makes one)."
-        )
-    if plain is None:
-        plain = _trained(runs[0], dataset, out, device, keeping, stopper, progress)
-    check_shape("undefended run", plain, dataset)
-    everyone = [*targets, *([] if plain in runs else [plain])]
+    plain = _undefended(
+        runs, undefended, controls, dataset, out, device, keeping, stopper, progress
+    )
+    everyone = [*targets, *(run for run in plain if run not in runs)]
     split = choose(dataset.test, asked.samples or asked.trouble.samples, asked.seed)
     images = split.images[split.rows].float().div(255)
     victims = [it for it in targets if not isinstance(it, Run)]
@@ -132,23 +130,57 @@ def robustness(
         ]
         known = [(target, _as_others(asked, target, faced)) for target in faced]
         _announce(known, images, dataset, progress)
-        plainly = next(t for it, (t, _) in zip(everyone, known, strict=True) if it is plain)
+        controlled = [target for it, target in zip(everyone, faced, strict=True) if it in plain]
         evidence = [
             evaluate(
-                target, plainly, dataset, its, out / "attacks", stopper=stopper, progress=progress
+                target, next((it for it in controlled if it is not target), None), dataset, its,
+                out / "attacks", stopper=stopper, progress=progress,
             )
             for target, its in known
-        ]
+        ]  # fmt: skip
         queries = {box.target.name: box.spent for box in boxes.values()}
-    [compared] = [e for it, e in zip(everyone, evidence, strict=True) if it is plain]
-    judged = []
-    for found, (_, its) in zip(evidence, known, strict=True):
-        checks = look(found)
-        verdict = None if found is compared else judge(found, compared, checks)
-        told = summary(found, its, environment())
-        judged.append(Judged(robustness=told, checks=tuple(checks), verdict=verdict))
+    found = list(zip(everyone, evidence, strict=True))
+    compared = [its for it, its in found if it in plain]
+    checks = [look(its) for its in evidence]
+    verdicts = {
+        recipe: judge([found[place][1] for place in places], compared, _common(checks, places))
+        for recipe, places in _defenses(everyone, plain).items()
+    }
+    judged = [
+        Judged(
+            robustness=summary(its, settings, environment()),
+            checks=tuple(signs),
+            verdict=verdicts.get(_defense(it)),
+        )
+        for (it, its), (_, settings), signs in zip(found, known, checks, strict=True)
+    ]
     records = [it.record for it in everyone if isinstance(it, Run)]
     return _written(out, dataset, judged, evidence, records, queries)
+
+
+def _defense(target: Run | Victim) -> object:
+    """Runs of one recipe are seeds of one defense; a victim stands for itself."""
+    return target.recipe if isinstance(target, Run) else id(target)
+
+
+def _defenses(everyone: Sequence[Run | Victim], plain: Sequence[Run]) -> dict[object, list[int]]:
+    """The places of each defense."""
+    places: dict[object, list[int]] = {}
+    for place, target in enumerate(everyone):
+        if target not in plain:
+            places.setdefault(_defense(target), []).append(place)
+    return places
+
+
+def _common(checks: Sequence[Sequence[Check]], places: Sequence[int]) -> list[Check]:
+    """The checks of one defense that are raised at more than half of its seeds."""
+    raised = [check for place in places for check in checks[place] if check.raised]
+    names = [check.name for check in raised]
+    return [
+        next(check for check in raised if check.name == name)
+        for name in dict.fromkeys(names)
+        if 2 * names.count(name) > len(places)
+    ]
 
 
 def _in_whole_steps(asked: Asked, data: Dataset) -> Asked:
@@ -202,41 +234,62 @@ def _announce(
     )
 
 
-def _is_plain(record: Record) -> bool:
-    """Whether a run was trained on true labels as they are, and nothing else."""
-    objective = record.config.get("objective", {})
-    return (
-        record.kind == "normal"
-        and objective.get("temperature", 1.0) == 1
-        and objective.get("smoothing", 0.0) == 0
-    )
-
-
-def _trained(
-    like: Run,
+def _undefended(
+    runs: Sequence[Run],
+    named: Sequence[Run],
+    controls: int,
     data: Dataset,
     out: Path,
     device: Device,
     keeping: Keeping | None,
     stopper: Stopper,
     progress: Progress,
-) -> Run:
-    """A normal run of the same network, trained as long as `like` was."""
+) -> list[Run]:
+    """Undefended networks of one recipe: those that are there, and as many more as are missing.
+
+    Raises:
+        ConfigError: none is there, and no run from whose record one could be trained; one of other
+            data.
+    """
+    found = list(named) or [run for run in runs if run.record.is_plain]
+    if not found and not runs:
+        raise ConfigError(
+            "No undefended network to compare with: name a normally trained run of such data with "
+            "--undefended (`denature train NET --data DATA` makes one)."
+        )
+    like = found[0] if found else runs[0]
+    found = [run for run in found if run.recipe == like.recipe]
+    for run in found:
+        check_shape("undefended run", run, data)
+    missing = controls - len(found)
+    if missing > 0 and (not found or like.record.is_plain):
+        progress.say(
+            f"{len(found) or 'No'} undefended network was named; {missing} "
+            f"{'more are' if found else 'are'} trained, for a gain must exceed the spread between "
+            "their seeds."
+        )
+        orders = _more(like, missing, {run.record.seed for run in found}, device, out)
+        found += make(orders, data, keeping=keeping, stopper=stopper, progress=progress)
+    return found
+
+
+def _more(
+    like: Run, count: int, taken: Collection[int | None], device: Device, out: Path
+) -> list[Order]:
+    """Normal runs of the same network, trained as long as `like` was, from seeds of their own."""
     settings = {k: v for k, v in like.record.config.get("training", {}).items() if k != "device"}
     training = decode(Training, settings, where="the record") if settings else Training()
-    training = replace(
-        training,
-        seed=training.seed + UNDEFENDED_SEEDS,
-        view_seed=None,
-        frozen=False,
-        device=device,
-    )
-    progress.say("No undefended network was named; one is trained to compare with.")
-    order = Order(
-        net=like.record.net.name, objective=Normal(), training=training, out=out / "undefended"
-    )
-    [run] = make([order], data, keeping=keeping, stopper=stopper, progress=progress)
-    return run
+    first = training.seed + UNDEFENDED_SEEDS
+    seeds = [seed for seed in range(first, first + count + len(taken)) if seed not in taken]
+    return [
+        Order(
+            net=like.record.net.name,
+            objective=Normal(),
+            training=replace(training, seed=seed, view_seed=None, frozen=False, device=device),
+            out=out / "undefended" / f"seed-{seed}",
+        )
+        for seed in seeds[:count]
+    ]
 
 
 def _written(

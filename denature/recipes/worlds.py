@@ -22,7 +22,6 @@ from denature.report import worlds as page
 from denature.report.words import markdown
 from denature.report.worlds import WAYS, Copied, World
 from denature.robust.config import Asked
-from denature.robust.verdict import Judged
 from denature.train import Adversarial, Distilled, Keeping, Nasty, Normal, Order, Run, make
 from denature.train.config import Device, Precision, Training
 from denature.train.loop import answers_to
@@ -242,29 +241,31 @@ def reproduce(
     made = make(list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress)
     runs = dict(zip(orders, made, strict=True))
     names = list(victims(setting, 0, out))
-    judged: list[tuple[Judged, ...]] = [
-        robustness(
-            [runs[seed, name] for name in names],
-            dataset.config,
-            setting.asked,
-            out / f"seed-{seed}",
-            undefended=runs[seed, NORMAL],
-            device=setting.schooling.device,
-            stopper=stopper,
-            progress=progress,
-        ).judged
-        for seed in range(setting.seeds)
-    ]
+    attacked = robustness(
+        [runs[seed, name] for name in names for seed in range(setting.seeds)],
+        dataset.config,
+        setting.asked,
+        out / "robustness",
+        undefended=[runs[seed, NORMAL] for seed in range(setting.seeds)],
+        device=setting.schooling.device,
+        keeping=keeping,
+        stopper=stopper,
+        progress=progress,
+    ).judged
+    judged = {
+        name: attacked[place * setting.seeds : (place + 1) * setting.seeds]
+        for place, name in enumerate(names)
+    }
     worlds = tuple(
         World(
             name=name,
-            accuracy=tuple(_accuracy(runs[seed, name]) for seed in range(setting.seeds)),
-            judged=tuple(its[place] for its in judged),
+            accuracy=tuple(runs[seed, name].accuracy for seed in range(setting.seeds)),
+            judged=judged[name],
             copies={way: tuple(_copied(runs, name, way, dataset, setting)) for way in WAYS},
         )
-        for place, name in enumerate(names)
+        for name in names
     )
-    alone = tuple(_accuracy(runs[seed, ALONE]) for seed in range(setting.seeds))
+    alone = tuple(runs[seed, ALONE].accuracy for seed in range(setting.seeds))
     budgets = setting.asked.budgets(channels=dataset.channels)["linf"]
     epsilon = budgets[len(budgets) // 2]
     found = Found(
@@ -272,7 +273,7 @@ def reproduce(
         differs=setting.differs,
         seeds=setting.seeds,
         budget=epsilon,
-        verdict=tuple(page.verdict(worlds, epsilon)),
+        verdict=tuple(page.verdict(worlds)),
         lines=page.table(worlds, alone, epsilon),
         worlds=worlds,
         folder=out,
@@ -285,11 +286,6 @@ def reproduce(
         differs=setting.differs, verdict=found.verdict, lines=found.lines,
     )  # fmt: skip
     return found
-
-
-def _accuracy(run: Run) -> float:
-    assert run.record.accuracy is not None
-    return run.record.accuracy.value
 
 
 def _copied(
@@ -306,4 +302,6 @@ def _copied(
         for (_, ours), (_, theirs) in zip(*said, strict=True):
             same += int((ours.argmax(1) == theirs.argmax(1)).sum())
             count += len(ours)
-        yield Copied(accuracy=_accuracy(clone), fidelity=proportion(same, count).value)
+        yield Copied(
+            accuracy=clone.accuracy, hits=clone.record.hits, fidelity=proportion(same, count)
+        )

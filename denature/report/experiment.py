@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from denature.core.record import Record
-from denature.core.stats import Estimate, mean_over_seeds, paired_difference
-from denature.report.words import percent, points
+from denature.core.stats import MARGIN, Estimate, Score, against_margin, paired_difference, pooled
+from denature.report.words import INTERVALS, percent, points, spoils
 
 TEACHER = "teacher"
 """The column of teachers themselves."""
@@ -61,17 +61,15 @@ def cells_of(measured: Iterable[Measured]) -> list[Cell]:
         places.setdefault((one.row, one.column, one.x), []).append(one)
     cells = []
     for (row, column, x), ones in places.items():
-        mine = {one.seed: _accuracy(one.record) for one in ones}
+        mine = {one.seed: _score(one.record) for one in ones}
         pairs = [(one.seed, one.teachers) for one in ones if one.teachers is not None]
-        single = ones[0].record.accuracy
-        assert single is not None
         cells.append(
             Cell(
                 row=row,
                 column=column,
                 x=x,
                 seeds=len(mine),
-                accuracy=single if len(mine) == 1 else mean_over_seeds(list(mine.values())),
+                accuracy=pooled([score.accuracy for score in mine.values()]),
                 difference=paired_difference(mine, _by_seed((o.seed, o.against) for o in ones)),
                 from_normal=paired_difference(mine, _by_seed((o.seed, o.like) for o in ones)),
                 of_teacher=paired_difference(
@@ -84,20 +82,19 @@ def cells_of(measured: Iterable[Measured]) -> list[Cell]:
     return cells
 
 
-def _by_seed(found: Iterable[tuple[int, Record | None]]) -> dict[int, float]:
-    return {seed: _accuracy(record) for seed, record in found if record is not None}
+def _by_seed(found: Iterable[tuple[int, Record | None]]) -> dict[int, Score]:
+    return {seed: _score(record) for seed, record in found if record is not None}
 
 
-def _accuracy(record: Record) -> float:
-    assert record.accuracy is not None
-    return record.accuracy.value
+def _score(record: Record) -> Score:
+    score = record.score
+    assert score is not None
+    return score
 
 
 NOTE = (
-    "Accuracy in percent with its 95 % interval: over seeds (Student's t), over test images "
-    "(Wilson) where there is one seed. Differences are in points, paired by seed; of one seed's "
-    "nothing is known but the value. What the paper is recalled to report comes from no readable "
-    "source."
+    f"Accuracy in percent, differences in points. {INTERVALS} What the paper is recalled to report "
+    "comes from no readable source, and was reached with the paper's networks, not with stand-ins."
 )
 """How to read a table."""
 
@@ -121,8 +118,8 @@ def table(cells: Sequence[Cell], *, against: str = ALONE) -> list[list[str]]:
     for column in columns:
         for cell in (cell for cell in cells if cell.column == column):
             row = cell.row.removeprefix("of ") if column == TEACHER else cell.row
-            line = [column, row, percent(cell.accuracy), _apart(cell.difference, cell)]
-            line += [_apart(cell.from_normal, cell)] * like + [str(cell.seeds)]
+            line = [column, row, percent(cell.accuracy), points(cell.difference)]
+            line += [points(cell.from_normal)] * like + [str(cell.seeds)]
             recalled = "" if cell.recalled is None else f"{cell.recalled:.2f}"
             lines.append(line + [recalled] * shown)
     return lines
@@ -132,20 +129,8 @@ def _said(cell: Cell | None) -> str:
     """`82.5 [81.9, 83.1] (-4.2 [-5.0, -3.4])`."""
     if cell is None:
         return ""
-    apart = _apart(cell.difference, cell)
+    apart = points(cell.difference)
     return percent(cell.accuracy) + (f" ({apart})" if apart else "")
-
-
-def _apart(difference: Estimate | None, cell: Cell) -> str:
-    """A difference; of one seed's the interval says nothing."""
-    if difference is None:
-        return ""
-    return points(difference) if cell.seeds > 1 else f"{100 * difference.value:+.1f}"
-
-
-def _fell(difference: Estimate, cell: Cell) -> bool:
-    """Whether beyond the interval; of one seed whether at all."""
-    return difference.high < 0 if cell.seeds > 1 else difference.value < 0
 
 
 def hazards(cells: Sequence[Cell]) -> list[str]:
@@ -159,7 +144,7 @@ def hazards(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if cell.from_normal is None or cell.difference is None:
             continue
-        if not _fell(cell.difference, cell):
+        if against_margin(cell.difference) != "below":
             continue
         fall, own = -cell.difference.value, cell.of_teacher
         if own is not None and fall <= -own.value:
@@ -176,7 +161,7 @@ def hazards(cells: Sequence[Cell]) -> list[str]:
 
 
 def verdict(cells: Sequence[Cell], *, against: str = ALONE) -> str:
-    """One sentence: whether a nasty teacher spoiled anybody, by more than the intervals.
+    """One sentence: whether a nasty teacher spoiled students, see `denature.report.words.spoils`.
 
     A student counts that ends below itself alone and below the normal teacher's student.
     """
@@ -190,22 +175,22 @@ def verdict(cells: Sequence[Cell], *, against: str = ALONE) -> str:
     lowest, apart, _ = min(students, key=lambda found: found[1].value)
     if lowest.seeds < 2:
         return (
-            f"With one seed nothing is settled; the lowest is {lowest.where}: "
-            f"{100 * apart.value:+.1f} points from {against}."
+            f"With one seed nothing is settled; the lowest is {lowest.where}: {points(apart)} "
+            f"points from {against}."
         )
     both = against if against != ALONE else "themselves alone and the normal teacher's students"
-    settled = [found for found in students if found[1].high < 0 and found[2].high < 0]
+    settled = [found for found in students if spoils(found[1], found[2])]
+    beyond = f"by more than {100 * MARGIN:g} point, with the whole interval"
     if not settled:
         return (
-            f"No student of a nasty teacher fell below {both} by more than the interval over "
-            f"seeds; the lowest is {lowest.where}: {points(apart)} points from {against}."
+            f"No student of a nasty teacher fell below {both} {beyond}; the lowest is "
+            f"{lowest.where}: {points(apart)} points from {against}."
         )
     worst, apart, from_normal = min(settled, key=lambda found: found[1].value)
     more = f", {points(from_normal)} from the normal teacher's student" if against == ALONE else ""
     return (
-        f"{len(settled)} of {len(students)} students of nasty teachers fell below {both} by more "
-        f"than the interval over seeds; the furthest is {worst.where}: {points(apart)} points from "
-        f"{against}{more}."
+        f"{len(settled)} of {len(students)} students of nasty teachers fell below {both} {beyond}; "
+        f"the furthest is {worst.where}: {points(apart)} points from {against}{more}."
     )
 
 

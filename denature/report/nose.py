@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 NOTE = (
     "Errors: mean distance, axis by axis, as a share of the picture's side; of brightness and "
     "sharpness as a share of their range. From the service: from what it says of the test "
-    "pictures. From people: from where people see the places. Each with its 95 % interval, over "
-    "clones of other starts (Student's t), over test pictures where there is one; pictures of one "
-    "person are alike, so the latter are too narrow. No person in the test pictures is in those "
-    "that the service or the thief learned from."
+    "pictures. From people: from where people see the places. Intervals (95 %) cover other starts "
+    "of clones and other test pictures together, of one clone other pictures alone; pictures of "
+    "one person are alike, so the pictures' part is too narrow. No person in the test pictures is "
+    "in those that the service or the thief learned from."
 )
 
 ROUNDING = (

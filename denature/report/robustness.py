@@ -13,7 +13,7 @@ from denature.core.stats import Estimate
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
 from denature.report.html import render_robustness
 from denature.report.words import percent
-from denature.robust.evaluate import Evidence, Robustness, spell
+from denature.robust.evaluate import AttackResult, Evidence, Robustness, spell
 from denature.robust.masking import Check
 from denature.robust.verdict import PLAIN
 
@@ -54,12 +54,12 @@ def table(shown: Sequence[Shown]) -> list[list[str]]:
         for attack in found.attacks:
             key = middle[attack.norm] if middle[attack.norm] in attack.robust else None
             key = key or next(iter(attack.robust), "")
-            robust = percent(attack.robust[key]) if key else "did not run"
+            robust = percent(attack.robust[key]) if key else _not_run(attack)
             smallest = "" if attack.smallest is None else _distance(attack.smallest)
             lines.append(
                 [
                     found.run,
-                    attack.name,
+                    attack.name + (f" ({attack.note})" if attack.note else ""),
                     attack.norm,
                     key,
                     robust,
@@ -73,6 +73,14 @@ def table(shown: Sequence[Shown]) -> list[list[str]]:
                 worst = percent(its[middle[norm]])
                 lines.append([found.run, "worst", norm, middle[norm], worst, "", "", ""])
     return lines
+
+
+def _not_run(attack: AttackResult) -> str:
+    """What stands in the place of a share; an error by its first line."""
+    if not attack.crashed:
+        return "did not run"
+    [first, *_] = attack.error.splitlines() or [""]
+    return f"failed: {first[:80]}"
 
 
 def _distance(measured: Estimate) -> str:
@@ -138,9 +146,10 @@ def smallest_changes(shown: Sequence[Shown], classes: Sequence[str]) -> "Figure 
         _draw(axes, first.images[place], classes[first.labels[place]])
         for row, it in enumerate(shown):
             axes = figure.add_subplot(grid[row + 1, column])
-            best = min(it.evidence.tried.values(), key=lambda tried: tried.distances["l2"][place])
-            distance = best.distances["l2"][place]
-            if np.isfinite(distance):
+            tried = it.evidence.tried.values()
+            best = min(tried, key=lambda one: one.distances["l2"][place], default=None)
+            distance = np.inf if best is None else best.distances["l2"][place]
+            if best is not None and np.isfinite(distance):
                 _draw(axes, best.found[place], f"{best.name}\n{distance:.2f}")
             else:
                 axes.set_axis_off()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from denature.core.record import STARTS, Record
-from denature.core.stats import Estimate, mean_over_seeds, paired_difference
+from denature.core.stats import Estimate, Score, paired_difference, pooled
 from denature.train.identity import REPEATED
 
 
@@ -27,6 +27,11 @@ class Row:
     difference: Estimate | None
     """Against the reference of the section, paired by seed: the same student alone, or for a nasty
     teacher its normal one."""
+    from_normal: Estimate | None
+    """Of a nasty teacher's student: against the same student of the normal teacher."""
+    chosen_on_test: bool
+    """Whether an epoch was kept because it was best on the test images; the accuracy is then
+    biased upwards."""
     seeds: int
     recipe: str
     teacher_recipe: str | None
@@ -64,10 +69,10 @@ def summarise(records: Iterable[Record]) -> Summary:
         # By id, so that a run that is named twice counts once.
         groups[teaches, record.recipe][record.id] = record
     members = {key: list(group.values()) for key, group in groups.items()}
-    normals = [group for group in members.values() if group[0].kind == "normal"]
+    everyone = list(members.values())
 
     def rows(teaching: bool) -> list[Row]:
-        return _rows([g for (teaches, _), g in members.items() if teaches == teaching], normals)
+        return _rows([g for (teaches, _), g in members.items() if teaches == teaching], everyone)
 
     return Summary(
         tuple(sorted(rows(True), key=lambda row: (row.kind != "normal", row.net, row.note))),
@@ -86,22 +91,21 @@ def _training(record: Record) -> dict[str, Any]:
     return {key: value for key, value in training.items() if key not in REPEATED}
 
 
-def _by_seed(group: Sequence[Record]) -> dict[tuple[Any, Any], float]:
+def _by_seed(group: Sequence[Record]) -> dict[tuple[Any, Any], Score]:
     return {
-        (record.seed, record.config.get("training", {}).get("view_seed")): record.accuracy.value
+        (record.seed, record.config.get("training", {}).get("view_seed")): score
         for record in group
-        if record.accuracy is not None
+        if (score := record.score) is not None
     }
 
 
-def _rows(groups: Sequence[Sequence[Record]], normals: Sequence[Sequence[Record]]) -> list[Row]:
+def _rows(groups: Sequence[Sequence[Record]], everyone: Sequence[Sequence[Record]]) -> list[Row]:
     firsts = [group[0] for group in groups]
     names = [(r.kind, r.net.name, _teacher(r), r.answers) for r in firsts]
     rows = []
     for group, name in zip(groups, names, strict=True):
         first, by_seed = group[0], _by_seed(group)
         alike = [other for other, its in zip(firsts, names, strict=True) if its == name]
-        assert first.accuracy is not None
         teacher = first.inputs.get("teacher") or first.victim
         rows.append(
             Row(
@@ -110,10 +114,10 @@ def _rows(groups: Sequence[Sequence[Record]], normals: Sequence[Sequence[Record]
                 teacher=_teacher(first),
                 answers=first.answers,
                 note=_note(first, alike),
-                accuracy=(
-                    first.accuracy if len(by_seed) == 1 else mean_over_seeds(list(by_seed.values()))
-                ),
-                difference=_difference(group, normals),
+                accuracy=pooled([score.accuracy for score in by_seed.values()]),
+                difference=_difference(group, _alone(first, everyone)),
+                from_normal=_difference(group, _of_normal(first, everyone)),
+                chosen_on_test=any(record.chosen_on == "test" for record in group),
                 seeds=len(by_seed),
                 recipe=first.recipe,
                 teacher_recipe=None if teacher is None else teacher.recipe,
@@ -122,23 +126,61 @@ def _rows(groups: Sequence[Sequence[Record]], normals: Sequence[Sequence[Record]
     return rows
 
 
-def _difference(group: Sequence[Record], normals: Sequence[Sequence[Record]]) -> Estimate | None:
-    """Against the normal runs of the same network, data and training, started anew."""
-    first = group[0]
-    if first.kind in ("normal", "imported") or first.data is None:
-        return None
-    by_seed: dict[tuple[Any, Any], float] = {}
-    for other in normals:
-        reference = other[0]
-        if (
-            reference.net.name == first.net.name
-            and reference.data is not None
-            and reference.data.split_digest == first.data.split_digest
-            and _training(reference) == _training(first)
-            and not STARTS & reference.inputs.keys()
-        ):
-            by_seed |= _by_seed(other)
-    return paired_difference(_by_seed(group), by_seed)
+def _difference(group: Sequence[Record], reference: Sequence[Record]) -> Estimate | None:
+    return paired_difference(_by_seed(group), _by_seed(reference))
+
+
+def _alone(record: Record, everyone: Sequence[Sequence[Record]]) -> list[Record]:
+    """The plain runs of the same network, data and training; none for what is a reference itself.
+
+    A `normal` run of another temperature or smoothing is no reference, but another defense.
+    """
+    if record.is_plain or record.kind == "imported":
+        return []
+    return [
+        other
+        for group in everyone
+        if group[0].is_plain and _trained_alike(group[0], record)
+        for other in group
+    ]
+
+
+def _of_normal(record: Record, everyone: Sequence[Sequence[Record]]) -> Sequence[Record]:
+    """What the same student became of a normal teacher, for a student of a nasty one.
+
+    Of several normal teachers the one that the nasty teacher was pushed away from; none where that
+    cannot be told.
+    """
+    if _teacher(record) != "nasty":
+        return []
+    found = [
+        group
+        for group in everyone
+        if _teacher(group[0]) == "normal"
+        and group[0].kind == record.kind
+        and group[0].config.get("objective") == record.config.get("objective")
+        and _trained_alike(group[0], record)
+    ]
+    if len(found) > 1:
+        digest = record.inputs["teacher"].digest
+        pushed = {
+            other.inputs["adversary"].recipe
+            for group in everyone
+            for other in group
+            if other.net.digest == digest and "adversary" in other.inputs
+        }
+        found = [group for group in found if group[0].inputs["teacher"].recipe in pushed]
+    return found[0] if len(found) == 1 else []
+
+
+def _trained_alike(one: Record, other: Record) -> bool:
+    return (
+        one.net.name == other.net.name
+        and one.data is not None
+        and other.data is not None
+        and one.data.split_digest == other.data.split_digest
+        and _training(one) == _training(other)
+    )
 
 
 def _note(record: Record, alike: Sequence[Record]) -> str:

@@ -14,7 +14,7 @@ from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure,
 from denature.report.html import render_experiment
 from denature.report.words import percent
 from denature.robust.evaluate import AttackResult, Robustness, spell
-from denature.robust.verdict import Judged, Word
+from denature.robust.verdict import Judged, Verdict, Word
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,11 +41,12 @@ ABOUT = (
 
 NOTE = (
     "Attack success: share of the samples that are answered rightly and can be changed within the "
-    "budget so that they are not, with its 95 % interval: Wilson's over samples where there is one "
-    "seed, Student's t over seeds where there are several. Worst: by anything that ran. Logit gap: "
-    "median of the largest logit less the second. Flat: samples on which the cross-entropy's "
-    "gradient is exactly 0 in float32. Smallest: mean l2 distance of Carlini and Wagner's attack. "
-    "The temperature is put back in pgd-cooled; networks are deployed at 1."
+    "budget so that they are not, with its 95 % interval: over seeds and samples, of one seed over "
+    "samples alone. Worst: by anything that ran. Logit gap: median of the largest logit less the "
+    "second. Flat: samples on which the cross-entropy's gradient is exactly 0 in float32. "
+    "Smallest: mean l2 distance of Carlini and Wagner's attack. The temperature is put back in "
+    "pgd-cooled; networks are deployed at 1. A verdict compares all seeds of a network with all "
+    "undefended ones, on the samples that all of them answer rightly."
 )
 
 
@@ -63,10 +64,10 @@ class Finding:
         raised = [check.name for it in self.judged for check in it.checks if check.raised]
         return [it for it in dict.fromkeys(raised) if 2 * raised.count(it) > len(self.judged)]
 
-    def words(self) -> dict[Word, int]:
-        """How many seeds had which verdict."""
-        said = [it.verdict.word for it in self.judged if it.verdict is not None]
-        return {word: said.count(word) for word in get_args(Word) if word in said}
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of all seeds together; None of the undefended network."""
+        return self.judged[0].verdict
 
 
 def success(found: Robustness, attack: str, norm: str, key: str) -> Estimate | None:
@@ -118,7 +119,6 @@ def table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
         each = [it.robustness for it in finding.judged]
         clean = pooled([it.clean for it in each])
         fooled = [_successes(finding, attack, key) for attack in (*columns, "worst")]
-        words, seeds = finding.words(), len(each)
         lines.append(
             [
                 finding.name,
@@ -127,10 +127,7 @@ def table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
                 percent(clean),
                 *("" if it is None else percent(it) for it in fooled),
                 _smallest(finding),
-                ", ".join(
-                    word if seeds == 1 else f"{word} ({count} of {seeds})"
-                    for word, count in words.items()
-                ),
+                "" if finding.verdict is None else finding.verdict.word,
             ]
         )
     return lines
@@ -141,24 +138,14 @@ def verdict(findings: Sequence[Finding]) -> list[str]:
     distilled = [it for it in findings if it.temperature is not None]
     said = [_masking(distilled)]
     for word in get_args(Word):
-        heats = [
-            f"{it.temperature:g}"
-            + ("" if count == len(it.judged) else f" ({count} of {len(it.judged)} seeds)")
-            for it in distilled
-            if (count := it.words().get(word, 0))
-        ]
+        heats = [f"{f.temperature:g}" for f in distilled if f.verdict and f.verdict.word == word]
         if heats:
             said.append(f"Distilled at {', '.join(heats)}: {word}.")
-    for it in findings:
-        if it.temperature is None and (words := it.words()):
-            counts = ", ".join(
-                word if len(it.judged) == 1 else f"{word} at {count} of {len(it.judged)} seeds"
-                for word, count in words.items()
-            )
-            one = it.judged[0].verdict
-            first = f" {one.said}" if len(it.judged) == 1 and one is not None else ""
-            said.append(f"{it.name}: {counts}.{first}")
-    return said
+    return said + [
+        f"{finding.name}: {finding.verdict.word}. {finding.verdict.said}"
+        for finding in findings
+        if finding.temperature is None and finding.verdict is not None
+    ]
 
 
 def _masking(distilled: Sequence[Finding]) -> str:

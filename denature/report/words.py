@@ -1,7 +1,9 @@
 """How numbers and findings are said to people; the only place where a share becomes a percent."""
 
+from collections.abc import Sequence
+
 from denature.core.record import Record
-from denature.core.stats import Estimate
+from denature.core.stats import MARGIN, Estimate, against_margin
 from denature.report.summary import Row, Summary
 
 
@@ -13,7 +15,10 @@ def percent(estimate: Estimate) -> str:
 def score(record: Record) -> str:
     """How good a run is; see `spell`."""
     found = record.error if record.landmarks else record.accuracy
-    return "never measured" if found is None else spell(found, landmarks=record.landmarks)
+    if found is None:
+        return "never measured"
+    best = f" ({BEST_ON_TEST})" if record.chosen_on == "test" else ""
+    return spell(found, landmarks=record.landmarks) + best
 
 
 def spell(measured: Estimate, *, landmarks: bool) -> str:
@@ -30,11 +35,11 @@ def share_of_side(error: Estimate) -> str:
 
 
 def points(estimate: Estimate | None) -> str:
-    """`-12.3 [-15.0, -9.6]`, in percentage points."""
+    """`-12.3 [-15.0, -9.6]`, in percentage points; `n/a` for an interval that says nothing."""
     if estimate is None:
         return ""
     value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f} " + (f"[{low:+.1f}, {high:+.1f}]" if estimate.settled else "[n/a]")
 
 
 def learned(row: Row) -> str:
@@ -47,12 +52,23 @@ def learned(row: Row) -> str:
     return f"{row.teacher} teacher, {shown[row.answers]}"
 
 
+INTERVALS = (
+    "Intervals (95 %) cover other seeds and other test images together; of one seed, other test "
+    "images alone. Differences are paired by seed, and by test image where the records hold which "
+    f"images were answered rightly. Differences within {100 * MARGIN:g} point count as none."
+)
+"""How to read accuracies and differences, wherever a table shows them."""
+
+BEST_ON_TEST = "best epoch on the test images"
+"""What stands beside an accuracy that is biased upwards by its choice."""
+
+
 def teacher_table(summary: Summary) -> list[list[str]]:
     """Header and lines."""
     lines = [["Teacher", "Network", "Accuracy %", "Against normal", "Seeds"]]
     for row in summary.teachers:
-        name = f"{row.kind} ({row.note})" if row.note else row.kind
-        lines.append([name, row.net, percent(row.accuracy), points(row.difference), str(row.seeds)])
+        apart = points(row.difference)
+        lines.append([_noted(row.kind, row), row.net, percent(row.accuracy), apart, str(row.seeds)])
     return lines
 
 
@@ -60,11 +76,14 @@ def student_table(summary: Summary) -> list[list[str]]:
     """Header and lines."""
     lines = [["Student", "Learned from", "Accuracy %", "Against alone", "Seeds"]]
     for row in summary.students:
-        source = f"{learned(row)} ({row.note})" if row.note else learned(row)
-        lines.append(
-            [row.net, source, percent(row.accuracy), points(row.difference), str(row.seeds)]
-        )
+        apart, source = points(row.difference), _noted(learned(row), row)
+        lines.append([row.net, source, percent(row.accuracy), apart, str(row.seeds)])
     return lines
+
+
+def _noted(name: str, row: Row) -> str:
+    notes = [row.note] * bool(row.note) + [BEST_ON_TEST] * row.chosen_on_test
+    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -73,64 +92,78 @@ def markdown(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def spoils(difference: Estimate | None, from_normal: Estimate | None) -> bool:
+    """Whether a nasty teacher spoiled a student: it ends below both of its controls.
+
+    Below the same student alone, since an attacker would otherwise train alone; and below the
+    normal teacher's student, since distillation itself may cost as much. Both by more than
+    `MARGIN`, with the whole interval.
+    """
+    return against_margin(difference) == "below" and against_margin(from_normal) == "below"
+
+
 def verdict(summary: Summary) -> list[str]:
-    """What the tables mean, in at most two sentences; the second says what is not protected."""
-    return [s for s in (_spoiled(summary), _labels(summary)) if s]
+    """What the tables mean: whether students are spoiled, and what is not protected."""
+    nasty = [row for row in summary.students if row.teacher == "nasty"]
+    soft = [row for row in nasty if row.answers == "soft" and row.difference is not None]
+    labels = [row for row in nasty if row.answers == "labels" and row.difference is not None]
+    found = [_spoiled(soft, summary)] * bool(soft) + [_labels(labels)] * bool(labels)
+    if any(row.chosen_on_test for row in (*summary.teachers, *summary.students)):
+        found.append("Epochs were chosen by the test images, so these accuracies are too high.")
+    return found
 
 
-def _spoiled(summary: Summary) -> str | None:
-    rows = [r for r in summary.students if r.teacher == "nasty" and r.answers == "soft"]
-    soft = [(r, r.difference) for r in rows if r.difference is not None]
-    if not soft:
-        return None
-    settled = [pair for pair in soft if pair[1].high < 0]
-    worst, fall = min(settled or soft, key=lambda pair: pair[1].value)
+def _spoiled(rows: Sequence[Row], summary: Summary) -> str:
+    spoiled = [row for row in rows if spoils(row.difference, row.from_normal)]
+    worst = min(spoiled or rows, key=_apart)
+    ends = f"{worst.net} ends {points(worst.difference)} points from the same network trained alone"
+    if worst.from_normal is not None:
+        ends += f" and {points(worst.from_normal)} from the normal teacher's student"
     teacher = next((r for r in summary.teachers if r.recipe == worst.teacher_recipe), None)
-    cost = (
-        ""
-        if teacher is None or teacher.difference is None
-        else f"; its teacher itself is {points(teacher.difference)} points from the normal one"
-    )
-    if fall.n < 2:
+    if teacher is not None and teacher.difference is not None:
+        ends += f"; its teacher itself is {points(teacher.difference)} points from the normal one"
+    if worst.seeds < 2:
+        return f"With one seed nothing is settled. Imitating the nasty teacher's answers, {ends}."
+    if spoiled:
+        return f"Imitating the nasty teacher's answers spoils {_count(spoiled, rows)}: {ends}."
+    if all(row.from_normal is None for row in rows):
         return (
-            f"With one seed nothing is settled: {worst.net}, imitating the nasty teacher's full "
-            f"answers, ends {100 * fall.value:+.1f} points from the same network trained alone."
-        )
-    if settled:
-        return (
-            f"Imitating the nasty teacher's full answers spoils {_count(len(settled), len(soft))}: "
-            f"{worst.net} ends {-100 * fall.value:.1f} points below the same network trained "
-            f"alone{cost}."
+            "Without the normal teacher's students it cannot be told whether the nasty teacher or "
+            f"distillation itself costs accuracy: {ends}."
         )
     return (
-        "The nasty teacher did not spoil its students beyond the interval: the worst, "
-        f"{worst.net}, differs from the same network alone by {points(fall)} points{cost}."
+        f"No student is surely spoiled by more than {100 * MARGIN:g} point, against itself alone "
+        f"and against the normal teacher's student: {ends}."
     )
 
 
-def _count(some: int, all_: int) -> str:
-    return "every student here" if some == all_ else f"{some} of {all_} students here"
+def _apart(row: Row) -> float:
+    assert row.difference is not None
+    return row.difference.value
 
 
-def _labels(summary: Summary) -> str | None:
-    rows = [r for r in summary.students if r.teacher == "nasty" and r.answers == "labels"]
-    labels = [(r, r.difference) for r in rows if r.difference is not None]
-    if not labels:
-        return None
-    shown = ", ".join(f"{r.net} {100 * r.accuracy.value:.1f} %" for r, _ in labels)
-    if all(difference.n < 2 for _, difference in labels):
-        shown = ", ".join(f"{r.net} {100 * d.value:+.1f} points from alone" for r, d in labels)
-        return f"Nor is it settled what a thief loses who takes only its labels: {shown}."
-    if all(difference.low == difference.high == 0 for _, difference in labels):
+def _count(some: Sequence[Row], all_: Sequence[Row]) -> str:
+    if len(some) < len(all_):
+        return f"{len(some)} of {len(all_)} students here"
+    return "the only student here" if len(all_) == 1 else f"all {len(all_)} students here"
+
+
+def _labels(rows: Sequence[Row]) -> str:
+    """What learning from labels alone costs; not significant is not equal."""
+    shown = ", ".join(f"{row.net} {points(row.difference)} points" for row in rows)
+    if any(row.seeds < 2 for row in rows):
         return (
-            "It does not stop a thief who takes only its labels: such students come out exactly "
-            f"like those of the true labels ({shown})."
+            f"With one seed it is not settled what learning from its labels alone costs: {shown}."
         )
-    stopped = [(r, d) for r, d in labels if d.high < 0]
-    if not stopped:
+    words = {against_margin(row.difference) for row in rows}
+    if words <= {"within", "above"}:
         return (
-            "It does not stop a thief who takes only its labels: such students are as good as "
-            f"alone, within the interval ({shown})."
+            "It does not protect its labels: students of its labels alone end within "
+            f"{100 * MARGIN:g} point of those of the true labels, or above them ({shown})."
         )
-    lost = ", ".join(f"{r.net} {points(d)} points" for r, d in stopped)
-    return f"A thief who takes only its labels loses something too: {lost}."
+    if "below" in words:
+        return f"Learning from its labels alone costs something too ({shown} from alone)."
+    return (
+        f"Whether learning from its labels alone costs more than {100 * MARGIN:g} point is not "
+        f"settled ({shown} from alone)."
+    )

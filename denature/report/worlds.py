@@ -4,14 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from denature.core.files import write_text
+from denature.core.hits import Hits
 from denature.core.record import Record
-from denature.core.stats import Estimate, mean_over_seeds, paired_difference
+from denature.core.stats import (
+    MARGIN,
+    Estimate,
+    Score,
+    against_margin,
+    paired_difference,
+    pooled,
+)
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
 from denature.report.html import render_experiment
-from denature.report.words import points
+from denature.report.words import INTERVALS, percent, points
 from denature.robust.evaluate import spell
 from denature.robust.verdict import Judged
 
@@ -35,8 +44,8 @@ NOTE = (
     "Robust: share of the test samples that stay right against everything that was tried. Clones "
     "learn from what their victim answers about its own training images: all answers, logits at "
     "the nasty teacher's temperature and a tenth of true labels; probabilities at temperature 1; "
-    "labels. In parentheses their fidelity: how often clone and victim say the same. Over several "
-    "seeds means have Student's t intervals (95 %); differences are paired by seed."
+    "labels. In parentheses their fidelity: how often clone and victim say the same. "
+    f"{INTERVALS}"
 )
 
 
@@ -44,9 +53,16 @@ NOTE = (
 class Copied:
     """One clone."""
 
-    accuracy: float
-    fidelity: float
+    accuracy: Estimate
+    hits: Hits | None
+    fidelity: Estimate
     """Share of the test images on which it says what its victim says."""
+
+    @property
+    def score(self) -> Score:
+        if self.hits is None:
+            return Score(self.accuracy)
+        return Score(self.accuracy, self.hits.test, self.hits.unpack(self.accuracy.n))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,75 +70,77 @@ class World:
     """One victim, attacked and cloned at each seed."""
 
     name: str
-    accuracy: tuple[float, ...]
+    accuracy: tuple[Estimate, ...]
     judged: tuple[Judged, ...]
     copies: Mapping[str, tuple[Copied, ...]]
     """By what clones learn from."""
 
-    def copied(self, way: str) -> dict[int, float]:
+    def copied(self, way: str) -> dict[int, Score]:
         """Clones' accuracy by seed."""
-        return {seed: it.accuracy for seed, it in enumerate(self.copies[way])}
+        return {seed: copy.score for seed, copy in enumerate(self.copies[way])}
 
-    def robust(self, key: str) -> dict[int, float]:
-        """By seed, where all attacks ran."""
-        worst = enumerate(it.robustness.worst["linf"].get(key) for it in self.judged)
-        return {seed: share.value for seed, share in worst if share is not None}
-
-
-def _over(values: Sequence[float]) -> str:
-    """In percent, with an interval where there are several seeds."""
-    if not values:
-        return "did not run"
-    if len(values) == 1:
-        return f"{100 * values[0]:.1f}"
-    found = mean_over_seeds(values)
-    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    def robust(self, key: str) -> list[Estimate]:
+        """Of each seed, where all attacks ran."""
+        worst = (judged.robustness.worst["linf"].get(key) for judged in self.judged)
+        return [share for share in worst if share is not None]
 
 
-def table(worlds: Sequence[World], alone: Sequence[float], epsilon: float) -> list[list[str]]:
+def _over(found: Sequence[Estimate]) -> str:
+    """In percent."""
+    return percent(pooled(found)) if found else "did not run"
+
+
+def table(worlds: Sequence[World], alone: Sequence[Estimate], epsilon: float) -> list[list[str]]:
     """Header and lines: each victim, and the clones' network alone."""
     key = spell(epsilon)
     lines = [["Network", "Accuracy %", f"Robust % at {key}", "Verdict",
               *(f"Clone by {way} % (fidelity)" for way in WAYS)]]  # fmt: skip
     for world in worlds:
-        words = [it.verdict.word for it in world.judged if it.verdict is not None]
-        verdicts = ", ".join(
-            word if len(words) == 1 else f"{word} ({words.count(word)} of {len(words)})"
-            for word in dict.fromkeys(words)
-        )
+        judged = world.judged[0].verdict
+        verdicts = "" if judged is None else judged.word
         copies = [
             f"{_over([it.accuracy for it in world.copies[way]])} "
-            f"({100 * sum(it.fidelity for it in world.copies[way]) / len(world.copies[way]):.1f})"
+            f"({100 * fmean(it.fidelity.value for it in world.copies[way]):.1f})"
             for way in WAYS
         ]
-        robust = _over(list(world.robust(key).values()))
+        robust = _over(world.robust(key))
         lines.append([world.name, _over(world.accuracy), robust, verdicts, *copies])
     lines.append(["clones' network alone", _over(alone), "", "", "", "", ""])
     return lines
 
 
-def _word(found: Estimate | None, more: str, less: str) -> str:
+def _clones(found: Estimate | None) -> str:
     if found is None:
         return "not measured"
-    if found.n < 2:
-        return f"{100 * found.value:+.1f} points, one seed"
-    if found.low <= 0 <= found.high:
-        return f"no difference beyond the interval over seeds, {points(found)} points"
-    return f"{more if found.value > 0 else less}, {points(found)} points"
+    words = {
+        "above": "better clones",
+        "below": "worse clones",
+        "within": f"equal clones within {100 * MARGIN:g} point",
+        "undecided": "not settled",
+    }
+    return f"{words[against_margin(found)]}, {points(found)} points"
 
 
-def verdict(worlds: Sequence[World], epsilon: float) -> list[str]:
+def _robustness(judged: Judged) -> str:
+    """A victim against the normal ones, by the gain that its verdict rests on."""
+    assert judged.verdict is not None
+    word, gain = judged.verdict.word, judged.verdict.real.difference
+    if gain.settled and gain.high < 0:
+        return f"less robust, {points(gain)} points of robust samples"
+    return f"{word}, {points(gain)} points of robust samples"
+
+
+def verdict(worlds: Sequence[World]) -> list[str]:
     """Each victim against the normal one, by what attacks and by what clones make of it."""
-    normal, key, said = worlds[0], spell(epsilon), []
+    normal, said = worlds[0], []
     for world in worlds[1:]:
-        robust = paired_difference(world.robust(key), normal.robust(key))
         clones = "; ".join(
-            f"by {way} {_word(found, 'better clones', 'worse clones')}"
+            f"by {way} {_clones(paired_difference(world.copied(way), normal.copied(way)))}"
             for way in WAYS
-            for found in [paired_difference(world.copied(way), normal.copied(way))]
         )
-        robustly = _word(robust, "more robust", "less robust")
-        said.append(f"{world.name} against {normal.name}: {robustly}. Cloned {clones}.")
+        said.append(
+            f"{world.name} against {normal.name}: {_robustness(world.judged[0])}. Cloned {clones}."
+        )
     return said
 
 
@@ -132,13 +150,13 @@ def panels(worlds: Sequence[World], epsilon: float) -> "Figure":
     figure = new_figure(7.2, 0.7 + 0.5 * len(worlds))
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (1, 1.6)})
     for place, world in enumerate(worlds):
-        shares = [100 * it for it in world.robust(key).values()]
+        shares = [100 * share.value for share in world.robust(key)]
         left.plot(shares, [place] * len(shares), "o", color=GREY, markersize=5)
         for step, (way, (colour, marker)) in enumerate(LOOKS.items()):
-            found = [100 * it.accuracy for it in world.copies[way]]
+            found = [100 * copy.accuracy.value for copy in world.copies[way]]
             right.plot(found, [place + 0.2 * (step - 1)] * len(found), marker, color=colour,
                        markersize=5, label=way if place == 0 else None)  # fmt: skip
-        own = [100 * it for it in world.accuracy]
+        own = [100 * accuracy.value for accuracy in world.accuracy]
         right.plot(own, [place] * len(own), "|", color="black", markersize=12,
                    label="victim" if place == 0 else None)  # fmt: skip
     left.set_yticks(range(len(worlds)), [it.name for it in worlds])

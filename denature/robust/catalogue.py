@@ -25,8 +25,8 @@ class Scene:
     """Who is attacked, how hard, and who else may help."""
 
     target: Attacked
-    undefended: Attacked
-    """Whose gradients a transfer follows."""
+    surrogate: Attacked | None
+    """Another network, whose gradients a transfer follows."""
     trouble: Trouble
     seed: int
     data: str
@@ -88,11 +88,28 @@ def _cooled(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pix
     return _pgd(scene, images, labels, epsilon, goal=goal)
 
 
+def _restarted(
+    scene: Scene, images: Pixels, labels: Labels, epsilon: float, *, norm: Norm
+) -> Pixels:
+    """PGD on the logits from several random starts; of each image the one that came furthest."""
+    best, most = images, torch.full((len(images),), -torch.inf, device=images.device)
+    for _ in range(RESTARTS):
+        changed = _pgd(scene, images, labels, epsilon, norm=norm, goal=margin)
+        with torch.no_grad():
+            reached = margin(scene.target(changed), labels)
+        further = reached > most
+        best = torch.where(further[:, None, None, None], changed, best)
+        most = torch.where(further, reached, most)
+    return best
+
+
 def _transfer(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
-    """PGD against the undefended network; its images are then shown to the target."""
-    ball, there = Ball(epsilon=epsilon), scene.undefended.device
+    """PGD against another network; its images are then shown to the target."""
+    surrogate = scene.surrogate
+    assert surrogate is not None
+    ball, there = Ball(epsilon=epsilon), surrogate.device
     images, labels = images.to(there), labels.to(there)
-    return pgd(scene.undefended, images, labels, ball, steps=scene.trouble.steps, goal=margin)
+    return pgd(surrogate, images, labels, ball, steps=scene.trouble.steps, goal=margin)
 
 
 def _ensemble(*names: str) -> Propose:
@@ -102,11 +119,18 @@ def _ensemble(*names: str) -> Propose:
         with _library("pyautoattack"):
             from pyautoattack import AutoAttack
 
+            with torch.no_grad():
+                classes = scene.target(images[:1]).shape[1]
+            which = list(names) or _for_classes(classes)
             made = AutoAttack(
                 scene.target, norm="Linf", eps=epsilon, seed=scene.seed,
-                device=str(scene.target.device), version="custom" if names else "standard",
-                **({"attacks": list(names)} if names else {}),
+                device=str(scene.target.device), version="custom", attacks=which,
             )  # fmt: skip
+            # The standard version's other settings are the library's defaults; see its source.
+            made.apgd.n_restarts = 1
+            made.fab.n_restarts = 1
+            targets = min(STANDARD_TARGETS, classes - 1)
+            made.apgd_targeted.n_target_classes = made.fab.n_target_classes = targets
             if names == ("square",):
                 made.square.n_queries = scene.trouble.queries
             found: Any = made.run_standard_evaluation(images, labels, batch_size=len(images))
@@ -114,6 +138,26 @@ def _ensemble(*names: str) -> Propose:
         return changed
 
     return propose
+
+
+STANDARD_TARGETS = 9
+"""Classes that AutoAttack's targeted attacks try, where there are as many others."""
+
+DLR_CLASSES = 4
+"""The targeted difference-of-logits ratio divides by the first logit less the mean of the third and
+fourth; with fewer classes there is none."""
+
+
+def _for_classes(classes: int) -> list[str]:
+    """AutoAttack's standard attacks, as far as so many classes allow them."""
+    return ["apgd-ce", *["apgd-t"] * (classes >= DLR_CLASSES), "fab-t", "square"]
+
+
+def left_out(name: str, classes: int) -> str:
+    """What of an attack cannot be run on so few classes, as a note; empty for most."""
+    if name == "autoattack" and classes < DLR_CLASSES:
+        return f"without APGD on the DLR loss, which needs {DLR_CLASSES} classes"
+    return ""
 
 
 def _foolbox(name: str, options: Callable[[Trouble], dict[str, Any]], **given: Pixels) -> Propose:
@@ -169,6 +213,13 @@ def _library(name: str) -> Iterator[None]:
 
 def _steps(trouble: Trouble) -> Cost:
     return Cost(trouble.steps)
+
+
+RESTARTS = 5
+
+
+def _restarted_steps(trouble: Trouble) -> Cost:
+    return Cost(RESTARTS * trouble.steps, RESTARTS)
 
 
 def _hops(trouble: Trouble) -> int:
@@ -268,6 +319,18 @@ ATTACKS: Mapping[str, Attack] = {
         smallest=True,
         library="foolbox",
     ),
+    "pgd-margin-restarts": Attack(
+        cost=_restarted_steps,
+        about="PGD on the logits from several random starts",
+        norm="linf",
+        propose=functools.partial(_restarted, norm="linf"),
+    ),
+    "pgd-l2-restarts": Attack(
+        cost=_restarted_steps,
+        about="PGD on the logits from several random starts",
+        norm="l2",
+        propose=functools.partial(_restarted, norm="l2"),
+    ),
     "autoattack": Attack(
         cost=lambda _: Cost(2800, 5000),
         about="the standard ensemble",
@@ -277,6 +340,12 @@ ATTACKS: Mapping[str, Attack] = {
     ),
 }
 
+
+ENSEMBLES: Mapping[str, tuple[str, ...]] = {
+    "linf": ("autoattack", "pgd-margin-restarts"),
+    "l2": ("pgd-l2-restarts",),
+}
+"""By norm the attacks that "more robust" needs one of, the strongest first."""
 
 BLIND = ("transfer", "square", "decision")
 """What can be tried on somebody who shows no gradients."""

@@ -20,7 +20,7 @@ from denature.core.stopping import Stopper
 from denature.core.types import Labels, Pixels
 from denature.data.dataset import Dataset, Split
 from denature.robust.blackbox import OutOfQueries
-from denature.robust.catalogue import ATTACKS, Attack, Scene, budgets_of, chosen
+from denature.robust.catalogue import ATTACKS, Attack, Scene, budgets_of, chosen, left_out
 from denature.robust.config import Asked
 from denature.robust.target import Attacked, Shows
 
@@ -45,8 +45,12 @@ class Tried:
     found: np.ndarray
     """The changed images that fooled, float32, like the images; else the images themselves."""
     seconds: float
+    budgets: tuple[float, ...]
+    """At which it was tried, rising; infinite for the smallest change."""
     error: str = ""
     """Why it did not run, where it did not."""
+    crashed: bool = False
+    """Whether that was an error of the attack, and not the end of the query budget."""
 
     def fooled(self, norm: str, epsilon: float) -> np.ndarray:
         """Of each sample whether it was fooled within a budget."""
@@ -64,6 +68,7 @@ class Evidence:
     images: np.ndarray
     """Theirs, float32 in [0, 1]."""
     labels: np.ndarray
+    classes: int
     right: np.ndarray
     """Of each whether it is answered rightly as it is."""
     flat: np.ndarray
@@ -89,8 +94,21 @@ class Evidence:
 
     @property
     def everything(self) -> list[str]:
-        """All attacks that ran on anything."""
-        return [name for name, it in self.tried.items() if it.ran[self.right].any()]
+        """All attacks that ran on a sample and did not crash.
+
+        On which samples an attack crashes may depend on how robust they are, so that a share over
+        the others would mean nothing. What it found before still counts in `robust`.
+        """
+        return [
+            name
+            for name, tried in self.tried.items()
+            if tried.ran[self.right].any() and not tried.crashed
+        ]
+
+    @property
+    def complete(self) -> list[str]:
+        """Attacks that ran to their end on all samples."""
+        return [name for name, tried in self.tried.items() if tried.ran[self.right].all()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +118,8 @@ class AttackResult:
     name: str
     norm: str
     robust: dict[str, Estimate]
-    """By budget: the share of samples that stay right; over those on which it ran."""
+    """By budget: the share of samples that stay right; over those on which it ran before the query
+    budget was spent. Nothing of an attack that crashed: its survivors are no sample."""
     smallest: Estimate | None
     """Mean distance of what fooled, of an attack that looks for the smallest change."""
     fooled: int
@@ -109,6 +128,10 @@ class AttackResult:
     """Samples on which it failed; they count as nothing."""
     seconds: float
     error: str = ""
+    crashed: bool = False
+    """Whether the error was the attack's; it then has no share, and no verdict rests on it."""
+    note: str = ""
+    """What of it could not be run on this data."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,8 +158,8 @@ class Robustness:
     clean: Estimate
     attacks: tuple[AttackResult, ...]
     worst: dict[str, dict[str, Estimate]]
-    """By norm and budget: the share that stays right against everything that ran; over the samples
-    on which all of that ran; nothing where there are none."""
+    """By norm and budget: the share that stays right against everything that ran, over the samples
+    on which all of that ran; nothing in norms in which no attack ran."""
     effort: str
     seed: int
     environment: dict[str, object] = field(default_factory=dict)
@@ -168,7 +191,7 @@ def choose(split: Split, count: int, seed: int) -> Split:
 
 def evaluate(
     target: Attacked,
-    undefended: Attacked,
+    surrogate: Attacked | None,
     data: Dataset,
     asked: Asked,
     out: Path,
@@ -180,7 +203,8 @@ def evaluate(
 
     Args:
         target: who is attacked.
-        undefended: a network of the same data without a defense, whose images are tried too.
+        surrogate: another network of the same data, whose adversarial images are tried too; without
+            one there is no transfer.
         data: brings the test samples; no other split is looked at.
         asked: how hard.
         out: folder for what is found, one file for each attack and batch.
@@ -199,9 +223,9 @@ def evaluate(
     right = (target.says(images) == labels).cpu().numpy()
     budgets = asked.budgets(channels=data.channels)
     scene = Scene(
-        target=target, undefended=undefended, trouble=trouble, seed=asked.seed, data=data.digest
+        target=target, surrogate=surrogate, trouble=trouble, seed=asked.seed, data=data.digest
     )
-    names = chosen(asked, target)
+    names = [name for name in chosen(asked, target) if surrogate or name != "transfer"]
     tried: dict[str, Tried] = {}
     total = len(names) * int(right.sum())
     with progress.task(f"attacking {target.name}", total, "images") as task:
@@ -215,6 +239,7 @@ def evaluate(
         rows=split.rows.numpy(),
         images=images.cpu().numpy(),
         labels=labels.cpu().numpy(),
+        classes=len(data.classes),
         right=right,
         flat=_flat(target, images, labels),
         tried=tried,
@@ -239,7 +264,7 @@ def _tried(
     count = len(right)
     ran, found = ~right, images.cpu().numpy().copy()
     distances = {norm: np.full(count, np.inf) for norm in NORMS}
-    seconds, error = 0.0, ""
+    seconds, error, crashed = 0.0, "", False
     places = np.flatnonzero(right)
     for start in range(0, len(places), asked.batch):
         if stopper.reason:
@@ -271,7 +296,7 @@ def _tried(
                 task.advance(len(mine), f"{name}: no queries left")
                 continue
             except Exception as failure:  # a library may raise anything; it then did not run
-                error = f"{type(failure).__name__}: {failure}"
+                error, crashed = f"{type(failure).__name__}: {failure}", True
                 task.advance(len(mine), f"{name} failed")
                 continue
             made["seconds"] = np.array(time.perf_counter() - clock)
@@ -284,7 +309,16 @@ def _tried(
             for norm in NORMS:
                 distances[norm][mine] = kept[norm]
         task.advance(len(mine), name)
-    return Tried(name=name, ran=ran, distances=distances, found=found, seconds=seconds, error=error)
+    return Tried(
+        name=name,
+        ran=ran,
+        distances=distances,
+        found=found,
+        seconds=seconds,
+        budgets=tuple(budgets),
+        error=error,
+        crashed=crashed,
+    )
 
 
 def _key(name: str, scene: Scene, budgets: Sequence[float], rows: np.ndarray, asked: Asked) -> str:
@@ -292,7 +326,7 @@ def _key(name: str, scene: Scene, budgets: Sequence[float], rows: np.ndarray, as
     plain = {
         "attack": name,
         "target": scene.target.digest,
-        "undefended": scene.undefended.digest if name == "transfer" else "",
+        "undefended": scene.surrogate.digest if scene.surrogate and name == "transfer" else "",
         "trouble": [scene.trouble.steps, scene.trouble.queries, scene.trouble.iterations],
         "budgets": list(budgets),
         "data": scene.data,
@@ -364,12 +398,12 @@ def summary(evidence: Evidence, asked: Asked, environment: dict[str, object]) ->
         ran = it.ran | ~right
         wanted = evidence.budgets[attack.norm] if attack.only is None else (attack.only,)
         shares = {}
-        for epsilon in wanted if ran.any() else ():
+        for epsilon in wanted if ran.any() and not it.crashed else ():
             held = right & ran & ~it.fooled(attack.norm, epsilon)
             shares[spell(epsilon)] = proportion(int(held.sum()), int(ran.sum()))
         fooled = right & np.isfinite(it.distances[attack.norm])
         smallest = None
-        if attack.smallest and fooled.sum() > 1:
+        if attack.smallest and fooled.sum() > 1 and not it.crashed:
             smallest = mean_over_images(it.distances[attack.norm][fooled].tolist())
         results.append(
             AttackResult(
@@ -381,14 +415,18 @@ def summary(evidence: Evidence, asked: Asked, environment: dict[str, object]) ->
                 not_run=int((~ran).sum()),
                 seconds=it.seconds,
                 error=it.error,
+                crashed=it.crashed,
+                note=left_out(name, evidence.classes),
             )
         )
     everything = evidence.everything
     seen = evidence.seen(everything)
     worst: dict[str, dict[str, Estimate]] = {norm: {} for norm in evidence.budgets}
+    ran_in = {ATTACKS[name].norm for name in everything}
     for norm, budgets in evidence.budgets.items():
-        for epsilon in budgets if everything and seen.any() else ():
-            held = evidence.robust(everything, norm, epsilon) & seen
+        for epsilon in budgets if norm in ran_in and seen.any() else ():
+            # What an attack found before it crashed is found.
+            held = evidence.robust(list(evidence.tried), norm, epsilon) & seen
             worst[norm][spell(epsilon)] = proportion(int(held.sum()), int(seen.sum()))
     return Robustness(
         run=target.name,

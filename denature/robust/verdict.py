@@ -1,36 +1,51 @@
-"""More robust, no evidence, or an illusion: a defense against an undefended network."""
+"""More robust, no evidence, or an illusion: a defense against undefended networks.
 
+What a network keeps over undefended ones is compared on the samples that all of them answer
+rightly, in one norm, over all budgets together. So nothing is picked where it looks best, and a
+network of higher plain accuracy is not called robust for that. Another seed of an undefended
+network differs by several points too: a gain must be larger than the spread between seeds allows
+(`denature.core.stats.unpaired_difference`). `tests/test_verdicts.py` simulates how often networks
+without any defense are called something.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from denature.robust.catalogue import ATTACKS
-from denature.robust.evaluate import Evidence, Robustness, spell
-from denature.robust.masking import ACCIDENT, LEAST, Check, chance
+from denature.core.stats import Estimate, unpaired_difference
+from denature.robust.catalogue import ATTACKS, ENSEMBLES
+from denature.robust.evaluate import NORMS, Evidence, Robustness, spell
+from denature.robust.masking import LEAST, Check
 
-Word: TypeAlias = Literal["more robust", "no evidence", "an illusion"]
+Word: TypeAlias = Literal["more robust", "no evidence", "mostly an illusion", "an illusion"]
 
 PLAIN = ("fgsm", "pgd")
-"""What somebody tries who does not look for masked gradients."""
+"""The attacks of an evaluation that does not look for masked gradients."""
 
-
-SEEING = ("pgd-margin", "pgd-cooled", "autoattack")
-"""What sees through a softmax that saturates. Without any of these a gain may be a mask."""
+CONTROLS = 3
+"""Undefended networks that a verdict needs by default: of one alone the spread is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gain:
-    """What a defense seems to win at one budget, on the same samples."""
+    """What networks keep over undefended ones against some attacks."""
 
     norm: str
-    epsilon: float
+    budgets: tuple[float, ...]
+    """All count alike."""
     ours: float
-    """Share that stays right."""
+    """Share of the compared samples that stay right, over networks and budgets."""
     theirs: float
-    """Of the undefended network."""
-    sure: bool
-    """Whether that is at least `LEAST` of the samples, and no accident."""
+    """Of the undefended networks."""
+    difference: Estimate
+    """Ours less theirs, with what seeds and samples leave open."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is above what another seed may reach, and at least `LEAST`."""
+        return self.difference.low > 0 and self.difference.value >= LEAST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +54,16 @@ class Verdict:
 
     word: Word
     said: str
+    samples: int
+    """That all compared networks answer rightly and all attacks ran on."""
+    networks: tuple[int, int]
+    """Seeds of the defense, and undefended networks."""
     apparent: Gain
-    """Under plain gradient attacks, where it is largest."""
+    """Under plain gradient attacks."""
     real: Gain
-    """Under everything that was tried, where it is largest."""
+    """Under everything that was tried."""
+    masked: Estimate
+    """The apparent gain less the real one, network by network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,90 +76,178 @@ class Judged:
     """None of the undefended network itself."""
 
 
-def judge(defended: Evidence, undefended: Evidence, checks: list[Check]) -> Verdict:
-    """Compare two networks on the samples that both were attacked on.
+def judge(
+    defended: Sequence[Evidence], undefended: Sequence[Evidence], checks: Sequence[Check]
+) -> Verdict:
+    """Compare the seeds of a defense with undefended networks.
 
-    A gain under everything makes it more robust, if something that sees through masked gradients
-    was tried. A gain under plain gradient attacks that is gone under everything else is an
-    illusion, whatever the checks say. Otherwise there is no evidence, as there never is of who
-    shows no gradients: only those who have its weights could tell.
+    - *more robust*: the gain under everything is sure, and an ensemble ran on all samples
+      (AutoAttack, or PGD on the logits with restarts).
+    - *an illusion*: plain gradient attacks show a gain of at least `LEAST`, and more than half of it
+      is surely lost under everything. *mostly an illusion*: the same, and what is left is surely
+      above 0.
+    - *no evidence*: everything else. A gain that is not significant is not therefore zero.
+
+    Without gradients the word is always *no evidence*: attacks that see as little cannot prove a
+    network robust.
+
+    Args:
+        defended: runs of one recipe, attacked on the same samples.
+        undefended: plainly trained networks, attacked in the same way on the same samples.
+        checks: signs of masked gradients of the first.
     """
-    if defended.target.shows != "gradients":
-        return _unseen(defended, undefended)
-    plain, ours = list(PLAIN), defended.everything
-    theirs = [it for it in ours if it in undefended.everything]
-    apparent = _most(_gains(defended, undefended, plain, plain))
-    real = _most(_gains(defended, undefended, ours, theirs))
+    if any(evidence.target.shows != "gradients" for evidence in defended):
+        return _without_gradients(defended, undefended)
+    ours = _complete(defended)
+    theirs = [name for name in ours if name in _complete(undefended)]
+    plain = [name for name in PLAIN if name in theirs]
+    norm, ensembles = _norm(theirs)
+    compared = _Comparison(defended, undefended, norm, _budgets(defended[0], norm, ensembles))
+    apparent, real = compared.gain(plain, plain), compared.gain(ours, theirs)
+    masked = compared.masked(plain, ours, theirs)
+    word, said = _word(apparent, real, masked, bool(ensembles))
     raised = [check.name for check in checks if check.raised]
     signs = f" Signs of masked gradients: {', '.join(raised)}." if raised else ""
-    everything = f"against everything that was tried {_spelled(real)}"
-    word: Word = "no evidence"
-    if real.sure and any(it in SEEING for it in theirs):
-        word = "more robust"
-        said = f"{everything[0].upper()}{everything[1:]}."
-        if raised and apparent.sure:
-            said = f"Against plain gradient attacks {_spelled(apparent)}; {everything}."
-    elif real.sure:
-        said = f"{everything[0].upper()}{everything[1:]}, but nothing was that sees through masked "
-        said += f"gradients: {', '.join(SEEING)}."
-    elif apparent.sure:
-        word = "an illusion"
-        said = f"Against plain gradient attacks {_spelled(apparent)}; {everything}."
-    else:
-        said = f"{everything[0].upper()}{everything[1:]}, which may be an accident."
-    return Verdict(word=word, said=said + signs, apparent=apparent, real=real)
-
-
-def _unseen(defended: Evidence, undefended: Evidence) -> Verdict:
-    """Without gradients: what can be said by the attacks that see as little of both."""
-    # The undefended network's own gradients make its transfer, which would be unfair to it.
-    common = [it for it in defended.everything if it != "transfer" and it in undefended.everything]
-    gains = _gains(defended, undefended, common, common)
-    most, least = _most(gains), min(gains, key=lambda it: it.ours - it.theirs)
-    said = f"{defended.target.shows.capitalize()} are all that it shows, and no attack on them can "
-    said += "prove it robust"
-    if not common:
-        said += "; nothing that could be compared ran on both networks"
-    else:
-        said += f". By {' and '.join(common)}, where it does best, {_spelled(most)}"
-        if least != most:
-            said += f"; where it does worst, {_spelled(least)}"
-    return Verdict(word="no evidence", said=said + ".", apparent=most, real=most)
-
-
-def _spelled(gain: Gain) -> str:
-    return (
-        f"{gain.ours:.0%} of the samples stay right at {gain.norm} {spell(gain.epsilon)}, "
-        f"{gain.theirs:.0%} of the undefended network's"
+    return Verdict(
+        word=word,
+        said=said + signs,
+        samples=int(compared.samples.sum()),
+        networks=(len(defended), len(undefended)),
+        apparent=apparent,
+        real=real,
+        masked=masked,
     )
 
 
-def _most(gains: list[Gain]) -> Gain:
-    """Where most is won; a sure gain comes before one that is not."""
-    return max(gains, key=lambda it: (it.sure, it.ours - it.theirs))
+class _Comparison:
+    """Networks of two kinds on the samples that all of them answer rightly."""
+
+    def __init__(
+        self,
+        defended: Sequence[Evidence],
+        undefended: Sequence[Evidence],
+        norm: str,
+        budgets: tuple[float, ...],
+        attacks: Sequence[str] = (),
+    ) -> None:
+        self.defended, self.undefended = defended, undefended
+        self.norm, self.budgets = norm, budgets
+        self.samples = np.logical_and.reduce(
+            [evidence.right & evidence.seen(attacks) for evidence in (*defended, *undefended)]
+        )
+
+    def gain(self, ours: Sequence[str], theirs: Sequence[str]) -> Gain:
+        """Of the defended networks against some attacks, over the others against others."""
+        held, others = self._held(self.defended, ours), self._held(self.undefended, theirs)
+        return Gain(
+            norm=self.norm,
+            budgets=self.budgets,
+            ours=float(held.mean()) if held.size else 0.0,
+            theirs=float(others.mean()) if others.size else 0.0,
+            difference=unpaired_difference(held, others),
+        )
+
+    def masked(self, plain: Sequence[str], ours: Sequence[str], theirs: Sequence[str]) -> Estimate:
+        """What the defended networks lose from plain attacks to all, beyond what the others do."""
+        return unpaired_difference(
+            self._held(self.defended, plain) - self._held(self.defended, ours),
+            self._held(self.undefended, plain) - self._held(self.undefended, theirs),
+        )
+
+    def _held(self, networks: Sequence[Evidence], attacks: Sequence[str]) -> np.ndarray:
+        """Networks x samples: at what share of the budgets a sample stays right."""
+        held = [
+            [evidence.robust(attacks, self.norm, budget)[self.samples] for budget in self.budgets]
+            for evidence in networks
+        ]
+        shares: np.ndarray = np.asarray(held, np.float64).mean(axis=1)
+        return shares
 
 
-def _gains(
-    defended: Evidence, undefended: Evidence, ours: list[str], theirs: list[str]
-) -> list[Gain]:
-    """At each budget in the norms that attacks had, on the samples that all of them ran on.
+def _word(apparent: Gain, real: Gain, masked: Estimate, ensemble: bool) -> tuple[Word, str]:
+    everything = f"Against everything that was tried {_spelled(real)}"
+    shown = apparent.difference.value
+    if shown >= LEAST and masked.low > shown / 2:
+        word: Word = "mostly an illusion" if real.difference.low > 0 else "an illusion"
+        lost = f"{everything[0].lower()}{everything[1:]}"
+        return word, f"Against plain gradient attacks {_spelled(apparent)}; {lost}."
+    if real.sure and ensemble:
+        part = ""
+        if masked.low > 0:
+            part = f" Of what plain gradient attacks show, {_points(masked)} points are masked."
+        return "more robust", f"{everything}.{part}"
+    if real.sure:
+        names = ", ".join(name for names in ENSEMBLES.values() for name in names)
+        return "no evidence", (
+            f"{everything}, but no ensemble of attacks ran on all samples ({names}), so that "
+            "stronger attacks may take it away."
+        )
+    if not real.difference.settled:
+        return "no evidence", (
+            f"{everything}; with one undefended network the spread between seeds is unknown."
+        )
+    return "no evidence", f"{everything}, which is within what seeds and samples leave open."
 
-    Args:
-        defended: the one network.
-        undefended: the other.
-        ours: attacks that count against the one.
-        theirs: attacks that count against the other.
+
+def _spelled(gain: Gain) -> str:
+    budgets = " and ".join(map(spell, gain.budgets))
+    low, high = 100 * gain.difference.low, 100 * gain.difference.high
+    reach = f"[{low:+.0f}, {high:+.0f}]" if gain.difference.settled else "[n/a]"
+    return (
+        f"{gain.ours:.0%} of the samples stay right at {gain.norm} {budgets}, {gain.theirs:.0%} "
+        f"with undefended networks: {100 * gain.difference.value:+.0f} {reach} points"
+    )
+
+
+def _points(found: Estimate) -> str:
+    return f"{100 * found.value:+.0f} [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
+
+
+def _complete(evidence: Sequence[Evidence]) -> list[str]:
+    """Attacks that ran to their end on all samples of all networks."""
+    return [name for name in evidence[0].tried if all(name in e.complete for e in evidence)]
+
+
+def _norm(attacks: Sequence[str]) -> tuple[str, list[str]]:
+    """The norm of the verdict, and the ensembles that ran in it.
+
+    linf where an attack ran in it, else the first norm that has one. One norm alone: of several
+    looks one would find something more often than it should.
     """
-    both = defended.seen(ours) & undefended.seen(theirs)
-    norms = [n for n in defended.budgets if n in {ATTACKS[it].norm for it in (*ours, *theirs)}]
-    budgets = [(n, epsilon) for n in norms or ["linf"] for epsilon in defended.budgets[n]]
-    gains = []
-    for norm, epsilon in budgets:
-        held = defended.robust(ours, norm, epsilon)[both]
-        its = undefended.robust(theirs, norm, epsilon)[both]
-        more, fewer = int((held & ~its).sum()), int((its & ~held).sum())
-        sure = more - fewer >= LEAST * max(1, len(held))
-        sure = sure and chance(more, fewer) < ACCIDENT / len(budgets)
-        shares = [float(np.mean(it)) if len(it) else 0.0 for it in (held, its)]
-        gains.append(Gain(norm=norm, epsilon=epsilon, ours=shares[0], theirs=shares[1], sure=sure))
-    return gains
+    ran = {ATTACKS[name].norm for name in attacks}
+    norm = next((norm for norm in NORMS if norm in ran), NORMS[0])
+    return norm, [name for name in ENSEMBLES.get(norm, ()) if name in attacks]
+
+
+def _budgets(evidence: Evidence, norm: str, ensembles: Sequence[str]) -> tuple[float, ...]:
+    """The budgets at which an ensemble ran; all where none did."""
+    every = evidence.budgets[norm]
+    for name in ensembles:
+        if ran := tuple(b for b in every if b in evidence.tried[name].budgets):
+            return ran
+    return every
+
+
+def _without_gradients(defended: Sequence[Evidence], undefended: Sequence[Evidence]) -> Verdict:
+    """What can be said by the attacks that see as little of all networks."""
+    common = [name for name in defended[0].tried if all(
+        name in e.everything for e in (*defended, *undefended)
+    )]  # fmt: skip
+    norm, _ = _norm(common)
+    compared = _Comparison(defended, undefended, norm, defended[0].budgets[norm], common)
+    gain = compared.gain(common, common)
+    shows = defended[0].target.shows.capitalize()
+    said = f"{shows} are all that it shows, and no attack on them can prove it robust"
+    if common and compared.samples.any():
+        said += f". By {' and '.join(common)}, {_spelled(gain)}"
+    else:
+        said += "; no attack that could be compared ran on both"
+    return Verdict(
+        word="no evidence",
+        said=said + ".",
+        samples=int(compared.samples.sum()),
+        networks=(len(defended), len(undefended)),
+        apparent=gain,
+        real=gain,
+        masked=compared.masked(common, common, common),
+    )

@@ -16,10 +16,12 @@ from denature.answers.transfer import Transfer
 from denature.core import record as records
 from denature.core.compute import Compute, settle
 from denature.core.errors import ConfigError, RunError
+from denature.core.hits import Hits, digest_of_test
 from denature.core.record import DataRecord, NetRecord, Record, spell_shape
 from denature.core.revisions import REVISIONS
 from denature.core.schema import encode
 from denature.core.seeds import seeded
+from denature.core.stats import proportion
 from denature.core.weights import digest, fit_weights
 from denature.data.dataset import Dataset, Split
 from denature.data.feed import steps_per_epoch
@@ -31,7 +33,7 @@ from denature.train.config import Training
 from denature.train.examples import examples_of
 from denature.train.identity import Plan, make_plan, plan_id, plan_of, recipe_id
 from denature.train.learner import Learner
-from denature.train.loop import evaluate
+from denature.train.loop import evaluate, hits_of
 from denature.train.objectives.base import Dreamer, Dreaming, Objective, Settling
 from denature.train.run import STATE_FOLDER, Run, save_run
 from denature.train.state import STATE, write_state
@@ -299,8 +301,13 @@ class Job:
         clock = time.perf_counter()
         learner, training, order = self.learner, self.training, self.order
         network = learner.finish()
-        score = evaluate(network, dataset.test, self.compute, self.team)
-        located = dataset.landmarks
+        located, test = dataset.landmarks, dataset.test
+        if located:
+            hits, score = None, evaluate(network, test, self.compute, self.team)
+        else:
+            right = hits_of(network, test, self.compute, self.team)
+            hits = Hits.pack(right, test=digest_of_test(dataset.digest, test.rows.numpy()))
+            score = proportion(int(right.sum()), len(right))
         examples = () if located else examples_of(network, dataset, self.compute)
         seen = len(self.samples.split) * len(learner.history)
         classes, channels, image_size = _shape(dataset)
@@ -332,6 +339,7 @@ class Job:
             inputs={role: run.as_input() for role, run in self.inputs.items()},
             revisions=self.plan["revisions"],
             accuracy=None if located else score,
+            hits=hits,
             error=score if located else None,
             chosen_on=training.checkpoint.removeprefix("best-").replace("last", "none"),
             chosen_epoch=learner.chosen_epoch,

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from denature.answers.sources import Source
@@ -122,12 +124,22 @@ def evaluate(network: nn.Module, split: Split, compute: Compute, team: Team = AL
                 for error in coordinate_error(found, batch.labels).tolist()
             ]
         )
-    hits = torch.zeros((), dtype=torch.int64, device=compute.device)
+    hits = hits_of(network, split, compute, team)
+    return proportion(int(hits.sum()), len(hits))
+
+
+def hits_of(
+    network: nn.Module, split: Split, compute: Compute, team: Team = ALONE
+) -> NDArray[np.bool_]:
+    """Of each image of a split whether its class is answered; each process looks at its part."""
     part = replace(split, rows=split.rows[team.rank :: team.size])
-    for batch, logits in answers_to(network, part, compute):
-        hits += (logits.argmax(-1) == batch.labels).sum()
-    [total] = team.total([int(hits)])
-    return proportion(int(total), len(split))
+    found = [
+        (logits.argmax(-1) == batch.labels).cpu()
+        for batch, logits in answers_to(network, part, compute)
+    ]
+    hits = torch.zeros(len(split), dtype=torch.float64)
+    hits[team.rank :: team.size] = torch.cat(found).double() if found else 0.0
+    return np.array(team.total(hits.tolist())) > 0.5
 
 
 def answers_to(

@@ -116,22 +116,23 @@ def reproduce(
     names: Mapping[str, float | None] = {
         UNDEFENDED: None, **{f"T-{heat:g}": heat for heat in setting.temperatures}, REFERENCE: None,
     }  # fmt: skip
-    judged = [
-        robustness(
-            [runs[seed, name] for name in names],
-            dataset.config,
-            setting.asked,
-            out / f"seed-{seed}",
-            undefended=runs[seed, UNDEFENDED],
-            device=setting.training.device,
-            stopper=stopper,
-            progress=progress,
-        ).judged
-        for seed in range(setting.seeds)
-    ]
+    attacked = robustness(
+        [runs[seed, name] for name in names for seed in range(setting.seeds)],
+        dataset.config,
+        setting.asked,
+        out / "robustness",
+        undefended=[runs[seed, UNDEFENDED] for seed in range(setting.seeds)],
+        device=setting.training.device,
+        keeping=keeping,
+        stopper=stopper,
+        progress=progress,
+    ).judged
+    judged = {
+        name: attacked[place * setting.seeds : (place + 1) * setting.seeds]
+        for place, name in enumerate(names)
+    }
     findings = tuple(
-        Finding(name=name, temperature=heat, judged=its)
-        for (name, heat), its in zip(names.items(), zip(*judged, strict=True), strict=True)
+        Finding(name=name, temperature=heat, judged=judged[name]) for name, heat in names.items()
     )
     budgets = setting.asked.budgets(channels=dataset.channels)["linf"]
     epsilon = budgets[len(budgets) // 2]

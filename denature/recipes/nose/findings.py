@@ -11,7 +11,7 @@ import torch
 
 from denature.core.files import write_text
 from denature.core.record import write_records
-from denature.core.stats import Estimate, mean_over_images, mean_over_seeds
+from denature.core.stats import Estimate, mean_over_images, pooled
 from denature.data.dataset import Split
 from denature.extract.pricing import Prices
 from denature.extract.speed import Timing
@@ -77,12 +77,6 @@ def mean_place(split: Split, train: Split) -> Estimate:
     return mean_over_images(errors.tolist())
 
 
-def _together(measured: Sequence[Estimate]) -> Estimate:
-    """Over trials; over test pictures where there is one trial."""
-    [first, *more] = measured
-    return mean_over_seeds([it.value for it in measured]) if more else first
-
-
 def _lines(made: Made) -> list[page.Line]:
     told, workshop, service = made.told, made.workshop, made.service
     lines: list[page.Line] = []
@@ -118,8 +112,8 @@ def _lines(made: Made) -> list[page.Line]:
                     who=f"clone {kind.start.name}",
                     net=runs[0].record.net.name,
                     target=target,
-                    service=_together(own_errors),
-                    people=_together(seen) if seen else None,
+                    service=pooled(own_errors),
+                    people=pooled(seen) if seen else None,
                     parameters=runs[0].record.net.parameters,
                     clones=len(runs),
                 )

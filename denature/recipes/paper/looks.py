@@ -181,7 +181,10 @@ def _by_kind(lab: Lab, made: Mapping[Order, Run]) -> Iterator[tuple[str, list[Ru
         yield kind, [made[list(_pair(lab, seed))[place][1]] for seed in range(lab.seeds)]
 
 
-OVER_SEEDS = "Means over seeds with their 95 % interval (Student's t); of one seed the value."
+OVER_SEEDS = (
+    "Means over seeds with their 95 % interval (Student's t) for other seeds and the same test "
+    "images; of one seed the value."
+)
 
 
 def _over_seeds(found: Sequence[Sequence[float]], *formats: str) -> list[str]:

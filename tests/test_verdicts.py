@@ -1,0 +1,108 @@
+"""Verdicts on networks of which the truth is known, and how often they are wrong."""
+
+import numpy as np
+import pytest
+
+from benchmarks.coverage import CASES, INTERVALS, attacked, coverage, evidence, words, worlds
+from denature.robust.evaluate import Evidence
+from denature.robust.verdict import judge
+
+NONE = [name for name in CASES if name.startswith(("no defense", "three seeds without"))]
+
+
+@pytest.mark.parametrize("samples", [100, 500])
+@pytest.mark.parametrize("name", NONE)
+def test_networks_without_a_defense_are_rarely_called_more_robust(name: str, samples: int) -> None:
+    found = words(400, samples, **CASES[name])  # type: ignore[arg-type]
+    assert found.get("more robust", 0.0) < 0.05
+    assert found.get("an illusion", 0.0) + found.get("mostly an illusion", 0.0) < 0.05
+
+
+def test_what_is_there_is_found_more_often_than_not() -> None:
+    robust = words(200, 500, gain=0.7, spread=0.1)
+    assert robust["more robust"] > 0.5
+    mask = words(200, 500, masked=3.0)
+    assert mask["an illusion"] > 0.8
+    partly = words(200, 500, masked=3.0, gain=0.35, spread=0.05)
+    assert partly["mostly an illusion"] > 0.5
+    assert partly.get("more robust", 0.0) < 0.05
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_intervals_hold_the_true_value(name: str) -> None:
+    draw, counts = INTERVALS[name]
+    least = min(coverage(draw, world, 300)[0] for n in counts for world in worlds(n, draw))
+    # 95 is wanted; 300 worlds leave 1.3 points of chance, the normal interval of a skewed mean 1.
+    assert least >= 0.92
+
+
+N = 400
+
+
+def at(share: float, budget: float) -> np.ndarray:
+    """Budgets at which images fall: so large a share holds beyond `budget`."""
+    falls = np.full(N, budget / 4)
+    falls[: round(share * N)] = 1.0
+    return falls
+
+
+def network(*, plain: float, everything: float, budget: float = 0.2) -> Evidence:
+    return evidence(np.ones(N, bool), at(plain, budget), at(everything, budget))
+
+
+def undefended(share: float) -> list[Evidence]:
+    """Three, a point apart."""
+    return [network(plain=s, everything=s) for s in (share - 0.01, share, share + 0.01)]
+
+
+def test_the_same_gain_under_plain_attacks_and_under_all_is_no_illusion() -> None:
+    """Ten points that the spread of seeds does not settle are no evidence, and not nothing."""
+    others = [network(plain=s, everything=s) for s in (0.42, 0.5, 0.58)]
+    said = judge([network(plain=0.6, everything=0.6)], others, [])
+    assert said.word == "no evidence"
+    assert said.real.difference.value == pytest.approx(0.1, abs=0.005)
+    assert said.masked.value == pytest.approx(0)
+
+
+def test_a_mask_with_little_behind_it_is_mostly_an_illusion() -> None:
+    said = judge([network(plain=1.0, everything=0.07)], undefended(0.01), [])
+    assert said.word == "mostly an illusion"
+    assert said.apparent.difference.value > 0.9
+    nothing = judge([network(plain=1.0, everything=0.01)], undefended(0.01), [])
+    assert nothing.word == "an illusion"
+
+
+def test_a_gain_within_the_spread_of_seeds_is_no_evidence() -> None:
+    """59 % against 46, 50 and 56 %: what a third seed of the same training may reach."""
+    others = [network(plain=s, everything=s) for s in (0.46, 0.5, 0.56)]
+    assert judge([network(plain=0.59, everything=0.59)], others, []).word == "no evidence"
+    close = [network(plain=s, everything=s) for s in (0.45, 0.46, 0.47)]
+    assert judge([network(plain=0.59, everything=0.59)], close, []).word == "more robust"
+
+
+def test_networks_are_compared_on_what_all_of_them_answer_rightly() -> None:
+    """A tenth that the undefended ones answer wrongly as they are is no gain of the other."""
+    wrong = np.ones(N, bool)
+    wrong[: N // 10] = False
+    others = [evidence(wrong, at(s, 0.2), at(s, 0.2)) for s in (0.49, 0.5, 0.51)]
+    said = judge([network(plain=0.5, everything=0.5)], others, [])
+    assert said.samples == N - N // 10
+    assert said.real.difference.value == pytest.approx(0, abs=1e-9)
+    assert said.word == "no evidence"
+
+
+def test_a_gain_below_five_points_is_none_however_sure() -> None:
+    others = [network(plain=0.5, everything=0.5) for _ in range(3)]
+    said = judge([network(plain=0.54, everything=0.54)], others, [])
+    assert said.real.difference.low > 0
+    assert said.word == "no evidence"
+
+
+def test_evidence_of_the_simulation_is_as_it_is_meant() -> None:
+    """The spread of seeds in the worlds above is about ten points of robust accuracy."""
+    random = np.random.default_rng(0)
+    image = random.normal(0, 0.6, 2000)
+    shares = [
+        attacked(random, image).robust(["autoattack"], "linf", 0.1).mean() for _ in range(200)
+    ]
+    assert 0.05 < np.std(shares) < 0.15
