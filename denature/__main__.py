@@ -1,11 +1,16 @@
 """`python -m denature` and the `denature` command."""
 
 import gc
+import io
 import os
 import sys
 
 
 def main() -> None:
+    # Names of files and classes may hold what the terminal's or the pipe's encoding has not.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Importing torch makes objects by the hundred thousand, all of which stay, and at the usual 700
     # the collector looks through them over and over: 0.3 s of every command that needs torch.
     gc.set_threshold(10_000)

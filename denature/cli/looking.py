@@ -196,6 +196,8 @@ def data(
         print(json.dumps(found))
         return
     for name, value in found.items():
+        if isinstance(value, dict):
+            value = [f"{reason} {count:,}" for reason, count in value.items()]
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
         print(f"{name:12} {shown}")
 

@@ -88,12 +88,11 @@ def mark(
 
 def _files(images: Sequence[Path]) -> list[Path]:
     """The files that are named, and those in folders that are."""
-    from denature.data.sources import IMAGE_SUFFIXES
+    from denature.data.listing import IMAGE_SUFFIXES, list_folder
 
     files: list[Path] = []
     for place in images:
-        inside = sorted(place.iterdir()) if place.is_dir() else [place]
-        files += [it for it in inside if it == place or it.suffix.lower() in IMAGE_SUFFIXES]
+        files += list_folder(place, IMAGE_SUFFIXES)[0].files if place.is_dir() else [place]
     if not files:
         raise ConfigError("No image was named; give files, or folders that hold some.")
     return files

@@ -5,139 +5,21 @@ Nothing is unpacked and nothing in them is executed: see `denature.data.pickles`
 
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, final
+from typing import Any
 
 import numpy as np
 
 from denature.core.errors import DataError
 from denature.data import pickles
-from denature.data.decode import Block, Encoded
-from denature.data.sources import Opener, Source, line_of, stat_of
+from denature.data.decode import Block
+from denature.data.source import Opener, Source, line_of
+from denature.data.tiny_imagenet import ANNOTATIONS, WNIDS, tiny_imagenet
+from denature.data.trees import Folder, Tar, Tree, Zip, lines_of, reading, stats_in
 
 PIXELS = 3 * 32 * 32
-WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-
-
-class Tree(Protocol):
-    """Files under slash-separated names."""
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def names(self) -> Sequence[str]:
-        """All files, sorted."""
-
-    def read(self, name: str) -> bytes:
-        """A file's bytes.
-
-        Raises:
-            KeyError: there is none of that name.
-            DataError: it is damaged.
-        """
-
-    def image(self, name: str) -> bytes | Path:
-        """An image for the decoder: its path, or its bytes where it has none of its own."""
-
-
-@contextmanager
-def _reading(path: Path, name: str = "") -> Iterator[None]:
-    """Whatever a damaged file raises, as an error that says which it is."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise KeyError(name) from None
-    except (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e:
-        where = f"{path}, {name}" if name else str(path)
-        raise DataError(f"{where} cannot be read: {line_of(e)}. Copy it again.") from None
-
-
-@final
-@dataclass(frozen=True)
-class Folder:
-    path: Path
-
-    @cached_property
-    def names(self) -> Sequence[str]:
-        files = (file for file in self.path.rglob("*") if file.is_file())
-        return sorted(file.relative_to(self.path).as_posix() for file in files)
-
-    def read(self, name: str) -> bytes:
-        with _reading(self.path, name):
-            return (self.path / name).read_bytes()
-
-    def image(self, name: str) -> bytes | Path:
-        return self.path / name
-
-
-@final
-@dataclass(frozen=True)
-class Tar:
-    path: Path
-
-    @cached_property
-    def _file(self) -> tarfile.TarFile:
-        return tarfile.open(self.path)
-
-    @cached_property
-    def _members(self) -> dict[str, tarfile.TarInfo]:
-        with _reading(self.path):
-            members = {_plain(it.name): it for it in self._file.getmembers() if it.isfile()}
-            # The checksum of what was packed is the last of it, and looked at there.
-            while self._file.fileobj is not None and self._file.fileobj.read(1 << 20):
-                pass
-        return members
-
-    @property
-    def names(self) -> Sequence[str]:
-        return sorted(self._members)
-
-    def read(self, name: str) -> bytes:
-        member = self._members[name]
-        with _reading(self.path, name):
-            opened = self._file.extractfile(member)
-            assert opened is not None  # it is a file
-            return opened.read()
-
-    image = read
-
-
-@final
-@dataclass(frozen=True)
-class Zip:
-    path: Path
-
-    @cached_property
-    def _file(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(self.path)
-
-    @cached_property
-    def _members(self) -> dict[str, zipfile.ZipInfo]:
-        with _reading(self.path):
-            return {_plain(it.filename): it for it in self._file.infolist() if not it.is_dir()}
-
-    @property
-    def names(self) -> Sequence[str]:
-        return sorted(self._members)
-
-    def read(self, name: str) -> bytes:
-        member = self._members[name]
-        with _reading(self.path, name):
-            return self._file.read(member)
-
-    image = read
-
-
-def _plain(name: str) -> str:
-    """Without `./`, which some archives put before each name."""
-    return PurePosixPath(name).as_posix()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +81,7 @@ def _batch(key: str) -> Callable[[bytes, str], tuple[np.ndarray, np.ndarray]]:
 
 
 def _lines(data: bytes, where: str) -> list[str]:
-    return [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    return lines_of(data)
 
 
 def _listed(key: str) -> Callable[[bytes, str], list[str]]:
@@ -252,19 +134,20 @@ def archived(path: Path) -> Source | None:
         DataError: it is one, and damaged.
     """
     if path.is_dir():
-        inside = (path / name for names in PACKED.values() for name in names)
-        for root in (path, *inside):
-            if root.is_file() and (found := archived(root)) is not None:
-                return found
-            markers = [cifar for cifar in CIFARS if (root / cifar.test).is_file()]
-            markers = [cifar for cifar in markers if (root / cifar.train[0]).is_file()]
-            if markers:
-                return _cifar(Folder(root), "", markers[0])
-            if (root / WNIDS).is_file() and (root / ANNOTATIONS).is_file():
-                return _tiny_imagenet(Folder(root), "")
-        return None
+        if (found := _unpacked(path)) is not None:
+            return found
+        inside = {
+            title: sources
+            for title, names in PACKED.items()
+            if (sources := [one for name in names if (one := _at(path / name)) is not None])
+        }
+        if len(inside) > 1:
+            raise DataError(
+                f"{path} holds several data sets: {', '.join(inside)}. Name one by its path."
+            )
+        return next((sources[0] for sources in inside.values()), None)
     tree: Tree
-    with _reading(path):
+    with reading(path):
         if zipfile.is_zipfile(path) and path.suffix != ".npz":
             tree = Zip(path)
         elif path.suffix in (".gz", ".tgz", ".tar") and tarfile.is_tarfile(path):
@@ -272,6 +155,20 @@ def archived(path: Path) -> Source | None:
         else:
             return None
     return _inside(tree)
+
+
+def _at(path: Path) -> Source | None:
+    return archived(path) if path.is_file() else _unpacked(path)
+
+
+def _unpacked(root: Path) -> Source | None:
+    """What a folder of one of these layouts holds."""
+    for cifar in CIFARS:
+        if (root / cifar.test).is_file() and (root / cifar.train[0]).is_file():
+            return _cifar(Folder(root), "", cifar)
+    if (root / WNIDS).is_file() and (root / ANNOTATIONS).is_file():
+        return tiny_imagenet(Folder(root), "")
+    return None
 
 
 def _inside(tree: Tree) -> Source | None:
@@ -286,7 +183,7 @@ def _inside(tree: Tree) -> Source | None:
     for name in names:
         prefix = name.removesuffix(ANNOTATIONS)
         if prefix != name and prefix + WNIDS in names:
-            return _tiny_imagenet(tree, prefix)
+            return tiny_imagenet(tree, prefix)
     return None
 
 
@@ -319,59 +216,5 @@ def _cifar(tree: Tree, prefix: str, cifar: Cifar) -> Source:
     return Source(
         {"train": read(cifar.train), "test": read([cifar.test])},
         classes or tuple(str(label) for label in range(cifar.classes)),
-        ("cifar", *_stats(tree, [prefix + name for name in (*cifar.train, cifar.test)])),
+        ("cifar", classes, *stats_in(tree, [prefix + name for name in (*cifar.train, cifar.test)])),
     )
-
-
-def _tiny_imagenet(tree: Tree, prefix: str) -> Source:
-    """train/<wnid>/images/*, and val/images/* with a file that says which is of which class."""
-    where = f"{tree.path}, {ANNOTATIONS}"
-    wnids = sorted(_lines(tree.read(prefix + WNIDS), WNIDS))
-    label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    train: list[tuple[str, int]] = []
-    for name in tree.names:
-        parts = name.removeprefix(prefix).split("/")
-        if parts[0] == "train" and name.lower().endswith(IMAGE_SUFFIXES):
-            if parts[1] not in label_of:
-                raise DataError(f"{tree.path}: {name} is of no class in {WNIDS}.")
-            train.append((name, label_of[parts[1]]))
-    test: list[tuple[str, int]] = []
-    for line in _lines(tree.read(prefix + ANNOTATIONS), where):
-        image, *rest = line.split("\t")
-        if not rest or rest[0] not in label_of or PurePosixPath(image).name != image:
-            raise DataError(f"{where} has the line {line[:60]!r}; wanted is image, tab, class.")
-        test.append((f"{prefix}val/images/{image}", label_of[rest[0]]))
-    if not train:
-        raise DataError(f"{tree.path} holds no image in train/<class>/images/.")
-
-    def read(files: Sequence[tuple[str, int]]) -> Opener:
-        def images() -> Iterator[Encoded]:
-            for name, label in files:
-                try:
-                    yield Encoded(tree.image(name), label, f"{tree.path}, {name}")
-                except KeyError:
-                    raise DataError(f"{tree.path} lacks {name}. Copy it again.") from None
-
-        return images
-
-    classes = tuple(wnids)
-    try:
-        words = dict(
-            line.split("\t", 1) for line in _lines(tree.read(prefix + WORDS), WORDS) if "\t" in line
-        )
-        classes = tuple(f"{wnid}\t{words.get(wnid, '')}".strip() for wnid in wnids)
-    except KeyError:
-        pass
-    return Source(
-        {"train": read(train), "validation": read(test)},
-        classes,
-        ("tiny-imagenet", len(train), *_stats(tree, [n for n, _ in train + test])),
-        len(train) + len(test),
-    )
-
-
-def _stats(tree: Tree, names: Sequence[str]) -> list[Any]:
-    """What changes when the files do; an archive is one file."""
-    if not isinstance(tree, Folder):
-        return [stat_of(tree.path)]
-    return [stat_of(tree.path / name) for name in names if (tree.path / name).is_file()]

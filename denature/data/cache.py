@@ -18,9 +18,9 @@ from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.data.decode import Block, ColourFound, Decoder, Encoded
 from denature.data.places import cache_root
-from denature.data.sources import Source
+from denature.data.source import Source
 
-VERSION = 2
+VERSION = 3
 """Raise it when what is cached for the same source changes."""
 
 
@@ -32,6 +32,8 @@ class Decoded:
     classes: tuple[str, ...]
     digest: str
     skipped: int
+    left_out: dict[str, int]
+    """What was not read, by reason."""
     folder: Path
 
     def paths(self, split: str) -> list[str]:
@@ -50,7 +52,7 @@ def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
     if not (folder / "meta.json").exists():
         with atomic_folder(folder, complete=(folder / "meta.json").exists) as new:
             _write(new, source, config, progress)
-    return _read(folder)
+    return _read(folder, source)
 
 
 def _write(folder: Path, source: Source, config: DataConfig, progress: Progress) -> None:
@@ -68,7 +70,8 @@ def _write(folder: Path, source: Source, config: DataConfig, progress: Progress)
             break
         except ColourFound:
             decoder.skipped.clear()
-    splits = {name: split for name, split in written.items() if split is not None}
+    unlabelled = {name: split for name, split in written.items() if isinstance(split, int)}
+    splits = {name: split for name, split in written.items() if not isinstance(split, int)}
     if not splits:
         raise DataError(f"No split of {config.source} has labels.")
     shapes = {tuple(split["shape"]) for split in splits.values()}
@@ -93,6 +96,7 @@ def _write(folder: Path, source: Source, config: DataConfig, progress: Progress)
         "classes": classes,
         "digest": digest.hexdigest()[:16],
         "skipped": decoder.skipped,
+        "unlabelled": unlabelled,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
@@ -105,8 +109,12 @@ def _write_split(
     task: Task,
     of: Source,
     source: str,
-) -> dict[str, Any] | None:
-    """Write one split; None for one without labels, as hub copies of ImageNet's test images are."""
+) -> dict[str, Any] | int:
+    """Write one split.
+
+    Returns how many images there are where they have no labels, as hub copies of ImageNet's test
+    images; nothing is written then.
+    """
     labels: list[np.ndarray] = []
     paths: list[str] = []
     shape: tuple[int, ...] = ()
@@ -134,7 +142,7 @@ def _write_split(
         return _about(merged, shape, digest.hexdigest(), highest=0)
     if name != "train" and merged.max() < 0:
         (folder / f"{name}.images").unlink()
-        return None
+        return len(merged)
     if merged.min() < 0 and of.labelled:
         raise DataError(
             f"{source}: image {int(merged.argmin())} of the {name} split has the label "
@@ -167,7 +175,7 @@ def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:
         yield from decoder.blocks(everything())
 
 
-def _read(folder: Path) -> Decoded:
+def _read(folder: Path, source: Source) -> Decoded:
     meta = json.loads((folder / "meta.json").read_text())
     splits = {}
     for name, split in meta["splits"].items():
@@ -179,4 +187,12 @@ def _read(folder: Path) -> Decoded:
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             images = torch.from_numpy(pixels)
         splits[name] = Split(images, torch.from_numpy(labels), torch.arange(len(labels)))
-    return Decoded(splits, tuple(meta["classes"]), meta["digest"], len(meta["skipped"]), folder)
+    left_out = {f"unlabelled {name} image": count for name, count in meta["unlabelled"].items()}
+    return Decoded(
+        splits,
+        tuple(meta["classes"]),
+        meta["digest"],
+        len(meta["skipped"]),
+        {**source.left_out, **left_out},
+        folder,
+    )

@@ -1,6 +1,7 @@
 """Images as uint8 arrays with their labels, cut into splits by row number."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,8 @@ class Dataset:
     """Share of the samples that was held out as test split."""
     skipped: int = 0
     """Images that could not be decoded and were left out, as was asked for."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Files, folders and images that were not read, by reason, such as `hidden`."""
 
     @property
     def landmarks(self) -> bool:
@@ -153,6 +156,7 @@ class Dataset:
             **{name: len(split) if split else 0 for name, split in splits.items()},
             "test_origin": self.test_origin,
             "skipped": self.skipped,
+            "left_out": dict(self.left_out),
             "image": f"{self.channels}x{self.image_size}x{self.image_size}, uint8",
             "classes": list(self.classes),
             "digest": self.digest,

@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:  # Pillow is imported where it decodes: training on arrays doe
 
 CHUNK = 256
 """Images decoded per work item: large enough to hide the hand-over, small enough for memory."""
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+"""What is decoded, whatever a file is called. Pillow would start Ghostscript for PostScript."""
+
+MOST_PIXELS = 89_478_485
+"""Of an image, 256 MiB of RGB: a small file can unpack to any number."""
 
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 GREY_MODES = {"1", "L", "LA", *SIXTEEN_BIT}
@@ -40,6 +47,14 @@ class Block(NamedTuple):
     labels: np.ndarray
     paths: tuple[str, ...] = ()
     """Where images have them."""
+
+
+class BadImage(Exception):
+    """Bytes that are no image of a known format, damaged, or too many pixels; says why."""
+
+
+class TooManyPixels(BadImage):
+    """An image that would fill the memory."""
 
 
 class ColourFound(Exception):
@@ -97,11 +112,11 @@ class Decoder:
         """Take size and channels from the first chunk; one colour image makes all three-channel."""
         for sample in chunk:
             try:
-                with _open(sample) as image:
-                    width, height = image.size
-                    grey = image.mode in GREY_MODES
-            except _damage():
+                image = open_image(sample.image)
+            except BadImage:
                 continue  # reported, or skipped, when it is decoded
+            width, height = image.size
+            grey = image.mode in GREY_MODES
             if self.size is None:
                 if width != height:
                     raise DataError(
@@ -116,7 +131,7 @@ class Decoder:
         for sample in chunk:
             try:
                 images.append(self._decode(sample, channels or 3, size or 1))
-            except _damage() as error:
+            except BadImage as error:
                 if not self.skip_bad:
                     raise DataError(
                         f"{sample.where} cannot be decoded: {error}. "
@@ -137,18 +152,16 @@ class Decoder:
             ) from None
 
     def _decode(self, sample: Encoded, channels: int, size: int) -> np.ndarray:
-        with _open(sample) as image:
-            if channels == 1 and image.mode not in GREY_MODES:
-                raise ColourFound
-            array = to_array(
-                image, channels=channels, size=size, fit=self.resize, stretch=self.stretch
+        image = open_image(sample.image)
+        if channels == 1 and image.mode not in GREY_MODES:
+            raise ColourFound
+        array = to_array(image, channels=channels, size=size, fit=self.resize, stretch=self.stretch)
+        if array is None:
+            raise DataError(
+                f"{sample.where} is {image.size[0]}x{image.size[1]}, the images before it "
+                f"{size}x{size}. Pass --image-size {size} to crop and resize all of them."
             )
-            if array is None:
-                raise DataError(
-                    f"{sample.where} is {image.size[0]}x{image.size[1]}, the images before it "
-                    f"{size}x{size}. Pass --image-size {size} to crop and resize all of them."
-                )
-            return array
+        return array
 
     def resized(self, images: np.ndarray) -> np.ndarray:
         """Images that came decoded, in the size that was asked for."""
@@ -178,12 +191,12 @@ def to_array(
         stretch: do that without cutting off its longer sides, so that fractions of them stay.
 
     Raises:
-        ValueError: 32 bits a pixel, which do not say where white is.
+        BadImage: 32 bits a pixel, which do not say where white is.
     """
     from PIL import Image, ImageOps
 
     if image.mode in ("I", "F"):
-        raise ValueError("it has 32 bits a pixel; wanted are 8 or 16")
+        raise BadImage("it has 32 bits a pixel; wanted are 8 or 16")
     if image.mode in SIXTEEN_BIT:  # keep the upper byte, where Pillow would clip
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
@@ -201,18 +214,50 @@ def to_array(
     return np.ascontiguousarray(array[None] if channels == 1 else array.transpose(2, 0, 1))
 
 
-def _damage() -> tuple[type[Exception], ...]:
-    """What Pillow raises for images that are damaged, or would fill the memory."""
-    from PIL import Image
+def open_image(
+    image: bytes | Path, *, formats: tuple[str, ...] = FORMATS, most_pixels: int = MOST_PIXELS
+) -> "Image":
+    """The first frame of an image, decoded and upright: turned as its Exif orientation says.
 
-    return OSError, ValueError, SyntaxError, Image.DecompressionBombError
+    Every image file that is read here is read by this function.
+
+    Args:
+        image: a file, or what one holds.
+        formats: of Pillow's, those that are tried.
+        most_pixels: refuse more before decoding any.
+
+    Raises:
+        BadImage: it is none that can be decoded.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    source = image if isinstance(image, Path) else io.BytesIO(image)
+    try:
+        with Image.open(source, formats=formats) as picture:
+            if picture.width * picture.height > most_pixels:
+                raise TooManyPixels(
+                    f"it is {picture.width}x{picture.height}; wanted are at most {most_pixels:,} "
+                    "pixels"
+                )
+            picture.load()
+            _turn_upright(picture)
+            return picture.copy()
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(f"it is none of {', '.join(formats)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixels(str(error).rstrip(".")) from None
+    except Exception as error:  # Pillow raises a dozen kinds for images that are damaged
+        raise BadImage(str(error).rstrip(".") or type(error).__name__) from None
 
 
-def _open(sample: Encoded) -> "Image":
-    from PIL import Image
+def _turn_upright(picture: "Image") -> None:
+    from PIL import ImageOps
 
-    source = sample.image if isinstance(sample.image, Path) else io.BytesIO(sample.image)
-    return Image.open(source)
+    # Exif that is damaged says nothing: viewers show such an image as it is stored.
+    with suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
 
 
 def _chunks(samples: Iterable[Encoded]) -> Iterator[list[Encoded]]:

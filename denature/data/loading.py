@@ -16,6 +16,7 @@ from denature.data.cache import Decoded, decoded
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.data.landmarks import choose, names_of, places_of
+from denature.data.source import Source, spell
 from denature.data.sources import open_source
 
 DEFAULT_HOLDOUT = {"digits": 0.2}
@@ -41,7 +42,7 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
             f"The images in {config.source} have no labels. Ask about them, as the --pool of "
             "`denature steal`; to train on them, put those of each class into a folder of its own."
         )
-    found = _chosen(decoded(source, config, progress), config)
+    found = _chosen(_decoded(source, config, progress), config)
     cut = _cut(found, config)
     if cut.test is None:
         raise DataError(
@@ -58,6 +59,7 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
         test_origin=cut.origin,
         holdout=cut.holdout,
         skipped=found.skipped,
+        left_out=found.left_out,
     )
 
 
@@ -67,8 +69,15 @@ def load_images(config: DataConfig, *, progress: Progress = SILENT) -> tuple[Spl
     Raises:
         DataError: missing or damaged data, or no training split.
     """
-    found = decoded(open_source(config, progress), config, progress)
+    found = _decoded(open_source(config, progress), config, progress)
     return _cut(found, config).train, found.digest
+
+
+def _decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
+    found = decoded(source, config, progress)
+    if found.left_out:
+        progress.say(f"{config.source}: left out {spell(found.left_out)}")
+    return found
 
 
 def _chosen(found: Decoded, config: DataConfig) -> Decoded:

@@ -8,7 +8,7 @@ import numpy as np
 
 from denature.core.errors import ConfigError, DataError
 from denature.core.progress import SILENT, Progress
-from denature.data.decode import to_array
+from denature.data.decode import BadImage, open_image, to_array
 from denature.extract.oracle import run_now
 from denature.extract.victims.base import Victim
 
@@ -25,12 +25,9 @@ def open_picture(file: Path) -> "Image":
     Raises:
         DataError: it is none that can be read.
     """
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(file) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return open_image(file).convert("RGB")
+    except BadImage as error:
         raise DataError(f"{file} cannot be read as an image: {error}.") from None
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from denature.core.files import atomic_path, write_text
 from denature.core.record import ExampleRecord, Record
+from denature.data.decode import open_image
 from denature.report.summary import Row, Summary
 from denature.report.words import learned
 
@@ -146,9 +147,7 @@ def _softmax(logits: Sequence[float], temperature: float) -> np.ndarray:
 
 
 def _image(png: str) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
+    return np.asarray(open_image(base64.b64decode(png), formats=("PNG",)))
 
 
 def training_curves(records: Sequence[Record]) -> "Figure | None":

@@ -6,7 +6,6 @@ each picture for one, so the box, the confidence and the roll that it tells foll
 
 import base64
 import binascii
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -15,7 +14,7 @@ import numpy as np
 import orjson
 from PIL import Image
 
-from denature.data.decode import to_array
+from denature.data.decode import BadImage, TooManyPixels, open_image, to_array
 from denature.data.landmarks import PLACES
 from denature.serve.protocol import Refused
 
@@ -111,18 +110,13 @@ def read(body: bytes) -> np.ndarray:
 
 def _decoded(data: bytes) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > MOST_PIXELS:
-                raise Wrong(
-                    "ImageTooLargeException", f"The image has more than {MOST_PIXELS} pixels."
-                )
-            return np.asarray(picture.convert("RGB"))
-    except Wrong:
-        raise
-    except Image.DecompressionBombError:
-        raise Wrong("ImageTooLargeException", "The image has too many pixels.") from None
-    except Exception:  # Pillow raises a dozen kinds for what is no picture
+        picture = open_image(data, formats=FORMATS, most_pixels=MOST_PIXELS)
+        return np.asarray(picture.convert("RGB"))
+    except TooManyPixels:
+        raise Wrong(
+            "ImageTooLargeException", f"The image has more than {MOST_PIXELS} pixels."
+        ) from None
+    except BadImage:
         raise Wrong(
             "InvalidImageFormatException", "The image is no JPEG or PNG that can be read."
         ) from None

@@ -9,7 +9,7 @@ import torch
 
 from denature.core.compute import settle
 from denature.core.errors import ConfigError, DataError
-from denature.data.decode import to_array
+from denature.data.decode import BadImage, open_image, to_array
 from denature.train.run import Run, load_run
 
 
@@ -39,8 +39,6 @@ def predict(
     Raises:
         DataError: a file is missing, no image, or of another size and `resize` is off.
     """
-    from PIL import Image
-
     if not images:
         raise ConfigError("No image was named; give at least one file.")
     loaded = run if isinstance(run, Run) else load_run(run, trust=trust)
@@ -50,14 +48,13 @@ def predict(
     arrays = []
     for file in images:
         try:
-            with Image.open(file) as image:
-                size = image.size
-                array = to_array(image, channels=net.channels, size=net.image_size, fit=resize)
-        except (OSError, ValueError, SyntaxError) as error:
+            image = open_image(file)
+            array = to_array(image, channels=net.channels, size=net.image_size, fit=resize)
+        except BadImage as error:
             raise DataError(f"{file} cannot be read as an image: {error}.") from None
         if array is None:
             raise DataError(
-                f"{file} is {size[0]}x{size[1]}, the network takes {net.image_size}x"
+                f"{file} is {image.width}x{image.height}, the network takes {net.image_size}x"
                 f"{net.image_size}. Pass --resize to crop and resize it."
             )
         arrays.append(array)

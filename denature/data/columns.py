@@ -1,0 +1,166 @@
+"""Which column of a table holds the images, which the labels, and what a label is there."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from denature.core.errors import DataError, unknown
+from denature.data.config import DataConfig
+from denature.data.landmarks import coordinates
+from denature.data.source import MOST_CLASSES, no_label
+
+Kind = Literal["whole", "names", "landmarks"]
+
+IMAGE_NAMES = ("image", "img")
+LABEL_NAMES = (
+    *("label", "labels", "fine_label", "class", "target", "y"),
+    *("category", "class_id", "label_id", "keypoints", "landmarks"),
+)
+"""Usual names, in any case: a column of one of them is the label, whatever stands beside it."""
+
+NO_LABELS = {
+    *("id", "idx", "index", "__index_level_0__", "image_id", "file_id", "width", "height", "size"),
+    *("bbox", "bboxes", "box", "boxes", "embedding", "path", "file_name", "filename", "url"),
+    *("caption", "text"),
+}
+"""Usual names of columns that are not labels, unless the caller says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The two columns of a table that are read."""
+
+    image: str
+    label: str
+    kind: Kind
+    guessed: bool = False
+    """Whether the label column has no usual name and was not asked for."""
+
+
+def columns_of(schema: Any, config: DataConfig, where: object) -> Columns:
+    """The image and the label column: by the caller's word, a usual name, or as the only one.
+
+    Raises:
+        DataError: none or several could be it, or one of a usual name cannot.
+    """
+    label = config.label_column or _usual(schema.names, LABEL_NAMES)
+    image = _image_column(schema, config, label, where)
+    serving = [f.name for f in schema if kind_of(f.type) and f.name != image]
+    if label is not None:
+        _check("label", label, schema, serving, where)
+        return Columns(image, label, _kind(schema, label))
+    from pyarrow import types
+
+    # Floats are weights or ages; a number that counts rows or pixels is no class either.
+    likely = [name for name in serving if name.lower() not in NO_LABELS]
+    likely = [name for name in likely if not types.is_floating(schema.field(name).type)]
+    whole = [name for name in likely if types.is_integer(schema.field(name).type)]
+    label = _only("label", whole or likely, schema, where)
+    return Columns(image, label, _kind(schema, label), guessed=True)
+
+
+def _kind(schema: Any, label: str) -> Kind:
+    kind = kind_of(schema.field(label).type)
+    assert kind is not None  # else it was refused
+    return kind
+
+
+def kind_of(kind: Any) -> Kind | None:
+    """What labels of a column's type are; None where they are none."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return kind_of(kind.value_type)
+    # Whole numbers that were absent in some row come as floats from pandas.
+    if types.is_integer(kind) or types.is_boolean(kind) or types.is_floating(kind):
+        return "whole"
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return "names"
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    if any(test(kind) for test in lists) and types.is_floating(kind.value_type):
+        return "landmarks"
+    return None
+
+
+def _image_column(schema: Any, config: DataConfig, label: str | None, where: object) -> str:
+    fitting = [field.name for field in schema if _can_be_image(field.type) and field.name != label]
+    if config.image_column is not None:
+        _check("image", config.image_column, schema, fitting, where)
+        return config.image_column
+    # A struct with bytes is an image for certain; a text could be anything.
+    fitting = [name for name in fitting if _is_image(schema.field(name).type)] or fitting
+    return _only("image", fitting, schema, where, usual=IMAGE_NAMES)
+
+
+def _check(what: str, name: str, schema: Any, serving: Collection[str], where: object) -> None:
+    if name not in schema.names:
+        raise unknown(f"column in {where}", name, schema.names)
+    if name not in serving:
+        raise DataError(
+            f"The column {name} of {where} is {schema.field(name).type}; it cannot hold the "
+            f"{what}. Say which one does with --{what}-column; those that can: "
+            f"{', '.join(serving) or 'none'}."
+        )
+
+
+def _usual(names: Iterable[str], usual: Iterable[str]) -> str | None:
+    known = list(names)
+    lower = {name.lower(): name for name in reversed(known)}
+    return next((n if n in known else lower[n] for n in usual if n in lower), None)
+
+
+def _only(
+    what: str, fitting: list[str], schema: Any, where: object, usual: Iterable[str] = ()
+) -> str:
+    if len(fitting) == 1:
+        return fitting[0]
+    if (name := _usual(fitting, usual)) is not None:
+        return name
+    raise DataError(
+        f"{where} has {len(fitting)} columns that could hold the {what} ({', '.join(fitting)}) "
+        f"among {', '.join(schema.names)}. Say which with --{what}-column."
+    )
+
+
+def _is_image(kind: Any) -> bool:
+    from pyarrow import types
+
+    fields = range(kind.num_fields) if types.is_struct(kind) else ()
+    return "bytes" in {kind.field(place).name for place in fields}
+
+
+def _can_be_image(kind: Any) -> bool:
+    from pyarrow import types
+
+    tests = (types.is_binary, types.is_large_binary, types.is_string, types.is_large_string)
+    return _is_image(kind) or any(test(kind) for test in tests)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Turns the cells of a label column into labels."""
+
+    kind: Kind
+    numbers: Mapping[str, int]
+    """Of the names, where cells are names."""
+
+    def of(self, cell: Any, where: str, *, trained: bool) -> int | np.ndarray:
+        """A label; -1 where an image that is not trained on has none.
+
+        Raises:
+            DataError: it is none.
+        """
+        if self.kind == "landmarks":
+            return coordinates(cell, where)
+        absent = cell is None or cell != cell  # NaN
+        if absent and not trained:
+            return -1
+        if self.kind == "names" and cell is not None:
+            return self.numbers[cell]
+        if isinstance(cell, float) and cell.is_integer():
+            cell = int(cell)
+        if not isinstance(cell, int) or not -1 <= cell <= MOST_CLASSES:
+            raise no_label(cell, where)
+        return int(cell)

@@ -1,0 +1,178 @@
+"""Folders of images: a folder for each class, in folders for each split where there are splits.
+
+A folder is a split only where all folders beside it are splits too, see `docs/data.md`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from denature.core.errors import DataError
+from denature.data.decode import Encoded
+from denature.data.listing import IMAGE_SUFFIXES, ListedFolder, list_folder
+from denature.data.source import Opener, Source, legible, spell, stats_of
+from denature.data.splits import SPELT, few, has_labels, is_keyword, split_of, splits_in, words_of
+
+Files = Mapping[str, Sequence[tuple[Path, int]]]
+"""Of each split, with their labels."""
+
+
+def image_folder(root: Path) -> Source:
+    """train/<class>/*, test/<class>/*, or <class>/* where all is one split.
+
+    Images in one folder without others have no labels.
+
+    Raises:
+        DataError: no image, or folders that could be read in several ways.
+    """
+    listing, left_out = list_folder(root, IMAGE_SUFFIXES)
+    top = _unwrapped(listing)
+    if not top.total:
+        raise DataError(
+            f"{root} holds no .parquet file and no image, itself or in train/<class>/ or <class>/ "
+            f"(looked for {', '.join(sorted(IMAGE_SUFFIXES))}; "
+            f"found {spell(left_out) or 'nothing'})."
+        )
+    files: Files
+    if not top.filled:
+        classes: list[str] = []
+        files = {"train": [(file, -1) for file in top.files]}
+    else:
+        classes, files = _labelled(top, left_out)
+
+    def read(split: str) -> Opener:
+        return lambda: (
+            Encoded(file, label, str(file), legible(file.relative_to(root).as_posix()))
+            for file, label in files[split]
+        )
+
+    stats = [
+        (split, label, *stat)
+        for split, listed in files.items()
+        for (_, label), stat in zip(listed, stats_of(file for file, _ in listed), strict=True)
+    ]
+    return Source(
+        {split: read(split) for split in files},
+        tuple(map(legible, classes)),
+        ("folder", classes, *stats),
+        len(stats),
+        labelled=bool(classes),
+        left_out=+left_out,  # without those that are none
+    )
+
+
+def _labelled(top: ListedFolder, left_out: Counter[str]) -> tuple[list[str], Files]:
+    """Class names, and the files of each split; what has no label is counted."""
+    splits = _splits(top)
+    if splits:
+        left_out["folder without images"] += len(top.folders) - len(top.filled)
+        left_out["image outside of class folders"] += len(top.files)
+    else:
+        splits = {"train": [top]}
+        _no_configurations(top.filled)
+    if "train" not in splits:
+        raise DataError(
+            f"{top.path} has only the split{'s' * (len(splits) > 1)} {', '.join(splits)} and no "
+            f"training split (the words are {SPELT}). If its folders are classes, move them into "
+            f"{top.path / 'train'}."
+        )
+    classes = sorted({inner.name for part in splits["train"] for inner in part.folders})
+    files: dict[str, list[tuple[Path, int]]] = {}
+    for split, parts in splits.items():
+        found = {inner.name for part in parts for inner in part.filled}
+        where = " and ".join(str(part.path) for part in parts)
+        if split != "train" and not has_labels(found, classes, where):
+            left_out[f"unlabelled {split} image"] += sum(part.total for part in parts)
+            continue
+        left_out["image outside of class folders"] += sum(len(part.files) for part in parts)
+        files[split] = [
+            (file, label)
+            for label, name in enumerate(classes)
+            for part in parts
+            for inner in part.folders
+            if inner.name == name
+            for file in inner.everything()
+        ]
+    return classes, files
+
+
+def _splits(top: ListedFolder) -> dict[str, list[ListedFolder]]:
+    """The folders of each split; none where all folders are classes."""
+    named = [folder for folder in top.filled if splits_in(folder.name)]
+    others = [folder.name for folder in top.filled if not splits_in(folder.name)]
+    if others:
+        # A class may be called train, or test_tube; a folder test/ beside classes holds images
+        # to test on, which must never be trained on.
+        held_out = [f for f in named if is_keyword(f.name) and splits_in(f.name) != {"train"}]
+        if not held_out and not any(folder.filled for folder in named):
+            return {}
+        raise DataError(
+            f"{top.path} holds {few(folder.name for folder in named)}, named as a split, beside "
+            f"{few(others)}, not named as one. Wanted are splits or classes: put all classes to "
+            f"train on into a folder train/ in {top.path}, and move other data out. The words of "
+            f"splits are {SPELT}."
+        )
+    if empty := [f.name for f in top.folders if not f.total and is_keyword(f.name)]:
+        raise DataError(f"The split {few(empty)} of {top.path} holds no image. Remove the folder.")
+    splits: dict[str, list[ListedFolder]] = {}
+    for folder in named:
+        splits.setdefault(str(split_of(folder.name)), []).append(_unwrapped(folder, split=True))
+    for split, parts in splits.items():
+        folders = [folder.name for folder in named if split_of(folder.name) == split]
+        if len({words_of(name) for name in folders}) > 1:
+            raise DataError(
+                f"{top.path} holds {few(folders)}, which all say {split}. Keep one of them there, "
+                "or put their images into one folder."
+            )
+        if split == "train" and not any(part.filled for part in parts):
+            raise DataError(
+                f"{parts[0].path} holds images and no class folders, so they have no labels. Put "
+                "those of each class into a folder of its own; if its name is a class's, move it "
+                f"and the classes beside it into {top.path / 'train'}."
+            )
+        for part in parts:
+            inner = part.filled
+            if _holds_splits(part) and any(folder.filled for folder in inner):
+                _refuse_configurations([part])
+            _no_configurations(inner)
+    return splits
+
+
+def _no_configurations(folders: Sequence[ListedFolder]) -> None:
+    """Raise where folders that should be classes hold splits of their own."""
+    if found := [folder for folder in folders if _holds_splits(folder)]:
+        _refuse_configurations(found)
+
+
+def _refuse_configurations(found: Sequence[ListedFolder]) -> None:
+    raise DataError(
+        f"{few(str(folder.path) for folder in found)} {_hold(found)} splits "
+        f"({few(f.name for f in found[0].filled)}) where class folders were expected. If they are "
+        f"data sets of their own, name one by its path, such as {found[0].path}."
+    )
+
+
+def _holds_splits(folder: ListedFolder) -> bool:
+    return bool(folder.filled) and all(splits_in(inner.name) for inner in folder.filled)
+
+
+def _unwrapped(folder: ListedFolder, *, split: bool = False) -> ListedFolder:
+    """The folder inside of folders that hold nothing else, as archives unpack.
+
+    Args:
+        folder: where to begin.
+        split: the folder is a split, whose name may be repeated inside: seg_train/seg_train/.
+    """
+    if folder.files or len(folder.filled) != 1:
+        return folder
+    [inner] = folder.filled
+    if inner.files or (not split and splits_in(inner.name) and not _holds_splits(inner)):
+        return folder
+    deeper = _unwrapped(inner, split=split)
+    return (
+        deeper if deeper is not inner or len(inner.filled) > 1 or _holds_splits(inner) else folder
+    )
+
+
+def _hold(names: Sequence[object]) -> str:
+    return "hold" if len(names) > 1 else "holds"

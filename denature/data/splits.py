@@ -1,0 +1,149 @@
+"""Names of splits in the names of files and folders, as the Hugging Face hub documents them."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+
+from denature.core.errors import DataError
+
+KEYWORDS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""The words of each split; anything but a letter delimits them, as in `train2017`."""
+
+SPLIT_OF = {word: split for split, words in KEYWORDS.items() for word in words}
+
+SPELT = "; ".join("|".join(words) for words in KEYWORDS.values())
+"""The words, for errors."""
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """The words of a name in lower case, without digits."""
+    return tuple(re.findall(r"[^\W\d_]+", name.lower()))
+
+
+def splits_in(name: str) -> set[str]:
+    """All splits that a name says; a folder train_test_data says two."""
+    return {SPLIT_OF[word] for word in words_of(name) if word in SPLIT_OF}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a file's or folder's name says.
+
+    Raises:
+        DataError: it says two.
+    """
+    named = splits_in(name)
+    if len(named) > 1:
+        raise DataError(
+            f"The name {name} says {' and '.join(sorted(named))}; wanted is one split. Rename it "
+            f"(the words are {SPELT})."
+        )
+    return next(iter(named), None)
+
+
+def is_keyword(name: str) -> bool:
+    """Whether a name is the word of a split and nothing more: `test2017`, not `test_tube`."""
+    words = words_of(name)
+    return len(words) == 1 and words[0] in SPLIT_OF
+
+
+def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
+    """Files by the split that their names say, or the names of folders between them and the root.
+
+    The innermost name counts. Where no name says a split, all files are training data.
+
+    Raises:
+        DataError: some names say a split and others do not, a path says two, or one split lies in
+            several configurations.
+    """
+    inside = {file: file.relative_to(root) if file != root else Path(file.name) for file in files}
+    shared = _shared_folder(list(inside.values()))
+    shards: dict[str | None, list[Path]] = {}
+    parents: dict[str | None, dict[str, str]] = {}
+    for file, path in inside.items():
+        split, parent = _located(path, shared)
+        shards.setdefault(split, []).append(file)
+        parents.setdefault(split, {})[parent] = path.as_posix()
+    unnamed = shards.pop(None, [])
+    if unnamed and shards:
+        raise DataError(
+            f"{few(inside[file].as_posix() for file in unnamed)} in {root} say no split, and "
+            f"other files do. Rename them (the words are {SPELT}), or move them out of {root}."
+        )
+    for split, found in parents.items():
+        if len(found) > 1:
+            places = sorted(found.values())
+            raise DataError(
+                f"{root} holds several configurations, each with {split or 'training'} data: "
+                f"{few(places)}. Name one of them by its path, such as {root / places[0]} or the "
+                "folder around it."
+            )
+    return {split: found for split, found in shards.items() if split} or {"train": unnamed}
+
+
+def _located(path: PurePath, shared: int) -> tuple[str | None, str]:
+    """The split of a path, and the configuration: what stands before that word in it."""
+    parts = path.parts
+    for place in reversed(range(len(parts))):
+        if (split := split_of(parts[place])) is None:
+            continue
+        # Folders that all files have in common are the data set's name, not a split's.
+        outer = {split_of(part) for part in parts[shared:place]} - {None, split}
+        if outer:
+            raise DataError(
+                f"The path {path.as_posix()} says {split} and {', '.join(map(str, outer))}; wanted "
+                "is one split. Rename it."
+            )
+        return split, "/".join([*parts[:place], _before(parts[place])])
+    return None, "/".join(parts[:-1])
+
+
+def _before(name: str) -> str:
+    """What stands before a split's word in a name: `en` of `en-train-0.parquet`.
+
+    Numbers alone count shards.
+    """
+    for match in re.finditer(r"[^\W\d_]+", name.lower()):
+        if match[0] in SPLIT_OF:
+            before = name[: match.start()]
+            return before if words_of(before) else ""
+    return ""
+
+
+def _shared_folder(paths: Sequence[PurePath]) -> int:
+    """How many folders all paths begin with."""
+    columns = zip(*(path.parts[:-1] for path in paths), strict=False)
+    count = 0
+    for names in columns:
+        if len(set(names)) > 1:
+            break
+        count += 1
+    return count
+
+
+def has_labels(found: Collection[str], classes: Collection[str], where: str) -> bool:
+    """Whether a split that is not trained on has labels: all of its classes are in training.
+
+    One name that is no class, as in `test/images/`, is not a label.
+
+    Raises:
+        DataError: it has classes that training has not.
+    """
+    unknown = sorted(set(found) - set(classes))
+    if len(unknown) == len(set(found)) <= 1:
+        return False
+    if unknown:
+        raise DataError(
+            f"{where} has images of {few(unknown)}, which is no class of the training split "
+            f"({few(classes)}). Name it as there, or move it out."
+        )
+    return True
+
+
+def few(names: Iterable[str]) -> str:
+    """The first of some names, for errors."""
+    listed = list(names)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
