@@ -171,6 +171,116 @@ def test_tiny_imagenet_is_read_as_published(tmp_path: Path) -> None:
         assert dataset.classes == ("n01\tgoldfish", "n02\tnewt", "n03\tfrog")
 
 
+VAL = [f"val_{number}.PNG" for number in range(6)]
+
+
+def sorted_files(pattern: str) -> Files:
+    """Validation images in folders of their classes, as common scripts sort them."""
+    files = tiny_imagenet()
+    for number, name in enumerate(VAL):
+        wnid = f"n0{number % 3 + 1}"
+        files[pattern.format(wnid=wnid, name=name)] = files.pop(f"val/images/{name}")
+    return files
+
+
+@pytest.mark.parametrize(
+    "pattern", ["val/{wnid}/{name}", "val/{wnid}/images/{name}", "val/images/{wnid}/{name}"]
+)
+def test_tiny_imagenet_with_sorted_validation_images_is_the_same_data(
+    pattern: str, tmp_path: Path
+) -> None:
+    published = load(str(as_folder(tiny_imagenet(), tmp_path / "published")))
+    files = sorted_files(pattern)
+    for place in (
+        as_folder(files, tmp_path / "sorted"),
+        as_zip(files, tmp_path / "sorted.zip", "tiny-imagenet-200"),
+    ):
+        dataset = load(str(place))
+        assert dataset.digest == published.digest
+        assert dataset.classes == published.classes
+        assert dataset.left_out == {"unlabelled test image": 1}
+    without = {name: data for name, data in files.items() if "annotations" not in name}
+    dataset = load(str(as_folder(without, tmp_path / "without")))
+    assert (dataset.classes, dataset.test_origin) == (("n01", "n02", "n03"), "validation")
+    assert dataset.train.labels.tolist() == published.train.labels.tolist()
+    assert sorted(dataset.test.labels.tolist()) == sorted(published.test.labels.tolist())
+
+
+def test_validation_images_that_were_made_a_test_split_are_one(tmp_path: Path) -> None:
+    files = sorted_files("val/{wnid}/images/{name}")
+    moved = [name for name in files if name.rsplit("/", 1)[-1] in VAL[3:]]
+    for name in moved:
+        files[name.replace("val/", "test/", 1)] = files.pop(name)
+    dataset = load(str(as_folder(files, tmp_path / "tiny")))
+    assert dataset.test_origin == "test"
+    assert np.array_equal(dataset.test.images.numpy(), TEST[3:])
+    assert dataset.validation is not None
+    assert np.array_equal(dataset.validation.images.numpy(), TEST[:3])
+
+
+def test_validation_images_that_were_copied_count_once(tmp_path: Path) -> None:
+    files = tiny_imagenet() | sorted_files("val/{wnid}/{name}")
+    dataset = load(str(as_folder(files, tmp_path / "tiny")))
+    assert np.array_equal(dataset.test.images.numpy(), TEST)
+    assert dataset.left_out["second copy of an image"] == 6
+
+
+def test_a_validation_image_in_the_folder_of_another_class_is_named(tmp_path: Path) -> None:
+    files = sorted_files("val/{wnid}/{name}")
+    files["val/n02/val_0.PNG"] = files.pop("val/n01/val_0.PNG")
+    with pytest.raises(DataError, match=r"val_0.PNG lies in the folder of n02, .* says n01"):
+        load(str(as_folder(files, tmp_path / "tiny")))
+
+
+def test_hidden_files_of_archives_are_left_out(tmp_path: Path) -> None:
+    files = tiny_imagenet() | {"train/n01/images/._n01_0.PNG": b"no image"}
+    path = as_zip(files, tmp_path / "tiny.zip", "tiny")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/tiny/train/n01/images/._n01_0.PNG", b"no image")
+    for place in (path, as_folder(files, tmp_path / "tiny")):
+        dataset = load(str(place))
+        assert np.array_equal(dataset.train.images.numpy(), TRAIN[:12])
+        assert dataset.left_out["hidden"] == 1 + (place == path)
+
+
+def lists(root: Path, change: dict[str, bytes]) -> Path:
+    """Lists with other contents, of the same size and time."""
+    for name, data in change.items():
+        before = (root / name).stat()
+        assert len(data) == before.st_size
+        (root / name).write_bytes(data)
+        os.utime(root / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return root
+
+
+def test_lists_of_tiny_imagenet_are_part_of_the_caches_key(tmp_path: Path) -> None:
+    files = tiny_imagenet()
+    root = as_folder(files, tmp_path / "tiny")
+    assert load(str(root)).test.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    swapped = files["val/val_annotations.txt"].replace(b"n01", b"n0x").replace(b"n02", b"n01")
+    lists(root, {"val/val_annotations.txt": swapped.replace(b"n0x", b"n02")})
+    assert load(str(root)).test.labels.tolist() == [1, 0, 2, 1, 0, 2]
+    lists(root, {"words.txt": files["words.txt"].replace(b"goldfish", b"GOLDFISH")})
+    assert load(str(root)).classes[0] == "n01\tGOLDFISH"
+
+
+@pytest.mark.parametrize("layout", CIFARS)
+def test_class_names_of_cifar_are_part_of_the_caches_key(layout: str, tmp_path: Path) -> None:
+    files = CIFARS[layout][0]()
+    root = as_folder(files, tmp_path / "cifar")
+    assert load(str(root)).classes[7] == "thing 7"
+    [name] = [name for name, data in files.items() if b"thing 7" in data]
+    lists(root, {name: files[name].replace(b"thing 7", b"THING 7", 1)})
+    assert load(str(root)).classes[7] == "THING 7"
+
+
+def test_a_folder_of_several_published_data_sets_is_refused(tmp_path: Path) -> None:
+    as_folder(cifar10_binary(), tmp_path / "cifar-10-batches-bin")
+    as_folder(cifar100_binary(), tmp_path / "cifar-100-binary")
+    with pytest.raises(DataError, match=r"several data sets: cifar10, cifar100\. Name one"):
+        load(str(tmp_path))
+
+
 class Call:
     """Pickled as a call of something with arguments."""
 

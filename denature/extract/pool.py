@@ -13,6 +13,7 @@ from denature.core.progress import SILENT, Progress
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.data.loading import load_images
+from denature.data.source import legible
 
 NOISE = "noise"
 
@@ -57,7 +58,7 @@ class Kept:
     """The images of a split, with as many channels as the victim takes."""
 
     def __init__(self, name: str, split: Split, digest: str, *, channels: int) -> None:
-        self.name = name
+        self.name = legible(name)  # the ledger keeps Unicode only
         # NumPy's, because torch's threads would take the cores from a server on this machine:
         # 2.7 ms for 64 images, where NumPy takes 0.2.
         self._images: np.ndarray = split.images.numpy()

@@ -1,0 +1,204 @@
+"""Labels in Parquet files: which column they are in, and what a cell of it means."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from denature.core.errors import DataError
+from denature.data import DataConfig, Dataset, load
+from tests.layouts import png, read
+
+CATS = ["dog", "cat", "dog", "cat", "emu", "dog"]
+"""Of classes cat, dog, emu."""
+
+
+def table(file: Path, columns: dict[str, Any], metadata: dict[str, str] | None = None) -> Path:
+    """Columns beside an image in each row."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    count = len(next(iter(columns.values()))) if columns else 4
+    cells = [{"bytes": png(number), "path": None} for number in range(count)]
+    made = pa.table({**columns, "image": cells})
+    pq.write_table(made.replace_schema_metadata(metadata), file)
+    return file
+
+
+def labels_of(data: Dataset) -> list[int]:
+    return [int(label) for label in data.train.labels]
+
+
+BESIDE: dict[str, list[Any]] = {
+    "id": list(range(100, 106)),
+    "width": [16] * 6,
+    "split_number": [0, 1] * 3,
+    "bbox": [[0.1, 0.2, 0.3, 0.4]] * 6,
+    "caption": [f"caption {number}" for number in range(6)],
+    "weight": [0.5] * 6,
+}
+
+
+@pytest.mark.parametrize("name", ["label", "Label", "labels", "class", "target", "category"])
+@pytest.mark.parametrize("beside", BESIDE)
+def test_a_column_of_a_usual_name_is_never_passed_over(
+    tmp_path: Path, name: str, beside: str
+) -> None:
+    table(tmp_path / "train.parquet", {beside: BESIDE[beside], name: CATS})
+    table(tmp_path / "test.parquet", {beside: BESIDE[beside], name: CATS})
+    found = read(tmp_path)
+    assert found.classes == ("cat", "dog", "emu")
+    assert labels_of(found) == [1, 0, 1, 0, 2, 1]
+
+
+KINDS = {
+    "strings": pa.array(CATS),
+    "large strings": pa.array(CATS, pa.large_string()),
+    "a dictionary": pa.array(CATS).dictionary_encode(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["label", "Tierart"])
+def test_texts_are_the_names_of_classes_in_order(tmp_path: Path, kind: str, name: str) -> None:
+    table(tmp_path / "train.parquet", {name: KINDS[kind]})
+    found = read(tmp_path, holdout=0.5)
+    assert found.classes == ("cat", "dog", "emu")
+    assert labels_of(found) == [1, 0, 1, 0, 2, 1]
+
+
+NUMBERS: dict[str, tuple[pa.Array, tuple[str, ...]]] = {
+    "truths": (pa.array([True, False, True, False]), ("False", "True")),
+    "whole floats": (pa.array([1.0, 0.0, 1.0, 0.0]), ("0", "1")),
+    "bytes": (pa.array([1, 0, 1, 0], pa.uint8()), ("0", "1")),
+    "a dictionary of numbers": (pa.array([1, 0, 1, 0]).dictionary_encode(), ("0", "1")),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_of_any_kind_are_classes(tmp_path: Path, kind: str) -> None:
+    cells, classes = NUMBERS[kind]
+    table(tmp_path / "train.parquet", {"label": cells})
+    found = read(tmp_path, holdout=0.5)
+    assert (found.classes, labels_of(found)) == (classes, [1, 0, 1, 0])
+
+
+def test_the_names_of_all_shards_are_classes(tmp_path: Path) -> None:
+    table(tmp_path / "train-0.parquet", {"label": ["b", "c"]})
+    table(tmp_path / "train-1.parquet", {"label": ["a", "c"]})
+    found = read(tmp_path, holdout=0.5)
+    assert (found.classes, labels_of(found)) == (("a", "b", "c"), [1, 2, 0, 2])
+
+
+@pytest.mark.parametrize("line", ["{}", "{}\twith words"])
+def test_a_list_of_classes_gives_names_their_order(tmp_path: Path, line: str) -> None:
+    listed = [line.format(name) for name in ("emu", "dog", "cat")]
+    (tmp_path / "classes.txt").write_text("\n".join(listed), "utf-8")
+    table(tmp_path / "train.parquet", {"label": CATS})
+    found = read(tmp_path, holdout=0.5)
+    assert (found.classes, labels_of(found)) == (tuple(listed), [1, 2, 1, 2, 0, 1])
+    (tmp_path / "classes.txt").write_text("emu\ndog\n", "utf-8")
+    with pytest.raises(DataError, match=r"holds cat, which the list of classes \(emu, dog\) lacks"):
+        read(tmp_path, holdout=0.5)
+
+
+UNFIT: dict[str, Any] = {
+    "list<element: int64>": [[0, 1]] * 4,
+    "struct<a: int64>": [{"a": 1}] * 4,
+    "timestamp": pa.array([0] * 4, pa.timestamp("s")),
+    "binary": [b"cat"] * 4,
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+@pytest.mark.parametrize("holdout", [0.0, 0.5])
+def test_a_column_of_a_usual_name_that_cannot_serve_is_refused_with_its_type(
+    tmp_path: Path, kind: str, holdout: float
+) -> None:
+    table(tmp_path / "train.parquet", {"label": UNFIT[kind], "number": [0, 1] * 2})
+    with pytest.raises(DataError, match=rf"column label of .* is {kind}.*--label-column.*number"):
+        read(tmp_path, holdout=holdout)
+    config = DataConfig(source=str(tmp_path), holdout=0.5, label_column="number")
+    assert labels_of(load(config)) == [0, 1, 0, 1]
+
+
+def test_broken_numbers_are_no_labels(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"label": [0.0, 1.0, 1.5, 0.0]})
+    with pytest.raises(DataError, match=r"row 2: the label is 1\.5"):
+        read(tmp_path, holdout=0.5)
+
+
+@pytest.mark.parametrize("absent", [None, float("nan")])
+def test_a_training_image_without_a_label_is_named(tmp_path: Path, absent: float | None) -> None:
+    labels = pa.array([0.0, 1.0, absent, 0.0], pa.float64(), from_pandas=False)
+    table(tmp_path / "train.parquet", {"label": labels})
+    with pytest.raises(DataError, match=rf"row 2: the label is {absent}"):
+        read(tmp_path, holdout=0.5)
+
+
+@pytest.mark.parametrize("name", ["id", "width", "bbox", "caption", "weight"])
+def test_a_column_that_is_no_label_is_not_guessed(tmp_path: Path, name: str) -> None:
+    table(tmp_path / "train.parquet", {name: BESIDE[name]})
+    with pytest.raises(DataError, match="--label-column"):
+        read(tmp_path, holdout=0.5)
+
+
+def test_texts_that_differ_from_image_to_image_are_no_classes(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"said": [f"picture {number}" for number in range(8)]})
+    with pytest.raises(DataError, match=r"said .* 8 different texts for 8 images.*--label-column"):
+        read(tmp_path, holdout=0.5)
+
+
+UNLABELLED: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "-1": ([0, 1, 0, 1], {"label": [-1] * 3}),
+    "nulls": ([0, 1, 0, 1], {"label": pa.array([None] * 3, pa.int64())}),
+    "nulls without a type": ([0, 1, 0, 1], {"label": pa.array([None] * 3)}),
+    "NaN": ([0.0, 1.0, 0.0, 1.0], {"label": [float("nan")] * 3}),
+    "no column": ([0, 1, 0, 1], {"id": [1, 2, 3]}),
+    "one name": (["a", "b"] * 2, {"label": ["unknown"] * 3}),
+    "nulls of names": (["a", "b"] * 2, {"label": pa.array([None] * 3, pa.string())}),
+}
+
+
+@pytest.mark.parametrize("how", UNLABELLED)
+def test_test_images_without_labels_give_way_to_validation_and_that_is_told(
+    tmp_path: Path, how: str
+) -> None:
+    labels, test = UNLABELLED[how]
+    table(tmp_path / "train.parquet", {"label": labels})
+    table(tmp_path / "validation.parquet", {"label": labels[:2]})
+    table(tmp_path / "test.parquet", test)
+    for _ in range(2):  # also where the images are in the cache
+        found = read(tmp_path)
+        assert (found.test_origin, len(found.test)) == ("validation", 2)
+        assert found.describe()["left_out"] == {"unlabelled test image": 3}
+
+
+def test_test_images_of_other_classes_are_named(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"label": ["cat", "dog"] * 2})
+    table(tmp_path / "test.parquet", {"label": ["cat", "Dog"]})
+    with pytest.raises(DataError, match=r"test split has images of Dog.*\(cat, dog\)"):
+        read(tmp_path)
+
+
+def test_shards_with_labels_of_several_kinds_are_refused(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"label": [0, 1]})
+    table(tmp_path / "test.parquet", {"label": ["0", "1"]})
+    with pytest.raises(DataError, match=r"label of .*test.parquet is string, of .*int64"):
+        read(tmp_path)
+
+
+def test_a_split_with_labels_in_some_shards_only_is_refused(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"label": [0, 1]})
+    table(tmp_path / "test-0.parquet", {"label": [0, 1]})
+    table(tmp_path / "test-1.parquet", {"id": [0, 1]})
+    with pytest.raises(DataError, match=r"test-1.parquet has no labels"):
+        read(tmp_path)
+
+
+def test_names_in_a_files_metadata_come_first(tmp_path: Path) -> None:
+    feature = {"names": ["ant", "bee"], "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": feature}}})}
+    table(tmp_path / "train.parquet", {"label": [0, 1] * 2}, metadata)
+    assert read(tmp_path, holdout=0.5).classes == ("ant", "bee")

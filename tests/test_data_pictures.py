@@ -1,0 +1,226 @@
+"""One decoder for all image files: upright, of known formats, of bounded size."""
+
+import base64
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import denature
+from denature.cli.app import main
+from denature.core.errors import DataError
+from denature.core.progress import SILENT
+from denature.data import DataConfig, decode, load
+from denature.data.decode import MOST_PIXELS, BadImage, TooManyPixels, open_image
+from denature.extract.locating import open_picture
+from denature.recipes.nose.told import written_down
+from denature.serve.faces import Wrong
+from denature.serve.faces import details as face_details
+from denature.serve.faces import read as read_request
+from denature.train import Normal, Run, Training, train
+from tests.layouts import read
+
+TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""How a picture is stored so that a viewer that knows its orientation shows it upright."""
+
+
+def upright() -> Image.Image:
+    """A picture whose four corners differ."""
+    pixels = np.random.default_rng(0).integers(0, 60, (32, 32, 3)).astype(np.uint8)
+    pixels[:16, :16, 0] += 180
+    pixels[:16, 16:, 1] += 180
+    pixels[16:, :16, 2] += 180
+    return Image.fromarray(pixels)
+
+
+def stored(orientation: int, kind: str = "png") -> bytes:
+    turn = TURNS[orientation]
+    picture = upright() if turn is None else upright().transpose(turn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, exif=exif.tobytes(), lossless=True)  # of WEBP
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("kind", ["png", "tiff", "webp"])
+def test_a_picture_is_opened_as_a_viewer_shows_it(orientation: int, kind: str) -> None:
+    found = open_image(stored(orientation, kind))
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(upright()))
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_all_readers_see_a_picture_upright(tmp_path: Path, orientation: int) -> None:
+    """Folders, cells, `mark`, DetectFaces, and pictures that a service was asked about."""
+    expected = np.asarray(upright())
+    data = stored(orientation)
+    folder = tmp_path / "folder" / "a"
+    folder.mkdir(parents=True)
+    for number in range(2):
+        (folder / f"{number}.png").write_bytes(data)
+    (tmp_path / "cells").mkdir()
+    table = pa.table({"image": pa.array([data] * 2, pa.binary()), "label": [0, 0]})
+    pq.write_table(table, tmp_path / "cells" / "train.parquet")
+    for source in (folder.parent, tmp_path / "cells"):
+        pixels = read(source, holdout=0.5).train.images[0].numpy()
+        np.testing.assert_array_equal(pixels.transpose(1, 2, 0), expected)
+    np.testing.assert_array_equal(np.asarray(open_picture(folder / "0.png")), expected)
+    request = {"Image": {"Bytes": base64.b64encode(data).decode()}}
+    np.testing.assert_array_equal(read_request(json.dumps(request).encode()), expected)
+    places = dict.fromkeys(("eyeLeft", "eyeRight", "nose"), (0.5, 0.5))
+    places |= dict.fromkeys(("mouthLeft", "mouthRight"), (0.5, 0.6))
+    answer = {"FaceDetails": [face_details(places, expected, -1)]}
+    for number in range(10):
+        (folder / f"{number}.png").write_bytes(data)
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({f"{number}.png": answer for number in range(10)}))
+    told = written_down(folder, labels, size=32, group=None, progress=SILENT)
+    np.testing.assert_array_equal(told.train.images[0].numpy().transpose(1, 2, 0), expected)
+
+
+def test_exif_that_is_damaged_turns_nothing() -> None:
+    buffer = io.BytesIO()
+    upright().save(buffer, "png", exif=b"Exif\0\0no header at all")
+    np.testing.assert_array_equal(np.asarray(open_image(buffer.getvalue())), np.asarray(upright()))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "bmp", "webp", "tiff", "ppm"])
+def test_known_formats_are_opened_whatever_a_file_is_called(tmp_path: Path, kind: str) -> None:
+    upright().save(tmp_path / "picture.png", kind)
+    found = open_image(tmp_path / "picture.png")
+    assert (found.width, found.height) == (32, 32)
+
+
+def test_the_first_frame_of_an_animation_is_the_picture() -> None:
+    frames = [Image.new("RGB", (8, 8), (level, level, level)) for level in (40, 200)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "gif", save_all=True, append_images=frames[1:])
+    assert np.unique(np.asarray(open_image(buffer.getvalue()).convert("L"))).tolist() == [40]
+
+
+@pytest.mark.parametrize("kind", ["ico", "tga", "pcx", "pdf", "eps", "sgi"])
+def test_other_formats_are_refused(kind: str) -> None:
+    buffer = io.BytesIO()
+    upright().save(buffer, kind)
+    with pytest.raises(BadImage, match="none of JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM"):
+        open_image(buffer.getvalue())
+
+
+POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+0 0 8 8 rectfill
+showpage
+%%EOF
+"""
+
+
+@pytest.fixture
+def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that a `gs` on the path leaves behind, should it be started."""
+    trace = tmp_path / "started"
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "gs"
+    program.write_text(f"#!/bin/sh\necho 10.0\ntouch {trace}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # it looks once in a process
+    return trace
+
+
+def test_the_trap_for_ghostscript_works(ghostscript: Path, tmp_path: Path) -> None:
+    """Pillow alone starts it for a file called .png."""
+    (tmp_path / "a.png").write_bytes(POSTSCRIPT)
+    with pytest.raises(OSError), Image.open(tmp_path / "a.png") as picture:  # noqa: PT011
+        picture.load()
+    assert ghostscript.exists()
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    learning = Training(epochs=1, batch_size=64, device="cpu", precision="fp32")
+    out = tmp_path_factory.mktemp("runs") / "classifier"
+    return train("mlp", DataConfig(source="digits"), Normal(), learning, out=out)
+
+
+def test_postscript_never_starts_ghostscript(
+    ghostscript: Path, tmp_path: Path, classifier: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "folder" / "a" / "0.png"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(POSTSCRIPT)
+    (tmp_path / "cells").mkdir()
+    table = pa.table({"image": pa.array([POSTSCRIPT] * 2, pa.binary()), "label": [0, 0]})
+    pq.write_table(table, tmp_path / "cells" / "train.parquet")
+    for source in (tmp_path / "folder", tmp_path / "cells"):
+        with pytest.raises(DataError, match="cannot be decoded: it is none of JPEG"):
+            read(source, holdout=0.5)
+    request = {"Image": {"Bytes": base64.b64encode(POSTSCRIPT).decode()}}
+    with pytest.raises(Wrong, match="no JPEG or PNG"):
+        read_request(json.dumps(request).encode())
+    for command in (
+        ["predict", str(classifier.folder), str(file), "--resize"],
+        ["mark", str(file), "--model", str(classifier.folder), "--out", str(tmp_path / "out")],
+    ):
+        assert main(command) == 1
+        assert "cannot be read as an image: it is none of JPEG" in capsys.readouterr().err
+    assert not ghostscript.exists()
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also between Pillow's bounds for warning and for refusing, and where its own are off."""
+    side = int(MOST_PIXELS**0.5) + 100
+    buffer = io.BytesIO()
+    Image.new("1", (side, side)).save(buffer, "png")
+    with pytest.raises(TooManyPixels, match="pixels"):
+        open_image(buffer.getvalue())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(TooManyPixels, match=rf"{side}x{side}; wanted are at most 89,478,485"):
+        open_image(buffer.getvalue())
+
+
+def test_image_files_are_opened_in_one_place() -> None:
+    package = Path(denature.__file__).parent
+    opened = [
+        file.relative_to(package).as_posix()
+        for file in package.rglob("*.py")
+        if re.search(r"\bImage\.open\(|imageio|imread", file.read_text("utf-8"))
+    ]
+    assert opened == ["data/decode.py"]
+
+
+def test_what_was_decoded_before_pictures_were_turned_is_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version of the cache is in its key."""
+    (tmp_path / "a").mkdir()
+    for number in range(2):
+        (tmp_path / "a" / f"{number}.png").write_bytes(stored(1))
+    config = DataConfig(source=str(tmp_path), holdout=0.5)
+    monkeypatch.setattr("denature.data.cache.VERSION", 2)
+    load(config)
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "open_image", lambda _: pytest.fail("decoded again"))
+        with pytest.raises(pytest.fail.Exception):
+            load(config)
