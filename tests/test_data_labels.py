@@ -202,3 +202,32 @@ def test_names_in_a_files_metadata_come_first(tmp_path: Path) -> None:
     metadata = {"huggingface": json.dumps({"info": {"features": {"label": feature}}})}
     table(tmp_path / "train.parquet", {"label": [0, 1] * 2}, metadata)
     assert read(tmp_path, holdout=0.5).classes == ("ant", "bee")
+
+
+def test_the_hub_has_the_same_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    kinds = {"id": "int64", "label": "string"}
+    features = {name: datasets.Value(kind) for name, kind in kinds.items()}
+    labels: dict[str, list[str | None]] = {
+        "training": ["dog", "cat", "dog", "cat"],
+        "validation": ["cat", "dog"],
+        "testing": [None] * 3,
+        "extra": ["dog"] * 5,
+    }
+    built = {
+        split: datasets.Dataset.from_dict(
+            {
+                "id": list(range(len(held))),
+                "picture": [{"bytes": png(number), "path": None} for number in range(len(held))],
+                "label": held,
+            },
+            features=datasets.Features({"picture": datasets.Image(), **features}),
+        )
+        for split, held in labels.items()
+    }
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(built))
+    found = load("hf:owner/strings")
+    assert (found.classes, labels_of(found)) == (("cat", "dog"), [1, 0, 1, 0])
+    assert (found.test_origin, len(found.test)) == ("validation", 2)
+    assert found.left_out == {"image of the split extra": 5, "unlabelled test image": 3}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from denature.core.errors import DataError
-from denature.data.splits import split_of
+from denature.data.splits import KEYWORDS, split_of
 from tests.layouts import images, pictures, read, shards, sizes
 
 WORDS = {
@@ -279,3 +279,9 @@ def test_arrays_of_no_split_or_of_one_twice_are_refused(
     np.savez(tmp_path / "a.npz", **held)
     with pytest.raises(DataError, match=said):
         read(tmp_path / "a.npz", holdout=0.5)
+
+
+def test_the_document_lists_the_words() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
+    for split, words in KEYWORDS.items():
+        assert f"| {split} | {', '.join(words)} |" in page
