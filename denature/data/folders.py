@@ -73,8 +73,8 @@ def _labelled(top: ListedFolder, left_out: Counter[str]) -> tuple[list[str], Fil
     if "train" not in splits:
         raise DataError(
             f"{top.path} has only the split{'s' * (len(splits) > 1)} {', '.join(splits)} and no "
-            f"training split (the words are {SPELT}). If its folders are classes, move them into "
-            f"{top.path / 'train'}."
+            f"training split (the words are {SPELT}). If its folders are classes, put them into a "
+            f"folder train/ in {top.path}."
         )
     classes = sorted({inner.name for part in splits["train"] for inner in part.folders})
     files: dict[str, list[tuple[Path, int]]] = {}
@@ -121,14 +121,14 @@ def _splits(top: ListedFolder) -> dict[str, list[ListedFolder]]:
         folders = [folder.name for folder in named if split_of(folder.name) == split]
         if len({words_of(name) for name in folders}) > 1:
             raise DataError(
-                f"{top.path} holds {few(folders)}, which all say {split}. Keep one of them there, "
-                "or put their images into one folder."
+                f"{top.path} holds {few(folders)}, which all say {split}. Keep one of them there; if "
+                f"they are classes, put all classes into a folder train/ in {top.path}."
             )
         if split == "train" and not any(part.filled for part in parts):
             raise DataError(
                 f"{parts[0].path} holds images and no class folders, so they have no labels. Put "
-                "those of each class into a folder of its own; if its name is a class's, move it "
-                f"and the classes beside it into {top.path / 'train'}."
+                "those of each class into a folder of its own; if it is a class itself, put all "
+                f"classes into a folder train/ in {top.path}."
             )
         for part in parts:
             inner = part.filled
