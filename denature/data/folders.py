@@ -85,12 +85,11 @@ def _labelled(top: ListedFolder, left_out: Counter[str]) -> tuple[list[str], Fil
             left_out[f"unlabelled {split} image"] += sum(part.total for part in parts)
             continue
         left_out["image outside of class folders"] += sum(len(part.files) for part in parts)
+        label_of = {name: label for label, name in enumerate(classes)}
+        folders = [inner for part in parts for inner in part.filled]
         files[split] = [
-            (file, label)
-            for label, name in enumerate(classes)
-            for part in parts
-            for inner in part.folders
-            if inner.name == name
+            (file, label_of[inner.name])
+            for inner in sorted(folders, key=lambda inner: inner.name)
             for file in inner.everything()
         ]
     return classes, files
@@ -116,26 +115,30 @@ def _splits(top: ListedFolder) -> dict[str, list[ListedFolder]]:
         raise DataError(f"The split {few(empty)} of {top.path} holds no image. Remove the folder.")
     splits: dict[str, list[ListedFolder]] = {}
     for folder in named:
-        splits.setdefault(str(split_of(folder.name)), []).append(_unwrapped(folder, split=True))
-    for split, parts in splits.items():
-        folders = [folder.name for folder in named if split_of(folder.name) == split]
-        if len({words_of(name) for name in folders}) > 1:
-            raise DataError(
-                f"{top.path} holds {few(folders)}, which all say {split}. Keep one of them there; if "
-                f"they are classes, put all classes into a folder train/ in {top.path}."
-            )
-        if split == "train" and not any(part.filled for part in parts):
-            raise DataError(
-                f"{parts[0].path} holds images and no class folders, so they have no labels. Put "
-                "those of each class into a folder of its own; if it is a class itself, put all "
-                f"classes into a folder train/ in {top.path}."
-            )
-        for part in parts:
-            inner = part.filled
-            if _holds_splits(part) and any(folder.filled for folder in inner):
-                _refuse_configurations([part])
-            _no_configurations(inner)
-    return splits
+        splits.setdefault(str(split_of(folder.name)), []).append(folder)
+    return {split: _parts(split, folders, top) for split, folders in splits.items()}
+
+
+def _parts(split: str, folders: Sequence[ListedFolder], top: ListedFolder) -> list[ListedFolder]:
+    """The folders that hold the class folders of a split."""
+    names = [folder.name for folder in folders]
+    parts = [_unwrapped(folder, split=True) for folder in folders]
+    if len({words_of(name) for name in names}) > 1:
+        raise DataError(
+            f"{top.path} holds {few(names)}, which all say {split}. Keep one of them there; if "
+            f"they are classes, put all classes into a folder train/ in {top.path}."
+        )
+    if split == "train" and not any(part.filled for part in parts):
+        raise DataError(
+            f"{parts[0].path} holds images and no class folders, so they have no labels. Put "
+            "those of each class into a folder of its own; if it is a class itself, put all "
+            f"classes into a folder train/ in {top.path}."
+        )
+    for part in parts:
+        if _holds_splits(part) and any(folder.filled for folder in part.filled):
+            _refuse_configurations([part])
+        _no_configurations(part.filled)
+    return parts
 
 
 def _no_configurations(folders: Sequence[ListedFolder]) -> None:

@@ -76,10 +76,11 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
     for split, found in parents.items():
         if len(found) > 1:
             places = sorted(found.values())
+            one = root / places[0]
             raise DataError(
                 f"{root} holds several configurations, each with {split or 'training'} data: "
-                f"{few(places)}. Name one of them by its path, such as {root / places[0]} or the "
-                "folder around it."
+                f"{few(places)}. Name one of them by its path, such as "
+                f"{one if one.parent == root else one.parent}."
             )
     return {split: found for split, found in shards.items() if split} or {"train": unnamed}
 
