@@ -83,9 +83,9 @@ def judge(
 
     - *more robust*: the gain under everything is sure, and an ensemble ran on all samples
       (AutoAttack, or PGD on the logits with restarts).
-    - *an illusion*: plain gradient attacks show a gain of at least `LEAST`, and more than half of it
-      is surely lost under everything. *mostly an illusion*: the same, and what is left is surely
-      above 0.
+    - *an illusion*: plain gradient attacks show a gain of at least `LEAST`, and more than half of
+      it is surely lost under everything. *mostly an illusion*: the same, and what is left is
+      surely above 0.
     - *no evidence*: everything else. A gain that is not significant is not therefore zero.
 
     Without gradients the word is always *no evidence*: attacks that see as little cannot prove a

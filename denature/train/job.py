@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import numpy as np
 from torch import Tensor, nn
 
 from denature.answers.config import Asking
@@ -306,7 +307,7 @@ class Job:
             hits, score = None, evaluate(network, test, self.compute, self.team)
         else:
             right = hits_of(network, test, self.compute, self.team)
-            hits = Hits.pack(right, test=digest_of_test(dataset.digest, test.rows.numpy()))
+            hits = packed_hits(right, dataset)
             score = proportion(int(right.sum()), len(right))
         examples = () if located else examples_of(network, dataset, self.compute)
         seen = len(self.samples.split) * len(learner.history)
@@ -353,6 +354,11 @@ class Job:
         run = Run(self.team.agreed(record), network, self.folder)
         self.team.by_first(lambda: save_run(run))
         return run
+
+
+def packed_hits(right: np.ndarray, dataset: Dataset) -> Hits:
+    """Of each test image whether it was answered rightly, for a record."""
+    return Hits.pack(right, test=digest_of_test(dataset.digest, dataset.test.rows.numpy()))
 
 
 def _shape(dataset: Dataset) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -13,7 +14,7 @@ from denature.answers.transfer import Transfer
 from denature.core.compute import settle
 from denature.core.errors import Stopped
 from denature.core.progress import Progress
-from denature.core.record import EpochRecord
+from denature.core.record import EpochRecord, write_record
 from denature.core.stopping import Stopper
 from denature.core.weights import save_weights
 from denature.data import Dataset
@@ -22,9 +23,9 @@ from denature.data.views import views
 from denature.train.answering import open_answers
 from denature.train.config import Keeping
 from denature.train.identity import Plan, plan_id, what_varies
-from denature.train.job import Job, Order
+from denature.train.job import Job, Order, packed_hits
 from denature.train.learner import Learner
-from denature.train.loop import fit
+from denature.train.loop import fit, hits_of
 from denature.train.objectives.base import Images
 from denature.train.run import (
     EVENTS,
@@ -69,7 +70,7 @@ def make_pass(
             if job.folder is not None:
                 standing = team.by_first(partial(enter, job.folder, job.plan))
                 if standing == "finished":
-                    runs[number] = _finished(job)
+                    runs[number] = _finished(job, dataset)
                     continue
                 state = job.folder / STATE_FOLDER / STATE
                 if standing == "unfinished" and state.exists():
@@ -219,7 +220,21 @@ def _titles(jobs: Sequence[Job]) -> list[str]:
     return titles
 
 
-def _finished(job: Job) -> Run:
-    """The run in the job's folder, its weights in the network that was made or given for it."""
+def _finished(job: Job, dataset: Dataset) -> Run:
+    """The run in the job's folder, its weights in the network that was made or given for it.
+
+    A record from before hits were kept gets them now, if as many images are answered rightly as it
+    says; on another processor, or in another precision, one image more or less may be.
+    """
     assert job.folder is not None
-    return load_run(job.folder, network=job.network)
+    run = load_run(job.folder, network=job.network)
+    record = run.record
+    if record.accuracy is None or record.hits is not None:
+        return run
+    right = hits_of(job.compute.place(run.network), dataset.test, job.compute, job.team)
+    if int(right.sum()) != round(record.accuracy.value * record.accuracy.n):
+        return run
+    run = replace(run, record=replace(record, hits=packed_hits(right, dataset)))
+    folder = job.folder
+    job.team.by_first(lambda: write_record(folder, run.record))
+    return run
