@@ -51,7 +51,7 @@ def invert(
     from denature.report.figures import write_figure
     from denature.report.words import percent
     from denature.train import load_run
-    from denature.train.run import check_alike
+    from denature.train.classes import alike
 
     if images < 1:
         raise ConfigError(f"images is {images}; it must be at least 1.")
@@ -60,10 +60,10 @@ def invert(
     run = load_run(network, trust=trust)
     net = run.record.net
     others = {}
-    for folder in (judge, student):
+    display = showing.display()
+    for role, folder in (("judge", judge), ("student", student)):
         if folder is not None:
-            others[folder] = load_run(folder, trust=trust)
-            check_alike(others[folder], run)
+            others[folder] = alike(role, load_run(folder, trust=trust), run, progress=display)
     compute = settle(run.network, device=device, precision="fp32")
     targets = torch.arange(images) % net.classes
     made = make_images(
@@ -75,7 +75,7 @@ def invert(
         compute=compute,
         seed=seed,
         student=None if student is None else others[student].network,
-        progress=showing.display(),
+        progress=display,
     )
     arrays, grid = (out.with_name(f"{out.name}{suffix}") for suffix in (".npz", ".png"))
     with atomic_path(arrays) as path, open(path, "wb") as file:

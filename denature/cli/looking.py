@@ -48,7 +48,9 @@ def evaluate(
 
     loaded = load_run(run, trust=trust)
     dataset = load(data_config(data, reading), progress=showing.display())
-    measured = evaluate_run(loaded, dataset, device=device, precision=precision)
+    measured = evaluate_run(
+        loaded, dataset, device=device, precision=precision, progress=showing.display()
+    )
     if showing.json:
         what = "error" if dataset.landmarks else "accuracy"
         found = {what: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}

@@ -57,10 +57,8 @@ def mark(
     pictures, display = [open_picture(file) for file in files], showing.display()
     found: dict[str, list[Places]] = {}
     for target in model:
-        url, name = _model_of(target)
         victim = find(
-            url,
-            model=name,
+            target,
             key=key_of(key_file) if re.match("https?:", target) else None,
             endpoint_url=endpoint_url if target == REKOGNITION else None,
             trust=trust,
@@ -105,12 +103,6 @@ def _names(files: Sequence[Path]) -> list[str]:
         count = sum(name == file.stem or name.startswith(f"{file.stem}-") for name in names)
         names.append(f"{file.stem}-{count + 1}" if file.stem in names else file.stem)
     return names
-
-
-def _model_of(target: str) -> tuple[str, str | None]:
-    """A server's URL and the model that a longer one names."""
-    match = re.fullmatch(r"(https?://.*)/v2/models/([^/]+)", target)
-    return (match[1], match[2]) if match else (target, None)
 
 
 def _animate(

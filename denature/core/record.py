@@ -78,6 +78,14 @@ class InputRecord:
     recipe: str
     accuracy: Estimate | None
     seed: int | None
+    reordered: str | None = None
+    """Digest of the weights that answered, where they were put into the order of the data's class
+    names; `digest` is of those in the folder."""
+
+    @property
+    def answered_by(self) -> str:
+        """Digest of the weights, or answers, that this run was made with."""
+        return self.reordered or self.digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

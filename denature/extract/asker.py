@@ -45,6 +45,7 @@ class Asker:
         contents = batch.contents(rows)
         known = oracle.ledger.answers(oracle.target, set(contents))
         assert oracle.kind is not None
-        assert oracle.about.classes is not None
         answers = [[known[content][before]] for content in contents]
-        return combined(oracle.kind, answers, classes=oracle.about.classes)
+        about = oracle.about
+        assert about.classes is not None
+        return combined(oracle.kind, answers, classes=about.classes, order=about.order)

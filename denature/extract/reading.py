@@ -58,7 +58,8 @@ def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: About) 
             raise no_answers(f"labels from {values.min()} to {values.max()} of {classes} classes")
     else:
         if classes is not None and values.shape[1] != classes:
-            raise no_answers(f"{values.shape[1]} values an image, and {classes} are wanted")
+            one = "; if that is its class, say --kind label" if values.shape[1] == 1 else ""
+            raise no_answers(f"{values.shape[1]} values an image, and {classes} are wanted{one}")
         if np.isinf(values).any():
             raise no_answers("answers that are not finite")
         # Where no face was found, an answer shows nothing.
@@ -108,20 +109,43 @@ def completed(kind: Kind, values: np.ndarray) -> np.ndarray:
 
 
 def combined(
-    kind: Kind, answers: Sequence[Sequence[np.ndarray]], *, classes: int
+    kind: Kind,
+    answers: Sequence[Sequence[np.ndarray]],
+    *,
+    classes: int,
+    order: Sequence[int] | None = None,
 ) -> tuple[Kind, np.ndarray, np.ndarray]:
-    """The answers to each image as one.
+    """The answers to each image as one, about classes in the order that is wanted.
 
-    Each is completed, then the mean is taken; of labels, if there are several, the share of votes
-    for each class. Logits of which the largest alone is shown are labels.
+    What is kept of a victim is as it answered; this is where its order is left.
 
     Args:
         kind: of all of them.
         answers: of each image at least one, rows of up to `classes` values or single labels.
         classes: width of the result.
+        order: for each class wanted, its place among the victim's; None where they are the same.
 
     Returns:
         The kind of the result, its values, and what the victim says: labels, or places.
+    """
+    kind, values, says = _combined(kind, answers, classes=classes)
+    if order is None:
+        return kind, values, says
+    if kind != "label":
+        values = np.ascontiguousarray(values[:, list(order)])
+    if kind == "landmarks":
+        return kind, values, values
+    says = np.argsort(order)[says]
+    return kind, says if kind == "label" else values, says
+
+
+def _combined(
+    kind: Kind, answers: Sequence[Sequence[np.ndarray]], *, classes: int
+) -> tuple[Kind, np.ndarray, np.ndarray]:
+    """The answers to each image as one, in the victim's order of classes.
+
+    Each is completed, then the mean is taken; of labels, if there are several, the share of votes
+    for each class. Logits of which the largest alone is shown are labels.
     """
     counts = np.array([len(its) for its in answers])
     owners = np.arange(len(answers)).repeat(counts)

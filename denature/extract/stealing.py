@@ -17,6 +17,7 @@ from denature.answers.config import Asking
 from denature.answers.inference import Inference
 from denature.answers.sources import Kind
 from denature.answers.transfer import Transfer
+from denature.core.classes import align
 from denature.core.compute import settle
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
@@ -121,7 +122,7 @@ def steal(
     about = about_of(victim)
     source = pool if isinstance(pool, DataConfig) else DataConfig(source=pool)
     dataset = _test_data(test, source, about, progress)
-    about = replace(about, classes=len(dataset.classes))
+    about = fitted(about, dataset, progress)
     # What cannot be trained is told before anything is paid for.
     create(
         net,
@@ -183,7 +184,7 @@ def about_of(victim: Victim) -> About:
 def _test_data(
     test: str | DataConfig | None, pool: DataConfig, about: About, progress: Progress
 ) -> Dataset:
-    """Labelled images in the shape and with the classes that the victim knows."""
+    """Labelled images in the shape that the victim knows."""
     config = DataConfig(source=test) if isinstance(test, str) else test or pool
     if config.source == NOISE:
         raise ConfigError("Noise has no labels to measure with; name labelled images with --test.")
@@ -193,9 +194,7 @@ def _test_data(
             f"{about.target} takes images of {size} pixels a side; if that is meant, pass "
             f"--image-size {size}."
         )
-    dataset = load(replace(config, image_size=size), progress=progress)
-    check_about(about, dataset)
-    return dataset
+    return load(replace(config, image_size=size), progress=progress)
 
 
 def check_about(about: About, dataset: Dataset) -> None:
@@ -211,16 +210,32 @@ def check_about(about: About, dataset: Dataset) -> None:
             f"{'landmarks' if dataset.landmarks else 'classes'}. Name other labelled images with "
             "--test."
         )
-    if about.classes not in (None, len(dataset.classes)):
+    classes = about.classes or len(about.names) or None
+    if classes not in (None, len(dataset.classes)):
         raise ConfigError(
             f"{source} has {len(dataset.classes)} classes, {about.target} knows "
-            f"{about.classes}. Name labelled images of its classes with --test."
+            f"{classes}. Name labelled images of its classes with --test."
         )
     if about.channels not in (None, dataset.channels):
         raise ConfigError(
             f"{source} has images of {dataset.channels} channels, {about.target} takes "
             f"{about.channels}. Name other labelled images with --test."
         )
+
+
+def fitted(about: About, dataset: Dataset, progress: Progress = SILENT) -> About:
+    """What is known of a victim, with how its answers become answers about a data set's classes.
+
+    Raises:
+        ConfigError: it knows other classes; see `check_about`.
+    """
+    check_about(about, dataset)
+    found = align(
+        about.names or None, dataset.classes, who=about.target, data=dataset.config.source
+    )
+    if found.note is not None:
+        progress.say(found.note)
+    return replace(about, classes=len(dataset.classes), order=found.order)
 
 
 def _claim(
@@ -365,7 +380,8 @@ class Thief:
                 given.append(its)
         if kind is None or not kept:
             return Known([], "label", np.empty(0, np.int64), np.empty(0, np.int64))
-        return Known(kept, *combined(kind, given, classes=len(self.dataset.classes)))
+        about, width = oracle.about, len(self.dataset.classes)
+        return Known(kept, *combined(kind, given, classes=width, order=about.order))
 
     # Choosing
 

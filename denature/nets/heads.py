@@ -1,12 +1,17 @@
 """The last layer of a network, and all before it."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from denature.core.errors import ConfigError
+from denature.core.types import Pixels
+
+SAME = 1e-4
+"""Answers are alike within this share of their spread: a row's place may move its last bits."""
 
 
 class Head(NamedTuple):
@@ -37,6 +42,32 @@ def begin_at(network: nn.Module, answer: Tensor) -> None:
     if head is not None and head.layer.bias is not None:
         head.layer.weight.zero_()
         head.layer.bias.copy_(answer)
+
+
+@torch.no_grad()
+def reordered(network: nn.Module, order: Sequence[int], *, pixels: Pixels) -> nn.Module | None:
+    """A copy of a network that gives its answers in another order, if its last layer is known.
+
+    The layer's rows move, and nothing is put around it: whatever looks into networks, starts from
+    them or keeps their answers sees one like any other, with other weights.
+
+    Args:
+        network: whose answers.
+        order: for each output wanted, its place among those that are there.
+        pixels: some images, about which both are asked to see whether that layer alone decides.
+    """
+    copied = copy.deepcopy(network).eval()
+    head = head_of(copied, len(order))
+    if head is None:
+        return None
+    for values in (head.layer.weight, head.layer.bias):
+        if values is not None:
+            values.copy_(values[list(order)])
+    was_training, pixels = network.training, pixels.to(head.layer.weight.device)
+    wanted, found = network.eval()(pixels)[:, list(order)], copied(pixels)
+    network.train(was_training)
+    apart = float((wanted - found).abs().max()) / (float(wanted.max() - wanted.min()) or 1.0)
+    return copied if apart <= SAME else None
 
 
 def graft(

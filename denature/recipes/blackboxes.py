@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from denature.core.errors import ConfigError
+from denature.core.progress import SILENT, Progress
 from denature.core.stopping import Stopper
 from denature.core.types import Pixels
 from denature.data import Dataset
@@ -17,7 +18,7 @@ from denature.extract.asker import Asker
 from denature.extract.config import Pace
 from denature.extract.ledger import BudgetSpent, Ledger
 from denature.extract.oracle import Oracle
-from denature.extract.stealing import about_of, check_about
+from denature.extract.stealing import about_of, fitted
 from denature.extract.victims.base import Victim
 from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries, Said
 from denature.robust.catalogue import BLIND
@@ -36,6 +37,7 @@ class Terms:
     asked: Asked
     pace: Pace
     stopper: Stopper
+    progress: Progress = SILENT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,8 +91,7 @@ def _enough(terms: Terms, data: Dataset, count: int) -> int:
 def _box(
     victim: Victim, data: Dataset, images: Pixels, ledger: Ledger, budget: int, terms: Terms
 ) -> Box:
-    about = replace(about_of(victim), classes=len(data.classes))
-    check_about(about, data)
+    about = fitted(about_of(victim), data, terms.progress)
     if about.image_size not in (None, data.image_size):
         raise ConfigError(
             f"{about.target} takes images of {about.image_size} pixels a side, these have "
@@ -116,7 +117,8 @@ def _box(
             return Said(says, None)
         return Said(says, values, probabilities=kind == "probabilities")
 
-    known = json.dumps([about.target, about.options], sort_keys=True)
+    said = [about.target, about.options, *([] if about.order is None else [about.order])]
+    known = json.dumps(said, sort_keys=True)
     digest = hashlib.sha256(known.encode()).hexdigest()[:16]
     target = BlackBox(ask, about.target, digest, images, classes=len(data.classes))
     return Box(target=target, oracle=oracle)

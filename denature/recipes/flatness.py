@@ -16,7 +16,7 @@ from denature.robust.flatness import Flatness, surface
 from denature.robust.flatness import flatness as look_around
 from denature.robust.target import Target
 from denature.train import Run
-from denature.train.job import check_shape
+from denature.train.classes import Fitted
 
 FEWER = 200
 """Samples for the surface, which is asked hundreds of times."""
@@ -71,10 +71,9 @@ def flatness(
     split = choose(dataset.test, samples, seed)
     images = split.images[split.rows].float().div(255)
     labels = split.labels[split.rows]
-    shown = []
+    shown, fitted = [], Fitted(dataset, progress)
     for run in runs:
-        check_shape("run", run, dataset)
-        target = Target(run, images, device=device)
+        target = Target(fitted("run", run), images, device=device)
         around = look_around(
             target, images, labels, directions=directions, seed=seed, progress=progress
         )

@@ -29,8 +29,8 @@ from denature.robust.masking import Check, look
 from denature.robust.target import PROBE, Attacked, Target
 from denature.robust.verdict import CONTROLS, Judged, judge
 from denature.train import Keeping, Normal, Order, Run, Training, make
+from denature.train.classes import Fitted
 from denature.train.config import Device
-from denature.train.job import check_shape
 
 if TYPE_CHECKING:
     from denature.recipes.blackboxes import Box
@@ -104,13 +104,16 @@ def robustness(
     check_names(asked.attacks)
     stopper = stopper or Stopper()
     dataset = load(data, progress=progress)
+    fitted = Fitted(dataset, progress)
+    records = [it.record for it in targets if isinstance(it, Run)]
+    targets = [fitted("run", it) if isinstance(it, Run) else it for it in targets]
     runs = [it for it in targets if isinstance(it, Run)]
-    for run in runs:
-        check_shape("run", run, dataset)
     plain = _undefended(
-        runs, undefended, controls, dataset, out, device, keeping, stopper, progress
+        runs, undefended, controls, fitted, dataset, out, device, keeping, stopper, progress
     )
-    everyone = [*targets, *(run for run in plain if run not in runs)]
+    others = [run for run in plain if run not in runs]
+    everyone = [*targets, *others]
+    records += [run.record for run in others]
     split = choose(dataset.test, asked.samples or asked.trouble.samples, asked.seed)
     images = split.images[split.rows].float().div(255)
     victims = [it for it in targets if not isinstance(it, Run)]
@@ -121,7 +124,9 @@ def robustness(
         if victims:
             from denature.recipes.blackboxes import Terms, opened
 
-            terms = Terms(budget=budget, asked=asked, pace=pace or Pace(), stopper=stopper)
+            terms = Terms(
+                budget=budget, asked=asked, pace=pace or Pace(), stopper=stopper, progress=progress
+            )
             boxes = stack.enter_context(opened(victims, dataset, images, out / LEDGER, terms))
         probes = dataset.test.images[dataset.test.rows[:PROBE]].float().div(255)
         faced: list[Attacked] = [
@@ -154,7 +159,6 @@ def robustness(
         )
         for (it, its), (_, settings), signs in zip(found, known, checks, strict=True)
     ]
-    records = [it.record for it in everyone if isinstance(it, Run)]
     return _written(out, dataset, judged, evidence, records, queries)
 
 
@@ -238,6 +242,7 @@ def _undefended(
     runs: Sequence[Run],
     named: Sequence[Run],
     controls: int,
+    fitted: Fitted,
     data: Dataset,
     out: Path,
     device: Device,
@@ -251,7 +256,8 @@ def _undefended(
         ConfigError: none is there, and no run from whose record one could be trained; one of other
             data.
     """
-    found = list(named) or [run for run in runs if run.record.is_plain]
+    found = [fitted("undefended run", run) for run in named]
+    found = found or [run for run in runs if run.record.is_plain]
     if not found and not runs:
         raise ConfigError(
             "No undefended network to compare with: name a normally trained run of such data with "
@@ -259,8 +265,6 @@ def _undefended(
         )
     like = found[0] if found else runs[0]
     found = [run for run in found if run.recipe == like.recipe]
-    for run in found:
-        check_shape("undefended run", run, data)
     missing = controls - len(found)
     if missing > 0 and (not found or like.record.is_plain):
         progress.say(

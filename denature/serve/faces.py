@@ -94,7 +94,7 @@ def read(body: bytes) -> np.ndarray:
     image = request.get("Image") if isinstance(request, dict) else None
     if not isinstance(image, dict):
         raise Wrong("InvalidParameterException", "The request has no Image.")
-    if "S3Object" in image:
+    if image.get("S3Object") is not None:
         raise Wrong("InvalidS3ObjectException", "This server reads no S3; send Image.Bytes.")
     coded = image.get("Bytes")
     if not isinstance(coded, str) or not coded:

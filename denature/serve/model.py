@@ -26,6 +26,7 @@ class Model:
             image_size=net.image_size,
             classes=run.classes,
             exposure=placed.exposure,
+            named=run.class_names is not None,
         )
         self._compute = settle(run.network, device=device, precision=precision)
         self._inference = Inference(

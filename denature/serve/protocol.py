@@ -52,6 +52,8 @@ class Signature:
     classes: tuple[str, ...]
     """Or the names of coordinates."""
     exposure: Exposure
+    named: bool = True
+    """Whether `classes` are names, and not the numbers of an imported run's."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,14 +66,16 @@ class Signature:
         kind = "INT64" if exposure.show == "label" else "BYTES" if exposure.top else "FP32"
         shape = [-1] if exposure.show == "label" else [-1, min(exposure.top or count, count)]
         output: dict[str, Any] = {"name": exposure.show, "datatype": kind, "shape": shape}
-        if exposure.show == "landmarks":
-            output["parameters"] = {"names": list(self.classes)}
+        names: dict[str, Any] = {"parameters": {"names": list(self.classes)}} if self.named else {}
+        if exposure.show == "landmarks":  # of the numbers that are shown; classes are the model's
+            output, names = output | names, {}
         return {
             "name": self.name,
             "versions": [VERSION],
             "platform": "denature_pytorch",
             "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *self.shape]}],
             "outputs": [output],
+            **names,
         }
 
 
@@ -114,7 +118,7 @@ def parse(body: bytes, length: str | None, signature: Signature, *, max_images: 
     if not isinstance(inputs, list) or len(inputs) != 1:
         raise Refused(400, f"inputs must be a list of one tensor, called {INPUT!r}.")
     images = _images(_dictionary(inputs[0], "the input"), tail, signature, max_images)
-    parameters = _dictionary(request.get("parameters", {}), "parameters")
+    parameters = _dictionary(_given(request, "parameters", {}), "parameters")
     binary, top = _wanted(request.get("outputs"), parameters, signature)
     return Asked(images=images, id=id_, binary=binary, top=top)
 
@@ -135,6 +139,12 @@ def _dictionary(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Refused(400, f"A JSON object was expected as {what}.")
     return value
+
+
+def _given(table: dict[str, Any], name: str, usual: object) -> Any:
+    """A field that may be left out; clients that write out every field send null for it."""
+    value = table.get(name)
+    return usual if value is None else value
 
 
 def _is_whole(value: object) -> bool:
@@ -160,10 +170,15 @@ def _images(
     if shape[0] > max_images:
         raise Refused(400, f"{shape[0]} images in one request; at most {max_images} are taken.")
     dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
-    parameters = _dictionary(tensor.get("parameters", {}), "the input's parameters")
+    parameters = _dictionary(_given(tensor, "parameters", {}), "the input's parameters")
     if (size := parameters.get("binary_data_size")) is not None:
         expected = math.prod(shape) * dtype.itemsize
-        if not _is_whole(size) or size != expected or len(tail) != expected or "data" in tensor:
+        if (
+            not _is_whole(size)
+            or size != expected
+            or len(tail) != expected
+            or tensor.get("data") is not None
+        ):
             raise Refused(
                 400,
                 f"{expected} bytes of {datatype} are wanted for the shape {shape}; said are "
@@ -226,10 +241,10 @@ def _wanted(outputs: object, parameters: dict[str, Any], signature: Signature) -
     output = _dictionary(outputs[0], "the output")
     if output.get("name") != exposure.show:
         raise Refused(400, f"{signature.name} shows the output {exposure.show!r} and no other.")
-    own = _dictionary(output.get("parameters", {}), "the output's parameters")
-    if "binary_data" in own:
+    own = _dictionary(_given(output, "parameters", {}), "the output's parameters")
+    if own.get("binary_data") is not None:
         binary = _flag(own, "binary_data")
-    top = own.get("classification", 0)
+    top = _given(own, "classification", 0)
     if not _is_whole(top) or top < 0:
         raise Refused(400, "classification must be a whole number, at least 0.")
     if top and exposure.show == "label":
@@ -239,7 +254,7 @@ def _wanted(outputs: object, parameters: dict[str, Any], signature: Signature) -
 
 
 def _flag(parameters: dict[str, Any], name: str) -> bool:
-    value = parameters.get(name, False)
+    value = _given(parameters, name, False)
     if not isinstance(value, bool):
         raise Refused(400, f"{name} must be true or false.")
     return value

@@ -15,7 +15,7 @@ from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.feed import Feed
 from denature.data.views import auto_views, views
-from denature.train.job import check_shape
+from denature.train.classes import Fitted
 from denature.train.run import Run
 
 
@@ -92,7 +92,7 @@ def fill(
         Stopped: the stopper wanted it; what was asked is kept.
     """
     dataset, stopper = load(data, progress=progress), stopper or Stopper()
-    check_shape("run", run, dataset)
+    run = Fitted(dataset, progress)("run", run)
     compute = settle(run.network, device=device, precision=precision)
     if augment == "auto":
         augment = auto_views(channels=dataset.channels, image_size=dataset.image_size)

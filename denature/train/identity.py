@@ -41,7 +41,7 @@ def plan_of(record: Record) -> Plan:
         },
         data="" if record.data is None else record.data.split_digest,
         config=record.config,
-        inputs={role: given.digest for role, given in record.inputs.items()},
+        inputs={role: given.answered_by for role, given in record.inputs.items()},
         revisions=record.revisions,
         processes=record.config.get("processes", 1),
     )

@@ -44,6 +44,9 @@ class Run:
     record: Record
     network: nn.Module
     folder: Path | None = None
+    stored: str | None = None
+    """Digest of the weights in the folder, where these were put into another order; see
+    `denature.train.classes`."""
 
     @property
     def accuracy(self) -> Estimate:
@@ -66,10 +69,14 @@ class Run:
         return self.record.recipe
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of what the network puts out; None where it was imported and never saw data."""
+        return None if self.record.data is None else self.record.data.classes
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Their names; numbers where the run was imported and never saw data."""
-        data = self.record.data
-        return data.classes if data else tuple(map(str, range(self.record.net.classes)))
+        return self.class_names or tuple(map(str, range(self.record.net.classes)))
 
     def as_input(self) -> InputRecord:
         """How another run's record refers to this one."""
@@ -77,10 +84,11 @@ class Run:
             folder=None if self.folder is None else str(self.folder),
             kind=self.record.kind,
             net=self.record.net.name,
-            digest=self.record.net.digest,
+            digest=self.stored or self.digest,
             recipe=self.record.recipe,
             accuracy=self.record.accuracy,
             seed=self.record.seed,
+            reordered=None if self.stored is None else self.digest,
         )
 
 

@@ -17,10 +17,11 @@ from denature.core.stats import Estimate
 from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
 from denature.nets.published import Published
+from denature.train.classes import Fitted
 from denature.train.config import Keeping, Training
 from denature.train.elsewhere import Crew, Parcel
 from denature.train.identity import what_changed
-from denature.train.job import Input, Job, Order, check_shape
+from denature.train.job import Input, Job, Order
 from denature.train.loop import evaluate
 from denature.train.objectives.base import Dreaming, Objective
 from denature.train.passes import Watch, make_pass
@@ -120,6 +121,7 @@ def make(
     if crew is not None and watch is not None:
         raise ConfigError("Runs that are watched are made in this process, without workers.")
     made: dict[Order, Run] = {}
+    fitted = Fitted(dataset, progress)
     ranks = _ranks(orders)
     modules = [id(it.net) for rank in ranks for it in rank if isinstance(it.net, nn.Module)]
     if len(modules) > len(set(modules)):
@@ -131,7 +133,10 @@ def make(
         count = sum(map(len, ranks))
         task = stack.enter_context(progress.task("all", count, "runs")) if count > 1 else SILENT
         for rank in ranks:
-            jobs = [Job.of(order, _inputs(order, made, dataset), dataset, team) for order in rank]
+            jobs = [
+                Job.of(order, _inputs(order, made, dataset, fitted), dataset, team)
+                for order in rank
+            ]
             twins = _twins(jobs)
             passes = list(_passes([job for job in jobs if twins[job] is job]))
             if crew is not None:
@@ -163,7 +168,9 @@ def _ranks(orders: Sequence[Order]) -> list[list[Order]]:
     ]
 
 
-def _inputs(order: Order, made: Mapping[Order, Run], dataset: Dataset) -> dict[str, Input]:
+def _inputs(
+    order: Order, made: Mapping[Order, Run], dataset: Dataset, fitted: Fitted
+) -> dict[str, Input]:
     """What an order names, by its role."""
     roles = {order.objective.asks: order.asked, "init": order.init, "backbone": order.backbone}
     found: dict[str, Input] = {}
@@ -174,7 +181,11 @@ def _inputs(order: Order, made: Mapping[Order, Run], dataset: Dataset) -> dict[s
             shape = {"channels": dataset.channels, "image_size": dataset.image_size}
             found[role] = Published.of(named, **shape)
         else:
-            found[role] = made[named] if isinstance(named, Order) else named
+            run = made[named] if isinstance(named, Order) else named
+            # Of a backbone the last layer is left, and with it what its classes are called.
+            if isinstance(run, Run) and role != "backbone":
+                run = fitted(role, run)
+            found[role] = run
     return found
 
 
@@ -264,8 +275,8 @@ def evaluate_run(
     precision: str = "fp32",
     progress: Progress = SILENT,
 ) -> Estimate:
-    """Accuracy of a run on the test split of any data of its shape."""
+    """Accuracy of a run on the test split of any data of its shape and classes."""
     dataset = load(data, progress=progress)
-    check_shape("run", run, dataset)
+    run = Fitted(dataset, progress)("run", run)
     compute = settle(run.network, device=device, precision=precision)
     return evaluate(compute.place(run.network), dataset.test, compute)

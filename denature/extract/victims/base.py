@@ -20,7 +20,9 @@ class About:
     kind: Kind | None = None
     classes: int | None = None
     names: tuple[str, ...] = ()
-    """Of the numbers of an answer, such as `nose.x`, where it says them."""
+    """Of the numbers of an answer, such as `nose.x`, or of classes, where it says them."""
+    order: tuple[int, ...] | None = None
+    """For each class wanted its place among the victim's, where those are in another order."""
     channels: int | None = None
     image_size: int | None = None
     most: int | None = None

@@ -27,7 +27,7 @@ class Called:
         channels: that it takes; None for those of the pool.
         image_size: that it takes; None for that of the pool.
         most: images in one call.
-        names: of the numbers of an answer, where they have some.
+        names: of the numbers of an answer, or of classes, where they have some.
     """
 
     def __init__(

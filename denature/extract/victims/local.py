@@ -45,5 +45,5 @@ def local(run: Run, *, kind: Kind | None = None, device: str = "auto") -> Called
         kind=kind,
         channels=net.channels,
         image_size=net.image_size,
-        names=run.classes if kind == "landmarks" else (),
+        names=run.class_names or (),
     )

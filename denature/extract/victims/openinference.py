@@ -27,6 +27,7 @@ from denature.extract.victims.protocol import (
     LENGTH,
     MOST_CLASSES,
     NUMBER_BYTES,
+    Address,
     Signature,
     read_reply,
     read_signature,
@@ -56,12 +57,14 @@ class OpenInference:
         key: str | None,
         pace: Pace,
     ) -> None:
-        self._url = url.rstrip("/").removesuffix("/v2")
-        _check_url(self._url)
+        _check_url(url)
+        self._url, named, self._version = Address.of(url)
+        if model is not None and named not in (None, model):
+            raise ConfigError(f"The URL names the model {named}, and --model {model}; name one.")
         if key is not None and not (key.isascii() and key.isprintable()):
             raise ConfigError("The key has characters that no header can hold.")
         self._key = key
-        self._model, self._output, self._kind, self._top = model, output, kind, top
+        self._model, self._output, self._kind, self._top = model or named, output, kind, top
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
@@ -88,8 +91,8 @@ class OpenInference:
         server = table(await self._look("GET", "/v2"), "the server's description")
         extensions = server.get("extensions")
         self._binary = isinstance(extensions, list) and "binary_tensor_data" in extensions
-        described = await self._look("GET", f"/v2/models/{model}")
-        self._signature = found = read_signature(described, self._output)
+        described = await self._look("GET", self._path)
+        self._signature = found = read_signature(described, self._output, kind=self._kind)
         if self._top and not (isinstance(extensions, list) and "classification" in extensions):
             raise ConfigError(f"{self._url} does not offer the largest values only; leave out top.")
         kind = self._kind
@@ -101,7 +104,7 @@ class OpenInference:
                 f"{model} takes images of {height} x {width} pixels; denature knows square ones."
             )
         return About(
-            target=f"{self._url}/v2/models/{model}",
+            target=f"{self._url}{self._path}",
             options={"output": found.output} | ({"top": str(self._top)} if self._top else {}),
             kind=kind,
             classes=found.classes,
@@ -110,11 +113,18 @@ class OpenInference:
             image_size=None if height < 0 else height,
         )
 
+    @property
+    def _path(self) -> str:
+        """Of the model, once it is named."""
+        version = "" if self._version is None else f"/versions/{self._version}"
+        return f"/v2/models/{self._model}{version}"
+
     async def _named(self) -> str:
         """The model's name; where none was given, the only one that there is."""
         if self._model is not None:
-            if not _is_name(self._model):
-                raise ConfigError(f"A model cannot be called {self._model!r}.")
+            for name in (self._model, self._version or "1"):
+                if not _is_name(name):
+                    raise ConfigError(f"A model, or its version, cannot be called {name!r}.")
             return self._model
         listed = await self._look("POST", "/v2/repository/index")
         models = [it for it in listed if isinstance(it, dict)] if isinstance(listed, list) else []
@@ -190,7 +200,7 @@ class OpenInference:
         # Numbers as text take their time, and others wait for theirs meanwhile.
         body, headers = make() if self._binary else await asyncio.to_thread(make)
         size = len(images) * (signature.classes or MOST_CLASSES) * NUMBER_BYTES + (1 << 16)
-        path = f"/v2/models/{self._model}/infer"
+        path = f"{self._path}/infer"
         found, about = await self._fetch(
             "POST", path, limit=min(size, LARGEST_REPLY), data=body, headers=headers
         )

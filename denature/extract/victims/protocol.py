@@ -8,11 +8,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 
+from denature.answers.sources import Kind
 from denature.core.errors import ConfigError
 
 LENGTH = "Inference-Header-Content-Length"
@@ -32,6 +33,11 @@ NUMBER_BYTES = 64
 
 MOST_CLASSES = 1_000_000
 
+NAMED = ("names", "labels", "class_names", "classes")
+"""Parameters in which servers name classes; ours is the first."""
+
+LONGEST_NAME = 200
+
 MOST_SIZES = 8
 """Of a tensor's shape."""
 
@@ -47,17 +53,20 @@ class Signature:
     channels_last: bool
     output: str
     output_datatype: str
+    labels: bool = False
+    """Whether an answer is the number of a class."""
     classes: int | None
     names: tuple[str, ...] = ()
     """Of an answer's numbers, where the server says them as ours does."""
 
 
-def read_signature(described: object, output: str | None) -> Signature:
+def read_signature(described: object, output: str | None, *, kind: Kind | None = None) -> Signature:
     """A model's metadata.
 
     Args:
         described: what the server said.
         output: which of several outputs.
+        kind: of its answers, where the caller knows.
 
     Raises:
         ConfigError: it does not take images, or has several outputs and none was named.
@@ -82,7 +91,11 @@ def read_signature(described: object, output: str | None) -> Signature:
     last = shape[0] not in (1, 3) and shape[2] in (1, 3)
     [shown] = named
     size = shown["shape"][-1] if len(shown["shape"]) > 1 else 0
-    known = size > 0 and shown["datatype"] != "BYTES"
+    # Whole numbers are classes also in the shape [-1, 1], as MLServer gives every answer; one
+    # float may be a class or a score, which only the caller can know.
+    labels = shown["datatype"] in WHOLES or kind == "label"
+    wide = size > 1 and shown["datatype"] in FLOATS and not labels
+    names = _names(shown, size if wide else None) or _names(model, size if wide else None)
     return Signature(
         input=taken["name"],
         datatype=taken["datatype"],
@@ -90,17 +103,51 @@ def read_signature(described: object, output: str | None) -> Signature:
         channels_last=last,
         output=shown["name"],
         output_datatype=shown["datatype"],
-        classes=size if known else None,
-        names=_names(shown.get("parameters"), size),
+        labels=labels,
+        classes=size if wide else len(names) or None,
+        names=names,
     )
 
 
-def _names(parameters: object, count: int) -> tuple[str, ...]:
-    named = parameters.get("names") if isinstance(parameters, dict) else None
-    good = isinstance(named, list) and len(named) == count and all(
-        isinstance(name, str) and re.fullmatch(r"[\w.-]{1,64}", name) for name in named
-    )  # fmt: skip
-    return tuple(named) if good and isinstance(named, list) else ()
+def _names(described: Mapping[str, Any], count: int | None) -> tuple[str, ...]:
+    """Names of an answer's numbers, or of classes, from the parameters of a model or an output.
+
+    Args:
+        described: the model or the output.
+        count: how many there must be; None where the shape does not say.
+    """
+    parameters = described.get("parameters")
+    if not isinstance(parameters, dict):
+        return ()
+    for named in map(parameters.get, NAMED):
+        if not isinstance(named, list) or len(named) != (count or len(named)):
+            continue
+        if len(named) > 1 and all(isinstance(it, str) and _is_short(it) for it in named):
+            return tuple(named)
+    return ()
+
+
+def _is_short(name: str) -> bool:
+    return 0 < len(name) <= LONGEST_NAME and name.isprintable()
+
+
+class Address(NamedTuple):
+    """A server, and what a longer URL names there."""
+
+    url: str
+    model: str | None = None
+    version: str | None = None
+
+    @staticmethod
+    def of(url: str) -> "Address":
+        """Read a server's URL, or any of a model's: its metadata, a version of it, `/infer`."""
+        found = re.fullmatch(
+            r"(.*?)(?:/v2(?:/models(?:/([^/]+)(?:/versions/([^/]+))?(?:/(?:infer|ready))?)?)?)?/*",
+            url,
+            re.DOTALL,
+        )
+        assert found is not None
+        return Address(found[1], found[2], found[3])
 
 
 def table(value: object, what: str) -> dict[str, Any]:
@@ -196,9 +243,11 @@ def read_reply(body: bytes, length: str | None, signature: Signature, *, count: 
     if datatype == "BYTES":
         return _largest(values, shape, signature.classes)
     array = np.asarray(values)
-    if datatype in WHOLES:
+    if datatype in WHOLES or signature.labels:
         if array.size != count:
             raise ValueError(f"{array.size} labels for {count} images")
+        if not (array == np.rint(array)).all():
+            raise ValueError("labels that are no whole numbers")
         if array.min() < 0 or array.max() >= (signature.classes or MOST_CLASSES):
             raise ValueError("a label that is no class")
         return array.reshape(count).astype(np.int64)
