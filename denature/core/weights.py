@@ -2,7 +2,7 @@
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -10,11 +10,16 @@ from torch import Tensor, nn
 
 from denature.core.errors import RunError
 from denature.core.files import atomic_path
+from denature.core.sniffing import is_cut_pickle, is_pickle, is_safetensors, what_else
 
 WEIGHTS = "weights.safetensors"
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 """Names under which training scripts put the weights of their checkpoints."""
+
+COUNT = ".num_batches_tracked"
+
+WANTED = "Wanted is a .safetensors file, or a torch checkpoint that loads with weights_only=True."
 
 
 def digest(network: nn.Module) -> str:
@@ -51,22 +56,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a checkpoint that torch saved.
 
     A checkpoint is a pickle and is read with `weights_only=True`, so it cannot execute anything;
-    one that would need to is refused. The entries and `module.` prefixes that training scripts
-    leave around them are seen through.
+    one that would need to is refused. The entries that training scripts leave around the weights
+    are seen through; what is put before their names, `fit_weights` sees through. A file is known by
+    what it holds, whatever its name ends with.
 
     Raises:
         RunError: missing, damaged, or no weights.
     """
     if not path.is_file():
         raise RunError(f"There is no weights file {path}.")
+    if (found := what_else(path)) is not None:
+        raise RunError(f"{path} {found}. {WANTED}")
+    tensors_alone = is_safetensors(path)
+    if not tensors_alone and not is_pickle(path):
+        raise RunError(f"{path} is no checkpoint that is known here. {WANTED}")
     try:
-        if path.suffix == ".safetensors":
+        if tensors_alone:
             from safetensors.torch import load_file
 
             loaded: object = load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except (pickle.UnpicklingError, EOFError) as error:
+        if isinstance(error, EOFError) or is_cut_pickle(path):
+            raise RunError(f"{path} is cut off or damaged. Download it again. {WANTED}") from None
         raise RunError(
             f"{path} is a pickle of more than tensors and plain values, and reading it could "
             "execute code; refused. Save its state_dict() alone, best as .safetensors."
@@ -74,8 +87,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # both libraries raise many kinds for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(
-            f"{path} cannot be read as weights: {reason}. Wanted is a .safetensors file, or a "
-            "torch checkpoint that loads with weights_only=True."
+            f"{path} cannot be read as weights: {reason.rstrip('.')}. {WANTED}"
         ) from None
     while isinstance(loaded, Mapping):
         inner = next((k for k in NESTED if isinstance(loaded.get(k), Mapping)), None)
@@ -84,20 +96,44 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         loaded = loaded[inner]
     if not isinstance(loaded, Mapping) or not loaded:
         raise RunError(f"{path} holds no weights, but {type(loaded).__name__}.")
-    tensors = {str(k).removeprefix("module."): v for k, v in loaded.items()}
+    tensors = {str(k): v for k, v in loaded.items()}
     strange = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
     if strange:
         raise RunError(f"{path} holds more than weights: {', '.join(strange[:5])}.")
     return tensors
 
 
+def unwrapped(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """The tensors without what wrappers put before all of their names, as far as that helps.
+
+    DataParallel leaves `module.`, torch.compile `_orig_mod.`, Lightning and other wrappers what
+    their attribute is called, one around the other. Of all prefixes that the names share so many
+    are left out that the most names are the network's.
+
+    Args:
+        tensors: by the names in the file.
+        own: the network's names.
+    """
+    best = dict(tensors)
+    inner = {name.replace("_orig_mod.", ""): value for name, value in tensors.items()}
+    while True:
+        if len(inner.keys() & own) > len(best.keys() & own):
+            best = inner
+        if not all("." in it for it in inner) or len({it.partition(".")[0] for it in inner}) > 1:
+            return best
+        inner = {name.partition(".")[2]: value for name, value in inner.items()}
+
+
 def fit_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
-    """Load `tensors` into `network`, all of them, or none.
+    """Load `tensors` into `network`, all of them, or none; wrappers' prefixes are left out.
 
     Raises:
         RunError: names or shapes differ; says which and how many, and changes nothing.
     """
     own = network.state_dict()
+    # Checkpoints from before torch 0.4.1 have no counts of batches, which only momentum None reads.
+    counts = {name: count for name, count in own.items() if name.endswith(COUNT)}
+    tensors = {**counts, **unwrapped(tensors, own.keys())}
     missing = [name for name in own if name not in tensors]
     extra = [name for name in tensors if name not in own]
     shapes = [
@@ -128,4 +164,4 @@ def fit_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, where: str
             faults.append(f"{what}: {shown}" if what else shown)
     if faults:
         raise RunError(f"The weights {where} do not fit the network: {'; '.join(faults)}.")
-    network.load_state_dict(dict(tensors))
+    network.load_state_dict(tensors)

@@ -22,7 +22,7 @@ from denature.nets.cnn import CNN
 from denature.nets.densenet import densenet121
 from denature.nets.mlp import MLP
 from denature.nets.mobilenetv2 import MobileNetV2
-from denature.nets.normalize import Normalized
+from denature.nets.normalize import Normalized, check_scale
 from denature.nets.papernot import Papernot
 from denature.nets.resnet import resnet18, resnet34, resnet50
 from denature.nets.resnetc import resnetc20, resnetc32, resnetc44, resnetc56, resnetc110
@@ -131,6 +131,7 @@ def create(
         )
         if not good:
             raise ConfigError(f"{what} is {values}; wanted are finite numbers, std above 0.")
+        check_scale(what, values or ())
     if (named := library_of(name)) is not None:
         body = libraries.create(*named, classes=classes, channels=channels, image_size=image_size)
     else:

@@ -1,11 +1,30 @@
 """Normalisation as part of the network, so that whoever serves or attacks it cannot forget it."""
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
 from torch import Tensor, fx, nn
 
+from denature.core.errors import ConfigError
 from denature.core.types import Logits, Pixels
+
+
+def check_scale(what: str, values: Sequence[float]) -> None:
+    """Whether a mean or a spread is of images in [0, 1], as networks here get them.
+
+    With one of images in 0..255 all that a network sees would be next to one constant.
+
+    Raises:
+        ConfigError: it is of a larger scale.
+    """
+    if any(value > 1 for value in values):
+        told = ", ".join(f"{value:g}" for value in values)
+        divided = ",".join(f"{value / 255:.4g}" for value in values)
+        raise ConfigError(
+            f"{what} is {told}, of images in 0..255; here images are scaled to [0, 1]. Divide it "
+            f"by 255: {divided}."
+        )
 
 
 @final

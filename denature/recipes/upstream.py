@@ -20,7 +20,7 @@ from denature.core.progress import SILENT, Progress
 from denature.core.record import RECORD
 from denature.core.schema import decode
 from denature.core.stopping import Stopper
-from denature.core.weights import read_weights
+from denature.core.weights import read_weights, unwrapped
 from denature.data import DataConfig, Dataset, load
 from denature.nets.normalize import Normalized
 from denature.recipes.paper.settings import DataName, data_at
@@ -393,7 +393,8 @@ def _input(
 
 def _is_of(checkpoint: Path, run: Run) -> bool:
     """Whether a checkpoint is what this run left, and not another that was put in its place."""
-    kept, own = read_weights(checkpoint), _body(run.network).state_dict()
+    own = _body(run.network).state_dict()
+    kept = unwrapped(read_weights(checkpoint), own.keys())
     return kept.keys() == own.keys() and all(torch.equal(kept[k], own[k].cpu()) for k in kept)
 
 

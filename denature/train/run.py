@@ -20,9 +20,16 @@ from denature.core.files import write_text
 from denature.core.names import own_module
 from denature.core.record import RECORD, InputRecord, NetRecord, Record, spell_shape
 from denature.core.stats import Estimate
-from denature.core.weights import WEIGHTS, digest, fit_weights, read_weights, save_weights
+from denature.core.weights import (
+    WEIGHTS,
+    digest,
+    fit_weights,
+    read_weights,
+    save_weights,
+    unwrapped,
+)
 from denature.nets import create, parameter_count
-from denature.nets.normalize import Normalized
+from denature.nets.normalize import Normalized, check_scale
 from denature.train.identity import Plan, plan_id, plan_of, what_changed
 
 STATE_FOLDER = "state"
@@ -306,11 +313,16 @@ def import_run(
     tensors = read_weights(Path(weights))
     target = network
     if isinstance(network, Normalized):
+        names = {*network.state_dict(), *network.body.state_dict()}
+        tensors = unwrapped(tensors, names)
         if not {"mean", "std"} <= tensors.keys():
             target = network.body
         elif mean or std:
             raise ConfigError(f"{weights} brings its own normalisation; leave out mean and std.")
     fit_weights(target, tensors, where=f"in {weights}")
+    if isinstance(network, Normalized):
+        for what, values in (("mean", network.mean), ("std", network.std)):
+            check_scale(f"{what} in {weights}", values.flatten().tolist())
     network.eval()
     found = digest(network)
     net_record = NetRecord(

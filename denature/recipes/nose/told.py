@@ -17,6 +17,7 @@ from denature.core.stopping import Stopper
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.data.decode import Block, Decoder, Encoded
+from denature.data.landmarks import WIDEST
 from denature.data.loading import groups_of
 from denature.extract.config import Pace
 from denature.extract.ledger import Ledger
@@ -177,6 +178,10 @@ def written_down(
 ) -> Told:
     """Answers that were harvested before: {"path or key": a Rekognition response}, as JSON.
 
+    An entry that holds an error in the place of a response, as harvesters write it, or null, counts
+    as a query without an answer; how many there are is told. Any other entry without a list of
+    FaceDetails refuses the file.
+
     Args:
         images: folder of the pictures; a key is a path in it, or ends with the name of one.
         labels: the JSON file.
@@ -185,9 +190,15 @@ def written_down(
         progress: told how far it is.
 
     Raises:
-        DataError: no such file, no such picture, or nothing that a service would have said.
+        DataError: no such file, no such picture, or an entry that no service would have said.
     """
-    responses = _read(labels)
+    entries = _read(labels)
+    responses = {k: it for k, it in entries.items() if it is not None and not _is_failure(it)}
+    if failed := [key for key in entries if key not in responses]:
+        progress.say(
+            f"{labels}: {len(failed):,} of {len(entries):,} entries hold an error instead of an "
+            f"answer, such as {failed[0]}; they are left out, and count as queries."
+        )
     encoded: list[Encoded] = []
     unseen = 0
     for key, response in responses.items():
@@ -195,6 +206,12 @@ def written_down(
         if not np.isfinite(answer).all():
             unseen += 1
             continue
+        if (np.abs(answer - 0.5) > WIDEST - 0.5).any():
+            told = ", ".join(f"{number:g}" for number in answer)
+            raise DataError(
+                f"{labels}: the entry {key!r} tells {told}; wanted are places as fractions of the "
+                "picture's sides, and qualities up to 100. Mend or remove that entry."
+            )
         encoded.append(Encoded(_picture(images, key), answer, f"{key} in {labels}", key))
     if len(encoded) < 10:
         raise DataError(
@@ -220,25 +237,48 @@ def written_down(
         train=train,
         test=test,
         truth=None,
-        queries=len(responses),
+        queries=len(entries),
         unseen=unseen,
     )
 
 
-def _read(labels: Path) -> dict[str, dict[str, Any]]:
+ERRORS = ("Error", "error", "errors", "Exception", "__type", "errorMessage", "errorType")
+"""Keys under which boto3, AWS and harvesters write down why there is no answer."""
+
+
+def _is_failure(entry: dict[str, Any] | None) -> bool:
+    """Whether an entry says that there was no answer."""
+    if entry is None:
+        return True
+    return entry.get("FaceDetails") is None and any(key in entry for key in ERRORS)
+
+
+def _read(labels: Path) -> dict[str, dict[str, Any] | None]:
+    """All entries; each holds a list of FaceDetails, or a failure."""
     try:
         found = json.loads(labels.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{labels} cannot be read: {error}.") from None
-    good = isinstance(found, dict) and all(
-        isinstance(it, dict) and isinstance(it.get("FaceDetails"), list) for it in found.values()
-    )
-    if not good or not found:
+    if not isinstance(found, dict) or not found:
         raise DataError(
             f'{labels} is no JSON of the form {{"path or key": {{"FaceDetails": [...]}}, ...}}, as '
-            "Rekognition answers."
+            f"Rekognition answers, but {_spelled(found)}."
         )
-    return dict(found)
+    for key, entry in found.items():
+        good = isinstance(entry, dict) and isinstance(entry.get("FaceDetails"), list)
+        if not good and not (isinstance(entry, dict | type(None)) and _is_failure(entry)):
+            raise DataError(
+                f"{labels}: the entry {key!r} is {_spelled(entry)}; wanted is "
+                '{"FaceDetails": [...]}, as Rekognition answers, or {"Error": {...}} where it '
+                "failed. Mend or remove that entry."
+            )
+    return found
+
+
+def _spelled(value: object) -> str:
+    """The beginning of a JSON value, for people."""
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _picture(images: Path, key: str) -> Path:

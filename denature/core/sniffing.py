@@ -1,0 +1,107 @@
+"""What a file is that is no checkpoint: what downloads leave, and archives of something else."""
+
+import pickletools
+import re
+import zipfile
+from pathlib import Path
+
+HEAD = 512
+"""Bytes by which a file is known."""
+
+LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header, as the library has it."""
+
+PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
+}
+
+
+def what_else(path: Path) -> str | None:
+    """What a file is that cannot be a checkpoint, and what to do; None where it may be one."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if not head:
+        return "is empty. Download it again"
+    if (text := _text(head)) is not None:
+        return _kind_of_text(text)
+    for magic, name in PACKED.items():
+        if head.startswith(magic):
+            return f"is packed with {name}. Unpack it first"
+    if head.startswith(b"\x89HDF"):
+        return "is an HDF5 file, as Keras writes. Convert it to a torch state_dict"
+    if head[257:262] == b"ustar":
+        return "is a tar archive of other files. Unpack it, and name the checkpoint inside"
+    return _kind_of_zip(path) if head.startswith(b"PK") else None
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors does: the length of a JSON object, and the object."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file begins as a pickle, or as the zip archive that torch puts one into."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
+
+
+def is_cut_pickle(path: Path) -> bool:
+    """Whether a file is a pickle without its end; nothing in it is executed."""
+    with path.open("rb") as file:
+        if file.read(1) != b"\x80":
+            return False
+        file.seek(0)
+        try:
+            for _ in pickletools.genops(file):
+                pass
+        except Exception:  # whatever is wrong with it, it does not go on to its end
+            return True
+    return False
+
+
+def _text(head: bytes) -> str | None:
+    """The beginning of a text file; None where it is binary."""
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if len(head) < HEAD or error.start < len(head) - 3:  # the last character may be cut in two
+            return None
+        text = head[: error.start].decode("utf-8-sig")
+    return None if re.search(r"[\x00-\x08\x0e-\x1f]", text) else text.strip()
+
+
+def _kind_of_text(text: str) -> str:
+    start = text.lower()
+    again = "The server may want a login, or its quota is spent; download the file again"
+    if start.startswith("version https://git-lfs"):
+        return "is a Git LFS pointer, and not what it points to. Fetch that with `git lfs pull`"
+    if re.match(r"(<!--.*?-->\s*)?<(!doctype html|html|head|body)\b", start, re.DOTALL):
+        return f"is an HTML page. {again}"
+    if start.startswith("<"):
+        return f"is an XML document. {again}"
+    if start.startswith(("{", "[")):
+        return f"is JSON. {again}"
+    return f"is text that begins with {text[:40]!r}. Name the file with the weights"
+
+
+def _kind_of_zip(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return "is cut off or damaged, as zip archives and torch checkpoints are. Download it again"
+    if any(re.search(r"(^|/)constants\.pkl$", name) for name in names):
+        return "is a TorchScript archive, whose code would be run. Save its state_dict() alone"
+    if any(re.search(r"(^|/)data\.pkl$", name) for name in names):
+        return None
+    if names and all(name.endswith(".npy") for name in names):
+        return "is an .npz of NumPy. Save its arrays as a torch state_dict, or as .safetensors"
+    inside = f"{len(names)} files, such as {names[0][:60]!r}" if names else "no file"
+    return f"is a zip archive of {inside}, and no checkpoint. Name the checkpoint itself"
