@@ -24,7 +24,7 @@ from denature.extract.config import Pace
 from denature.extract.ledger import Ledger
 from denature.extract.oracle import Oracle
 from denature.extract.pool import Noise
-from denature.extract.stealing import LEDGER
+from denature.extract.theft import LEDGER
 from denature.extract.victims.base import About
 from denature.extract.victims.find import find
 

@@ -45,6 +45,13 @@ def test_the_readme_shows_every_command_but_what_needs_files_of_ones_own() -> No
     assert shown >= set(COMMANDS) - {"import", "mark", "predict", "run", "serve"}
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
+def test_every_line_that_installs_carries_the_constraints(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for command in re.findall(r"pip3? install[^`\n]*", text):
+        assert "-c constraints.txt" in command
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ from denature.data.landmarks import PLACES
 from denature.extract.victims.rekognition import Rekognition, numbers, outputs_of
 from denature.serve.config import Exposure, Placed
 from denature.serve.faces import confidence, details, quality, read, resized
-from denature.serve.protocol import Refused
+from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, load_run, train
 from tests.served import Served, serve, stop
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from denature.cli.app import main
+from denature.cli.show import Display
 from denature.core.errors import ConfigError, DataError
 from denature.core.progress import SILENT
 from denature.core.stats import mean_over_images
@@ -83,6 +84,10 @@ def test_answers_of_before_are_read_with_their_pictures(harvested: Path) -> None
         ("{", "cannot be read"),
         ("[]", 'no JSON of the form {"path or key"'),
         ('{"a.png": {"Faces": []}}', 'no JSON of the form {"path or key"'),
+        ("3", "it is 3"),
+        ('{"a.png": {"Faces": []}}', "the entry 'a.png' is {"),
+        ('{"a.png": {"FaceDetails": []}, "b.png": "x"}', "the entry 'b.png' is \"x\""),
+        ('{"a.png": {"FaceDetails": 3, "Error": "x"}}', "the entry 'a.png'"),
         ('{"person-0_1.png": {"FaceDetails": []}}', "places and quality of 0 faces"),
     ],
 )
@@ -90,6 +95,41 @@ def test_what_is_no_harvest_is_told(harvested: Path, tmp_path: Path, text: str, 
     file = tmp_path / "labels.json"
     file.write_text(text)
     with pytest.raises(DataError, match=why):
+        written_down(harvested / "faces", file, size=32, group=None, progress=SILENT)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"Error": {"Code": "InvalidImageFormatException"}},
+        {"error": "timed out"},
+        {"__type": "ThrottlingException", "message": ""},
+        {"FaceDetails": None, "errorMessage": "x"},
+        None,
+    ],
+)
+def test_saved_errors_are_left_out_counted_and_told(
+    harvested: Path, tmp_path: Path, failure: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    responses = json.loads((harvested / "labels.json").read_text())
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps({"bad.png": failure, **responses}))
+    told = written_down(harvested / "faces", file, size=32, group=None, progress=Display())
+    assert told.queries == len(responses) + 1
+    assert len(told.train) + len(told.test) == len(responses) - told.unseen
+    assert f"1 of {len(responses) + 1} entries hold an error" in capsys.readouterr().err
+    file.write_text(json.dumps({f"{number}.png": failure for number in range(20)}))
+    with pytest.raises(DataError, match="of 0 faces"):
+        written_down(harvested / "faces", file, size=32, group=None, progress=SILENT)
+
+
+def test_a_saved_answer_in_pixels_is_named(harvested: Path, tmp_path: Path) -> None:
+    responses = json.loads((harvested / "labels.json").read_text())
+    for mark in responses["person-0_2.png"]["FaceDetails"][0]["Landmarks"]:
+        mark["X"] *= 640
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps(responses))
+    with pytest.raises(DataError, match=r"the entry 'person-0_2\.png' tells .*fractions"):
         written_down(harvested / "faces", file, size=32, group=None, progress=SILENT)
 
 

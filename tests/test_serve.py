@@ -35,7 +35,8 @@ from denature.serve.batching import Batcher
 from denature.serve.config import Exposure, Limits, Placed, Serving
 from denature.serve.exposure import shown
 from denature.serve.keys import Key, Keys, SqliteKeys, open_keys
-from denature.serve.protocol import Asked, Refused, Signature, parse, render
+from denature.serve.protocol import Asked, Signature, parse, render
+from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, import_run, load_run, train
 from tests.served import Served, serve, stop
 
@@ -92,6 +93,30 @@ def test_what_a_request_wants_is_read() -> None:
     output["parameters"] = {"classification": 9}
     asked = parse(json.dumps(body).encode(), None, signature(top=2), max_images=3)
     assert asked.top == 2
+
+
+def test_null_is_as_good_as_nothing_wherever_a_field_may_be_left_out() -> None:
+    output: dict[str, Any] = {"name": "probabilities", "parameters": None}
+    body = request(id=None, parameters=None, outputs=[output])
+    body["inputs"][0]["parameters"] = None
+    asked = parse(json.dumps(body).encode(), None, signature(), max_images=3)
+    assert (asked.id, asked.binary, asked.top) == (None, False, 0)
+    body["outputs"] = None
+    parse(json.dumps(body).encode(), None, signature(), max_images=3)
+    output["parameters"] = {"binary_data": None, "classification": None}
+    body |= {"outputs": [output], "parameters": {"binary_data_output": True}}
+    body["inputs"][0]["parameters"] = {"binary_data_size": None}
+    asked = parse(json.dumps(body).encode(), None, signature(), max_images=3)
+    assert (asked.binary, asked.top) == (True, 0)
+
+
+def test_data_may_be_null_where_bytes_follow() -> None:
+    tensor = {"data": None, "parameters": {"binary_data_size": IMAGES.nbytes}}
+    head = request(tensor=tensor)
+    head["inputs"][0]["data"] = None
+    body, length = binary(head, IMAGES.tobytes())
+    asked = parse(body, length, signature(), max_images=3)
+    np.testing.assert_array_equal(asked.images, IMAGES)
 
 
 SIZE = IMAGES.size

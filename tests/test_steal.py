@@ -34,15 +34,21 @@ from denature.extract.ledger import BudgetSpent, Ledger, Question, read_tallies
 from denature.extract.oracle import Oracle
 from denature.extract.pool import Kept, Noise, open_pool
 from denature.extract.pricing import one_price, prices_of
-from denature.extract.reading import combined, completed, kind_of
-from denature.extract.stealing import LEDGER, steal
-from denature.extract.theft import RESULT, read_theft
+from denature.extract.reading import combined, completed, fitting, kind_of
+from denature.extract.stealing import about_of, steal
+from denature.extract.theft import LEDGER, RESULT, read_theft
 from denature.extract.victims.base import About, AskFailed
 from denature.extract.victims.called import Called
 from denature.extract.victims.find import find
 from denature.extract.victims.local import local
 from denature.extract.victims.openinference import _wait
-from denature.extract.victims.protocol import Signature, read_reply, read_signature, request
+from denature.extract.victims.protocol import (
+    Address,
+    Signature,
+    read_reply,
+    read_signature,
+    request,
+)
 from denature.serve import protocol
 from denature.serve.config import Exposure
 from denature.serve.exposure import shown
@@ -519,6 +525,68 @@ def test_a_model_of_channels_last_is_asked_so() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("", None),
+        ("/", None),
+        ("/v2", None),
+        ("/v2/", None),
+        ("/v2/models", None),
+        ("/v2/models/m", "/v2/models/m"),
+        ("/v2/models/m/", "/v2/models/m"),
+        ("/v2/models/m/infer", "/v2/models/m"),
+        ("/v2/models/m/ready", "/v2/models/m"),
+        ("/v2/models/m/versions/7", "/v2/models/m/versions/7"),
+        ("/v2/models/m/versions/7/infer/", "/v2/models/m/versions/7"),
+        ("/behind/a/proxy/v2/models/m", "/behind/a/proxy/v2/models/m"),
+    ],
+)
+def test_every_url_of_a_model_names_it(url: str, named: str | None) -> None:
+    found = Address.of(f"http://host:8000{url}")
+    version = "" if found.version is None else f"/versions/{found.version}"
+    if named is None:
+        assert found == ("http://host:8000", None, None)
+    else:
+        assert f"{found.url}/v2/models/{found.model}{version}" == f"http://host:8000{named}"
+
+
+@pytest.mark.parametrize("datatype", ["INT32", "INT64", "UINT8", "FP32", "FP64"])
+@pytest.mark.parametrize("shape", [[-1], [-1, 1]])
+def test_labels_in_a_column_are_labels(datatype: str, shape: list[int]) -> None:
+    described = {**DESCRIBED, "outputs": [{"name": "y", "datatype": datatype, "shape": shape}]}
+    whole = not datatype.startswith("FP")
+    signature = read_signature(described, None, kind=None if whole else "label")
+    assert signature.classes is None
+    tensor = {"name": "y", "datatype": datatype, "shape": [3, *shape[1:]], "data": [2, 0, 1]}
+    body = json.dumps({"outputs": [tensor]}).encode()
+    found = read_reply(body, None, signature, count=3)
+    np.testing.assert_array_equal(found, np.array([2, 0, 1]), strict=True)
+    if not whole:  # one number an image may be a score; the caller says that it is a class
+        plain = read_reply(body, None, read_signature(described, None), count=3)
+        with pytest.raises(ConfigError, match=r"1 values an image.*say --kind label"):
+            fitting(plain, count=3, kind=None, about=About(target="m", classes=4))
+        wild = json.dumps({"outputs": [{**tensor, "data": [0.5, 0, 1]}]}).encode()
+        with pytest.raises(ValueError, match="no whole numbers"):
+            read_reply(wild, None, signature, count=3)
+
+
+@pytest.mark.parametrize("place", ["model", "output"])
+@pytest.mark.parametrize("key", ["names", "labels", "class_names", "classes"])
+def test_a_server_may_name_classes_in_several_ways(place: str, key: str) -> None:
+    names = ["aquarium fish", "goldfish, Carassius auratus", "eel"]
+    output: dict[str, Any] = {"name": "a", "datatype": "FP32", "shape": [-1, 3]}
+    model = {**DESCRIBED, "outputs": [output]}
+    (model if place == "model" else output)["parameters"] = {key: names}
+    assert read_signature(model, None).names == tuple(names)
+    output |= {"datatype": "INT64", "shape": [-1, 1]}
+    assert read_signature(model, None).classes == 3
+    output |= {"datatype": "FP32", "shape": [-1, 3]}
+    for wrong in (names[:2], [*names[:2], 3], [*names[:2], "\x1b[2J"], "eel", None):
+        (model if place == "model" else output)["parameters"] = {key: wrong}
+        assert read_signature(model, None).names == ()
+
+
 DESCRIBED: dict[str, Any] = {
     "name": "m",
     "inputs": [{"name": "x", "datatype": "UINT8", "shape": [-1, 1, 4, 4]}],
@@ -908,6 +976,15 @@ def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     )  # fmt: skip
     yield served
     stop(served)
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/infer", "{}/", "{}/versions/1", "{}/versions/1/infer"])
+def test_a_models_url_is_enough_to_ask_it(server: Served, form: str) -> None:
+    url = f"http://{server.address}/v2/models/raw"
+    version = "/versions/1" if "versions" in form else ""
+    assert about_of(find(form.format(url))).target == url + version
+    with pytest.raises(ConfigError, match="The URL names the model raw, and --model mlp"):
+        find(url, model="mlp")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from denature.cli.options import (
     Trust,
     folder_of,
 )
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, needs
 from denature.train.config import Device, Precision
 
 
@@ -57,7 +57,9 @@ def nose(
         trust: A module of your own that a run's record may import.
     """
     from denature.cli.show import print_table
-    from denature.recipes.nose import Faces, reproduce, setting
+
+    with needs("serve,steal,rekognition", "The copy of a face service's nose detector"):
+        from denature.recipes.nose import Faces, reproduce, setting
     from denature.train.run import Run, load_run
 
     chosen = setting(scale).on(device, precision)

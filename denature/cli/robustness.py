@@ -82,7 +82,7 @@ def robustness(
         trust: A module of your own that a run's record may import.
     """
     from denature.cli.show import print_table
-    from denature.extract.victims.find import find
+    from denature.extract.victims.find import find, short_name
     from denature.recipes.robustness import robustness as attack
     from denature.train.run import load_run
 
@@ -98,7 +98,7 @@ def robustness(
 
     loaded = [who(target) for target in targets]
     plain = [load_run(run, trust=trust) for run in undefended]
-    names = "-".join(re.sub(r"[^\w.=@+]+", "-", Path(it).name) for it in targets[:2])
+    names = "-".join(re.sub(r"[^\w.=@+]+", "-", short_name(it)) for it in targets[:2])
     folder = out or Path("runs") / f"robustness-of-{names}"
     stopper = surviving.stopper()
     with stopper.on_signals():

@@ -62,9 +62,9 @@ def steal(
     only services that you are allowed to ask.
 
     Args:
-        target: The URL of an Open Inference server; rekognition, for faces, with boto3's usual
-            credentials; a run's folder, to be asked without a wire; or package.module:function,
-            from float32 images in [0, 1] to answers.
+        target: The URL of an Open Inference server, or of one of its models; rekognition, for
+            faces, with boto3's usual credentials; a run's folder, to be asked without a wire; or
+            package.module:function, from float32 images in [0, 1] to answers.
         pool: Images to ask with, whose labels nobody looks at: as for `denature train --data`, or
             noise.
         budget: Queries, such as 1000,5000: a fresh clone is trained for each.
@@ -86,7 +86,7 @@ def steal(
     """
     from denature.cli.show import print_table
     from denature.extract.stealing import steal as carry_out
-    from denature.extract.victims.find import REKOGNITION, find
+    from denature.extract.victims.find import REKOGNITION, find, short_name
     from denature.report.theft import table, verdict, write
     from denature.train.run import load_run
 
@@ -108,7 +108,9 @@ def steal(
     start = None
     if (place := folder_of(backbone)) is not None:
         start = load_run(place, trust=trust)
-    folder = out or Path("runs") / f"theft-of-{_slug(model or target)}-with-{_slug(pool)}"
+    folder = (
+        out or Path("runs") / f"theft-of-{_slug(model or short_name(target))}-with-{_slug(pool)}"
+    )
     stopper = Stopper(seconds=None if time_limit is None else seconds_of(time_limit))
     with stopper.on_signals():
         theft = carry_out(
@@ -233,7 +235,7 @@ def ledger(place: Path, *, showing: ShowingOptions = Showing()) -> None:
     """
     from denature.cli.show import print_table
     from denature.extract.ledger import read_tallies
-    from denature.extract.stealing import LEDGER
+    from denature.extract.theft import LEDGER
     from denature.extract.victims.base import printable
 
     tallies = read_tallies(place / LEDGER if place.is_dir() else place)

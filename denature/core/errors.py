@@ -12,7 +12,11 @@ Each message says what was wrong, what was found, what was wanted and what to do
 """
 
 import difflib
-from collections.abc import Iterable
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class DenatureError(Exception):
@@ -51,13 +55,44 @@ class MissingExtra(DenatureError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self._given = (package, extra, purpose)
+        self.package = package
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'denature[{extra}]'"
+            f"Install it with: {install_line(f'denature[{extra}]')}"
         )
 
     def __reduce__(self) -> tuple[type["MissingExtra"], tuple[str, str, str]]:
         return MissingExtra, self._given
+
+
+def install_line(requirement: str) -> str:
+    """The command that installs something where this package runs.
+
+    In a checkout it carries the constraints: without them an extra may bring torch's CUDA build,
+    five gigabytes, in the place of the CPU's.
+    """
+    constraints = Path(__file__).parents[2] / "constraints.txt"
+    given = f" -c {shlex.quote(str(constraints))}" if constraints.is_file() else ""
+    python = shlex.quote(sys.executable)
+    return f"{python} -m pip install {shlex.quote(requirement)}{given}"
+
+
+@contextmanager
+def needs(extra: str, purpose: str) -> Iterator[None]:
+    """Imports of packages that `extra` installs; the outermost of several says what is missing.
+
+    Raises:
+        MissingExtra: one of them is not installed.
+    """
+    try:
+        yield
+    except MissingExtra as error:
+        raise MissingExtra(error.package, extra, purpose) from None
+    except ImportError as error:
+        package = error.name or extra
+        if package.partition(".")[0] == "denature":
+            raise
+        raise MissingExtra(package, extra, purpose) from None
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:

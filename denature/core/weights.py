@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -76,7 +77,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
             loaded: object = load_file(path)
         else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            # Of a path torch would judge by its suffix; it warns of pickles that it then refuses.
+            with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+                loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError) as error:
         if isinstance(error, EOFError) or is_cut_pickle(path):
             raise RunError(f"{path} is cut off or damaged. Download it again. {WANTED}") from None

@@ -9,8 +9,7 @@ import numpy as np
 from denature.core.errors import ConfigError, DataError
 from denature.core.progress import SILENT, Progress
 from denature.data.decode import BadImage, open_image, to_array
-from denature.extract.oracle import run_now
-from denature.extract.victims.base import Victim
+from denature.extract.victims.base import Victim, run_now
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -3,27 +3,26 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar, final
+from typing import TypeAlias, final
 
 import numpy as np
-from aiolimiter import AsyncLimiter
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
-from tenacity.wait import wait_random_exponential
 
 from denature.answers.sources import Kind
-from denature.core.errors import ConfigError, Stopped
+from denature.core.errors import ConfigError, Stopped, needs
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.stopping import Stopper
 from denature.extract.config import Pace
 from denature.extract.ledger import BudgetSpent, Ledger, Question
 from denature.extract.pool import Pool
 from denature.extract.reading import LOOKS, fitting, kind_of
-from denature.extract.victims.base import About, AskFailed, Victim
+from denature.extract.victims.base import About, AskFailed, Victim, run_now
 
-T = TypeVar("T")
+with needs("steal", "Asking a model within a budget"):
+    from aiolimiter import AsyncLimiter
+    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+    from tenacity.wait import wait_random_exponential
 
 Wanted: TypeAlias = tuple[tuple[bytes, int], int]
 """An image's digest and the repeat, and its number in the pool."""
@@ -34,16 +33,6 @@ SLICE_S = 0.1
 
 class Halted(Exception):
     """No more requests are to be sent: there is a wish to stop, or a failure."""
-
-
-def run_now(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, also for a caller who is inside of a loop, as notebooks are."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as aside:
-        return aside.submit(asyncio.run, work).result()
 
 
 @final

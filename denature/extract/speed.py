@@ -15,9 +15,8 @@ from denature.core.compute import settle
 from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
 from denature.extract.config import Pace
-from denature.extract.oracle import run_now
 from denature.extract.theft import RESULT, read_theft
-from denature.extract.victims.base import Victim
+from denature.extract.victims.base import Victim, run_now
 from denature.train.run import Run
 
 WARM_UP = 3

@@ -32,11 +32,11 @@ from denature.data.dataset import Split
 from denature.extract.choosing import CHOOSERS
 from denature.extract.config import Pace, Stealing
 from denature.extract.ledger import BudgetSpent, Ledger
-from denature.extract.oracle import Oracle, run_now
+from denature.extract.oracle import Oracle
 from denature.extract.pool import BLOCK, NOISE, Kept, Pool, open_pool
 from denature.extract.reading import combined
-from denature.extract.theft import RESULT, Clone, Theft
-from denature.extract.victims.base import About, Victim
+from denature.extract.theft import LEDGER, RESULT, Clone, Theft
+from denature.extract.victims.base import About, Victim, run_now
 from denature.nets import create
 from denature.train.config import Keeping, Training
 from denature.train.identity import plan_id
@@ -46,7 +46,7 @@ from denature.train.objectives.cloned import Cloned
 from denature.train.run import Run
 from denature.train.runs import make
 
-LEDGER, PLAN = "ledger.sqlite", "plan.json"
+PLAN = "plan.json"
 
 LARGEST = 1024
 """Pixels a side that a service is believed without asking: all images are brought to it."""

@@ -9,7 +9,7 @@ from denature.core.errors import RunError
 from denature.core.schema import decode
 from denature.core.stats import Estimate, pooled
 
-RESULT = "theft.json"
+LEDGER, RESULT = "ledger.sqlite", "theft.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,7 +29,8 @@ from denature.serve.exposure import shown
 from denature.serve.keys import Keys, open_keys
 from denature.serve.log import AccessLog, Metrics
 from denature.serve.model import Model
-from denature.serve.protocol import LENGTH, Asked, Refused
+from denature.serve.protocol import LENGTH, Asked
+from denature.serve.refusal import Refused
 from denature.train.run import load_run
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import TypeAlias, final
 import numpy as np
 
 from denature.serve.config import Limits
-from denature.serve.protocol import Refused
+from denature.serve.refusal import Refused
 
 Answerer: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
 """From the images of several requests to the logits of all, in order."""

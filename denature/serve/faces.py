@@ -16,7 +16,7 @@ from PIL import Image
 
 from denature.data.decode import BadImage, TooManyPixels, open_image, to_array
 from denature.data.landmarks import PLACES
-from denature.serve.protocol import Refused
+from denature.serve.refusal import Refused
 
 TARGET = "RekognitionService.DetectFaces"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol, final
 
 from denature.core.errors import ConfigError, MissingExtra
-from denature.serve.protocol import Refused
+from denature.serve.refusal import Refused
 
 REDIS = ("redis://", "rediss://", "unix://")
 

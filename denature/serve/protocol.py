@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from denature.serve.config import Exposure
+from denature.serve.refusal import Refused
 
 SERVER, EXTENSIONS = "denature", ("binary_tensor_data", "classification")
 
@@ -30,15 +31,6 @@ DTYPES: Mapping[str, type[np.generic]] = {"UINT8": np.uint8, "FP32": np.float32}
 LONGEST_ID = 256
 
 RANGE = "UINT8 images must lie in 0 to 255, FP32 ones in [0, 1]."
-
-
-class Refused(Exception):
-    """A request that is not answered, with the HTTP status and what to tell."""
-
-    def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.retry_after = retry_after
 
 
 @final

@@ -13,7 +13,7 @@ import redis
 
 from denature.core.errors import ConfigError
 from denature.serve.keys import BURST_S, Key, check_account, digest_of, new_key, refusal
-from denature.serve.protocol import Refused
+from denature.serve.refusal import Refused
 
 NAMES = "denature:keys"
 """A hash from the accounts' names to the digests of their keys."""

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from denature.core.errors import ConfigError, MissingExtra, unknown
+from denature.core.errors import ConfigError, MissingExtra, install_line, unknown
 from denature.core.record import EpochRecord
 
 Scalars: TypeAlias = Callable[[Mapping[str, float], int], None]
@@ -85,7 +85,7 @@ def _started(name: str, *, title: str, run: str, config: Mapping[str, Any]) -> I
     if find_spec(name) is None:
         raise ConfigError(
             f"The tracker {name} was asked for, but its package is not installed. Install it with: "
-            f"pip install {name.replace('_', '-')}"
+            + install_line(name.replace("_", "-"))
         )
     PartialState()  # accelerate's trackers ask it which process speaks
     kind = LOGGER_TYPE_TO_CLASS[name]

@@ -1,12 +1,17 @@
 """What a thief may ask: one small class for each way of asking."""
 
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
 from denature.answers.sources import Kind
 from denature.core.errors import DenatureError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +56,16 @@ class AskFailed(DenatureError):
 def printable(text: str) -> str:
     """What somebody else says, without what a terminal would take for an order."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def run_now(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, also for a caller who is inside of a loop, as notebooks are."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as aside:
+        return aside.submit(asyncio.run, work).result()
 
 
 class Victim(Protocol):

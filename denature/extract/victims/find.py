@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from denature.answers.sources import Kind
-from denature.core.errors import ConfigError, MissingExtra
+from denature.core.errors import ConfigError
 from denature.extract.config import Pace
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import Called
+from denature.extract.victims.protocol import Address
 
 REKOGNITION = "rekognition"
 
@@ -49,17 +50,13 @@ def find(
     """
     if target == REKOGNITION:
         _only(target, {"--model": model, "--output": output, "--top": top or None})
-        try:
-            from denature.extract.victims.rekognition import Rekognition
-        except ModuleNotFoundError as error:
-            raise MissingExtra(str(error.name), "rekognition", "Asking Rekognition") from None
+        from denature.extract.victims.rekognition import Rekognition
+
         return Rekognition(endpoint_url=endpoint_url, values=values, pace=pace)
     _only(target, {"--endpoint-url": endpoint_url, "--values": values or None})
     if re.match(r"https?://", target):
-        try:
-            from denature.extract.victims.openinference import OpenInference
-        except ModuleNotFoundError as error:
-            raise MissingExtra(str(error.name), "steal", "Asking across a wire") from None
+        from denature.extract.victims.openinference import OpenInference
+
         return OpenInference(
             target, model=model, output=output, kind=kind, top=top, key=key, pace=pace or Pace()
         )
@@ -75,6 +72,11 @@ def find(
         f"The target {target!r} is no URL, no run's folder, no package.module:function and not "
         f"{REKOGNITION}."
     )
+
+
+def short_name(target: str) -> str:
+    """What a target is called in the name of a folder: a URL's model, or the last part."""
+    return Address.of(target).model or target.rstrip("/").rpartition("/")[2] or target
 
 
 def _only(target: str, foreign: Mapping[str, object]) -> None:

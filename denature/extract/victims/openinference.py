@@ -13,14 +13,11 @@ from functools import partial
 from typing import Any, Self, final, get_args
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 import numpy as np
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
-from tenacity.wait import wait_random_exponential
 
 from denature.answers.sources import Kind
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, needs
 from denature.extract.config import Pace
 from denature.extract.victims.base import About, AskFailed, printable
 from denature.extract.victims.protocol import (
@@ -34,6 +31,11 @@ from denature.extract.victims.protocol import (
     request,
     table,
 )
+
+with needs("steal", "Asking a server"):
+    import aiohttp
+    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
+    from tenacity.wait import wait_random_exponential
 
 LARGEST_REPLY = 1 << 26
 """Bytes of a reply from which it is no answer, whatever the model says of itself."""

@@ -9,24 +9,26 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, final
 
-import boto3
 import numpy as np
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-)
 from PIL import Image
 
-from denature.core.errors import ConfigError, unknown
+from denature.core.errors import ConfigError, needs, unknown
 from denature.data.landmarks import PLACES
 from denature.extract.config import Pace
 from denature.extract.victims.base import About, AskFailed
+
+with needs("rekognition", "Asking Rekognition"):
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectTimeoutError,
+        EndpointConnectionError,
+        NoCredentialsError,
+        NoRegionError,
+        PartialCredentialsError,
+    )
 
 QUALITIES = ("brightness", "sharpness")
 

@@ -27,7 +27,7 @@ from denature.recipes.nose.clones import (
     write_trials,
 )
 from denature.recipes.nose.findings import Found, Made, Speeds, write
-from denature.recipes.nose.service import serving
+from denature.recipes.nose.service import check_packages, serving
 from denature.recipes.nose.settings import TARGETS, Setting
 from denature.recipes.nose.told import Told, asked, written_down
 from denature.train import Keeping, Normal, Order, Run, make
@@ -85,6 +85,7 @@ def reproduce(
     if faces.images is not None or faces.labels is not None:
         told = _written(faces, setting, progress)
     else:
+        check_packages()
         data, pool = _persons(faces, setting, progress)
         service = _service(data, setting, out, keeping, stopper, progress)
         told = asked(

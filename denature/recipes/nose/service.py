@@ -7,12 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from denature.core.errors import RunError
+from denature.core.errors import RunError, needs
 from denature.extract.victims.rekognition import Rekognition
 from denature.recipes.nose.settings import VALUES
 
 PATIENCE_S = 30
 """Seconds that a server has to finish what it accepted."""
+
+
+def check_packages() -> None:
+    """Whether a server can be started here, before hours go into what it is to serve.
+
+    Raises:
+        MissingExtra: it cannot.
+    """
+    with needs("serve", "The face service"):
+        import orjson  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
 
 
 @contextmanager

@@ -254,25 +254,33 @@ def _is_failure(entry: dict[str, Any] | None) -> bool:
 
 
 def _read(labels: Path) -> dict[str, dict[str, Any] | None]:
-    """All entries; each holds a list of FaceDetails, or a failure."""
+    """All entries; each holds a list of FaceDetails, or a failure.
+
+    Raises:
+        DataError: it is no such file, or an entry is neither.
+    """
     try:
         found = json.loads(labels.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{labels} cannot be read: {error}.") from None
-    if not isinstance(found, dict) or not found:
+    if (fault := _fault(found)) is not None:
         raise DataError(
             f'{labels} is no JSON of the form {{"path or key": {{"FaceDetails": [...]}}, ...}}, as '
-            f"Rekognition answers, but {_spelled(found)}."
+            f'Rekognition answers, with {{"Error": {{...}}}} where it failed: {fault}.'
         )
+    return dict(found)
+
+
+def _fault(found: Any) -> str | None:
+    """What is wrong with saved answers: the file as a whole, or its first bad entry."""
+    if not isinstance(found, dict) or not found:
+        return f"it is {_spelled(found)}"
     for key, entry in found.items():
-        good = isinstance(entry, dict) and isinstance(entry.get("FaceDetails"), list)
-        if not good and not (isinstance(entry, dict | type(None)) and _is_failure(entry)):
-            raise DataError(
-                f"{labels}: the entry {key!r} is {_spelled(entry)}; wanted is "
-                '{"FaceDetails": [...]}, as Rekognition answers, or {"Error": {...}} where it '
-                "failed. Mend or remove that entry."
-            )
-    return found
+        if entry is None or (isinstance(entry, dict) and _is_failure(entry)):
+            continue
+        if not isinstance(entry, dict) or not isinstance(entry.get("FaceDetails"), list):
+            return f"the entry {key!r} is {_spelled(entry)}; mend or remove it"
+    return None
 
 
 def _spelled(value: object) -> str:
