@@ -117,7 +117,9 @@ def combined(
 ) -> tuple[Kind, np.ndarray, np.ndarray]:
     """The answers to each image as one, about classes in the order that is wanted.
 
-    What is kept of a victim is as it answered; this is where its order is left.
+    Each is completed, then the mean is taken; of labels, if there are several, the share of votes
+    for each class. Logits of which the largest alone is shown are labels. What is kept of a victim
+    is as it answered; this is where its order of classes is left.
 
     Args:
         kind: of all of them.
@@ -128,25 +130,6 @@ def combined(
     Returns:
         The kind of the result, its values, and what the victim says: labels, or places.
     """
-    kind, values, says = _combined(kind, answers, classes=classes)
-    if order is None:
-        return kind, values, says
-    if kind != "label":
-        values = np.ascontiguousarray(values[:, list(order)])
-    if kind == "landmarks":
-        return kind, values, values
-    says = np.argsort(order)[says]
-    return kind, says if kind == "label" else values, says
-
-
-def _combined(
-    kind: Kind, answers: Sequence[Sequence[np.ndarray]], *, classes: int
-) -> tuple[Kind, np.ndarray, np.ndarray]:
-    """The answers to each image as one, in the victim's order of classes.
-
-    Each is completed, then the mean is taken; of labels, if there are several, the share of votes
-    for each class. Logits of which the largest alone is shown are labels.
-    """
     counts = np.array([len(its) for its in answers])
     owners = np.arange(len(answers)).repeat(counts)
     every = [answer for its in answers for answer in its]
@@ -154,6 +137,11 @@ def _combined(
     if kind != "label":
         for row, answer in zip(flat, every, strict=True):
             row[: len(answer)] = answer
+    if order is not None and kind == "label":
+        places = np.argsort(order)
+        every = [places[answer.astype(np.int64)] for answer in every]
+    elif order is not None:
+        flat = np.ascontiguousarray(flat[:, list(order)])
     if kind == "logits" and (np.isfinite(flat).sum(axis=1) == 1).any():
         kind, every = "label", list(np.nanargmax(flat, axis=1)[:, None])
     if kind == "label":
