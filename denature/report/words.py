@@ -107,7 +107,11 @@ def verdict(summary: Summary) -> list[str]:
     nasty = [row for row in summary.students if row.teacher == "nasty"]
     soft = [row for row in nasty if row.answers == "soft" and row.difference is not None]
     labels = [row for row in nasty if row.answers == "labels" and row.difference is not None]
-    found = [_spoiled(soft, summary)] * bool(soft) + [_labels(labels)] * bool(labels)
+    found = []
+    if soft:
+        found.append(_spoiled(soft, summary))
+    if labels:
+        found.append(_labels(labels))
     if any(row.chosen_on_test for row in (*summary.teachers, *summary.students)):
         found.append("Epochs were chosen by the test images, so these accuracies are too high.")
     return found
