@@ -213,7 +213,7 @@ def test_the_verdict_says_from_which_decimal_on_rounding_matters() -> None:
     errors = {-1: 0.5, 0: 0.25, 1: 0.03, 2: 0.021, 3: 0.02, 8: 0.02}
     points = [Point(d, e + s, e, None) for d, e in errors.items() for s in (0, 1e-4)]
     line = Line(who="clone from scratch", target="nose", service=estimate(0.02), parameters=9)
-    theft = Theft("it", 10, 8, 2, 0, None, "", None, [], [])
+    theft = Theft("it", 10, 8, 2, 0, None, "", [], [])
     said = " ".join(verdict([line], points, estimate(0.05), theft))
     assert "with 2 decimals or more, its error is within a tenth of the 2.00 % at 8" in said
     assert "at 1 it is 3.00 %" in said

@@ -116,6 +116,8 @@ def test_recalled_values_stand_in_their_places() -> None:
     used = {value for values in shown.values() for value in values if value is not None}
     assert used == set(RECALLED.values())
     assert all(p.recalled is None for name in EXPERIMENTS for p in points_of(name, "smoke"))
+    # An mlp that stands for a ResNetC-20 is no network of the paper.
+    assert all(p.recalled is None for name in EXPERIMENTS for p in points_of(name, "cpu"))
 
 
 def test_data_lies_under_the_root_in_any_spelling(tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ COMMANDS = {
     "keys": ("serving:keys", "Who may ask a server, how much and how fast."),
     "steal": ("stealing:steal", "Ask a served model, and train clones on its answers."),
     "ledger": ("stealing:ledger", "What a theft asked, and what it may have cost."),
-    "speed": ("stealing:speed", "How fast a clone is, and when it has paid for itself."),
+    "speed": (
+        "stealing:speed",
+        "How fast a clone is, and what the service takes for as many images.",
+    ),
     "mark": ("marking:mark", "Draw into pictures what models found in them."),
     "export": ("serving:export", "Write a network as ONNX or as torch's exported program."),
     "eval": ("looking:evaluate", "Measure a run's accuracy on the test split of a data set."),

@@ -155,7 +155,7 @@ def speed(
     pace: Annotated[Pace, Parameter(name="*", group=PACE)] = Pace(),
     showing: ShowingOptions = Showing(),
 ) -> None:
-    """Time a clone, and the service that it copies, and say when the theft has paid for itself.
+    """Time a clone, and the service that it copies, and say what the service takes for as many images.
 
     Random images are asked about, warm-up not counted. Asking the service costs queries.
 
@@ -218,7 +218,9 @@ def speed(
         print(f"The service takes US $ {costs[1_000]:,.2f} for a thousand images, "
               f"US $ {costs[1_000_000]:,.2f} for a million of a month{dated}.")  # fmt: skip
     if after is not None and after != math.inf:
-        print(f"The theft cost US $ {paid:,.2f}; it has paid for itself after {after:,.0f} images.")
+        print(
+            f"The theft cost US $ {paid:,.2f}; the service takes as much for {after:,.0f} images."
+        )
 
 
 def _slug(text: str) -> str:

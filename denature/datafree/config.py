@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Dafl:
     """The student's side is distillation at alpha 1; the rest rules the generator.
 
-    Defaults are those of the released code on MNIST, but for the generator's rate, which is 1e-3 as
-    in later benchmarks, where the released 0.2 comes with another optimizer's scale.
+    Defaults are those of the released code on MNIST, but for the generator's rate: 1e-3, as later
+    benchmarks have it, where the released code has 0.2, with Adam too.
     """
 
     kind: ClassVar[str] = "dafl"
@@ -87,7 +87,13 @@ class Dafl:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inversion:
-    """How images are made; defaults are the released setting for CIFAR-10."""
+    """How images are made.
+
+    Weights of the terms are those of the released CIFAR-10 script, but for `size`, which is 0
+    there and the paper's value here. That script also uses Adam as it is, without the schedule,
+    betas and clamp that are taken from the released ImageNet script; see
+    `denature.datafree.deepinversion`.
+    """
 
     steps: int = 2000
     """Steps of Adam on the pixels."""

@@ -1,4 +1,7 @@
-"""Which images to ask about next: what ActiveThief brought (Pal et al. 2020, arXiv:1905.09165).
+"""Which images to ask about next: after ActiveThief (Pal et al. 2020, arXiv:1905.09165).
+
+The paper has uncertainty, k-center, DFAL (the smallest DeepFool distance) and DFAL narrowed by
+k-center. The first two are here; `both` is ours.
 
 All read the last clone's probabilities for images that were not asked about yet.
 """
@@ -28,8 +31,8 @@ def k_center(candidates: Tensor, asked: Tensor, count: int) -> Tensor:
 def both(candidates: Tensor, asked: Tensor, count: int) -> Tensor:
     """Greedily the largest sum of entropy and distance, each as a share of its largest value.
 
-    ActiveThief joins an uncertain selection with k-center by narrowing one by the other, as far as
-    we recall; a sum needs no third number for how far to narrow.
+    Not a strategy of ActiveThief, which narrows a DFAL selection by k-center: a sum needs no number
+    for how far to narrow.
     """
     entropy = _entropy(candidates)
     return _greedy(candidates, asked, count, entropy / entropy.max().clamp_min(1e-12))

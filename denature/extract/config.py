@@ -49,8 +49,8 @@ class Stealing:
 
     choose: Choose = "random"
     """Which images to ask about: random ones; those the last clone is least sure of; those
-    farthest from all asked before, by what the last clone answers; or by the sum of both, as
-    ActiveThief does."""
+    farthest from all asked before, by what the last clone answers (both from ActiveThief); or by
+    the sum of the two, which is ours: the paper combines k-center with DeepFool distances."""
     round_size: int = 1000
     """Images chosen at once, except at random; a clone is trained after each round."""
     repeats: int = 1

@@ -1,4 +1,4 @@
-"""How fast a clone is, and when it has paid for itself."""
+"""How fast a clone is, and what the service takes for as many images."""
 
 import asyncio
 import time

@@ -94,7 +94,7 @@ def _score(record: Record) -> Score:
 
 NOTE = (
     f"Accuracy in percent, differences in points. {INTERVALS} What the paper is recalled to report "
-    "comes from no readable source, and was reached with the paper's networks, not with stand-ins."
+    "comes from no readable source."
 )
 """How to read a table."""
 

@@ -167,7 +167,7 @@ def _curve_note(records: Sequence[Record]) -> str:
         return "Some runs kept the epoch that was best on the test split; their accuracy is biased."
     if "validation" in chosen:
         return "Where a checkpoint was chosen, a validation split chose it, never the test split."
-    return "The last epoch counts; the test split chose nothing."
+    return "The last epoch counts; the test split chose no epoch."
 
 
 def _run_table(records: Sequence[Record]) -> list[list[str]]:

@@ -73,8 +73,6 @@ class Theft(NamedTuple):
     unseen: int
     money: float | None
     dated: str
-    pays_after: float | None
-    """Images after which it has paid for itself."""
     clone: Sequence[Timing]
     service: Sequence[Timing]
 
@@ -125,8 +123,6 @@ def verdict(
         over = max((it.images_per_second for it in theft.service), default=None)
         beside = "" if over is None else f", the service {over:,.0f} a second over its wire"
         said.append(f"The clone answers about {fastest:,.0f} pictures a second here{beside}.")
-    if theft.pays_after is not None and np.isfinite(theft.pays_after):
-        said.append(f"The theft has paid for itself after {theft.pays_after:,.0f} pictures.")
     return said
 
 

@@ -133,7 +133,6 @@ def write(out: Path, made: Made) -> Found:
         unseen=told.unseen,
         money=money,
         dated="" if prices is None or not prices.as_of else f"{prices.source}, {prices.as_of}",
-        pays_after=None if prices is None or money is None else prices.queries_for(money),
         clone=made.speeds.clone,
         service=made.speeds.service,
     )

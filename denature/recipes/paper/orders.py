@@ -103,9 +103,9 @@ class Lab:
     def recalled(self, kind: str, teacher: str, column: str) -> float | None:
         """What the paper is recalled to report for a student or teacher, in percent.
 
-        None where other data stand for the paper's: there it would compare what is not alike.
+        None where other data or networks stand for the paper's: it would compare what is not alike.
         """
-        if self.data in self.setting.source:
+        if self.data in self.setting.source or self.setting.stand_in:
             return None
         return RECALLED.get((self.data, kind, teacher, column))
 
