@@ -155,7 +155,7 @@ def speed(
     pace: Annotated[Pace, Parameter(name="*", group=PACE)] = Pace(),
     showing: ShowingOptions = Showing(),
 ) -> None:
-    """Time a clone, and the service that it copies, and say what the service takes for as many images.
+    """Time a clone and the service that it copies, and say what as many images cost there.
 
     Random images are asked about, warm-up not counted. Asking the service costs queries.
 
