@@ -58,12 +58,60 @@ def test_statistics_are_those_of_what_norms_are_given() -> None:
     pixels = torch.rand(5, 3, 4, 4)
     with Insides(network, norms=True) as insides:
         insides.ask(pixels)
-        [(mean, variance)] = insides.statistics
+        [(mean, variance)] = insides.statistics.values()
         torch.testing.assert_close(mean, pixels.mean((0, 2, 3)))
         torch.testing.assert_close(variance, pixels.var((0, 2, 3), unbiased=False))
         # Running statistics of a new norm are 0 and 1.
         wanted = mean.norm() + (variance - 1).norm()
         torch.testing.assert_close(statistics_loss(insides), wanted)
+
+
+class Crossed(nn.Module):
+    """Its norms are made in another order than they are used in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second, self.first = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.unused = nn.BatchNorm2d(5)
+        self.last = nn.Linear(48, 2)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.last(self.second(3 + 2 * self.first(pixels)).flatten(1))
+        return logits
+
+
+WITH_NORMS = [
+    name
+    for name in NETS
+    if any(isinstance(m, nn.BatchNorm2d) for m in create(name, classes=3, image_size=8).modules())
+]
+
+
+@pytest.mark.parametrize("name", [*WITH_NORMS, "crossed"])
+def test_each_norm_is_compared_with_its_own_running_statistics(name: str) -> None:
+    """Known answer: with what each norm met itself as its running statistics, nothing is apart."""
+    side = 4 if name == "crossed" else 8
+    network = Crossed() if name == "crossed" else create(name, classes=3, image_size=side)
+    network.eval()
+    pixels = torch.rand(6, 3, side, side)
+
+    def learn(norm: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.running_mean = given[0].mean((0, 2, 3))
+        norm.running_var = given[0].var((0, 2, 3), unbiased=False)
+
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(learn) for norm in norms]
+    with torch.no_grad(), Insides(network, norms=True) as insides:
+        network(pixels)
+        for hook in hooks:
+            hook.remove()
+        insides.ask(pixels)
+        assert float(statistics_loss(insides)) == pytest.approx(0, abs=1e-3)
+        for norm in norms:
+            norm.running_mean = None if norm.running_mean is None else norm.running_mean + 1
+        insides.ask(pixels)
+        assert float(statistics_loss(insides)) > 1
 
 
 def test_a_network_without_batch_norm_cannot_be_inverted() -> None:

@@ -98,9 +98,10 @@ def invert(
 def statistics_loss(insides: Insides) -> Tensor:
     """How far what the norms see is from their running statistics: two L2 norms for each."""
     total = torch.zeros(())
-    for norm, (mean, variance) in zip(insides.norms, insides.statistics, strict=True):
-        if norm.running_mean is None or norm.running_var is None:
+    for norm in insides.norms:
+        if norm.running_mean is None or norm.running_var is None or norm not in insides.statistics:
             continue
+        mean, variance = insides.statistics[norm]
         apart = (mean - norm.running_mean).norm() + (variance - norm.running_var).norm()
         total = total.to(apart.device) + apart
     return total

@@ -35,8 +35,10 @@ class Insides:
                 "This network has no 2-D batch norm with running statistics, and DeepInversion "
                 "needs them; take one that has, or DAFL."
             )
-        self.statistics: list[tuple[Tensor, Tensor]] = []
-        """Mean and variance over the batch of what each norm was given."""
+        self.statistics: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        """Mean and variance over the batch of what each norm was given, by the norm: networks need
+        not use their layers in the order in which they were made. Of a norm that is used more than
+        once, the last use counts."""
         self._hooks: list[Any] = []
 
     def __enter__(self) -> "Insides":
@@ -66,7 +68,7 @@ class Insides:
 
     def _see_norm(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
         seen = given[0].float()
-        self.statistics.append((seen.mean((0, 2, 3)), seen.var((0, 2, 3), unbiased=False)))
+        self.statistics[module] = seen.mean((0, 2, 3)), seen.var((0, 2, 3), unbiased=False)
 
 
 def _classifier(network: nn.Module) -> nn.Module:
