@@ -2,8 +2,10 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,11 @@ from torch import nn
 
 from denature.cli.app import main
 from denature.data import load
+from denature.recipes.flatness import flatness as compare
+from denature.recipes.training_loss import trained_on, training_loss
 from denature.robust.flatness import (
+    Flatness,
+    Loss,
     filter_normalised,
     flatness,
     jacobian_norms,
@@ -20,7 +26,7 @@ from denature.robust.flatness import (
     surface,
 )
 from denature.robust.target import Target
-from denature.train import Normal, Run, Training, train
+from denature.train import Hardened, Normal, Run, Training, train
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0])
@@ -34,6 +40,10 @@ def run() -> Run:
 
 def of(run: Run, network: nn.Module) -> Target:
     return Target(Run(replace(run.record), network.eval()), IMAGES, device="cpu")
+
+
+def by_labels(labels: torch.Tensor) -> Loss:
+    return lambda logits: nn.functional.cross_entropy(logits, labels, reduction="none")
 
 
 class Two(nn.Module):
@@ -62,7 +72,7 @@ def test_the_curvature_is_the_hessians_largest_eigenvalue(run: Run) -> None:
     weight = two.layer.weight.detach()
     hessian = torch.func.jacrev(torch.func.jacrev(loss))(weight).reshape(128, 128)
     wanted = torch.linalg.eigvalsh(hessian)[-1].item()
-    value, change = largest_curvature(target, IMAGES, LABELS, seed=0, steps=200)
+    value, change = largest_curvature(target, IMAGES, by_labels(LABELS), seed=0, steps=200)
     assert value == pytest.approx(wanted, rel=0.01)
     assert change < 1e-3
 
@@ -108,19 +118,77 @@ def test_a_trained_network_gets_worse_as_its_weights_move(run: Run) -> None:
     labels = data.test.labels[data.test.rows[:200]]
     target = Target(run, images, device="cpu")
     before = {name: value.clone() for name, value in target.network.state_dict().items()}
-    found = flatness(target, images, labels, sizes=(0.0, 0.5, 2.0), directions=4)
+    found = flatness(
+        target, images, labels, by_labels(labels), loss_is="cross-entropy", tested=images,
+        sizes=(0.0, 0.5, 2.0), directions=4,
+    )  # fmt: skip
     assert found.accuracy[0].value > 0.9
     assert found.accuracy[0].value > found.accuracy[2].value
     assert found.loss[0].value < found.loss[1].value < found.loss[2].value
     assert found.curvature > 0
     assert (found.accuracy[1].n, found.accuracy[1].over) == (4, "seeds")
-    places, losses = surface(target, images, labels, points=5)
+    places, losses = surface(target, images, by_labels(labels), points=5)
     assert losses.shape == (5, 5)
     assert losses[2, 2] == pytest.approx(found.loss[0].value, rel=1e-4)
     assert losses[2, 2] == losses.min()
     for name, value in target.network.state_dict().items():
         assert torch.equal(value, before[name])
     assert places[0] == -places[-1] == -1
+
+
+def test_the_loss_is_that_of_the_run_at_its_temperature_and_with_its_targets(
+    tmp_path: Path,
+) -> None:
+    data, brief = load("digits"), Training(epochs=1, device="cpu", precision="fp32", fraction=0.5)
+    plain = train("mlp", data, Normal(), brief, out=tmp_path / "plain")
+    split = trained_on(plain.record, data)
+    assert torch.equal(split.rows, data.train.fraction(0.5).rows)
+    images, labels = split.images[split.rows].float() / 255, split.labels[split.rows]
+
+    def found(run: Run) -> tuple[torch.Tensor, str]:
+        loss = training_loss(run, images, labels)
+        half = loss.first(10)(run.network(images[:10]))
+        torch.testing.assert_close(half, loss(run.network(images))[:10])
+        return loss(run.network(images)), loss.name
+
+    smooth = train("mlp", data, Normal(temperature=4, smoothing=0.2), brief)
+    given = smooth.network(images) / 4
+    wanted = nn.functional.cross_entropy(given, labels, reduction="none", label_smoothing=0.2)
+    losses, name = found(smooth)
+    torch.testing.assert_close(losses, wanted)
+    assert name == "normal (temperature 4, smoothing 0.2)"
+
+    hardened = train("mlp", data, Hardened(temperature=7), brief, asked=plain)
+    targets = (plain.network(images) / 7).softmax(-1)
+    wanted = -(targets * (hardened.network(images) / 7).log_softmax(-1)).sum(-1)
+    losses, name = found(hardened)
+    torch.testing.assert_close(losses, wanted)
+    assert name == "hardened (temperature 7)"
+
+    shutil.rmtree(tmp_path / "plain")  # without its teacher, the labels at its temperature
+    wanted = nn.functional.cross_entropy(hardened.network(images) / 7, labels, reduction="none")
+    losses, name = found(hardened)
+    torch.testing.assert_close(losses, wanted)
+    assert "against the labels at temperature 7: its teacher is not in its folder" in name
+
+
+def test_weights_are_moved_on_training_images_and_images_are_test_images(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load("digits")
+    seen: dict[str, torch.Tensor] = {}
+
+    def look(target: Target, images: torch.Tensor, *rest: object, **named: Any) -> Flatness:
+        seen.update(moved=images, changed=named["tested"])
+        return flatness(target, images, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("denature.recipes.flatness.look_around", look)
+    [around] = compare([run], data.config, tmp_path, samples=40, directions=2).networks
+    assert (around.weights_split, around.images_split) == ("train", "test")
+    for split, given in ((data.train, seen["moved"]), (data.test, seen["changed"])):
+        there = {image.numpy().tobytes() for image in split.images[split.rows]}
+        assert len(given) == 40
+        assert all((255 * image).round().byte().numpy().tobytes() in there for image in given)
 
 
 def test_the_command_line_sets_networks_side_by_side(
@@ -139,4 +207,6 @@ def test_the_command_line_sets_networks_side_by_side(
     assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 3
     assert main(["flatness", "--data", "digits", "-q"]) == 1
     assert "No run was named" in capsys.readouterr().err
-    assert main([*words[:4], "--data", "digits", "--directions", "1", "-q"]) != 0
+    capsys.readouterr()
+    assert main([*words[:5], "--samples", "60", "--directions", "1", "-q"]) == 1
+    assert "60 samples and 1 directions" in capsys.readouterr().err

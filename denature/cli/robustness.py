@@ -145,13 +145,14 @@ def flatness(
 ) -> None:
     """Look around networks' weights: are their minima flat, and do answers follow the image less?
 
-    Accuracy and loss under random changes of the weights, the Hessian's largest eigenvalue, a map
-    of the loss, and how much answers move with the image, side by side.
+    On training images, by the loss that each network was trained with: accuracy and loss under
+    random changes of the weights, the Hessian's largest eigenvalue, a map of the loss. On test
+    images: how much answers move with the image. Side by side.
 
     Args:
         runs: The folders of runs.
         data: What they were trained on.
-        samples: Test samples, of each class its share.
+        samples: Training samples, and as many test samples, of each class its share.
         directions: Random changes of the weights.
         seed: Rules samples and directions.
         out: Folder for table, figures and page; by default one under runs/.
@@ -172,6 +173,7 @@ def flatness(
         samples=samples,
         directions=directions,
         seed=seed,
+        trust=trust,
         device=device,
         progress=showing.display(),
     )

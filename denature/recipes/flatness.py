@@ -1,14 +1,17 @@
 """Networks side by side: how flat their minima are, and how much answers follow the image."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.progress import SILENT, Progress
+from denature.core.types import Labels, Pixels
 from denature.data import DataConfig, load
+from denature.data.dataset import Split
+from denature.recipes.training_loss import trained_on, training_loss
 from denature.report import flatness as page
 from denature.report.words import markdown
 from denature.robust.evaluate import choose
@@ -19,7 +22,7 @@ from denature.train import Run
 from denature.train.classes import Fitted
 
 FEWER = 200
-"""Samples for the surface, which is asked hundreds of times."""
+"""Training samples for the surface, which is asked hundreds of times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,18 +46,23 @@ def flatness(
     samples: int = 500,
     directions: int = 10,
     seed: int = 0,
+    trust: Collection[str] = (),
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> Found:
-    """Look around the weights of runs, on the same test samples and in the same directions.
+    """Look around the weights of runs, in the same directions, and around the same test images.
+
+    Weights are changed under each run's own training loss, on images that it was trained on.
 
     Args:
         runs: whose networks.
         data: what they were trained on.
         out: folder for table, figures and page.
-        samples: test samples, of each class its share.
+        samples: training samples for the weights, and as many test samples for the images, of each
+            class its share.
         directions: random ones.
         seed: rules samples and directions.
+        trust: modules that the record of a run's teacher may import.
         device: where to compute.
         progress: told how far it is.
 
@@ -68,17 +76,19 @@ def flatness(
             f"{samples} samples and {directions} directions; wanted are at least 10 and 2."
         )
     dataset = load(data, progress=progress)
-    split = choose(dataset.test, samples, seed)
-    images = split.images[split.rows].float().div(255)
-    labels = split.labels[split.rows]
+    tested, _ = _taken(choose(dataset.test, samples, seed))
     shown, fitted = [], Fitted(dataset, progress)
-    for run in runs:
-        target = Target(fitted("run", run), images, device=device)
+    for named in runs:
+        run = fitted("run", named)
+        images, labels = _taken(choose(trained_on(run.record, dataset), samples, seed))
+        target = Target(run, images, device=device)
+        images, labels = images.to(target.device), labels.to(target.device)
+        loss = training_loss(run, images, labels, trust=trust, device=device)
         around = look_around(
-            target, images, labels, directions=directions, seed=seed, progress=progress
-        )
-        here, these = (it[:FEWER].to(target.device) for it in (images, labels))
-        places, losses = surface(target, here, these, seed=seed)
+            target, images, labels, loss, loss_is=loss.name, tested=tested,
+            directions=directions, seed=seed, progress=progress,
+        )  # fmt: skip
+        places, losses = surface(target, images[:FEWER], loss.first(FEWER), seed=seed)
         shown.append(page.Shown(around, places, losses))
     lines = page.table(shown)
     page.write(out, shown, [run.record for run in runs])
@@ -86,3 +96,7 @@ def flatness(
     write_text(out / "table.md", markdown(lines) + "\n")
     write_text(out / "flatness.json", found.to_json() + "\n")
     return found
+
+
+def _taken(split: Split) -> tuple[Pixels, Labels]:
+    return split.images[split.rows].float().div(255), split.labels[split.rows]

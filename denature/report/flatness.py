@@ -15,22 +15,28 @@ from denature.report.html import render_experiment
 from denature.robust.flatness import Flatness
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY)
 
 NOTE = (
     "Weights are changed by random directions in which each filter is as long as its own; "
-    "the size is that share of its length, intervals are over directions. Curvature: the Hessian's "
-    "largest eigenvalue of the cross-entropy at temperature 1, which grows with the scale of the "
-    "logits. Sensitivity: mean Frobenius norm of the Jacobian with respect to the image, of logits "
-    "and of probabilities at temperature 1."
+    "the size is that share of its length, intervals are over directions. A minimum is one of the "
+    "training loss: accuracy, loss and curvature under such changes are those of training images "
+    "without augmentation, by the loss that the network was trained with. Losses of different "
+    "kinds or temperatures differ in scale; accuracy does not. Curvature: the Hessian's largest "
+    "eigenvalue of that loss. Sensitivity, on test images: mean Frobenius norm of the Jacobian "
+    "with respect to the image, of logits and of probabilities at temperature 1."
 )
 
 ABOUT = (
     "Is the minimum flatter, and do answers follow the image less? Accuracy does not see the scale "
     "of logits; losses, curvature and the sensitivity of logits do."
 )
+
+
+LOSS = "training loss, nats"
 
 
 class Shown(NamedTuple):
@@ -46,15 +52,15 @@ def table(shown: Sequence[Shown]) -> list[list[str]]:
     middle = len(shown[0].flatness.sizes) // 2
     size = shown[0].flatness.sizes[middle]
     lines = [
-        ["Network", "Trained at T", "Accuracy %", f"moved by {size:g}", "Curvature",
-         "d logits / d image", "d probabilities / d image"],
+        ["Network", "Training loss", "Training accuracy %", f"moved by {size:g}",
+         "Curvature", "d logits / d image", "d probabilities / d image"],
     ]  # fmt: skip
     for it in shown:
         found = it.flatness
         lines.append(
             [
                 found.run,
-                f"{found.trained_at:g}",
+                found.loss_is,
                 _percent(found.accuracy[0]),
                 _percent(found.accuracy[middle]),
                 f"{found.curvature:.3g}",
@@ -73,6 +79,11 @@ def _number(found: Estimate) -> str:
     return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
 
 
+def _scale(axes: "Axes", losses: Sequence[float]) -> None:
+    """Logarithmic, but for losses that fall below 0, as a nasty teacher's does."""
+    axes.set_yscale("log" if min(losses) > 0 else "linear")
+
+
 def around(shown: Sequence[Shown]) -> "Figure | None":
     """Accuracy and loss against the size of a change of the weights."""
     figure = new_figure(7.2, 2.8)
@@ -86,9 +97,9 @@ def around(shown: Sequence[Shown]) -> "Figure | None":
             low, high = ([times * getattr(e, end) for e in found] for end in ("low", "high"))
             axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel("change of the weights, shares of each filter")
-        axes.set_ylabel("accuracy, %" if what == "accuracy" else "cross-entropy, nats")
+        axes.set_ylabel("training accuracy, %" if what == "accuracy" else LOSS)
         axes.grid(color="#ddd", linewidth=0.7)
-    axes.set_yscale("log")
+    _scale(axes, [e.low for it in shown for e in it.flatness.loss])
     figure.tight_layout()
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=7, ncols=2, loc="lower center",
@@ -103,9 +114,9 @@ def lines(shown: Sequence[Shown]) -> "Figure | None":
     for colour, it in zip(COLOURS, shown, strict=False):
         middle = it.surface[len(it.surface) // 2]
         axes.plot(it.places, middle, color=colour, linewidth=1.5, label=it.flatness.run)
-    axes.set_yscale("log")
+    _scale(axes, [float(it.surface.min()) for it in shown])
     axes.set_xlabel("change of the weights along one direction, shares of each filter")
-    axes.set_ylabel("cross-entropy, nats")
+    axes.set_ylabel(LOSS)
     axes.grid(color="#ddd", linewidth=0.7)
     axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
@@ -113,21 +124,25 @@ def lines(shown: Sequence[Shown]) -> "Figure | None":
 
 def surfaces(shown: Sequence[Shown]) -> "Figure | None":
     """The loss on a plane through the weights, one map for each network, in one scale."""
-    from matplotlib.colors import LogNorm
+    from matplotlib.colors import LogNorm, Normalize
 
     figure = new_figure(2.6 * len(shown) + 0.6, 2.7)
-    low = max(min(float(it.surface.min()) for it in shown), 1e-4)
+    low = min(float(it.surface.min()) for it in shown)
     high = max(float(it.surface.max()) for it in shown)
+    # A nasty teacher's loss falls below 0.
+    low, spaced, norm = (
+        (low, np.linspace, Normalize) if low < 0 else (max(low, 1e-4), np.geomspace, LogNorm)
+    )
     for place, it in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), place + 1)
         drawn = axes.contourf(
-            it.places, it.places, it.surface.clip(low, high), levels=np.geomspace(low, high, 14),
-            norm=LogNorm(low, high), cmap="viridis",
+            it.places, it.places, it.surface.clip(low, high), levels=spaced(low, high, 14),
+            norm=norm(low, high), cmap="viridis",
         )  # fmt: skip
         axes.set_aspect("equal")
         axes.set_title(it.flatness.run, fontsize=7)
     figure.tight_layout()
-    figure.colorbar(drawn, ax=figure.axes, label="cross-entropy, nats", format="%.2g", shrink=0.8)
+    figure.colorbar(drawn, ax=figure.axes, label=LOSS, format="%.2g", shrink=0.8)
     return figure
 
 
@@ -143,7 +158,8 @@ def write(out: Path, shown: Sequence[Shown], records: Sequence[Record]) -> Path:
         records,
         title="Flatness",
         about=ABOUT,
-        differs=f"{first.samples} test samples, {first.directions} directions, seed {first.seed}.",
+        differs=f"{first.samples} training samples for the weights and as many test samples for "
+        f"the images, {first.directions} directions, seed {first.seed}.",
         verdict=[],
         lines=table(shown),
         note=NOTE,

@@ -1,25 +1,30 @@
 """How flat the minimum is that a training ended in, and how much an answer follows its image.
 
-Flat minima are the usual reason given for why distillation should protect. Weights are changed by
+Flat minima are the usual reason given for why distillation should protect. A minimum is one of the
+training loss: weights are moved under that loss, on training images. What follows the image is
+measured on test images. Weights are changed by
 filter-normalised random directions (Li et al. 2018, arXiv:1712.09913), so that networks of other
 scales can be compared; batch norm's weights and biases stay.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp
-from torch.nn import functional as F
 
 from denature.core.progress import SILENT, Progress
 from denature.core.seeds import derive
 from denature.core.stats import Estimate, mean_over_images, mean_over_seeds
-from denature.core.types import Labels, Pixels
+from denature.core.types import Labels, Logits, PerExample, Pixels
 from denature.robust.target import Target
+
+Loss: TypeAlias = Callable[[Logits], PerExample]
+"""A training loss, bound to the images whose logits it is given, in their order."""
 
 SIZES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 """Lengths of a change, as shares of each filter's own length."""
@@ -37,14 +42,20 @@ class Flatness:
 
     run: str
     trained_at: float
-    """The temperature of its training; losses here are at 1."""
+    """The temperature of its training."""
+    loss_is: str
+    """Which training loss was measured."""
+    weights_split: str
+    """The split of the images on which weights were changed."""
+    images_split: str
+    """The split of the images that were changed themselves."""
     sizes: tuple[float, ...]
     accuracy: tuple[Estimate, ...]
     """At each size, over random directions, which are its seeds."""
     loss: tuple[Estimate, ...]
-    """Mean cross-entropy at each size, in nats, over random directions."""
+    """Mean training loss at each size, in nats, over random directions."""
     curvature: float
-    """Largest eigenvalue of the Hessian of the mean cross-entropy with respect to the weights."""
+    """Largest eigenvalue of the Hessian of the mean training loss with respect to the weights."""
     curvature_moved: float
     """Relative change of that in the last step of the power iteration: how far it is settled."""
     sensitivity: Estimate
@@ -52,6 +63,7 @@ class Flatness:
     confidence_sensitivity: Estimate
     """The same of the probabilities at temperature 1, whose scale is the same for all networks."""
     samples: int
+    """Of each of the two splits."""
     directions: int
     seed: int
 
@@ -63,18 +75,24 @@ def flatness(
     target: Target,
     images: Pixels,
     labels: Labels,
+    loss: Loss,
     *,
+    loss_is: str,
+    tested: Pixels,
     sizes: Sequence[float] = SIZES,
     directions: int = 10,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Flatness:
-    """Look around a network's weights, on the samples that are given.
+    """Look around a network's weights on training images, and around test images.
 
     Args:
         target: the network, in fp32.
-        images: batch x channels x height x width, in [0, 1].
+        images: of its training, batch x channels x height x width, in [0, 1].
         labels: theirs.
+        loss: what its training made small, of the logits of these images.
+        loss_is: that loss's name.
+        tested: test images, around which answers are looked at.
         sizes: of the changes, as shares of each filter's length.
         directions: random ones, over which intervals are.
         seed: rules them; directions of one seed are the same for networks of one shape.
@@ -89,16 +107,21 @@ def flatness(
             for size in sizes:
                 logits = moved(target, direction, size, images)
                 hits[size].append(float((logits.argmax(1) == labels).float().mean()))
-                losses[size].append(float(F.cross_entropy(logits, labels)))
+                losses[size].append(float(loss(logits).mean()))
             task.advance(1)
-    value, change = largest_curvature(target, images, labels, seed=seed)
-    bare, shown = jacobian_norms(target, images)
+    value, change = largest_curvature(target, images, loss, seed=seed)
+    bare, shown = jacobian_norms(target, tested.to(target.device))
     return Flatness(
         run=target.name,
         trained_at=target.trained_at,
+        loss_is=loss_is,
+        weights_split="train",
+        images_split="test",
         sizes=tuple(sizes),
         accuracy=tuple(mean_over_seeds(hits[size]) for size in sizes),
-        loss=tuple(mean_over_seeds(losses[size], bounds=(0, float("inf"))) for size in sizes),
+        loss=tuple(
+            mean_over_seeds(losses[size], bounds=(-float("inf"), float("inf"))) for size in sizes
+        ),
         curvature=value,
         curvature_moved=change,
         sensitivity=mean_over_images(bare),
@@ -139,22 +162,22 @@ def moved(target: Target, direction: dict[str, Tensor], size: float, images: Pix
 
 
 def largest_curvature(
-    target: Target, images: Pixels, labels: Labels, *, seed: int, steps: int = STEPS
+    target: Target, images: Pixels, loss: Loss, *, seed: int, steps: int = STEPS
 ) -> tuple[float, float]:
     """The Hessian's eigenvalue of largest size by power iteration, and its last relative change.
 
-    Of the mean cross-entropy at temperature 1 with respect to all weights.
+    Of the mean training loss with respect to all weights.
     """
     weights = {f"network.{n}": p.detach() for n, p in target.network.named_parameters()}
     sizes = [weight.numel() for weight in weights.values()]
     start = torch.cat([weight.flatten() for weight in weights.values()])
 
-    def loss(flat: Tensor) -> Tensor:
+    def mean_loss(flat: Tensor) -> Tensor:
         parts = zip(weights.items(), flat.split(sizes), strict=True)
         changed = {name: part.view_as(weight) for (name, weight), part in parts}
-        return F.cross_entropy(functional_call(target, changed, (images,)), labels)
+        return loss(functional_call(target, changed, (images,))).mean()
 
-    _, times_hessian = vjp(grad(loss), start)  # type: ignore[misc]
+    _, times_hessian = vjp(grad(mean_loss), start)  # type: ignore[misc]
     drawn = torch.Generator().manual_seed(derive(seed, "power") % 2**63)
     vector = torch.randn(start.shape, generator=drawn).to(start)
     value = change = 0.0
@@ -191,13 +214,13 @@ def jacobian_norms(target: Target, images: Pixels) -> tuple[list[float], list[fl
 def surface(
     target: Target,
     images: Pixels,
-    labels: Labels,
+    loss: Loss,
     *,
     seed: int = 0,
     reach: float = 1.0,
     points: int = 21,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean cross-entropy on a plane through the weights, spanned by two directions.
+    """The mean training loss on a plane through the weights, spanned by two directions.
 
     Returns:
         Places along each axis, and the losses, points x points.
@@ -209,5 +232,5 @@ def surface(
     for row, y in enumerate(places):
         for column, x in enumerate(places):
             both = {name: float(x) * first[name] + float(y) * second[name] for name in first}
-            losses[row, column] = float(F.cross_entropy(moved(target, both, 1.0, images), labels))
+            losses[row, column] = float(loss(moved(target, both, 1.0, images)).mean())
     return places, losses
