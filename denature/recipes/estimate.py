@@ -1,12 +1,15 @@
-"""How long runs would take on this machine, from a few steps of each of their networks."""
+"""How long runs would take on this machine: by finished runs that are alike, or a few steps."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from denature.core.compute import Compute, settle
@@ -16,10 +19,22 @@ from denature.data import Dataset
 from denature.nets import create
 from denature.train import Adversarial, Order
 from denature.train.job import given_by
+from denature.train.objectives.base import Dreaming
 
-STEPS = 3
+REPEATS, ENOUGH_S = (3, 20), 0.5
+"""A probe is repeated at least and at most so often, and no longer than so many seconds after that.
+The fastest counts: on a busy machine the others tell of its load."""
+
 PROBE = 64
 """Images of a step that is timed; time is taken to grow with the number of images."""
+
+
+class Cost(NamedTuple):
+    """Seconds an image."""
+
+    step: float
+    """Of training."""
+    answer: float
 
 
 def seconds_of(
@@ -27,11 +42,13 @@ def seconds_of(
 ) -> float:
     """Seconds of training that are left of some runs and of those that they need, each once.
 
-    Stored answers and shared passes make it less; evaluation and decoding are not counted.
+    Finished runs of the same networks, kind, data, precision and machine say how fast such a run
+    is; of others a few steps are timed, and where the machine is busy that is said. Stored answers
+    and shared passes make it less; evaluation and decoding are not counted.
 
     Args:
         wanted: orders, and what they are trained on.
-        done: what is finished in and below this folder is not counted.
+        done: what is finished in and below this folder is not counted, and says how fast runs are.
         progress: told how far it is.
     """
     orders = {
@@ -41,25 +58,31 @@ def seconds_of(
     left = [
         (order, data) for (order, _), data in orders.items() if _mark(order, data) not in finished
     ]
-    speeds: dict[tuple[object, ...], tuple[float, float]] = {}
+    known = _known(find_records([done]) if finished else [])
+    clock = _Clock()
     total = 0.0
-    with progress.task(
-        "timing a few steps", len({_key(o, d) for o, d in left}), "networks"
-    ) as task:
+    with progress.task("timing a few steps", len(left), "runs") as task:
         for order, data in left:
             images = order.training.epochs * order.training.fraction * len(data.train)
-            for part, (asked, it) in enumerate(((False, order), (True, order.asked))):
-                if not isinstance(it, Order):
-                    continue
-                key = _key(it, data)
-                if key not in speeds:
-                    speeds[key] = _speed(str(it.net), data, it)
-                    task.advance(1)
-                passes = 1
-                if isinstance(it.objective, Adversarial) and not asked:
-                    passes += it.objective.steps
-                total += passes * images * speeds[key][part if asked else 0]
+            compute = clock.compute(order, data)
+            measured = known.get(json.dumps(_alike(order, data, compute)))
+            total += images * (clock.seconds(order, data) if measured is None else measured)
+            task.advance(1)
+    if clock.costs and (said := busy()) is not None:
+        progress.say(said)
     return total
+
+
+def busy() -> str | None:
+    """What to say of an estimate that was timed while others computed; None where none did."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < cores:
+        return None
+    return (
+        f"The machine is busy (load {load:.1f} on {cores} cores): what was timed is an estimate at "
+        "this load; on an idle machine it takes less."
+    )
 
 
 def _all_behind(order: Order) -> Iterator[Order]:
@@ -95,19 +118,107 @@ def _spelled(given: Mapping[str, Any], data: str | None, needs: Sequence[str]) -
     return json.dumps({**parts, "data": data, "needs": sorted(needs)}, sort_keys=True)
 
 
+def _known(records: Iterable[Record]) -> dict[str, float]:
+    """Seconds an image in finished runs, by what decides them: the median of alike runs."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if record.images_per_second and record.data is not None:
+            training = record.config["training"]
+            key = json.dumps(
+                [
+                    record.net.name,
+                    [record.kind, record.config["objective"].get("steps")],
+                    sorted(made.net for made in record.inputs.values()),
+                    record.data.digest,
+                    training["precision"],
+                    record.environment.get("device"),
+                ]
+            )
+            found.setdefault(key, []).append(1 / record.images_per_second)
+    return {key: median(seconds) for key, seconds in found.items()}
+
+
+def _alike(order: Order, data: Dataset, compute: Compute) -> list[Any]:
+    """The same of a run that is wanted; see `_known`."""
+    inputs = (order.asked, order.init, order.backbone)
+    return [
+        str(order.net),
+        [order.objective.kind, getattr(order.objective, "steps", None)],
+        sorted(str(it.net) for it in inputs if isinstance(it, Order)),
+        data.digest,
+        compute.precision,
+        compute.describe(),
+    ]
+
+
+class _Clock:
+    """Times a few steps of each network, once."""
+
+    def __init__(self) -> None:
+        self.costs: dict[tuple[object, ...], Cost] = {}
+        self.dreams: dict[tuple[object, ...], float] = {}
+        self._computes: dict[tuple[object, ...], Compute] = {}
+
+    def compute(self, order: Order, data: Dataset) -> Compute:
+        """Where and how an order would be trained."""
+        training, key = order.training, _key(order, data)
+        if key not in self._computes:
+            network = _network(order, data)
+            self._computes[key] = settle(
+                network, device=training.device, precision=training.precision
+            )
+        return self._computes[key]
+
+    def seconds(self, order: Order, data: Dataset) -> float:
+        """For an image of one epoch: the step, and whoever answers."""
+        passes = 1 + (order.objective.steps if isinstance(order.objective, Adversarial) else 0)
+        spent = passes * self._cost(order, data).step
+        if not isinstance(order.asked, Order):
+            return spent
+        if isinstance(order.objective, Dreaming):
+            return spent + self._dream(order, order.objective, order.asked, data)
+        return spent + self._cost(order.asked, data).answer
+
+    def _cost(self, order: Order, data: Dataset) -> Cost:
+        key = _key(order, data)
+        if key not in self.costs:
+            self.costs[key] = _cost(_network(order, data), data, self.compute(order, data))
+        return self.costs[key]
+
+    def _dream(self, order: Order, objective: Dreaming, teacher: Order, data: Dataset) -> float:
+        """A step of who makes images up, which goes back through the teacher, and its answers."""
+        key = (objective, *_key(teacher, data))
+        if key not in self.dreams:
+            compute = self.compute(order, data)
+            dreamer = objective.dreamer(
+                _network(teacher, data), images=PROBE, channels=data.channels,
+                image_size=data.image_size, seed=0, compute=compute,
+            )  # fmt: skip
+
+            def dream() -> None:
+                for _ in dreamer.epoch(1, view_seed=0, batch_size=PROBE, first=0, part=(0, 1)):
+                    pass
+
+            self.dreams[key] = _timed(dream, compute)
+        return self.dreams[key]
+
+
 def _key(order: Order, data: Dataset) -> tuple[object, ...]:
     training = order.training
     return order.net, data.digest, training.device, training.precision
 
 
-def _speed(net: str, data: Dataset, order: Order) -> tuple[float, float]:
-    """Seconds an image of a training step, and of an answer."""
-    shape = (data.channels, data.image_size, data.image_size)
-    network = create(net, classes=len(data.classes), channels=shape[0], image_size=shape[1])
-    training = order.training
-    compute = settle(network, device=training.device, precision=training.precision)
+def _network(order: Order, data: Dataset) -> nn.Module:
+    return create(
+        str(order.net), classes=len(data.classes), channels=data.channels,
+        image_size=data.image_size,
+    )  # fmt: skip
+
+
+def _cost(network: nn.Module, data: Dataset, compute: Compute) -> Cost:
     compute.place(network)
-    pixels = compute.pixels(torch.zeros((PROBE, *shape), dtype=torch.uint8, device=compute.device))
+    shape = (PROBE, data.channels, data.image_size, data.image_size)
+    pixels = compute.pixels(torch.zeros(shape, dtype=torch.uint8, device=compute.device))
     labels = torch.zeros(PROBE, dtype=torch.int64, device=compute.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
 
@@ -120,15 +231,18 @@ def _speed(net: str, data: Dataset, order: Order) -> tuple[float, float]:
 
     trained = _timed(step, compute)
     network.eval()
-    return trained, _timed(lambda: compute.answer(network, pixels), compute)
+    return Cost(trained, _timed(lambda: compute.answer(network, pixels), compute))
 
 
 def _timed(work: Callable[[], object], compute: Compute) -> float:
-    taken = []
-    for _ in range(STEPS + 1):
+    """Seconds an image, of the fastest of several repeats after one that does not count."""
+    work()
+    least, most = REPEATS
+    taken: list[float] = []
+    while len(taken) < least or (len(taken) < most and sum(taken) < ENOUGH_S):
         started = time.perf_counter()
         work()
         if compute.device.type == "cuda":
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - started)
-    return min(taken[1:]) / PROBE
+    return min(taken) / PROBE

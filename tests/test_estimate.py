@@ -1,0 +1,105 @@
+"""How long training will take: what is timed, and what finished runs and a busy machine say."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from denature.core.compute import Compute
+from denature.core.progress import Silent
+from denature.core.record import read_record, write_record
+from denature.data import Dataset
+from denature.datafree.config import Dafl
+from denature.datafree.dafl import Dreamer
+from denature.recipes import estimate
+from denature.recipes.estimate import seconds_of
+from denature.train import Distilled, Normal, Order, Training, make
+from denature.train.objectives import Objective
+
+BRIEF = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
+
+
+class Said(Silent):
+    """Keeps the lines that stay."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def student(objective: Objective, teacher: Order) -> Order:
+    return Order(net="mlp", objective=objective, training=BRIEF, asked=teacher)
+
+
+def test_the_generators_step_is_a_part_of_dafls(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    dream = Dreamer._dream
+
+    def counted(self: Dreamer, number: int, count: int) -> object:
+        made.append(count)
+        return dream(self, number, count)
+
+    def timed(work: Callable[[], object], compute: Compute) -> float:
+        before = len(made)
+        work()
+        return 5.0 if len(made) > before else 1.0
+
+    monkeypatch.setattr(Dreamer, "_dream", counted)
+    monkeypatch.setattr(estimate, "_timed", timed)
+    teacher = Order(net="cnn", objective=Normal(), training=BRIEF)
+    images = BRIEF.epochs * len(digits.train)
+    alone = seconds_of([(teacher, digits)], tmp_path)
+    assert alone == images
+    # A step and the teacher's answer; a step and the generator's, which brings the answer.
+    assert seconds_of([(student(Distilled(), teacher), digits)], tmp_path) == alone + 2 * images
+    assert seconds_of([(student(Dafl(), teacher), digits)], tmp_path) == alone + 6 * images
+
+
+def test_finished_runs_know_better_than_a_probe(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "_timed", lambda work, compute: 1.0)
+    teacher = Order(net="mlp", objective=Normal(), training=BRIEF, under=tmp_path)
+    order = replace(student(Distilled(), teacher), under=tmp_path)
+    for run in make([teacher, order], digits):
+        assert run.folder is not None
+        slow = {"normal": 100.0, "distilled": 10.0}[run.record.kind]
+        write_record(run.folder, replace(read_record(run.folder), images_per_second=slow))
+    images = BRIEF.epochs * len(digits.train)
+
+    def left(order: Order, **changes: object) -> float:
+        changed = replace(order, training=replace(order.training, **changes))  # type: ignore[arg-type]
+        return seconds_of([(changed, digits)], tmp_path)
+
+    assert left(order) == 0
+    assert left(order, seed=3) == pytest.approx(images / 10)
+    assert left(teacher, seed=3) == pytest.approx(images / 100)
+    assert left(teacher, epochs=20) == pytest.approx(10 * images / 100)
+    # Of another network nothing is known.
+    assert left(replace(teacher, net="cnn")) == images
+
+
+def test_a_busy_machine_is_told_where_something_was_timed(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    order = Order(net="mlp", objective=Normal(), training=BRIEF)
+    for load, wanted in ((0.5, []), (9.2, ["The machine is busy (load 9.2 on 4 cores)"])):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        said = Said()
+        assert seconds_of([(order, digits)], tmp_path, progress=said) > 0
+        assert [line.partition(":")[0] for line in said.lines] == wanted
+
+
+def test_the_least_disturbed_repeat_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 9.0, 10.0, 10.64, 11.0, 19.0])
+    monkeypatch.setattr("denature.recipes.estimate.time.perf_counter", lambda: next(ticks))
+    import torch
+
+    compute = Compute(torch.device("cpu"), "fp32", False)
+    assert estimate._timed(lambda: None, compute) == pytest.approx(0.64 / estimate.PROBE)
