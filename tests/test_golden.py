@@ -54,7 +54,8 @@ MKL_CBWR COMPATIBLE and not, one thread and two: the losses below are at most 7e
 broken below moves each by more than 1e-4. `pytest -m slow tests/test_golden.py` measures again."""
 
 BRIEF = Training(
-    epochs=3, batch_size=32, fraction=0.067, augment="crop-flip", precision="fp32", device="cpu",
+    epochs=3, batch_size=32, fraction=0.067, augment="crop-flip", schedule="one-cycle",
+    precision="fp32", device="cpu",
     optimizer="adamw", lr=1e-3, weight_decay=2.0,
 )  # fmt: skip
 """Nine steps on 96 digits. The decay is large, as are the weights of objectives below, so that a

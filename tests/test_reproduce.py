@@ -75,7 +75,9 @@ def test_the_papers_schedule(
     training = setting("paper").training(data, net, seed=0, teaches=False)
     assert (training.epochs, training.milestones, training.gamma) == (epochs, milestones, gamma)
     assert training.augment == ("rotate-flip" if data == "tiny-imagenet" else "auto")
-    settled = training.settled(optimizer="sgd", augment="crop-flip", device="cpu", precision="fp32")
+    settled = training.settled(
+        optimizer="sgd", augment="crop-flip", schedule="one-cycle", device="cpu", precision="fp32"
+    )
     assert (settled.lr, settled.weight_decay, settled.batch_size) == (0.1, 5e-4, 128)
     small = setting("paper").training(data, "cnn", seed=0, teaches=False)
     assert (small.epochs, small.optimizer, small.schedule) == (100, "adam", "constant")

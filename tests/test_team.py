@@ -110,7 +110,9 @@ def per_shard(data: Dataset, training: Training) -> nn.Module:
     )
     compute = settle(network, device="cpu", precision="fp32")
     compute.place(network)
-    settled = training.settled(optimizer="adam", augment="none", device="cpu", precision="fp32")
+    settled = training.settled(
+        optimizer="adam", augment="none", schedule="one-cycle", device="cpu", precision="fp32"
+    )
     optimizer = make_optimizer(network, settled)
     feed = Feed(data.train, compute=compute)
     steps = steps_per_epoch(len(data.train), training.batch_size, parts=2)
@@ -230,7 +232,7 @@ def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch
 def test_batch_norm_is_synchronised_on_cuda_only() -> None:
     compute = Compute(torch.device("cpu"), "fp32", channels_last=False)
     settled = Training(sync_norm=True, epochs=1).settled(
-        optimizer="adam", augment="none", device="cpu", precision="fp32"
+        schedule="one-cycle", optimizer="adam", augment="none", device="cpu", precision="fp32"
     )
     with pytest.raises(ConfigError, match="on CUDA only"):
         Learner(nn.Linear(2, 2), Normal(), settled, compute, steps=1, team=Team(0, 2))

@@ -218,20 +218,24 @@ def carry_out(wanted: Sequence[Wanted]) -> None:
 
 
 def _say_one(run: "Run") -> None:
+    from denature.report.divergence import divergence, warning
     from denature.report.words import score
 
     record = run.record
     assert record.data is not None
     print(
         f"{record.kind} {record.net.name}: {score(record)} on "
-        f"{record.data.test:,} test images, after {len(record.history)} epochs in "
-        f"{record.seconds:.0f} s ({record.images_per_second:,.0f} images/s). Run: {run.folder}"
+        f"{record.data.test:,} test images{divergence(record)}, after {len(record.history)} epochs "
+        f"in {record.seconds:.0f} s ({record.images_per_second:,.0f} images/s). Run: {run.folder}"
     )
+    if (said := warning(record)) is not None:
+        print(f"{run.folder} is {said}", file=sys.stderr)
 
 
 def _say_all(runs: Sequence["Run"]) -> None:
     """A table of what varied and what came out."""
     from denature.cli.show import print_table
+    from denature.report.divergence import warning
     from denature.report.words import score
     from denature.train.identity import plan_of, what_varies
 
@@ -243,3 +247,6 @@ def _say_all(runs: Sequence["Run"]) -> None:
         ]
         lines.append([run.record.kind, str(run.folder), *shown, score(run.record)])
     print_table(lines)
+    for run in runs:
+        if (said := warning(run.record)) is not None:
+            print(f"{run.folder} is {said}", file=sys.stderr)

@@ -145,6 +145,9 @@ class Record:
     """Which test images are answered rightly; None of landmarks, and of runs made before 0.1."""
     error: Estimate | None = None
     """Of landmarks: mean distance on the test split, axis by axis, as a share of the side."""
+    divergence: Estimate | None = None
+    """Of a nasty teacher: mean tau^2 KL from its adversary on the test split, in nats; what it is
+    pushed to make large. Next to 0 no student is spoiled."""
     chosen_on: str
     """Which split chose the checkpoint: `none` (last epoch), `validation` or `test`."""
     chosen_epoch: int | None

@@ -100,12 +100,12 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "paper": Setting(
         scale="paper",
-        differs="The nasty paper's ResNet-18 on CIFAR-10 and its tau and omega, 30 epochs on one "
-        "cycle.",
+        differs="The nasty paper's ResNet-18 on CIFAR-10 and its tau and omega, 30 epochs, victims "
+        "with a step at 19, clones on one cycle.",
         data="cifar10",
         victim="resnet18",
         clone="resnet18",
-        schooling=Training(epochs=30),
+        schooling=Training(epochs=30, schedule="step", milestones=(19,)),
         learning=Training(epochs=30),
         nasty=Nasty(temperature=4, omega=0.04),
         heat=100,

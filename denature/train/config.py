@@ -7,7 +7,7 @@ from denature.core.errors import ConfigError
 from denature.core.schema import check_fields
 
 Optimizer: TypeAlias = Literal["auto", "sgd", "adam", "adamw"]
-Schedule: TypeAlias = Literal["one-cycle", "cosine", "step", "constant"]
+Schedule: TypeAlias = Literal["auto", "one-cycle", "cosine", "step", "constant"]
 Augment: TypeAlias = Literal["auto", "none", "flip", "crop", "crop-flip", "rotate-flip"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
@@ -34,8 +34,9 @@ class Training:
     """Highest learning rate; 0.1 for sgd, 0.001 for adam and adamw by default."""
     weight_decay: float | None = None
     """5e-4 for sgd, 0 for adam, 0.01 for adamw by default."""
-    schedule: Schedule = "one-cycle"
-    """Course of the learning rate; `step` multiplies by gamma at each milestone."""
+    schedule: Schedule = "auto"
+    """Course of the learning rate; `step` multiplies by gamma at each milestone. auto is a step
+    late in the training for nasty teachers, which one cycle leaves harmless, and one-cycle else."""
     milestones: tuple[int, ...] = ()
     """Epochs at which `step` lowers the learning rate."""
     gamma: float = 0.1
@@ -91,19 +92,28 @@ class Training:
                 "`step` needs milestones, and no other schedule has any."
             )
 
-    def settled(self, *, optimizer: str, augment: str, device: str, precision: str) -> "Training":
+    def settled(
+        self, *, optimizer: str, augment: str, schedule: str, device: str, precision: str
+    ) -> "Training":
         """The same with every field filled in that depends on something else.
 
         Args:
             optimizer: what `auto` means for this network.
             augment: what `auto` means for these images.
+            schedule: what `auto` means for this objective.
             device: where it will run.
             precision: in which precision.
         """
         chosen = optimizer if self.optimizer == "auto" else self.optimizer
         decay = DEFAULT_DECAY[chosen] if self.weight_decay is None else self.weight_decay
+        course, milestones = self.schedule, self.milestones
+        if course == "auto":
+            course = cast(Schedule, schedule if self.epochs > 1 else "one-cycle")
+            milestones = (late_step(self.epochs),) if course == "step" else ()
         return replace(
             self,
+            schedule=course,
+            milestones=milestones,
             view_seed=self.seed if self.view_seed is None else self.view_seed,
             optimizer=cast(Optimizer, chosen),
             augment=cast(Augment, augment) if self.augment == "auto" else self.augment,
@@ -112,6 +122,15 @@ class Training:
             device=cast(Device, device),
             precision=cast(Precision, precision),
         )
+
+
+def late_step(epochs: int) -> int:
+    """The milestone of a schedule with one step: 19 of 30 epochs, as in the demo.
+
+    In the long stretch at the full rate a nasty teacher drifts far from its adversary; after the
+    step it gets its accuracy back.
+    """
+    return min(max(round(epochs * 19 / 30), 1), epochs - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

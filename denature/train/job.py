@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from denature.answers.config import Asking
+from denature.answers.sources import Answers
 from denature.answers.transfer import Transfer
 from denature.core import record as records
 from denature.core.compute import Compute, settle
@@ -22,7 +23,7 @@ from denature.core.record import DataRecord, NetRecord, Record, spell_shape
 from denature.core.revisions import REVISIONS
 from denature.core.schema import encode
 from denature.core.seeds import seeded
-from denature.core.stats import proportion
+from denature.core.stats import Estimate, mean_over_images, proportion
 from denature.core.weights import digest, fit_weights
 from denature.data.dataset import Dataset, Split
 from denature.data.feed import steps_per_epoch
@@ -34,8 +35,8 @@ from denature.train.config import Training
 from denature.train.examples import examples_of
 from denature.train.identity import Plan, make_plan, plan_id, plan_of, recipe_id
 from denature.train.learner import Learner
-from denature.train.loop import evaluate, hits_of
-from denature.train.objectives.base import Dreamer, Dreaming, Objective, Settling
+from denature.train.loop import answers_to, evaluate, hits_of
+from denature.train.objectives.base import Diverging, Dreamer, Dreaming, Objective, Settling
 from denature.train.run import STATE_FOLDER, Run, save_run
 from denature.train.state import STATE, write_state
 from denature.train.team import ALONE, Team
@@ -168,6 +169,7 @@ class Job:
                 image_size=dataset.image_size,
                 landmarks=dataset.landmarks,
             ),
+            schedule=getattr(objective, "schedule", "one-cycle"),
             device=compute.device.type,
             precision=compute.precision,
         )
@@ -309,6 +311,7 @@ class Job:
             right = hits_of(network, test, self.compute, self.team)
             hits = packed_hits(right, dataset)
             score = proportion(int(right.sum()), len(right))
+        divergence = self._divergence(network, dataset)
         examples = () if located else examples_of(network, dataset, self.compute)
         seen = len(self.samples.split) * len(learner.history)
         classes, channels, image_size = _shape(dataset)
@@ -342,6 +345,7 @@ class Job:
             accuracy=None if located else score,
             hits=hits,
             error=score if located else None,
+            divergence=divergence,
             chosen_on=training.checkpoint.removeprefix("best-").replace("last", "none"),
             chosen_epoch=learner.chosen_epoch,
             history=tuple(learner.history),
@@ -354,6 +358,17 @@ class Job:
         run = Run(self.team.agreed(record), network, self.folder)
         self.team.by_first(lambda: save_run(run))
         return run
+
+    def _divergence(self, network: nn.Module, dataset: Dataset) -> Estimate | None:
+        """How far the finished network is from the one that it was pushed away from, if any."""
+        if not isinstance(self.objective, Diverging) or not isinstance(self.asked, Run):
+            return None
+        other = self.compute.place(self.asked.network).eval()
+        found: list[float] = []
+        for batch, logits in answers_to(network, dataset.test, self.compute):
+            theirs = Answers("logits", self.compute.answer(other, batch.pixels))
+            found += self.objective.divergence(logits, theirs).tolist()
+        return mean_over_images(found)
 
 
 def packed_hits(right: np.ndarray, dataset: Dataset) -> Hits:

@@ -18,6 +18,7 @@ from denature.recipes.paper.orders import Lab, Point
 from denature.recipes.paper.settings import Setting
 from denature.report import experiment as findings
 from denature.report import experiment_figures, words
+from denature.report.divergence import not_nasty
 from denature.report.figures import Draw, training_curves, write_figure
 from denature.report.html import render_experiment
 from denature.train import Keeping, Order, Run, make
@@ -146,7 +147,7 @@ def _written(
     verdict = findings.marks(records)
     if look is None:
         said = findings.verdict(cells, against=experiment.against)
-        verdict += [said] * bool(said) + findings.hazards(cells)
+        verdict += [said] * bool(said) + findings.hazards(cells) + not_nasty(records)
         lines, note = findings.table(cells, against=experiment.against), findings.NOTE
         draw: Draw = partial(experiment_figures.bars, cells)
         if experiment.axis is not None:

@@ -95,6 +95,14 @@ class Probing(Protocol):
 
 
 @runtime_checkable
+class Diverging(Protocol):
+    """An objective that pushes a network away from another."""
+
+    def divergence(self, logits: "Logits", answers: "Answers") -> "PerExample":
+        """How far it is from the other's answers, in nats."""
+
+
+@runtime_checkable
 class Settling(Protocol):
     """An objective some of whose fields follow from others where they are left open."""
 

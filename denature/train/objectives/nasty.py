@@ -17,6 +17,8 @@ class Nasty:
 
     kind: ClassVar[str] = "nasty"
     asks: ClassVar[str] = "adversary"
+    schedule: ClassVar[str] = "step"
+    """What `auto` means: on one cycle the same omega pushes next to nothing."""
 
     temperature: float = 4.0
     """tau at which nasty teacher and adversary are pushed apart; the paper: 4 on CIFAR-10, 20 on
@@ -56,3 +58,9 @@ class Nasty:
             omega=omega,
             cap=self.cap,
         )
+
+    def divergence(self, logits: "Logits", answers: "Answers") -> "PerExample":
+        """tau^2 KL from the adversary, see `denature.train.objectives.base.Diverging`."""
+        from denature.losses.soft import softened_divergence
+
+        return softened_divergence(logits, answers.values, temperature=self.temperature)
