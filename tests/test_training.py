@@ -154,7 +154,8 @@ def test_a_nasty_teacher_moves_away_from_its_adversary(data: Dataset, teacher: R
 
 
 def test_a_nasty_run_without_push_is_a_normal_run(data: Dataset, teacher: Run) -> None:
-    meek = nasty("mlp", data, adversary=teacher, omega=0.0, epochs=2, precision="fp32")
+    meek = nasty("mlp", data, adversary=teacher, omega=0.0, epochs=2, precision="fp32",
+                 schedule="one-cycle")  # fmt: skip
     plain = normal("mlp", data, epochs=2, precision="fp32")
     torch.testing.assert_close(meek.network.state_dict(), plain.network.state_dict())
 
