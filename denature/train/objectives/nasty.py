@@ -18,7 +18,7 @@ class Nasty:
     kind: ClassVar[str] = "nasty"
     asks: ClassVar[str] = "adversary"
     schedule: ClassVar[str] = "step"
-    """What `auto` means: on one cycle the same omega pushes next to nothing."""
+    """What `auto` means: on one cycle the usual omega pushes next to nothing."""
 
     temperature: float = 4.0
     """tau at which nasty teacher and adversary are pushed apart; the paper: 4 on CIFAR-10, 20 on
