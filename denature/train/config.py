@@ -36,7 +36,8 @@ class Training:
     """5e-4 for sgd, 0 for adam, 0.01 for adamw by default."""
     schedule: Schedule = "auto"
     """Course of the learning rate; `step` multiplies by gamma at each milestone. auto is a step
-    late in the training for nasty teachers, which one cycle leaves harmless at the usual omega, and one-cycle else."""
+    late in the training for nasty teachers, which one cycle leaves harmless at the usual omega,
+    and one-cycle else."""
     milestones: tuple[int, ...] = ()
     """Epochs at which `step` lowers the learning rate."""
     gamma: float = 0.1
