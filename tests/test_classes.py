@@ -279,7 +279,9 @@ def test_flatness_and_robustness_see_the_true_classes(run: Run, bars: Path, tmp_
     assert found.networks[0].accuracy[0].value == 1
     asked = Asked(effort="quick", samples=24, attacks=("fgsm",), linf=(0.001,))
     plain = train("mlp", data, Normal(), QUICK)
-    judged = robustness([run, plain], data, asked, tmp_path / "robust", device="cpu").judged
+    judged = robustness(
+        [run, plain], data, asked, tmp_path / "robust", controls=1, device="cpu"
+    ).judged
     assert [it.robustness.clean.value for it in judged] == [1, 1]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bench import table
+from benchmarks.coverage import OLD, intervals_table, verdicts_table
 from denature.cli.app import COMMANDS, main
 from denature.core.record import find_records
 from denature.extract.theft import read_theft
@@ -78,6 +79,19 @@ def test_the_tables_of_the_benchmarks_are_made_from_what_was_measured(name: str)
     found = json.loads((ROOT / "results" / f"{name}-cpu.json").read_text(encoding="utf-8"))
     pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
     assert any(table(found, wanted) in page for page in pages)
+
+
+def test_the_error_rates_of_intervals_and_verdicts_are_those_that_were_simulated() -> None:
+    """To renew them: `python -m benchmarks.coverage --json results/coverage.json`."""
+    found = json.loads((ROOT / "results" / "coverage.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert intervals_table(found) in page
+    assert verdicts_table(found) in page
+    ours = [line for line in found["intervals"] if line[0] != OLD]
+    assert min(line[2] for line in ours) >= 0.93
+    undefended = [shares for name, _, shares in found["verdicts"] if "no defense" in name]
+    assert undefended
+    assert max(shares.get("more robust", 0.0) for shares in undefended) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,13 @@ def plains(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 
 @pytest.fixture(scope="module")
+def hardened(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An adversarially trained network."""
+    objective = Adversarial(ball=Ball(epsilon=0.15), steps=5)
+    return train("cnn", "digits", objective, QUICK, out=tmp_path_factory.mktemp("runs") / "hard")
+
+
+@pytest.fixture(scope="module")
 def plain(plains: list[Run]) -> Run:
     return plains[0]
 
@@ -280,9 +287,9 @@ def test_small_steps_that_are_caught_are_found_out(
     assert {name for name, check in checks.items() if check.raised} == {"one step beats many"}
 
 
-def test_adversarial_training_is_no_illusion(plains: list[Run], tmp_path: Path) -> None:
-    objective = Adversarial(ball=Ball(epsilon=0.15), steps=5)
-    hardened = train("cnn", "digits", objective, QUICK, out=tmp_path / "hardened")
+def test_adversarial_training_is_no_illusion(
+    plains: list[Run], hardened: Run, tmp_path: Path
+) -> None:
     asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1, 0.15))
     first, *_ = judged([hardened], plains, tmp_path / "out", asked)
     assert first.verdict is not None
@@ -293,10 +300,8 @@ def test_adversarial_training_is_no_illusion(plains: list[Run], tmp_path: Path) 
 
 
 def test_without_an_ensemble_nothing_is_called_more_robust(
-    plains: list[Run], tmp_path: Path
+    plains: list[Run], hardened: Run, tmp_path: Path
 ) -> None:
-    objective = Adversarial(ball=Ball(epsilon=0.15), steps=5)
-    hardened = train("cnn", "digits", objective, QUICK, out=tmp_path / "hardened")
     asked = replace(ASKED, attacks=("fgsm", "pgd", "pgd-margin"), linf=(0.1, 0.15))
     first, *_ = judged([hardened], plains, tmp_path / "out", asked)
     assert first.verdict is not None
@@ -305,9 +310,7 @@ def test_without_an_ensemble_nothing_is_called_more_robust(
     assert "no ensemble of attacks ran" in first.verdict.said
 
 
-def test_one_undefended_network_settles_nothing(plain: Run, tmp_path: Path) -> None:
-    objective = Adversarial(ball=Ball(epsilon=0.15), steps=5)
-    hardened = train("cnn", "digits", objective, QUICK, out=tmp_path / "hardened")
+def test_one_undefended_network_settles_nothing(plain: Run, hardened: Run, tmp_path: Path) -> None:
     asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1, 0.15))
     first, _ = judged([hardened], [plain], tmp_path / "out", asked)
     assert first.verdict is not None

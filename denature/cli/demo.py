@@ -35,6 +35,7 @@ def demo(
     from denature.cli.show import print_table
     from denature.recipes.demo import demo as run_demo
     from denature.report import words
+    from denature.report.divergence import not_nasty
 
     surviving = Surviving(
         time_limit=time_limit, workers=_workers(device) if workers is None else workers
@@ -58,7 +59,7 @@ def demo(
     print()
     print_table(words.student_table(found.summary))
     print()
-    for sentence in words.verdict(found.summary):
+    for sentence in (*words.verdict(found.summary), *not_nasty(found.records)):
         print(sentence)
     print(f"\n{found.seconds:.0f} s. Look at {found.report}")
 

@@ -19,6 +19,7 @@ from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as ways
 from denature.recipes.robustness import robustness
 from denature.report import worlds as page
+from denature.report.divergence import not_nasty
 from denature.report.words import markdown
 from denature.report.worlds import WAYS, Copied, World
 from denature.robust.config import Asked
@@ -273,7 +274,7 @@ def reproduce(
         differs=setting.differs,
         seeds=setting.seeds,
         budget=epsilon,
-        verdict=tuple(page.verdict(worlds)),
+        verdict=(*page.verdict(worlds), *not_nasty([run.record for run in made])),
         lines=page.table(worlds, alone, epsilon),
         worlds=worlds,
         folder=out,

@@ -10,6 +10,7 @@ from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.record import Record
 from denature.report import figures, words
+from denature.report.divergence import not_nasty
 from denature.report.figures import Draw
 from denature.report.summary import summarise
 
@@ -32,7 +33,7 @@ def render(records: Sequence[Record], *, title: str = "What students learned") -
         "page",
         title=title,
         lead=_lead(records),
-        verdict=words.verdict(summary),
+        verdict=[*words.verdict(summary), *not_nasty(records)],
         students=words.student_table(summary),
         teachers=words.teacher_table(summary),
         figures=drawn,
