@@ -45,7 +45,10 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     assert clone.inputs["teacher"].digest == hardened.net.digest
     assert clone.config["objective"]["temperature"] == 1
     assert clone.config["objective"]["alpha"] == 1
-    assert len(found.verdict) == 3
+    *of_victims, too_short = found.verdict
+    assert len(of_victims) == 3
+    assert all("(one seed)" in sentence for sentence in of_victims)
+    assert "are not nasty" in too_short
     assert (tmp_path / "smoke" / "report.html").exists()
     assert reproduce(tiny, "digits", tmp_path).lines == found.lines
 

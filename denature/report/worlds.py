@@ -118,7 +118,8 @@ def _clones(found: Estimate | None) -> str:
         "within": f"equal clones within {100 * MARGIN:g} point",
         "undecided": "not settled",
     }
-    return f"{words[against_margin(found)]}, {points(found)} points"
+    alone = " (one seed)" if found.over == "images" else ""
+    return f"{words[against_margin(found)]}, {points(found)} points{alone}"
 
 
 def _robustness(judged: Judged) -> str:
