@@ -33,6 +33,7 @@ def demo(
         time_limit: Put everything aside after this time, such as 9m, and exit with code 75.
     """
     from denature.cli.show import print_table
+    from denature.recipes.demo import CAVEAT
     from denature.recipes.demo import demo as run_demo
     from denature.report import words
     from denature.report.divergence import not_nasty
@@ -59,7 +60,7 @@ def demo(
     print()
     print_table(words.student_table(found.summary))
     print()
-    for sentence in (*words.verdict(found.summary), *not_nasty(found.records)):
+    for sentence in (*words.verdict(found.summary), *not_nasty(found.records), CAVEAT):
         print(sentence)
     print(f"\n{found.seconds:.0f} s. Look at {found.report}")
 

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def render(records: Sequence[Record], *, title: str = "What students learned") -> str:
+def render(
+    records: Sequence[Record], *, title: str = "What students learned", caveat: str | None = None
+) -> str:
     """The report of any runs as HTML text.
+
+    Args:
+        records: of the runs.
+        title: its heading.
+        caveat: a sentence that must stand beside the verdict.
 
     Raises:
         ConfigError: there are no records.
@@ -33,7 +40,7 @@ def render(records: Sequence[Record], *, title: str = "What students learned") -
         "page",
         title=title,
         lead=_lead(records),
-        verdict=[*words.verdict(summary), *not_nasty(records)],
+        verdict=[*words.verdict(summary), *not_nasty(records), *([caveat] if caveat else [])],
         students=words.student_table(summary),
         teachers=words.teacher_table(summary),
         figures=drawn,
@@ -41,7 +48,7 @@ def render(records: Sequence[Record], *, title: str = "What students learned") -
         curve_note=_curve_note(records),
         runs=_run_table(records),
         provenance=_provenance(records),
-        fingerprint=_fingerprint(records, title),
+        fingerprint=_fingerprint(records, title, caveat),
     )
 
 
@@ -125,17 +132,20 @@ def _page(name: str, **values: object) -> str:
     return pages.get_template(f"{name}.html.jinja").render(**values)
 
 
-def write_report(records: Sequence[Record], path: Path, *, title: str | None = None) -> Path:
+def write_report(
+    records: Sequence[Record], path: Path, *, title: str | None = None, caveat: str | None = None
+) -> Path:
     """Write the report of `records` to `path`, atomically; one that is there already stays."""
     title = title or "What students learned"
-    if not (path.is_file() and _fingerprint(records, title).encode() in path.read_bytes()):
-        write_text(path, render(records, title=title))
+    known = _fingerprint(records, title, caveat).encode()
+    if not (path.is_file() and known in path.read_bytes()):
+        write_text(path, render(records, title=title, caveat=caveat))
     return path
 
 
-def _fingerprint(records: Sequence[Record], title: str) -> str:
+def _fingerprint(records: Sequence[Record], title: str, caveat: str | None = None) -> str:
     """A digest of all that a report is made of, our code included."""
-    found = hashlib.sha256(title.encode())
+    found = hashlib.sha256(f"{title}\n{caveat}".encode())
     for record in records:
         found.update(repr(record).encode())
     for file in sorted(Path(__file__).parent.glob("*.[pj]*")):
