@@ -11,7 +11,7 @@ from torch import Tensor
 
 from denature.core.compute import Compute, settle
 from denature.core.progress import Progress
-from denature.core.stats import mean_over_seeds
+from denature.core.stats import mean_over_seeds, pooled
 from denature.data import Dataset
 from denature.data.feed import Feed
 from denature.datafree.config import Dafl
@@ -62,13 +62,15 @@ def responses(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Prog
             soft = (logits / temperature).softmax(1)
             largest, second = (100 * soft.topk(2, 1).values.mean(0)).tolist()
             entropy = -(soft * soft.clamp_min(1e-12).log()).sum(1).mean()
-            found.append((100 * run.accuracy.value, largest, second, float(entropy)))
-        lines.append([kind, *_over_seeds(found, "{:.1f}", "{:.1f}", "{:.1f}", "{:.3f}")])
+            found.append((largest, second, float(entropy)))
+        accuracy = words.percent(pooled([run.accuracy for run in runs]))
+        lines.append([kind, accuracy, *_over_seeds(found, "{:.1f}", "{:.1f}", "{:.3f}")])
     normal, nasty = (made[order].record for _, order in _pair(lab, 0))
     draw = partial(figures.logit_responses, normal, nasty, temperature=temperature)
     note = (
         f"Largest and second probability and entropy are means over the test images of the answers "
-        f"at temperature {temperature:g}, that of the nasty training. {OVER_SEEDS}"
+        f"at temperature {temperature:g}, that of the nasty training. {OVER_SEEDS} Accuracies have "
+        "intervals over seeds and test images."
     )
     return Look(drawn={"logit-responses": draw}, lines=lines, note=note)
 
