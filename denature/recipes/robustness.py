@@ -109,7 +109,7 @@ def robustness(
     targets = [fitted("run", it) if isinstance(it, Run) else it for it in targets]
     runs = [it for it in targets if isinstance(it, Run)]
     plain = _undefended(
-        runs, undefended, controls, fitted, dataset, out, device, keeping, stopper, progress
+        targets, undefended, controls, fitted, dataset, out, device, keeping, stopper, progress
     )
     others = [run for run in plain if run not in runs]
     everyone = [*targets, *others]
@@ -239,7 +239,7 @@ def _announce(
 
 
 def _undefended(
-    runs: Sequence[Run],
+    targets: Sequence[Run | Victim],
     named: Sequence[Run],
     controls: int,
     fitted: Fitted,
@@ -252,10 +252,13 @@ def _undefended(
 ) -> list[Run]:
     """Undefended networks of one recipe: those that are there, and as many more as are missing.
 
+    Where all targets are undefended there is nothing to judge, and none is missing.
+
     Raises:
         ConfigError: none is there, and no run from whose record one could be trained; one of other
             data.
     """
+    runs = [target for target in targets if isinstance(target, Run)]
     found = [fitted("undefended run", run) for run in named]
     found = found or [run for run in runs if run.record.is_plain]
     if not found and not runs:
@@ -266,6 +269,8 @@ def _undefended(
     like = found[0] if found else runs[0]
     found = [run for run in found if run.recipe == like.recipe]
     missing = controls - len(found)
+    if all(target in found for target in targets):
+        return found
     if missing > 0 and (not found or like.record.is_plain):
         progress.say(
             f"{len(found) or 'No'} undefended network was named; {missing} "
