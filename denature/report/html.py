@@ -45,6 +45,7 @@ def render(
         teachers=words.teacher_table(summary),
         figures=drawn,
         temperature=f"{_temperature(nasty):g}",
+        intervals=words.INTERVALS,
         curve_note=_curve_note(records),
         runs=_run_table(records),
         provenance=_provenance(records),
