@@ -253,6 +253,94 @@ def test_a_normal_run_of_another_objective_is_no_student_alone(
     assert [row.difference.value for row in other if row.difference] == pytest.approx([-0.2505])
 
 
+PLAIN = {"temperature": 1.0, "smoothing": 0.0}
+
+
+def test_controls_of_one_seed_settle_nothing_for_three(small: Demo) -> None:
+    """A student of three seeds whose controls are of the first alone."""
+    template, records = small.records[0], []
+    for seed, right in enumerate((800, 950, 950)):
+        normal = made(template, "normal", 1000 + seed, 990)
+        nasty = made(template, "nasty", 1000 + seed, 980, inputs={"adversary": input_of(normal)})
+        how: dict[str, Any] = {"objective": {"answers": "soft"}}
+        records += [
+            normal, nasty,
+            made(template, "distilled", seed, right, **how, inputs={"teacher": input_of(nasty)}),
+        ]  # fmt: skip
+        if seed == 0:
+            records.append(made(template, "normal", seed, 950, objective=PLAIN))
+            records.append(
+                made(template, "distilled", seed, 950, **how, inputs={"teacher": input_of(normal)})
+            )
+    [said] = verdict(summarise(records))
+    assert said.startswith("With one seed nothing is settled")
+    [line] = [line for line in student_table(summarise(records)) if "nasty" in line[1]]
+    assert line[3].startswith("-15.0 [")
+    assert line[3].endswith("(1 of 3 seeds)")
+
+
+def test_students_of_one_seed_and_three_teachers_all_count(small: Demo) -> None:
+    """In any order of the records: none is lost, and each is held against the same run alone."""
+    template = small.records[0]
+    records = [made(template, "normal", 0, 940, objective=PLAIN)]
+    for seed, right in enumerate((930, 910, 905)):
+        teacher = made(template, "normal", 1000 + seed, 990)
+        how = {"objective": {"answers": "soft"}, "inputs": {"teacher": input_of(teacher)}}
+        run = made(template, "distilled", 0, right, **how)
+        records += [teacher, replace(run, id=f"{run.id}-{seed}")]
+    first, second = summarise(records), summarise(records[::-1])
+    row = first.student("mlp", "normal", "soft")
+    assert row is not None
+    assert row.seeds == 3
+    assert row.accuracy.value == pytest.approx(0.915)
+    assert row.difference is not None
+    assert row.difference.value == pytest.approx(-0.025)
+    assert row == second.student("mlp", "normal", "soft")
+
+
+@pytest.mark.parametrize("other", ["teacher", "storage"])
+def test_the_normal_students_control_is_of_the_teacher_that_was_pushed_from(
+    small: Demo, other: str
+) -> None:
+    """Neither a student of another normal teacher nor one of fuller answers is a control."""
+    template, records = small.records[0], []
+    for seed in range(2):
+        normal = made(template, "normal", 1000 + seed, 990)
+        nasty = made(template, "nasty", 1000 + seed, 980, inputs={"adversary": input_of(normal)})
+        taught = normal
+        if other == "teacher":
+            taught = made(template, "normal", 1000 + seed, 700, objective={"smoothing": 0.1})
+        how = {"objective": {"answers": "soft"}}
+        student = made(template, "distilled", seed, 700, **how,
+                       inputs={"teacher": input_of(nasty)})  # fmt: skip
+        full = made(template, "distilled", seed, 900, **how, inputs={"teacher": input_of(taught)})
+        if other == "storage":
+            config = {**student.config, "asking": {"storage": "top-1", "form": "plain"}}
+            student = replace(student, config=config)
+        alone = made(template, "normal", seed, 900, objective=PLAIN)
+        records += [normal, nasty, taught, student, full, alone]
+    row = summarise(records).student("mlp", "nasty", "soft")
+    assert row is not None
+    assert row.from_normal is None
+    assert "it cannot be told whether the nasty teacher or" in verdict(summarise(records))[0]
+
+
+def test_plain_runs_of_other_code_are_no_reference(small: Demo) -> None:
+    template, records = small.records[0], []
+    for seed in range(2):
+        ours = made(template, "normal", seed, 900, objective=PLAIN)
+        other = made(template, "normal", seed, 700, objective=PLAIN)
+        other = replace(other, id=f"old-{seed}", recipe="old",
+                        revisions=dict.fromkeys(other.revisions, 0))  # fmt: skip
+        how = {"objective": {"answers": "soft"}, "inputs": {"teacher": input_of(ours)}}
+        records += [ours, other, made(template, "distilled", seed, 890, **how)]
+    for given in (records, records[::-1]):
+        row = summarise(given).student("mlp", "normal", "soft")
+        assert row is not None
+        assert row.difference is not None
+        assert row.difference.value == pytest.approx(-0.01)
+
+
 def test_what_was_chosen_on_the_test_images_is_marked(small: Demo) -> None:
     records = [
         replace(record, chosen_on="test" if record.kind == "distilled" else "none")

@@ -11,8 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from denature.answers.coding import coding
+from denature.answers.config import Asking
+from denature.answers.sources import Answers
 from denature.cli.app import main
 from denature.data import load
+from denature.data.dataset import Split
 from denature.recipes.flatness import flatness as compare
 from denature.recipes.training_loss import trained_on, training_loss
 from denature.robust.flatness import (
@@ -26,7 +30,8 @@ from denature.robust.flatness import (
     surface,
 )
 from denature.robust.target import Target
-from denature.train import Hardened, Normal, Run, Training, train
+from denature.train import Distilled, Hardened, Normal, Run, Training, train
+from denature.train.classes import Fitted
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0])
@@ -146,7 +151,7 @@ def test_the_loss_is_that_of_the_run_at_its_temperature_and_with_its_targets(
     images, labels = split.images[split.rows].float() / 255, split.labels[split.rows]
 
     def found(run: Run) -> tuple[torch.Tensor, str]:
-        loss = training_loss(run, images, labels)
+        loss = training_loss(run, images, labels, Fitted(data))
         half = loss.first(10)(run.network(images[:10]))
         torch.testing.assert_close(half, loss(run.network(images))[:10])
         return loss(run.network(images)), loss.name
@@ -170,6 +175,32 @@ def test_the_loss_is_that_of_the_run_at_its_temperature_and_with_its_targets(
     losses, name = found(hardened)
     torch.testing.assert_close(losses, wanted)
     assert "against the labels at temperature 7: its teacher is not in its folder" in name
+
+
+@pytest.mark.parametrize("storage", ["exact", "top-1"])
+def test_a_teacher_is_asked_again_in_the_order_and_form_that_its_student_learned(
+    storage: str, tmp_path: Path
+) -> None:
+    """The student's data number the classes the other way round."""
+    data, brief = load("digits"), Training(epochs=2, device="cpu", precision="fp32")
+    teacher = train("mlp", data, Normal(), brief, out=tmp_path / "teacher")
+
+    def backwards(split: Split) -> Split:
+        return replace(split, labels=9 - split.labels)
+
+    turned = replace(
+        data, classes=data.classes[::-1], train=backwards(data.train), test=backwards(data.test),
+        digest="turned",
+    )  # fmt: skip
+    objective, asking = Distilled(temperature=4, alpha=0.9), Asking(storage=storage)
+    student = train("mlp", turned, objective, brief, asked=teacher, asking=asking)
+    images, labels = turned.train.images[:50].float() / 255, turned.train.labels[:50]
+    loss = training_loss(student, images, labels, Fitted(turned))
+    answers = teacher.network(images).detach().flip(1)
+    answers = coding(storage, classes=10, dtype=torch.float32).round(answers)
+    logits = student.network(images)
+    wanted = objective(logits, labels, Answers("logits", answers), done=1.0)
+    torch.testing.assert_close(loss(logits), wanted)
 
 
 def test_weights_are_moved_on_training_images_and_images_are_test_images(

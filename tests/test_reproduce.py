@@ -228,7 +228,7 @@ def test_the_verdict_counts_who_fell_below_both() -> None:
     assert said.startswith("1 of 4 students of nasty teachers fell below themselves alone and the")
     assert "the furthest is CNN, of nasty R: -10.0 [" in said
     assert "from alone, -9.0 [" in said
-    one = replace(cells[0], seeds=1)
+    one = replace(cells[0], seeds=1, difference=Estimate(-0.1, -0.13, -0.07, 359, "images"))
     assert "With one seed nothing is settled" in findings.verdict([one])
 
 

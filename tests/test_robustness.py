@@ -16,6 +16,7 @@ from denature.core.errors import ConfigError, Stopped
 from denature.core.stopping import Stopper
 from denature.data import Dataset, load
 from denature.data.dataset import Split
+from denature.recipes.flatness import flatness
 from denature.recipes.robustness import robustness
 from denature.robust.catalogue import ATTACKS, Attack, Cost, chosen
 from denature.robust.config import EFFORTS, Asked
@@ -23,7 +24,7 @@ from denature.robust.evaluate import choose, evaluate, summary
 from denature.robust.masking import SIGNS, chance, look
 from denature.robust.target import Target
 from denature.robust.verdict import Judged
-from denature.train import Adversarial, Normal, Run, Training, train
+from denature.train import Adversarial, Normal, Run, Training, load_run, train
 
 QUICK = Training(epochs=12, batch_size=64, device="cpu", precision="fp32")
 
@@ -331,6 +332,44 @@ def test_seeds_of_one_defense_are_judged_together(plains: list[Run], tmp_path: P
     assert of_twins[0].verdict.real.difference.value == pytest.approx(0)
 
 
+def test_a_network_is_no_second_seed_of_itself(plains: list[Run], tmp_path: Path) -> None:
+    """A folder that is opened twice, or named on both sides, is one run."""
+    again = [load_run(run.folder) for run in (plains[0], plains[0]) if run.folder is not None]
+    asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1,))
+    twin = around(plains[1], plains[1].network, "twin")
+    found = robustness(
+        [twin, twin, *again], "digits", asked, tmp_path, undefended=[plains[0], *again],
+        controls=1, device="cpu",
+    )  # fmt: skip
+    assert [one.robustness.digest for one in found.judged] == [twin.digest, plains[0].digest]
+    first, second = found.judged
+    assert first.verdict is not None
+    assert first.verdict.networks == (1, 1)
+    assert second.verdict is None
+
+
+def test_undefended_runs_of_two_trainings_are_refused(plains: list[Run], tmp_path: Path) -> None:
+    other = train("cnn", "digits", Normal(), replace(QUICK, epochs=1), out=tmp_path / "other")
+    twin = around(plains[1], plains[1].network, "twin")
+    with pytest.raises(ConfigError, match="differ in more than their seeds"):
+        judged([twin], [plains[0], other], tmp_path / "out")
+
+
+def test_the_norm_of_a_verdict_is_that_of_the_ensemble(plains: list[Run], tmp_path: Path) -> None:
+    """PGD with the temperature put back is added by itself, and decides on no norm."""
+    training = replace(QUICK, epochs=2)
+    hot = train("cnn", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
+    asked = replace(ASKED, attacks=("pgd-l2", "pgd-l2-restarts"), l2=(0.5,))
+    first, *_ = judged([hot], plains[:2], tmp_path / "out", asked)
+    assert first.verdict is not None
+    assert (first.verdict.real.norm, first.verdict.real.budgets) == ("l2", (0.5,))
+
+
+def test_no_undefended_network_is_refused(plain: Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="controls is 0; it must be at least 1"):
+        robustness([plain], "digits", ASKED, tmp_path, controls=0)
+
+
 def test_who_was_trained_at_a_temperature_is_attacked_with_it_put_back(plain: Run) -> None:
     target = Target(plain, torch.rand(4, 1, 8, 8), device="cpu")
     asked = replace(ASKED, attacks=("pgd",))
@@ -571,5 +610,9 @@ def test_who_knows_places_cannot_be_attacked(tmp_path: Path, plain: Run) -> None
     finder = train("sepcnn@width=4", "drawn-faces", Normal(), Training(epochs=1, device="cpu"))
     with pytest.raises(ConfigError, match="says where things are"):
         Target(finder, torch.rand(2, 3, 64, 64))
+    with pytest.raises(ConfigError, match="has landmarks; attacks here change classes"):
+        robustness([finder], "drawn-faces", ASKED, tmp_path)
+    with pytest.raises(ConfigError, match="has landmarks; flatness is measured for classes"):
+        flatness([finder], "drawn-faces", tmp_path)
     with pytest.raises(ConfigError, match="Nobody was named"):
         robustness([], "digits", ASKED, tmp_path)

@@ -38,7 +38,7 @@ def is_url(target: str) -> bool:
 def robustness(
     *targets: str,
     data: Data,
-    undefended: tuple[RunFolder, ...] = (),
+    undefended: Annotated[tuple[RunFolder, ...], Parameter(consume_multiple=True)] = (),
     controls: int = 3,
     budget: int | None = None,
     model: str | None = None,

@@ -4,7 +4,7 @@ A number that stands for a training recipe has two sources of error: another see
 network, and another test set holds other images. Runs of one recipe share their test images, so
 their spread shows the first alone. Where both are known, each gives an interval, and the distances
 of their ends from the value add as squares (MOVER: Zou and Donner 2008, Statistics in Medicine 27).
-`tests/test_coverage.py` simulates how often such intervals hold the true value.
+`benchmarks/coverage.py` simulates how often such intervals hold the true value.
 """
 
 import math

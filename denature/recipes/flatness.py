@@ -76,6 +76,11 @@ def flatness(
             f"{samples} samples and {directions} directions; wanted are at least 10 and 2."
         )
     dataset = load(data, progress=progress)
+    if dataset.landmarks:
+        raise ConfigError(
+            f"{dataset.config.source} has landmarks; flatness is measured for classes. Take data "
+            "with classes."
+        )
     tested, _ = _taken(choose(dataset.test, samples, seed))
     shown, fitted = [], Fitted(dataset, progress)
     for named in runs:
@@ -83,7 +88,7 @@ def flatness(
         images, labels = _taken(choose(trained_on(run.record, dataset), samples, seed))
         target = Target(run, images, device=device)
         images, labels = images.to(target.device), labels.to(target.device)
-        loss = training_loss(run, images, labels, trust=trust, device=device)
+        loss = training_loss(run, images, labels, fitted, trust=trust, device=device)
         around = look_around(
             target, images, labels, loss, loss_is=loss.name, tested=tested,
             directions=directions, seed=seed, progress=progress,

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -34,6 +34,8 @@ from denature.train.config import Device
 
 if TYPE_CHECKING:
     from denature.recipes.blackboxes import Box
+
+T = TypeVar("T")
 
 LEDGER = "ledger.sqlite"
 """What black boxes were asked."""
@@ -104,9 +106,17 @@ def robustness(
     check_names(asked.attacks)
     stopper = stopper or Stopper()
     dataset = load(data, progress=progress)
+    if controls < 1:
+        raise ConfigError(f"controls is {controls}; it must be at least 1, and 2 for a verdict.")
     fitted = Fitted(dataset, progress)
+    targets = _each_once(targets)
     records = [it.record for it in targets if isinstance(it, Run)]
     targets = [fitted("run", it) if isinstance(it, Run) else it for it in targets]
+    if dataset.landmarks:
+        raise ConfigError(
+            f"{dataset.config.source} has landmarks; attacks here change classes. Take data with "
+            "classes."
+        )
     runs = [it for it in targets if isinstance(it, Run)]
     plain = _undefended(
         targets, undefended, controls, fitted, dataset, out, device, keeping, stopper, progress
@@ -155,11 +165,19 @@ def robustness(
         Judged(
             robustness=summary(its, settings, environment()),
             checks=tuple(signs),
-            verdict=verdicts.get(_defense(it)),
+            verdict=None if it in plain else verdicts.get(_defense(it)),
         )
         for (it, its), (_, settings), signs in zip(found, known, checks, strict=True)
     ]
     return _written(out, dataset, judged, evidence, records, queries)
+
+
+def _each_once(targets: Sequence[T]) -> list[T]:
+    """Without runs of weights that were named before: a network is no second seed of itself."""
+    found: dict[object, T] = {}
+    for target in targets:
+        found.setdefault(target.digest if isinstance(target, Run) else id(target), target)
+    return list(found.values())
 
 
 def _defense(target: Run | Victim) -> object:
@@ -259,7 +277,15 @@ def _undefended(
             data.
     """
     runs = [target for target in targets if isinstance(target, Run)]
-    found = [fitted("undefended run", run) for run in named]
+    among = {run.digest: run for run in runs}
+    found = [fitted("undefended run", run) for run in _each_once(named)]
+    found = [among.get(run.digest, run) for run in found]
+    if len({run.recipe for run in found if run.record.kind != "imported"}) > 1:
+        raise ConfigError(
+            f"The undefended runs {', '.join(str(run.folder) for run in found)} differ in more "
+            "than their seeds; the spread between them would not be that of one training. Name "
+            "runs of one training with --undefended."
+        )
     found = found or [run for run in runs if run.record.is_plain]
     if not found and not runs:
         raise ConfigError(
@@ -267,7 +293,8 @@ def _undefended(
             "--undefended (`denature train NET --data DATA` makes one)."
         )
     like = found[0] if found else runs[0]
-    found = [run for run in found if run.recipe == like.recipe]
+    if not named:
+        found = [run for run in found if run.recipe == like.recipe]
     missing = controls - len(found)
     if all(target in found for target in targets):
         return found

@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from denature.answers.coding import coding
 from denature.answers.sources import Answers
 from denature.core.compute import settle
 from denature.core.errors import DenatureError
@@ -18,6 +19,7 @@ from denature.data import Dataset
 from denature.data.dataset import Split
 from denature.datafree.config import Dafl
 from denature.train import Adversarial, Distilled, Hardened, Nasty, Normal, Run, load_run
+from denature.train.classes import Fitted
 from denature.train.objectives import Objective
 
 OBJECTIVES: Mapping[str, type[Any]] = {
@@ -62,7 +64,13 @@ def trained_on(record: Record, data: Dataset) -> Split:
 
 
 def training_loss(
-    run: Run, images: Pixels, labels: Labels, *, trust: Collection[str] = (), device: str = "auto"
+    run: Run,
+    images: Pixels,
+    labels: Labels,
+    fitted: Fitted,
+    *,
+    trust: Collection[str] = (),
+    device: str = "auto",
 ) -> TrainingLoss:
     """What the run made small, at its temperature, with its smoothed labels or its soft targets.
 
@@ -73,6 +81,7 @@ def training_loss(
         run: whose loss.
         images: of its training, batch x channels x height x width, in [0, 1].
         labels: theirs.
+        fitted: puts a teacher's answers into the order of the data's classes.
         trust: modules that the teacher's record may import.
         device: where its teacher computes.
     """
@@ -84,7 +93,7 @@ def training_loss(
     remark = REMARKS.get(record.kind, "")
     answers: Tensor | None = None
     if objective.asks is not None:
-        answers = _asked_again(record, objective.asks, images, trust, device)
+        answers = _asked_again(record, objective.asks, images, fitted, trust, device)
         if answers is None:
             temperature = given.get("temperature", 1.0)
             remark = f"against the labels at temperature {temperature:g}: its {objective.asks} is "
@@ -102,19 +111,29 @@ def training_loss(
 
 
 def _asked_again(
-    record: Record, role: str, images: Pixels, trust: Collection[str], device: str
+    record: Record,
+    role: str,
+    images: Pixels,
+    fitted: Fitted,
+    trust: Collection[str],
+    device: str,
 ) -> Tensor | None:
-    """The logits of a run's teacher or adversary; None where that network cannot be had."""
+    """The logits of a run's teacher or adversary, as the run learned from them.
+
+    None where that network cannot be had.
+    """
     made = record.inputs[role]
     if made.folder is None or not Path(made.folder).is_dir():
         return None
     try:
-        other = load_run(made.folder, trust=trust)
+        other = fitted(role, load_run(made.folder, trust=trust))
     except DenatureError:
         return None
-    if other.digest != made.digest:
+    if other.digest != made.answered_by:
         return None
     compute = settle(other.network, device=device, precision="fp32")
     network = compute.place(other.network).eval()
+    storage = record.config.get("asking", {}).get("storage", "exact")
+    kept = coding(storage, classes=record.net.classes, dtype=torch.float32)
     parts = [compute.answer(network, some.to(compute.device)) for some in images.split(256)]
-    return torch.cat(parts)
+    return kept.round(torch.cat(parts))

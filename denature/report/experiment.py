@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from denature.core.record import Record
 from denature.core.stats import MARGIN, Estimate, Score, against_margin, paired_difference, pooled
-from denature.report.words import INTERVALS, percent, points, spoils
+from denature.report.words import INTERVALS, of_one_seed, percent, points, spoils
 
 TEACHER = "teacher"
 """The column of teachers themselves."""
@@ -173,14 +173,14 @@ def verdict(cells: Sequence[Cell], *, against: str = ALONE) -> str:
     if not students:
         return ""
     lowest, apart, _ = min(students, key=lambda found: found[1].value)
-    if lowest.seeds < 2:
+    both = against if against != ALONE else "themselves alone and the normal teacher's students"
+    settled = [found for found in students if spoils(found[1], found[2])]
+    beyond = f"by more than {100 * MARGIN:g} point, with the whole interval"
+    if not settled and any(of_one_seed(apart) or of_one_seed(like) for _, apart, like in students):
         return (
             f"With one seed nothing is settled; the lowest is {lowest.where}: {points(apart)} "
             f"points from {against}."
         )
-    both = against if against != ALONE else "themselves alone and the normal teacher's students"
-    settled = [found for found in students if spoils(found[1], found[2])]
-    beyond = f"by more than {100 * MARGIN:g} point, with the whole interval"
     if not settled:
         return (
             f"No student of a nasty teacher fell below {both} {beyond}; the lowest is "

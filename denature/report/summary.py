@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from denature.core.record import STARTS, Record
-from denature.core.stats import Estimate, Score, paired_difference, pooled
+from denature.core.stats import Estimate, paired_difference, pooled
 from denature.train.identity import REPEATED
 
 
@@ -91,12 +91,11 @@ def _training(record: Record) -> dict[str, Any]:
     return {key: value for key, value in training.items() if key not in REPEATED}
 
 
-def _by_seed(group: Sequence[Record]) -> dict[tuple[Any, Any], Score]:
-    return {
-        (record.seed, record.config.get("training", {}).get("view_seed")): score
-        for record in group
-        if (score := record.score) is not None
-    }
+def _seeds(record: Record, *, teacher: bool) -> tuple[Any, ...]:
+    """What pairs runs: their own seeds, and where both have teachers those of the teachers."""
+    given = record.inputs.get("teacher") if teacher else None
+    training = record.config.get("training", {})
+    return record.seed, training.get("view_seed"), given and given.seed
 
 
 def _rows(groups: Sequence[Sequence[Record]], everyone: Sequence[Sequence[Record]]) -> list[Row]:
@@ -104,7 +103,8 @@ def _rows(groups: Sequence[Sequence[Record]], everyone: Sequence[Sequence[Record
     names = [(r.kind, r.net.name, _teacher(r), r.answers) for r in firsts]
     rows = []
     for group, name in zip(groups, names, strict=True):
-        first, by_seed = group[0], _by_seed(group)
+        first = group[0]
+        scores = [score for record in group if (score := record.score) is not None]
         alike = [other for other, its in zip(firsts, names, strict=True) if its == name]
         teacher = first.inputs.get("teacher") or first.victim
         rows.append(
@@ -114,11 +114,11 @@ def _rows(groups: Sequence[Sequence[Record]], everyone: Sequence[Sequence[Record
                 teacher=_teacher(first),
                 answers=first.answers,
                 note=_note(first, alike),
-                accuracy=pooled([score.accuracy for score in by_seed.values()]),
+                accuracy=pooled([score.accuracy for score in scores]),
                 difference=_difference(group, _alone(first, everyone)),
-                from_normal=_difference(group, _of_normal(first, everyone)),
+                from_normal=_difference(group, _of_normal(first, everyone), teacher=True),
                 chosen_on_test=any(record.chosen_on == "test" for record in group),
-                seeds=len(by_seed),
+                seeds=len(scores),
                 recipe=first.recipe,
                 teacher_recipe=None if teacher is None else teacher.recipe,
             )
@@ -126,30 +126,54 @@ def _rows(groups: Sequence[Sequence[Record]], everyone: Sequence[Sequence[Record
     return rows
 
 
-def _difference(group: Sequence[Record], reference: Sequence[Record]) -> Estimate | None:
-    return paired_difference(_by_seed(group), _by_seed(reference))
+def _difference(
+    group: Sequence[Record], reference: Sequence[Record], *, teacher: bool = False
+) -> Estimate | None:
+    """Of each run the difference from the reference of the same seeds, where there is one.
+
+    Runs of one seed that have several teachers each count, against the same run alone.
+    """
+    control = {_seeds(record, teacher=teacher): record.score for record in reference}
+    pairs = {
+        record.id: (score, other)
+        for record in group
+        if (score := record.score) is not None
+        and (other := control.get(_seeds(record, teacher=teacher))) is not None
+    }
+    return paired_difference(
+        {key: ours for key, (ours, _) in pairs.items()},
+        {key: theirs for key, (_, theirs) in pairs.items()},
+    )
 
 
-def _alone(record: Record, everyone: Sequence[Sequence[Record]]) -> list[Record]:
+def _alone(record: Record, everyone: Sequence[Sequence[Record]]) -> Sequence[Record]:
     """The plain runs of the same network, data and training; none for what is a reference itself.
 
-    A `normal` run of another temperature or smoothing is no reference, but another defense.
+    A `normal` run of another temperature or smoothing is no reference, but another defense. Where
+    plain runs of several recipes are there, those of the same code and number of processes are
+    taken, and none where that does not decide.
     """
     if record.is_plain or record.kind == "imported":
         return []
-    return [
-        other
-        for group in everyone
-        if group[0].is_plain and _trained_alike(group[0], record)
-        for other in group
-    ]
+    found = [group for group in everyone if group[0].is_plain and _trained_alike(group[0], record)]
+    if len(found) > 1:
+        found = [group for group in found if _made_alike(group[0], record)]
+    return found[0] if len(found) == 1 else []
+
+
+def _made_alike(one: Record, other: Record) -> bool:
+    """Whether two runs were made by the same code, in as many processes."""
+    shared = one.revisions.keys() & other.revisions.keys()
+    return all(one.revisions[part] == other.revisions[part] for part in shared) and (
+        one.config.get("processes") == other.config.get("processes")
+    )
 
 
 def _of_normal(record: Record, everyone: Sequence[Sequence[Record]]) -> Sequence[Record]:
     """What the same student became of a normal teacher, for a student of a nasty one.
 
-    Of several normal teachers the one that the nasty teacher was pushed away from; none where that
-    cannot be told.
+    That teacher is the one that the nasty teacher was pushed away from; where the nasty teacher's
+    own record is not there, the only normal teacher that is.
     """
     if _teacher(record) != "nasty":
         return []
@@ -159,18 +183,25 @@ def _of_normal(record: Record, everyone: Sequence[Sequence[Record]]) -> Sequence
         if _teacher(group[0]) == "normal"
         and group[0].kind == record.kind
         and group[0].config.get("objective") == record.config.get("objective")
+        and _asking(group[0]) == _asking(record)
         and _trained_alike(group[0], record)
     ]
-    if len(found) > 1:
-        digest = record.inputs["teacher"].digest
-        pushed = {
-            other.inputs["adversary"].recipe
-            for group in everyone
-            for other in group
-            if other.net.digest == digest and "adversary" in other.inputs
-        }
+    recipe = record.inputs["teacher"].recipe
+    pushed = {
+        other.inputs["adversary"].recipe
+        for group in everyone
+        for other in group
+        if other.recipe == recipe and "adversary" in other.inputs
+    }
+    if pushed:
         found = [group for group in found if group[0].inputs["teacher"].recipe in pushed]
     return found[0] if len(found) == 1 else []
+
+
+def _asking(record: Record) -> dict[str, Any]:
+    """How its teacher's answers were kept and learned from."""
+    asking = record.config.get("asking", {})
+    return {key: value for key, value in asking.items() if key != "form"}
 
 
 def _trained_alike(one: Record, other: Record) -> bool:
@@ -194,7 +225,7 @@ def _note(record: Record, alike: Sequence[Record]) -> str:
 def _described(record: Record) -> dict[str, Any]:
     """Everything that can tell two recipes apart, flat."""
     names = {"temperature": "tau", "batch_size": "batch"}
-    settings = {**record.config.get("objective", {}), **_training(record)}
+    settings = {**record.config.get("objective", {}), **_training(record), **_asking(record)}
     found = {names.get(key, key): value for key, value in settings.items()}
     found["data"] = f"{record.data.source} {record.data.digest[:6]}" if record.data else ""
     for role, given in sorted(record.inputs.items()):

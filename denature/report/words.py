@@ -44,8 +44,12 @@ def points(estimate: Estimate | None) -> str:
 
 def learned(row: Row) -> str:
     """Whom a student learned from."""
+    if row.kind == "adversarial":
+        return "true labels of attacked images"
     if row.teacher == "none":
         return "alone (true labels)"
+    if row.kind == "hardened":
+        return f"{row.teacher} teacher, hardened by its answers"
     if row.teacher == "victim":
         return f"a victim's {row.answers}"
     shown = {"soft": "all answers", "labels": "labels only", "dreams": "without data"}
@@ -76,9 +80,18 @@ def student_table(summary: Summary) -> list[list[str]]:
     """Header and lines."""
     lines = [["Student", "Learned from", "Accuracy %", "Against alone", "Seeds"]]
     for row in summary.students:
-        apart, source = points(row.difference), _noted(learned(row), row)
+        apart, source = _points_of(row), _noted(learned(row), row)
         lines.append([row.net, source, percent(row.accuracy), apart, str(row.seeds)])
     return lines
+
+
+def _points_of(row: Row) -> str:
+    """A difference; where fewer seeds have both sides than the row has, how many."""
+    found = row.difference
+    if found is None:
+        return ""
+    pairs = 1 if of_one_seed(found) else found.n
+    return points(found) + (f" ({pairs} of {row.seeds} seeds)" if pairs < row.seeds else "")
 
 
 def _noted(name: str, row: Row) -> str:
@@ -97,9 +110,17 @@ def spoils(difference: Estimate | None, from_normal: Estimate | None) -> bool:
 
     Below the same student alone, since an attacker would otherwise train alone; and below the
     normal teacher's student, since distillation itself may cost as much. Both by more than
-    `MARGIN`, with the whole interval.
+    `MARGIN`, with the whole interval, over more than one seed.
     """
-    return against_margin(difference) == "below" and against_margin(from_normal) == "below"
+    return all(
+        found is not None and not of_one_seed(found) and against_margin(found) == "below"
+        for found in (difference, from_normal)
+    )
+
+
+def of_one_seed(difference: Estimate | None) -> bool:
+    """Whether a difference comes from a single pair of runs, which settles nothing."""
+    return difference is not None and (difference.over == "images" or difference.n < 2)
 
 
 def verdict(summary: Summary) -> list[str]:
@@ -126,10 +147,10 @@ def _spoiled(rows: Sequence[Row], summary: Summary) -> str:
     teacher = next((r for r in summary.teachers if r.recipe == worst.teacher_recipe), None)
     if teacher is not None and teacher.difference is not None:
         ends += f"; its teacher itself is {points(teacher.difference)} points from the normal one"
-    if worst.seeds < 2:
-        return f"With one seed nothing is settled. Imitating the nasty teacher's answers, {ends}."
     if spoiled:
         return f"Imitating the nasty teacher's answers spoils {_count(spoiled, rows)}: {ends}."
+    if of_one_seed(worst.difference) or of_one_seed(worst.from_normal):
+        return f"With one seed nothing is settled. Imitating the nasty teacher's answers, {ends}."
     if all(row.from_normal is None for row in rows):
         return (
             "Without the normal teacher's students it cannot be told whether the nasty teacher or "
@@ -155,7 +176,7 @@ def _count(some: Sequence[Row], all_: Sequence[Row]) -> str:
 def _labels(rows: Sequence[Row]) -> str:
     """What learning from labels alone costs; not significant is not equal."""
     shown = ", ".join(f"{row.net} {points(row.difference)} points" for row in rows)
-    if any(row.seeds < 2 for row in rows):
+    if any(of_one_seed(row.difference) for row in rows):
         return (
             f"With one seed it is not settled what learning from its labels alone costs: {shown}."
         )

@@ -24,6 +24,9 @@ Word: TypeAlias = Literal["more robust", "no evidence", "mostly an illusion", "a
 PLAIN = ("fgsm", "pgd")
 """The attacks of an evaluation that does not look for masked gradients."""
 
+SIGN_ATTACKS = ("pgd-unbounded", "pgd-cooled")
+"""Attacks that are added to any others, to see through masks; they decide on no norm."""
+
 CONTROLS = 3
 """Undefended networks that a verdict needs by default: of one alone the spread is unknown."""
 
@@ -104,8 +107,13 @@ def judge(
     norm, ensembles = _norm(theirs)
     compared = _Comparison(defended, undefended, norm, _budgets(defended[0], norm, ensembles))
     apparent, real = compared.gain(plain, plain), compared.gain(ours, theirs)
-    masked = compared.masked(plain, ours, theirs)
-    word, said = _word(apparent, real, masked, bool(ensembles))
+    # By the same attacks on both sides: one that the others never met would pass for a mask.
+    masked = compared.masked(plain, theirs)
+    word, said = _word(apparent, real, masked, ensembles)
+    if not compared.samples.any():
+        word, said = "no evidence", "There is no sample that all compared networks answer rightly."
+    elif not theirs:
+        word, said = "no evidence", "No attack ran to its end on all compared networks."
     raised = [check.name for check in checks if check.raised]
     signs = f" Signs of masked gradients: {', '.join(raised)}." if raised else ""
     return Verdict(
@@ -144,15 +152,23 @@ class _Comparison:
             budgets=self.budgets,
             ours=float(held.mean()) if held.size else 0.0,
             theirs=float(others.mean()) if others.size else 0.0,
-            difference=unpaired_difference(held, others),
+            difference=self._difference(held, others),
         )
 
-    def masked(self, plain: Sequence[str], ours: Sequence[str], theirs: Sequence[str]) -> Estimate:
+    def masked(self, plain: Sequence[str], attacks: Sequence[str]) -> Estimate:
         """What the defended networks lose from plain attacks to all, beyond what the others do."""
-        return unpaired_difference(
-            self._held(self.defended, plain) - self._held(self.defended, ours),
-            self._held(self.undefended, plain) - self._held(self.undefended, theirs),
-        )
+        lost = [
+            self._held(networks, plain) - self._held(networks, attacks)
+            for networks in (self.defended, self.undefended)
+        ]
+        return self._difference(*lost)
+
+    def _difference(self, ours: np.ndarray, theirs: np.ndarray) -> Estimate:
+        """Unsettled with one undefended network: the spread of a defense is not that of others."""
+        found = unpaired_difference(ours, theirs)
+        if len(self.undefended) > 1:
+            return found
+        return Estimate(found.value, -1.0, 1.0, 1, "seeds")
 
     def _held(self, networks: Sequence[Evidence], attacks: Sequence[str]) -> np.ndarray:
         """Networks x samples: at what share of the budgets a sample stays right."""
@@ -164,20 +180,22 @@ class _Comparison:
         return shares
 
 
-def _word(apparent: Gain, real: Gain, masked: Estimate, ensemble: bool) -> tuple[Word, str]:
+def _word(
+    apparent: Gain, real: Gain, masked: Estimate, ensembles: Sequence[str]
+) -> tuple[Word, str]:
     everything = f"Against everything that was tried {_spelled(real)}"
     shown = apparent.difference.value
     if shown >= LEAST and masked.low > shown / 2:
         word: Word = "mostly an illusion" if real.difference.low > 0 else "an illusion"
         lost = f"{everything[0].lower()}{everything[1:]}"
         return word, f"Against plain gradient attacks {_spelled(apparent)}; {lost}."
-    if real.sure and ensemble:
+    if real.sure and ensembles:
         part = ""
         if masked.low > 0:
             part = f" Of what plain gradient attacks show, {_points(masked)} points are masked."
         return "more robust", f"{everything}.{part}"
     if real.sure:
-        names = ", ".join(name for names in ENSEMBLES.values() for name in names)
+        names = ", ".join(ENSEMBLES.get(real.norm, ())) or f"there is none in {real.norm}"
         return "no evidence", (
             f"{everything}, but no ensemble of attacks ran on all samples ({names}), so that "
             "stronger attacks may take it away."
@@ -211,12 +229,15 @@ def _complete(evidence: Sequence[Evidence]) -> list[str]:
 def _norm(attacks: Sequence[str]) -> tuple[str, list[str]]:
     """The norm of the verdict, and the ensembles that ran in it.
 
-    linf where an attack ran in it, else the first norm that has one. One norm alone: of several
-    looks one would find something more often than it should.
+    linf where an ensemble ran in it, then l2; without any the norm of the first attack, those aside
+    that look for signs of masks only. One norm alone: of several looks one would find something
+    more often than it should.
     """
-    ran = {ATTACKS[name].norm for name in attacks}
-    norm = next((norm for norm in NORMS if norm in ran), NORMS[0])
-    return norm, [name for name in ENSEMBLES.get(norm, ()) if name in attacks]
+    for norm, names in ENSEMBLES.items():
+        if ran := [name for name in names if name in attacks]:
+            return norm, ran
+    compared = [name for name in attacks if name not in SIGN_ATTACKS]
+    return ATTACKS[compared[0]].norm if compared else NORMS[0], []
 
 
 def _budgets(evidence: Evidence, norm: str, ensembles: Sequence[str]) -> tuple[float, ...]:
@@ -249,5 +270,5 @@ def _without_gradients(defended: Sequence[Evidence], undefended: Sequence[Eviden
         networks=(len(defended), len(undefended)),
         apparent=gain,
         real=gain,
-        masked=compared.masked(common, common, common),
+        masked=compared.masked(common, common),
     )
