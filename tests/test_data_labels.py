@@ -204,6 +204,24 @@ def test_names_in_a_files_metadata_come_first(tmp_path: Path) -> None:
     assert read(tmp_path, holdout=0.5).classes == ("ant", "bee")
 
 
+@pytest.mark.parametrize("others", [["bee", "ant"], ["ant", "cow"]])
+def test_class_names_of_all_splits_are_compared(tmp_path: Path, others: list[str]) -> None:
+    """Else the numbers of one split would stand for the classes of another."""
+    for split, names in (("train", ["ant", "bee"]), ("test", others)):
+        feature = {"names": names, "_type": "ClassLabel"}
+        metadata = {"huggingface": json.dumps({"info": {"features": {"label": feature}}})}
+        table(tmp_path / f"{split}.parquet", {"label": [0, 1] * 2}, metadata)
+    with pytest.raises(DataError, match=rf"test.parquet are {', '.join(others)}, of .*ant, bee"):
+        read(tmp_path)
+
+
+def test_truth_values_and_numbers_are_not_mixed(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"label": [0, 1] * 2})
+    table(tmp_path / "test.parquet", {"label": [True, False] * 2})
+    with pytest.raises(DataError, match="holds truth values in one of"):
+        read(tmp_path)
+
+
 def test_the_hub_has_the_same_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 

@@ -40,6 +40,7 @@ PAIRS = [
     ("train-images", "test-images"),
     ("training", "evaluation"),
     ("train", "eval"),
+    ("TrainSet", "TestSet"),
 ]
 
 
@@ -78,6 +79,13 @@ def test_a_split_may_repeat_its_name_inside(tmp_path: Path) -> None:
     names = ("seg_train/seg_train/{}", "seg_test/seg_test/{}")
     root = pictures(tmp_path, {name.format(c): 3 for name in names for c in "ab"})
     assert (sizes(read(root)), read(root).classes) == ((6, 0, 6), ("a", "b"))
+
+
+def test_a_class_that_is_spelt_otherwise_in_the_test_split_is_refused(tmp_path: Path) -> None:
+    """Its images are not unlabelled."""
+    pictures(tmp_path, {"train/a": 4, "train/b": 4, "test/A": 2, "val/a": 2, "val/b": 2})
+    with pytest.raises(DataError, match="has images of A, which is no class of the training"):
+        read(tmp_path)
 
 
 def test_numbered_folders_of_a_split_belong_together(tmp_path: Path) -> None:
@@ -222,6 +230,7 @@ def test_shards_are_of_the_split_that_they_say(tmp_path: Path, case: str) -> Non
 NO_SHARDS: dict[str, tuple[Iterable[str], str]] = {
     "configurations": (("en/train.parquet", "fr/train.parquet"), "en/train.*, fr/train"),
     "configurations in names": (("en-train.parquet", "fr-train.parquet"), "en-train.*, fr-train"),
+    "splits of two configurations": (("en/train.parquet", "fr/test.parquet"), r"\(en, fr\)"),
     "configurations without splits": (("en/0.parquet", "fr/0.parquet"), "en/0.*, fr/0"),
     "one beside others": (("train.parquet", "en/train.parquet"), "en/train.*, train"),
     "no split": (("train.parquet", "test.parquet", "holdout.parquet"), "holdout.parquet .*say no"),

@@ -126,6 +126,8 @@ def _compatible(parts: Sequence[Path], columns: Columns, first: Path, *, trained
                 f"{file} lacks the column {', '.join(sorted(missing))}, which {first} has. "
                 "Shards of one data set must have the same columns."
             )
+        if not absent:
+            _check_names(schema, columns.label, file, first)
         if not absent and kind_of(kind := schema.field(columns.label).type) != columns.kind:
             raise DataError(
                 f"The column {columns.label} of {file} is {kind}, of {first} "
@@ -302,6 +304,27 @@ def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
     if cell is None:
         raise DataError(f"{where} holds neither image bytes nor a path.")
     return Encoded(cell, label, where, path)
+
+
+def _check_names(schema: Any, label: str, file: Path, first: Path) -> None:
+    """Whether a shard's class numbers mean what the first shard's do.
+
+    Raises:
+        DataError: it names other classes, or the same in another order; or its labels are truth
+            values where the first's are numbers.
+    """
+    other = _schema(first)
+    here, there = _class_names(schema, label), _class_names(other, label)
+    if here is not None and there is not None and here != there:
+        raise DataError(
+            f"The classes of {file} are {few(here)}, of {first} {few(there)}; one number would "
+            "stand for two classes. Write all splits with the same list of names."
+        )
+    if label in other.names and _is_truth(schema, label) != _is_truth(other, label):
+        raise DataError(
+            f"The column {label} holds truth values in one of {file} and {first} and numbers in "
+            "the other. Shards of one data set must have labels of one kind."
+        )
 
 
 def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:

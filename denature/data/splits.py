@@ -20,8 +20,9 @@ SPELT = "; ".join("|".join(words) for words in KEYWORDS.values())
 
 
 def words_of(name: str) -> tuple[str, ...]:
-    """The words of a name in lower case, without digits."""
-    return tuple(re.findall(r"[^\W\d_]+", name.lower()))
+    """The words of a name in lower case, without digits; `TrainSet` has two."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
+    return tuple(re.findall(r"[^\W\d_]+", apart.lower()))
 
 
 def splits_in(name: str) -> set[str]:
@@ -82,6 +83,12 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
                 f"{few(places)}. Name one of them by its path, such as "
                 f"{one if one.parent == root else one.parent}."
             )
+    folders = {parent.rpartition("/")[0] for found in parents.values() for parent in found}
+    if len(folders) > 1 and all(folders):
+        raise DataError(
+            f"The splits of {root} lie in several configurations ({few(sorted(folders))}). Name "
+            "one of them by its path, or put all splits into one folder."
+        )
     return {split: found for split, found in shards.items() if split} or {"train": unnamed}
 
 
@@ -134,7 +141,8 @@ def has_labels(found: Collection[str], classes: Collection[str], where: str) -> 
         DataError: it has classes that training has not.
     """
     unknown = sorted(set(found) - set(classes))
-    if len(unknown) == len(set(found)) <= 1:
+    spelt_alike = {name.casefold() for name in unknown} & {name.casefold() for name in classes}
+    if len(unknown) == len(set(found)) <= 1 and not spelt_alike:
         return False
     if unknown:
         raise DataError(
