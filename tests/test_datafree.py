@@ -53,6 +53,28 @@ def test_features_are_what_the_last_layer_was_given(name: str) -> None:
     assert not any(m._forward_pre_hooks for m in network.modules())
 
 
+class HeadFirst(nn.Module):
+    """Its last layer is made first, a convolution, and a linear layer is used before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.gate, self.body = nn.Conv2d(4, 3, 1), nn.Linear(4, 4), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.body(x)
+        gated = found * self.gate(found.mean((2, 3))).sigmoid()[:, :, None, None]
+        logits: torch.Tensor = self.head(gated.mean((2, 3), keepdim=True)).flatten(1)
+        return logits
+
+
+def test_the_last_layer_is_the_one_that_is_used_last() -> None:
+    network = HeadFirst().eval()
+    with torch.no_grad(), Insides(network) as insides:
+        logits = insides.ask(torch.rand(2, 3, 8, 8))
+        weight = network.head.weight.flatten(1)
+        torch.testing.assert_close(insides.features @ weight.T + network.head.bias, logits)
+
+
 def test_statistics_are_those_of_what_norms_are_given() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2)).eval()
     pixels = torch.rand(5, 3, 4, 4)

@@ -25,8 +25,7 @@ class Insides:
 
     def __init__(self, network: nn.Module, *, norms: bool = False) -> None:
         self.network = network
-        self.features: Tensor = torch.empty(0)
-        """What the last layer was given, batch x features."""
+        self._given: Tensor = torch.empty(0, 0)
         self.norms = (
             [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)] if norms else []
         )
@@ -42,8 +41,8 @@ class Insides:
         self._hooks: list[Any] = []
 
     def __enter__(self) -> "Insides":
-        classifier = _classifier(self.network)
-        self._hooks.append(classifier.register_forward_pre_hook(self._see_features))
+        for layer in _weighing(self.network):
+            self._hooks.append(layer.register_forward_pre_hook(self._see_given))
         for norm in self.norms:
             self._hooks.append(norm.register_forward_pre_hook(self._see_norm))
         return self
@@ -57,25 +56,32 @@ class Insides:
         for hook in self._hooks:
             hook.remove()
 
+    @property
+    def features(self) -> Tensor:
+        """What the layer that gives the logits was given, batch x features.
+
+        It is the one that is used last, wherever it stands among the network's modules.
+        """
+        return self._given.flatten(1)
+
     def ask(self, pixels: Pixels) -> Tensor:
         """Its logits as float32, with gradients to the pixels."""
         self.statistics.clear()
         logits: Tensor = self.network(pixels)
         return logits.float()
 
-    def _see_features(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        self.features = given[0].flatten(1)
+    def _see_given(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        self._given = given[0]
 
     def _see_norm(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
         seen = given[0].float()
         self.statistics[module] = seen.mean((0, 2, 3)), seen.var((0, 2, 3), unbiased=False)
 
 
-def _classifier(network: nn.Module) -> nn.Module:
-    """The layer that gives the logits: the last linear one, or 1x1 convolution, of the network."""
-    for kind in (nn.Linear, nn.Conv2d):
-        if layers := [m for m in network.modules() if isinstance(m, kind)]:
-            return layers[-1]
+def _weighing(network: nn.Module) -> list[nn.Module]:
+    """Its linear layers and convolutions, one of which gives the logits."""
+    if layers := [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]:
+        return layers
     raise ConfigError("This network has no linear layer or convolution that gives its logits.")
 
 
