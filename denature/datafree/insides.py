@@ -1,5 +1,6 @@
 """What happens inside a network while it answers: its last features, and what its norms see."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, final
 
@@ -78,7 +79,7 @@ class Insides:
         self.statistics[module] = seen.mean((0, 2, 3)), seen.var((0, 2, 3), unbiased=False)
 
 
-def _weighing(network: nn.Module) -> list[nn.Module]:
+def _weighing(network: nn.Module) -> Sequence[nn.Module]:
     """Its linear layers and convolutions, one of which gives the logits."""
     if layers := [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]:
         return layers
