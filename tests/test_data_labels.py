@@ -204,6 +204,13 @@ def test_names_in_a_files_metadata_come_first(tmp_path: Path) -> None:
     assert read(tmp_path, holdout=0.5).classes == ("ant", "bee")
 
 
+def test_a_list_that_names_a_class_twice_is_refused(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"label": ["cat", "dog"] * 2})
+    (tmp_path / "classes.txt").write_text("cat\ndog\ncat\n")
+    with pytest.raises(DataError, match=r"classes.txt names cat more than once"):
+        read(tmp_path, holdout=0.5)
+
+
 @pytest.mark.parametrize("others", [["bee", "ant"], ["ant", "cow"]])
 def test_class_names_of_all_splits_are_compared(tmp_path: Path, others: list[str]) -> None:
     """Else the numbers of one split would stand for the classes of another."""

@@ -342,4 +342,9 @@ def _listed_classes(path: Path) -> tuple[str, ...] | None:
     if not listed.is_file():
         return None
     lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in lines if line.strip())
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(
+            f"{listed} names {few(twice)} more than once; a class has one name. Correct the list."
+        )
+    return names
