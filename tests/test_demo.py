@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -434,4 +433,6 @@ def test_the_effect_on_the_digits_is_real(tmp_path: Path) -> None:
         assert taught.difference.high >= 0
         falls.append(-spoiled.difference.value)
     assert max(falls) >= 0.05
-    assert re.search("does not stop a thief", verdict(found.summary)[1])
+    first, second = verdict(found.summary)
+    assert "spoils" in first
+    assert "does not protect its labels" in second
