@@ -170,7 +170,7 @@ class _Clock:
         return self._computes[key]
 
     def seconds(self, order: Order, data: Dataset) -> float:
-        """For an image of one epoch: the step, and whoever answers."""
+        """For an image of one epoch: the step, and the answers of a teacher."""
         passes = 1 + (order.objective.steps if isinstance(order.objective, Adversarial) else 0)
         spent = passes * self._cost(order, data).step
         if not isinstance(order.asked, Order):

@@ -172,6 +172,49 @@ def robustness(
     return _written(out, dataset, judged, evidence, records, queries)
 
 
+def robustness_by_name(
+    runs: Mapping[tuple[int, str], Run],
+    names: Collection[str],
+    data: DataConfig,
+    asked: Asked,
+    out: Path,
+    *,
+    undefended: str,
+    device: Device,
+    keeping: Keeping | None,
+    stopper: Stopper | None,
+    progress: Progress,
+) -> dict[str, tuple[Judged, ...]]:
+    """The same for an experiment's networks: by name what came out at each seed.
+
+    Args:
+        runs: by seed and name.
+        names: of those that are attacked, `undefended` among them; others only teach.
+        data: whose test split is attacked.
+        asked: how hard.
+        out: folder for everything.
+        undefended: the name of the networks that all are compared with.
+        device: where to compute.
+        keeping: how often a training's state is written.
+        stopper: asked whether to stop.
+        progress: told how far it is.
+    """
+    seeds = sorted({seed for seed, _ in runs})
+    judged = robustness(
+        [runs[seed, name] for name in names for seed in seeds],
+        data,
+        asked,
+        out,
+        undefended=[runs[seed, undefended] for seed in seeds],
+        device=device,
+        keeping=keeping,
+        stopper=stopper,
+        progress=progress,
+    ).judged
+    found = iter(judged)
+    return {name: tuple(next(found) for _ in seeds) for name in names}
+
+
 def _each_once(targets: Sequence[T]) -> list[T]:
     """Without runs of weights that were named before: a network is no second seed of itself."""
     found: dict[object, T] = {}

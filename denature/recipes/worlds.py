@@ -17,7 +17,7 @@ from denature.data import Dataset, load
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as ways
-from denature.recipes.robustness import robustness
+from denature.recipes.robustness import robustness_by_name
 from denature.report import worlds as page
 from denature.report.divergence import not_nasty
 from denature.report.words import markdown
@@ -242,21 +242,10 @@ def reproduce(
     made = make(list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress)
     runs = dict(zip(orders, made, strict=True))
     names = list(victims(setting, 0, out))
-    attacked = robustness(
-        [runs[seed, name] for name in names for seed in range(setting.seeds)],
-        dataset.config,
-        setting.asked,
-        out / "robustness",
-        undefended=[runs[seed, NORMAL] for seed in range(setting.seeds)],
-        device=setting.schooling.device,
-        keeping=keeping,
-        stopper=stopper,
-        progress=progress,
-    ).judged
-    judged = {
-        name: attacked[place * setting.seeds : (place + 1) * setting.seeds]
-        for place, name in enumerate(names)
-    }
+    judged = robustness_by_name(
+        runs, names, dataset.config, setting.asked, out / "robustness", undefended=NORMAL,
+        device=setting.schooling.device, keeping=keeping, stopper=stopper, progress=progress,
+    )  # fmt: skip
     worlds = tuple(
         World(
             name=name,

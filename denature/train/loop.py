@@ -134,11 +134,10 @@ def hits_of(
     """Of each image of a split whether its class is answered; each process looks at its part."""
     part = replace(split, rows=split.rows[team.rank :: team.size])
     found = [
-        (logits.argmax(-1) == batch.labels).cpu()
-        for batch, logits in answers_to(network, part, compute)
+        logits.argmax(-1) == batch.labels for batch, logits in answers_to(network, part, compute)
     ]
     hits = torch.zeros(len(split), dtype=torch.float64)
-    hits[team.rank :: team.size] = torch.cat(found).double() if found else 0.0
+    hits[team.rank :: team.size] = torch.cat(found).cpu().double() if found else 0.0
     return np.array(team.total(hits.tolist())) > 0.5
 
 

@@ -16,7 +16,7 @@ from denature.recipes.defensive.settings import Setting
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as ways
-from denature.recipes.robustness import robustness
+from denature.recipes.robustness import robustness_by_name
 from denature.report import temperatures as page
 from denature.report.temperatures import Finding
 from denature.report.words import markdown
@@ -116,21 +116,10 @@ def reproduce(
     names: Mapping[str, float | None] = {
         UNDEFENDED: None, **{f"T-{heat:g}": heat for heat in setting.temperatures}, REFERENCE: None,
     }  # fmt: skip
-    attacked = robustness(
-        [runs[seed, name] for name in names for seed in range(setting.seeds)],
-        dataset.config,
-        setting.asked,
-        out / "robustness",
-        undefended=[runs[seed, UNDEFENDED] for seed in range(setting.seeds)],
-        device=setting.training.device,
-        keeping=keeping,
-        stopper=stopper,
-        progress=progress,
-    ).judged
-    judged = {
-        name: attacked[place * setting.seeds : (place + 1) * setting.seeds]
-        for place, name in enumerate(names)
-    }
+    judged = robustness_by_name(
+        runs, names, dataset.config, setting.asked, out / "robustness", undefended=UNDEFENDED,
+        device=setting.training.device, keeping=keeping, stopper=stopper, progress=progress,
+    )  # fmt: skip
     findings = tuple(
         Finding(name=name, temperature=heat, judged=judged[name]) for name, heat in names.items()
     )
