@@ -62,7 +62,7 @@ SETTINGS: Mapping[str, Setting] = {
             effort="quick",
             samples=200,
             linf=(2 / 255, 4 / 255, 8 / 255),
-            attacks=(*GRADIENT, "square", "carlini-wagner"),
+            attacks=(*GRADIENT, "pgd-margin-restarts", "square", "carlini-wagner"),
         ),
         seeds=1,
     ),
