@@ -51,6 +51,26 @@ def test_layers_that_were_compiled_alone_are_known(tmp_path: Path) -> None:
     assert import_run("mlp", tmp_path / "w.pt", **SHAPE).digest == digest(network)
 
 
+def test_of_several_sets_of_weights_one_has_to_be_named(tmp_path: Path) -> None:
+    network, average, path = create("mlp", **SHAPE), create("mlp", **SHAPE), tmp_path / "last.pth"
+    assert digest(network) != digest(average)
+    optimizer = torch.optim.Adam(network.parameters()).state_dict()
+    stats = {"loss": torch.zeros(1)}
+    sets = {"state_dict": network.state_dict(), "state_dict_ema": average.state_dict()}
+    torch.save({"epoch": 3, **sets, "optimizer": optimizer, "stats": stats}, path)
+    with pytest.raises(RunError, match=r"several sets.* state_dict, state_dict_ema.*--entry state"):
+        import_run("mlp", path, **SHAPE)
+    for entry, wanted in (("state_dict", network), ("state_dict_ema", average)):
+        run = import_run("mlp", path, **SHAPE, entry=entry)
+        assert run.digest == digest(wanted)
+        assert run.record.given["entry"] == entry
+    with pytest.raises(RunError, match=r"no entry ema.*epoch, state_dict, state_dict_ema, optimi"):
+        import_run("mlp", path, **SHAPE, entry="ema")
+    sets.pop("state_dict_ema")
+    torch.save({"epoch": 3, **sets, "optimizer": optimizer, "stats": stats}, path)
+    assert import_run("mlp", path, **SHAPE).digest == digest(network)
+
+
 class Prefixed(nn.Module):
     """All of its own names begin alike."""
 

@@ -769,6 +769,13 @@ def test_no_test_split_asks_for_a_share_to_hold_out(tmp_path: Path) -> None:
     assert len(load(DataConfig(source=str(root), holdout=0.5)).test) == 3
 
 
+@pytest.mark.parametrize("brought", ["test", "validation"])
+def test_a_holdout_beside_a_split_to_test_on_is_refused(tmp_path: Path, brought: str) -> None:
+    root = shards_of(in_struct)(tmp_path, {"train": samples(6), brought: samples(3)})
+    broken(root, f"{root} brings a {brought} split", "holdout of 0.5", holdout=0.5)
+    assert load(DataConfig(source=str(root))).test_origin == brought
+
+
 @pytest.mark.parametrize("holdout", [-0.1, 1.0, 2.0, float("nan")])
 def test_a_holdout_that_is_no_share_is_refused(holdout: float) -> None:
     with pytest.raises(ConfigError, match=f"holdout is {holdout}"):

@@ -123,6 +123,13 @@ def test_a_column_of_a_usual_name_that_cannot_serve_is_refused_with_its_type(
     assert labels_of(load(config)) == [0, 1, 0, 1]
 
 
+def test_a_class_written_one_hot_is_no_landmark(tmp_path: Path) -> None:
+    cells = [[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
+    table(tmp_path / "train.parquet", {"label": pa.array(cells)})
+    with pytest.raises(DataError, match=r"row 0: the label is \[0\.0, 0\.0, 1\.0.*one-hot.*number"):
+        read(tmp_path, holdout=0.5)
+
+
 def test_broken_numbers_are_no_labels(tmp_path: Path) -> None:
     table(tmp_path / "train.parquet", {"label": [0.0, 1.0, 1.5, 0.0]})
     with pytest.raises(DataError, match=r"row 2: the label is 1\.5"):

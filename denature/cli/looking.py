@@ -103,6 +103,7 @@ def import_weights(
     image_size: int = 32,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
+    entry: str | None = None,
     writing: WritingOptions = Writing(),
     showing: ShowingOptions = Showing(),
 ) -> None:
@@ -116,6 +117,8 @@ def import_weights(
         image_size: Side of the images in pixels.
         mean: Per channel, what the images were normalised with; in [0, 1].
         std: Per channel, what the images were normalised with.
+        entry: Of a checkpoint that holds several sets of weights, such as state_dict and
+            state_dict_ema, the one to take.
     """
     from denature.train import import_run
 
@@ -128,6 +131,7 @@ def import_weights(
         image_size=image_size,
         mean=mean or None,
         std=std or None,
+        entry=entry,
         out=folder,
         overwrite=writing.overwrite,
     )

@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -53,7 +53,7 @@ def save_weights(folder: Path, network: nn.Module) -> None:
             raise OSError(str(error)) from None
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a checkpoint that torch saved.
 
     A checkpoint is a pickle and is read with `weights_only=True`, so it cannot execute anything;
@@ -92,10 +92,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise RunError(
             f"{path} cannot be read as weights: {reason.rstrip('.')}. {WANTED}"
         ) from None
+    if entry is not None:
+        if not isinstance(loaded, Mapping) or not isinstance(loaded.get(entry), Mapping):
+            held = [str(key) for key in loaded] if isinstance(loaded, Mapping) else []
+            raise RunError(
+                f"{path} has no entry {entry} with weights; it holds {_few(held) or 'none'}."
+            )
+        loaded = loaded[entry]
     while isinstance(loaded, Mapping):
         inner = next((k for k in NESTED if isinstance(loaded.get(k), Mapping)), None)
         if inner is None:
             break
+        if entry is None and (others := _like(loaded, inner)):
+            raise RunError(
+                f"{path} holds several sets of weights, {_few([inner, *others])}, which may differ "
+                f"(one may be an average over the training). Say which with --entry {others[0]} or "
+                f"--entry {inner}."
+            )
         loaded = loaded[inner]
     if not isinstance(loaded, Mapping) or not loaded:
         raise RunError(f"{path} holds no weights, but {type(loaded).__name__}.")
@@ -104,6 +117,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if strange:
         raise RunError(f"{path} holds more than weights: {', '.join(strange[:5])}.")
     return tensors
+
+
+def _like(checkpoint: Mapping[str, object], entry: str) -> list[str]:
+    """The other entries that hold as many tensors as this one, and nothing else."""
+    weights = checkpoint[entry]
+    assert isinstance(weights, Mapping)
+    return [
+        str(name)
+        for name, value in checkpoint.items()
+        if name != entry
+        and isinstance(value, Mapping)
+        and len(value) == len(weights) > 0
+        and all(isinstance(tensor, Tensor) for tensor in value.values())
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def unwrapped(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:

@@ -153,7 +153,13 @@ class Labels:
             DataError: it is none.
         """
         if self.kind == "landmarks":
-            return coordinates(cell, where)
+            found = coordinates(cell, where)
+            if len(found) > 2 and np.count_nonzero(found) == 1 and found.max() == 1:
+                raise DataError(
+                    f"{where}: the label is {str(cell)[:60]}, a class written one-hot; a list of "
+                    "floats is read as landmarks. Write the number of the class instead."
+                )
+            return found
         absent = cell is None or cell != cell  # NaN
         if absent and not trained:
             return -1

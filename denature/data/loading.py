@@ -122,13 +122,18 @@ def _cut(found: Decoded, config: DataConfig) -> Cut:
     if "train" not in splits:
         raise DataError(f"{config.source} has {_named(splits)} and no training split.")
     train = splits["train"]
-    holdout = config.holdout or DEFAULT_HOLDOUT.get(config.source, 0.0)
-    if "test" in splits:
-        return Cut(train, splits["test"], splits.get("validation"), "test", 0.0)
-    if "validation" in splits:
+    brought = "test" if "test" in splits else "validation" if "validation" in splits else None
+    if brought is not None:
+        if config.holdout:
+            raise DataError(
+                f"{config.source} brings a {brought} split, so a holdout of {config.holdout:g} "
+                f"would hold nothing out. Leave out --holdout to test on the {brought} split."
+            )
         # Hub copies of ImageNet and its kin have unlabelled test images or none: everybody
         # measures on the validation split, so it plays the test split here and nothing else.
-        return Cut(train, splits["validation"], None, "validation", 0.0)
+        validation = splits.get("validation") if brought == "test" else None
+        return Cut(train, splits[brought], validation, brought, 0.0)
+    holdout = config.holdout or DEFAULT_HOLDOUT.get(config.source, 0.0)
     if holdout:
         train, test = train.divide(holdout, "holdout")
         return Cut(train, test, None, "holdout", holdout)

@@ -293,13 +293,15 @@ def import_run(
     image_size: int = 32,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    entry: str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Run:
     """Make a run of somebody's own weights.
 
     The file may hold all of a catalogue network or its body alone, as other code leaves it; then
-    `mean` and `std` say what its images were normalised with.
+    `mean` and `std` say what its images were normalised with. Of a checkpoint with several sets of
+    weights `entry` names one.
 
     Raises:
         RunError: the weights cannot be read or do not fit.
@@ -310,7 +312,7 @@ def import_run(
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     shape = {"classes": classes, "channels": channels, "image_size": image_size}
     network = create(net, **shape, mean=mean, std=std)
-    tensors = read_weights(Path(weights))
+    tensors = read_weights(Path(weights), entry)
     target = network
     if isinstance(network, Normalized):
         names = {*network.state_dict(), *network.body.state_dict()}
@@ -334,7 +336,8 @@ def import_run(
         recipe="",
         net=net_record,
         data=None,
-        given={"weights": str(weights), "mean": mean, "std": std},
+        given={"weights": str(weights), "mean": mean, "std": std}
+        | ({} if entry is None else {"entry": entry}),
         config={},
         accuracy=None,
         chosen_on="unknown",
