@@ -1,7 +1,16 @@
 """Code blocks of README.md and docs/ are tests; those of a page run in one namespace, in order."""
 
+import os
+
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+# Before torch is imported. Threads that spin while they wait take the core from what they wait
+# for wherever another process computes too: one test took 154 s beside two others, 3 s without.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers of pytest-xdist share the cores, and so do the processes that their tests start.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"]

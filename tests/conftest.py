@@ -13,13 +13,6 @@ from denature.answers.sources import Live
 from denature.data import Dataset, load
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread_per_worker() -> None:
-    """Workers of pytest-xdist share the cores; two threads in each would only wait for others."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)
-
-
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests never read or write the user's cache; what they decode lasts one session."""

@@ -19,6 +19,7 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
     smoke = setting("smoke").on("cpu", "fp32")
     tiny = replace(
         smoke,
+        net="mlp",
         training=replace(smoke.training, epochs=2),
         temperatures=(1.0, 100.0),
         steps=2,

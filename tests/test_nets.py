@@ -75,10 +75,9 @@ def test_parameter_counts_are_those_that_are_known(name: str) -> None:
 
 
 @every_net
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [8, 32, 48, 64])
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3), (48, 1), (64, 3)])
 def test_a_network_takes_the_shape_that_it_was_made_for(
-    name: str, channels: int, size: int
+    name: str, size: int, channels: int
 ) -> None:
     network = evaluated(name, channels=channels, size=size)
     with torch.no_grad():
@@ -175,11 +174,11 @@ def test_networks_of_libraries_take_our_shapes(name: str) -> None:
 @pytest.mark.parametrize("size", [8, 48])
 def test_samples_of_a_batch_do_not_mix(name: str, size: int) -> None:
     """The official CNN reshapes by a fixed size, and at 48 pixels mixes samples without a word."""
-    pixels = random_pixels(3, 3, size, size).requires_grad_()
+    pixels = random_pixels(2, 3, size, size).requires_grad_()
     evaluated(name, size=size)(pixels)[1].sum().backward()
     assert pixels.grad is not None
     touched = pixels.grad.abs().amax((1, 2, 3)) > 0
-    assert touched.tolist() == [False, True, False]
+    assert touched.tolist() == [False, True]
 
 
 @every_net

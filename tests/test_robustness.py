@@ -55,6 +55,12 @@ def plain(plains: list[Run]) -> Run:
     return plains[0]
 
 
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which what several tests attack alike is attacked once."""
+    return tmp_path_factory.mktemp("attacked")
+
+
 def around(run: Run, network: nn.Module, name: str, recipe: str = "") -> Run:
     """A run with another network in it, of a recipe of its own."""
     net = replace(run.record.net, digest=name)
@@ -246,10 +252,10 @@ def test_the_sign_test_is_that_of_the_books(more: int, fewer: int, wanted: float
     ],
 )
 def test_masked_gradients_are_called_an_illusion(
-    mask: type[Loud], signs: set[str], plain: Run, plains: list[Run], tmp_path: Path
+    mask: type[Loud], signs: set[str], plain: Run, plains: list[Run], attacked: Path
 ) -> None:
     hidden = around(plain, mask(plain.network), f"hidden-{mask.__name__}")
-    first, *others = judged([hidden], plains, tmp_path)
+    first, *others = judged([hidden], plains, attacked)
     assert raised(first) >= signs
     assert first.verdict is not None
     assert first.verdict.word == "an illusion"
@@ -289,10 +295,10 @@ def test_small_steps_that_are_caught_are_found_out(
 
 
 def test_adversarial_training_is_no_illusion(
-    plains: list[Run], hardened: Run, tmp_path: Path
+    plains: list[Run], hardened: Run, attacked: Path
 ) -> None:
     asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1, 0.15))
-    first, *_ = judged([hardened], plains, tmp_path / "out", asked)
+    first, *_ = judged([hardened], plains, attacked, asked)
     assert first.verdict is not None
     assert first.verdict.word == "more robust"
     assert raised(first) == set()
@@ -301,30 +307,30 @@ def test_adversarial_training_is_no_illusion(
 
 
 def test_without_an_ensemble_nothing_is_called_more_robust(
-    plains: list[Run], hardened: Run, tmp_path: Path
+    plains: list[Run], hardened: Run, attacked: Path
 ) -> None:
     asked = replace(ASKED, attacks=("fgsm", "pgd", "pgd-margin"), linf=(0.1, 0.15))
-    first, *_ = judged([hardened], plains, tmp_path / "out", asked)
+    first, *_ = judged([hardened], plains, attacked, asked)
     assert first.verdict is not None
     assert first.verdict.real.sure
     assert first.verdict.word == "no evidence"
     assert "no ensemble of attacks ran" in first.verdict.said
 
 
-def test_one_undefended_network_settles_nothing(plain: Run, hardened: Run, tmp_path: Path) -> None:
+def test_one_undefended_network_settles_nothing(plain: Run, hardened: Run, attacked: Path) -> None:
     asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1, 0.15))
-    first, _ = judged([hardened], [plain], tmp_path / "out", asked)
+    first, _ = judged([hardened], [plain], attacked, asked)
     assert first.verdict is not None
     assert first.verdict.word == "no evidence"
     assert "the spread between seeds is unknown" in first.verdict.said
 
 
-def test_seeds_of_one_defense_are_judged_together(plains: list[Run], tmp_path: Path) -> None:
+def test_seeds_of_one_defense_are_judged_together(plains: list[Run], attacked: Path) -> None:
     """Three normal networks against three others: six of one recipe, and no evidence."""
     first, second, third = plains
     twins = [around(r, r.network, f"twin-{r.digest}", "twin") for r in (second, third, first)]
     asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1,))
-    *of_twins, _, _, _ = judged(twins, plains, tmp_path, asked)
+    *of_twins, _, _, _ = judged(twins, plains, attacked, asked)
     assert {judged_.verdict for judged_ in of_twins} == {of_twins[0].verdict}
     assert of_twins[0].verdict is not None
     assert of_twins[0].verdict.networks == (3, 3)
@@ -355,12 +361,14 @@ def test_undefended_runs_of_two_trainings_are_refused(plains: list[Run], tmp_pat
         judged([twin], [plains[0], other], tmp_path / "out")
 
 
-def test_the_norm_of_a_verdict_is_that_of_the_ensemble(plains: list[Run], tmp_path: Path) -> None:
+def test_the_norm_of_a_verdict_is_that_of_the_ensemble(
+    plains: list[Run], tmp_path: Path, attacked: Path
+) -> None:
     """PGD with the temperature put back is added by itself, and decides on no norm."""
     training = replace(QUICK, epochs=2)
     hot = train("cnn", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
     asked = replace(ASKED, attacks=("pgd-l2", "pgd-l2-restarts"), l2=(0.5,))
-    first, *_ = judged([hot], plains[:2], tmp_path / "out", asked)
+    first, *_ = judged([hot], plains[:2], attacked, asked)
     assert first.verdict is not None
     assert (first.verdict.real.norm, first.verdict.real.budgets) == ("l2", (0.5,))
 
@@ -381,20 +389,20 @@ def test_who_was_trained_at_a_temperature_is_attacked_with_it_put_back(plain: Ru
 
 @pytest.mark.parametrize("attacks", [("fgsm", "pgd"), ("pgd",)])
 def test_without_attacks_that_see_through_masks_nobody_is_called_robust(
-    attacks: tuple[str, ...], plain: Run, plains: list[Run], tmp_path: Path
+    attacks: tuple[str, ...], plain: Run, plains: list[Run], attacked: Path
 ) -> None:
     hidden = around(plain, Loud(plain.network), "loud")
-    first, *_ = judged([hidden], plains, tmp_path, replace(ASKED, attacks=attacks))
+    first, *_ = judged([hidden], plains, attacked, replace(ASKED, attacks=attacks))
     assert first.verdict is not None
     assert first.verdict.word == "no evidence"
     assert "no ensemble of attacks ran" in first.verdict.said
 
 
-def test_what_is_tried_on_one_is_tried_on_all(plain: Run, tmp_path: Path) -> None:
+def test_what_is_tried_on_one_is_tried_on_all(plain: Run, tmp_path: Path, attacked: Path) -> None:
     """A cooled attack that the undefended network never met would be left out of the verdict."""
     training = replace(QUICK, epochs=1)
     hot = train("cnn", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
-    found = judged([hot], [plain], tmp_path / "out", replace(ASKED, attacks=("fgsm", "pgd")))
+    found = judged([hot], [plain], attacked, replace(ASKED, attacks=("fgsm", "pgd")))
     for it in found:
         assert [a.name for a in it.robustness.attacks] == ["fgsm", "pgd", "pgd-cooled"]
 
@@ -412,15 +420,15 @@ def test_where_nothing_ran_there_is_no_worst_and_still_a_page(
     assert "failed: RuntimeError: no memory" in (tmp_path / "report.html").read_text()
 
 
-def test_another_seed_is_no_evidence(plains: list[Run], tmp_path: Path) -> None:
+def test_another_seed_is_no_evidence(plains: list[Run], tmp_path: Path, attacked: Path) -> None:
     twin = train("cnn", "digits", Normal(), replace(QUICK, seed=7), out=tmp_path / "twin")
     asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1,), l2=(0.5,))
-    first, *_ = judged([twin], plains, tmp_path / "out", asked)
+    first, *_ = judged([twin], plains, attacked, asked)
     assert first.verdict is not None
     assert first.verdict.word == "no evidence"
 
 
-def test_probabilities_are_seen_through(plain: Run, tmp_path: Path) -> None:
+def test_probabilities_are_seen_through(plain: Run, attacked: Path) -> None:
     said: list[str] = []
 
     class Heard:
@@ -433,7 +441,7 @@ def test_probabilities_are_seen_through(plain: Run, tmp_path: Path) -> None:
             return getattr(SILENT, name)
 
     shown = around(plain, Shown(plain.network), "shown")
-    found = robustness([shown], "digits", ASKED, tmp_path, undefended=[plain], controls=1,
+    found = robustness([shown], "digits", ASKED, attacked, undefended=[plain], controls=1,
                        device="cpu", progress=Heard())  # fmt: skip
     ours, theirs = (it.robustness for it in found.judged)
     assert (ours.shows_probabilities, theirs.shows_probabilities) == (True, False)
@@ -448,9 +456,9 @@ def test_probabilities_are_seen_through(plain: Run, tmp_path: Path) -> None:
     assert raised(found.judged[0]) == set()
 
 
-def test_answers_at_random_are_told(plain: Run, tmp_path: Path) -> None:
+def test_answers_at_random_are_told(plain: Run, attacked: Path) -> None:
     noisy = around(plain, Noisy(plain.network), "noisy")
-    first, _ = judged([noisy], [plain], tmp_path)
+    first, _ = judged([noisy], [plain], attacked)
     assert "answers are random" in raised(first)
 
 
@@ -561,10 +569,8 @@ def test_what_an_attack_proposes_is_not_believed(
     assert all(it.value > 0.9 for it in robust.values())
 
 
-def test_the_command_line_judges(
-    plain: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["harden", "cnn", "--data", "digits", "--temperature", "100", "--epochs", "4",
+def test_the_command_line_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["harden", "mlp", "--data", "digits", "--temperature", "100", "--epochs", "4",
              "--batch-size", "64", "-q", "--out", str(tmp_path / "dd")]  # fmt: skip
     assert main(words) == 0
     capsys.readouterr()

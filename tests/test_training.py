@@ -1,6 +1,9 @@
 """What a run promises: the same again, honest numbers, and a stop where numbers end."""
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,10 +49,9 @@ def teacher(data: Dataset) -> Run:
     return train("mlp", data, Normal(), replace(QUICK, epochs=6))
 
 
-@pytest.mark.parametrize("net", ["mlp", "cnn", "resnetc20", "resnetc32", "resnet18"])
+@pytest.mark.parametrize("net", ["mlp", "cnn", "resnetc20"])
 def test_a_network_learns_the_digits(data: Dataset, net: str) -> None:
-    epochs = 3 if net == "resnet18" else 5
-    run = train(net, data, Normal(), replace(QUICK, epochs=epochs, batch_size=32, fraction=0.5))
+    run = train(net, data, Normal(), replace(QUICK, epochs=5, batch_size=32, fraction=0.5))
     assert run.accuracy.value > 0.7
     assert run.accuracy.n == len(data.test)
 
@@ -59,17 +61,19 @@ def test_every_network_can_be_fitted(data: Dataset, net: str) -> None:
     """The largest would take minutes to learn the digits; all learn one batch of them."""
     with seeded(0, net):
         network = create(net, classes=10, channels=1, image_size=8).train()
-    images, labels = data.train.images[:32].float() / 255, data.train.labels[:32]
+    images, labels = data.train.images[:12].float() / 255, data.train.labels[:12]
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    losses = []
+    losses: list[float] = []
     # Without batch norm the start is slow.
     for _ in range(12 if net != "papernot" else 60):
         loss = nn.functional.cross_entropy(network(images), labels)
+        losses.append(loss.item())
+        if losses[-1] < 0.5 * losses[0]:
+            return
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    pytest.fail(f"the losses of {net} are {losses}")
 
 
 def test_a_push_that_runs_away_is_tamed_and_the_record_says_so(data: Dataset) -> None:
@@ -401,3 +405,14 @@ def test_evaluating_puts_a_network_back_into_training(data: Dataset) -> None:
     network = Own().train()
     evaluate(network, data.test, settle(network, device="cpu", precision="fp32"))
     assert network.training
+
+
+def test_bf16_is_not_chosen_where_it_is_emulated() -> None:
+    """Held to AVX2, a processor with units for bf16 computes it in pieces, slower than fp32."""
+    code = (
+        "import torch; from denature.core.compute import settle; "
+        "print(settle(torch.nn.Linear(1, 1), device='cpu', precision='auto').precision)"
+    )
+    held = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    found = subprocess.run([sys.executable, "-c", code], env=held, capture_output=True, text=True)
+    assert found.stdout.split() == ["fp32"], found.stderr

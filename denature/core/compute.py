@@ -63,10 +63,10 @@ class Compute:
 def settle(network: nn.Module, *, device: str, precision: str) -> Compute:
     """Settle `auto` for this network on this machine; the same answer every time.
 
-    bf16 is taken on CUDA, and on a CPU with AVX512-BF16 unless the network has grouped
-    convolutions, which lost there. Channels last is taken for whatever convolves. On two such cores
-    a step of `cnn` at 3x32x32 got 2.1 to 2.8 times as fast by both, at 1x8x8 2.1 times, a step of
-    `mlp` 2.1 times: benchmarks/training.py.
+    bf16 is taken on CUDA, and on a CPU with AVX512-BF16 that oneDNN may use, unless the network has
+    grouped convolutions, which lost there. Channels last is taken for whatever convolves. On two
+    such cores a step of `cnn` at 3x32x32 got 2.1 to 2.8 times as fast by both, at 1x8x8 2.1 times,
+    a step of `mlp` 2.1 times: benchmarks/training.py.
 
     Raises:
         ConfigError: a device or precision that does not exist, or not here.
@@ -93,8 +93,10 @@ def settle(network: nn.Module, *, device: str, precision: str) -> Compute:
 
 
 def _cpu_multiplies_bf16() -> bool:
+    """Whether the processor has units for it and oneDNN may use them (ONEDNN_MAX_CPU_ISA)."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16", False))
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    return bool(capabilities.get("avx512_bf16", False)) and bool(supported())
 
 
 @cache
