@@ -129,6 +129,17 @@ def test_what_is_left_out_is_said_at_every_load(tmp_path: Path) -> None:
         assert lines.said == [f"{root}: left out 1 hidden, 1 .txt"]
 
 
+def test_classes_that_no_training_image_is_of_are_told(tmp_path: Path) -> None:
+    """Labels from 1 in one file and from 0 in the other: all answers would be off by one."""
+    for split, first in (("train", 1), ("test", 0)):
+        cells = [{"bytes": png(number), "path": None} for number in range(4)]
+        columns = {"image": cells, "label": [first, first + 1, first, first + 1]}
+        pq.write_table(pa.table(columns), tmp_path / f"{split}.parquet")
+    lines = Lines()
+    load(str(tmp_path), progress=lines)
+    assert lines.said == [f"{tmp_path}: no training image is of class 0; 2 test images are."]
+
+
 def test_a_folder_without_images_says_what_lies_there(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.heic").write_bytes(b"")

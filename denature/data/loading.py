@@ -49,6 +49,8 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
             f"{config.source} has {_named(found.splits)} with labels; nothing to test on. "
             "Hold a share out with --holdout 0.2."
         )
+    if untrained := _untrained(found.classes, cut.train, cut.test):
+        progress.say(f"{config.source}: {untrained}")
     return Dataset(
         config=config,
         train=cut.train,
@@ -60,6 +62,24 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
         holdout=cut.holdout,
         skipped=found.skipped,
         left_out=found.left_out,
+    )
+
+
+def _untrained(classes: Sequence[str], train: Split, test: Split) -> str:
+    """Which classes no training image has; labels that start at 1 in one file alone look so."""
+    if train.landmarks:
+        return ""
+    counts, tested = (
+        torch.bincount(split.labels[split.rows], minlength=len(classes)) for split in (train, test)
+    )
+    empty = (counts == 0).nonzero()[:, 0].tolist()
+    if not empty:
+        return ""
+    names = ", ".join(str(classes[place]) for place in empty[:5])
+    more = f" and {len(empty) - 5:,} more" if len(empty) > 5 else ""
+    return (
+        f"no training image is of class {names}{more}; "
+        f"{int(tested[empty].sum()):,} test images are."
     )
 
 
