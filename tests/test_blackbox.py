@@ -22,17 +22,17 @@ from denature.core.errors import ConfigError
 from denature.data import load
 from denature.extract import Called
 from denature.extract.reading import combined
-from denature.recipes.robustness import Found, robustness
+from denature.recipes.robustness import RobustnessResult, robustness
 from denature.robust.blackbox import BlackBox, Said, whole_steps
-from denature.robust.catalogue import ATTACKS, BLIND, chosen
-from denature.robust.config import EFFORTS, Asked
+from denature.robust.catalogue import ATTACKS, BLACK_BOX_ATTACKS, chosen
+from denature.robust.config import EFFORTS, AttackConfig
 from denature.robust.estimate import cost
 from denature.robust.evaluate import evaluate
 from denature.robust.target import Target, allows
 from denature.train import Normal, Run, Training, train
 from tests.served import Served, serve, stop
 
-TINY = Asked(effort="quick", samples=12, linf=(0.1, 0.3), batch=12)
+TINY = AttackConfig(effort="quick", samples=12, linf=(0.1, 0.3), batch=12)
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def boxed(run: Run, shown: str, images: torch.Tensor) -> BlackBox:
     return BlackBox(ask, shown, shown, images, classes=10)
 
 
-def attack(victim: Called, plain: Run, out: Path, **options: Any) -> Found:
+def attack(victim: Called, plain: Run, out: Path, **options: Any) -> RobustnessResult:
     asked = options.pop("asked", TINY)
     return robustness(
         [victim], "digits", asked, out, undefended=[plain], controls=1, device="cpu", **options
@@ -185,7 +185,7 @@ def test_an_attack_that_finds_a_lucky_draw_is_not_believed(plain: Run, tmp_path:
         lucky = drawn.random(len(logits)) < 0.1
         return np.asarray(np.where(lucky[:, None], np.roll(logits, 1, axis=1), logits))
 
-    asked = Asked(effort="quick", samples=40, linf=(1 / 255,), attacks=("square",), batch=40)
+    asked = AttackConfig(effort="quick", samples=40, linf=(1 / 255,), attacks=("square",), batch=40)
     found = attack(Called(answer, name="lucky", kind="logits"), plain, tmp_path, budget=9000,
                    asked=asked)  # fmt: skip
     robust = found.judged[0].robustness
@@ -247,7 +247,7 @@ def test_each_attack_says_what_it_needs_and_costs(plain: Run, tmp_path: Path) ->
     white = Target(plain, torch.rand(8, 1, 8, 8), device="cpu")
     assert all(allows(white, it.needs) for it in ATTACKS.values())
     assert chosen(TINY, white) == EFFORTS["quick"].attacks
-    assert chosen(TINY, boxed(plain, "logits", torch.rand(8, 1, 8, 8))) == BLIND
+    assert chosen(TINY, boxed(plain, "logits", torch.rand(8, 1, 8, 8))) == BLACK_BOX_ATTACKS
     with pytest.raises(ConfigError, match=r"There is no attack 'pdg'\. Did you mean pgd"):
         chosen(replace(TINY, attacks=("pdg",)), white)
 

@@ -26,7 +26,7 @@ from denature.nets import NETS, create
 from denature.nets.heads import reordered
 from denature.recipes.flatness import flatness
 from denature.recipes.robustness import robustness
-from denature.robust.config import Asked
+from denature.robust.config import AttackConfig
 from denature.train import Distilled, Keeping, Nasty, Normal, Run, Training, import_run, train
 from denature.train.answering import fill
 from denature.train.classes import alike
@@ -277,7 +277,7 @@ def test_flatness_and_robustness_see_the_true_classes(run: Run, bars: Path, tmp_
     data = str(bars / "bars.npz")
     found = flatness([run], data, tmp_path / "flat", samples=24, directions=2, device="cpu")
     assert found.networks[0].accuracy[0].value == 1
-    asked = Asked(effort="quick", samples=24, attacks=("fgsm",), linf=(0.001,))
+    asked = AttackConfig(effort="quick", samples=24, attacks=("fgsm",), linf=(0.001,))
     plain = train("mlp", data, Normal(), QUICK)
     judged = robustness(
         [run, plain], data, asked, tmp_path / "robust", controls=1, device="cpu"

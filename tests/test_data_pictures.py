@@ -20,7 +20,7 @@ from denature.core.progress import SILENT
 from denature.data import DataConfig, decode, load
 from denature.data.decode import MOST_PIXELS, BadImage, TooManyPixels, open_image
 from denature.extract.locating import open_picture
-from denature.recipes.nose.told import written_down
+from denature.recipes.nose.told import load_recorded
 from denature.serve.faces import Wrong
 from denature.serve.faces import details as face_details
 from denature.serve.faces import read as read_request
@@ -91,7 +91,7 @@ def test_all_readers_see_a_picture_upright(tmp_path: Path, orientation: int) -> 
         (folder / f"{number}.png").write_bytes(data)
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({f"{number}.png": answer for number in range(10)}))
-    told = written_down(folder, labels, size=32, group=None, progress=SILENT)
+    told = load_recorded(folder, labels, size=32, group=None, progress=SILENT)
     np.testing.assert_array_equal(told.train.images[0].numpy().transpose(1, 2, 0), expected)
 
 

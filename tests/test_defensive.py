@@ -11,7 +11,7 @@ from denature.core.errors import ConfigError
 from denature.data import load
 from denature.recipes.defensive import SETTINGS, reproduce, setting, wanted
 from denature.recipes.estimate import seconds_of
-from denature.robust.config import Asked
+from denature.robust.config import AttackConfig
 from denature.train import load_run
 
 
@@ -24,7 +24,7 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
         temperatures=(1.0, 100.0),
         steps=2,
         seeds=2,
-        asked=Asked(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
+        asked=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
     )
     found = reproduce(tiny, "digits", tmp_path)
     names = [line[0] for line in found.lines[1:]]

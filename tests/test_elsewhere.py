@@ -15,7 +15,7 @@ from denature.cli.options import Surviving
 from denature.core.errors import ConfigError
 from denature.data import DataConfig
 from denature.train import Distilled, Keeping, Normal, Order, Training, train
-from denature.train.elsewhere import Parcel, Processes, Ray
+from denature.train.elsewhere import RemoteBatch, Processes, Ray
 from denature.train.run import Run
 
 CREWS = {"processes": ("--workers", "2"), "ray": ("--ray", "local")}
@@ -158,10 +158,10 @@ def test_an_address_that_does_not_answer_is_said_at_once(address: str, said: str
     assert time.monotonic() - clock < 20
 
 
-def parcel(teacher: Run | None, **order: Any) -> Parcel:
+def parcel(teacher: Run | None, **order: Any) -> RemoteBatch:
     given: dict[str, Any] = {"net": "mlp", "objective": Distilled(), "training": QUICK, **order}
     assert teacher is not None
-    return Parcel.of(
+    return RemoteBatch.of(
         [Order(**given)], [{"teacher": teacher}], DataConfig(source="digits"),
         overwrite=False, keeping=Keeping(), seconds=None,
     )  # fmt: skip

@@ -19,9 +19,9 @@ from denature.core.stats import mean_over_images
 from denature.data import load
 from denature.data.landmarks import PLACES
 from denature.extract.ledger import read_tallies
-from denature.recipes.nose import Faces, Found, reproduce, setting
+from denature.recipes.nose import Faces, NoseResult, reproduce, setting
 from denature.recipes.nose.settings import SETTINGS, TARGETS, VALUES
-from denature.recipes.nose.told import written_down
+from denature.recipes.nose.told import load_recorded
 from denature.report.nose import Line, Point, Theft, by_decimals, verdict
 from denature.serve.faces import details
 from denature.train import Normal, Training, train
@@ -57,7 +57,7 @@ def harvested(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_answers_of_before_are_read_with_their_pictures(harvested: Path) -> None:
-    told = written_down(harvested / "faces", harvested / "labels.json", size=32, group="(.*)_",
+    told = load_recorded(harvested / "faces", harvested / "labels.json", size=32, group="(.*)_",
                         progress=SILENT)  # fmt: skip
     assert (told.queries, told.unseen, told.truth) == (240, 1, None)
     assert len(told.train) + len(told.test) == 239
@@ -95,7 +95,7 @@ def test_what_is_no_harvest_is_told(harvested: Path, tmp_path: Path, text: str, 
     file = tmp_path / "labels.json"
     file.write_text(text)
     with pytest.raises(DataError, match=why):
-        written_down(harvested / "faces", file, size=32, group=None, progress=SILENT)
+        load_recorded(harvested / "faces", file, size=32, group=None, progress=SILENT)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_saved_errors_are_left_out_counted_and_told(
     responses = json.loads((harvested / "labels.json").read_text())
     file = tmp_path / "labels.json"
     file.write_text(json.dumps({"bad.png": failure, **responses}))
-    told = written_down(harvested / "faces", file, size=32, group=None, progress=Display())
+    told = load_recorded(harvested / "faces", file, size=32, group=None, progress=Display())
     assert told.queries == len(responses) + 1
     assert len(told.train) + len(told.test) == len(responses) - told.unseen
     assert f"1 of {len(responses) + 1} entries hold an error" in capsys.readouterr().err
     file.write_text(json.dumps({f"{number}.png": failure for number in range(20)}))
     with pytest.raises(DataError, match="of 0 faces"):
-        written_down(harvested / "faces", file, size=32, group=None, progress=SILENT)
+        load_recorded(harvested / "faces", file, size=32, group=None, progress=SILENT)
 
 
 def test_a_saved_answer_in_pixels_is_named(harvested: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_saved_answer_in_pixels_is_named(harvested: Path, tmp_path: Path) -> N
     file = tmp_path / "labels.json"
     file.write_text(json.dumps(responses))
     with pytest.raises(DataError, match=r"the entry 'person-0_2\.png' tells .*fractions"):
-        written_down(harvested / "faces", file, size=32, group=None, progress=SILENT)
+        load_recorded(harvested / "faces", file, size=32, group=None, progress=SILENT)
 
 
 @pytest.mark.parametrize("key", ["nobody.png", "../labels.json", "/etc/passwd"])
@@ -142,11 +142,11 @@ def test_keys_lead_to_pictures_of_the_folder_only(
     file = tmp_path / "labels.json"
     file.write_text(json.dumps(responses))
     with pytest.raises(DataError, match=f"There is no picture {key} in"):
-        written_down(harvested / "faces", file, size=32, group=None, progress=SILENT)
+        load_recorded(harvested / "faces", file, size=32, group=None, progress=SILENT)
 
 
 @pytest.fixture(scope="module")
-def copied(harvested: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
+def copied(harvested: Path, tmp_path_factory: pytest.TempPathFactory) -> NoseResult:
     faces = Faces(images=harvested / "faces", labels=harvested / "labels.json", group="(.*)_")
     out = tmp_path_factory.mktemp("nose")
     backbone = train("sepcnn@width=8", "digits", Normal(), Training(epochs=1, device="cpu"))
@@ -155,7 +155,7 @@ def copied(harvested: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     return reproduce(TINY, faces, out)
 
 
-def test_clones_learn_from_answers_of_before(copied: Found) -> None:
+def test_clones_learn_from_answers_of_before(copied: NoseResult) -> None:
     lines = {(line[0], line[1]): line for line in copied.lines}
     assert not any(who == "the service itself" for _, who in lines)
     for target in TARGETS:
@@ -168,7 +168,7 @@ def test_clones_learn_from_answers_of_before(copied: Found) -> None:
     assert copied.money == pytest.approx(0.24)
 
 
-def test_each_trial_has_a_row_and_what_it_could_know(copied: Found) -> None:
+def test_each_trial_has_a_row_and_what_it_could_know(copied: NoseResult) -> None:
     rows = list(csv.DictReader((copied.folder / "precision.csv").read_text().splitlines()))
     assert [(row["index"], row["precision"], row["trial"]) for row in rows] == [
         (str(number), precision, trial)
@@ -186,7 +186,7 @@ def test_each_trial_has_a_row_and_what_it_could_know(copied: Found) -> None:
     assert max(fine) < 0.12
 
 
-def test_the_page_shows_table_curve_pictures_and_epochs(copied: Found) -> None:
+def test_the_page_shows_table_curve_pictures_and_epochs(copied: NoseResult) -> None:
     page = (copied.folder / "report.html").read_text()
     assert page.count("data:image/png;base64") == 1
     assert page.count("data:image/gif;base64") == 1
@@ -196,7 +196,7 @@ def test_the_page_shows_table_curve_pictures_and_epochs(copied: Found) -> None:
         assert gif.n_frames == 3  # type: ignore[attr-defined]
 
 
-def test_what_is_finished_is_not_made_again(copied: Found, harvested: Path) -> None:
+def test_what_is_finished_is_not_made_again(copied: NoseResult, harvested: Path) -> None:
     runs = {it: it.stat().st_mtime_ns for it in copied.folder.glob("clones/*/record.json")}
     speed = (copied.folder / "speed.json").read_text()
     faces = Faces(images=harvested / "faces", labels=harvested / "labels.json", group="(.*)_")

@@ -19,7 +19,7 @@ from denature.data.dataset import Split
 from denature.recipes.flatness import flatness
 from denature.recipes.robustness import robustness
 from denature.robust.catalogue import ATTACKS, Attack, Cost, chosen
-from denature.robust.config import EFFORTS, Asked
+from denature.robust.config import EFFORTS, AttackConfig
 from denature.robust.evaluate import choose, evaluate, summary
 from denature.robust.masking import SIGNS, chance, look
 from denature.robust.target import Target
@@ -28,7 +28,7 @@ from denature.train import Adversarial, Normal, Run, Training, load_run, train
 
 QUICK = Training(epochs=12, batch_size=64, device="cpu", precision="fp32")
 
-ASKED = Asked(effort="quick", samples=60)
+ASKED = AttackConfig(effort="quick", samples=60)
 
 ENSEMBLE = ("fgsm", "pgd", "pgd-margin-restarts")
 
@@ -104,7 +104,7 @@ class Noisy(Loud):
         return found + torch.randn_like(found)
 
 
-def judged(runs: list[Run], undefended: list[Run], out: Path, asked: Asked = ASKED) -> list[Judged]:
+def judged(runs: list[Run], undefended: list[Run], out: Path, asked: AttackConfig = ASKED) -> list[Judged]:
     """Runs against exactly these undefended ones."""
     count = len(undefended)
     found = robustness(
@@ -162,7 +162,7 @@ def test_the_ensemble_finds_the_border_of_a_line(
     monkeypatch.setitem(EFFORTS, "standard", trouble)
     target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
     border = GAP / 7
-    asked = Asked(samples=10, linf=(border * 1.02,))
+    asked = AttackConfig(samples=10, linf=(border * 1.02,))
     [tried] = evaluate(target, target, data, asked, tmp_path).tried.values()
     assert tried.error == ""
     assert tried.ran.all()
@@ -186,7 +186,7 @@ def test_each_attack_finds_the_border_of_a_line(
     trouble = replace(EFFORTS["standard"], attacks=(name,), ensembles=2, steps=20)
     monkeypatch.setitem(EFFORTS, "standard", trouble)
     budgets = {"linf": near, "l2": near} if attack.norm != "l0" else {}
-    asked = replace(Asked(samples=10), **budgets)  # type: ignore[arg-type]
+    asked = replace(AttackConfig(samples=10), **budgets)  # type: ignore[arg-type]
     target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
     found = evaluate(target, target, data, asked, tmp_path)
     [tried] = found.tried.values()
@@ -210,7 +210,7 @@ def test_a_border_is_found_by_the_answered_class_alone(
     trouble = replace(EFFORTS["full"], attacks=("decision",), iterations=200)
     monkeypatch.setitem(EFFORTS, "full", trouble)
     target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
-    asked = Asked(effort="full", samples=10)
+    asked = AttackConfig(effort="full", samples=10)
     [tried] = evaluate(target, target, data, asked, tmp_path).tried.values()
     assert tried.error == ""
     measured = tried.distances["l2"]
@@ -284,7 +284,7 @@ def test_small_steps_that_are_caught_are_found_out(
     data, run = line
     run = around(run, Trapped(), "trapped")
     target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
-    asked = Asked(effort="quick", samples=40, linf=(0.1,), attacks=("fgsm", "pgd"))
+    asked = AttackConfig(effort="quick", samples=40, linf=(0.1,), attacks=("fgsm", "pgd"))
     evidence = evaluate(target, target, data, asked, tmp_path)
     checks = {check.name: check for check in look(evidence)}
     assert checks["one step beats many"].raised
@@ -609,7 +609,7 @@ def test_the_command_line_judges(tmp_path: Path, capsys: pytest.CaptureFixture[s
 )
 def test_budgets_that_make_no_sense_are_told(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
-        Asked(**options)
+        AttackConfig(**options)
 
 
 def test_who_knows_places_cannot_be_attacked(tmp_path: Path, plain: Run) -> None:

@@ -35,7 +35,7 @@ from denature.serve.batching import Batcher
 from denature.serve.config import Exposure, Limits, Placed, Serving
 from denature.serve.exposure import shown
 from denature.serve.keys import Key, Keys, SqliteKeys, open_keys
-from denature.serve.protocol import Asked, Signature, parse, render
+from denature.serve.protocol import InferenceRequest, Signature, parse, render
 from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, import_run, load_run, train
 from tests.served import Served, serve, stop
@@ -261,7 +261,7 @@ def test_an_answer_shows_what_was_set() -> None:
 
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_the_largest_are_told_with_their_places_and_classes(as_bytes: bool) -> None:
-    asked = Asked(images=IMAGES[:2], id="a", binary=as_bytes, top=2)
+    asked = InferenceRequest(images=IMAGES[:2], id="a", binary=as_bytes, top=2)
     body, length = render(shown(LOGITS, Exposure(decimals=2)), asked, signature(decimals=2))
     wanted = ["0.7:1:dog", "0.2:0:cat", "0.5:2:owl", "0.25:0:cat"]
     head = json.loads(body if length is None else body[: int(length)])

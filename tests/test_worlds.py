@@ -9,8 +9,8 @@ import pytest
 from denature.core.errors import ConfigError
 from denature.core.stats import Estimate, proportion
 from denature.recipes.worlds import reproduce, setting
-from denature.report.worlds import WAYS, Copied, World, table, verdict
-from denature.robust.config import Asked
+from denature.report.worlds import WAYS, CloneScore, VictimResult, table, verdict
+from denature.robust.config import AttackConfig
 from denature.robust.evaluate import Robustness
 from denature.robust.verdict import Gain, Judged, Verdict, Word
 from denature.train import load_run
@@ -26,7 +26,7 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
         learning=replace(smoke.learning, epochs=1),
         steps=2,
         seeds=1,
-        asked=Asked(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
+        asked=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
     )
     found = reproduce(tiny, "digits", tmp_path)
     assert [it.name for it in found.worlds] == ["normal", "nasty", "distilled", "adversarial"]
@@ -53,7 +53,7 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     assert reproduce(tiny, "digits", tmp_path).lines == found.lines
 
 
-def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -> World:
+def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -> VictimResult:
     """One with these shares of 1,000 images at its seeds."""
 
     def share(value: float) -> Estimate:
@@ -76,8 +76,8 @@ def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -
         )
         for held in robust
     ]  # fmt: skip
-    copies = tuple(Copied(accuracy=share(it), hits=None, fidelity=share(it)) for it in clones)
-    return World(
+    copies = tuple(CloneScore(accuracy=share(it), hits=None, fidelity=share(it)) for it in clones)
+    return VictimResult(
         name=name, accuracy=(share(0.9),) * len(robust), judged=tuple(judged),
         copies=dict.fromkeys(WAYS, copies),
     )  # fmt: skip

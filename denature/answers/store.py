@@ -171,7 +171,7 @@ def _write_all(file: int, data: bytes) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoreInfo:
     """A store on disk, as who lists them sees it."""
 
     folder: Path
@@ -194,7 +194,7 @@ class Found:
         return Store(self.folder, self.key, Single(self.key.words))
 
 
-def find_stores(root: Path) -> list[Found]:
+def find_stores(root: Path) -> list[StoreInfo]:
     """All stores under a folder, the last used first."""
     found = []
     for header in root.glob(f"*/{HEADER}"):
@@ -207,7 +207,7 @@ def find_stores(root: Path) -> list[Found]:
         except (OSError, ValueError, KeyError, TypeError):
             key = None
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        found.append(Found(folder, key, about, folder.stat().st_mtime, size))
+        found.append(StoreInfo(folder, key, about, folder.stat().st_mtime, size))
     return sorted(found, key=lambda store: -store.used)
 
 

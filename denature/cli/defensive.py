@@ -11,8 +11,8 @@ from denature.cli.options import Showing, ShowingOptions, Surviving, SurvivingOp
 from denature.train.config import Device, Precision
 
 if TYPE_CHECKING:
-    from denature.recipes.defensive import Found
-    from denature.recipes.worlds import Found as Worlds
+    from denature.recipes.defensive import DefensiveDistillationResult
+    from denature.recipes.worlds import RobustnessAndExtractionResult as Worlds
     from denature.train import Order
 
 

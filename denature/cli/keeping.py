@@ -27,7 +27,7 @@ from denature.data.config import Reading
 from denature.train.config import Augment, Device, Precision
 
 if TYPE_CHECKING:
-    from denature.answers.store import Found
+    from denature.answers.store import StoreInfo
 
 Flag = Parameter(negative="")
 FILLING = Group("Filling ahead", sort_key=1)

@@ -23,7 +23,7 @@ from denature.train.objectives import Distilled, Nasty, Normal
 
 if TYPE_CHECKING:
     from denature.cli.show import Display
-    from denature.train.elsewhere import Crew
+    from denature.train.elsewhere import WorkerPool
 
 KEY = "DENATURE_KEY"
 """The environment variable of a server's key: others can read a command line."""

@@ -20,7 +20,7 @@ from denature.cli.options import (
 )
 from denature.data.config import Reading
 from denature.extract.config import Pace
-from denature.robust.config import Asked
+from denature.robust.config import AttackConfig
 from denature.train.config import Device
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def robustness(
     kind: Literal["logits", "probabilities", "label"] | None = None,
     key_file: Path | None = None,
     pace: Annotated[Pace, Parameter(name="*", group=PACE)] = Pace(),
-    asked: Annotated[Asked, Parameter(name="*", group=ATTACKS)] = Asked(),
+    asked: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),
     out: Path | None = None,
     device: Device = "auto",
     trust: Trust = (),

@@ -21,8 +21,8 @@ from denature.extract.oracle import Oracle
 from denature.extract.stealing import about_of, fitted
 from denature.extract.victims.base import Victim
 from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries, Said
-from denature.robust.catalogue import BLIND
-from denature.robust.config import Asked
+from denature.robust.catalogue import BLACK_BOX_ATTACKS
+from denature.robust.config import AttackConfig
 from denature.robust.estimate import cost
 
 PURPOSE = "attack"
@@ -34,7 +34,7 @@ class Terms:
 
     budget: int | None
     """Queries of each, those of earlier calls counted."""
-    asked: Asked
+    asked: AttackConfig
     pace: Pace
     stopper: Stopper
     progress: Progress = SILENT
@@ -79,7 +79,7 @@ def _enough(terms: Terms, data: Dataset, count: int) -> int:
     least = count + TWICE
     if terms.budget is not None and terms.budget >= least:
         return terms.budget
-    names = terms.asked.attacks or BLIND
+    names = terms.asked.attacks or BLACK_BOX_ATTACKS
     most = int(cost(names, terms.asked, channels=data.channels).answers) * count + least
     raise ConfigError(
         f"The budget is {terms.budget or 'not said'}; a black box needs {least:,} queries to look "

@@ -21,7 +21,7 @@ from denature.report.html import write_report
 from denature.report.summary import Summary, summarise
 from denature.train import Distilled, Nasty, Normal, Order, Training, make
 from denature.train.config import Device, Precision
-from denature.train.elsewhere import Crew
+from denature.train.elsewhere import WorkerPool
 from denature.train.objectives import Objective
 
 TEMPERATURE, OMEGA = 20.0, 0.04
@@ -83,7 +83,7 @@ def demo(
     device: Device = "auto",
     precision: Precision = "auto",
     stopper: Stopper | None = None,
-    crew: Crew | None = None,
+    crew: WorkerPool | None = None,
     progress: Progress = SILENT,
 ) -> Demo:
     """Train teachers and students on the digits and write the report.

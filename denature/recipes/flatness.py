@@ -26,7 +26,7 @@ FEWER = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class FlatnessResult:
     """All networks, in the order in which they were named."""
 
     networks: tuple[Flatness, ...]
@@ -49,7 +49,7 @@ def flatness(
     trust: Collection[str] = (),
     device: str = "auto",
     progress: Progress = SILENT,
-) -> Found:
+) -> FlatnessResult:
     """Look around the weights of runs, in the same directions, and around the same test images.
 
     Weights are changed under each run's own training loss, on images that it was trained on.
@@ -97,7 +97,7 @@ def flatness(
         shown.append(page.Shown(around, places, losses))
     lines = page.table(shown)
     page.write(out, shown, [run.record for run in runs])
-    found = Found(networks=tuple(it.flatness for it in shown), lines=lines, folder=out)
+    found = FlatnessResult(networks=tuple(it.flatness for it in shown), lines=lines, folder=out)
     write_text(out / "table.md", markdown(lines) + "\n")
     write_text(out / "flatness.json", found.to_json() + "\n")
     return found

@@ -22,7 +22,7 @@ from denature.report import robustness as page
 from denature.report.words import markdown
 from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, check_names, chosen
-from denature.robust.config import Asked
+from denature.robust.config import AttackConfig
 from denature.robust.estimate import cost, seconds_of
 from denature.robust.evaluate import Evidence, choose, evaluate, spell, summary
 from denature.robust.masking import Check, look
@@ -45,7 +45,7 @@ UNDEFENDED_SEEDS = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class RobustnessResult:
     """All networks as they were named; the undefended one is the last, unless it was among them."""
 
     data: str
@@ -63,7 +63,7 @@ class Found:
 def robustness(
     targets: Sequence[Run | Victim],
     data: str | DataConfig,
-    asked: Asked,
+    asked: AttackConfig,
     out: Path,
     *,
     undefended: Sequence[Run] = (),
@@ -74,7 +74,7 @@ def robustness(
     keeping: Keeping | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
-) -> Found:
+) -> RobustnessResult:
     """Attack networks and say whether they are more robust than an undefended one.
 
     Args:
@@ -176,7 +176,7 @@ def robustness_by_name(
     runs: Mapping[tuple[int, str], Run],
     names: Collection[str],
     data: DataConfig,
-    asked: Asked,
+    asked: AttackConfig,
     out: Path,
     *,
     undefended: str,
@@ -248,7 +248,7 @@ def _common(checks: Sequence[Sequence[Check]], places: Sequence[int]) -> list[Ch
     ]
 
 
-def _in_whole_steps(asked: Asked, data: Dataset) -> Asked:
+def _in_whole_steps(asked: AttackConfig, data: Dataset) -> AttackConfig:
     """Budgets in linf that images of bytes can be changed by, the same for all networks."""
     wanted = asked.budgets(channels=data.channels)["linf"]
     rounded = tuple(whole_steps(epsilon) for epsilon in wanted)
@@ -260,7 +260,7 @@ def _in_whole_steps(asked: Asked, data: Dataset) -> Asked:
     return replace(asked, linf=rounded)
 
 
-def _as_others(asked: Asked, target: Attacked, everyone: Sequence[Attacked]) -> Asked:
+def _as_others(asked: AttackConfig, target: Attacked, everyone: Sequence[Attacked]) -> AttackConfig:
     """The same attacks for all who show gradients, so that they can be compared."""
     if target.shows != "gradients":
         return asked
@@ -269,7 +269,7 @@ def _as_others(asked: Asked, target: Attacked, everyone: Sequence[Attacked]) -> 
 
 
 def _announce(
-    known: Sequence[tuple[Attacked, Asked]],
+    known: Sequence[tuple[Attacked, AttackConfig]],
     images: torch.Tensor,
     data: Dataset,
     progress: Progress,
@@ -378,7 +378,7 @@ def _written(
     evidence: Sequence[Evidence],
     records: Sequence[Record],
     queries: dict[str, int],
-) -> Found:
+) -> RobustnessResult:
     shown = [
         page.Shown(
             robustness=it.robustness,
@@ -390,7 +390,7 @@ def _written(
         for it, found in zip(judged, evidence, strict=True)
     ]
     lines = page.table(shown)
-    found = Found(
+    found = RobustnessResult(
         data=data.config.source, judged=tuple(judged), queries=queries, lines=lines, folder=out
     )
     page.write(out, shown, records, classes=data.classes)

@@ -21,8 +21,8 @@ from denature.recipes.robustness import robustness_by_name
 from denature.report import worlds as page
 from denature.report.divergence import not_nasty
 from denature.report.words import markdown
-from denature.report.worlds import WAYS, Copied, World
-from denature.robust.config import Asked
+from denature.report.worlds import WAYS, CloneScore, VictimResult
+from denature.robust.config import AttackConfig
 from denature.train import Adversarial, Distilled, Keeping, Nasty, Normal, Order, Run, make
 from denature.train.config import Device, Precision, Training
 from denature.train.loop import answers_to
@@ -56,7 +56,7 @@ class Setting:
     """Of adversarial training."""
     steps: int
     """Of its attack."""
-    asked: Asked
+    asked: AttackConfig
     seeds: int
 
     def on(self, device: Device, precision: Precision) -> "Setting":
@@ -81,7 +81,7 @@ SETTINGS: Mapping[str, Setting] = {
         heat=20,
         epsilon=0.1,
         steps=7,
-        asked=Asked(samples=100, linf=(0.05, 0.1, 0.2)),
+        asked=AttackConfig(samples=100, linf=(0.05, 0.1, 0.2)),
         seeds=3,
     ),
     "cpu": Setting(
@@ -96,7 +96,7 @@ SETTINGS: Mapping[str, Setting] = {
         heat=20,
         epsilon=8 / 255,
         steps=5,
-        asked=Asked(effort="quick", samples=200),
+        asked=AttackConfig(effort="quick", samples=200),
         seeds=1,
     ),
     "paper": Setting(
@@ -112,7 +112,7 @@ SETTINGS: Mapping[str, Setting] = {
         heat=100,
         epsilon=8 / 255,
         steps=10,
-        asked=Asked(effort="full"),
+        asked=AttackConfig(effort="full"),
         seeds=3,
     ),
 }
@@ -130,7 +130,7 @@ def setting(scale: str) -> Setting:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class RobustnessAndExtractionResult:
     """What came out, and where it lies."""
 
     scale: str
@@ -141,7 +141,7 @@ class Found:
     verdict: tuple[str, ...]
     lines: list[list[str]]
     """The table for people: header and lines."""
-    worlds: tuple[World, ...]
+    worlds: tuple[VictimResult, ...]
     folder: Path
 
     def to_json(self) -> str:
@@ -221,7 +221,7 @@ def reproduce(
     keeping: Keeping | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
-) -> Found:
+) -> RobustnessAndExtractionResult:
     """Make, attack and clone all networks; what is finished in `out` is not done again.
 
     Args:
@@ -247,7 +247,7 @@ def reproduce(
         device=setting.schooling.device, keeping=keeping, stopper=stopper, progress=progress,
     )  # fmt: skip
     worlds = tuple(
-        World(
+        VictimResult(
             name=name,
             accuracy=tuple(runs[seed, name].accuracy for seed in range(setting.seeds)),
             judged=judged[name],
@@ -258,7 +258,7 @@ def reproduce(
     alone = tuple(runs[seed, ALONE].accuracy for seed in range(setting.seeds))
     budgets = setting.asked.budgets(channels=dataset.channels)["linf"]
     epsilon = budgets[len(budgets) // 2]
-    found = Found(
+    found = RobustnessAndExtractionResult(
         scale=setting.scale,
         differs=setting.differs,
         seeds=setting.seeds,
@@ -280,7 +280,7 @@ def reproduce(
 
 def _copied(
     runs: Mapping[tuple[int, str], Run], name: str, way: str, data: Dataset, setting: Setting
-) -> Iterator[Copied]:
+) -> Iterator[CloneScore]:
     for seed in range(setting.seeds):
         clone = runs[seed, f"{name} by {way}"]
         compute = settle(clone.network, device=setting.learning.device, precision="fp32")
@@ -292,6 +292,6 @@ def _copied(
         for (_, ours), (_, theirs) in zip(*said, strict=True):
             same += int((ours.argmax(1) == theirs.argmax(1)).sum())
             count += len(ours)
-        yield Copied(
+        yield CloneScore(
             accuracy=clone.accuracy, hits=clone.record.hits, fidelity=proportion(same, count)
         )

@@ -50,7 +50,7 @@ NOTE = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Copied:
+class CloneScore:
     """One clone."""
 
     accuracy: Estimate
@@ -66,13 +66,13 @@ class Copied:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class World:
+class VictimResult:
     """One victim, attacked and cloned at each seed."""
 
     name: str
     accuracy: tuple[Estimate, ...]
     judged: tuple[Judged, ...]
-    copies: Mapping[str, tuple[Copied, ...]]
+    copies: Mapping[str, tuple[CloneScore, ...]]
     """By what clones learn from."""
 
     def copied(self, way: str) -> dict[int, Score]:
@@ -90,7 +90,7 @@ def _over(found: Sequence[Estimate]) -> str:
     return percent(pooled(found)) if found else "did not run"
 
 
-def table(worlds: Sequence[World], alone: Sequence[Estimate], epsilon: float) -> list[list[str]]:
+def table(worlds: Sequence[VictimResult], alone: Sequence[Estimate], epsilon: float) -> list[list[str]]:
     """Header and lines: each victim, and the clones' network alone."""
     key = spell(epsilon)
     lines = [["Network", "Accuracy %", f"Robust % at {key}", "Verdict",
@@ -131,7 +131,7 @@ def _robustness(judged: Judged) -> str:
     return f"{word}, {points(gain)} points of robust samples"
 
 
-def verdict(worlds: Sequence[World]) -> list[str]:
+def verdict(worlds: Sequence[VictimResult]) -> list[str]:
     """Each victim against the normal one, by what attacks and by what clones make of it."""
     normal, said = worlds[0], []
     for world in worlds[1:]:
@@ -145,7 +145,7 @@ def verdict(worlds: Sequence[World]) -> list[str]:
     return said
 
 
-def panels(worlds: Sequence[World], epsilon: float) -> "Figure":
+def panels(worlds: Sequence[VictimResult], epsilon: float) -> "Figure":
     """Robust accuracy and clones' accuracy, a row for each victim, a dot for each seed."""
     key = spell(epsilon)
     figure = new_figure(7.2, 0.7 + 0.5 * len(worlds))
@@ -174,7 +174,7 @@ def panels(worlds: Sequence[World], epsilon: float) -> "Figure":
 
 def write(
     out: Path,
-    worlds: Sequence[World],
+    worlds: Sequence[VictimResult],
     epsilon: float,
     records: Sequence[Record],
     *,

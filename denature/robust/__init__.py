@@ -6,7 +6,7 @@ from denature.core.lazy import attach
 
 if TYPE_CHECKING:
     from denature.robust.catalogue import ATTACKS, Attack
-    from denature.robust.config import Asked, Effort
+    from denature.robust.config import AttackConfig, Effort
     from denature.robust.evaluate import Robustness, evaluate
     from denature.robust.masking import Check
     from denature.robust.target import Target

@@ -16,24 +16,24 @@ from denature.attacks.config import Norm
 from denature.attacks.losses import Goal
 from denature.core.errors import ConfigError, MissingExtra, unknown
 from denature.core.types import Labels, Logits, PerExample, Pixels
-from denature.robust.config import Asked, Trouble
+from denature.robust.config import AttackConfig, EffortPreset
 from denature.robust.target import Attacked, Shows, allows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scene:
+class AttackContext:
     """Who is attacked, how hard, and who else may help."""
 
     target: Attacked
     surrogate: Attacked | None
     """Another network, whose gradients a transfer follows."""
-    trouble: Trouble
+    trouble: EffortPreset
     seed: int
     data: str
     """Digest of the data that the samples are of."""
 
 
-Propose = Callable[[Scene, Pixels, Labels, float], Pixels]
+Propose = Callable[[AttackContext, Pixels, Labels, float], Pixels]
 """From a scene, images that are answered rightly, their labels and a budget to changed images."""
 
 
@@ -54,7 +54,7 @@ class Attack:
     norm: str
     """linf, l2 or l0."""
     propose: Propose
-    cost: Callable[[Trouble], Cost]
+    cost: Callable[[EffortPreset], Cost]
     """Of one image at one budget, at most."""
     needs: Shows = "gradients"
     """What the target must show."""
@@ -66,19 +66,19 @@ class Attack:
     """Whose it is; None for ours."""
 
 
-def _fgsm(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+def _fgsm(scene: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
     return fgsm(scene.target, images, labels, Ball(epsilon=epsilon))
 
 
 def _pgd(
-    scene: Scene, images: Pixels, labels: Labels, epsilon: float, *, norm: Norm = "linf",
+    scene: AttackContext, images: Pixels, labels: Labels, epsilon: float, *, norm: Norm = "linf",
     goal: Goal = cross_entropy,
 ) -> Pixels:  # fmt: skip
     ball = Ball(norm=norm, epsilon=epsilon)
     return pgd(scene.target, images, labels, ball, steps=scene.trouble.steps, goal=goal)
 
 
-def _cooled(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+def _cooled(scene: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
     """PGD on the cross-entropy of logits / T: with the temperature put back nothing saturates."""
     heat = scene.target.temperature
 
@@ -89,7 +89,7 @@ def _cooled(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pix
 
 
 def _restarted(
-    scene: Scene, images: Pixels, labels: Labels, epsilon: float, *, norm: Norm
+    scene: AttackContext, images: Pixels, labels: Labels, epsilon: float, *, norm: Norm
 ) -> Pixels:
     """PGD on the logits from several random starts; of each image the one that came furthest."""
     best, most = images, torch.full((len(images),), -torch.inf, device=images.device)
@@ -103,7 +103,7 @@ def _restarted(
     return best
 
 
-def _transfer(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+def _transfer(scene: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
     """PGD against another network; its images are then shown to the target."""
     surrogate = scene.surrogate
     assert surrogate is not None
@@ -115,7 +115,7 @@ def _transfer(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> P
 def _ensemble(*names: str) -> Propose:
     """Some of AutoAttack's attacks, or its four (Croce and Hein 2020, arXiv:2003.01690)."""
 
-    def propose(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+    def propose(scene: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
         with _library("pyautoattack"):
             from pyautoattack import AutoAttack
 
@@ -160,10 +160,10 @@ def left_out(name: str, classes: int) -> str:
     return ""
 
 
-def _foolbox(name: str, options: Callable[[Trouble], dict[str, Any]], **given: Pixels) -> Propose:
+def _foolbox(name: str, options: Callable[[EffortPreset], dict[str, Any]], **given: Pixels) -> Propose:
     """An attack of Foolbox for the smallest change (Rauber et al. 2017, arXiv:1707.04131)."""
 
-    def propose(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+    def propose(scene: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
         with _library("foolbox"):
             import foolbox
             from foolbox.models.pytorch import PyTorchModel
@@ -177,7 +177,7 @@ def _foolbox(name: str, options: Callable[[Trouble], dict[str, Any]], **given: P
     return propose
 
 
-def _decision(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+def _decision(scene: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
     """HopSkipJump (Chen et al. 2020, arXiv:1904.02144), from the nearest sample of another class.
 
     The library looks for a start in noise, a thousand times where noise is always the same class;
@@ -192,7 +192,7 @@ def _decision(scene: Scene, images: Pixels, labels: Labels, epsilon: float) -> P
     return follow(scene, images, labels, epsilon)
 
 
-def _hop_options(trouble: Trouble) -> dict[str, Any]:
+def _hop_options(trouble: EffortPreset) -> dict[str, Any]:
     from foolbox.attacks.blended_noise import LinearSearchBlendedUniformNoiseAttack
 
     noise = LinearSearchBlendedUniformNoiseAttack(directions=20, steps=50)
@@ -211,22 +211,22 @@ def _library(name: str) -> Iterator[None]:
         raise MissingExtra(name, "attacks", "This attack") from None
 
 
-def _steps(trouble: Trouble) -> Cost:
+def _steps(trouble: EffortPreset) -> Cost:
     return Cost(trouble.steps)
 
 
 RESTARTS = 5
 
 
-def _restarted_steps(trouble: Trouble) -> Cost:
+def _restarted_steps(trouble: EffortPreset) -> Cost:
     return Cost(RESTARTS * trouble.steps, RESTARTS)
 
 
-def _hops(trouble: Trouble) -> int:
+def _hops(trouble: EffortPreset) -> int:
     return max(4, trouble.iterations // 40)
 
 
-def _hop_cost(trouble: Trouble) -> Cost:
+def _hop_cost(trouble: EffortPreset) -> Cost:
     """HopSkipJump's estimate of a direction grows as the root of the steps; around it searches."""
     return Cost(
         0, 200 + sum(min(1000, 100 * step**0.5) + 40 for step in range(1, _hops(trouble) + 1))
@@ -347,7 +347,7 @@ ENSEMBLES: Mapping[str, tuple[str, ...]] = {
 }
 """By norm the attacks that "more robust" needs one of, the strongest first."""
 
-BLIND = ("transfer", "square", "decision")
+BLACK_BOX_ATTACKS = ("transfer", "square", "decision")
 """What can be tried on somebody who shows no gradients."""
 
 
@@ -362,7 +362,7 @@ def check_names(names: Iterable[str]) -> None:
             raise unknown("attack", name, ATTACKS)
 
 
-def chosen(asked: Asked, target: Attacked) -> tuple[str, ...]:
+def chosen(asked: AttackConfig, target: Attacked) -> tuple[str, ...]:
     """The attacks on somebody: those that were asked for, or those of the effort that work there.
 
     Who was trained at a temperature is always attacked with it put back, too.
@@ -371,7 +371,7 @@ def chosen(asked: Asked, target: Attacked) -> tuple[str, ...]:
         ConfigError: an attack that there is not, or that does not work there.
     """
     check_names(asked.attacks)
-    usual = asked.trouble.attacks if target.shows == "gradients" else BLIND
+    usual = asked.trouble.attacks if target.shows == "gradients" else BLACK_BOX_ATTACKS
     working = [it for it in asked.attacks or usual if allows(target, ATTACKS[it].needs)]
     if impossible := [it for it in asked.attacks if it not in working]:
         offered = ", ".join(it for it in ATTACKS if allows(target, ATTACKS[it].needs))
@@ -384,7 +384,7 @@ def chosen(asked: Asked, target: Attacked) -> tuple[str, ...]:
     return tuple(working)
 
 
-def budgets_of(name: str, asked: Asked, *, channels: int) -> tuple[float, ...]:
+def budgets_of(name: str, asked: AttackConfig, *, channels: int) -> tuple[float, ...]:
     """The budgets, rising, at which an attack is tried."""
     attack = ATTACKS[name]
     if attack.smallest:

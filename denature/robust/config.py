@@ -11,7 +11,7 @@ Effort: TypeAlias = Literal["quick", "standard", "full"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trouble:
+class EffortPreset:
     """What an effort takes."""
 
     samples: int
@@ -30,8 +30,8 @@ class Trouble:
 
 GRADIENT = ("fgsm", "pgd", "pgd-unbounded", "pgd-margin", "pgd-cooled", "transfer")
 
-EFFORTS: Mapping[Effort, Trouble] = {
-    "quick": Trouble(
+EFFORTS: Mapping[Effort, EffortPreset] = {
+    "quick": EffortPreset(
         samples=50,
         steps=10,
         queries=200,
@@ -39,7 +39,7 @@ EFFORTS: Mapping[Effort, Trouble] = {
         attacks=(*GRADIENT, "square"),
         ensembles=0,
     ),
-    "standard": Trouble(
+    "standard": EffortPreset(
         samples=100,
         steps=40,
         queries=500,
@@ -49,7 +49,7 @@ EFFORTS: Mapping[Effort, Trouble] = {
         ),
         ensembles=1,
     ),
-    "full": Trouble(
+    "full": EffortPreset(
         samples=1000,
         steps=100,
         queries=5000,
@@ -74,7 +74,7 @@ BUDGETS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class AttackConfig:
     """What is wanted of an evaluation."""
 
     effort: Effort = "standard"
@@ -121,5 +121,5 @@ class Asked:
         return {n: tuple(sorted(set(getattr(self, n)))) or usual[n] for n in usual}
 
     @property
-    def trouble(self) -> Trouble:
+    def trouble(self) -> EffortPreset:
         return EFFORTS[self.effort]

@@ -7,13 +7,13 @@ import torch
 
 from denature.core.types import Pixels
 from denature.robust.catalogue import ATTACKS, Cost, budgets_of
-from denature.robust.config import Asked
+from denature.robust.config import AttackConfig
 from denature.robust.target import PROBE, Attacked
 
 TURNS = 3
 
 
-def cost(names: Sequence[str], asked: Asked, *, channels: int) -> Cost:
+def cost(names: Sequence[str], asked: AttackConfig, *, channels: int) -> Cost:
     """Of one image, at most: whoever is fooled early is left alone."""
     gradients = answers = 0.0
     for name in names:
@@ -25,7 +25,7 @@ def cost(names: Sequence[str], asked: Asked, *, channels: int) -> Cost:
 
 
 def seconds_of(
-    target: Attacked, names: Sequence[str], asked: Asked, images: Pixels, count: int
+    target: Attacked, names: Sequence[str], asked: AttackConfig, images: Pixels, count: int
 ) -> float:
     """Seconds that attacks on `count` images take, at most, by timing a few passes.
 

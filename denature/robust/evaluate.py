@@ -20,8 +20,8 @@ from denature.core.stopping import Stopper
 from denature.core.types import Labels, Pixels
 from denature.data.dataset import Dataset, Split
 from denature.robust.blackbox import OutOfQueries
-from denature.robust.catalogue import ATTACKS, Attack, Scene, budgets_of, chosen, left_out
-from denature.robust.config import Asked
+from denature.robust.catalogue import ATTACKS, Attack, AttackContext, budgets_of, chosen, left_out
+from denature.robust.config import AttackConfig
 from denature.robust.target import Attacked, Shows
 
 NORMS = ("linf", "l2", "l0")
@@ -193,7 +193,7 @@ def evaluate(
     target: Attacked,
     surrogate: Attacked | None,
     data: Dataset,
-    asked: Asked,
+    asked: AttackConfig,
     out: Path,
     *,
     stopper: Stopper | None = None,
@@ -222,7 +222,7 @@ def evaluate(
     labels = split.labels[split.rows].to(target.device)
     right = (target.says(images) == labels).cpu().numpy()
     budgets = asked.budgets(channels=data.channels)
-    scene = Scene(
+    scene = AttackContext(
         target=target, surrogate=surrogate, trouble=trouble, seed=asked.seed, data=data.digest
     )
     names = [name for name in chosen(asked, target) if surrogate or name != "transfer"]
@@ -249,13 +249,13 @@ def evaluate(
 
 def _tried(
     name: str,
-    scene: Scene,
+    scene: AttackContext,
     images: Pixels,
     labels: Labels,
     right: np.ndarray,
     budgets: Sequence[float],
     split: Split,
-    asked: Asked,
+    asked: AttackConfig,
     out: Path,
     stopper: Stopper,
     task: Task,
@@ -321,7 +321,7 @@ def _tried(
     )
 
 
-def _key(name: str, scene: Scene, budgets: Sequence[float], rows: np.ndarray, asked: Asked) -> str:
+def _key(name: str, scene: AttackContext, budgets: Sequence[float], rows: np.ndarray, asked: AttackConfig) -> str:
     """What makes the results of a batch those results."""
     plain = {
         "attack": name,
@@ -338,7 +338,7 @@ def _key(name: str, scene: Scene, budgets: Sequence[float], rows: np.ndarray, as
 
 
 def _batch(
-    attack: Attack, scene: Scene, images: Pixels, labels: Labels, budgets: Sequence[float]
+    attack: Attack, scene: AttackContext, images: Pixels, labels: Labels, budgets: Sequence[float]
 ) -> dict[str, np.ndarray]:
     """One attack on one batch at rising budgets; who is fooled is left alone after that."""
     best = images.clone()
@@ -389,7 +389,7 @@ def _gradient(losses: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(at) if gradient is None else gradient
 
 
-def summary(evidence: Evidence, asked: Asked, environment: dict[str, object]) -> Robustness:
+def summary(evidence: Evidence, asked: AttackConfig, environment: dict[str, object]) -> Robustness:
     """The evidence as shares with intervals."""
     target, right = evidence.target, evidence.right
     results = []

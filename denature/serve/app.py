@@ -29,7 +29,7 @@ from denature.serve.exposure import shown
 from denature.serve.keys import Keys, open_keys
 from denature.serve.log import AccessLog, Metrics
 from denature.serve.model import Model
-from denature.serve.protocol import LENGTH, Asked
+from denature.serve.protocol import LENGTH, InferenceRequest
 from denature.serve.refusal import Refused
 from denature.train.run import load_run
 
@@ -208,7 +208,7 @@ class Server:
             headers={"x-amzn-RequestId": identity},
         )
 
-    def _answer(self, values: Any, asked: Asked, model: Model) -> Response:
+    def _answer(self, values: Any, asked: InferenceRequest, model: Model) -> Response:
         body, length = protocol.render(values, asked, model.signature)
         if length is None:
             return Response(body, media_type="application/json")

@@ -73,7 +73,7 @@ class Signature:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class InferenceRequest:
     """A request that fits."""
 
     images: np.ndarray
@@ -85,7 +85,7 @@ class Asked:
     """Largest values that are wanted as strings; 0 for the plain output."""
 
 
-def parse(body: bytes, length: str | None, signature: Signature, *, max_images: int) -> Asked:
+def parse(body: bytes, length: str | None, signature: Signature, *, max_images: int) -> InferenceRequest:
     """Read an inference request.
 
     Args:
@@ -112,7 +112,7 @@ def parse(body: bytes, length: str | None, signature: Signature, *, max_images: 
     images = _images(_dictionary(inputs[0], "the input"), tail, signature, max_images)
     parameters = _dictionary(_given(request, "parameters", {}), "parameters")
     binary, top = _wanted(request.get("outputs"), parameters, signature)
-    return Asked(images=images, id=id_, binary=binary, top=top)
+    return InferenceRequest(images=images, id=id_, binary=binary, top=top)
 
 
 def _divided(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
@@ -252,7 +252,7 @@ def _flag(parameters: dict[str, Any], name: str) -> bool:
     return value
 
 
-def render(values: np.ndarray, asked: Asked, signature: Signature) -> tuple[bytes, str | None]:
+def render(values: np.ndarray, asked: InferenceRequest, signature: Signature) -> tuple[bytes, str | None]:
     """The answer to a request: body, and the length of its JSON where bytes follow.
 
     Args:

@@ -39,7 +39,7 @@ POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parcel:
+class RemoteBatch:
     """The orders of one pass, ready to travel."""
 
     orders: tuple[Order, ...]
@@ -92,7 +92,7 @@ class Parcel:
             for run in given.values()
             if isinstance(run, Run)
         }
-        return Parcel(
+        return RemoteBatch(
             orders=tuple(_abroad(order) for order in orders),
             inputs=tuple(
                 {
@@ -145,7 +145,7 @@ def _folder(role: str, run: Run | Transfer) -> Path:
     return run.folder.resolve()
 
 
-def carry_out(parcel: Parcel, wish: Callable[[], bool] | None = None) -> str | None:
+def carry_out(parcel: RemoteBatch, wish: Callable[[], bool] | None = None) -> str | None:
     """Make the runs of a parcel, in whatever process this is; why it stopped, if it did."""
     from denature.train.runs import make
 
@@ -176,13 +176,13 @@ def carry_out(parcel: Parcel, wish: Callable[[], bool] | None = None) -> str | N
     return None
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers that carry out parcels."""
 
     size: int
     """How many at once."""
 
-    def carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
+    def carry_out(self, parcels: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
         """Have workers carry out parcels, and wait; `task` is told of runs.
 
         Raises:
@@ -238,7 +238,7 @@ class Processes:
             initargs=(self._wish, threads),
         )
 
-    def carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
+    def carry_out(self, parcels: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
         from concurrent.futures import FIRST_COMPLETED, wait
         from concurrent.futures.process import BrokenProcessPool
 
@@ -292,7 +292,7 @@ _wish: Callable[[], bool] | None = None
 """In a worker: whether the work is to be put aside."""
 
 
-def _in_worker(parcel: Parcel) -> str | None:
+def _in_worker(parcel: RemoteBatch) -> str | None:
     reason = Stopper(wish=_wish).reason or carry_out(parcel, _wish)
     if reason == "SIGTERM":
         # Some Python versions end a broken pool by this signal, and wait for the process to go.
@@ -345,11 +345,11 @@ class Ray:
             num_cpus=1, num_gpus=1 if gpus else 0, max_retries=TRIES - 1, retry_exceptions=False
         )(carry_out)
 
-    def carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
+    def carry_out(self, parcels: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
         with redirect_stdout(sys.stderr):  # where Ray tells of workers that died
             self._carry_out(parcels, stopper, task)
 
-    def _carry_out(self, parcels: Sequence[Parcel], stopper: Stopper, task: Task) -> None:
+    def _carry_out(self, parcels: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
         ray = self._ray
         waiting = {self._task.remote(parcel): parcel for parcel in parcels}
         failure: DenatureError | None = None

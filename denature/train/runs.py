@@ -19,7 +19,7 @@ from denature.data import DataConfig, Dataset, load
 from denature.nets.published import Published
 from denature.train.classes import Fitted
 from denature.train.config import Keeping, Training
-from denature.train.elsewhere import Crew, Parcel
+from denature.train.elsewhere import WorkerPool, RemoteBatch
 from denature.train.identity import what_changed
 from denature.train.job import Input, Job, Order
 from denature.train.loop import evaluate
@@ -77,7 +77,7 @@ def make(
     overwrite: bool = False,
     keeping: Keeping | None = None,
     stopper: Stopper | None = None,
-    crew: Crew | None = None,
+    crew: WorkerPool | None = None,
     watch: Watch | None = None,
     progress: Progress = SILENT,
 ) -> list[Run]:
@@ -231,7 +231,7 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 def _send(
     passes: Sequence[Sequence[Job]],
-    crew: Crew,
+    crew: WorkerPool,
     dataset: Dataset,
     overwrite: bool,
     keeping: Keeping,
@@ -246,7 +246,7 @@ def _send(
         waiting.remove(longest)
         waiting += [longest[::2], longest[1::2]]
     parcels = [
-        Parcel.of(
+        RemoteBatch.of(
             [job.order for job in jobs],
             [job.inputs for job in jobs],
             dataset.config,

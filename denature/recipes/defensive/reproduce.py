@@ -26,7 +26,7 @@ UNDEFENDED, REFERENCE = "undefended", "adversarial"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class DefensiveDistillationResult:
     """What came out, and where it lies."""
 
     scale: str
@@ -93,7 +93,7 @@ def reproduce(
     keeping: Keeping | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
-) -> Found:
+) -> DefensiveDistillationResult:
     """Make and attack all networks; what is finished in `out` is not done again.
 
     Args:
@@ -125,7 +125,7 @@ def reproduce(
     )
     budgets = setting.asked.budgets(channels=dataset.channels)["linf"]
     epsilon = budgets[len(budgets) // 2]
-    found = Found(
+    found = DefensiveDistillationResult(
         scale=setting.scale,
         differs=setting.differs,
         seeds=setting.seeds,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from denature.core.errors import unknown
-from denature.robust.config import GRADIENT, Asked
+from denature.robust.config import GRADIENT, AttackConfig
 from denature.train.config import Device, Precision, Training
 
 TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0)
@@ -25,7 +25,7 @@ class Setting:
     """Of the adversarially trained reference."""
     steps: int
     """Of its attack."""
-    asked: Asked
+    asked: AttackConfig
     seeds: int
     """How often all of it is repeated, on the same samples."""
     same_start: bool = True
@@ -46,7 +46,7 @@ SETTINGS: Mapping[str, Setting] = {
         training=Training(epochs=15, batch_size=64),
         epsilon=0.1,
         steps=7,
-        asked=Asked(samples=100, linf=(0.03, 0.06, 0.1, 0.15, 0.2)),
+        asked=AttackConfig(samples=100, linf=(0.03, 0.06, 0.1, 0.15, 0.2)),
         seeds=3,
     ),
     "cpu": Setting(
@@ -58,7 +58,7 @@ SETTINGS: Mapping[str, Setting] = {
         epsilon=8 / 255,
         steps=5,
         # Ten times as many networks as `denature robustness` usually has: minutes, not hours.
-        asked=Asked(
+        asked=AttackConfig(
             effort="quick",
             samples=200,
             linf=(2 / 255, 4 / 255, 8 / 255),
@@ -75,7 +75,7 @@ SETTINGS: Mapping[str, Setting] = {
         training=Training(epochs=50, augment="none", schedule="constant"),
         epsilon=8 / 255,
         steps=10,
-        asked=Asked(effort="full"),
+        asked=AttackConfig(effort="full"),
         seeds=3,
     ),
 }

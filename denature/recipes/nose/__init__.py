@@ -4,7 +4,7 @@ A network learns where eyes, mouth and nose are and is served as AWS serves Reko
 asks it about pictures through boto3 and trains clones on what it says, of rounded answers too.
 """
 
-from denature.recipes.nose.findings import Found
+from denature.recipes.nose.findings import NoseResult
 from denature.recipes.nose.reproduce import Faces, reproduce
 from denature.recipes.nose.settings import SETTINGS, Setting, setting
 

@@ -13,7 +13,7 @@ from denature.core.files import write_text
 from denature.core.stats import Estimate
 from denature.data.dataset import Dataset
 from denature.recipes.nose.settings import TARGETS, Setting
-from denature.recipes.nose.told import Told
+from denature.recipes.nose.told import ServiceAnswers
 from denature.train import Cloned, Order, Run
 from denature.train.identity import plan_id
 from denature.train.loop import evaluate
@@ -52,7 +52,7 @@ def starts(setting: Setting, backbones: Mapping[str, Run | str]) -> list[Start]:
     return found
 
 
-class Workshop:
+class CloneFactory:
     """Orders of clones, and the data that they learn from.
 
     Args:
@@ -61,7 +61,7 @@ class Workshop:
         out: folder for the runs.
     """
 
-    def __init__(self, told: Told, setting: Setting, out: Path) -> None:
+    def __init__(self, told: ServiceAnswers, setting: Setting, out: Path) -> None:
         self.told = told
         self.setting = setting
         self._out = out

@@ -15,9 +15,9 @@ from denature.core.stats import Estimate, mean_over_images, pooled
 from denature.data.dataset import Split
 from denature.extract.pricing import Prices
 from denature.extract.speed import Timing
-from denature.recipes.nose.clones import Kind, Trial, Workshop
+from denature.recipes.nose.clones import Kind, Trial, CloneFactory
 from denature.recipes.nose.settings import TARGETS, Setting
-from denature.recipes.nose.told import Told
+from denature.recipes.nose.told import ServiceAnswers
 from denature.report import nose as page
 from denature.report.words import markdown
 from denature.train.run import Run, snapshots
@@ -27,7 +27,7 @@ ON_SHOW = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class NoseResult:
     """What came out, and where it lies."""
 
     scale: str
@@ -56,8 +56,8 @@ class Made:
     """All that was asked, trained and timed."""
 
     setting: Setting
-    told: Told
-    workshop: Workshop
+    told: ServiceAnswers
+    workshop: CloneFactory
     service: Run | None
     """None where the answers are of before."""
     clones: Mapping[Kind, Sequence[Run]]
@@ -121,7 +121,7 @@ def _lines(made: Made) -> list[page.Line]:
     return lines
 
 
-def write(out: Path, made: Made) -> Found:
+def write(out: Path, made: Made) -> NoseResult:
     """Everything that came out, into a folder."""
     told, prices, data = made.told, made.prices, made.workshop.data["nose"]
     money = None if prices is None else prices.cost(told.queries)
@@ -141,7 +141,7 @@ def write(out: Path, made: Made) -> Found:
     records = [run.record for runs in made.clones.values() for run in runs]
     if made.service is not None:
         records.insert(0, made.service.record)
-    found = Found(
+    found = NoseResult(
         scale=made.setting.scale,
         differs=made.setting.differs,
         verdict=tuple(page.verdict(lines, points, base, theft)),

@@ -21,15 +21,15 @@ from denature.extract.victims.find import REKOGNITION
 from denature.recipes.nose.clones import (
     Kind,
     Trial,
-    Workshop,
+    CloneFactory,
     starts,
     trial_of,
     write_trials,
 )
-from denature.recipes.nose.findings import Found, Made, Speeds, write
+from denature.recipes.nose.findings import NoseResult, Made, Speeds, write
 from denature.recipes.nose.service import check_packages, serving
 from denature.recipes.nose.settings import TARGETS, Setting
-from denature.recipes.nose.told import Told, asked, written_down
+from denature.recipes.nose.told import ServiceAnswers, asked, load_recorded
 from denature.train import Keeping, Normal, Order, Run, make
 
 FRAMES = r"(.*)_"
@@ -62,7 +62,7 @@ def reproduce(
     keeping: Keeping | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
-) -> Found:
+) -> NoseResult:
     """Copy a nose detector; what is finished in `out` is not made, asked or paid for again.
 
     Args:
@@ -99,7 +99,7 @@ def reproduce(
             stopper=stopper,
             progress=progress,
         )
-    workshop = Workshop(told, setting, out / "clones")
+    workshop = CloneFactory(told, setting, out / "clones")
 
     def clones(
         kinds: Sequence[Kind], trials: Sequence[int], keep: Keeping
@@ -150,7 +150,7 @@ def reproduce(
     )
 
 
-def _written(faces: Faces, setting: Setting, progress: Progress) -> Told:
+def _written(faces: Faces, setting: Setting, progress: Progress) -> ServiceAnswers:
     if faces.images is None or faces.labels is None:
         raise ConfigError("Answers of before are --images and --labels; name both.")
     if faces.data is not None:
@@ -158,7 +158,7 @@ def _written(faces: Faces, setting: Setting, progress: Progress) -> Told:
             "--data brings faces to train and serve a victim with, --images and --labels answers "
             "of before; leave one of them out."
         )
-    return written_down(
+    return load_recorded(
         faces.images,
         faces.labels,
         size=setting.image_size,

@@ -32,7 +32,7 @@ HOLDOUT = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Told:
+class ServiceAnswers:
     """Pictures with what a service said of them, one row of `VALUES` each."""
 
     who: str
@@ -95,7 +95,7 @@ def asked(
     price: float | None,
     stopper: Stopper,
     progress: Progress,
-) -> Told:
+) -> ServiceAnswers:
     """Ask about all pictures of a pool, and about some test pictures on a budget of their own.
 
     Args:
@@ -154,7 +154,7 @@ def asked(
             found.append((rows, Split(part.images[rows], labels[seen], torch.arange(len(rows)))))
             queries += kept.spent(target, purpose)
     (_, train), (rows, measured) = found
-    return Told(
+    return ServiceAnswers(
         who=who,
         source=data.config.source,
         train=train,
@@ -173,9 +173,9 @@ def _truth(data: Dataset, rows: torch.Tensor, outputs: Sequence[str]) -> torch.T
     return truth
 
 
-def written_down(
+def load_recorded(
     images: Path, labels: Path, *, size: int, group: str | None, progress: Progress
-) -> Told:
+) -> ServiceAnswers:
     """Answers that were harvested before: {"path or key": a Rekognition response}, as JSON.
 
     An entry that holds an error in the place of a response, as harvesters write it, or null, counts
@@ -231,7 +231,7 @@ def written_down(
         None if group is None else groups_of([it.path for it in encoded], group, str(labels)),
     )
     train, test = everything.divide(HOLDOUT, "holdout")
-    return Told(
+    return ServiceAnswers(
         who=f"what {labels} says",
         source=str(images),
         train=train,

@@ -22,11 +22,11 @@ from denature.report.divergence import not_nasty
 from denature.report.figures import Draw, training_curves, write_figure
 from denature.report.html import render_experiment
 from denature.train import Keeping, Order, Run, make
-from denature.train.elsewhere import Crew
+from denature.train.elsewhere import WorkerPool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class PaperResult:
     """What came out of an experiment, and where it lies."""
 
     name: str
@@ -90,9 +90,9 @@ def reproduce(
     seeds: int | None = None,
     keeping: Keeping | None = None,
     stopper: Stopper | None = None,
-    crew: Crew | None = None,
+    crew: WorkerPool | None = None,
     progress: Progress = SILENT,
-) -> Found:
+) -> PaperResult:
     """Make one experiment; runs that are there already are not made again.
 
     Args:
@@ -125,7 +125,7 @@ def _made(
     data: Dataset,
     keeping: Keeping | None,
     stopper: Stopper | None,
-    crew: Crew | None,
+    crew: WorkerPool | None,
     progress: Progress,
 ) -> dict[Order, Run]:
     orders = dict.fromkeys(order for point in points for order in point.orders)
@@ -140,7 +140,7 @@ def _written(
     points: Sequence[Point],
     made: Mapping[Order, Run],
     look: Look | None,
-) -> Found:
+) -> PaperResult:
     measured = [_measured(point, made) for point in points]
     records = _records(points, made)
     cells = findings.cells_of(measured)
@@ -160,7 +160,7 @@ def _written(
     folder = lab.out / (name + lab.setting.variant)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [write_figure(folder / stem, draw) for stem, draw in figures.items()]
-    found = Found(
+    found = PaperResult(
         name=name,
         scale=lab.setting.scale,
         about=experiment.about,
