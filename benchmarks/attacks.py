@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from benchmarks.bench import Bench
 from denature.attacks import Ball, pgd
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.memory import keep_freed_memory
 from denature.nets import create
 
@@ -89,7 +89,7 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
     network = create("cnn", classes=10, channels=3, image_size=32)
-    compute = settle(network, device=given.device, precision="fp32")
+    compute = resolve(network, device=given.device, precision="fp32")
     network = compute.place(network).eval().requires_grad_(False)
     bytes_ = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
     images = compute.pixels(bytes_.to(compute.device))

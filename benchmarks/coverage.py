@@ -31,8 +31,8 @@ from denature.core.stats import (
     proportion,
     unpaired_difference,
 )
-from denature.robust.evaluate import Evidence, Tried
-from denature.robust.target import Shows
+from denature.robust.evaluate import AttackOutcome, EvaluationData
+from denature.robust.target import AccessLevel
 from denature.robust.verdict import judge
 
 HARD, EASY = (2.0, 2.0), (6.0, 3.0)
@@ -162,14 +162,14 @@ def coverage(draw: Draw, world: World, trials: int) -> tuple[float, float]:
 class Anything:
     """A network of which only the evidence is known."""
 
-    shows: Shows = "gradients"
+    shows: AccessLevel = "gradients"
     is_random = False
 
 
 BUDGETS = (0.05, 0.1, 0.2)
 
 
-def evidence(clean: np.ndarray, plain: np.ndarray, everything: np.ndarray) -> Evidence:
+def evidence(clean: np.ndarray, plain: np.ndarray, everything: np.ndarray) -> EvaluationData:
     """Of one network.
 
     Args:
@@ -178,15 +178,15 @@ def evidence(clean: np.ndarray, plain: np.ndarray, everything: np.ndarray) -> Ev
         everything: the same for all attacks.
     """
 
-    def tried(name: str, at: np.ndarray) -> Tried:
+    def tried(name: str, at: np.ndarray) -> AttackOutcome:
         distances = {"linf": at, "l2": np.full_like(at, np.inf), "l0": np.full_like(at, np.inf)}
-        return Tried(
+        return AttackOutcome(
             name=name, ran=np.ones(len(at), bool), distances=distances, found=np.zeros(0),
             seconds=0.0, budgets=BUDGETS,
         )  # fmt: skip
 
     images = len(clean)
-    return Evidence(
+    return EvaluationData(
         target=Anything(),  # type: ignore[arg-type]
         rows=np.arange(images), images=np.zeros(0), labels=np.zeros(0), classes=10, right=clean,
         flat=np.zeros(images, bool),
@@ -201,7 +201,7 @@ def evidence(clean: np.ndarray, plain: np.ndarray, everything: np.ndarray) -> Ev
 def attacked(
     random: np.random.Generator, image: np.ndarray, *, accuracy: float = 0.9, spread: float = 0.25,
     masked: float = 0.0, gain: float = 0.0,
-) -> Evidence:  # fmt: skip
+) -> EvaluationData:  # fmt: skip
     """A network whose images fall at budgets around 0.1.
 
     Args:

@@ -32,10 +32,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.bench import Bench, Work
-from denature.answers import Asking, Inference
+from denature.answers import Inference, InferenceConfig
 from denature.answers.opening import live, store_key, with_store
-from denature.answers.sources import Source
-from denature.core.compute import Compute, settle
+from denature.answers.sources import AnswerSource
+from denature.core.compute import Compute, resolve
 from denature.core.memory import keep_freed_memory
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
@@ -212,10 +212,15 @@ def _config(net: str, compute: Compute, optimizer: str = "auto") -> Training:
 
 
 def our_loop(
-    nets: list[tuple[str, Objective]], dataset: Dataset, device: str, source: Source | None = None
+    nets: list[tuple[str, Objective]],
+    dataset: Dataset,
+    device: str,
+    source: AnswerSource | None = None,
 ) -> Work:
     """An epoch of our loop: shuffled, cropped, flipped, answered, scheduled, counted, checked."""
-    computes = [settle(create(net, classes=10), device=device, precision="auto") for net, _ in nets]
+    computes = [
+        resolve(create(net, classes=10), device=device, precision="auto") for net, _ in nets
+    ]
     feed = Feed(dataset.train, compute=computes[0], views=FAMILY)
     steps = len(dataset.train) // BATCH
     learners = [
@@ -237,11 +242,13 @@ def our_loop(
     return work
 
 
-def teacher_source(dataset: Dataset, device: str, store: Path | None) -> Source:
+def teacher_source(dataset: Dataset, device: str, store: Path | None) -> AnswerSource:
     """A resnet18 that answers, live, or from a store that is warm."""
     teacher = network("resnet18")
-    compute = settle(teacher, device=device, precision="auto")
-    asked = live(Inference(teacher, compute, Asking(), shape=(3, 32, 32)), "exact", classes=10)
+    compute = resolve(teacher, device=device, precision="auto")
+    asked = live(
+        Inference(teacher, compute, InferenceConfig(), shape=(3, 32, 32)), "exact", classes=10
+    )
     if store is None:
         return asked
     feed = Feed(dataset.train, compute=compute, views=FAMILY)
@@ -255,7 +262,7 @@ def teacher_source(dataset: Dataset, device: str, store: Path | None) -> Source:
 def teacher_pass(dataset: Dataset, device: str) -> Work:
     """The teacher alone, asked about every view of an epoch."""
     source = teacher_source(dataset, device, None)
-    compute = settle(network("resnet18"), device=device, precision="auto")
+    compute = resolve(network("resnet18"), device=device, precision="auto")
     feed = Feed(dataset.train, compute=compute, views=FAMILY)
     prepared = list(feed.epoch(1, view_seed=0, batch_size=BATCH))
 
@@ -283,7 +290,7 @@ def our_views(dataset: Dataset, device: str, times: int) -> Work:
     """Crop, flip and scale in the feed, normalise as the networks do."""
     feed = Feed(
         dataset.train,
-        compute=settle(network("cnn"), device=device, precision="auto"),
+        compute=resolve(network("cnn"), device=device, precision="auto"),
         views=FAMILY,
     )
     mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
@@ -421,14 +428,14 @@ def main() -> None:
     some = random_dataset(BATCH * (200 if accelerated else 2 if options.quick else 8))
     many = random_dataset(len(some.train) * (1 if options.quick else 4))
     soft = Distilled()
-    best = settle(network("cnn"), device=options.device, precision="auto")
+    best = resolve(network("cnn"), device=options.device, precision="auto")
 
     with own_cache() as folder:
         # First, in a process that has done nothing yet, as training is.
         bench.compare("views", our_views(some, options.device, 120), pillow_views(some))
         sizes = {"cnn": many, "mlp": many, "resnetc20": some, "resnet18": few}
         for net, size in sizes.items():
-            settled = settle(network(net), device=options.device, precision="auto")
+            settled = resolve(network(net), device=options.device, precision="auto")
             steps = len(size.train) // BATCH
             suffix = "" if net == "cnn" else f"/{net}"
             bench.compare(
@@ -476,7 +483,8 @@ def main() -> None:
         measure_memory(bench, folder, 2_000 if options.quick else 50_000)
 
     precision = {
-        net: settle(network(net), device=options.device, precision="auto").precision for net in NETS
+        net: resolve(network(net), device=options.device, precision="auto").precision
+        for net in NETS
     }
     bench.finish(WANTED, options.json, device=best.describe(), precision=precision)
 
@@ -484,20 +492,20 @@ def main() -> None:
 def measure_inference(bench: Bench, dataset: Dataset, device: str, *, compiled: bool) -> None:
     """What folding and compiling give to a network that answers, compile time told apart."""
     for name in ("cnn", "resnet18"):
-        folded = asks(name, Asking(), dataset, device)
-        plain = asks(name, Asking(fold=False), dataset, device)
+        folded = asks(name, InferenceConfig(), dataset, device)
+        plain = asks(name, InferenceConfig(fold=False), dataset, device)
         bench.compare(f"folded_over_plain/{name}", folded, plain)
         if compiled:
-            work = asks(name, Asking(compile=True), dataset, device)
+            work = asks(name, InferenceConfig(compile=True), dataset, device)
             started = time.perf_counter()
             work()
             bench.say(f"compile_seconds/{name}", time.perf_counter() - started, "s")
             bench.compare(f"compiled_over_folded/{name}", work, folded)
 
 
-def asks(name: str, asking: Asking, dataset: Dataset, device: str) -> Work:
+def asks(name: str, asking: InferenceConfig, dataset: Dataset, device: str) -> Work:
     model = network(name)
-    compute = settle(model, device=device, precision="auto")
+    compute = resolve(model, device=device, precision="auto")
     pixels = compute.pixels(dataset.train.images.to(compute.device))
     inference = Inference(model, compute, asking, shape=(3, 32, 32))
 

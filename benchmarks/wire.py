@@ -32,22 +32,22 @@ import requests
 import torch
 
 from benchmarks.bench import Bench, Work
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.stopping import Stopper
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.extract.config import Pace
 from denature.extract.ledger import Ledger, Question
 from denature.extract.oracle import Oracle
-from denature.extract.pool import Kept
+from denature.extract.pool import StoredPool
 from denature.extract.victims.base import About
 from denature.extract.victims.find import find
-from denature.extract.victims.protocol import Signature, request
+from denature.extract.victims.protocol import RemoteSignature, request
 from denature.train import Normal, Run, Training, train
 
 PACE = Pace()
 
-SIGNATURE = Signature(
+SIGNATURE = RemoteSignature(
     input="images", datatype="UINT8", shape=(3, 32, 32), channels_last=False,
     output="probabilities", output_datatype="FP32", classes=10,
 )  # fmt: skip
@@ -131,12 +131,12 @@ def mlserver(python: str, run: Run, folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def pool_of(images: int, seed: int) -> Kept:
+def pool_of(images: int, seed: int) -> StoredPool:
     pixels = np.random.default_rng(seed).integers(0, 256, (images, 3, 32, 32), dtype=np.uint8)
     split = Split(
         torch.from_numpy(pixels), torch.zeros(images, dtype=torch.int64), torch.arange(images)
     )
-    return Kept(f"random {seed}", split, str(seed), channels=3)
+    return StoredPool(f"random {seed}", split, str(seed), channels=3)
 
 
 def harvest(address: str, images: int, folder: Path, *, times: int) -> Work:
@@ -315,7 +315,7 @@ def main() -> None:
                     mine = load(address, few, binary=False, each=each, at_once=at_once_)
                     theirs = load(other, few, binary=False, each=each, at_once=at_once_)
                     bench.compare(key, mine, theirs)
-        compute = settle(run.network, device="cpu", precision="fp32")
+        compute = resolve(run.network, device="cpu", precision="fp32")
     bench.finish(WANTED, options.json, device=compute.describe())
 
 

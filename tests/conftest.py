@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from denature.answers.sources import Live
+from denature.answers.sources import LiveAnswers
 from denature.data import Dataset, load
 
 
@@ -59,11 +59,11 @@ def small_disk(disk_of: Callable[[str], Path]) -> Path:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images a network was asked about for its answers, call by call."""
     counts: list[int] = []
-    ask = Live.ask
+    ask = LiveAnswers.ask
 
-    def counted(self: Live, pixels: torch.Tensor) -> torch.Tensor:
+    def counted(self: LiveAnswers, pixels: torch.Tensor) -> torch.Tensor:
         counts.append(len(pixels))
         return ask(self, pixels)
 
-    monkeypatch.setattr(Live, "ask", counted)
+    monkeypatch.setattr(LiveAnswers, "ask", counted)
     return counts

@@ -19,7 +19,7 @@ import torch
 
 from denature.answers import store
 from denature.core import files
-from denature.train import Distilled, Keeping, Normal, Training, job, loop, state, train
+from denature.train import CheckpointConfig, Distilled, Normal, Training, job, loop, state, train
 from denature.train.learner import Learner
 
 log = open(sys.argv[1], "a", buffering=1)  # noqa: SIM115
@@ -60,7 +60,7 @@ if __name__ == "__main__":
         replace(brief, epochs=6, checkpoint="best-validation", augment="crop"),
         asked=teacher,
         out=out,
-        keeping=Keeping(save_every_s=0.02, store=str(out.with_name("answers"))),
+        keeping=CheckpointConfig(save_every_s=0.02, store=str(out.with_name("answers"))),
     )
     print("finished", file=log)
     print(run.record.net.digest)

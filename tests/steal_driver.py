@@ -23,7 +23,7 @@ from denature.core.stopping import Stopper
 from denature.extract.config import Pace
 from denature.extract.ledger import Ledger
 from denature.extract.oracle import Oracle
-from denature.extract.pool import Noise
+from denature.extract.pool import NoisePool
 from denature.extract.theft import LEDGER
 from denature.extract.victims.base import About
 from denature.extract.victims.find import find
@@ -63,7 +63,7 @@ def requests_in(path: Path, status: str | None = None) -> int:
     return int(count)
 
 
-NOISE = Noise(channels=1, image_size=8, seed=0)
+NOISE = NoisePool(channels=1, image_size=8, seed=0)
 
 
 def main(url: str, out: Path, kills: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from denature.answers import Asking, Inference
+from denature.answers import Inference, InferenceConfig
 from denature.answers import opening as opening_module
 from denature.answers.coding import Coding
 from denature.answers.inference import BF16_TOLERANCE, FOLD_TOLERANCE, fold
@@ -21,7 +21,17 @@ from denature.core.compute import Compute
 from denature.core.errors import RunError
 from denature.data import Dataset, load
 from denature.nets import NETS, create
-from denature.train import Distilled, Keeping, Nasty, Normal, Order, Run, Training, make, train
+from denature.train import (
+    CheckpointConfig,
+    Distilled,
+    Nasty,
+    Normal,
+    Order,
+    Run,
+    Training,
+    make,
+    train,
+)
 from denature.train.objectives import Objective
 
 SHAPE = (3, 32, 32)
@@ -59,7 +69,7 @@ def lived_in(net: str) -> nn.Module:
 def inference_of(network: nn.Module, net: str, precision: str) -> tuple[Inference, Compute]:
     """In small chunks where a network is slow: bf16 is emulated on many processors."""
     settled = compute(precision, net)
-    inference = Inference(network, settled, Asking(), shape=shape_for(net))
+    inference = Inference(network, settled, InferenceConfig(), shape=shape_for(net))
     if net not in LIGHT:
         inference.chunk = 16
     return inference, settled
@@ -188,7 +198,7 @@ class Mixing(nn.Module):
 
 def test_a_layer_that_is_called_by_keyword_is_left_alone() -> None:
     network = ByName().eval()
-    inference = Inference(network, compute("fp32"), Asking(), shape=SHAPE)
+    inference = Inference(network, compute("fp32"), InferenceConfig(), shape=SHAPE)
     pixels = compute("fp32").pixels(images(4))
     with torch.no_grad():
         torch.testing.assert_close(inference(pixels), network(pixels))
@@ -196,7 +206,7 @@ def test_a_layer_that_is_called_by_keyword_is_left_alone() -> None:
 
 @pytest.mark.parametrize("network", [Shared(), Undecided(), hooked(), Counting()])
 def test_what_cannot_be_folded_with_certainty_is_asked_as_it_is(network: nn.Module) -> None:
-    inference = Inference(network, compute("fp32"), Asking(), shape=SHAPE)
+    inference = Inference(network, compute("fp32"), InferenceConfig(), shape=SHAPE)
     assert not inference.folded
     assert inference.network is network
 
@@ -206,7 +216,7 @@ def test_folding_removes_batch_norms_and_can_be_left_out() -> None:
     folded = fold(network)
     assert folded is not None
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
-    asked = Inference(network, compute("fp32"), Asking(fold=False), shape=SHAPE)
+    asked = Inference(network, compute("fp32"), InferenceConfig(fold=False), shape=SHAPE)
     assert asked.network is network
     assert not asked.form["folded"]
 
@@ -216,8 +226,8 @@ def test_folding_removes_batch_norms_and_can_be_left_out() -> None:
 def test_a_compiled_network_answers_within_the_tolerance() -> None:
     settled = compute("fp32")
     pixels = settled.pixels(images(70))
-    plain = Inference(lived_in("cnn"), settled, Asking(), shape=SHAPE)
-    compiled = Inference(lived_in("cnn"), settled, Asking(compile=True), shape=SHAPE)
+    plain = Inference(lived_in("cnn"), settled, InferenceConfig(), shape=SHAPE)
+    compiled = Inference(lived_in("cnn"), settled, InferenceConfig(compile=True), shape=SHAPE)
     expected = plain(pixels)
     spread = float(expected.max() - expected.min())
     assert float((compiled(pixels) - expected).abs().max()) <= FOLD_TOLERANCE * spread
@@ -258,7 +268,7 @@ def test_a_store_teaches_bit_for_bit_what_the_live_network_teaches(
         training = replace(BRIEF, precision=precision)  # type: ignore[arg-type]
         return train(
             "mlp", data, OBJECTIVES[objective], training, asked=teacher,
-            asking=Asking(storage=storage), keeping=Keeping(store=store),
+            asking=InferenceConfig(storage=storage), keeping=CheckpointConfig(store=store),
         )  # fmt: skip
 
     fresh = learn("off")
@@ -285,7 +295,7 @@ def test_half_a_store_of_damaged_records_teaches_the_same(
 ) -> None:
     def learn() -> str:
         run = train("mlp", data, Distilled(), BRIEF, asked=teacher,
-                    keeping=Keeping(store=str(tmp_path)))  # fmt: skip
+                    keeping=CheckpointConfig(store=str(tmp_path)))  # fmt: skip
         return run.record.net.digest
 
     first = learn()
@@ -330,7 +340,7 @@ def test_a_network_that_was_edited_is_asked_again(
         monkeypatch.setattr(Mine, "scale", scale)
         for store in (str(tmp_path), "off"):
             run = train("mlp", data, Distilled(), BRIEF, asked=teacher, progress=Hears(),
-                        keeping=Keeping(store=store))  # fmt: skip
+                        keeping=CheckpointConfig(store=store))  # fmt: skip
             results.append(run.record.net.digest)
     assert results[0] == results[1] != results[2] == results[3]
     assert len(said) == 1
@@ -343,11 +353,13 @@ def test_where_a_store_finds_no_room_auto_asks_live(
     monkeypatch.setenv("DENATURE_CACHE", str(small_disk))
     run = train("mlp", data, Distilled(), BRIEF, asked=teacher)
     monkeypatch.delenv("DENATURE_CACHE")
-    off = train("mlp", data, Distilled(), BRIEF, asked=teacher, keeping=Keeping(store="off"))
+    off = train(
+        "mlp", data, Distilled(), BRIEF, asked=teacher, keeping=CheckpointConfig(store="off")
+    )
     assert run.record.net.digest == off.record.net.digest
     with pytest.raises(RunError, match="No space"):
         train("mlp", data, Distilled(), BRIEF, asked=teacher,
-              keeping=Keeping(store=str(small_disk)))  # fmt: skip
+              keeping=CheckpointConfig(store=str(small_disk)))  # fmt: skip
 
 
 def test_auto_stores_in_the_cache_up_to_its_limit(
@@ -364,7 +376,7 @@ def test_auto_stores_in_the_cache_up_to_its_limit(
     learn()
     [folder] = answers_root().iterdir()
     assert json.loads((folder / HEADER).read_text())["key"]["storage"] == "exact"
-    learn(asking=Asking(storage="fp16"))
+    learn(asking=InferenceConfig(storage="fp16"))
     assert len(list(answers_root().iterdir())) == 2
 
 
@@ -373,13 +385,13 @@ def test_students_in_one_pass_ask_once(data: Dataset, teacher: Run, asked: list[
         Order(net="mlp", objective=Distilled(alpha=alpha), training=BRIEF, asked=teacher)
         for alpha in (0.1, 0.5, 0.9)
     ]
-    make(orders, data, keeping=Keeping(store="off"))
+    make(orders, data, keeping=CheckpointConfig(store="off"))
     assert sum(asked) == 2 * len(data.train)
 
 
 def test_a_live_answer_is_what_would_be_stored() -> None:
     settled = compute("fp32")
-    inference = Inference(lived_in("cnn"), settled, Asking(), shape=SHAPE)
+    inference = Inference(lived_in("cnn"), settled, InferenceConfig(), shape=SHAPE)
     pixels = settled.pixels(images(5))
     for storage in ("exact", "fp16", "top-2"):
         source = live(inference, storage, classes=10)
@@ -392,7 +404,14 @@ def test_a_network_whose_answers_depend_on_their_neighbours_is_not_stored(
     data: Dataset, tmp_path: Path
 ) -> None:
     teacher = train(Mixing(), data, Normal(), BRIEF)
-    train("mlp", data, Distilled(), BRIEF, asked=teacher, keeping=Keeping(store=str(tmp_path)))
+    train(
+        "mlp",
+        data,
+        Distilled(),
+        BRIEF,
+        asked=teacher,
+        keeping=CheckpointConfig(store=str(tmp_path)),
+    )
     assert list(tmp_path.iterdir()) == []
 
 

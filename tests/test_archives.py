@@ -435,7 +435,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
         md5 = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
-        monkeypatch.setattr(download, "PUBLISHED", {"cifar10": download.Published(url, md5)})
+        monkeypatch.setattr(download, "PUBLISHED", {"cifar10": download.Download(url, md5)})
         monkeypatch.setenv("DENATURE_CACHE", str(tmp_path / "cache"))
         monkeypatch.chdir(tmp_path)
         yield root

@@ -13,7 +13,7 @@ from denature.data import Dataset, load
 from denature.data.dataset import Split
 from denature.nets import create
 from denature.nets.heads import graft, head_of
-from denature.nets.published import Published
+from denature.nets.published import PublishedWeights
 from denature.train import Normal, Order, Run, Training, load_run, make, train
 
 QUICK = Training(epochs=1, batch_size=64, device="cpu", precision="fp32")
@@ -167,7 +167,7 @@ def test_weights_that_would_execute_are_refused(
     place.parent.mkdir(parents=True)
     torch.save({"conv1.weight": Path}, place)
     with pytest.raises(ConfigError, match="torchvision cannot give weights of 'resnet18'"):
-        Published.of("torchvision:resnet18", channels=3, image_size=32)
+        PublishedWeights.of("torchvision:resnet18", channels=3, image_size=32)
 
 
 def test_a_network_whose_last_layer_is_not_known_cannot_take_over() -> None:
@@ -194,6 +194,6 @@ def test_timms_published_weights_are_read_where_the_hub_keeps_them(
     (kept / "refs" / "main").write_text("abc")
     (kept / "snapshots" / "abc").mkdir(parents=True)
     save_file(network.state_dict(), kept / "snapshots" / "abc" / "model.safetensors")
-    found = Published.of("timm:resnet18", channels=3, image_size=32)
+    found = PublishedWeights.of("timm:resnet18", channels=3, image_size=32)
     assert torch.equal(found.tensors["body.conv1.weight"], network.state_dict()["conv1.weight"])
-    assert found.digest == Published.of("timm:resnet18", channels=3, image_size=32).digest
+    assert found.digest == PublishedWeights.of("timm:resnet18", channels=3, image_size=32).digest

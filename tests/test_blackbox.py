@@ -20,10 +20,10 @@ from denature.answers.sources import Kind
 from denature.cli.app import main
 from denature.core.errors import ConfigError
 from denature.data import load
-from denature.extract import Called
+from denature.extract import FunctionVictim
 from denature.extract.reading import combined
 from denature.recipes.robustness import RobustnessResult, robustness
-from denature.robust.blackbox import BlackBox, Said, whole_steps
+from denature.robust.blackbox import BlackBox, Reply, whole_steps
 from denature.robust.catalogue import ATTACKS, BLACK_BOX_ATTACKS, chosen
 from denature.robust.config import EFFORTS, AttackConfig
 from denature.robust.estimate import cost
@@ -54,7 +54,7 @@ def served(plain: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     stop(server)
 
 
-def answering(run: Run, shown: str, counts: list[int]) -> Called:
+def answering(run: Run, shown: str, counts: list[int]) -> FunctionVictim:
     """A run as a function; `counts` gets the images of each call."""
 
     def answer(pixels: np.ndarray) -> np.ndarray:
@@ -70,23 +70,23 @@ def answering(run: Run, shown: str, counts: list[int]) -> Called:
             return np.asarray(hidden.scatter(1, places, values))
         return np.asarray({"logits": logits, "probabilities": logits.softmax(1)}[shown])
 
-    return Called(answer, name=f"run that shows {shown}", kind=None)
+    return FunctionVictim(answer, name=f"run that shows {shown}", kind=None)
 
 
 def boxed(run: Run, shown: str, images: torch.Tensor) -> BlackBox:
     """The same without an oracle."""
     victim = answering(run, shown, [])
 
-    def ask(images: np.ndarray, before: int) -> Said:
+    def ask(images: np.ndarray, before: int) -> Reply:
         values = victim._call(images)
         given: Kind = "logits" if "logits" in shown else "probabilities"
         kind, known, says = combined(given, [[row] for row in values], classes=10)
-        return Said(says, None if kind == "label" else known, kind == "probabilities")
+        return Reply(says, None if kind == "label" else known, kind == "probabilities")
 
     return BlackBox(ask, shown, shown, images, classes=10)
 
 
-def attack(victim: Called, plain: Run, out: Path, **options: Any) -> RobustnessResult:
+def attack(victim: FunctionVictim, plain: Run, out: Path, **options: Any) -> RobustnessResult:
     asked = options.pop("asked", TINY)
     return robustness(
         [victim], "digits", asked, out, undefended=[plain], controls=1, device="cpu", **options
@@ -186,8 +186,13 @@ def test_an_attack_that_finds_a_lucky_draw_is_not_believed(plain: Run, tmp_path:
         return np.asarray(np.where(lucky[:, None], np.roll(logits, 1, axis=1), logits))
 
     asked = AttackConfig(effort="quick", samples=40, linf=(1 / 255,), attacks=("square",), batch=40)
-    found = attack(Called(answer, name="lucky", kind="logits"), plain, tmp_path, budget=9000,
-                   asked=asked)  # fmt: skip
+    found = attack(
+        FunctionVictim(answer, name="lucky", kind="logits"),
+        plain,
+        tmp_path,
+        budget=9000,
+        asked=asked,
+    )
     robust = found.judged[0].robustness
     [told] = [it for it in robust.attacks if it.name == "square"]
     # About all are lucky once in forty questions; a tenth are again when it is looked at.
@@ -211,7 +216,7 @@ def test_other_options_are_another_model(plain: Run, tmp_path: Path) -> None:
                 logits = plain.network(torch.from_numpy(pixels))
             return np.asarray(logits * 3 if flipped else logits * (torch.arange(10) != 0))
 
-        victim = Called(answer, name="two outputs", kind="logits")
+        victim = FunctionVictim(answer, name="two outputs", kind="logits")
         victim._about = replace(victim._about, options={"output": str(flipped)})
         found = attack(victim, plain, tmp_path, budget=500, asked=asked)
         shares.append(found.judged[0].robustness)
@@ -225,7 +230,7 @@ def test_random_answers_are_told_of_a_black_box_too(plain: Run, tmp_path: Path) 
         return np.asarray(logits + torch.randn_like(logits))
 
     asked = replace(TINY, attacks=("transfer",))
-    found = attack(Called(answer, name="noise", kind="logits"), plain, tmp_path, budget=999,
+    found = attack(FunctionVictim(answer, name="noise", kind="logits"), plain, tmp_path, budget=999,
                    asked=asked)  # fmt: skip
     raised = {check.name for check in found.judged[0].checks if check.raised}
     assert "answers are random" in raised

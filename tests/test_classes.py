@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.core.classes import align
 from denature.core.errors import ConfigError
 from denature.core.record import read_record
@@ -27,7 +27,16 @@ from denature.nets.heads import reordered
 from denature.recipes.flatness import flatness
 from denature.recipes.robustness import robustness
 from denature.robust.config import AttackConfig
-from denature.train import Distilled, Keeping, Nasty, Normal, Run, Training, import_run, train
+from denature.train import (
+    CheckpointConfig,
+    Distilled,
+    Nasty,
+    Normal,
+    Run,
+    Training,
+    import_run,
+    train,
+)
 from denature.train.answering import fill
 from denature.train.classes import alike
 from denature.train.identity import plan_id, plan_of
@@ -249,12 +258,14 @@ def test_runs_of_two_orders_are_two_runs_and_share_no_stored_answer(
     # The same pixels and labels twice; only the names say that the classes are others.
     data = load(str(bars / "bars.npz"))
     swapped = replace(data, classes=tuple(reversed(NUMBERS)))
-    keeping = Keeping(store=str(tmp_path))
+    keeping = CheckpointConfig(store=str(tmp_path))
     ids, digests = set(), set()
     for its in (data, swapped):
         fill(run, its, augment="none", device="cpu", precision="fp32", store=str(tmp_path))
         stored = train("mlp", its, Distilled(), QUICK, asked=run, keeping=keeping)
-        fresh = train("mlp", its, Distilled(), QUICK, asked=run, keeping=Keeping(store="off"))
+        fresh = train(
+            "mlp", its, Distilled(), QUICK, asked=run, keeping=CheckpointConfig(store="off")
+        )
         assert stored.digest == fresh.digest
         ids.add(stored.record.id)
         digests.add(stored.digest)
@@ -356,6 +367,6 @@ def test_answers_that_are_stored_stay_right_for_a_storage_of_the_largest_only(
 ) -> None:
     made = train(
         "mlp", str(bars / "bars.npz"), Distilled(alpha=1.0), QUICK, asked=run,
-        asking=Asking(storage="top-3"), keeping=Keeping(store=str(tmp_path)),
+        asking=InferenceConfig(storage="top-3"), keeping=CheckpointConfig(store=str(tmp_path)),
     )  # fmt: skip
     assert made.accuracy.value == 1

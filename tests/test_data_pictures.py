@@ -20,8 +20,8 @@ from denature.core.progress import SILENT
 from denature.data import DataConfig, decode, load
 from denature.data.decode import MOST_PIXELS, BadImage, TooManyPixels, open_image
 from denature.extract.locating import open_picture
-from denature.recipes.nose.told import load_recorded
-from denature.serve.faces import Wrong
+from denature.recipes.nose.service_answers import load_recorded
+from denature.serve.faces import RekognitionError
 from denature.serve.faces import details as face_details
 from denature.serve.faces import read as read_request
 from denature.train import Normal, Run, Training, train
@@ -173,7 +173,7 @@ def test_postscript_never_starts_ghostscript(
         with pytest.raises(DataError, match="cannot be decoded: it is none of JPEG"):
             read(source, holdout=0.5)
     request = {"Image": {"Bytes": base64.b64encode(POSTSCRIPT).decode()}}
-    with pytest.raises(Wrong, match="no JPEG or PNG"):
+    with pytest.raises(RekognitionError, match="no JPEG or PNG"):
         read_request(json.dumps(request).encode())
     for command in (
         ["predict", str(classifier.folder), str(file), "--resize"],

@@ -26,7 +26,7 @@ from denature.datafree.deepinversion import (
 from denature.datafree.insides import Insides
 from denature.nets import NETS, create
 from denature.report.html import write_report
-from denature.train import Distilled, Keeping, Normal, Run, Training, import_run, train
+from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, import_run, train
 
 CPU = Compute(torch.device("cpu"), "fp32", True)
 QUICK = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
@@ -293,7 +293,7 @@ def test_dafl_that_was_put_aside_goes_on_bit_for_bit(
     for times in (3, 30):
         with pytest.raises(Stopped):
             train("mlp", digits, Dafl(), QUICK, asked=teacher, out=tmp_path,
-                  stopper=After(times), keeping=Keeping())  # fmt: skip
+                  stopper=After(times), keeping=CheckpointConfig())  # fmt: skip
     resumed = train("mlp", digits, Dafl(), QUICK, asked=teacher, out=tmp_path)
     assert resumed.record.net.digest == whole.record.net.digest
 

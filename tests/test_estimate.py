@@ -11,7 +11,7 @@ from denature.core.progress import Silent
 from denature.core.record import read_record, write_record
 from denature.data import Dataset
 from denature.datafree.config import Dafl
-from denature.datafree.dafl import Dreamer
+from denature.datafree.dafl import GeneratedData
 from denature.recipes import estimate
 from denature.recipes.estimate import seconds_of
 from denature.train import Distilled, Normal, Order, Training, make
@@ -38,9 +38,9 @@ def test_the_generators_step_is_a_part_of_dafls(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    dream = Dreamer._dream
+    dream = GeneratedData._dream
 
-    def counted(self: Dreamer, number: int, count: int) -> object:
+    def counted(self: GeneratedData, number: int, count: int) -> object:
         made.append(count)
         return dream(self, number, count)
 
@@ -49,7 +49,7 @@ def test_the_generators_step_is_a_part_of_dafls(
         work()
         return 5.0 if len(made) > before else 1.0
 
-    monkeypatch.setattr(Dreamer, "_dream", counted)
+    monkeypatch.setattr(GeneratedData, "_dream", counted)
     monkeypatch.setattr(estimate, "_timed", timed)
     teacher = Order(net="cnn", objective=Normal(), training=BRIEF)
     images = BRIEF.epochs * len(digits.train)

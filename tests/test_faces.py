@@ -23,7 +23,7 @@ from denature.core.errors import ConfigError
 from denature.data import DataConfig, load
 from denature.data.landmarks import PLACES
 from denature.extract.victims.rekognition import Rekognition, numbers, outputs_of
-from denature.serve.config import Exposure, Placed
+from denature.serve.config import Exposure, ServedModel
 from denature.serve.faces import confidence, details, quality, read, resized
 from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, load_run, train
@@ -199,10 +199,10 @@ def test_landmarks_are_shown_as_such(victim: Run, server: Served) -> None:
     [output] = described["outputs"]
     assert output.pop("parameters") == {"names": names}
     assert output == {"name": "landmarks", "datatype": "FP32", "shape": [-1, 10]}
-    place = Placed.of(f"a={victim.folder}", Exposure(decimals=2)).settled()
+    place = ServedModel.of(f"a={victim.folder}", Exposure(decimals=2)).settled()
     assert (place.exposure.show, place.exposure.decimals) == ("landmarks", 2)
     with pytest.raises(ConfigError, match="knows landmarks, and cannot show label"):
-        Placed.of(f"a={victim.folder}@show=label", Exposure()).settled()
+        ServedModel.of(f"a={victim.folder}@show=label", Exposure()).settled()
 
 
 def test_a_picture_is_judged_by_what_it_shows() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from denature.answers.coding import coding
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.answers.sources import Answers
 from denature.cli.app import main
 from denature.data import load
@@ -31,7 +31,7 @@ from denature.robust.flatness import (
 )
 from denature.robust.target import Target
 from denature.train import Distilled, Hardened, Normal, Run, Training, train
-from denature.train.classes import Fitted
+from denature.train.classes import ClassMatcher
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0])
@@ -151,7 +151,7 @@ def test_the_loss_is_that_of_the_run_at_its_temperature_and_with_its_targets(
     images, labels = split.images[split.rows].float() / 255, split.labels[split.rows]
 
     def found(run: Run) -> tuple[torch.Tensor, str]:
-        loss = training_loss(run, images, labels, Fitted(data))
+        loss = training_loss(run, images, labels, ClassMatcher(data))
         half = loss.first(10)(run.network(images[:10]))
         torch.testing.assert_close(half, loss(run.network(images))[:10])
         return loss(run.network(images)), loss.name
@@ -192,10 +192,10 @@ def test_a_teacher_is_asked_again_in_the_order_and_form_that_its_student_learned
         data, classes=data.classes[::-1], train=backwards(data.train), test=backwards(data.test),
         digest="turned",
     )  # fmt: skip
-    objective, asking = Distilled(temperature=4, alpha=0.9), Asking(storage=storage)
+    objective, asking = Distilled(temperature=4, alpha=0.9), InferenceConfig(storage=storage)
     student = train("mlp", turned, objective, brief, asked=teacher, asking=asking)
     images, labels = turned.train.images[:50].float() / 255, turned.train.labels[:50]
-    loss = training_loss(student, images, labels, Fitted(turned))
+    loss = training_loss(student, images, labels, ClassMatcher(turned))
     answers = teacher.network(images).detach().flip(1)
     answers = coding(storage, classes=10, dtype=torch.float32).round(answers)
     logits = student.network(images)

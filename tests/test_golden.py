@@ -31,10 +31,10 @@ from denature.datafree.config import Dafl
 from denature.nets import create
 from denature.train import (
     Adversarial,
+    CheckpointConfig,
     Cloned,
     Distilled,
     Hardened,
-    Keeping,
     Nasty,
     Normal,
     Run,
@@ -171,7 +171,7 @@ def losses(case: Case) -> list[float]:
     torch.set_default_dtype(torch.float64)  # of what the objective makes, such as a generator
     try:
         run = train(network, digits(), case.objective, case.training, asked=asked,
-                    keeping=Keeping(store="off"))  # fmt: skip
+                    keeping=CheckpointConfig(store="off"))  # fmt: skip
     finally:
         torch.set_default_dtype(usual)
     return [epoch.loss for epoch in run.record.history]

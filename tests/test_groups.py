@@ -15,7 +15,7 @@ from denature.cli.app import main
 from denature.core.errors import ConfigError, DataError
 from denature.data import DataConfig, load
 from denature.data.landmarks import PLACES
-from denature.extract import Called, Stealing, steal
+from denature.extract import FunctionVictim, Stealing, steal
 from denature.train import Normal, Training, train
 
 
@@ -104,7 +104,7 @@ def test_a_folder_of_images_without_labels_is_a_pool_and_no_data_set(tmp_path: P
         return np.stack([bright, 1 - bright], axis=1).astype(np.float32)
 
     theft = steal(
-        Called(answer, name="a function", kind="probabilities"),
+        FunctionVictim(answer, name="a function", kind="probabilities"),
         net="mlp",
         pool=str(tmp_path),
         test=str(test),

@@ -17,7 +17,7 @@ from denature.core.stopping import Stopper
 from denature.data import load
 from denature.losses import soft_cross_entropy
 from denature.recipes.hardening.config import Hardening
-from denature.recipes.hardening.orders import WAYS, Place, orders
+from denature.recipes.hardening.orders import METHODS, Place, orders
 from denature.train import Normal, Order, Run, Training, load_run, make, train
 from denature.train.objectives import Adversarial, Distilled, Hardened
 
@@ -89,7 +89,7 @@ def test_the_originals_start_is_the_weights_after_one_epoch(tmp_path: Path) -> N
 
 def test_each_way_hardens(tmp_path: Path) -> None:
     kinds = {}
-    for by in WAYS:
+    for by in METHODS:
         runs = made(replace(Hardening(), by=by, steps=2, epsilon=0.1), tmp_path / by)
         last = list(runs.values())[-1]
         kinds[by] = [run.record.kind for run in runs.values()]

@@ -14,7 +14,7 @@ from denature.cli.app import _combinations, main
 from denature.core.errors import ConfigError, Stopped
 from denature.core.stopping import Stopper
 from denature.data import load
-from denature.train import Distilled, Keeping, Normal, Run, Training, train
+from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, train
 from denature.train.answering import fill
 from denature.train.listing import find
 from denature.train.tracking import trackers
@@ -172,7 +172,7 @@ def test_answers_are_filled_ahead_listed_verified_and_pruned(
     assert {f["key"]["storage"] for f in found} == {"exact", "top-3"}
     asked.clear()
     train("mlp", "digits", Distilled(), Training(epochs=3, precision="fp32", device="cpu",
-          augment="crop"), asked=teacher, keeping=Keeping(store=str(root)))  # fmt: skip
+          augment="crop"), asked=teacher, keeping=CheckpointConfig(store=str(root)))  # fmt: skip
     assert sum(asked) == 16  # all was there but what is asked as a check
     [exact] = [s for s in find_stores(root) if s.key and s.key.storage == "exact"]
     raw = bytearray((exact.folder / ANSWERS).read_bytes())

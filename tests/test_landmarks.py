@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from denature.cli.app import main
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import ConfigError, DataError
 from denature.data import DataConfig, load
 from denature.data.feed import Feed
@@ -160,7 +160,7 @@ def test_faces_have_their_landmarks(real_data: Path) -> None:
 
 def test_landmarks_move_with_what_is_seen(tmp_path: Path) -> None:
     data = load(str(dots(tmp_path)))
-    compute = settle(torch.nn.Identity(), device="cpu", precision="fp32")
+    compute = resolve(torch.nn.Identity(), device="cpu", precision="fp32")
     feed = Feed(data.train, compute=compute, views=views("crop", channels=1, image_size=16),
                 names=data.classes)  # fmt: skip
     seen = 0

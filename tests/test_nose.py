@@ -21,8 +21,8 @@ from denature.data.landmarks import PLACES
 from denature.extract.ledger import read_tallies
 from denature.recipes.nose import Faces, NoseResult, reproduce, setting
 from denature.recipes.nose.settings import SETTINGS, TARGETS, VALUES
-from denature.recipes.nose.told import load_recorded
-from denature.report.nose import Line, Point, Theft, by_decimals, verdict
+from denature.recipes.nose.service_answers import load_recorded
+from denature.report.nose import NoseRow, NoseTheft, PrecisionPoint, by_decimals, verdict
 from denature.serve.faces import details
 from denature.train import Normal, Training, train
 
@@ -211,9 +211,9 @@ def test_the_verdict_says_from_which_decimal_on_rounding_matters() -> None:
         return mean_over_images([value, value])
 
     errors = {-1: 0.5, 0: 0.25, 1: 0.03, 2: 0.021, 3: 0.02, 8: 0.02}
-    points = [Point(d, e + s, e, None) for d, e in errors.items() for s in (0, 1e-4)]
-    line = Line(who="clone from scratch", target="nose", service=estimate(0.02), parameters=9)
-    theft = Theft("it", 10, 8, 2, 0, None, "", [], [])
+    points = [PrecisionPoint(d, e + s, e, None) for d, e in errors.items() for s in (0, 1e-4)]
+    line = NoseRow(who="clone from scratch", target="nose", service=estimate(0.02), parameters=9)
+    theft = NoseTheft("it", 10, 8, 2, 0, None, "", [], [])
     said = " ".join(verdict([line], points, estimate(0.05), theft))
     assert "with 2 decimals or more, its error is within a tenth of the 2.00 % at 8" in said
     assert "at 1 it is 3.00 %" in said

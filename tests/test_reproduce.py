@@ -21,7 +21,7 @@ from denature.core.stats import Estimate, Score, mean_over_seeds, proportion
 from denature.data import Dataset
 from denature.recipes.estimate import seconds_of
 from denature.recipes.paper.catalogue import EXPERIMENTS
-from denature.recipes.paper.orders import Lab, Point
+from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.recipes.paper.recalled import RECALLED
 from denature.recipes.paper.reproduce import lab_of, names_of, orders_of
 from denature.recipes.paper.settings import CAP, PAPER_LOSS, SETTINGS, WARMUP, DataName, setting
@@ -338,7 +338,9 @@ def test_one_experiment_from_estimate_to_page(
     assert "Digits of 8x8 pixels" in page
     assert (folder / "logit-responses.png").read_bytes()[:4] == b"\x89PNG"
     # Nothing is left to do, and the estimate knows.
-    lab = Lab(data="cifar10", setting=setting("smoke"), out=tmp_path / "smoke", seeds=1)
+    lab = ExperimentContext(
+        data="cifar10", setting=setting("smoke"), out=tmp_path / "smoke", seeds=1
+    )
     done = tmp_path / "smoke" / "runs"
     assert seconds_of(orders_of(["logit-responses", "tsne"], lab.setting, tmp_path), done) == 0
     assert seconds_of(orders_of(["cifar10-table"], lab.setting, tmp_path), done) > 0

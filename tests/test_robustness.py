@@ -23,7 +23,7 @@ from denature.robust.config import EFFORTS, AttackConfig
 from denature.robust.evaluate import choose, evaluate, summary
 from denature.robust.masking import SIGNS, chance, look
 from denature.robust.target import Target
-from denature.robust.verdict import Judged
+from denature.robust.verdict import Evaluation
 from denature.train import Adversarial, Normal, Run, Training, load_run, train
 
 QUICK = Training(epochs=12, batch_size=64, device="cpu", precision="fp32")
@@ -104,7 +104,9 @@ class Noisy(Loud):
         return found + torch.randn_like(found)
 
 
-def judged(runs: list[Run], undefended: list[Run], out: Path, asked: AttackConfig = ASKED) -> list[Judged]:
+def judged(
+    runs: list[Run], undefended: list[Run], out: Path, asked: AttackConfig = ASKED
+) -> list[Evaluation]:
     """Runs against exactly these undefended ones."""
     count = len(undefended)
     found = robustness(
@@ -113,7 +115,7 @@ def judged(runs: list[Run], undefended: list[Run], out: Path, asked: AttackConfi
     return list(found.judged)
 
 
-def raised(it: Judged) -> set[str]:
+def raised(it: Evaluation) -> set[str]:
     return {check.name for check in it.checks if check.raised}
 
 

@@ -25,17 +25,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
 from denature.cli.app import main
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError, RunError
 from denature.nets import NETS, create
 from denature.serve.batching import Batcher
-from denature.serve.config import Exposure, Limits, Placed, Serving
-from denature.serve.exposure import shown
+from denature.serve.config import Exposure, Limits, ServedModel, Serving
+from denature.serve.exposure import expose
 from denature.serve.keys import Key, Keys, SqliteKeys, open_keys
-from denature.serve.protocol import InferenceRequest, Signature, parse, render
+from denature.serve.protocol import InferenceRequest, ModelSignature, parse, render
 from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, import_run, load_run, train
 from tests.served import Served, serve, stop
@@ -43,8 +43,8 @@ from tests.served import Served, serve, stop
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 4), dtype=np.uint8)
 
 
-def signature(**exposure: Any) -> Signature:
-    return Signature(name="m", channels=2, image_size=4, classes=("cat", "dog", "owl"),
+def signature(**exposure: Any) -> ModelSignature:
+    return ModelSignature(name="m", channels=2, image_size=4, classes=("cat", "dog", "owl"),
                      exposure=Exposure(**exposure))  # fmt: skip
 
 
@@ -248,21 +248,21 @@ LOGITS = np.log(np.array([[0.2, 0.7, 0.1], [0.25, 0.25, 0.5]], np.float32))
 
 
 def test_an_answer_shows_what_was_set() -> None:
-    soft = shown(LOGITS, Exposure())
+    soft = expose(LOGITS, Exposure())
     np.testing.assert_allclose(soft, np.exp(LOGITS), rtol=1e-6)
     assert soft.dtype == np.float32
-    assert shown(LOGITS, Exposure(show="logits")) is not LOGITS
-    np.testing.assert_array_equal(shown(LOGITS, Exposure(show="logits")), LOGITS)
-    assert shown(LOGITS, Exposure(show="label")).tolist() == [1, 2]
-    assert shown(LOGITS[:1], Exposure(decimals=0)).tolist() == [[0, 1, 0]]
-    large = shown(np.array([[1000.0, 0.0]], np.float32), Exposure())
+    assert expose(LOGITS, Exposure(show="logits")) is not LOGITS
+    np.testing.assert_array_equal(expose(LOGITS, Exposure(show="logits")), LOGITS)
+    assert expose(LOGITS, Exposure(show="label")).tolist() == [1, 2]
+    assert expose(LOGITS[:1], Exposure(decimals=0)).tolist() == [[0, 1, 0]]
+    large = expose(np.array([[1000.0, 0.0]], np.float32), Exposure())
     assert large.tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_the_largest_are_told_with_their_places_and_classes(as_bytes: bool) -> None:
     asked = InferenceRequest(images=IMAGES[:2], id="a", binary=as_bytes, top=2)
-    body, length = render(shown(LOGITS, Exposure(decimals=2)), asked, signature(decimals=2))
+    body, length = render(expose(LOGITS, Exposure(decimals=2)), asked, signature(decimals=2))
     wanted = ["0.7:1:dog", "0.2:0:cat", "0.5:2:owl", "0.25:0:cat"]
     head = json.loads(body if length is None else body[: int(length)])
     [output] = head.pop("outputs")
@@ -284,10 +284,10 @@ def test_models_are_named_and_told_what_to_show(tmp_path: Path) -> None:
     run.mkdir()
     for text, name in ((str(run), "normal-cnn-dropout-0-1234"), (f"x={run}", "x")):
         for more, wanted in (("", usual), ("@show=label", Exposure(show="label"))):
-            placed = Placed.of(text + more, usual if not more else Exposure())
-            assert placed == Placed(name=name, run=str(run), exposure=wanted)
-    assert Placed.of("runs/a", usual) == Placed(name="a", run="runs/a", exposure=usual)
-    changed = Placed.of("b=runs/a/@show=logits+decimals=1", usual)
+            placed = ServedModel.of(text + more, usual if not more else Exposure())
+            assert placed == ServedModel(name=name, run=str(run), exposure=wanted)
+    assert ServedModel.of("runs/a", usual) == ServedModel(name="a", run="runs/a", exposure=usual)
+    changed = ServedModel.of("b=runs/a/@show=logits+decimals=1", usual)
     assert (changed.name, changed.run) == ("b", "runs/a/")
     assert changed.exposure == Exposure(show="logits", decimals=1)
     for text, said in (
@@ -299,7 +299,7 @@ def test_models_are_named_and_told_what_to_show(tmp_path: Path) -> None:
         ("a=runs/a@show=label+top=2", "neither top values nor decimals"),
     ):
         with pytest.raises(ConfigError, match=said):
-            Placed.of(text, Exposure())
+            ServedModel.of(text, Exposure())
     with pytest.raises(ConfigError, match="Two models are called a"):
         Serving(models=(changed.of("a", usual), changed.of("x/a", usual)))
     with pytest.raises(ConfigError, match="No model was named"):
@@ -551,11 +551,11 @@ def test_a_failure_reaches_who_asked_and_nobody_after() -> None:
 def test_few_images_and_many_get_the_same_answers(count: int) -> None:
     compute = Compute(torch.device("cpu"), "fp32", channels_last=True)
     network = create("cnn@width=4", classes=3, image_size=8).eval()
-    inference = Inference(network, compute, Asking(), shape=(3, 8, 8))
+    inference = Inference(network, compute, InferenceConfig(), shape=(3, 8, 8))
     sizes: list[int] = []
     inference.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     pixels = torch.rand(count, 3, 8, 8)
-    torch.testing.assert_close(inference.soon(pixels), inference(pixels), atol=1e-5, rtol=0)
+    torch.testing.assert_close(inference.low_latency(pixels), inference(pixels), atol=1e-5, rtol=0)
     assert set(sizes) <= {64, 8, 1}
     assert sum(sizes) - 64 * -(-count // 64) <= count + 7  # soon is the first of the two
 

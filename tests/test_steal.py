@@ -32,26 +32,26 @@ from denature.extract.choosing import CHOOSERS
 from denature.extract.config import Pace, Stealing
 from denature.extract.ledger import BudgetSpent, Ledger, Question, read_tallies
 from denature.extract.oracle import Oracle
-from denature.extract.pool import Kept, Noise, open_pool
+from denature.extract.pool import NoisePool, StoredPool, open_pool
 from denature.extract.pricing import one_price, prices_of
 from denature.extract.reading import combined, completed, fitting, kind_of
 from denature.extract.stealing import about_of, steal
 from denature.extract.theft import LEDGER, RESULT, read_theft
 from denature.extract.victims.base import About, AskFailed
-from denature.extract.victims.called import Called
+from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.find import find
 from denature.extract.victims.local import local
 from denature.extract.victims.openinference import _wait
 from denature.extract.victims.protocol import (
     Address,
-    Signature,
+    RemoteSignature,
     read_reply,
     read_signature,
     request,
 )
 from denature.serve import protocol
 from denature.serve.config import Exposure
-from denature.serve.exposure import shown
+from denature.serve.exposure import expose
 from denature.train import Cloned, Normal, Run, Training, load_run, train
 from tests.served import Served, serve, stop
 
@@ -66,8 +66,8 @@ def split_of(count: int, *, seed: int = 0) -> Split:
     )
 
 
-def images_of(count: int, *, seed: int = 0) -> Kept:
-    return Kept("some", split_of(count, seed=seed), "digest", channels=1)
+def images_of(count: int, *, seed: int = 0) -> StoredPool:
+    return StoredPool("some", split_of(count, seed=seed), "digest", channels=1)
 
 
 class Counted:
@@ -96,7 +96,7 @@ class Counted:
 
 def oracle_of(ledger: Ledger, function: Any, *, budget: int = 100, **more: Any) -> Oracle:
     kind = more.pop("kind", None)
-    victim = Called(function, name="victim", kind=kind)
+    victim = FunctionVictim(function, name="victim", kind=kind)
     about = asyncio.run(victim.about())
     usual: dict[str, Any] = {"pace": Pace(per_request=8, concurrency=4), "stopper": Stopper()}
     return Oracle(victim=victim, ledger=ledger, about=about, budget=budget, **(usual | more))
@@ -120,7 +120,7 @@ def test_nothing_is_asked_twice_and_repeats_count(ledger: Ledger) -> None:
     assert sum(victim.calls) == 20
     oracle.ask(pool, range(10), repeats=3)
     assert (sum(victim.calls), oracle.left) == (40, 60)
-    again = Kept("a copy", split_of(20), "other", channels=1)
+    again = StoredPool("a copy", split_of(20), "other", channels=1)
     oracle.ask(again, range(20))  # by content, whatever the images are called
     assert sum(victim.calls) == 40
     answers = ledger.answers(oracle.target)
@@ -470,7 +470,7 @@ def test_a_damaged_answer_is_told(ledger: Ledger) -> None:
 
 # The protocol, as a client
 
-SIGNATURE = Signature(
+SIGNATURE = RemoteSignature(
     input="images", datatype="UINT8", shape=(1, 4, 4), channels_last=False,
     output="probabilities", output_datatype="FP32", classes=3,
 )  # fmt: skip
@@ -487,7 +487,7 @@ LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]], np.float32)
 def test_what_our_client_asks_our_server_answers(
     show: Any, top: int, datatype: str, binary: bool
 ) -> None:
-    served = protocol.Signature(
+    served = protocol.ModelSignature(
         name="m", channels=1, image_size=4, classes=("a", "b", "c"), exposure=Exposure(show=show)
     )
     signature = replace(read_signature(served.describe(), None), datatype=datatype)
@@ -496,7 +496,7 @@ def test_what_our_client_asks_our_server_answers(
     assert asked.id == "7"
     wanted = PIXELS if datatype == "UINT8" else (PIXELS / 255).astype(np.float32)
     np.testing.assert_array_equal(asked.images, wanted)
-    reply, length = protocol.render(shown(LOGITS, served.exposure), asked, served)
+    reply, length = protocol.render(expose(LOGITS, served.exposure), asked, served)
     found = read_reply(reply, length, replace(signature, classes=3), count=2)
     if show == "label":
         np.testing.assert_array_equal(found, [0, 1])
@@ -716,26 +716,26 @@ def test_choosers_name_each_candidate_once(choose: Any) -> None:
 
 def test_a_pool_has_the_channels_that_a_victim_takes() -> None:
     grey = images_of(3)
-    colour = Kept("some", split_of(3), "d", channels=3)
+    colour = StoredPool("some", split_of(3), "d", channels=3)
     assert (colour.images([0, 2])[:, 1] == grey.images([0, 2])[:, 0]).all()
     split = replace(split_of(3), images=torch.from_numpy(colour.images([0, 1, 2])))
-    assert (Kept("some", split, "d", channels=1).images([1]) == grey.images([1])).all()
+    assert (StoredPool("some", split, "d", channels=1).images([1]) == grey.images([1])).all()
     with pytest.raises(ConfigError, match="only 1 and 3"):
-        Kept("some", split_of(3), "d", channels=2)
+        StoredPool("some", split_of(3), "d", channels=2)
 
 
 def test_noise_of_a_number_is_the_same_for_ever() -> None:
-    noise = Noise(channels=1, image_size=8, seed=3)
+    noise = NoisePool(channels=1, image_size=8, seed=3)
     assert (noise.images([5, 2])[1] == noise.images([2])[0]).all()
     assert len(set(noise.contents(range(100)))) == 100
     assert noise.references([7, 3]) == [f"{noise.digest}#7", f"{noise.digest}#3"]
-    assert Noise(channels=1, image_size=8, seed=4).contents([0]) != noise.contents([0])
+    assert NoisePool(channels=1, image_size=8, seed=4).contents([0]) != noise.contents([0])
 
 
 def test_a_pool_holds_nothing_of_what_is_tested_on(digits: Dataset) -> None:
     pool = open_pool(DataConfig(source="digits"), channels=1, image_size=8)
     assert pool.size == len(digits.train)
-    tests = Kept("tests", digits.test, "d", channels=1)
+    tests = StoredPool("tests", digits.test, "d", channels=1)
     assert pool.references([0]) == [f"digits#{int(digits.train.rows[0])}"]
     theirs = set(tests.contents(range(len(digits.test))))
     assert not theirs & set(pool.contents(range(len(digits.train))))
@@ -789,7 +789,7 @@ def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> N
     counted.answer = inside._function
 
     def go(*budgets: int, **more: Any) -> Any:
-        called = Called(counted, name="v", kind="probabilities")
+        called = FunctionVictim(counted, name="v", kind="probabilities")
         return steal(called, net="mlp", pool="digits", budgets=budgets, out=tmp_path / "out",
                      stealing=Stealing(fidelity=50, seeds=2, **more), training=QUICK,
                      price=0.001)  # fmt: skip
@@ -812,7 +812,7 @@ def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> N
     with pytest.raises(RunError, match="holds another theft: pool_seed was 0, is 1"):
         go(100, pool_seed=1)
     # Fresh clones: that of 100 queries is what a theft of 100 queries alone makes.
-    alone = steal(Called(counted, name="v", kind="probabilities"), net="mlp", pool="digits",
+    alone = steal(FunctionVictim(counted, name="v", kind="probabilities"), net="mlp", pool="digits",
                   budgets=[100], out=tmp_path / "alone", stealing=Stealing(fidelity=50),
                   training=QUICK)  # fmt: skip
     assert alone.clones[0].id == first.clones[0].id
@@ -839,7 +839,7 @@ def test_randomised_answers_are_averaged(victim: Run, tmp_path: Path) -> None:
         return np.where(chance.random(len(labels)) < 0.3, (labels + 1) % 10, labels)
 
     learning = replace(QUICK, epochs=6)
-    theft = steal(Called(wavering, name="w"), net="mlp", pool="digits", budgets=[900],
+    theft = steal(FunctionVictim(wavering, name="w"), net="mlp", pool="digits", budgets=[900],
                   out=tmp_path, stealing=Stealing(repeats=3, fidelity=50),
                   training=learning)  # fmt: skip
     [clone] = theft.clones
@@ -873,13 +873,21 @@ def test_a_clone_costs_what_its_images_cost(victim: Run, tmp_path: Path) -> None
             raise AskFailed("lost", again=True, billed=True, wait_s=0.0)
         return inside(pixels)
 
-    theft = steal(Called(losing, name="l", kind="probabilities"), net="mlp", pool="digits",
-                  budgets=[20, 100], out=tmp_path, stealing=Stealing(fidelity=10), price=1.0,
-                  training=QUICK, pace=Pace(per_request=20, concurrency=1))  # fmt: skip
+    theft = steal(
+        FunctionVictim(losing, name="l", kind="probabilities"),
+        net="mlp",
+        pool="digits",
+        budgets=[20, 100],
+        out=tmp_path,
+        stealing=Stealing(fidelity=10),
+        price=1.0,
+        training=QUICK,
+        pace=Pace(per_request=20, concurrency=1),
+    )
     spent = [(clone.budget, clone.spent, clone.money, clone.answers) for clone in theft.clones]
     # Both losses hit the first request, and the budget of 100 leaves 60 images in all.
     assert spent == [(20, 60, 60, 20), (100, 100, 100, 60)]
-    whole = steal(Called(inside, name="w", kind="probabilities"), net="mlp", pool="digits",
+    whole = steal(FunctionVictim(inside, name="w", kind="probabilities"), net="mlp", pool="digits",
                   budgets=[100], out=tmp_path / "w", price=1.0, training=QUICK,
                   stealing=Stealing(fidelity=30, repeats=30))  # fmt: skip
     assert (whole.clones[0].spent, whole.clones[0].answers) == (90, 3)
@@ -894,9 +902,15 @@ def test_lost_test_images_are_asked_once_more(victim: Run, tmp_path: Path) -> No
         return inside(pixels)
 
     def go() -> Any:
-        return steal(Called(dying, name="d", kind="probabilities"), net="mlp", pool="digits",
-                     budgets=[20], out=tmp_path, stealing=Stealing(fidelity=30),
-                     training=QUICK)  # fmt: skip
+        return steal(
+            FunctionVictim(dying, name="d", kind="probabilities"),
+            net="mlp",
+            pool="digits",
+            budgets=[20],
+            out=tmp_path,
+            stealing=Stealing(fidelity=30),
+            training=QUICK,
+        )
 
     with pytest.raises(AskFailed, match="lost"):
         go()
@@ -937,8 +951,8 @@ def test_lost_queries_leave_fewer_answers_and_are_told(victim: Run, tmp_path: Pa
             raise AskFailed("lost", again=True, billed=True, wait_s=0.0)
         return inside(pixels)
 
-    theft = steal(Called(losing, name="l"), net="mlp", pool="digits", budgets=[160], out=tmp_path,
-                  stealing=Stealing(fidelity=10), training=QUICK,
+    theft = steal(FunctionVictim(losing, name="l"), net="mlp", pool="digits", budgets=[160],
+                  out=tmp_path, stealing=Stealing(fidelity=10), training=QUICK,
                   pace=Pace(per_request=16))  # fmt: skip
     assert (theft.spent, theft.lost, theft.clones[0].answers) == (160, 48, 112)
 

@@ -13,20 +13,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from denature.answers import Asking
-from denature.answers.coding import Brain, Half, Single, Top, coding
+from denature.answers import InferenceConfig
+from denature.answers.coding import BFloat16, Float16, Float32, TopK, coding
 from denature.answers.store import ANSWERS, HEADER, Store, StoreKey, open_store
 from denature.core.errors import ConfigError, RunError
 
 # Codings
 
 CODINGS = {
-    "float32": Single(11),
-    "bfloat16": Brain(11),
-    "float16": Half(11),
-    "top-1": Top(11, 1),
-    "top-4": Top(11, 4),
-    "top-9": Top(11, 9),
+    "float32": Float32(11),
+    "bfloat16": BFloat16(11),
+    "float16": Float16(11),
+    "top-1": TopK(11, 1),
+    "top-4": TopK(11, 4),
+    "top-9": TopK(11, 9),
 }
 
 
@@ -46,14 +46,14 @@ def test_rounded_answers_come_back_bit_for_bit(name: str, seed: int, scale: floa
 
 def test_half_precision_is_as_near_as_it_says() -> None:
     logits = torch.randn(1000, 11) * torch.logspace(-6, 4, 1000)[:, None]
-    error = (Half(11).round(logits) - logits).abs()
+    error = (Float16(11).round(logits) - logits).abs()
     assert bool((error <= logits.abs() * 2**-11 + 2**-25).all())
-    assert Half(11).round(torch.full((1, 11), 1e9)).max() == 65504
+    assert Float16(11).round(torch.full((1, 11), 1e9)).max() == 65504
 
 
 def test_the_largest_keep_their_probabilities() -> None:
     logits = torch.randn(500, 11).double().float() * 4
-    before, after = logits.softmax(-1), Top(11, 4).round(logits).softmax(-1)
+    before, after = logits.softmax(-1), TopK(11, 4).round(logits).softmax(-1)
     values, places = before.topk(4)
     torch.testing.assert_close(after.gather(-1, places), values)
     torch.testing.assert_close(after.sum(-1), torch.ones(500))
@@ -68,7 +68,7 @@ def test_a_top_that_saves_nothing_is_refused(storage: str) -> None:
 @pytest.mark.parametrize("storage", ["top-0", "top-", "fp8", "exactly", "top--1", "top-1.5"])
 def test_unknown_storages_are_refused(storage: str) -> None:
     with pytest.raises(ConfigError, match="exact, fp16 or top-K"):
-        Asking(storage=storage)
+        InferenceConfig(storage=storage)
 
 
 # The store
@@ -85,7 +85,7 @@ def key_of(**changes: Any) -> StoreKey:
 
 def opened(root: Path, **changes: Any) -> Store:
     key = key_of(**changes)
-    return open_store(root, key, Single(key.classes), about={})
+    return open_store(root, key, Float32(key.classes), about={})
 
 
 def filled(root: Path, count: int = 200) -> tuple[Store, np.ndarray, np.ndarray]:

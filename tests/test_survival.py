@@ -21,8 +21,8 @@ from denature.core.stopping import Stopper, seconds_of
 from denature.core.weights import digest
 from denature.data import Dataset, load
 from denature.train import (
+    CheckpointConfig,
     Distilled,
-    Keeping,
     Nasty,
     Normal,
     Order,
@@ -35,7 +35,7 @@ from denature.train import (
 from denature.train import passes as passes_module
 from denature.train.identity import plan_id, plan_of
 from denature.train.job import Job
-from denature.train.team import Team
+from denature.train.team import ProcessGroup
 
 QUICK = Training(epochs=2, batch_size=96, precision="fp32", device="cpu")
 
@@ -163,7 +163,12 @@ def test_a_damaged_state_is_said_to_be_damaged(data: Dataset, tmp_path: Path) ->
 
 def test_snapshots_are_kept_as_often_as_asked(data: Dataset, tmp_path: Path) -> None:
     train(
-        "mlp", data, Normal(), replace(QUICK, epochs=5), out=tmp_path, keeping=Keeping(keep_every=2)
+        "mlp",
+        data,
+        Normal(),
+        replace(QUICK, epochs=5),
+        out=tmp_path,
+        keeping=CheckpointConfig(keep_every=2),
     )
     names = sorted(p.name for p in (tmp_path / "snapshots").iterdir())
     assert names == ["epoch-0002", "epoch-0004"]
@@ -399,7 +404,9 @@ def test_a_disk_that_is_full_when_a_state_is_written_loses_nothing(
     with pytest.raises(OSError, match="No space"), open(disk / "junk", "wb") as junk:
         junk.write(bytes(2**24))
     with pytest.raises(RunError, match=r"could not be written.*The one before is kept; make room"):
-        train("mlp", data, Normal(), QUICK, out=disk / "run", keeping=Keeping(save_every_s=0))
+        train(
+            "mlp", data, Normal(), QUICK, out=disk / "run", keeping=CheckpointConfig(save_every_s=0)
+        )
     assert state.read_bytes() == before
     (disk / "junk").unlink()
     again = train("mlp", data, Normal(), QUICK, out=disk / "run")
@@ -411,7 +418,7 @@ def test_a_run_that_dies_after_its_last_step_is_still_that_run(
 ) -> None:
     def make_it() -> Run:
         return train("mlp", data, Distilled(), QUICK, asked=teacher, out=tmp_path,
-                     keeping=Keeping(save_every_s=0))  # fmt: skip
+                     keeping=CheckpointConfig(save_every_s=0))  # fmt: skip
 
     with monkeypatch.context() as patch:
         patch.setattr(Job, "conclude", lambda self, dataset: 1 / 0)
@@ -432,7 +439,7 @@ def test_one_module_is_not_trained_by_two_orders(data: Dataset) -> None:
 def test_more_processes_than_a_batch_has_pairs_are_refused(data: Dataset) -> None:
     order = Order(net="mlp", objective=Normal(), training=replace(QUICK, batch_size=8))
     with pytest.raises(ConfigError, match=r"5 processes.*at least 10"):
-        Job.of(order, {}, data, Team(0, 5))
+        Job.of(order, {}, data, ProcessGroup(0, 5))
 
 
 @pytest.mark.parametrize("error", [Stopped("SIGTERM", "Stopped."), MissingExtra("x", "y", "z")])

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from denature.core.compute import Compute, settle
+from denature.core.compute import Compute, resolve
 from denature.core.errors import ConfigError
 from denature.core.weights import read_weights
 from denature.data import Dataset, load
 from denature.data.feed import Feed, steps_per_epoch
 from denature.train import Normal, Order, Run, Training, evaluate_run, load_run, train
 from denature.train.learner import Learner, learning_rate, make_optimizer
-from denature.train.team import ALONE, Team, join
+from denature.train.team import ALONE, ProcessGroup, join
 
 pytest.importorskip("accelerate", reason="accelerate is missing: pip install 'denature[parallel]'")
 
@@ -108,7 +108,7 @@ def per_shard(data: Dataset, training: Training) -> nn.Module:
     network, _ = _network(
         Order(net="cnn", objective=Normal(), training=training), data, _samples(data, 1.0, None)
     )
-    compute = settle(network, device="cpu", precision="fp32")
+    compute = resolve(network, device="cpu", precision="fp32")
     compute.place(network)
     settled = training.settled(
         optimizer="adam", augment="none", schedule="one-cycle", device="cpu", precision="fp32"
@@ -216,9 +216,9 @@ def test_a_finished_team_run_is_read_and_another_is_refused_by_all(tmp_path: Pat
 def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join("auto") is ALONE
-    assert ALONE.agreed("x") == "x"
+    assert ALONE.broadcast("x") == "x"
     assert ALONE.total([1.5, 2.0]) == [1.5, 2.0]
-    assert ALONE.by_first(lambda: 7) == 7
+    assert ALONE.on_rank0(lambda: 7) == 7
 
 
 def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_batch_norm_is_synchronised_on_cuda_only() -> None:
         schedule="one-cycle", optimizer="adam", augment="none", device="cpu", precision="fp32"
     )
     with pytest.raises(ConfigError, match="on CUDA only"):
-        Learner(nn.Linear(2, 2), Normal(), settled, compute, steps=1, team=Team(0, 2))
+        Learner(nn.Linear(2, 2), Normal(), settled, compute, steps=1, team=ProcessGroup(0, 2))
 
 
 @pytest.mark.parametrize("size", [2, 3])

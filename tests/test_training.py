@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import ConfigError, TrainingError
 from denature.core.seeds import seeded
 from denature.core.weights import digest
@@ -145,7 +145,7 @@ def test_a_chosen_checkpoint_is_the_best_epoch_and_said_to_be_chosen(
 
 
 def test_a_nasty_teacher_moves_away_from_its_adversary(data: Dataset, teacher: Run) -> None:
-    compute = settle(teacher.network, device="cpu", precision="fp32")
+    compute = resolve(teacher.network, device="cpu", precision="fp32")
     pixels = next(iter(Feed(data.test, compute=compute).plain())).pixels
 
     def distance(run: Run) -> float:
@@ -270,7 +270,7 @@ def test_a_fraction_trains_on_fewer_samples(data: Dataset) -> None:
 def test_a_last_batch_of_one_is_left_out(samples: int, batch: int, steps: int) -> None:
     data = load("digits")
     split = replace(data.train, rows=data.train.rows[:samples])
-    compute = settle(nn.Linear(1, 1), device="cpu", precision="fp32")
+    compute = resolve(nn.Linear(1, 1), device="cpu", precision="fp32")
     batches = list(Feed(split, compute=compute).epoch(1, view_seed=0, batch_size=batch))
     assert len(batches) == steps == steps_per_epoch(samples, batch)
     assert len({int(s) for b in batches for s in b.samples}) == sum(len(b.samples) for b in batches)
@@ -403,7 +403,7 @@ def test_a_device_that_is_not_there_is_refused(data: Dataset) -> None:
 
 def test_evaluating_puts_a_network_back_into_training(data: Dataset) -> None:
     network = Own().train()
-    evaluate(network, data.test, settle(network, device="cpu", precision="fp32"))
+    evaluate(network, data.test, resolve(network, device="cpu", precision="fp32"))
     assert network.training
 
 

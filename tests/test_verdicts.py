@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.coverage import CASES, INTERVALS, OLD, attacked, coverage, evidence, words, worlds
-from denature.robust.evaluate import Evidence
+from denature.robust.evaluate import EvaluationData
 from denature.robust.verdict import judge
 
 NONE = [name for name in CASES if name.startswith(("no defense", "three seeds without"))]
@@ -53,11 +53,11 @@ def at(share: float, budget: float) -> np.ndarray:
     return falls
 
 
-def network(*, plain: float, everything: float, budget: float = 0.2) -> Evidence:
+def network(*, plain: float, everything: float, budget: float = 0.2) -> EvaluationData:
     return evidence(np.ones(N, bool), at(plain, budget), at(everything, budget))
 
 
-def undefended(share: float) -> list[Evidence]:
+def undefended(share: float) -> list[EvaluationData]:
     """Three, a point apart."""
     return [network(plain=s, everything=s) for s in (share - 0.01, share, share + 0.01)]
 
@@ -115,7 +115,7 @@ def test_evidence_of_the_simulation_is_as_it_is_meant() -> None:
     assert 0.05 < np.std(shares) < 0.15
 
 
-def crashed(found: Evidence, attack: str) -> Evidence:
+def crashed(found: EvaluationData, attack: str) -> EvaluationData:
     """The same where an attack failed on some samples."""
     ran = found.tried[attack].ran.copy()
     ran[:50] = False

@@ -9,10 +9,10 @@ import pytest
 from denature.core.errors import ConfigError
 from denature.core.stats import Estimate, proportion
 from denature.recipes.worlds import reproduce, setting
-from denature.report.worlds import WAYS, CloneScore, VictimResult, table, verdict
+from denature.report.worlds import CLONED_BY, CloneScore, VictimResult, table, verdict
 from denature.robust.config import AttackConfig
 from denature.robust.evaluate import Robustness
-from denature.robust.verdict import Gain, Judged, Verdict, Word
+from denature.robust.verdict import Evaluation, Gain, Verdict, Word
 from denature.train import load_run
 
 
@@ -31,7 +31,7 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     found = reproduce(tiny, "digits", tmp_path)
     assert [it.name for it in found.worlds] == ["normal", "nasty", "distilled", "adversarial"]
     for world in found.worlds:
-        assert set(world.copies) == set(WAYS)
+        assert set(world.copies) == set(CLONED_BY)
         for copies in world.copies.values():
             assert all(copy.fidelity.n == copy.accuracy.n for copy in copies)
             assert all(0.05 < copy.accuracy.value < 1 for copy in copies)
@@ -65,7 +65,7 @@ def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -
         masked=gain,
     )  # fmt: skip
     judged = [
-        Judged(
+        Evaluation(
             robustness=Robustness(
                 run=name, net="cnn", kind="normal", digest=name, shows="gradients", trained_at=1,
                 cooled_by=1, shows_probabilities=False, gap=1, flat=0, samples=(1,),
@@ -79,7 +79,7 @@ def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -
     copies = tuple(CloneScore(accuracy=share(it), hits=None, fidelity=share(it)) for it in clones)
     return VictimResult(
         name=name, accuracy=(share(0.9),) * len(robust), judged=tuple(judged),
-        copies=dict.fromkeys(WAYS, copies),
+        copies=dict.fromkeys(CLONED_BY, copies),
     )  # fmt: skip
 
 

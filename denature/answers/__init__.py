@@ -5,21 +5,29 @@ from typing import TYPE_CHECKING
 from denature.core.lazy import attach
 
 if TYPE_CHECKING:
-    from denature.answers.config import Asking
+    from denature.answers.config import InferenceConfig
     from denature.answers.inference import Inference
-    from denature.answers.sources import Answers, Kind, Live, Source, Stored
+    from denature.answers.sources import Answers, AnswerSource, Kind, LiveAnswers, StoredAnswers
 
 __getattr__ = attach(
     __name__,
     {
-        "Asking": "config",
+        "InferenceConfig": "config",
         "Answers": "sources",
         "Kind": "sources",
-        "Source": "sources",
-        "Live": "sources",
-        "Stored": "sources",
+        "AnswerSource": "sources",
+        "LiveAnswers": "sources",
+        "StoredAnswers": "sources",
         "Inference": "inference",
     },
 )
 
-__all__ = ["Asking", "Answers", "Kind", "Source", "Live", "Stored", "Inference"]
+__all__ = [
+    "InferenceConfig",
+    "Answers",
+    "Kind",
+    "AnswerSource",
+    "LiveAnswers",
+    "StoredAnswers",
+    "Inference",
+]

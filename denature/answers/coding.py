@@ -43,7 +43,7 @@ class Coding(ABC):
 
 
 @final
-class Single(Coding):
+class Float32(Coding):
     """float32, bit for bit."""
 
     def __init__(self, classes: int) -> None:
@@ -61,7 +61,7 @@ class Single(Coding):
 
 
 @final
-class Brain(Coding):
+class BFloat16(Coding):
     """bfloat16, bit for bit for what was computed in it: the upper half of a float32."""
 
     def __init__(self, classes: int) -> None:
@@ -81,7 +81,7 @@ class Brain(Coding):
 
 
 @final
-class Half(Coding):
+class Float16(Coding):
     """float16: off by at most 2^-11 of a logit, 2^-25 near 0; beyond 65,504 cut off."""
 
     LIMIT = 65504.0
@@ -101,7 +101,7 @@ class Half(Coding):
 
 
 @final
-class Top(Coding):
+class TopK(Coding):
     """The k largest logits exactly, and one value for all others.
 
     That value leaves the others their total probability at temperature 1, so the k probabilities
@@ -169,7 +169,7 @@ def coding(storage: str, *, classes: int, dtype: torch.dtype) -> Coding:
         ConfigError: more classes are to be kept than there are others.
     """
     if storage == "fp16":
-        return Half(classes)
+        return Float16(classes)
     if storage.startswith("top-"):
-        return Top(classes, int(storage.removeprefix("top-")))
-    return Brain(classes) if dtype == torch.bfloat16 else Single(classes)
+        return TopK(classes, int(storage.removeprefix("top-")))
+    return BFloat16(classes) if dtype == torch.bfloat16 else Float32(classes)

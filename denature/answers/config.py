@@ -7,7 +7,7 @@ from denature.core.schema import check_fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asking:
+class InferenceConfig:
     """In which form a network in this process answers, and how exactly answers are kept."""
 
     storage: str = "exact"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError
 from denature.core.types import Logits, Pixels
@@ -39,7 +39,12 @@ class Inference:
     """
 
     def __init__(
-        self, network: nn.Module, compute: Compute, asking: Asking, *, shape: tuple[int, int, int]
+        self,
+        network: nn.Module,
+        compute: Compute,
+        asking: InferenceConfig,
+        *,
+        shape: tuple[int, int, int],
     ) -> None:
         self.compute = compute
         self.chunk = CHUNK_ON_CPU if compute.device.type == "cpu" else CHUNK
@@ -89,7 +94,7 @@ class Inference:
         """Logits as float32, batch x classes, asked in chunks of one size."""
         return torch.cat([self._ask(part, self.chunk) for part in pixels.split(self.chunk)])
 
-    def soon(self, pixels: Pixels) -> Logits:
+    def low_latency(self, pixels: Pixels) -> Logits:
         """The same as soon as can be, in chunks of three sizes.
 
         Last bits may then depend on how many are asked at once. On two cores a single image takes

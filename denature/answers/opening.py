@@ -8,7 +8,7 @@ import torch
 
 from denature.answers.coding import coding
 from denature.answers.inference import BF16_TOLERANCE, FOLD_TOLERANCE, Inference
-from denature.answers.sources import Live, Source, Stored
+from denature.answers.sources import AnswerSource, LiveAnswers, StoredAnswers
 from denature.answers.store import Store, StoreKey, open_store
 from denature.core.errors import RunError
 from denature.core.progress import SILENT, Progress
@@ -24,13 +24,13 @@ SPOT_CHECKS = 16
 """Stored answers that are asked for again when a store is opened."""
 
 
-def live(inference: Inference, storage: str, *, classes: int) -> Live:
+def live(inference: Inference, storage: str, *, classes: int) -> LiveAnswers:
     """Ask a network anew each time, in a form that can be stored."""
-    return Live(inference, coding(storage, classes=classes, dtype=inference.dtype))
+    return LiveAnswers(inference, coding(storage, classes=classes, dtype=inference.dtype))
 
 
 def store_key(
-    asked: Live, feed: Feed, dataset: Dataset, *, net: str, digest: str, storage: str
+    asked: LiveAnswers, feed: Feed, dataset: Dataset, *, net: str, digest: str, storage: str
 ) -> StoreKey:
     """The key of this network's answers to the training images of a data set.
 
@@ -64,14 +64,14 @@ def answers_root() -> Path:
 
 
 def with_store(
-    asked: Live,
+    asked: LiveAnswers,
     feed: Feed,
     key: StoreKey,
     *,
     where: str,
     about: dict[str, Any],
     progress: Progress = SILENT,
-) -> Source:
+) -> AnswerSource:
     """Put a store in front of a network, unless it is not wanted or would get too large.
 
     Args:
@@ -102,10 +102,10 @@ def with_store(
             raise
         progress.say(f"Answers are not stored. {error}")
         return asked
-    return Stored(asked, store)
+    return StoredAnswers(asked, store)
 
 
-def _still_true(asked: Live, store: Store, feed: Feed) -> bool:
+def _still_true(asked: LiveAnswers, store: Store, feed: Feed) -> bool:
     """Ask again about a few answers that are there."""
     places = store.some_present(SPOT_CHECKS)
     if not len(places):

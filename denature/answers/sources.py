@@ -30,7 +30,7 @@ class Answers(NamedTuple):
     """float32, batch x classes; for labels int64, batch."""
 
 
-class Source(Protocol):
+class AnswerSource(Protocol):
     """Something that answers batches."""
 
     def answered(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
@@ -38,7 +38,7 @@ class Source(Protocol):
 
 
 @final
-class Live:
+class LiveAnswers:
     """A network in this process, asked anew each time, its answers rounded to what is kept."""
 
     def __init__(self, inference: Inference, coding: Coding) -> None:
@@ -54,10 +54,10 @@ class Live:
 
 
 @final
-class Stored:
+class StoredAnswers:
     """A store, and the network that is asked about what is not in it yet."""
 
-    def __init__(self, live: Live, store: Store) -> None:
+    def __init__(self, live: LiveAnswers, store: Store) -> None:
         self.live = live
         self.store = store
 

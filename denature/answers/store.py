@@ -25,7 +25,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from denature.answers.coding import Coding, Single, Values, Words
+from denature.answers.coding import Coding, Float32, Values, Words
 from denature.core.errors import RunError
 from denature.core.files import atomic_folder, write_text
 from denature.core.seeds import generator
@@ -191,7 +191,7 @@ class StoreInfo:
         """
         if self.key is None:
             raise RunError(f"The store {self.folder} is damaged; the next run makes it anew.")
-        return Store(self.folder, self.key, Single(self.key.words))
+        return Store(self.folder, self.key, Float32(self.key.words))
 
 
 def find_stores(root: Path) -> list[StoreInfo]:

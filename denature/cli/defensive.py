@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from denature.cli.options import Showing, ShowingOptions, Surviving, SurvivingOptions
+from denature.cli.options import OutputFlags, OutputOptions, RunFlags, RunOptions
 from denature.train.config import Device, Precision
 
 if TYPE_CHECKING:
     from denature.recipes.defensive import DefensiveDistillationResult
-    from denature.recipes.worlds import RobustnessAndExtractionResult as Worlds
+    from denature.recipes.worlds import RobustnessAndExtractionResult
     from denature.train import Order
 
 
@@ -25,8 +25,8 @@ def defensive_distillation(
     out: Path = Path("runs/defensive-distillation"),
     device: Device = "auto",
     precision: Precision = "auto",
-    surviving: SurvivingOptions = Surviving(),
-    showing: ShowingOptions = Showing(),
+    surviving: RunFlags = RunOptions(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Distil at temperatures from 1 to 100 and attack, with the temperature left and put back.
 
@@ -74,8 +74,8 @@ def both_worlds(
     out: Path = Path("runs/both-worlds"),
     device: Device = "auto",
     precision: Precision = "auto",
-    surviving: SurvivingOptions = Surviving(),
-    showing: ShowingOptions = Showing(),
+    surviving: RunFlags = RunOptions(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Attack nasty and hardened networks, clone them, and set both in one table.
 
@@ -111,7 +111,7 @@ def both_worlds(
 
 
 def _foresee(
-    orders: "Iterable[Order]", data: str, done: Path, showing: Showing, *, alone: bool
+    orders: "Iterable[Order]", data: str, done: Path, showing: OutputOptions, *, alone: bool
 ) -> None:
     """Say how long training will take; as the result where it is asked for alone."""
     from denature.core.progress import spell_seconds
@@ -126,7 +126,11 @@ def _foresee(
         print(f'{{"seconds": {left:.0f}}}')
 
 
-def _show(found: "Found | Worlds", title: str, showing: Showing) -> None:
+def _show(
+    found: "DefensiveDistillationResult | RobustnessAndExtractionResult",
+    title: str,
+    showing: OutputOptions,
+) -> None:
     from denature.cli.show import print_table
 
     if showing.json:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from denature.cli.options import Showing, ShowingOptions, Surviving
+from denature.cli.options import OutputFlags, OutputOptions, RunOptions
 from denature.train.config import Device, Precision
 
 
@@ -19,7 +19,7 @@ def demo(
     workers: int | None = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """A normal teacher, a nasty one, and what students learn from each, on real digits.
 
@@ -38,7 +38,7 @@ def demo(
     from denature.report import words
     from denature.report.divergence import not_nasty
 
-    surviving = Surviving(
+    surviving = RunOptions(
         time_limit=time_limit, workers=_workers(device) if workers is None else workers
     )
     stopper = surviving.stopper()

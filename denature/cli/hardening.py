@@ -7,14 +7,14 @@ from cyclopts import Group, Parameter
 
 from denature.cli.options import (
     Data,
+    FolderFlags,
+    FolderOptions,
+    OutputFlags,
+    OutputOptions,
     ReadingOptions,
-    Showing,
-    ShowingOptions,
-    Surviving,
-    SurvivingOptions,
+    RunFlags,
+    RunOptions,
     TrainingOptions,
-    Writing,
-    WritingOptions,
     data_config,
 )
 from denature.data.config import Reading
@@ -31,9 +31,9 @@ def harden(
     hardening: Annotated[Hardening, Parameter(name="*", group=HARDENING)] = Hardening(),
     reading: ReadingOptions = Reading(),
     training: TrainingOptions = Training(),
-    writing: WritingOptions = Writing(),
-    surviving: SurvivingOptions = Surviving(),
-    showing: ShowingOptions = Showing(),
+    writing: FolderFlags = FolderOptions(),
+    surviving: RunFlags = RunOptions(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Harden a network by defensive distillation, or by what that is compared with.
 

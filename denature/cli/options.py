@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.core.errors import ConfigError
 from denature.core.names import library_of, own_module
 from denature.core.record import Record, read_record
 from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import DataConfig, Reading
 from denature.datafree.config import Dafl
-from denature.train.config import Keeping, Training
+from denature.train.config import CheckpointConfig, Training
 from denature.train.objectives import Distilled, Nasty, Normal
 
 if TYPE_CHECKING:
     from denature.cli.show import Display
-    from denature.train.elsewhere import WorkerPool
+    from denature.train.workers import WorkerPool
 
 KEY = "DENATURE_KEY"
 """The environment variable of a server's key: others can read a command line."""
 
 SHOWING = Group("Output", sort_key=9)
 DATA = Group("Data", sort_key=2)
-ASKING = Group("Answers", sort_key=3)
+INFERENCE = Group("Answers", sort_key=3)
 TRAINING = Group("Training", sort_key=4)
 
 RunFolder: TypeAlias = Path
@@ -38,7 +38,7 @@ RunFolder: TypeAlias = Path
 
 SWEPT = {"--net"} | {
     f"--{name.replace('_', '-')}"
-    for kind in (Training, Normal, Nasty, Distilled, Dafl, Asking)
+    for kind in (Training, Normal, Nasty, Distilled, Dafl, InferenceConfig)
     for name, of in get_type_hints(kind).items()
     if of is not bool and name not in ("kind", "asks", "landmarks", "milestones")
 }
@@ -48,7 +48,7 @@ COMMAND_OF_KIND = {"normal": "train", "nasty": "nasty", "distilled": "distill", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Showing:
+class OutputOptions:
     """How much is said, and in which form."""
 
     json: Annotated[bool, Parameter(negative="")] = False
@@ -65,7 +65,7 @@ class Showing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surviving:
+class RunOptions:
     """How a long run gets through."""
 
     save_every: str = "60s"
@@ -85,8 +85,8 @@ class Surviving:
     track: tuple[str, ...] = ()
     """Report to a tracker too, such as mlflow or wandb; TensorBoard events are always written."""
 
-    def keeping(self) -> Keeping:
-        return Keeping(
+    def keeping(self) -> CheckpointConfig:
+        return CheckpointConfig(
             save_every_s=seconds_of(self.save_every),
             keep_every=self.keep_every,
             store=self.store,
@@ -94,16 +94,16 @@ class Surviving:
         )
 
     @contextmanager
-    def crew(self, device: str) -> "Iterator[Crew | None]":
+    def crew(self, device: str) -> "Iterator[WorkerPool | None]":
         """The workers that were asked for, if any."""
         if self.ray is None and self.workers == 1:
             yield None
             return
-        from denature.train.elsewhere import Processes, Ray
+        from denature.train.workers import ProcessPool, RayPool
 
         if self.ray is not None and self.workers != 1:
             raise ConfigError("--ray and --workers were both given; take one of them.")
-        crew = Processes(self.workers) if self.ray is None else Ray(self.ray, device=device)
+        crew = ProcessPool(self.workers) if self.ray is None else RayPool(self.ray, device=device)
         try:
             yield crew
         finally:
@@ -115,7 +115,7 @@ class Surviving:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
+class FolderOptions:
     """Where a run goes."""
 
     out: Path | None = None
@@ -130,11 +130,11 @@ class Writing:
 
 Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA)]
 ReadingOptions: TypeAlias = Annotated[Reading, Parameter(name="*", group=DATA)]
-AskingOptions: TypeAlias = Annotated[Asking, Parameter(name="*", group=ASKING)]
+AskingOptions: TypeAlias = Annotated[InferenceConfig, Parameter(name="*", group=INFERENCE)]
 TrainingOptions: TypeAlias = Annotated[Training, Parameter(name="*", group=TRAINING)]
-ShowingOptions: TypeAlias = Annotated[Showing, Parameter(name="*", group=SHOWING)]
-SurvivingOptions: TypeAlias = Annotated[Surviving, Parameter(name="*", group=SHOWING)]
-WritingOptions: TypeAlias = Annotated[Writing, Parameter(name="*", group=SHOWING)]
+OutputFlags: TypeAlias = Annotated[OutputOptions, Parameter(name="*", group=SHOWING)]
+RunFlags: TypeAlias = Annotated[RunOptions, Parameter(name="*", group=SHOWING)]
+FolderFlags: TypeAlias = Annotated[FolderOptions, Parameter(name="*", group=SHOWING)]
 Trust: TypeAlias = Annotated[tuple[str, ...], Parameter(name="--trust", negative="")]
 ConfigFile: TypeAlias = Annotated[Path | None, Parameter(name="--config")]
 

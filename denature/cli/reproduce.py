@@ -6,11 +6,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from denature.cli.options import Showing, ShowingOptions, Surviving, SurvivingOptions
+from denature.cli.options import OutputFlags, OutputOptions, RunFlags, RunOptions
 from denature.train.config import Checkpoint, Device, Precision
 
 app = App(name="reproduce")
-app.command("denature.cli.nosing:nose", name="nose")
+app.command("denature.cli.nose:nose", name="nose")
 app.command("denature.cli.defensive:defensive_distillation", name="defensive-distillation")
 app.command("denature.cli.defensive:both_worlds", name="both-worlds")
 
@@ -27,8 +27,8 @@ def reproduce(
     estimate: Annotated[bool, Parameter(negative="")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
-    surviving: SurvivingOptions = Surviving(),
-    showing: ShowingOptions = Showing(),
+    surviving: RunFlags = RunOptions(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Make published experiments: runs, tables, figures, one page each.
 

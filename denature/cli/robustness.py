@@ -8,12 +8,12 @@ from cyclopts import Group, Parameter
 
 from denature.cli.options import (
     Data,
+    OutputFlags,
+    OutputOptions,
     ReadingOptions,
+    RunFlags,
     RunFolder,
-    Showing,
-    ShowingOptions,
-    Surviving,
-    SurvivingOptions,
+    RunOptions,
     Trust,
     data_config,
     key_of,
@@ -51,8 +51,8 @@ def robustness(
     device: Device = "auto",
     trust: Trust = (),
     reading: ReadingOptions = Reading(),
-    surviving: SurvivingOptions = Surviving(),
-    showing: ShowingOptions = Showing(),
+    surviving: RunFlags = RunOptions(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Attack networks with small changes of images, and say whether what looks robust is.
 
@@ -141,7 +141,7 @@ def flatness(
     device: Device = "auto",
     trust: Trust = (),
     reading: ReadingOptions = Reading(),
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Look around networks' weights: are their minima flat, and do answers follow the image less?
 

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from denature.cli.options import RunFolder, Showing, ShowingOptions, Trust
+from denature.cli.options import OutputFlags, OutputOptions, RunFolder, Trust
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
-from denature.serve.config import Exposure, Limits, Placed, Serving
+from denature.serve.config import Exposure, Limits, ServedModel, Serving
 from denature.train.config import Device, Precision
 
 EXPOSURE = Group("What answers show", sort_key=2)
@@ -31,7 +31,7 @@ def serve(
     device: Device = "auto",
     precision: Precision = "fp32",
     trust: Trust = (),
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Serve networks over the Open Inference Protocol, as KServe, Triton and MLServer do.
 
@@ -55,7 +55,7 @@ def serve(
     if workers < 1:
         raise ConfigError(f"workers is {workers}; it must be at least 1.")
     serving = Serving(
-        models=tuple(Placed.of(text, exposure).settled() for text in models),
+        models=tuple(ServedModel.of(text, exposure).settled() for text in models),
         limits=limits,
         keys=keys,
         log=log,
@@ -89,7 +89,7 @@ def export(
     format: Literal["onnx", "pt2"] = "onnx",
     out: Path | None = None,
     trust: Trust = (),
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Write a run's network for other servers: from images in [0, 1] of any batch size to logits.
 
@@ -122,7 +122,7 @@ def keys(
     remove: str | None = None,
     budget: int | None = None,
     rate: float | None = None,
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """List the keys of a server, add one, change or remove it; servers that run notice at once.
 

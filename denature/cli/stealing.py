@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from denature.cli.options import (
+    OutputFlags,
+    OutputOptions,
     ReadingOptions,
     RunFolder,
-    Showing,
-    ShowingOptions,
     TrainingOptions,
     Trust,
     data_config,
@@ -54,7 +54,7 @@ def steal(
     objective: Annotated[Cloned, Parameter(name="*", group=STEALING)] = Cloned(),
     reading: ReadingOptions = Reading(),
     training: TrainingOptions = Training(),
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Ask a model about images within a budget, and train clones on what it answers.
 
@@ -153,7 +153,7 @@ def speed(
     precision: Precision = "auto",
     trust: Trust = (),
     pace: Annotated[Pace, Parameter(name="*", group=PACE)] = Pace(),
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Time a clone and the service that it copies, and say what as many images cost there.
 
@@ -229,7 +229,7 @@ def _slug(text: str) -> str:
     return "-".join(words) or "model"
 
 
-def ledger(place: Path, *, showing: ShowingOptions = Showing()) -> None:
+def ledger(place: Path, *, showing: OutputFlags = OutputOptions()) -> None:
     """Say what a ledger holds: queries by target and purpose, answers, and what they cost.
 
     Args:

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Group, Parameter
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.cli.options import (
     AskingOptions,
     ConfigFile,
     Data,
+    FolderFlags,
+    FolderOptions,
+    OutputFlags,
+    OutputOptions,
     ReadingOptions,
+    RunFlags,
     RunFolder,
-    Showing,
-    ShowingOptions,
-    Surviving,
-    SurvivingOptions,
+    RunOptions,
     TrainingOptions,
     Trust,
-    Writing,
-    WritingOptions,
     data_config,
     folder_of,
 )
@@ -53,23 +53,23 @@ class Common:
     """A TOML file with options, or the record.json of a run to make again."""
     reading: ReadingOptions = field(default_factory=Reading)
     training: TrainingOptions = field(default_factory=Training)
-    writing: WritingOptions = field(default_factory=Writing)
-    surviving: SurvivingOptions = field(default_factory=Surviving)
-    showing: ShowingOptions = field(default_factory=Showing)
+    writing: FolderFlags = field(default_factory=FolderOptions)
+    surviving: RunFlags = field(default_factory=RunOptions)
+    showing: OutputFlags = field(default_factory=OutputOptions)
 
 
 CommonOptions: TypeAlias = Annotated[Common, Parameter(name="*")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class TrainingRequest:
     """One run that the command line asks for; lists on it ask for several."""
 
     net: str
     data: str
     objective: Objective
     asked: Path | None = None
-    asking: Asking = field(default_factory=Asking)
+    asking: InferenceConfig = field(default_factory=InferenceConfig)
     common: Common
 
 
@@ -79,7 +79,7 @@ def train(
     data: Data,
     objective: Annotated[Normal, Parameter(name="*", group=OBJECTIVE)] = Normal(),
     common: CommonOptions = Common(),
-) -> Wanted:
+) -> TrainingRequest:
     """Train a network on the true labels.
 
     Lists, as in `--seed 0,1,2`, ask for a run of each.
@@ -88,7 +88,7 @@ def train(
         net: A name from `denature nets`, or package.module:factory for a module of your own.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
     """
-    return Wanted(net=net, data=data, objective=objective, common=common)
+    return TrainingRequest(net=net, data=data, objective=objective, common=common)
 
 
 def nasty(
@@ -97,9 +97,9 @@ def nasty(
     data: Data,
     adversary: RunFolder,
     objective: Annotated[Nasty, Parameter(name="*", group=OBJECTIVE)] = Nasty(),
-    asking: AskingOptions = Asking(),
+    asking: AskingOptions = InferenceConfig(),
     common: CommonOptions = Common(),
-) -> Wanted:
+) -> TrainingRequest:
     """Train a nasty teacher: as accurate as it can be, and a bad example.
 
     Lists, as in `--omega 0.01,0.04`, ask for a run of each. With `--init` an existing model is
@@ -110,7 +110,7 @@ def nasty(
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
         adversary: The run of a normally trained network that it is pushed away from.
     """
-    return Wanted(
+    return TrainingRequest(
         net=net, data=data, objective=objective, asked=adversary, asking=asking, common=common
     )
 
@@ -121,9 +121,9 @@ def distill(
     data: Data,
     teacher: RunFolder,
     objective: Annotated[Distilled, Parameter(name="*", group=OBJECTIVE)] = Distilled(),
-    asking: AskingOptions = Asking(),
+    asking: AskingOptions = InferenceConfig(),
     common: CommonOptions = Common(),
-) -> Wanted:
+) -> TrainingRequest:
     """Train a student on a teacher's answers.
 
     Lists, as in `--alpha 0.1,0.5,0.9 --seed 0,1,2`, ask for every combination; students that share
@@ -134,7 +134,7 @@ def distill(
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
         teacher: The run that answers.
     """
-    return Wanted(
+    return TrainingRequest(
         net=net, data=data, objective=objective, asked=teacher, asking=asking, common=common
     )
 
@@ -146,7 +146,7 @@ def dafl(
     teacher: RunFolder,
     objective: Annotated[Dafl, Parameter(name="*", group=OBJECTIVE)] = Dafl(),
     common: CommonOptions = Common(),
-) -> Wanted:
+) -> TrainingRequest:
     """Train a student from a teacher's weights without data: a generator makes its images (DAFL).
 
     Args:
@@ -154,10 +154,10 @@ def dafl(
         data: What the student is tested on; an epoch has as many made-up images as it has to train.
         teacher: The run whose weights the thief has.
     """
-    return Wanted(net=net, data=data, objective=objective, asked=teacher, common=common)
+    return TrainingRequest(net=net, data=data, objective=objective, asked=teacher, common=common)
 
 
-def carry_out(wanted: Sequence[Wanted]) -> None:
+def carry_out(wanted: Sequence[TrainingRequest]) -> None:
     """Make the runs that one command line asks for, and say how they came out."""
     from denature.train import Order, load_run, make
     from denature.train.team import join
@@ -203,7 +203,7 @@ def carry_out(wanted: Sequence[Wanted]) -> None:
             crew=crew,
             progress=common.showing.display(),
         )
-    if not join(training.device).is_first:
+    if not join(training.device).is_rank0:
         return
     if common.showing.verbose:
         for run in runs:

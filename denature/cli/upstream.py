@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from denature.cli.options import Showing, ShowingOptions, Surviving, SurvivingOptions
+from denature.cli.options import OutputFlags, OutputOptions, RunFlags, RunOptions
 from denature.core.errors import ConfigError
 from denature.train.config import Device, Precision
 
@@ -22,8 +22,8 @@ def run(
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
-    surviving: SurvivingOptions = Surviving(),
-    showing: ShowingOptions = Showing(),
+    surviving: RunFlags = RunOptions(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Run experiment folders of the official Nasty Teacher repository as they are.
 
@@ -92,7 +92,7 @@ def script(
     gpu_id: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     data_root: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """One of the official scripts, by its name: run the folder that `--save_path` names.
 

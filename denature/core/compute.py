@@ -60,7 +60,7 @@ class Compute:
         return self.hardware + threads
 
 
-def settle(network: nn.Module, *, device: str, precision: str) -> Compute:
+def resolve(network: nn.Module, *, device: str, precision: str) -> Compute:
     """Settle `auto` for this network on this machine; the same answer every time.
 
     bf16 is taken on CUDA, and on a CPU with AVX512-BF16 that oneDNN may use, unless the network has

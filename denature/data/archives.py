@@ -15,9 +15,9 @@ import numpy as np
 from denature.core.errors import DataError
 from denature.data import pickles
 from denature.data.decode import Block
-from denature.data.source import Opener, Source, line_of
+from denature.data.source import DataSource, Opener, line_of
 from denature.data.tiny_imagenet import ANNOTATIONS, WNIDS, tiny_imagenet
-from denature.data.trees import Folder, Tar, Tree, Zip, lines_of, reading, stats_in
+from denature.data.trees import FolderTree, TarTree, Tree, ZipTree, lines_of, reading, stats_in
 
 PIXELS = 3 * 32 * 32
 
@@ -127,7 +127,7 @@ PACKED: Mapping[str, tuple[str, ...]] = {
 """The published archives and what they unpack into; the folder around them is as good."""
 
 
-def archived(path: Path) -> Source | None:
+def archived(path: Path) -> DataSource | None:
     """The source in a folder or an archive of one of these layouts; None where it is none.
 
     Raises:
@@ -149,29 +149,29 @@ def archived(path: Path) -> Source | None:
     tree: Tree
     with reading(path):
         if zipfile.is_zipfile(path) and path.suffix != ".npz":
-            tree = Zip(path)
+            tree = ZipTree(path)
         elif path.suffix in (".gz", ".tgz", ".tar") and tarfile.is_tarfile(path):
-            tree = Tar(path)
+            tree = TarTree(path)
         else:
             return None
     return _inside(tree)
 
 
-def _at(path: Path) -> Source | None:
+def _at(path: Path) -> DataSource | None:
     return archived(path) if path.is_file() else _unpacked(path)
 
 
-def _unpacked(root: Path) -> Source | None:
+def _unpacked(root: Path) -> DataSource | None:
     """What a folder of one of these layouts holds."""
     for cifar in CIFARS:
         if (root / cifar.test).is_file() and (root / cifar.train[0]).is_file():
-            return _cifar(Folder(root), "", cifar)
+            return _cifar(FolderTree(root), "", cifar)
     if (root / WNIDS).is_file() and (root / ANNOTATIONS).is_file():
-        return tiny_imagenet(Folder(root), "")
+        return tiny_imagenet(FolderTree(root), "")
     return None
 
 
-def _inside(tree: Tree) -> Source | None:
+def _inside(tree: Tree) -> DataSource | None:
     """What an archive holds, in whatever folder inside of it."""
     names = set(tree.names)
     for cifar in CIFARS:
@@ -187,7 +187,7 @@ def _inside(tree: Tree) -> Source | None:
     return None
 
 
-def _cifar(tree: Tree, prefix: str, cifar: Cifar) -> Source:
+def _cifar(tree: Tree, prefix: str, cifar: Cifar) -> DataSource:
     def read(files: Sequence[str]) -> Opener:
         def blocks() -> Iterator[Block]:
             for name in files:
@@ -213,7 +213,7 @@ def _cifar(tree: Tree, prefix: str, cifar: Cifar) -> Source:
         classes = tuple(names) if len(names) == cifar.classes else None
     except KeyError:
         pass
-    return Source(
+    return DataSource(
         {"train": read(cifar.train), "test": read([cifar.test])},
         classes or tuple(str(label) for label in range(cifar.classes)),
         ("cifar", classes, *stats_in(tree, [prefix + name for name in (*cifar.train, cifar.test)])),

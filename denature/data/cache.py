@@ -18,7 +18,7 @@ from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.data.decode import Block, ColourFound, Decoder, Encoded
 from denature.data.places import cache_root
-from denature.data.source import Source
+from denature.data.source import DataSource
 
 VERSION = 3
 """Raise it when what is cached for the same source changes."""
@@ -43,7 +43,7 @@ class Decoded:
         return found
 
 
-def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
+def decoded(source: DataSource, config: DataConfig, progress: Progress) -> Decoded:
     """Map the splits of `source` from the cache, after decoding them into it the first time."""
     reading = {"source": config.source, "size": config.image_size, "skip_bad": config.skip_bad}
     wanted = {"version": VERSION, "fingerprint": source.fingerprint, **reading}
@@ -55,7 +55,7 @@ def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
     return _read(folder, source)
 
 
-def _write(folder: Path, source: Source, config: DataConfig, progress: Progress) -> None:
+def _write(folder: Path, source: DataSource, config: DataConfig, progress: Progress) -> None:
     decoder = Decoder(
         image_size=config.image_size, skip_bad=config.skip_bad, stretch=source.landmarks
     )
@@ -107,7 +107,7 @@ def _write_split(
     samples: Iterable[Encoded] | Iterable[Block],
     decoder: Decoder,
     task: Task,
-    of: Source,
+    of: DataSource,
     source: str,
 ) -> dict[str, Any] | int:
     """Write one split.
@@ -175,7 +175,7 @@ def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:
         yield from decoder.blocks(everything())
 
 
-def _read(folder: Path, source: Source) -> Decoded:
+def _read(folder: Path, source: DataSource) -> Decoded:
     meta = json.loads((folder / "meta.json").read_text())
     splits = {}
     for name, split in meta["splits"].items():

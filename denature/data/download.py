@@ -16,7 +16,7 @@ PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class Download:
     """An archive on its authors' site."""
 
     url: str
@@ -24,16 +24,16 @@ class Published:
     """As they state it."""
 
 
-PUBLISHED: Mapping[str, Published] = {
-    "cifar10": Published(
+PUBLISHED: Mapping[str, Download] = {
+    "cifar10": Download(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         "c32a1d4ab5d03f1284b67883e8d87530",
     ),
-    "cifar100": Published(
+    "cifar100": Download(
         "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         "03b5dce01913d631647c71ecec9e9cb8",
     ),
-    "tiny-imagenet": Published(
+    "tiny-imagenet": Download(
         "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"
     ),
 }

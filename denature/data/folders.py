@@ -10,14 +10,14 @@ from pathlib import Path
 from denature.core.errors import DataError
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, ListedFolder, list_folder
-from denature.data.source import Opener, Source, legible, spell, stats_of
+from denature.data.source import DataSource, Opener, legible, spell, stats_of
 from denature.data.splits import SPELT, few, has_labels, is_keyword, split_of, splits_in, words_of
 
 Files = Mapping[str, Sequence[tuple[Path, int]]]
 """Of each split, with their labels."""
 
 
-def image_folder(root: Path) -> Source:
+def image_folder(root: Path) -> DataSource:
     """train/<class>/*, test/<class>/*, or <class>/* where all is one split.
 
     Images in one folder without others have no labels.
@@ -51,7 +51,7 @@ def image_folder(root: Path) -> Source:
         for split, listed in files.items()
         for (_, label), stat in zip(listed, stats_of(file for file, _ in listed), strict=True)
     ]
-    return Source(
+    return DataSource(
         {split: read(split) for split in files},
         tuple(map(legible, classes)),
         ("folder", classes, *stats),

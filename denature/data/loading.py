@@ -16,7 +16,7 @@ from denature.data.cache import Decoded, decoded
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.data.landmarks import choose, names_of, places_of
-from denature.data.source import Source, spell
+from denature.data.source import DataSource, spell
 from denature.data.sources import open_source
 
 DEFAULT_HOLDOUT = {"digits": 0.2}
@@ -93,7 +93,7 @@ def load_images(config: DataConfig, *, progress: Progress = SILENT) -> tuple[Spl
     return _cut(found, config).train, found.digest
 
 
-def _decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
+def _decoded(source: DataSource, config: DataConfig, progress: Progress) -> Decoded:
     found = decoded(source, config, progress)
     if found.left_out:
         progress.say(f"{config.source}: left out {spell(found.left_out)}")

@@ -12,7 +12,7 @@ from denature.data.columns import Columns, Labels, columns_of, kind_of
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, list_folder
-from denature.data.source import MOST_CLASSES, Opener, Source, line_of, stats_of
+from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, stats_of
 from denature.data.splits import few, has_labels, is_keyword, shards_by_split, split_of
 
 CLASS_LIST = "classes.txt"
@@ -22,7 +22,7 @@ def has_parquet(folder: Path) -> bool:
     return bool(list_folder(folder, {".parquet"})[0].total)
 
 
-def parquet(path: Path, config: DataConfig) -> Source:
+def parquet(path: Path, config: DataConfig) -> DataSource:
     """Parquet shards as the Hugging Face hub lays out image data sets.
 
     Raises:
@@ -55,7 +55,7 @@ def parquet(path: Path, config: DataConfig) -> Source:
     files = list(chain.from_iterable(shards.values()))
     pictures = [one for file in files for one in _pictures(file, columns.image)]
     stats = [(s, *stat) for s, parts in shards.items() for stat in stats_of(parts)]
-    return Source(
+    return DataSource(
         {split: _opener(parts, columns, labels, split) for split, parts in shards.items()},
         names,
         ("parquet", columns.image, columns.label, names, *stats, *stats_of(pictures)),
@@ -230,7 +230,7 @@ def _names_files(file: Path, image: str) -> bool:
     return False
 
 
-def hub(config: DataConfig) -> Source:
+def hub(config: DataConfig) -> DataSource:
     """hf:owner/name through Hugging Face `datasets`; runs no code of the data set's."""
     try:
         import datasets
@@ -274,7 +274,7 @@ def hub(config: DataConfig) -> Source:
         return rows
 
     prints = [(split, part._fingerprint) for split, part in splits.items()]
-    return Source(
+    return DataSource(
         {split: read(split) for split in splits},
         names,
         ("hub", name, columns.image, columns.label, names, *prints),

@@ -16,7 +16,7 @@ MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DataSource:
     """A data set that has not been read yet."""
 
     splits: Mapping[str, Opener]

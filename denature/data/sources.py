@@ -22,11 +22,11 @@ from denature.data.download import PUBLISHED, fetched
 from denature.data.folders import image_folder
 from denature.data.landmarks import PLACES
 from denature.data.parquet import has_parquet, hub, parquet
-from denature.data.source import MOST_CLASSES, Opener, Source, line_of, no_label, stats_of
+from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, no_label, stats_of
 from denature.data.splits import SPELT, few, is_keyword, split_of
 
 
-def open_source(config: DataConfig, progress: Progress = SILENT) -> Source:
+def open_source(config: DataConfig, progress: Progress = SILENT) -> DataSource:
     """Find out what `config.source` is; one that its authors publish is fetched the first time.
 
     Raises:
@@ -60,7 +60,7 @@ def open_source(config: DataConfig, progress: Progress = SILENT) -> Source:
     )
 
 
-def digits() -> Source:
+def digits() -> DataSource:
     """scikit-learn's digits: 1,797 handwritten digits, 8x8, grey; inside its wheel."""
 
     def blocks() -> Iterator[Block]:
@@ -70,22 +70,22 @@ def digits() -> Source:
         pixels = np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
         yield Block(pixels, labels.astype(np.int64))
 
-    return Source({"train": blocks}, tuple("0123456789"), ("digits", 1), 1797)
+    return DataSource({"train": blocks}, tuple("0123456789"), ("digits", 1), 1797)
 
 
-def drawn_faces() -> Source:
+def drawn_faces() -> DataSource:
     """Cartoons of faces with five landmarks, 64x64, in colour; drawn here."""
     from denature.data import drawn
 
     openers = {split: partial(drawn.blocks, split) for split in drawn.PEOPLE}
     total = drawn.FRAMES * sum(drawn.PEOPLE.values())
-    return Source(openers, PLACES, ("drawn-faces", 1), total, landmarks=True)
+    return DataSource(openers, PLACES, ("drawn-faces", 1), total, landmarks=True)
 
 
-NAMED: Mapping[str, Callable[[], Source]] = {"digits": digits, "drawn-faces": drawn_faces}
+NAMED: Mapping[str, Callable[[], DataSource]] = {"digits": digits, "drawn-faces": drawn_faces}
 
 
-def npz(path: Path) -> Source:
+def npz(path: Path) -> DataSource:
     """An .npz with x_train, y_train and, unless something is held out, x_test, y_test.
 
     Images are uint8, or floats in [0, 1]; n x h x w, n x h x w x c or n x c x h x w with c of 1, 3.
@@ -134,7 +134,7 @@ def npz(path: Path) -> Source:
         return read
 
     openers = {split: blocks(name) for split, name in splits.items()}
-    return Source(openers, None, ("npz", *stats_of([path])))
+    return DataSource(openers, None, ("npz", *stats_of([path])))
 
 
 def _as_uint8(images: np.ndarray, where: str) -> np.ndarray:

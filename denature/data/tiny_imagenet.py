@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from denature.core.errors import DataError
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES
-from denature.data.source import Opener, Source
+from denature.data.source import DataSource, Opener
 from denature.data.splits import few
 from denature.data.trees import Tree, lines_of, stats_in
 
@@ -15,7 +15,7 @@ WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
-def tiny_imagenet(tree: Tree, prefix: str) -> Source:
+def tiny_imagenet(tree: Tree, prefix: str) -> DataSource:
     """train/<wnid>/images/*, and val/images/* with a file that says which is of which class.
 
     Images below val/ and test/ may lie in folders of their classes too, in the order of that file.
@@ -61,7 +61,7 @@ def tiny_imagenet(tree: Tree, prefix: str) -> Source:
         files[split].sort(key=lambda found: place.get(PurePosixPath(found[0]).name, len(place)))
     classes = _classes(tree, prefix, wnids)
     listed = [(split, *found) for split, held in files.items() for found in held]
-    return Source(
+    return DataSource(
         {split: _opener(tree, held) for split, held in files.items() if held},
         classes,
         ("tiny-imagenet", classes, listed, *stats_in(tree, [name for _, name, _ in listed])),

@@ -56,7 +56,7 @@ def reading(path: Path, name: str = "") -> Iterator[None]:
 
 @final
 @dataclass(frozen=True)
-class Folder:
+class FolderTree:
     path: Path
 
     @cached_property
@@ -83,7 +83,7 @@ class Folder:
 
 @final
 @dataclass(frozen=True)
-class Tar:
+class TarTree:
     path: Path
 
     @cached_property
@@ -119,7 +119,7 @@ class Tar:
 
 @final
 @dataclass(frozen=True)
-class Zip:
+class ZipTree:
     path: Path
 
     @cached_property
@@ -163,7 +163,7 @@ def lines_of(data: bytes) -> list[str]:
 
 def stats_in(tree: Tree, names: Sequence[str]) -> list[Any]:
     """What changes when the files do; an archive is one file."""
-    if not isinstance(tree, Folder):
+    if not isinstance(tree, FolderTree):
         return stats_of([tree.path])
     files = (tree.path / name for name in names)
     return stats_of(file for file in files if file.is_file())

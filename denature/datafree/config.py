@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from denature.answers import Answers
     from denature.core.compute import Compute
     from denature.core.types import Labels, Logits, PerExample
-    from denature.datafree.dafl import Dreamer
+    from denature.datafree.dafl import GeneratedData
 
 
 @final
@@ -69,11 +69,11 @@ class Dafl:
         image_size: int,
         seed: int,
         compute: "Compute",
-    ) -> "Dreamer":
+    ) -> "GeneratedData":
         """Who makes `images` images an epoch, and has them answered."""
-        from denature.datafree.dafl import Dreamer
+        from denature.datafree.dafl import GeneratedData
 
-        return Dreamer(
+        return GeneratedData(
             self,
             teacher,
             images=images,

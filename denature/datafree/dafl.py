@@ -69,7 +69,7 @@ def generator_loss(logits: Logits, features: Tensor, objective: Dafl) -> Tensor:
 
 
 @final
-class Dreamer:
+class GeneratedData:
     """A generator that learns while its images are used; stands for training images and a source.
 
     Batch number n of a run is made of noise that seed and n give alone, so a run that was stopped

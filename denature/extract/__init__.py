@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from denature.extract.oracle import Oracle
     from denature.extract.stealing import steal
     from denature.extract.victims.base import About, AskFailed, Victim
-    from denature.extract.victims.called import Called
+    from denature.extract.victims.called import FunctionVictim
 
 __getattr__ = attach(
     __name__,
@@ -27,7 +27,7 @@ __getattr__ = attach(
         "Victim": "victims.base",
         "About": "victims.base",
         "AskFailed": "victims.base",
-        "Called": "victims.called",
+        "FunctionVictim": "victims.called",
     },
 )
 
@@ -40,5 +40,5 @@ __all__ = [
     "Victim",
     "About",
     "AskFailed",
-    "Called",
+    "FunctionVictim",
 ]

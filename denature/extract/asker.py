@@ -6,7 +6,7 @@ import numpy as np
 
 from denature.answers.sources import Kind
 from denature.extract.oracle import Oracle
-from denature.extract.pool import Batch
+from denature.extract.pool import PoolBatch
 from denature.extract.reading import combined
 
 
@@ -40,7 +40,7 @@ class Asker:
             Stopped: the stopper wanted it.
         """
         oracle = self.oracle
-        batch, rows = Batch(oracle.purpose, images), range(len(images))
+        batch, rows = PoolBatch(oracle.purpose, images), range(len(images))
         oracle.ask(batch, rows, repeats=before + 1)
         contents = batch.contents(rows)
         known = oracle.ledger.answers(oracle.target, set(contents))

@@ -54,7 +54,7 @@ def digest_of(image: np.ndarray) -> bytes:
     return found.digest()
 
 
-class Kept:
+class StoredPool:
     """The images of a split, with as many channels as the victim takes."""
 
     def __init__(self, name: str, split: Split, digest: str, *, channels: int) -> None:
@@ -107,7 +107,7 @@ class Kept:
         return False
 
 
-class Noise:
+class NoisePool:
     """Images of independent uniform bytes, the worst that a thief can ask with."""
 
     name = NOISE
@@ -143,7 +143,7 @@ class Noise:
         return True
 
 
-class Batch:
+class PoolBatch:
     """Images as they come, such as an attack makes them; they are not kept.
 
     Args:
@@ -199,7 +199,7 @@ def open_pool(
         DataError: the images cannot be read.
     """
     if config.source == NOISE:
-        return Noise(channels=channels, image_size=image_size, seed=seed)
+        return NoisePool(channels=channels, image_size=image_size, seed=seed)
     config = replace(config, image_size=config.image_size or image_size)
     split, digest = load_images(config, progress=progress)
     size = int(split.images.shape[-1])
@@ -208,4 +208,4 @@ def open_pool(
             f"{config.source} has images of {size} pixels a side, the victim takes {image_size}; "
             f"leave out --image-size."
         )
-    return Kept(config.source, split, digest, channels=channels)
+    return StoredPool(config.source, split, digest, channels=channels)

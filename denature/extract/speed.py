@@ -9,9 +9,9 @@ from typing import final
 import numpy as np
 import torch
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
 from denature.extract.config import Pace
@@ -61,16 +61,16 @@ def time_run(
         progress: told how far it is.
     """
     net = run.record.net
-    compute = settle(run.network, device=device, precision=precision)
+    compute = resolve(run.network, device=device, precision=precision)
     shape = (net.channels, net.image_size, net.image_size)
-    inference = Inference(run.network, compute, Asking(), shape=shape)
+    inference = Inference(run.network, compute, InferenceConfig(), shape=shape)
 
     def ask(size: int) -> Callable[[], None]:
         images = torch.randint(0, 256, (size, *shape), dtype=torch.uint8)
 
         def work() -> None:
             # To the host: a device that has not answered yet has answered nothing.
-            inference.soon(compute.pixels(images.to(compute.device))).cpu()
+            inference.low_latency(compute.pixels(images.to(compute.device))).cpu()
 
         return work
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
 from denature.answers.sources import Kind
 from denature.answers.transfer import Transfer
 from denature.core.classes import align
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
 from denature.core.progress import SILENT, Progress
@@ -33,12 +33,12 @@ from denature.extract.choosing import CHOOSERS
 from denature.extract.config import Pace, Stealing
 from denature.extract.ledger import BudgetSpent, Ledger
 from denature.extract.oracle import Oracle
-from denature.extract.pool import BLOCK, NOISE, Kept, Pool, open_pool
+from denature.extract.pool import BLOCK, NOISE, Pool, StoredPool, open_pool
 from denature.extract.reading import combined
 from denature.extract.theft import LEDGER, RESULT, Clone, Theft
 from denature.extract.victims.base import About, Victim, run_now
 from denature.nets import create
-from denature.train.config import Keeping, Training
+from denature.train.config import CheckpointConfig, Training
 from denature.train.identity import plan_id
 from denature.train.job import Order
 from denature.train.loop import answers_to
@@ -52,7 +52,7 @@ LARGEST = 1024
 """Pixels a side that a service is believed without asking: all images are brought to it."""
 
 
-class Known(NamedTuple):
+class AnsweredSet(NamedTuple):
     """Images that were answered, and their answers as `combined` gives them."""
 
     rows: list[int]
@@ -76,7 +76,7 @@ def steal(
     objective: Cloned | None = None,
     training: Training | None = None,
     price: float | None = None,
-    keeping: Keeping | None = None,
+    keeping: CheckpointConfig | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> Theft:
@@ -163,7 +163,7 @@ def steal(
             backbone=backbone,
             objective=objective,
             training=training,
-            keeping=keeping or Keeping(),
+            keeping=keeping or CheckpointConfig(),
             out=Path(out),
         )
         theft = thief.steal(budgets)
@@ -296,7 +296,7 @@ class Thief:
     backbone: Run | str | None
     objective: Cloned
     training: Training
-    keeping: Keeping
+    keeping: CheckpointConfig
     out: Path
 
     def steal(self, budgets: Sequence[int]) -> Theft:
@@ -338,7 +338,7 @@ class Thief:
     # Asking
 
     @cached_property
-    def measured(self) -> Known:
+    def measured(self) -> AnsweredSet:
         """What the victim says of some test images."""
         images, count = self._tests, self.stealing.fidelity
         order = generator(self.stealing.pool_seed, "fidelity").permutation(images.size)
@@ -355,9 +355,9 @@ class Thief:
         return known
 
     @cached_property
-    def _tests(self) -> Kept:
+    def _tests(self) -> StoredPool:
         data = self.dataset
-        return Kept(data.config.source, data.test, data.digest, channels=data.channels)
+        return StoredPool(data.config.source, data.test, data.digest, channels=data.channels)
 
     def _ask(self, oracle: Oracle, images: Pool, rows: Sequence[int], *, repeats: int) -> None:
         """As far as the budget goes: lost queries count, so it may end before the last image."""
@@ -366,7 +366,9 @@ class Thief:
         except BudgetSpent as spent:
             oracle.progress.say(str(spent))
 
-    def _known(self, oracle: Oracle, images: Pool, rows: Sequence[int], *, repeats: int) -> Known:
+    def _known(
+        self, oracle: Oracle, images: Pool, rows: Sequence[int], *, repeats: int
+    ) -> AnsweredSet:
         """What is known of these images."""
         answers, kind = oracle.ledger.answers(oracle.target), oracle.kind
         kept: list[int] = []
@@ -379,9 +381,9 @@ class Thief:
                 kept.append(row)
                 given.append(its)
         if kind is None or not kept:
-            return Known([], "label", np.empty(0, np.int64), np.empty(0, np.int64))
+            return AnsweredSet([], "label", np.empty(0, np.int64), np.empty(0, np.int64))
         about, width = oracle.about, len(self.dataset.classes)
-        return Known(kept, *combined(kind, given, classes=width, order=about.order))
+        return AnsweredSet(kept, *combined(kind, given, classes=width, order=about.order))
 
     # Choosing
 
@@ -433,9 +435,9 @@ class Thief:
     def _guesses(self, clone: Run, rows: Sequence[int]) -> torch.Tensor:
         """A clone's probabilities for images of the pool."""
         device, precision = self.training.device, self.training.precision
-        compute = settle(clone.network, device=device, precision=precision)
+        compute = resolve(clone.network, device=device, precision=precision)
         shape = (self.dataset.channels, self.dataset.image_size, self.dataset.image_size)
-        inference = Inference(clone.network, compute, Asking(), shape=shape)
+        inference = Inference(clone.network, compute, InferenceConfig(), shape=shape)
         found = []
         with self.oracle.progress.task("looking for images to ask", len(rows), "images") as task:
             for start in range(0, len(rows), BLOCK):
@@ -514,7 +516,7 @@ class Thief:
     def _clone(self, run: Run, budget: int, spent: int) -> Clone:
         """A clone, measured against truth and victim."""
         measured, record = self.measured, run.record
-        compute = settle(run.network, device=self.training.device, precision="fp32")
+        compute = resolve(run.network, device=self.training.device, precision="fp32")
         split = self.dataset.test.take(np.array(measured.rows))
         answers = torch.cat([
             logits.cpu() for _, logits in answers_to(compute.place(run.network), split, compute)

@@ -15,7 +15,7 @@ from denature.nets import libraries
 
 @final
 @dataclass(frozen=True, eq=False)
-class Published:
+class PublishedWeights:
     """What a library's network learned elsewhere, mostly on ImageNet, to start from.
 
     Args:
@@ -27,7 +27,7 @@ class Published:
     tensors: dict[str, Tensor]
 
     @staticmethod
-    def of(name: str, *, channels: int, image_size: int) -> "Published":
+    def of(name: str, *, channels: int, image_size: int) -> "PublishedWeights":
         """Fetch them, or read them where the library keeps what it fetched.
 
         Raises:
@@ -40,7 +40,7 @@ class Published:
                 f"The backbone {name!r} is no run's folder and no network of a library, such as "
                 "timm:resnet18, whose authors publish weights."
             )
-        return Published(
+        return PublishedWeights(
             name, libraries.published(*named, channels=channels, image_size=image_size)
         )
 

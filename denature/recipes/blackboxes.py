@@ -20,7 +20,7 @@ from denature.extract.ledger import BudgetSpent, Ledger
 from denature.extract.oracle import Oracle
 from denature.extract.stealing import about_of, fitted
 from denature.extract.victims.base import Victim
-from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries, Said
+from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries, Reply
 from denature.robust.catalogue import BLACK_BOX_ATTACKS
 from denature.robust.config import AttackConfig
 from denature.robust.estimate import cost
@@ -108,14 +108,14 @@ def _box(
     )
     asker = Asker(oracle)
 
-    def ask(images: np.ndarray, before: int) -> Said:
+    def ask(images: np.ndarray, before: int) -> Reply:
         try:
             kind, values, says = asker(images, before)
         except BudgetSpent as spent:
             raise OutOfQueries(str(spent)) from None
         if kind == "label":
-            return Said(says, None)
-        return Said(says, values, probabilities=kind == "probabilities")
+            return Reply(says, None)
+        return Reply(says, values, probabilities=kind == "probabilities")
 
     said = [about.target, about.options, *([] if about.order is None else [about.order])]
     known = json.dumps(said, sort_keys=True)

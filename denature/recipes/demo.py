@@ -21,7 +21,7 @@ from denature.report.html import write_report
 from denature.report.summary import Summary, summarise
 from denature.train import Distilled, Nasty, Normal, Order, Training, make
 from denature.train.config import Device, Precision
-from denature.train.elsewhere import WorkerPool
+from denature.train.workers import WorkerPool
 from denature.train.objectives import Objective
 
 TEMPERATURE, OMEGA = 20.0, 0.04

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from denature.core.compute import Compute, settle
+from denature.core.compute import Compute, resolve
 from denature.core.progress import SILENT, Progress
 from denature.core.record import RECORD, Record, find_records
 from denature.data import Dataset
 from denature.nets import create
 from denature.train import Adversarial, Order
 from denature.train.job import given_by
-from denature.train.objectives.base import Dreaming
+from denature.train.objectives.base import BringsData
 
 REPEATS, ENOUGH_S = (3, 20), 0.5
 """A probe is repeated at least and at most so often, and no longer than so many seconds after that.
@@ -164,7 +164,7 @@ class _Clock:
         training, key = order.training, _key(order, data)
         if key not in self._computes:
             network = _network(order, data)
-            self._computes[key] = settle(
+            self._computes[key] = resolve(
                 network, device=training.device, precision=training.precision
             )
         return self._computes[key]
@@ -175,7 +175,7 @@ class _Clock:
         spent = passes * self._cost(order, data).step
         if not isinstance(order.asked, Order):
             return spent
-        if isinstance(order.objective, Dreaming):
+        if isinstance(order.objective, BringsData):
             return spent + self._dream(order, order.objective, order.asked, data)
         return spent + self._cost(order.asked, data).answer
 
@@ -185,7 +185,7 @@ class _Clock:
             self.costs[key] = _cost(_network(order, data), data, self.compute(order, data))
         return self.costs[key]
 
-    def _dream(self, order: Order, objective: Dreaming, teacher: Order, data: Dataset) -> float:
+    def _dream(self, order: Order, objective: BringsData, teacher: Order, data: Dataset) -> float:
         """A step of who makes images up, which goes back through the teacher, and its answers."""
         key = (objective, *_key(teacher, data))
         if key not in self.dreams:

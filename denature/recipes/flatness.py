@@ -19,7 +19,7 @@ from denature.robust.flatness import Flatness, surface
 from denature.robust.flatness import flatness as look_around
 from denature.robust.target import Target
 from denature.train import Run
-from denature.train.classes import Fitted
+from denature.train.classes import ClassMatcher
 
 FEWER = 200
 """Training samples for the surface, which is asked hundreds of times."""
@@ -82,7 +82,7 @@ def flatness(
             "with classes."
         )
     tested, _ = _taken(choose(dataset.test, samples, seed))
-    shown, fitted = [], Fitted(dataset, progress)
+    shown, fitted = [], ClassMatcher(dataset, progress)
     for named in runs:
         run = fitted("run", named)
         images, labels = _taken(choose(trained_on(run.record, dataset), samples, seed))
@@ -94,7 +94,7 @@ def flatness(
             directions=directions, seed=seed, progress=progress,
         )  # fmt: skip
         places, losses = surface(target, images[:FEWER], loss.first(FEWER), seed=seed)
-        shown.append(page.Shown(around, places, losses))
+        shown.append(page.FlatnessEntry(around, places, losses))
     lines = page.table(shown)
     page.write(out, shown, [run.record for run in runs])
     found = FlatnessResult(networks=tuple(it.flatness for it in shown), lines=lines, folder=out)

@@ -24,12 +24,12 @@ from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, check_names, chosen
 from denature.robust.config import AttackConfig
 from denature.robust.estimate import cost, seconds_of
-from denature.robust.evaluate import Evidence, choose, evaluate, spell, summary
+from denature.robust.evaluate import EvaluationData, choose, evaluate, spell, summary
 from denature.robust.masking import Check, look
 from denature.robust.target import PROBE, Attacked, Target
-from denature.robust.verdict import CONTROLS, Judged, judge
-from denature.train import Keeping, Normal, Order, Run, Training, make
-from denature.train.classes import Fitted
+from denature.robust.verdict import CONTROLS, Evaluation, judge
+from denature.train import CheckpointConfig, Normal, Order, Run, Training, make
+from denature.train.classes import ClassMatcher
 from denature.train.config import Device
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class RobustnessResult:
     """All networks as they were named; the undefended one is the last, unless it was among them."""
 
     data: str
-    judged: tuple[Judged, ...]
+    judged: tuple[Evaluation, ...]
     queries: dict[str, int]
     """What each black box was asked, by its name."""
     lines: list[list[str]]
@@ -71,7 +71,7 @@ def robustness(
     budget: int | None = None,
     pace: Pace | None = None,
     device: Device = "auto",
-    keeping: Keeping | None = None,
+    keeping: CheckpointConfig | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> RobustnessResult:
@@ -108,7 +108,7 @@ def robustness(
     dataset = load(data, progress=progress)
     if controls < 1:
         raise ConfigError(f"controls is {controls}; it must be at least 1, and 2 for a verdict.")
-    fitted = Fitted(dataset, progress)
+    fitted = ClassMatcher(dataset, progress)
     targets = _each_once(targets)
     records = [it.record for it in targets if isinstance(it, Run)]
     targets = [fitted("run", it) if isinstance(it, Run) else it for it in targets]
@@ -162,7 +162,7 @@ def robustness(
         for recipe, places in _defenses(everyone, plain).items()
     }
     judged = [
-        Judged(
+        Evaluation(
             robustness=summary(its, settings, environment()),
             checks=tuple(signs),
             verdict=None if it in plain else verdicts.get(_defense(it)),
@@ -181,10 +181,10 @@ def robustness_by_name(
     *,
     undefended: str,
     device: Device,
-    keeping: Keeping | None,
+    keeping: CheckpointConfig | None,
     stopper: Stopper | None,
     progress: Progress,
-) -> dict[str, tuple[Judged, ...]]:
+) -> dict[str, tuple[Evaluation, ...]]:
     """The same for an experiment's networks: by name what came out at each seed.
 
     Args:
@@ -303,11 +303,11 @@ def _undefended(
     targets: Sequence[Run | Victim],
     named: Sequence[Run],
     controls: int,
-    fitted: Fitted,
+    fitted: ClassMatcher,
     data: Dataset,
     out: Path,
     device: Device,
-    keeping: Keeping | None,
+    keeping: CheckpointConfig | None,
     stopper: Stopper,
     progress: Progress,
 ) -> list[Run]:
@@ -374,13 +374,13 @@ def _more(
 def _written(
     out: Path,
     data: Dataset,
-    judged: Sequence[Judged],
-    evidence: Sequence[Evidence],
+    judged: Sequence[Evaluation],
+    evidence: Sequence[EvaluationData],
     records: Sequence[Record],
     queries: dict[str, int],
 ) -> RobustnessResult:
     shown = [
-        page.Shown(
+        page.RobustnessEntry(
             robustness=it.robustness,
             checks=it.checks,
             word=None if it.verdict is None else it.verdict.word,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from denature.answers.coding import coding
 from denature.answers.sources import Answers
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import DenatureError
 from denature.core.record import Record
 from denature.core.schema import decode
@@ -19,7 +19,7 @@ from denature.data import Dataset
 from denature.data.dataset import Split
 from denature.datafree.config import Dafl
 from denature.train import Adversarial, Distilled, Hardened, Nasty, Normal, Run, load_run
-from denature.train.classes import Fitted
+from denature.train.classes import ClassMatcher
 from denature.train.objectives import Objective
 
 OBJECTIVES: Mapping[str, type[Any]] = {
@@ -67,7 +67,7 @@ def training_loss(
     run: Run,
     images: Pixels,
     labels: Labels,
-    fitted: Fitted,
+    fitted: ClassMatcher,
     *,
     trust: Collection[str] = (),
     device: str = "auto",
@@ -114,7 +114,7 @@ def _asked_again(
     record: Record,
     role: str,
     images: Pixels,
-    fitted: Fitted,
+    fitted: ClassMatcher,
     trust: Collection[str],
     device: str,
 ) -> Tensor | None:
@@ -131,7 +131,7 @@ def _asked_again(
         return None
     if other.digest != made.answered_by:
         return None
-    compute = settle(other.network, device=device, precision="fp32")
+    compute = resolve(other.network, device=device, precision="fp32")
     network = compute.place(other.network).eval()
     storage = record.config.get("asking", {}).get("storage", "exact")
     kept = coding(storage, classes=record.net.classes, dtype=torch.float32)

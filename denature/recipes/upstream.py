@@ -25,8 +25,8 @@ from denature.data import DataConfig, Dataset, load
 from denature.nets.normalize import Normalized
 from denature.recipes.paper.settings import DataName, data_at
 from denature.train import (
+    CheckpointConfig,
     Distilled,
-    Keeping,
     Nasty,
     Normal,
     Order,
@@ -115,7 +115,7 @@ class Overrides:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Folder:
+class ExperimentFolder:
     """An experiment: its place, its settings, and the checkpoints that it names."""
 
     path: Path
@@ -147,7 +147,7 @@ def find(places: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in found))
 
 
-def read(path: Path, overrides: Overrides) -> Folder:
+def read(path: Path, overrides: Overrides) -> ExperimentFolder:
     """Read an experiment folder.
 
     Raises:
@@ -198,8 +198,16 @@ def read(path: Path, overrides: Overrides) -> Folder:
     if params.subset_percent < 1:
         notes.append("the subset is stratified, where the official one is a plain shuffle")
     needs = {role: _place(text, path) for role, text in named.items() if text is not None}
-    return Folder(path=path, params=params, net=net, objective=objective, training=training,
-                  needs=needs, asked_net=asked_net, notes=tuple(notes))  # fmt: skip
+    return ExperimentFolder(
+        path=path,
+        params=params,
+        net=net,
+        objective=objective,
+        training=training,
+        needs=needs,
+        asked_net=asked_net,
+        notes=tuple(notes),
+    )
 
 
 def _objective(params: Params, file: Path) -> tuple[Objective, dict[str, str | None], str | None]:
@@ -241,17 +249,17 @@ def _place(text: str, folder: Path) -> Path:
     return next(there, places[0])
 
 
-def in_order(folders: Sequence[Folder]) -> list[Folder]:
+def in_order(folders: Sequence[ExperimentFolder]) -> list[ExperimentFolder]:
     """Folders so that checkpoints come before those that need them.
 
     Raises:
         ConfigError: a checkpoint that is neither there nor made by any of the folders, or a circle.
     """
     by_path = {folder.path: folder for folder in folders}
-    ordered: list[Folder] = []
+    ordered: list[ExperimentFolder] = []
     entered: set[Path] = set()
 
-    def visit(folder: Folder) -> None:
+    def visit(folder: ExperimentFolder) -> None:
         if folder in ordered:
             return
         if folder.path in entered:
@@ -276,14 +284,14 @@ def in_order(folders: Sequence[Folder]) -> list[Folder]:
 
 
 def run_all(
-    folders: Sequence[Folder],
+    folders: Sequence[ExperimentFolder],
     overrides: Overrides,
     *,
     overwrite: bool = False,
-    keeping: Keeping | None = None,
+    keeping: CheckpointConfig | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
-) -> Iterator[tuple[Folder, Run]]:
+) -> Iterator[tuple[ExperimentFolder, Run]]:
     """Run folders that are in order, one after the other; what is finished is read.
 
     Raises:
@@ -362,7 +370,7 @@ def _training(params: Params, overrides: Overrides) -> Training:
 
 
 def _input(
-    folder: Folder, role: str, checkpoint: Path, made: Mapping[Path, Run], data: Dataset
+    folder: ExperimentFolder, role: str, checkpoint: Path, made: Mapping[Path, Run], data: Dataset
 ) -> Run:
     """Who is asked, or what is started from: a run of ours, or the checkpoint of another code."""
     ours = checkpoint.parent / OWN

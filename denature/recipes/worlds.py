@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from denature.attacks.config import Ball
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import ConfigError, unknown
 from denature.core.files import write_text
 from denature.core.progress import SILENT, Progress
@@ -21,9 +21,9 @@ from denature.recipes.robustness import robustness_by_name
 from denature.report import worlds as page
 from denature.report.divergence import not_nasty
 from denature.report.words import markdown
-from denature.report.worlds import WAYS, CloneScore, VictimResult
+from denature.report.worlds import CLONED_BY, CloneScore, VictimResult
 from denature.robust.config import AttackConfig
-from denature.train import Adversarial, Distilled, Keeping, Nasty, Normal, Order, Run, make
+from denature.train import Adversarial, CheckpointConfig, Distilled, Nasty, Normal, Order, Run, make
 from denature.train.config import Device, Precision, Training
 from denature.train.loop import answers_to
 
@@ -195,7 +195,7 @@ def clones(setting: Setting, seed: int, of: Mapping[str, Order], out: Path) -> d
         "probabilities": Distilled(temperature=1.0, alpha=1.0),
         "labels": Distilled(answers="labels"),
     }
-    assert tuple(by) == WAYS
+    assert tuple(by) == CLONED_BY
     found = {
         ALONE: Order(
             net=setting.clone, objective=Normal(), training=learning, out=out / "clones" / ALONE
@@ -218,7 +218,7 @@ def reproduce(
     data: str,
     out: Path,
     *,
-    keeping: Keeping | None = None,
+    keeping: CheckpointConfig | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> RobustnessAndExtractionResult:
@@ -251,7 +251,7 @@ def reproduce(
             name=name,
             accuracy=tuple(runs[seed, name].accuracy for seed in range(setting.seeds)),
             judged=judged[name],
-            copies={way: tuple(_copied(runs, name, way, dataset, setting)) for way in WAYS},
+            copies={way: tuple(_copied(runs, name, way, dataset, setting)) for way in CLONED_BY},
         )
         for name in names
     )
@@ -283,7 +283,7 @@ def _copied(
 ) -> Iterator[CloneScore]:
     for seed in range(setting.seeds):
         clone = runs[seed, f"{name} by {way}"]
-        compute = settle(clone.network, device=setting.learning.device, precision="fp32")
+        compute = resolve(clone.network, device=setting.learning.device, precision="fp32")
         same = count = 0
         said = (
             answers_to(compute.place(run.network), data.test, compute)

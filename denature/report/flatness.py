@@ -39,7 +39,7 @@ ABOUT = (
 LOSS = "training loss, nats"
 
 
-class Shown(NamedTuple):
+class FlatnessEntry(NamedTuple):
     """One network on the page."""
 
     flatness: Flatness
@@ -47,7 +47,7 @@ class Shown(NamedTuple):
     surface: np.ndarray
 
 
-def table(shown: Sequence[Shown]) -> list[list[str]]:
+def table(shown: Sequence[FlatnessEntry]) -> list[list[str]]:
     """Header and lines: a line for each network."""
     middle = len(shown[0].flatness.sizes) // 2
     size = shown[0].flatness.sizes[middle]
@@ -84,7 +84,7 @@ def _scale(axes: "Axes", losses: Sequence[float]) -> None:
     axes.set_yscale("log" if min(losses) > 0 else "linear")
 
 
-def around(shown: Sequence[Shown]) -> "Figure | None":
+def around(shown: Sequence[FlatnessEntry]) -> "Figure | None":
     """Accuracy and loss against the size of a change of the weights."""
     figure = new_figure(7.2, 2.8)
     for place, (what, times) in enumerate((("accuracy", 100), ("loss", 1))):
@@ -107,7 +107,7 @@ def around(shown: Sequence[Shown]) -> "Figure | None":
     return figure
 
 
-def lines(shown: Sequence[Shown]) -> "Figure | None":
+def lines(shown: Sequence[FlatnessEntry]) -> "Figure | None":
     """The loss on a line through the weights: the middle row of each map."""
     figure = new_figure(4.2, 2.7)
     axes = figure.add_subplot()
@@ -122,7 +122,7 @@ def lines(shown: Sequence[Shown]) -> "Figure | None":
     return figure
 
 
-def surfaces(shown: Sequence[Shown]) -> "Figure | None":
+def surfaces(shown: Sequence[FlatnessEntry]) -> "Figure | None":
     """The loss on a plane through the weights, one map for each network, in one scale."""
     from matplotlib.colors import LogNorm, Normalize
 
@@ -146,7 +146,7 @@ def surfaces(shown: Sequence[Shown]) -> "Figure | None":
     return figure
 
 
-def write(out: Path, shown: Sequence[Shown], records: Sequence[Record]) -> Path:
+def write(out: Path, shown: Sequence[FlatnessEntry], records: Sequence[Record]) -> Path:
     """Figures and page."""
     drawn = [
         write_figure(out / "around", partial(around, shown)),

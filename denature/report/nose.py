@@ -40,7 +40,7 @@ FRAME_MS = 300
 """Milliseconds that the animation shows an epoch."""
 
 
-class Line(NamedTuple):
+class NoseRow(NamedTuple):
     """A line of the table."""
 
     who: str
@@ -54,7 +54,7 @@ class Line(NamedTuple):
     clones: int = 0
 
 
-class Point(NamedTuple):
+class PrecisionPoint(NamedTuple):
     """A clone of rounded answers; errors as in `recipes.nose.clones.Trial`."""
 
     decimals: int
@@ -63,7 +63,7 @@ class Point(NamedTuple):
     people: float | None
 
 
-class Theft(NamedTuple):
+class NoseTheft(NamedTuple):
     """What it took."""
 
     who: str
@@ -77,7 +77,7 @@ class Theft(NamedTuple):
     service: Sequence[Timing]
 
 
-class Show(NamedTuple):
+class NosePictures(NamedTuple):
     """Test pictures, and where everybody sees the nose in them."""
 
     pictures: np.ndarray
@@ -88,7 +88,7 @@ class Show(NamedTuple):
     """The same of the clone after each epoch."""
 
 
-def table(lines: Sequence[Line]) -> list[list[str]]:
+def table(lines: Sequence[NoseRow]) -> list[list[str]]:
     """Header and lines."""
     measures = ["From the service %", "From people %"]
     found = [["Learned", "Who", "Network", *measures, "Weights", "Runs"]]
@@ -100,7 +100,7 @@ def table(lines: Sequence[Line]) -> list[list[str]]:
 
 
 def verdict(
-    lines: Sequence[Line], points: Sequence[Point], base: Estimate, theft: Theft
+    lines: Sequence[NoseRow], points: Sequence[PrecisionPoint], base: Estimate, theft: NoseTheft
 ) -> list[str]:
     """What the table and the curve mean, and what it took."""
     cost = "" if theft.money is None else f" for US $ {theft.money:,.2f}"
@@ -126,7 +126,7 @@ def verdict(
     return said
 
 
-def _precision(points: Sequence[Point]) -> str:
+def _precision(points: Sequence[PrecisionPoint]) -> str:
     """From how many decimals on rounding makes no difference that could be told."""
     means = {
         decimals: float(np.mean([it.last for it in points if it.decimals == decimals]))
@@ -143,7 +143,7 @@ def _precision(points: Sequence[Point]) -> str:
     )
 
 
-def by_decimals(points: Sequence[Point], base: Estimate) -> "Figure | None":
+def by_decimals(points: Sequence[PrecisionPoint], base: Estimate) -> "Figure | None":
     """Error against the decimals of the answers, with bands over trials."""
     from matplotlib.ticker import LogLocator
 
@@ -185,9 +185,9 @@ def write(
     differs: str,
     said: Sequence[str],
     lines: Sequence[Sequence[str]],
-    points: Sequence[Point],
+    points: Sequence[PrecisionPoint],
     base: Estimate,
-    show: Show,
+    show: NosePictures,
 ) -> Path:
     """Figures and page."""
     drawn = [write_figure(out / "precision", partial(by_decimals, points, base))]
@@ -208,13 +208,13 @@ def write(
     return out / "report.html"
 
 
-def _pictures(show: Show) -> "list[Image]":
+def _pictures(show: NosePictures) -> "list[Image]":
     from PIL import Image
 
     return [Image.fromarray(it.transpose(1, 2, 0)) for it in show.pictures]
 
 
-def _marked(show: Show) -> "list[Image]":
+def _marked(show: NosePictures) -> "list[Image]":
     colours = dict(zip(show.seen, COLOURS, strict=False))
     sheets = []
     for number, picture in enumerate(_pictures(show)):
@@ -226,7 +226,7 @@ def _marked(show: Show) -> "list[Image]":
     return [sheet(sheets, columns=4, legend=list(colours.items()))]
 
 
-def _animated(show: Show) -> "list[Image]":
+def _animated(show: NosePictures) -> "list[Image]":
     """The clone's epochs over half of the pictures."""
     frames = []
     service = show.seen["the service"]

@@ -13,7 +13,7 @@ from denature.core.stats import Estimate
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
 from denature.report.html import render_robustness
 from denature.report.words import percent
-from denature.robust.evaluate import AttackResult, Evidence, Robustness, spell
+from denature.robust.evaluate import AttackResult, EvaluationData, Robustness, spell
 from denature.robust.masking import Check
 from denature.robust.verdict import PLAIN
 
@@ -33,17 +33,17 @@ PICTURES = 5
 """Samples of which the smallest changes are shown."""
 
 
-class Shown(NamedTuple):
+class RobustnessEntry(NamedTuple):
     """One network on the page."""
 
     robustness: Robustness
     checks: Sequence[Check]
     word: str | None
     said: str | None
-    evidence: Evidence
+    evidence: EvaluationData
 
 
-def table(shown: Sequence[Shown]) -> list[list[str]]:
+def table(shown: Sequence[RobustnessEntry]) -> list[list[str]]:
     """Header and lines: a line for each network and attack."""
     budgets = {norm: [spell(e) for e in its] for norm, its in shown[0].evidence.budgets.items()}
     middle = {norm: its[len(its) // 2] for norm, its in budgets.items()}
@@ -87,7 +87,7 @@ def _distance(measured: Estimate) -> str:
     return f"{measured.value:.3g} [{measured.low:.3g}, {measured.high:.3g}]"
 
 
-def curves(shown: Sequence[Shown]) -> "Figure | None":
+def curves(shown: Sequence[RobustnessEntry]) -> "Figure | None":
     """Robust accuracy against the budget: plain gradients dashed, everything solid."""
     norms = [
         norm for norm in shown[0].evidence.budgets if any(it.robustness.worst[norm] for it in shown)
@@ -132,7 +132,7 @@ def _name(run: str) -> str:
     return "/".join(Path(run).parts[-2:])
 
 
-def smallest_changes(shown: Sequence[Shown], classes: Sequence[str]) -> "Figure | None":
+def smallest_changes(shown: Sequence[RobustnessEntry], classes: Sequence[str]) -> "Figure | None":
     """Samples, and the smallest change in l2 that any attack found for each network."""
     right = np.logical_and.reduce([it.evidence.right for it in shown])
     places = np.flatnonzero(right)[:PICTURES]
@@ -171,7 +171,11 @@ def _draw(axes: object, image: np.ndarray, title: str) -> None:
 
 
 def write(
-    out: Path, shown: Sequence[Shown], records: Sequence[Record], *, classes: Sequence[str]
+    out: Path,
+    shown: Sequence[RobustnessEntry],
+    records: Sequence[Record],
+    *,
+    classes: Sequence[str],
 ) -> Path:
     """Figures and page."""
     drawn = [

@@ -14,7 +14,7 @@ from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure,
 from denature.report.html import render_experiment
 from denature.report.words import percent
 from denature.robust.evaluate import AttackResult, Robustness, spell
-from denature.robust.verdict import Judged, Verdict, Word
+from denature.robust.verdict import Evaluation, Verdict, Word
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ class Finding:
     name: str
     temperature: float | None
     """Of a distilled one."""
-    judged: tuple[Judged, ...]
+    judged: tuple[Evaluation, ...]
 
     def masked(self) -> list[str]:
         """Signs of masked gradients that were raised at more than half of the seeds."""

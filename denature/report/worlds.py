@@ -22,12 +22,12 @@ from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write
 from denature.report.html import render_experiment
 from denature.report.words import INTERVALS, percent, points
 from denature.robust.evaluate import spell
-from denature.robust.verdict import Judged
+from denature.robust.verdict import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WAYS = ("all answers", "probabilities", "labels")
+CLONED_BY = ("all answers", "probabilities", "labels")
 """What a clone learns from: logits at the nasty teacher's temperature with a tenth of true labels,
 as the paper's students do; probabilities at temperature 1, as a service shows them; labels."""
 
@@ -71,7 +71,7 @@ class VictimResult:
 
     name: str
     accuracy: tuple[Estimate, ...]
-    judged: tuple[Judged, ...]
+    judged: tuple[Evaluation, ...]
     copies: Mapping[str, tuple[CloneScore, ...]]
     """By what clones learn from."""
 
@@ -90,18 +90,20 @@ def _over(found: Sequence[Estimate]) -> str:
     return percent(pooled(found)) if found else "did not run"
 
 
-def table(worlds: Sequence[VictimResult], alone: Sequence[Estimate], epsilon: float) -> list[list[str]]:
+def table(
+    worlds: Sequence[VictimResult], alone: Sequence[Estimate], epsilon: float
+) -> list[list[str]]:
     """Header and lines: each victim, and the clones' network alone."""
     key = spell(epsilon)
     lines = [["Network", "Accuracy %", f"Robust % at {key}", "Verdict",
-              *(f"Clone by {way} % (fidelity)" for way in WAYS)]]  # fmt: skip
+              *(f"Clone by {way} % (fidelity)" for way in CLONED_BY)]]  # fmt: skip
     for world in worlds:
         judged = world.judged[0].verdict
         verdicts = "" if judged is None else judged.word
         copies = [
             f"{_over([it.accuracy for it in world.copies[way]])} "
             f"({100 * fmean(it.fidelity.value for it in world.copies[way]):.1f})"
-            for way in WAYS
+            for way in CLONED_BY
         ]
         robust = _over(world.robust(key))
         lines.append([world.name, _over(world.accuracy), robust, verdicts, *copies])
@@ -122,7 +124,7 @@ def _clones(found: Estimate | None) -> str:
     return f"{words[against_margin(found)]}, {points(found)} points{alone}"
 
 
-def _robustness(judged: Judged) -> str:
+def _robustness(judged: Evaluation) -> str:
     """A victim against the normal ones, by the gain that its verdict rests on."""
     assert judged.verdict is not None
     word, gain = judged.verdict.word, judged.verdict.real.difference
@@ -137,7 +139,7 @@ def verdict(worlds: Sequence[VictimResult]) -> list[str]:
     for world in worlds[1:]:
         clones = "; ".join(
             f"by {way} {_clones(paired_difference(world.copied(way), normal.copied(way)))}"
-            for way in WAYS
+            for way in CLONED_BY
         )
         said.append(
             f"{world.name} against {normal.name}: {_robustness(world.judged[0])}. Cloned {clones}."

@@ -16,7 +16,7 @@ __getattr__ = attach(
     {
         "ATTACKS": "catalogue",
         "Attack": "catalogue",
-        "Asked": "config",
+        "AttackConfig": "config",
         "Effort": "config",
         "Robustness": "evaluate",
         "evaluate": "evaluate",
@@ -25,4 +25,13 @@ __getattr__ = attach(
     },
 )
 
-__all__ = ["ATTACKS", "Asked", "Attack", "Check", "Effort", "Robustness", "Target", "evaluate"]
+__all__ = [
+    "ATTACKS",
+    "AttackConfig",
+    "Attack",
+    "Check",
+    "Effort",
+    "Robustness",
+    "Target",
+    "evaluate",
+]

@@ -9,7 +9,7 @@ from torch import nn
 
 from denature.core.errors import DenatureError
 from denature.core.types import Labels, Logits, Pixels
-from denature.robust.target import Shows, gap_of
+from denature.robust.target import AccessLevel, gap_of
 
 STEPS = 255
 """Images are sent as bytes."""
@@ -21,7 +21,7 @@ NUDGE = 1e-5
 """By so much the class that was named leads where others were filled in as large."""
 
 
-class Said(NamedTuple):
+class Reply(NamedTuple):
     """Answers to a batch of images."""
 
     labels: np.ndarray
@@ -32,7 +32,7 @@ class Said(NamedTuple):
     probabilities: bool = False
 
 
-Ask = Callable[[np.ndarray, int], Said]
+Ask = Callable[[np.ndarray, int], Reply]
 """From images, uint8, batch x channels x height x width, and how often they were asked before."""
 
 
@@ -66,7 +66,7 @@ class BlackBox(nn.Module):
         self.eval()
         few = _bytes(images[:TWICE])
         first, again = ask(few, 0), ask(few, 1)
-        self.shows: Shows = "labels" if first.scores is None else "scores"
+        self.shows: AccessLevel = "labels" if first.scores is None else "scores"
         self.shows_probabilities = first.probabilities
         if first.scores is None or again.scores is None:
             self.is_random = not np.array_equal(first.labels, again.labels)

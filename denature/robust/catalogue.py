@@ -17,7 +17,7 @@ from denature.attacks.losses import Goal
 from denature.core.errors import ConfigError, MissingExtra, unknown
 from denature.core.types import Labels, Logits, PerExample, Pixels
 from denature.robust.config import AttackConfig, EffortPreset
-from denature.robust.target import Attacked, Shows, allows
+from denature.robust.target import AccessLevel, Attacked, allows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class Attack:
     propose: Propose
     cost: Callable[[EffortPreset], Cost]
     """Of one image at one budget, at most."""
-    needs: Shows = "gradients"
+    needs: AccessLevel = "gradients"
     """What the target must show."""
     smallest: bool = False
     """Looks for the smallest change, so that no budget is needed."""
@@ -160,7 +160,9 @@ def left_out(name: str, classes: int) -> str:
     return ""
 
 
-def _foolbox(name: str, options: Callable[[EffortPreset], dict[str, Any]], **given: Pixels) -> Propose:
+def _foolbox(
+    name: str, options: Callable[[EffortPreset], dict[str, Any]], **given: Pixels
+) -> Propose:
     """An attack of Foolbox for the smallest change (Rauber et al. 2017, arXiv:1707.04131)."""
 
     def propose(scene: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:

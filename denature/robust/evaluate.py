@@ -22,7 +22,7 @@ from denature.data.dataset import Dataset, Split
 from denature.robust.blackbox import OutOfQueries
 from denature.robust.catalogue import ATTACKS, Attack, AttackContext, budgets_of, chosen, left_out
 from denature.robust.config import AttackConfig
-from denature.robust.target import Attacked, Shows
+from denature.robust.target import AccessLevel, Attacked
 
 NORMS = ("linf", "l2", "l0")
 
@@ -34,7 +34,7 @@ CHANGED = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tried:
+class AttackOutcome:
     """What one attack did to the samples."""
 
     name: str
@@ -59,7 +59,7 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
+class EvaluationData:
     """All that was found out about one network."""
 
     target: Attacked
@@ -73,7 +73,7 @@ class Evidence:
     """Of each whether it is answered rightly as it is."""
     flat: np.ndarray
     """Of each whether the gradient of its cross-entropy is 0 or not finite."""
-    tried: Mapping[str, Tried]
+    tried: Mapping[str, AttackOutcome]
     budgets: Mapping[str, tuple[float, ...]]
 
     def robust(self, attacks: Sequence[str], norm: str, epsilon: float) -> np.ndarray:
@@ -142,7 +142,7 @@ class Robustness:
     net: str
     kind: str
     digest: str
-    shows: Shows
+    shows: AccessLevel
     """What attacks could see."""
     trained_at: float
     """The temperature of its training."""
@@ -198,7 +198,7 @@ def evaluate(
     *,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
-) -> Evidence:
+) -> EvaluationData:
     """Attack a network; what was done in `out` is not done again.
 
     Args:
@@ -226,7 +226,7 @@ def evaluate(
         target=target, surrogate=surrogate, trouble=trouble, seed=asked.seed, data=data.digest
     )
     names = [name for name in chosen(asked, target) if surrogate or name != "transfer"]
-    tried: dict[str, Tried] = {}
+    tried: dict[str, AttackOutcome] = {}
     total = len(names) * int(right.sum())
     with progress.task(f"attacking {target.name}", total, "images") as task:
         for name in names:
@@ -234,7 +234,7 @@ def evaluate(
             tried[name] = _tried(
                 name, scene, images, labels, right, wanted, split, asked, out, stopper, task
             )
-    return Evidence(
+    return EvaluationData(
         target=target,
         rows=split.rows.numpy(),
         images=images.cpu().numpy(),
@@ -259,7 +259,7 @@ def _tried(
     out: Path,
     stopper: Stopper,
     task: Task,
-) -> Tried:
+) -> AttackOutcome:
     """One attack on all samples that are answered rightly."""
     count = len(right)
     ran, found = ~right, images.cpu().numpy().copy()
@@ -309,7 +309,7 @@ def _tried(
             for norm in NORMS:
                 distances[norm][mine] = kept[norm]
         task.advance(len(mine), name)
-    return Tried(
+    return AttackOutcome(
         name=name,
         ran=ran,
         distances=distances,
@@ -321,7 +321,9 @@ def _tried(
     )
 
 
-def _key(name: str, scene: AttackContext, budgets: Sequence[float], rows: np.ndarray, asked: AttackConfig) -> str:
+def _key(
+    name: str, scene: AttackContext, budgets: Sequence[float], rows: np.ndarray, asked: AttackConfig
+) -> str:
     """What makes the results of a batch those results."""
     plain = {
         "attack": name,
@@ -389,7 +391,9 @@ def _gradient(losses: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(at) if gradient is None else gradient
 
 
-def summary(evidence: Evidence, asked: AttackConfig, environment: dict[str, object]) -> Robustness:
+def summary(
+    evidence: EvaluationData, asked: AttackConfig, environment: dict[str, object]
+) -> Robustness:
     """The evidence as shares with intervals."""
     target, right = evidence.target, evidence.right
     results = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import comb
 
-from denature.robust.evaluate import Evidence, spell
+from denature.robust.evaluate import EvaluationData, spell
 
 LEAST = 0.05
 """Share of the samples."""
@@ -37,10 +37,10 @@ class Sign:
     raised_if: str
     why: str
     advice: str
-    look: Callable[[Evidence], tuple[bool, str]]
+    look: Callable[[EvaluationData], tuple[bool, str]]
 
 
-def look(evidence: Evidence) -> list[Check]:
+def look(evidence: EvaluationData) -> list[Check]:
     """All checks on one network."""
     found = []
     for name, sign in SIGNS.items():
@@ -64,7 +64,7 @@ def chance(more: int, fewer: int) -> float:
     return float(sum(comb(total, k) for k in range(more, total + 1)) / 2**total)
 
 
-def _stronger(evidence: Evidence, strong: list[str], weak: list[str]) -> tuple[bool, str]:
+def _stronger(evidence: EvaluationData, strong: list[str], weak: list[str]) -> tuple[bool, str]:
     """Whether one of some attacks fools samples that others do not, at any budget in linf.
 
     One by one: several attacks together are stronger than one for no reason but their number.
@@ -91,26 +91,26 @@ def _stronger(evidence: Evidence, strong: list[str], weak: list[str]) -> tuple[b
     return True, "; ".join(said) + "."
 
 
-def _flat(evidence: Evidence) -> tuple[bool, str]:
+def _flat(evidence: EvaluationData) -> tuple[bool, str]:
     if evidence.target.shows != "gradients":
         return False, f"Not looked at: {evidence.target.shows} are all that it shows."
     share = float(evidence.flat[evidence.right].mean()) if evidence.right.any() else 0.0
     return share >= LEAST, f"{share:.0%} of {int(evidence.right.sum())} samples."
 
 
-def _logits(evidence: Evidence) -> tuple[bool, str]:
+def _logits(evidence: EvaluationData) -> tuple[bool, str]:
     return _stronger(evidence, ["pgd-margin", "pgd-cooled"], ["pgd"])
 
 
-def _without_gradients(evidence: Evidence) -> tuple[bool, str]:
+def _without_gradients(evidence: EvaluationData) -> tuple[bool, str]:
     return _stronger(evidence, ["transfer", "square"], ["pgd", "fgsm"])
 
 
-def _one_step(evidence: Evidence) -> tuple[bool, str]:
+def _one_step(evidence: EvaluationData) -> tuple[bool, str]:
     return _stronger(evidence, ["fgsm"], ["pgd"])
 
 
-def _unbounded(evidence: Evidence) -> tuple[bool, str]:
+def _unbounded(evidence: EvaluationData) -> tuple[bool, str]:
     sure = evidence.seen(["pgd-unbounded"]) & evidence.right
     if not sure.any():
         return False, "pgd-unbounded did not run."
@@ -118,7 +118,7 @@ def _unbounded(evidence: Evidence) -> tuple[bool, str]:
     return held >= LEAST, f"{held:.0%} of {int(sure.sum())} samples stay right."
 
 
-def _random(evidence: Evidence) -> tuple[bool, str]:
+def _random(evidence: EvaluationData) -> tuple[bool, str]:
     random = evidence.target.is_random
     return random, "The same images are answered in several ways." if random else "They are not."
 

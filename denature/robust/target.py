@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias, final
 import torch
 from torch import nn
 
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import ConfigError
 from denature.core.record import Record
 from denature.core.types import Labels, Logits, Pixels
@@ -16,11 +16,11 @@ from denature.train.run import Run
 PROBE = 64
 """Images by whose answers is judged what a network puts out."""
 
-Shows: TypeAlias = Literal["labels", "scores", "gradients"]
+AccessLevel: TypeAlias = Literal["labels", "scores", "gradients"]
 """What can be had of somebody, each with all before it: the answered class, a number for each
 class, and how those follow the image."""
 
-SHOWS: tuple[Shows, ...] = ("labels", "scores", "gradients")
+ACCESS_LEVELS: tuple[AccessLevel, ...] = ("labels", "scores", "gradients")
 
 
 class Attacked(Protocol):
@@ -34,7 +34,7 @@ class Attacked(Protocol):
     digest: str
     """Of the weights; of a black box, of its name."""
     device: torch.device
-    shows: Shows
+    shows: AccessLevel
     shows_probabilities: bool
     """Whether its outputs are, which is unusual of a network, and told."""
     is_random: bool
@@ -58,9 +58,9 @@ class Attacked(Protocol):
         """Images as they arrive there."""
 
 
-def allows(target: Attacked, needs: Shows) -> bool:
+def allows(target: Attacked, needs: AccessLevel) -> bool:
     """Whether somebody shows what an attack needs."""
-    return SHOWS.index(needs) <= SHOWS.index(target.shows)
+    return ACCESS_LEVELS.index(needs) <= ACCESS_LEVELS.index(target.shows)
 
 
 def gap_of(logits: Iterable[Logits]) -> float:
@@ -85,7 +85,7 @@ class Target(nn.Module):
         ConfigError: it says where things are, and no classes.
     """
 
-    shows: Shows = "gradients"
+    shows: AccessLevel = "gradients"
 
     def __init__(self, run: Run, images: Pixels, *, device: str = "auto") -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Target(nn.Module):
         self.name = str(folder) if folder is not None else record.net.name
         self.net, self.kind, self.digest = record.net.name, record.kind, run.digest
         self.trained_at = _trained_at(record)
-        compute = settle(run.network, device=device, precision="fp32")
+        compute = resolve(run.network, device=device, precision="fp32")
         self.device = compute.device
         self.network = compute.place(run.network).eval().requires_grad_(False)
         self.eval()

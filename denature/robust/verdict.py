@@ -16,7 +16,7 @@ import numpy as np
 
 from denature.core.stats import Estimate, unpaired_difference
 from denature.robust.catalogue import ATTACKS, ENSEMBLES
-from denature.robust.evaluate import NORMS, Evidence, Robustness, spell
+from denature.robust.evaluate import NORMS, EvaluationData, Robustness, spell
 from denature.robust.masking import LEAST, Check
 
 Word: TypeAlias = Literal["more robust", "no evidence", "mostly an illusion", "an illusion"]
@@ -70,7 +70,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
+class Evaluation:
     """One network, its checks, and what can be said of it."""
 
     robustness: Robustness
@@ -80,7 +80,9 @@ class Judged:
 
 
 def judge(
-    defended: Sequence[Evidence], undefended: Sequence[Evidence], checks: Sequence[Check]
+    defended: Sequence[EvaluationData],
+    undefended: Sequence[EvaluationData],
+    checks: Sequence[Check],
 ) -> Verdict:
     """Compare the seeds of a defense with undefended networks.
 
@@ -132,8 +134,8 @@ class _Comparison:
 
     def __init__(
         self,
-        defended: Sequence[Evidence],
-        undefended: Sequence[Evidence],
+        defended: Sequence[EvaluationData],
+        undefended: Sequence[EvaluationData],
         norm: str,
         budgets: tuple[float, ...],
         attacks: Sequence[str] = (),
@@ -170,7 +172,7 @@ class _Comparison:
             return found
         return Estimate(found.value, -1.0, 1.0, 1, "seeds")
 
-    def _held(self, networks: Sequence[Evidence], attacks: Sequence[str]) -> np.ndarray:
+    def _held(self, networks: Sequence[EvaluationData], attacks: Sequence[str]) -> np.ndarray:
         """Networks x samples: at what share of the budgets a sample stays right."""
         held = [
             [evidence.robust(attacks, self.norm, budget)[self.samples] for budget in self.budgets]
@@ -221,7 +223,7 @@ def _points(found: Estimate) -> str:
     return f"{100 * found.value:+.0f} [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
 
 
-def _complete(evidence: Sequence[Evidence]) -> list[str]:
+def _complete(evidence: Sequence[EvaluationData]) -> list[str]:
     """Attacks that ran to their end on all samples of all networks."""
     return [name for name in evidence[0].tried if all(name in e.complete for e in evidence)]
 
@@ -240,7 +242,7 @@ def _norm(attacks: Sequence[str]) -> tuple[str, list[str]]:
     return ATTACKS[compared[0]].norm if compared else NORMS[0], []
 
 
-def _budgets(evidence: Evidence, norm: str, ensembles: Sequence[str]) -> tuple[float, ...]:
+def _budgets(evidence: EvaluationData, norm: str, ensembles: Sequence[str]) -> tuple[float, ...]:
     """The budgets at which an ensemble ran; all where none did."""
     every = evidence.budgets[norm]
     for name in ensembles:
@@ -249,7 +251,9 @@ def _budgets(evidence: Evidence, norm: str, ensembles: Sequence[str]) -> tuple[f
     return every
 
 
-def _without_gradients(defended: Sequence[Evidence], undefended: Sequence[Evidence]) -> Verdict:
+def _without_gradients(
+    defended: Sequence[EvaluationData], undefended: Sequence[EvaluationData]
+) -> Verdict:
     """What can be said by the attacks that see as little of all networks."""
     common = [name for name in defended[0].tried if all(
         name in e.everything for e in (*defended, *undefended)

@@ -25,7 +25,7 @@ from denature.data.landmarks import PLACES
 from denature.serve import faces, protocol
 from denature.serve.batching import Batcher
 from denature.serve.config import Serving
-from denature.serve.exposure import shown
+from denature.serve.exposure import expose
 from denature.serve.keys import Keys, open_keys
 from denature.serve.log import AccessLog, Metrics
 from denature.serve.model import Model
@@ -155,7 +155,7 @@ class Server:
         asked = await _aside(read) if len(body) > LARGE else read()
         entry |= {"id": asked.id, "images": len(asked.images)}
         logits = await self._asked(signature.name, asked.images, key, entry)
-        return self._answer(shown(logits, signature.exposure), asked, model)
+        return self._answer(expose(logits, signature.exposure), asked, model)
 
     async def _asked(
         self, name: str, images: np.ndarray, key: str | None, entry: dict[str, Any]
@@ -172,7 +172,7 @@ class Server:
 
     async def _detect_faces(self, request: Request, entry: dict[str, Any]) -> Response:
         if (target := request.headers.get("x-amz-target")) != faces.TARGET:
-            raise faces.Wrong(
+            raise faces.RekognitionError(
                 "UnknownOperationException",
                 f"{str(target)[:64]} is not offered; {faces.TARGET} is.",
             )
@@ -180,7 +180,7 @@ class Server:
             (m for m in self.models.values() if faces.knows_faces(m.signature.classes)), None
         )
         if model is None:
-            raise faces.Wrong(
+            raise faces.RekognitionError(
                 "ResourceNotFoundException", f"No model here knows {', '.join(PLACES)}."
             )
         signature, identity = model.signature, str(uuid.uuid4())
@@ -214,7 +214,7 @@ class Server:
             return Response(body, media_type="application/json")
         return Response(body, media_type="application/octet-stream", headers={LENGTH: length})
 
-    def _largest_body(self, signature: protocol.Signature) -> int:
+    def _largest_body(self, signature: protocol.ModelSignature) -> int:
         return self.limits.max_images * math.prod(signature.shape) * NUMBER_BYTES + (1 << 16)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from denature.core.names import with_options
 from denature.core.record import read_record
 from denature.core.schema import check_fields
 
-Show: TypeAlias = Literal["logits", "probabilities", "label", "landmarks"]
+AnswerKind: TypeAlias = Literal["logits", "probabilities", "label", "landmarks"]
 
 
 @final
@@ -18,7 +18,7 @@ Show: TypeAlias = Literal["logits", "probabilities", "label", "landmarks"]
 class Exposure:
     """What an answer shows of a network's logits."""
 
-    show: Show = "probabilities"
+    show: AnswerKind = "probabilities"
     """The kind of answer, which is also the name of the output; of landmarks always that."""
     top: int = 0
     """Only the largest so many values, as strings `value:index:class`; 0 for all."""
@@ -85,7 +85,7 @@ class Limits:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Placed:
+class ServedModel:
     """A run under the name by which it is asked."""
 
     name: str
@@ -93,7 +93,7 @@ class Placed:
     exposure: Exposure
 
     @staticmethod
-    def of(text: str, usual: Exposure) -> "Placed":
+    def of(text: str, usual: Exposure) -> "ServedModel":
         """Read `[NAME=]RUN[@show=label+decimals=2]`; the name is the folder's by default.
 
         Raises:
@@ -115,9 +115,9 @@ class Placed:
                 f"The model {text!r} cannot be read; wanted is RUN or NAME=RUN, the name of "
                 "letters, digits, dots, _ and -, perhaps followed by @show=label+decimals=2."
             )
-        return Placed(name=name, run=run, exposure=Exposure.of(options, usual))
+        return ServedModel(name=name, run=run, exposure=Exposure.of(options, usual))
 
-    def settled(self) -> "Placed":
+    def settled(self) -> "ServedModel":
         """The same, showing what the run can show.
 
         Raises:
@@ -141,7 +141,7 @@ class Placed:
 class Serving:
     """All that a server is made of; workers get it as JSON."""
 
-    models: tuple[Placed, ...]
+    models: tuple[ServedModel, ...]
     limits: Limits = Limits()
     keys: str | None = None
     """File or `redis://` URL of the keys that may ask; None lets everybody."""

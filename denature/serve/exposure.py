@@ -5,7 +5,7 @@ import numpy as np
 from denature.serve.config import Exposure
 
 
-def shown(logits: np.ndarray, exposure: Exposure) -> np.ndarray:
+def expose(logits: np.ndarray, exposure: Exposure) -> np.ndarray:
     """What is shown of float32 logits, batch x classes: the same, int64 labels, or probabilities.
 
     Landmarks are what a network of them puts out.

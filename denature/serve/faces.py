@@ -35,7 +35,7 @@ FORMATS = ("JPEG", "PNG")
 Points: TypeAlias = Mapping[str, tuple[float, float]]
 
 
-class Wrong(Refused):
+class RekognitionError(Refused):
     """A request that is refused in the service's form, with the name of its exception."""
 
     def __init__(
@@ -45,9 +45,9 @@ class Wrong(Refused):
         self.name = name
 
 
-def wrong(refused: Refused) -> Wrong:
+def wrong(refused: Refused) -> RekognitionError:
     """A refusal of our own in the service's words."""
-    if isinstance(refused, Wrong):
+    if isinstance(refused, RekognitionError):
         return refused
     names = {
         401: "AccessDeniedException",
@@ -58,7 +58,7 @@ def wrong(refused: Refused) -> Wrong:
     name = names.get(refused.status, "InvalidParameterException")
     if refused.status == 429 and "budget" in str(refused):
         name = "ProvisionedThroughputExceededException"
-    return Wrong(name, str(refused), retry_after=refused.retry_after)
+    return RekognitionError(name, str(refused), retry_after=refused.retry_after)
 
 
 def knows_faces(outputs: Sequence[str]) -> bool:
@@ -77,7 +77,7 @@ def key_of(authorization: str) -> str:
     _, found, rest = authorization.partition("Credential=")
     key = rest.partition("/")[0]
     if not authorization.startswith("AWS4-HMAC-SHA256") or not found or not key:
-        raise Wrong("AccessDeniedException", "The request names no access key.")
+        raise RekognitionError("AccessDeniedException", "The request names no access key.")
     return key
 
 
@@ -90,21 +90,25 @@ def read(body: bytes) -> np.ndarray:
     try:
         request = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise Wrong("SerializationException", "The body is no JSON.") from None
+        raise RekognitionError("SerializationException", "The body is no JSON.") from None
     image = request.get("Image") if isinstance(request, dict) else None
     if not isinstance(image, dict):
-        raise Wrong("InvalidParameterException", "The request has no Image.")
+        raise RekognitionError("InvalidParameterException", "The request has no Image.")
     if image.get("S3Object") is not None:
-        raise Wrong("InvalidS3ObjectException", "This server reads no S3; send Image.Bytes.")
+        raise RekognitionError(
+            "InvalidS3ObjectException", "This server reads no S3; send Image.Bytes."
+        )
     coded = image.get("Bytes")
     if not isinstance(coded, str) or not coded:
-        raise Wrong("InvalidParameterException", "Image has no Bytes.")
+        raise RekognitionError("InvalidParameterException", "Image has no Bytes.")
     try:
         data = base64.b64decode(coded, validate=True)
     except (binascii.Error, ValueError):
-        raise Wrong("InvalidParameterException", "Image.Bytes is no base64.") from None
+        raise RekognitionError("InvalidParameterException", "Image.Bytes is no base64.") from None
     if len(data) > LARGEST:
-        raise Wrong("ImageTooLargeException", f"The image has more than {LARGEST} bytes.")
+        raise RekognitionError(
+            "ImageTooLargeException", f"The image has more than {LARGEST} bytes."
+        )
     return _decoded(data)
 
 
@@ -113,11 +117,11 @@ def _decoded(data: bytes) -> np.ndarray:
         picture = open_image(data, formats=FORMATS, most_pixels=MOST_PIXELS)
         return np.asarray(picture.convert("RGB"))
     except TooManyPixels:
-        raise Wrong(
+        raise RekognitionError(
             "ImageTooLargeException", f"The image has more than {MOST_PIXELS} pixels."
         ) from None
     except BadImage:
-        raise Wrong(
+        raise RekognitionError(
             "InvalidImageFormatException", "The image is no JPEG or PNG that can be read."
         ) from None
 

@@ -6,11 +6,11 @@ from typing import final
 import numpy as np
 import torch
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
-from denature.core.compute import settle
-from denature.serve.config import Placed
-from denature.serve.protocol import Signature
+from denature.core.compute import resolve
+from denature.serve.config import ServedModel
+from denature.serve.protocol import ModelSignature
 from denature.train.run import Run
 
 
@@ -18,9 +18,9 @@ from denature.train.run import Run
 class Model:
     """A network and what its answers show."""
 
-    def __init__(self, placed: Placed, run: Run, *, device: str, precision: str) -> None:
+    def __init__(self, placed: ServedModel, run: Run, *, device: str, precision: str) -> None:
         net = run.record.net
-        self.signature = Signature(
+        self.signature = ModelSignature(
             name=placed.name,
             channels=net.channels,
             image_size=net.image_size,
@@ -28,15 +28,15 @@ class Model:
             exposure=placed.exposure,
             named=run.class_names is not None,
         )
-        self._compute = settle(run.network, device=device, precision=precision)
+        self._compute = resolve(run.network, device=device, precision=precision)
         self._inference = Inference(
-            run.network, self._compute, Asking(), shape=self.signature.shape
+            run.network, self._compute, InferenceConfig(), shape=self.signature.shape
         )
 
     def logits(self, requests: Sequence[np.ndarray]) -> np.ndarray:
         """The logits of all images of several requests, as float32."""
         images = torch.cat([self._pixels(images) for images in requests])
-        return self._inference.soon(images).cpu().numpy()
+        return self._inference.low_latency(images).cpu().numpy()
 
     def _pixels(self, images: np.ndarray) -> torch.Tensor:
         # Arrays of a request's bytes cannot be written to, which torch would warn about.

@@ -35,7 +35,7 @@ RANGE = "UINT8 images must lie in 0 to 255, FP32 ones in [0, 1]."
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Signature:
+class ModelSignature:
     """What a model takes and shows."""
 
     name: str
@@ -85,7 +85,9 @@ class InferenceRequest:
     """Largest values that are wanted as strings; 0 for the plain output."""
 
 
-def parse(body: bytes, length: str | None, signature: Signature, *, max_images: int) -> InferenceRequest:
+def parse(
+    body: bytes, length: str | None, signature: ModelSignature, *, max_images: int
+) -> InferenceRequest:
     """Read an inference request.
 
     Args:
@@ -144,7 +146,7 @@ def _is_whole(value: object) -> bool:
 
 
 def _images(
-    tensor: dict[str, Any], tail: memoryview, signature: Signature, max_images: int
+    tensor: dict[str, Any], tail: memoryview, signature: ModelSignature, max_images: int
 ) -> np.ndarray:
     if tensor.get("name") != INPUT:
         raise Refused(400, f"The input must be called {INPUT!r}.")
@@ -222,7 +224,9 @@ def _from_json(data: object, shape: Sequence[int], dtype: np.dtype[Any]) -> np.n
     return found.astype(dtype).reshape(shape)
 
 
-def _wanted(outputs: object, parameters: dict[str, Any], signature: Signature) -> tuple[bool, int]:
+def _wanted(
+    outputs: object, parameters: dict[str, Any], signature: ModelSignature
+) -> tuple[bool, int]:
     """Whether bytes are wanted, and how many of the largest values."""
     exposure, classes = signature.exposure, len(signature.classes)
     binary = _flag(parameters, "binary_data_output")
@@ -252,7 +256,9 @@ def _flag(parameters: dict[str, Any], name: str) -> bool:
     return value
 
 
-def render(values: np.ndarray, asked: InferenceRequest, signature: Signature) -> tuple[bytes, str | None]:
+def render(
+    values: np.ndarray, asked: InferenceRequest, signature: ModelSignature
+) -> tuple[bytes, str | None]:
     """The answer to a request: body, and the length of its JSON where bytes follow.
 
     Args:
@@ -286,7 +292,7 @@ def render(values: np.ndarray, asked: InferenceRequest, signature: Signature) ->
     return (head, None) if raw is None else (head + raw, str(len(head)))
 
 
-def _largest(values: np.ndarray, top: int, signature: Signature) -> list[str]:
+def _largest(values: np.ndarray, top: int, signature: ModelSignature) -> list[str]:
     """Triton's classification strings, the largest first; of equal ones the first class."""
     order = np.argsort(-values, axis=1, kind="stable")[:, :top]
     return [

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from denature.core.lazy import attach
 
 if TYPE_CHECKING:
-    from denature.train.config import Keeping, Training
+    from denature.train.config import CheckpointConfig, Training
     from denature.train.job import Order
     from denature.train.loop import evaluate, fit
     from denature.train.objectives import (
@@ -36,7 +36,7 @@ __getattr__ = attach(
         "evaluate": "loop",
         "fit": "loop",
         "Training": "config",
-        "Keeping": "config",
+        "CheckpointConfig": "config",
         "Normal": "objectives",
         "Nasty": "objectives",
         "Distilled": "objectives",
@@ -60,7 +60,7 @@ __all__ = [
     "evaluate",
     "fit",
     "Training",
-    "Keeping",
+    "CheckpointConfig",
     "Normal",
     "Nasty",
     "Distilled",

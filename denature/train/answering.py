@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
 from denature.answers.opening import live, store_key, with_store
-from denature.answers.sources import Source, Stored
-from denature.core.compute import Compute, settle
+from denature.answers.sources import AnswerSource, StoredAnswers
+from denature.core.compute import Compute, resolve
 from denature.core.errors import ConfigError, RunError, Stopped
 from denature.core.progress import SILENT, Progress
 from denature.core.stopping import Stopper
@@ -15,7 +15,7 @@ from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.feed import Feed
 from denature.data.views import auto_views, views
-from denature.train.classes import Fitted
+from denature.train.classes import ClassMatcher
 from denature.train.run import Run
 
 
@@ -23,12 +23,12 @@ def open_answers(
     run: Run,
     feed: Feed,
     dataset: Dataset,
-    asking: Asking,
+    asking: InferenceConfig,
     compute: Compute,
     *,
     store: str,
     progress: Progress = SILENT,
-) -> tuple[Source, dict[str, Any]]:
+) -> tuple[AnswerSource, dict[str, Any]]:
     """A run's network as a source of answers, with the form in which it answers.
 
     Args:
@@ -62,7 +62,7 @@ def fill(
     augment: str = "auto",
     epochs: int | None = None,
     view_seed: int = 0,
-    asking: Asking | None = None,
+    asking: InferenceConfig | None = None,
     device: str = "auto",
     precision: str = "auto",
     store: str = "auto",
@@ -92,17 +92,17 @@ def fill(
         Stopped: the stopper wanted it; what was asked is kept.
     """
     dataset, stopper = load(data, progress=progress), stopper or Stopper()
-    run = Fitted(dataset, progress)("run", run)
-    compute = settle(run.network, device=device, precision=precision)
+    run = ClassMatcher(dataset, progress)("run", run)
+    compute = resolve(run.network, device=device, precision=precision)
     if augment == "auto":
         augment = auto_views(channels=dataset.channels, image_size=dataset.image_size)
     family = views(augment, channels=dataset.channels, image_size=dataset.image_size)
     split: Split = dataset.train
     feed = Feed(split, compute=compute, views=family)
     source, _ = open_answers(
-        run, feed, dataset, asking or Asking(), compute, store=store, progress=progress
+        run, feed, dataset, asking or InferenceConfig(), compute, store=store, progress=progress
     )
-    if not isinstance(source, Stored):
+    if not isinstance(source, StoredAnswers):
         raise ConfigError(
             f"Nothing can be stored of {family.count} views of {len(split):,} images: there is no "
             "room, or they are more than auto allows. Name a folder for stores."

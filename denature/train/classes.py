@@ -17,7 +17,7 @@ from denature.train.run import Run, check_alike
 
 
 @final
-class Fitted:
+class ClassMatcher:
     """Opens runs for one data set; each comes back with its answers in the order of the classes.
 
     A run that is opened twice comes back as one run, and what there is to tell is told once.

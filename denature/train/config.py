@@ -135,7 +135,7 @@ def late_step(epochs: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Keeping:
+class CheckpointConfig:
     """What is put on disk for later; changes no number."""
 
     save_every_s: float = 60.0

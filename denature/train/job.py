@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from torch import Tensor, nn
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.answers.sources import Answers
 from denature.answers.transfer import Transfer
 from denature.core import record as records
-from denature.core.compute import Compute, settle
+from denature.core.compute import Compute, resolve
 from denature.core.errors import ConfigError, RunError
 from denature.core.hits import Hits, digest_of_test
 from denature.core.record import DataRecord, NetRecord, Record, spell_shape
@@ -30,16 +30,22 @@ from denature.data.feed import steps_per_epoch
 from denature.data.views import auto_views
 from denature.nets import create, optimizer_for, parameter_count
 from denature.nets.heads import begin_at, freeze, graft
-from denature.nets.published import Published
+from denature.nets.published import PublishedWeights
 from denature.train.config import Training
 from denature.train.examples import examples_of
 from denature.train.identity import Plan, make_plan, plan_id, plan_of, recipe_id
 from denature.train.learner import Learner
 from denature.train.loop import answers_to, evaluate, hits_of
-from denature.train.objectives.base import Diverging, Dreamer, Dreaming, Objective, Settling
+from denature.train.objectives.base import (
+    BringsData,
+    Diverging,
+    Objective,
+    Resolvable,
+    SyntheticData,
+)
 from denature.train.run import STATE_FOLDER, Run, save_run
 from denature.train.state import STATE, write_state
-from denature.train.team import ALONE, Team
+from denature.train.team import ALONE, ProcessGroup
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -59,7 +65,7 @@ class Order:
     asked: "Run | Order | Transfer | None" = None
     """Who answers: a student's teacher, a nasty teacher's adversary; a run, or the order of one.
     For a clone, what its victim answered."""
-    asking: Asking = field(default_factory=Asking)
+    asking: InferenceConfig = field(default_factory=InferenceConfig)
     """In which form it answers."""
     init: "Run | Order | None" = None
     """A run of the same network whose weights are the start, or the order of one."""
@@ -80,7 +86,7 @@ DREAMT = "dreamt/"
 """Before the names of what a dreamer keeps in a state."""
 
 
-Input: TypeAlias = Run | Transfer | Published
+Input: TypeAlias = Run | Transfer | PublishedWeights
 """What a run is made with, besides data."""
 
 
@@ -109,7 +115,7 @@ class Job:
     plan: Plan
     folder: Path | None
     network: nn.Module
-    team: Team
+    team: ProcessGroup
     initial: str
     started: str
     form: dict[str, Any] = field(default_factory=dict)
@@ -117,7 +123,7 @@ class Job:
 
     @staticmethod
     def of(
-        order: Order, inputs: Mapping[str, Input], dataset: Dataset, team: Team = ALONE
+        order: Order, inputs: Mapping[str, Input], dataset: Dataset, team: ProcessGroup = ALONE
     ) -> "Job":
         """Settle an order; refuse one that cannot be carried out.
 
@@ -156,7 +162,7 @@ class Job:
             where = f"of {init.folder or 'the init run'}"
             fit_weights(network, init.network.state_dict(), where=where)
         _take_over(network, name, inputs.get("backbone"), order, dataset)
-        compute = settle(network, device=order.training.device, precision=order.training.precision)
+        compute = resolve(network, device=order.training.device, precision=order.training.precision)
         if order.training.batch_size < 2 * team.size:
             raise ConfigError(
                 f"batch_size is {order.training.batch_size} for {team.size} processes; each needs "
@@ -173,7 +179,7 @@ class Job:
             device=compute.device.type,
             precision=compute.precision,
         )
-        if isinstance(objective, Settling):
+        if isinstance(objective, Resolvable):
             objective = objective.settled()
         initial = digest(network)
         plan = make_plan(
@@ -225,9 +231,9 @@ class Job:
         )
 
     @cached_property
-    def dreamer(self) -> Dreamer | None:
+    def dreamer(self) -> SyntheticData | None:
         """Who makes up this run's images, where its objective brings its own."""
-        if not isinstance(self.objective, Dreaming):
+        if not isinstance(self.objective, BringsData):
             return None
         assert isinstance(self.asked, Run)
         assert self.training.view_seed is not None
@@ -268,7 +274,7 @@ class Job:
     def asked(self) -> Run | Transfer | None:
         """Who answers this run's batches."""
         asked = None if self.objective.asks is None else self.inputs[self.objective.asks]
-        assert not isinstance(asked, Published)
+        assert not isinstance(asked, PublishedWeights)
         return asked
 
     @property
@@ -297,7 +303,7 @@ class Job:
                     "The one before is kept; make room and run the same command again."
                 ) from None
 
-        self.team.by_first(write)
+        self.team.on_rank0(write)
 
     def conclude(self, dataset: Dataset) -> Run:
         """Measure the finished network, and write the run."""
@@ -355,8 +361,8 @@ class Job:
             started=self.started,
             environment={**records.environment(), "device": self.compute.describe()},
         )
-        run = Run(self.team.agreed(record), network, self.folder)
-        self.team.by_first(lambda: save_run(run))
+        run = Run(self.team.broadcast(record), network, self.folder)
+        self.team.on_rank0(lambda: save_run(run))
         return run
 
     def _divergence(self, network: nn.Module, dataset: Dataset) -> Estimate | None:

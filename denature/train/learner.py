@@ -18,7 +18,7 @@ from denature.nets.heads import train_mode
 from denature.train.config import Training
 from denature.train.objectives.base import Objective, Probing
 from denature.train.state import optimizer_tensors, restore_optimizer
-from denature.train.team import ALONE, Team, like, whole
+from denature.train.team import ALONE, ProcessGroup, like, whole
 
 CHECK_EVERY = 64
 """Steps between looks at the losses; each look waits for the device."""
@@ -86,7 +86,7 @@ class Learner:
         compute: Compute,
         *,
         steps: int,
-        team: Team = ALONE,
+        team: ProcessGroup = ALONE,
         landmarks: bool = False,
     ) -> None:
         self._counts_hits = not landmarks
@@ -290,7 +290,7 @@ class Learner:
         self.kept = of("kept/") or None
         self.done, self.lr, self.best = plain["done"], plain["lr"], plain["best"]
         self.chosen_epoch, self.seconds = plain["chosen_epoch"], plain["seconds"]
-        if self.team.is_first:  # what is summed over processes is counted once
+        if self.team.is_rank0:  # what is summed over processes is counted once
             self._sum, self._seen = plain["sum"], plain["seen"]
             self._hits.fill_(plain["hits"])
         self._epoch_started = plain["epoch_started"]

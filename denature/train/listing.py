@@ -15,7 +15,7 @@ from denature.train.run import EVENTS, LOCK, PLAN, SNAPSHOTS, STATE_FOLDER, read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class ListedRun:
     """A run in a folder."""
 
     folder: Path
@@ -37,7 +37,7 @@ class Listed:
         return {**found, "folder": str(self.folder), "accuracy": accuracy, "id": identity}
 
 
-def find(places: Sequence[Path]) -> list[Listed]:
+def find(places: Sequence[Path]) -> list[ListedRun]:
     """All runs in and below places.
 
     Raises:
@@ -54,12 +54,12 @@ def find(places: Sequence[Path]) -> list[Listed]:
     return [_listed(folder) for folder in folders]
 
 
-def _listed(folder: Path) -> Listed:
+def _listed(folder: Path) -> ListedRun:
     try:
         if (folder / RECORD).exists():
             record = read_record(folder)
             asked = next((i for role, i in record.inputs.items() if role not in STARTS), None)
-            return Listed(
+            return ListedRun(
                 folder=folder,
                 state="running" if _is_locked(folder) else "finished",
                 kind=record.kind,
@@ -70,7 +70,7 @@ def _listed(folder: Path) -> Listed:
                 plan=plan_of(record),
             )
         plan = read_plan(folder / STATE_FOLDER / PLAN)
-        return Listed(
+        return ListedRun(
             folder=folder,
             state="running" if _is_locked(folder) else "unfinished",
             kind=plan["objective"]["kind"],
@@ -79,7 +79,7 @@ def _listed(folder: Path) -> Listed:
             plan=plan,
         )
     except (RunError, KeyError, TypeError):
-        return Listed(folder=folder, state="damaged", plan={})
+        return ListedRun(folder=folder, state="damaged", plan={})
 
 
 def _is_locked(folder: Path) -> bool:
@@ -92,7 +92,7 @@ def _is_locked(folder: Path) -> bool:
         return True
 
 
-def prunable(found: Sequence[Listed], what: str) -> Iterator[tuple[Listed, Path]]:
+def prunable(found: Sequence[ListedRun], what: str) -> Iterator[tuple[ListedRun, Path]]:
     """Folders to remove of runs, none of which is running.
 
     Args:

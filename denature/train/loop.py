@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from denature.answers.sources import Source
+from denature.answers.sources import AnswerSource
 from denature.core.compute import Compute
 from denature.core.progress import Task
 from denature.core.record import EpochRecord
@@ -20,14 +20,14 @@ from denature.data.feed import Batch, Feed
 from denature.losses.landmarks import coordinate_error
 from denature.train.learner import Learner
 from denature.train.objectives.base import Images
-from denature.train.team import ALONE, Team
+from denature.train.team import ALONE, ProcessGroup
 
 
 def fit(
     learners: Sequence[Learner],
     train: Images,
     *,
-    source: Source | None,
+    source: AnswerSource | None,
     test: Split,
     validation: Split | None,
     tasks: Sequence[Task],
@@ -110,7 +110,9 @@ def _end_epoch(learner: Learner, epoch: int, test: Split, validation: Split | No
     return learner.end_epoch(test=on_test, validation=on_validation)
 
 
-def evaluate(network: nn.Module, split: Split, compute: Compute, team: Team = ALONE) -> Estimate:
+def evaluate(
+    network: nn.Module, split: Split, compute: Compute, team: ProcessGroup = ALONE
+) -> Estimate:
     """Accuracy on a split with its Wilson interval; the network is in eval mode meanwhile.
 
     Of landmarks the mean absolute error, of which less is better. The processes of a team have the
@@ -129,7 +131,7 @@ def evaluate(network: nn.Module, split: Split, compute: Compute, team: Team = AL
 
 
 def hits_of(
-    network: nn.Module, split: Split, compute: Compute, team: Team = ALONE
+    network: nn.Module, split: Split, compute: Compute, team: ProcessGroup = ALONE
 ) -> NDArray[np.bool_]:
     """Of each image of a split whether its class is answered; each process looks at its part."""
     part = replace(split, rows=split.rows[team.rank :: team.size])

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from denature.answers.sources import Source
+from denature.answers.sources import AnswerSource
 from denature.answers.transfer import Transfer
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import Stopped
 from denature.core.progress import Progress
 from denature.core.record import EpochRecord, write_record
@@ -21,7 +21,7 @@ from denature.data import Dataset
 from denature.data.feed import Feed
 from denature.data.views import views
 from denature.train.answering import open_answers
-from denature.train.config import Keeping
+from denature.train.config import CheckpointConfig
 from denature.train.identity import Plan, plan_id, what_varies
 from denature.train.job import Job, Order, packed_hits
 from denature.train.learner import Learner
@@ -51,7 +51,7 @@ def make_pass(
     jobs: Sequence[Job],
     dataset: Dataset,
     overwrite: bool,
-    keeping: Keeping,
+    keeping: CheckpointConfig,
     stopper: Stopper,
     watch: Watch | None,
     progress: Progress,
@@ -68,7 +68,7 @@ def make_pass(
 
         for number, job in enumerate(jobs):
             if job.folder is not None:
-                standing = team.by_first(partial(enter, job.folder, job.plan))
+                standing = team.on_rank0(partial(enter, job.folder, job.plan))
                 if standing == "finished":
                     runs[number] = _finished(job, dataset)
                     continue
@@ -81,14 +81,14 @@ def make_pass(
             runs |= {number: job.conclude(dataset) for number, job in waiting.items()}
             for job in waiting.values():
                 job.forget()
-        team.agreed(None)  # all have read what they need before the first lets others in
+        team.broadcast(None)  # all have read what they need before the first lets others in
     return [runs[number] for number in range(len(jobs))]
 
 
 def _train(
     jobs: Sequence[Job],
     dataset: Dataset,
-    keeping: Keeping,
+    keeping: CheckpointConfig,
     stopper: Stopper,
     watch: Watch | None,
     progress: Progress,
@@ -107,7 +107,7 @@ def _train(
         calls += 1
         if team.size > 1 and calls % AGREE_EVERY:
             return
-        reason, due = team.agreed(
+        reason, due = team.broadcast(
             (stopper.reason, time.monotonic() - last_saved >= keeping.save_every_s)
         )
         if reason or due:
@@ -131,8 +131,8 @@ def _train(
             name = f"epoch-{entry.epoch:04d}"
             snapshot = job.folder / STATE_FOLDER / SNAPSHOTS / name
             network = learner.collect()
-            team.by_first(lambda: save_weights(snapshot, network))
-        if watch is not None and team.is_first:
+            team.on_rank0(lambda: save_weights(snapshot, network))
+        if watch is not None and team.is_rank0:
             watch(job.order, learner)
 
     # A run that was killed between its last epoch and its record has nothing left to learn.
@@ -140,13 +140,13 @@ def _train(
     if not jobs:
         return
     images: Images = feed
-    source: Source | None = None
+    source: AnswerSource | None = None
     if first.dreamer is not None:
         images = source = first.dreamer
     elif isinstance(first.asked, Transfer):
         source = first.asked
     elif first.asked is not None:
-        compute = settle(
+        compute = resolve(
             first.asked.network, device=first.training.device, precision=first.training.precision
         )
         source, form = open_answers(
@@ -168,7 +168,7 @@ def _train(
         report = stack.enter_context(_reporting(jobs, titles, keeping))
         for job, title, write in zip(jobs, titles, report, strict=True):
             writers[id(job.learner)] = [write]
-            if job.folder is not None and team.is_first:
+            if job.folder is not None and team.is_rank0:
                 folder, after = job.folder / STATE_FOLDER / EVENTS, len(job.learner.history)
                 events = stack.enter_context(tensorboard(folder, after=after))
                 writers[id(job.learner)].append(events)
@@ -188,10 +188,10 @@ def _train(
 
 @contextmanager
 def _reporting(
-    jobs: Sequence[Job], titles: Sequence[str], keeping: Keeping
+    jobs: Sequence[Job], titles: Sequence[str], keeping: CheckpointConfig
 ) -> Iterator[list[Scalars]]:
     """One run of the wanted trackers for a pass; several students' curves go under their titles."""
-    if not keeping.track or not jobs[0].team.is_first:
+    if not keeping.track or not jobs[0].team.is_rank0:
         yield [lambda scalars, step: None for _ in jobs]
         return
     name = jobs[0].title if len(jobs) == 1 else f"{len(jobs)} runs of one pass"
@@ -236,5 +236,5 @@ def _finished(job: Job, dataset: Dataset) -> Run:
         return run
     run = replace(run, record=replace(record, hits=packed_hits(right, dataset)))
     folder = job.folder
-    job.team.by_first(lambda: write_record(folder, run.record))
+    job.team.on_rank0(lambda: write_record(folder, run.record))
     return run

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import ConfigError, DataError
 from denature.data.decode import BadImage, open_image, to_array
 from denature.train.run import Run, load_run
@@ -58,7 +58,7 @@ def predict(
                 f"{net.image_size}. Pass --resize to crop and resize it."
             )
         arrays.append(array)
-    compute = settle(loaded.network, device=device, precision=precision)
+    compute = resolve(loaded.network, device=device, precision=precision)
     pixels = compute.pixels(torch.from_numpy(np.stack(arrays)).to(compute.device))
     logits = compute.answer(compute.place(loaded.network).eval(), pixels)
     names = loaded.classes

@@ -7,23 +7,23 @@ from typing import Any
 
 from torch import nn
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.answers.transfer import Transfer
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import ConfigError, RunError
 from denature.core.memory import keep_freed_memory
 from denature.core.progress import SILENT, Progress
 from denature.core.stats import Estimate
 from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
-from denature.nets.published import Published
-from denature.train.classes import Fitted
-from denature.train.config import Keeping, Training
-from denature.train.elsewhere import WorkerPool, RemoteBatch
+from denature.nets.published import PublishedWeights
+from denature.train.classes import ClassMatcher
+from denature.train.config import CheckpointConfig, Training
+from denature.train.workers import RemoteBatch, WorkerPool
 from denature.train.identity import what_changed
 from denature.train.job import Input, Job, Order
 from denature.train.loop import evaluate
-from denature.train.objectives.base import Dreaming, Objective
+from denature.train.objectives.base import BringsData, Objective
 from denature.train.passes import Watch, make_pass
 from denature.train.run import Run
 from denature.train.team import join
@@ -42,13 +42,13 @@ def train(
     training: Training | None = None,
     *,
     asked: Run | Order | Transfer | None = None,
-    asking: Asking | None = None,
+    asking: InferenceConfig | None = None,
     init: Run | Order | None = None,
     backbone: Run | Order | str | None = None,
     out: str | Path | None = None,
     under: str | Path | None = None,
     overwrite: bool = False,
-    keeping: Keeping | None = None,
+    keeping: CheckpointConfig | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> Run:
@@ -58,7 +58,7 @@ def train(
         objective=objective,
         training=training or Training(),
         asked=asked,
-        asking=asking or Asking(),
+        asking=asking or InferenceConfig(),
         init=init,
         backbone=backbone,
         out=out,
@@ -75,7 +75,7 @@ def make(
     data: str | DataConfig | Dataset,
     *,
     overwrite: bool = False,
-    keeping: Keeping | None = None,
+    keeping: CheckpointConfig | None = None,
     stopper: Stopper | None = None,
     crew: WorkerPool | None = None,
     watch: Watch | None = None,
@@ -94,7 +94,7 @@ def make(
         overwrite: let folders hold other runs, which are replaced.
         keeping: how often state and snapshots are written, and where answers are stored.
         stopper: asked between steps whether to stop.
-        crew: workers to make the runs; see `denature.train.elsewhere`.
+        crew: workers to make the runs; see `denature.train.workers`.
         watch: called with an order and its learner after each epoch, in this process only.
         progress: told how far it is.
 
@@ -106,12 +106,12 @@ def make(
         Stopped: the stopper wanted it; ask again for the same runs to go on.
     """
     keep_freed_memory()
-    keeping, stopper = keeping or Keeping(), stopper or Stopper()
+    keeping, stopper = keeping or CheckpointConfig(), stopper or Stopper()
     team = join(orders[0].training.device if orders else "auto")
-    if not team.is_first:
+    if not team.is_rank0:
         progress = SILENT
     if not isinstance(data, Dataset):
-        team.by_first(lambda: (load(data, progress=progress), None)[1])  # decodes once for all
+        team.on_rank0(lambda: (load(data, progress=progress), None)[1])  # decodes once for all
     dataset = load(data, progress=progress)
     if crew is not None and team.size > 1:
         raise ConfigError(
@@ -121,7 +121,7 @@ def make(
     if crew is not None and watch is not None:
         raise ConfigError("Runs that are watched are made in this process, without workers.")
     made: dict[Order, Run] = {}
-    fitted = Fitted(dataset, progress)
+    fitted = ClassMatcher(dataset, progress)
     ranks = _ranks(orders)
     modules = [id(it.net) for rank in ranks for it in rank if isinstance(it.net, nn.Module)]
     if len(modules) > len(set(modules)):
@@ -169,7 +169,7 @@ def _ranks(orders: Sequence[Order]) -> list[list[Order]]:
 
 
 def _inputs(
-    order: Order, made: Mapping[Order, Run], dataset: Dataset, fitted: Fitted
+    order: Order, made: Mapping[Order, Run], dataset: Dataset, fitted: ClassMatcher
 ) -> dict[str, Input]:
     """What an order names, by its role."""
     roles = {order.objective.asks: order.asked, "init": order.init, "backbone": order.backbone}
@@ -179,7 +179,7 @@ def _inputs(
             continue
         if isinstance(named, str):
             shape = {"channels": dataset.channels, "image_size": dataset.image_size}
-            found[role] = Published.of(named, **shape)
+            found[role] = PublishedWeights.of(named, **shape)
         else:
             run = made[named] if isinstance(named, Order) else named
             # Of a backbone the last layer is left, and with it what its classes are called.
@@ -221,7 +221,7 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
             if asked is not None
             else None,
             # Who makes images up makes them for one run.
-            id(job) if isinstance(job.objective, Dreaming) else None,
+            id(job) if isinstance(job.objective, BringsData) else None,
         )
         groups.setdefault(key, []).append(job)
     for group in groups.values():
@@ -234,7 +234,7 @@ def _send(
     crew: WorkerPool,
     dataset: Dataset,
     overwrite: bool,
-    keeping: Keeping,
+    keeping: CheckpointConfig,
     stopper: Stopper,
     progress: Progress,
 ) -> None:
@@ -277,6 +277,6 @@ def evaluate_run(
 ) -> Estimate:
     """Accuracy of a run on the test split of any data of its shape and classes."""
     dataset = load(data, progress=progress)
-    run = Fitted(dataset, progress)("run", run)
-    compute = settle(run.network, device=device, precision=precision)
+    run = ClassMatcher(dataset, progress)("run", run)
+    compute = resolve(run.network, device=device, precision=precision)
     return evaluate(compute.place(run.network), dataset.test, compute)

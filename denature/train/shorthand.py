@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.core.errors import unknown
 from denature.data import DataConfig, Dataset
 from denature.train.config import Training
@@ -44,11 +44,11 @@ def _with_options(
         return {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
 
     made, training = objective(**take(objective)), Training(**take(Training))
-    asking = Asking(**take(Asking)) if objective.asks else Asking()
+    asking = InferenceConfig(**take(InferenceConfig)) if objective.asks else InferenceConfig()
     known = inspect.signature(train).parameters
     for name in options:
         if name not in known:
-            kinds = (objective, Training, *([Asking] if objective.asks else []))
+            kinds = (objective, Training, *([InferenceConfig] if objective.asks else []))
             raise unknown(
                 "option", name, {*known, *(f.name for kind in kinds for f in fields(kind))}
             )

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @final
-class Team:
+class ProcessGroup:
     """This process's place among those that train together."""
 
     def __init__(self, rank: int = 0, size: int = 1, accelerator: Any = None) -> None:
@@ -31,11 +31,11 @@ class Team:
         self._accelerator = accelerator
 
     @property
-    def is_first(self) -> bool:
+    def is_rank0(self) -> bool:
         """Whether this process is the one that writes and speaks."""
         return self.rank == 0
 
-    def agreed(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The first process's value, in all of them."""
         if self.size == 1:
             return value
@@ -43,17 +43,17 @@ class Team:
         torch.distributed.broadcast_object_list(box, src=0)
         return box[0]
 
-    def by_first(self, work: Callable[[], T]) -> T:
+    def on_rank0(self, work: Callable[[], T]) -> T:
         """Do something in the first process; its result, or its error, goes to all."""
         if self.size == 1:
             return work()
         outcome: tuple[str, Any] = ("none", None)
-        if self.is_first:
+        if self.is_rank0:
             try:
                 outcome = ("done", work())
             except DenatureError as error:
                 outcome = ("failed", error)
-        kind, value = self.agreed(outcome)
+        kind, value = self.broadcast(outcome)
         if kind == "failed":
             raise value
         found: T = value
@@ -95,7 +95,7 @@ class Team:
         return sharded
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def like(tensor: Tensor, model: Tensor) -> Tensor:
     return torch.empty_like(model, dtype=tensor.dtype).copy_(tensor)
 
 
-def join(device: str) -> Team:
+def join(device: str) -> ProcessGroup:
     """The team that a launcher started this process for; this process alone without one.
 
     Args:
@@ -141,7 +141,7 @@ def join(device: str) -> Team:
 
 
 @cache
-def _joined(cpu: bool) -> Team:
+def _joined(cpu: bool) -> ProcessGroup:
     try:
         from accelerate import Accelerator
     except ImportError:
@@ -149,7 +149,7 @@ def _joined(cpu: bool) -> Team:
     # Precision is ours; a launcher's wish for another would be a second autocast.
     accelerator = Accelerator(cpu=cpu, mixed_precision="no")
     atexit.register(_leave)
-    return Team(accelerator.process_index, accelerator.num_processes, accelerator)
+    return ProcessGroup(accelerator.process_index, accelerator.num_processes, accelerator)
 
 
 def _leave() -> None:

@@ -16,7 +16,7 @@ labels, batch. What ART's `BlackBoxClassifier` takes is one."""
 
 
 @final
-class Called:
+class FunctionVictim:
     """A plain function, called in threads, so several calls may run at once.
 
     Args:

@@ -9,7 +9,7 @@ from denature.answers.sources import Kind
 from denature.core.errors import ConfigError
 from denature.extract.config import Pace
 from denature.extract.victims.base import Victim
-from denature.extract.victims.called import Called
+from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.protocol import Address
 
 REKOGNITION = "rekognition"
@@ -85,7 +85,7 @@ def _only(target: str, foreign: Mapping[str, object]) -> None:
         raise ConfigError(f"{', '.join(extra)} means nothing for {target}; leave it out.")
 
 
-def _function(target: str, kind: Kind | None) -> Called:
+def _function(target: str, kind: Kind | None) -> FunctionVictim:
     module, _, name = target.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
@@ -93,4 +93,4 @@ def _function(target: str, kind: Kind | None) -> Called:
         raise ConfigError(f"The target {target!r} cannot be imported: {error}.") from None
     if not callable(function):
         raise ConfigError(f"The target {target!r} is no function.")
-    return Called(function, name=target, kind=kind)
+    return FunctionVictim(function, name=target, kind=kind)

@@ -5,18 +5,18 @@ from typing import get_args
 import numpy as np
 import torch
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
 from denature.answers.sources import Kind
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import ConfigError
-from denature.extract.victims.called import Called
+from denature.extract.victims.called import FunctionVictim
 from denature.train.run import Run
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def local(run: Run, *, kind: Kind | None = None, device: str = "auto") -> Called:
+def local(run: Run, *, kind: Kind | None = None, device: str = "auto") -> FunctionVictim:
     """A run that shows `kind` of its answers: probabilities, or landmarks, by default.
 
     Raises:
@@ -27,19 +27,19 @@ def local(run: Run, *, kind: Kind | None = None, device: str = "auto") -> Called
     if kind not in kinds:
         raise ConfigError(f"This run shows {', '.join(kinds)}; {kind!r} was asked for.")
     net = run.record.net
-    compute = settle(run.network, device=device, precision="fp32")
+    compute = resolve(run.network, device=device, precision="fp32")
     shape = (net.channels, net.image_size, net.image_size)
-    inference = Inference(run.network, compute, Asking(), shape=shape)
+    inference = Inference(run.network, compute, InferenceConfig(), shape=shape)
 
     def answer(pixels: np.ndarray) -> np.ndarray:
-        logits = inference.soon(torch.from_numpy(pixels).to(compute.device))
+        logits = inference.low_latency(torch.from_numpy(pixels).to(compute.device))
         if kind in ("logits", "landmarks"):
             return logits.cpu().numpy()
         if kind == "label":
             return logits.argmax(-1).cpu().numpy()
         return logits.softmax(-1).cpu().numpy()
 
-    return Called(
+    return FunctionVictim(
         answer,
         name=f"{net.name} {net.digest} {kind}",
         kind=kind,

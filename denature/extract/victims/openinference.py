@@ -25,7 +25,7 @@ from denature.extract.victims.protocol import (
     MOST_CLASSES,
     NUMBER_BYTES,
     Address,
-    Signature,
+    RemoteSignature,
     read_reply,
     read_signature,
     request,
@@ -70,7 +70,7 @@ class OpenInference:
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
-        self._signature: Signature | None = None
+        self._signature: RemoteSignature | None = None
         self._binary = False
 
     async def __aenter__(self) -> Self:

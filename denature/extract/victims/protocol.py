@@ -43,7 +43,7 @@ MOST_SIZES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Signature:
+class RemoteSignature:
     """What a model takes and shows."""
 
     input: str
@@ -60,7 +60,9 @@ class Signature:
     """Of an answer's numbers, where the server says them as ours does."""
 
 
-def read_signature(described: object, output: str | None, *, kind: Kind | None = None) -> Signature:
+def read_signature(
+    described: object, output: str | None, *, kind: Kind | None = None
+) -> RemoteSignature:
     """A model's metadata.
 
     Args:
@@ -96,7 +98,7 @@ def read_signature(described: object, output: str | None, *, kind: Kind | None =
     labels = shown["datatype"] in WHOLES or kind == "label"
     wide = size > 1 and shown["datatype"] in FLOATS and not labels
     names = _names(shown, size if wide else None) or _names(model, size if wide else None)
-    return Signature(
+    return RemoteSignature(
         input=taken["name"],
         datatype=taken["datatype"],
         shape=(shape[2], shape[0], shape[1]) if last else (shape[0], shape[1], shape[2]),
@@ -173,7 +175,7 @@ def _tensors(model: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def request(
-    images: np.ndarray, signature: Signature, *, id: str, binary: bool, top: int = 0
+    images: np.ndarray, signature: RemoteSignature, *, id: str, binary: bool, top: int = 0
 ) -> tuple[bytes, dict[str, str]]:
     """The body of an inference request and its headers.
 
@@ -210,7 +212,9 @@ def request(
     return text + data, headers
 
 
-def read_reply(body: bytes, length: str | None, signature: Signature, *, count: int) -> np.ndarray:
+def read_reply(
+    body: bytes, length: str | None, signature: RemoteSignature, *, count: int
+) -> np.ndarray:
     """The answers in a reply, as `Victim.ask` returns them.
 
     Raises:

@@ -6,4 +6,4 @@ Papernot et al. 2016, arXiv:1511.04508, and what Carlini and Wagner (2017) found
 from denature.recipes.defensive.reproduce import DefensiveDistillationResult, reproduce, wanted
 from denature.recipes.defensive.settings import SETTINGS, Setting, setting
 
-__all__ = ["SETTINGS", "Found", "Setting", "reproduce", "setting", "wanted"]
+__all__ = ["SETTINGS", "DefensiveDistillationResult", "Setting", "reproduce", "setting", "wanted"]

@@ -20,7 +20,7 @@ from denature.recipes.robustness import robustness_by_name
 from denature.report import temperatures as page
 from denature.report.temperatures import Finding
 from denature.report.words import markdown
-from denature.train import Adversarial, Keeping, Normal, Order, make
+from denature.train import Adversarial, CheckpointConfig, Normal, Order, make
 
 UNDEFENDED, REFERENCE = "undefended", "adversarial"
 
@@ -90,7 +90,7 @@ def reproduce(
     data: str,
     out: Path,
     *,
-    keeping: Keeping | None = None,
+    keeping: CheckpointConfig | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> DefensiveDistillationResult:

@@ -28,12 +28,12 @@ class Place:
     default."""
 
 
-Way = Callable[[Hardening, Place], dict[str, Order]]
+HardeningMethod = Callable[[Hardening, Place], dict[str, Order]]
 
 
 def orders(hardening: Hardening, place: Place) -> dict[str, Order]:
     """All runs by their names, which are their folders' too; the last is the hardened network."""
-    return WAYS[hardening.by](hardening, place)
+    return METHODS[hardening.by](hardening, place)
 
 
 def _order(
@@ -131,7 +131,7 @@ def robust_distillation(hardening: Hardening, place: Place) -> dict[str, Order]:
     return {"teacher": teacher} | _generations(hardening, place, teacher, soft)
 
 
-WAYS: Mapping[By, Way] = {
+METHODS: Mapping[By, HardeningMethod] = {
     "defensive-distillation": defensive_distillation,
     "label-smoothing": label_smoothing,
     "self-distillation": self_distillation,

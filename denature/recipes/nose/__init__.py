@@ -8,4 +8,4 @@ from denature.recipes.nose.findings import NoseResult
 from denature.recipes.nose.reproduce import Faces, reproduce
 from denature.recipes.nose.settings import SETTINGS, Setting, setting
 
-__all__ = ["SETTINGS", "Faces", "Found", "Setting", "reproduce", "setting"]
+__all__ = ["SETTINGS", "Faces", "NoseResult", "Setting", "reproduce", "setting"]

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from denature.answers.transfer import Transfer
-from denature.core.compute import settle
+from denature.core.compute import resolve
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.stats import Estimate
 from denature.data.dataset import Dataset
 from denature.recipes.nose.settings import TARGETS, Setting
-from denature.recipes.nose.told import ServiceAnswers
+from denature.recipes.nose.service_answers import ServiceAnswers
 from denature.train import Cloned, Order, Run
 from denature.train.identity import plan_id
 from denature.train.loop import evaluate
@@ -99,7 +99,7 @@ class CloneFactory:
         split = self.told.seen_by_people(TARGETS[target])
         if split is None:
             return None
-        compute = settle(run.network, device=self.setting.learning.device, precision="fp32")
+        compute = resolve(run.network, device=self.setting.learning.device, precision="fp32")
         return evaluate(compute.place(run.network), split, compute)
 
 

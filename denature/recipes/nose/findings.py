@@ -15,9 +15,9 @@ from denature.core.stats import Estimate, mean_over_images, pooled
 from denature.data.dataset import Split
 from denature.extract.pricing import Prices
 from denature.extract.speed import Timing
-from denature.recipes.nose.clones import Kind, Trial, CloneFactory
+from denature.recipes.nose.clones import CloneFactory, Kind, Trial
 from denature.recipes.nose.settings import TARGETS, Setting
-from denature.recipes.nose.told import ServiceAnswers
+from denature.recipes.nose.service_answers import ServiceAnswers
 from denature.report import nose as page
 from denature.report.words import markdown
 from denature.train.run import Run, snapshots
@@ -77,16 +77,16 @@ def mean_place(split: Split, train: Split) -> Estimate:
     return mean_over_images(errors.tolist())
 
 
-def _lines(made: Made) -> list[page.Line]:
+def _lines(made: Made) -> list[page.NoseRow]:
     told, workshop, service = made.told, made.workshop, made.service
-    lines: list[page.Line] = []
+    lines: list[page.NoseRow] = []
     for target, values in TARGETS.items():
         data, people = workshop.data[target], told.seen_by_people(values)
         if service is not None and people is not None:
             own = data.test.labels[data.test.rows]
             errors = (own - people.labels[people.rows]).abs().mean(dim=1)
             lines.append(
-                page.Line(
+                page.NoseRow(
                     who="the service itself",
                     net=service.record.net.name,
                     target=target,
@@ -95,7 +95,7 @@ def _lines(made: Made) -> list[page.Line]:
                 )
             )
         lines.append(
-            page.Line(
+            page.NoseRow(
                 who="always the mean place",
                 target=target,
                 service=mean_place(data.test, data.train),
@@ -108,7 +108,7 @@ def _lines(made: Made) -> list[page.Line]:
             own_errors = [run.record.error for run in runs if run.record.error is not None]
             seen = [it for run in runs if (it := workshop.people(run, target)) is not None]
             lines.append(
-                page.Line(
+                page.NoseRow(
                     who=f"clone {kind.start.name}",
                     net=runs[0].record.net.name,
                     target=target,
@@ -125,7 +125,7 @@ def write(out: Path, made: Made) -> NoseResult:
     """Everything that came out, into a folder."""
     told, prices, data = made.told, made.prices, made.workshop.data["nose"]
     money = None if prices is None else prices.cost(told.queries)
-    theft = page.Theft(
+    theft = page.NoseTheft(
         who=told.who,
         queries=told.queries,
         answers=len(told.train),
@@ -137,7 +137,7 @@ def write(out: Path, made: Made) -> NoseResult:
         service=made.speeds.service,
     )
     lines, base = _lines(made), mean_place(data.test, data.train)
-    points = [page.Point(it.precision, it.last, it.best, it.people) for it in made.trials]
+    points = [page.PrecisionPoint(it.precision, it.last, it.best, it.people) for it in made.trials]
     records = [run.record for runs in made.clones.values() for run in runs]
     if made.service is not None:
         records.insert(0, made.service.record)
@@ -173,7 +173,7 @@ def _answers(run: Run, pixels: torch.Tensor) -> np.ndarray:
     return found
 
 
-def _show(made: Made) -> page.Show:
+def _show(made: Made) -> page.NosePictures:
     """Some test pictures, and where everybody sees the nose in them."""
     told, data = made.told, made.workshop.data["nose"]
     test = told.test
@@ -187,7 +187,7 @@ def _show(made: Made) -> page.Show:
         seen["people"] = people.labels[rows].numpy()
     if 1 in made.rounded:
         seen["a clone of answers with 1 decimal"] = _answers(made.rounded[1], pixels)
-    return page.Show(
+    return page.NosePictures(
         pictures=test.images[rows].numpy(),
         seen=seen,
         epochs=[(epoch, _answers(run, pixels)) for epoch, run in snapshots(made.shown)],

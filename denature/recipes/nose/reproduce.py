@@ -19,18 +19,18 @@ from denature.extract.speed import Timing, time_run, time_victim
 from denature.extract.victims.base import Victim
 from denature.extract.victims.find import REKOGNITION
 from denature.recipes.nose.clones import (
+    CloneFactory,
     Kind,
     Trial,
-    CloneFactory,
     starts,
     trial_of,
     write_trials,
 )
-from denature.recipes.nose.findings import NoseResult, Made, Speeds, write
+from denature.recipes.nose.findings import Made, NoseResult, Speeds, write
 from denature.recipes.nose.service import check_packages, serving
 from denature.recipes.nose.settings import TARGETS, Setting
-from denature.recipes.nose.told import ServiceAnswers, asked, load_recorded
-from denature.train import Keeping, Normal, Order, Run, make
+from denature.recipes.nose.service_answers import ServiceAnswers, asked, load_recorded
+from denature.train import CheckpointConfig, Normal, Order, Run, make
 
 FRAMES = r"(.*)_"
 """Frames of the faces that we know are named by person and number."""
@@ -59,7 +59,7 @@ def reproduce(
     *,
     backbones: Mapping[str, Run | str] | None = None,
     price_per_1000: float | None = None,
-    keeping: Keeping | None = None,
+    keeping: CheckpointConfig | None = None,
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> NoseResult:
@@ -79,7 +79,7 @@ def reproduce(
         DenatureError: see `denature.core.errors`.
         Stopped: the stopper wanted it; ask again to go on.
     """
-    keeping, stopper, out = keeping or Keeping(), stopper or Stopper(), out / setting.scale
+    keeping, stopper, out = keeping or CheckpointConfig(), stopper or Stopper(), out / setting.scale
     prices = prices_of(REKOGNITION) if price_per_1000 is None else one_price(price_per_1000)
     service: Run | None = None
     if faces.images is not None or faces.labels is not None:
@@ -102,7 +102,7 @@ def reproduce(
     workshop = CloneFactory(told, setting, out / "clones")
 
     def clones(
-        kinds: Sequence[Kind], trials: Sequence[int], keep: Keeping
+        kinds: Sequence[Kind], trials: Sequence[int], keep: CheckpointConfig
     ) -> dict[Kind, list[Run]]:
         """All trials of kinds of one target."""
         orders = {kind: [workshop.order(kind, trial) for trial in trials] for kind in kinds}
@@ -193,7 +193,7 @@ def _service(
     data: Dataset,
     setting: Setting,
     out: Path,
-    keeping: Keeping,
+    keeping: CheckpointConfig,
     stopper: Stopper,
     progress: Progress,
 ) -> Run:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from denature.recipes.paper.orders import Lab, Point
+from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.report.experiment import TEACHER
 from denature.train import Order
 
@@ -14,7 +14,7 @@ ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 FRACTIONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1)
 
 
-def omega(lab: Lab) -> Iterator[Point]:
+def omega(lab: ExperimentContext) -> Iterator[Point]:
     """The weight of the push, in training the teacher; at 0 it is a normal one."""
     for x in lab.setting.sweeps.get("omega", OMEGAS):
         for seed in range(lab.seeds):
@@ -28,17 +28,17 @@ def omega(lab: Lab) -> Iterator[Point]:
                             like=lab.student(net, normal, seed) if x else None)  # fmt: skip
 
 
-def temperature(lab: Lab) -> Iterator[Point]:
+def temperature(lab: ExperimentContext) -> Iterator[Point]:
     """tau_S, in training the students."""
     return _turned(lab, "temperature", TEMPERATURES)
 
 
-def alpha(lab: Lab) -> Iterator[Point]:
+def alpha(lab: ExperimentContext) -> Iterator[Point]:
     """The share of the teacher's term, in training the students."""
     return _turned(lab, "alpha", ALPHAS)
 
 
-def _turned(lab: Lab, knob: str, usual: Sequence[float]) -> Iterator[Point]:
+def _turned(lab: ExperimentContext, knob: str, usual: Sequence[float]) -> Iterator[Point]:
     """Students of both teachers, with one knob of their loss at each of its points."""
     for x in lab.setting.sweeps.get(knob, usual):
         for seed in range(lab.seeds):
@@ -47,7 +47,7 @@ def _turned(lab: Lab, knob: str, usual: Sequence[float]) -> Iterator[Point]:
                 yield from _both(lab, net, x, seed, lab.alone(net, seed), {knob: x})
 
 
-def samples(lab: Lab) -> Iterator[Point]:
+def samples(lab: ExperimentContext) -> Iterator[Point]:
     """The share of the training samples that the thief has; the teachers had all."""
     for x in map(float, lab.setting.sweeps.get("samples", FRACTIONS)):  # 1.0, as elsewhere
         for seed in range(lab.seeds):
@@ -58,7 +58,7 @@ def samples(lab: Lab) -> Iterator[Point]:
                 yield from _both(lab, net, 100 * x, seed, alone, {"fraction": x})
 
 
-def _teachers(lab: Lab, x: float, seed: int) -> Iterator[Point]:
+def _teachers(lab: ExperimentContext, x: float, seed: int) -> Iterator[Point]:
     """Who teaches, the same at every point."""
     normal = lab.normal("resnet18", seed)
     yield Point(row="normal", column=TEACHER, x=x, seed=seed, order=normal)
@@ -67,7 +67,12 @@ def _teachers(lab: Lab, x: float, seed: int) -> Iterator[Point]:
 
 
 def _both(
-    lab: Lab, net: str, x: float, seed: int, alone: Order, changes: Mapping[str, float]
+    lab: ExperimentContext,
+    net: str,
+    x: float,
+    seed: int,
+    alone: Order,
+    changes: Mapping[str, float],
 ) -> Iterator[Point]:
     """A student of the normal teacher and one of the nasty."""
     good, bad = (

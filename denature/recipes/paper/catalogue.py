@@ -11,12 +11,14 @@ from typing import TypeAlias
 from denature.core.progress import Progress
 from denature.data import Dataset
 from denature.recipes.paper import ablations, looks, tables
-from denature.recipes.paper.orders import Lab, Point
+from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.recipes.paper.settings import DataName
 from denature.train import Order, Run
 
-Points: TypeAlias = Callable[[Lab], Iterable[Point]]
-Looker: TypeAlias = Callable[[Lab, Mapping[Order, Run], Dataset, Progress], looks.Look]
+Points: TypeAlias = Callable[[ExperimentContext], Iterable[Point]]
+Analysis: TypeAlias = Callable[
+    [ExperimentContext, Mapping[Order, Run], Dataset, Progress], looks.AnalysisResult
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +32,7 @@ class Experiment:
     """What the knob of an ablation is, with its unit; None for a table."""
     against: str = "alone"
     """What students' differences are taken from."""
-    look: Looker | None = None
+    look: Analysis | None = None
     """Looks into the networks that were made; its figures and table are what is shown."""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from denature.core.compute import Compute, settle
+from denature.core.compute import Compute, resolve
 from denature.core.progress import Progress
 from denature.core.stats import mean_over_seeds, pooled
 from denature.data import Dataset
@@ -17,7 +17,7 @@ from denature.data.feed import Feed
 from denature.datafree.config import Dafl
 from denature.datafree.deepinversion import agreement, invert
 from denature.datafree.insides import Insides
-from denature.recipes.paper.orders import Lab, Point
+from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.recipes.paper.recalled import NASTY, NORMAL
 from denature.report import figures, look_figures, words
 from denature.report.experiment import TEACHER
@@ -32,7 +32,7 @@ INVERTED = "resnet34"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class AnalysisResult:
     """What a look at the teachers found."""
 
     drawn: Mapping[str, Draw]
@@ -43,7 +43,7 @@ class Look:
     """How to read it."""
 
 
-def two_teachers(lab: Lab, net: str = PAIR) -> Iterator[Point]:
+def two_teachers(lab: ExperimentContext, net: str = PAIR) -> Iterator[Point]:
     """A normal teacher and a nasty one."""
     for seed in range(lab.seeds):
         for kind, teacher in _pair(lab, seed, net):
@@ -51,7 +51,9 @@ def two_teachers(lab: Lab, net: str = PAIR) -> Iterator[Point]:
                         against=None if kind == NORMAL else lab.normal(net, seed))  # fmt: skip
 
 
-def responses(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress) -> Look:
+def responses(
+    lab: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
+) -> AnalysisResult:
     """What both teachers answer to the same test images; the paper: nasty ones have many peaks."""
     lines = [["Teacher", "Accuracy %", "Largest %", "Second %", "Entropy, nats", "Seeds"]]
     temperature = lab.setting.loss[lab.data].temperature
@@ -72,10 +74,12 @@ def responses(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Prog
         f"at temperature {temperature:g}, that of the nasty training. {OVER_SEEDS} Accuracies have "
         "intervals over seeds and test images."
     )
-    return Look(drawn={"logit-responses": draw}, lines=lines, note=note)
+    return AnalysisResult(drawn={"logit-responses": draw}, lines=lines, note=note)
 
 
-def tsne(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress) -> Look:
+def tsne(
+    lab: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
+) -> AnalysisResult:
     """Features and logits of both teachers, in two dimensions; and how well classes part there."""
     from sklearn.manifold import TSNE
     from sklearn.metrics import silhouette_score
@@ -103,10 +107,10 @@ def tsne(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress)
         "Silhouette: 1 where classes lie apart, 0 where they touch; on the values, not the map. "
         f"The maps are of the first seed. {OVER_SEEDS}"
     )
-    return Look(drawn={"tsne": draw}, lines=lines, note=note)
+    return AnalysisResult(drawn={"tsne": draw}, lines=lines, note=note)
 
 
-def dafl(lab: Lab) -> Iterator[Point]:
+def dafl(lab: ExperimentContext) -> Iterator[Point]:
     """A student from a teacher's weights without any data, from a normal and a nasty one."""
     for seed in range(lab.seeds):
         normal = lab.normal(INVERTED, seed)
@@ -121,7 +125,7 @@ def dafl(lab: Lab) -> Iterator[Point]:
                         recalled=lab.recalled(kind, "resnet34 by dafl", PAIR))  # fmt: skip
 
 
-def _dafl(lab: Lab, teacher: Order, seed: int) -> Order:
+def _dafl(lab: ExperimentContext, teacher: Order, seed: int) -> Order:
     student = lab.alone(PAIR, seed)
     by_data, training = lab.setting.dafl
     training = replace(training, seed=seed, checkpoint=student.training.checkpoint,
@@ -132,14 +136,16 @@ def _dafl(lab: Lab, teacher: Order, seed: int) -> Order:
     )
 
 
-def inverted(lab: Lab) -> Iterator[Point]:
+def inverted(lab: ExperimentContext) -> Iterator[Point]:
     """Both teachers, and a network that judges their images without having known them."""
     yield from two_teachers(lab, INVERTED)
     for seed in range(lab.seeds):
         yield Point(row="judge", column=TEACHER, seed=seed, order=lab.alone(PAIR, seed))
 
 
-def inversion(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Progress) -> Look:
+def inversion(
+    lab: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
+) -> AnalysisResult:
     """Images of both teachers by DeepInversion, and how often the judge sees the wanted class."""
     lines = [["Teacher", "Seed", "Judge agrees %", "Teacher agrees %", "Images"]]
     config, count = lab.setting.inversion
@@ -170,14 +176,14 @@ def inversion(lab: Lab, made: Mapping[Order, Run], data: Dataset, progress: Prog
                     title=f"images out of the {kind} teacher",
                 )  # fmt: skip
     note = "The judge is a network of the same data that took no part; the classes come in turn."
-    return Look(drawn=drawn, lines=lines, note=note)
+    return AnalysisResult(drawn=drawn, lines=lines, note=note)
 
 
-def _pair(lab: Lab, seed: int, net: str = PAIR) -> Iterable[tuple[str, Order]]:
+def _pair(lab: ExperimentContext, seed: int, net: str = PAIR) -> Iterable[tuple[str, Order]]:
     return ((NORMAL, lab.normal(net, seed)), (NASTY, lab.nasty(net, seed)))
 
 
-def _by_kind(lab: Lab, made: Mapping[Order, Run]) -> Iterator[tuple[str, list[Run]]]:
+def _by_kind(lab: ExperimentContext, made: Mapping[Order, Run]) -> Iterator[tuple[str, list[Run]]]:
     """The runs of all seeds of each of the two teachers."""
     for place, kind in enumerate((NORMAL, NASTY)):
         yield kind, [made[list(_pair(lab, seed))[place][1]] for seed in range(lab.seeds)]
@@ -201,8 +207,8 @@ def _over_seeds(found: Sequence[Sequence[float]], *formats: str) -> list[str]:
     return [*said, str(len(found))]
 
 
-def _fp32(lab: Lab, run: Run) -> Compute:
-    return settle(run.network, device=lab.setting.device, precision="fp32")
+def _fp32(lab: ExperimentContext, run: Run) -> Compute:
+    return resolve(run.network, device=lab.setting.device, precision="fp32")
 
 
 def _few(data: Dataset, count: int = 1000) -> Dataset:
@@ -211,7 +217,7 @@ def _few(data: Dataset, count: int = 1000) -> Dataset:
 
 
 @torch.no_grad()
-def _answers(lab: Lab, run: Run, data: Dataset) -> tuple[Tensor, Tensor]:
+def _answers(lab: ExperimentContext, run: Run, data: Dataset) -> tuple[Tensor, Tensor]:
     """A run's logits and last features for the test images; on the CPU."""
     compute = _fp32(lab, run)
     network = compute.place(run.network).eval()

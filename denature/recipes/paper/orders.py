@@ -57,7 +57,7 @@ class Point:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Lab:
+class ExperimentContext:
     """Orders for one data set in one setting; equal ones are the same run wherever they appear."""
 
     data: DataName

@@ -13,16 +13,16 @@ from denature.core.record import Record, write_records
 from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
 from denature.recipes.paper.catalogue import EXPERIMENTS, Experiment
-from denature.recipes.paper.looks import Look
-from denature.recipes.paper.orders import Lab, Point
+from denature.recipes.paper.looks import AnalysisResult
+from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.recipes.paper.settings import Setting
 from denature.report import experiment as findings
 from denature.report import experiment_figures, words
 from denature.report.divergence import not_nasty
 from denature.report.figures import Draw, training_curves, write_figure
 from denature.report.html import render_experiment
-from denature.train import Keeping, Order, Run, make
-from denature.train.elsewhere import WorkerPool
+from denature.train import CheckpointConfig, Order, Run, make
+from denature.train.workers import WorkerPool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,12 +58,16 @@ def names_of(asked: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def lab_of(experiment: Experiment, setting: Setting, out: Path, seeds: int | None) -> Lab:
+def lab_of(
+    experiment: Experiment, setting: Setting, out: Path, seeds: int | None
+) -> ExperimentContext:
     """Where an experiment's orders come from."""
     seeds = setting.seeds if seeds is None else seeds
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be at least 1.")
-    return Lab(data=experiment.data, setting=setting, out=out / setting.scale, seeds=seeds)
+    return ExperimentContext(
+        data=experiment.data, setting=setting, out=out / setting.scale, seeds=seeds
+    )
 
 
 def orders_of(
@@ -88,7 +92,7 @@ def reproduce(
     out: Path,
     *,
     seeds: int | None = None,
-    keeping: Keeping | None = None,
+    keeping: CheckpointConfig | None = None,
     stopper: Stopper | None = None,
     crew: WorkerPool | None = None,
     progress: Progress = SILENT,
@@ -123,7 +127,7 @@ def reproduce(
 def _made(
     points: Sequence[Point],
     data: Dataset,
-    keeping: Keeping | None,
+    keeping: CheckpointConfig | None,
     stopper: Stopper | None,
     crew: WorkerPool | None,
     progress: Progress,
@@ -136,10 +140,10 @@ def _made(
 def _written(
     name: str,
     experiment: Experiment,
-    lab: Lab,
+    lab: ExperimentContext,
     points: Sequence[Point],
     made: Mapping[Order, Run],
-    look: Look | None,
+    look: AnalysisResult | None,
 ) -> PaperResult:
     measured = [_measured(point, made) for point in points]
     records = _records(points, made)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from denature.recipes.paper.orders import Lab, Point
+from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.recipes.paper.recalled import ALONE, NASTY, NORMAL
 from denature.report.experiment import TEACHER
 from denature.train import Order
@@ -14,14 +14,14 @@ STRONGER = ("resnet50", "resnext29")
 ADVERSARIES = ("resnet18", "cnn", "resnext29")
 
 
-def cifar10(lab: Lab) -> Iterator[Point]:
+def cifar10(lab: ExperimentContext) -> Iterator[Point]:
     """ResNet-18 teaches smaller students, itself, and stronger ones."""
     students = (*CIFAR10_STUDENTS, *_stronger(lab))
     yield from _alone(lab, students)
     yield from _teacher(lab, "resnet18", students)
 
 
-def large(lab: Lab) -> Iterator[Point]:
+def large(lab: ExperimentContext) -> Iterator[Point]:
     """Three teachers, two small students, ResNet-18, themselves, and stronger ones."""
     yield from _alone(lab, (*LARGE_STUDENTS, *STRONGER))
     yield from _teacher(lab, "resnet18", (*LARGE_STUDENTS, *_stronger(lab)))
@@ -29,7 +29,7 @@ def large(lab: Lab) -> Iterator[Point]:
         yield from _teacher(lab, net, (*LARGE_STUDENTS, net))
 
 
-def adversary(lab: Lab) -> Iterator[Point]:
+def adversary(lab: ExperimentContext) -> Iterator[Point]:
     """A nasty ResNet-18 that is pushed away from other networks than its own kind."""
     yield from _alone(lab, CIFAR10_STUDENTS)
     for kind in ADVERSARIES:
@@ -41,11 +41,11 @@ def adversary(lab: Lab) -> Iterator[Point]:
             yield from _row(lab, row, NASTY, name, teacher, normal, CIFAR10_STUDENTS, seed)
 
 
-def _stronger(lab: Lab) -> tuple[str, ...]:
+def _stronger(lab: ExperimentContext) -> tuple[str, ...]:
     return STRONGER if lab.setting.stronger else ()
 
 
-def _alone(lab: Lab, students: Sequence[str]) -> Iterator[Point]:
+def _alone(lab: ExperimentContext, students: Sequence[str]) -> Iterator[Point]:
     for net in students:
         for seed in range(lab.seeds):
             yield Point(
@@ -57,7 +57,7 @@ def _alone(lab: Lab, students: Sequence[str]) -> Iterator[Point]:
             )
 
 
-def _teacher(lab: Lab, net: str, students: Sequence[str]) -> Iterator[Point]:
+def _teacher(lab: ExperimentContext, net: str, students: Sequence[str]) -> Iterator[Point]:
     """Two rows: a normal teacher and a nasty one."""
     for kind in (NORMAL, NASTY):
         for seed in range(lab.seeds):
@@ -68,7 +68,7 @@ def _teacher(lab: Lab, net: str, students: Sequence[str]) -> Iterator[Point]:
 
 
 def _row(
-    lab: Lab,
+    lab: ExperimentContext,
     row: str,
     kind: str,
     name: str,

@@ -47,7 +47,7 @@ class Images(Protocol):
         """The batches of an epoch, counted from 1, from number `first` on."""
 
 
-class Dreamer(Images, Protocol):
+class SyntheticData(Images, Protocol):
     """Images that are made up and answered on the way, in the place of training images."""
 
     def answered(self, batches: "Iterable[Batch]") -> "Iterator[tuple[Batch, Answers]]":
@@ -61,7 +61,7 @@ class Dreamer(Images, Protocol):
 
 
 @runtime_checkable
-class Dreaming(Protocol):
+class BringsData(Protocol):
     """An objective that brings its own images."""
 
     def dreamer(
@@ -73,7 +73,7 @@ class Dreaming(Protocol):
         image_size: int,
         seed: int,
         compute: "Compute",
-    ) -> Dreamer:
+    ) -> SyntheticData:
         """Who makes them."""
 
 
@@ -103,7 +103,7 @@ class Diverging(Protocol):
 
 
 @runtime_checkable
-class Settling(Protocol):
+class Resolvable(Protocol):
     """An objective some of whose fields follow from others where they are left open."""
 
     def settled(self) -> Self:

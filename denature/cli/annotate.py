@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from denature.cli.options import Showing, ShowingOptions, Trust, key_of
+from denature.cli.options import OutputFlags, OutputOptions, Trust, key_of
 from denature.core.errors import ConfigError
 from denature.core.files import atomic_path
 
@@ -31,7 +31,7 @@ def mark(
     key_file: Path | None = None,
     endpoint_url: str | None = None,
     trust: Trust = (),
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Draw into pictures what models found there: a cross on the nose, points elsewhere.
 

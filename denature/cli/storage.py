@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from denature.answers.config import Asking
+from denature.answers.config import InferenceConfig
 from denature.cli.options import (
     AskingOptions,
+    OutputFlags,
+    OutputOptions,
     ReadingOptions,
     RunFolder,
-    Showing,
-    ShowingOptions,
-    Surviving,
+    RunOptions,
     Trust,
     data_config,
 )
@@ -38,7 +38,7 @@ def runs(
     compare: Annotated[bool, Flag] = False,
     prune: tuple[str, ...] = (),
     yes: Annotated[bool, Flag] = False,
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """List runs, compare them, or remove what nobody needs of them.
 
@@ -107,8 +107,8 @@ def answers(
     time_limit: Annotated[str | None, Parameter(group=FILLING)] = None,
     trust: Trust = (),
     reading: ReadingOptions = Reading(),
-    asking: AskingOptions = Asking(),
-    showing: ShowingOptions = Showing(),
+    asking: AskingOptions = InferenceConfig(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """List stored answers, verify them, remove them, or ask ahead of time.
 
@@ -137,7 +137,7 @@ def answers(
 
         if data is None:
             raise ConfigError("--fill needs --data: what to ask the run about.")
-        stopper = Surviving(time_limit=time_limit).stopper()
+        stopper = RunOptions(time_limit=time_limit).stopper()
         with stopper.on_signals():
             ask_ahead(
                 load_run(fill, trust=trust),
@@ -162,7 +162,7 @@ def answers(
     _print_stores(root, stores, verify, showing)
 
 
-def _to_prune(store: "Found", what: str) -> bool:
+def _to_prune(store: "StoreInfo", what: str) -> bool:
     if what == "all":
         return True
     if what == "damaged":
@@ -170,13 +170,15 @@ def _to_prune(store: "Found", what: str) -> bool:
     return time.time() - store.used > seconds_of(what)
 
 
-def _about(store: "Found") -> str:
+def _about(store: "StoreInfo") -> str:
     if store.key is None:
         return "damaged"
     return f"{store.about.get('kind', '')} {store.key.net} on {store.about.get('data', '?')}"
 
 
-def _print_stores(root: Path, stores: Sequence["Found"], verify: bool, showing: Showing) -> None:
+def _print_stores(
+    root: Path, stores: Sequence["StoreInfo"], verify: bool, showing: OutputOptions
+) -> None:
     from denature.cli.show import print_table
 
     lines = [["Store", "Answers of", "Kept as", "Views", "MB", "Present", "Damaged"]]
@@ -213,7 +215,7 @@ def _print_stores(root: Path, stores: Sequence["Found"], verify: bool, showing: 
     print(f"{len(stores)} stores in {root}, {total:,.1f} MB.")
 
 
-def _prune(targets: Sequence[tuple[Path, str]], yes: bool, showing: Showing) -> None:
+def _prune(targets: Sequence[tuple[Path, str]], yes: bool, showing: OutputOptions) -> None:
     """Remove folders, or say which would be removed."""
     import shutil
 

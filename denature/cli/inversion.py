@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.cli.options import RunFolder, Showing, ShowingOptions, Trust
+from denature.cli.options import OutputFlags, OutputOptions, RunFolder, Trust
 from denature.core.errors import ConfigError
 from denature.datafree.config import Inversion
 from denature.train.config import Device
@@ -26,7 +26,7 @@ def invert(
     device: Device = "auto",
     trust: Trust = (),
     config: Annotated[Inversion, Parameter(name="*", group=INVERSION)] = Inversion(),
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Make images out of a network's weights, without any data (DeepInversion).
 
@@ -43,7 +43,7 @@ def invert(
     import numpy as np
     import torch
 
-    from denature.core.compute import settle
+    from denature.core.compute import resolve
     from denature.core.files import atomic_path
     from denature.datafree.deepinversion import agreement
     from denature.datafree.deepinversion import invert as make_images
@@ -64,7 +64,7 @@ def invert(
     for role, folder in (("judge", judge), ("student", student)):
         if folder is not None:
             others[folder] = alike(role, load_run(folder, trust=trust), run, progress=display)
-    compute = settle(run.network, device=device, precision="fp32")
+    compute = resolve(run.network, device=device, precision="fp32")
     targets = torch.arange(images) % net.classes
     made = make_images(
         run.network,

@@ -9,13 +9,13 @@ from cyclopts import Parameter
 
 from denature.cli.options import (
     Data,
+    FolderFlags,
+    FolderOptions,
+    OutputFlags,
+    OutputOptions,
     ReadingOptions,
     RunFolder,
-    Showing,
-    ShowingOptions,
     Trust,
-    Writing,
-    WritingOptions,
     data_config,
 )
 from denature.core.errors import ConfigError
@@ -31,7 +31,7 @@ def evaluate(
     precision: Precision = "fp32",
     trust: Trust = (),
     reading: ReadingOptions = Reading(),
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Measure a run on the test split of a data set: its accuracy, or of landmarks its error.
 
@@ -68,7 +68,7 @@ def predict(
     precision: Precision = "fp32",
     resize: Annotated[bool, Parameter(negative="")] = False,
     trust: Trust = (),
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Say what a run's network sees in image files.
 
@@ -104,8 +104,8 @@ def import_weights(
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
     entry: str | None = None,
-    writing: WritingOptions = Writing(),
-    showing: ShowingOptions = Showing(),
+    writing: FolderFlags = FolderOptions(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Make a run of your own weights; nothing in the file is executed.
 
@@ -149,7 +149,7 @@ def report(
     records: Path | None = None,
     figures: Path | None = None,
     markdown: Annotated[bool, Parameter(negative="")] = False,
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Write one HTML report of any runs, and print its table.
 
@@ -187,7 +187,7 @@ def report(
 
 
 def data(
-    source: str, *, reading: ReadingOptions = Reading(), showing: ShowingOptions = Showing()
+    source: str, *, reading: ReadingOptions = Reading(), showing: OutputFlags = OutputOptions()
 ) -> None:
     """Describe a data set, and decode it into the cache.
 
@@ -213,7 +213,7 @@ def nets(
     classes: int = 10,
     channels: int = 3,
     image_size: int = 32,
-    showing: ShowingOptions = Showing(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """List the catalogue of networks with their parameter counts.
 

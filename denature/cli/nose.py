@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from denature.cli.options import (
+    OutputFlags,
+    OutputOptions,
+    RunFlags,
     RunFolder,
-    Showing,
-    ShowingOptions,
-    Surviving,
-    SurvivingOptions,
+    RunOptions,
     Trust,
     folder_of,
 )
@@ -30,8 +30,8 @@ def nose(
     device: Device = "auto",
     precision: Precision = "auto",
     trust: Trust = (),
-    surviving: SurvivingOptions = Surviving(),
-    showing: ShowingOptions = Showing(),
+    surviving: RunFlags = RunOptions(),
+    showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Copy a face service's nose detector through its answers, rounded ones too, and draw it.
 

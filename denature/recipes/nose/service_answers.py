@@ -22,7 +22,7 @@ from denature.data.loading import groups_of
 from denature.extract.config import Pace
 from denature.extract.ledger import Ledger
 from denature.extract.oracle import Oracle
-from denature.extract.pool import Kept
+from denature.extract.pool import StoredPool
 from denature.extract.victims.base import About, Victim
 from denature.extract.victims.rekognition import numbers, outputs_of
 from denature.recipes.nose.settings import VALUES
@@ -130,7 +130,7 @@ def asked(
     with Ledger(ledger) as kept, ExitStack() as stack:
         target, victim = kept.target(about), None
         for purpose, part in (("train", pool), ("measure", test)):
-            images = Kept(data.config.source, part, data.digest, channels=3)
+            images = StoredPool(data.config.source, part, data.digest, channels=3)
             contents = images.contents(range(len(part)))
             if not set(contents) <= kept.answers(target).keys():
                 victim = victim or stack.enter_context(service())

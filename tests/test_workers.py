@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from denature.cli.options import Surviving
+from denature.cli.options import RunOptions
 from denature.core.errors import ConfigError
 from denature.data import DataConfig
-from denature.train import Distilled, Keeping, Normal, Order, Training, train
-from denature.train.elsewhere import RemoteBatch, Processes, Ray
+from denature.train import CheckpointConfig, Distilled, Normal, Order, Training, train
+from denature.train.workers import ProcessPool, RayPool, RemoteBatch
 from denature.train.run import Run
 
 CREWS = {"processes": ("--workers", "2"), "ray": ("--ray", "local")}
@@ -154,7 +154,7 @@ def test_an_address_that_does_not_answer_is_said_at_once(address: str, said: str
     pytest.importorskip("ray", reason="Ray is not installed")
     clock = time.monotonic()
     with pytest.raises(ConfigError, match=said):
-        Ray(address)
+        RayPool(address)
     assert time.monotonic() - clock < 20
 
 
@@ -163,7 +163,7 @@ def parcel(teacher: Run | None, **order: Any) -> RemoteBatch:
     assert teacher is not None
     return RemoteBatch.of(
         [Order(**given)], [{"teacher": teacher}], DataConfig(source="digits"),
-        overwrite=False, keeping=Keeping(), seconds=None,
+        overwrite=False, keeping=CheckpointConfig(), seconds=None,
     )  # fmt: skip
 
 
@@ -181,9 +181,9 @@ def test_what_cannot_travel_is_refused(teacher: Run, tmp_path: Path) -> None:
 
 def test_no_workers_and_two_kinds_of_workers_are_refused() -> None:
     with pytest.raises(ConfigError, match="workers is 0; it must be at least 1"):
-        Processes(0)
+        ProcessPool(0)
     with (
         pytest.raises(ConfigError, match="take one of them"),
-        Surviving(workers=2, ray="local").crew("cpu"),
+        RunOptions(workers=2, ray="local").crew("cpu"),
     ):
         pass

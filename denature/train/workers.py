@@ -23,8 +23,8 @@ from denature.core.progress import Task
 from denature.core.stopping import Stopper
 from denature.data import load
 from denature.data.config import DataConfig
-from denature.nets.published import Published
-from denature.train.config import Keeping
+from denature.nets.published import PublishedWeights
+from denature.train.config import CheckpointConfig
 from denature.train.job import Input, Order
 from denature.train.run import Run, load_run
 
@@ -55,7 +55,7 @@ class RemoteBatch:
     data_as: DataConfig
     """As it was named here."""
     overwrite: bool
-    keeping: Keeping
+    keeping: CheckpointConfig
     seconds: float | None
     """Time that is left; the worker stops in good order after it."""
 
@@ -66,9 +66,9 @@ class RemoteBatch:
         data: DataConfig,
         *,
         overwrite: bool,
-        keeping: Keeping,
+        keeping: CheckpointConfig,
         seconds: float | None,
-    ) -> "Parcel":
+    ) -> "RemoteBatch":
         """Pack orders with the runs that they ask.
 
         Raises:
@@ -98,7 +98,7 @@ class RemoteBatch:
                 {
                     role: _folder(role, run)
                     for role, run in given.items()
-                    if not isinstance(run, Published)  # each worker has its own
+                    if not isinstance(run, PublishedWeights)  # each worker has its own
                 }
                 for given in inputs
             ),
@@ -124,7 +124,7 @@ def _abroad_data(data: DataConfig) -> DataConfig:
     return replace(data, source=str(path.resolve())) if path.exists() else data
 
 
-def _abroad_keeping(keeping: Keeping) -> Keeping:
+def _abroad_keeping(keeping: CheckpointConfig) -> CheckpointConfig:
     if keeping.store in ("auto", "off"):
         return keeping
     return replace(keeping, store=str(Path(keeping.store).resolve()))
@@ -210,7 +210,7 @@ def _died(why: object) -> RunError:
 
 
 @final
-class Processes:
+class ProcessPool:
     """Workers on this machine, which share out its cores.
 
     They pay for small networks, whose steps are mostly overhead that a second thread does not
@@ -301,7 +301,7 @@ def _in_worker(parcel: RemoteBatch) -> str | None:
 
 
 @final
-class Ray:
+class RayPool:
     """Workers of a Ray cluster whose nodes share the folders of the runs.
 
     Args:
