@@ -202,7 +202,7 @@ def bare(net: str, compute: Compute, steps: int, optimizer: str = "auto") -> Wor
 
 
 def _config(net: str, compute: Compute, optimizer: str = "auto") -> Training:
-    return Training(batch_size=BATCH, epochs=1, lr=1e-3).settled(
+    return Training(batch_size=BATCH, epochs=1, lr=1e-3).resolved(
         schedule="one-cycle",
         optimizer=NETS[net].optimizer if optimizer == "auto" else optimizer,
         augment="crop-flip",

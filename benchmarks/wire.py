@@ -36,16 +36,16 @@ from denature.core.compute import resolve
 from denature.core.stopping import Stopper
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
-from denature.extract.config import Pace
-from denature.extract.ledger import Ledger, Question
+from denature.extract.config import RequestConfig
+from denature.extract.ledger import Ledger, Query
 from denature.extract.oracle import Oracle
 from denature.extract.pool import StoredPool
-from denature.extract.victims.base import About
+from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.find import find
 from denature.extract.victims.protocol import RemoteSignature, request
 from denature.train import Normal, Run, Training, train
 
-PACE = Pace()
+PACE = RequestConfig()
 
 SIGNATURE = RemoteSignature(
     input="images", datatype="UINT8", shape=(3, 32, 32), channels_last=False,
@@ -164,7 +164,7 @@ def harvest(address: str, images: int, folder: Path, *, times: int) -> Work:
     return work
 
 
-async def about_of(address: str) -> About:
+async def about_of(address: str) -> VictimInfo:
     source = find(address)
     async with source:
         return await source.about()
@@ -257,7 +257,7 @@ def measure_latency(bench: Bench, run: Run, folder: Path, count: int) -> None:
 
 def measure_ledger(bench: Bench, folder: Path, answers: int) -> None:
     """Answers a second into the ledger, each noted before and kept after, durably."""
-    about = About(target="nobody", kind="probabilities", classes=10)
+    about = VictimInfo(target="nobody", kind="probabilities", classes=10)
     values = np.full((PACE.per_request, 10), 0.1, np.float32)
     rates = []
 
@@ -267,7 +267,7 @@ def measure_ledger(bench: Bench, folder: Path, answers: int) -> None:
         async def worker() -> None:
             for start in left:
                 questions = [
-                    Question(content=number.to_bytes(16, "little"), repeat=0, reference="none")
+                    Query(content=number.to_bytes(16, "little"), repeat=0, reference="none")
                     for number in range(start, start + PACE.per_request)
                 ]
                 sent, _ = await ledger.send(

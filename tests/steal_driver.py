@@ -20,22 +20,22 @@ from pathlib import Path
 import numpy as np
 
 from denature.core.stopping import Stopper
-from denature.extract.config import Pace
+from denature.extract.config import RequestConfig
 from denature.extract.ledger import Ledger
 from denature.extract.oracle import Oracle
 from denature.extract.pool import NoisePool
 from denature.extract.theft import LEDGER
-from denature.extract.victims.base import About
+from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.find import find
 
 IMAGES, BUDGET, CONCURRENCY = 6000, 20_000, 4
 
 
 def oracle_on(ledger: Ledger, url: str) -> Oracle:
-    pace = Pace(per_request=4, concurrency=CONCURRENCY)
+    pace = RequestConfig(per_request=4, concurrency=CONCURRENCY)
     victim = find(url, pace=pace)
 
-    async def about() -> About:
+    async def about() -> VictimInfo:
         async with victim:
             return await victim.about()
 

@@ -17,7 +17,7 @@ from denature.core.record import read_record
 from denature.core.weights import save_weights
 from denature.data import Dataset, load
 from denature.data.dataset import Split
-from denature.extract.config import Stealing
+from denature.extract.config import ExtractionConfig
 from denature.extract.reading import combined
 from denature.extract.stealing import steal
 from denature.extract.victims.find import find
@@ -331,7 +331,7 @@ def test_answers_in_another_order_come_to_the_same(kind: Any, repeats: int) -> N
 def stolen(victim: Any, bars: Path, out: Path, *, data: str = "bars.npz", **more: Any) -> Any:
     return steal(
         victim, net="mlp", pool=str(bars / data), budgets=[96], out=out,
-        stealing=Stealing(fidelity=48), training=QUICK, **more,
+        stealing=ExtractionConfig(fidelity=48), training=QUICK, **more,
     )  # fmt: skip
 
 

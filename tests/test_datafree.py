@@ -23,7 +23,7 @@ from denature.datafree.deepinversion import (
     statistics_loss,
     total_variation,
 )
-from denature.datafree.insides import Insides
+from denature.datafree.insides import ActivationRecorder
 from denature.nets import NETS, create
 from denature.report.html import write_report
 from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, import_run, train
@@ -44,7 +44,7 @@ def teacher() -> Run:
 def test_features_are_what_the_last_layer_was_given(name: str) -> None:
     network = create(name, classes=3, image_size=8).eval()
     pixels = torch.rand(2, 3, 8, 8)
-    with torch.no_grad(), Insides(network) as insides:
+    with torch.no_grad(), ActivationRecorder(network) as insides:
         logits = insides.ask(pixels)
         last = [m for m in network.modules() if isinstance(m, nn.Linear)]
         last = last or [m for m in network.modules() if isinstance(m, nn.Conv2d)]  # type: ignore[misc]
@@ -69,7 +69,7 @@ class HeadFirst(nn.Module):
 
 def test_the_last_layer_is_the_one_that_is_used_last() -> None:
     network = HeadFirst().eval()
-    with torch.no_grad(), Insides(network) as insides:
+    with torch.no_grad(), ActivationRecorder(network) as insides:
         logits = insides.ask(torch.rand(2, 3, 8, 8))
         wanted = network.head(insides.features[:, :, None, None]).flatten(1)
         torch.testing.assert_close(wanted, logits)
@@ -78,7 +78,7 @@ def test_the_last_layer_is_the_one_that_is_used_last() -> None:
 def test_statistics_are_those_of_what_norms_are_given() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2)).eval()
     pixels = torch.rand(5, 3, 4, 4)
-    with Insides(network, norms=True) as insides:
+    with ActivationRecorder(network, norms=True) as insides:
         insides.ask(pixels)
         [(mean, variance)] = insides.statistics.values()
         torch.testing.assert_close(mean, pixels.mean((0, 2, 3)))
@@ -124,7 +124,7 @@ def test_each_norm_is_compared_with_its_own_running_statistics(name: str) -> Non
 
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     hooks = [norm.register_forward_pre_hook(learn) for norm in norms]
-    with torch.no_grad(), Insides(network, norms=True) as insides:
+    with torch.no_grad(), ActivationRecorder(network, norms=True) as insides:
         network(pixels)
         for hook in hooks:
             hook.remove()

@@ -35,11 +35,11 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
         assert len(finding.judged) == 2
         for it in finding.judged:
             assert (it.verdict is None) == (name == "undefended")
-            assert {attack.name for attack in it.robustness.attacks} >= {"pgd", "pgd-cooled"}
+            assert {attack.name for attack in it.robustness.attacks} >= {"pgd", "pgd-rescaled"}
     [cold, other], [hot, _] = (finding.judged for finding in found.findings[1:3])
     assert cold.robustness.digest != other.robustness.digest
     assert (cold.robustness.trained_at, hot.robustness.trained_at) == (1, 100)
-    assert (cold.robustness.cooled_by, hot.robustness.cooled_by)[1] == 100
+    assert (cold.robustness.attack_temperature, hot.robustness.attack_temperature)[1] == 100
     assert len({it.robustness.samples for finding in found.findings for it in finding.judged}) == 1
     student = load_run(tmp_path / "smoke" / "seed-0" / "T-100" / "student").record
     assert student.config["objective"] == {"kind": "hardened", "temperature": 100}

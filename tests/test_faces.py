@@ -199,10 +199,10 @@ def test_landmarks_are_shown_as_such(victim: Run, server: Served) -> None:
     [output] = described["outputs"]
     assert output.pop("parameters") == {"names": names}
     assert output == {"name": "landmarks", "datatype": "FP32", "shape": [-1, 10]}
-    place = ServedModel.of(f"a={victim.folder}", Exposure(decimals=2)).settled()
+    place = ServedModel.of(f"a={victim.folder}", Exposure(decimals=2)).resolved()
     assert (place.exposure.show, place.exposure.decimals) == ("landmarks", 2)
     with pytest.raises(ConfigError, match="knows landmarks, and cannot show label"):
-        ServedModel.of(f"a={victim.folder}@show=label", Exposure()).settled()
+        ServedModel.of(f"a={victim.folder}@show=label", Exposure()).resolved()
 
 
 def test_a_picture_is_judged_by_what_it_shows() -> None:

@@ -26,7 +26,7 @@ from denature.attacks.config import Ball
 from denature.core.revisions import REVISIONS
 from denature.core.seeds import seeded
 from denature.data import Dataset, load
-from denature.data.views import Views, order
+from denature.data.views import Views, epoch_order
 from denature.datafree.config import Dafl
 from denature.nets import create
 from denature.train import (
@@ -182,7 +182,7 @@ def positions() -> dict[str, Any]:
     data = load("digits")
     return {
         "digest": data.digest,
-        "order": order(data.train.rows, view_seed=3, epoch=2)[:12].tolist(),
+        "order": epoch_order(data.train.rows, view_seed=3, epoch=2)[:12].tolist(),
         "views": Views(4, True).numbers(view_seed=3, epoch=2, samples=12).tolist(),
         "test rows": data.test.rows[:12].tolist(),
         "fraction": data.train.fraction(0.1).rows[:12].tolist(),

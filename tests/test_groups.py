@@ -15,7 +15,7 @@ from denature.cli.app import main
 from denature.core.errors import ConfigError, DataError
 from denature.data import DataConfig, load
 from denature.data.landmarks import PLACES
-from denature.extract import FunctionVictim, Stealing, steal
+from denature.extract import ExtractionConfig, FunctionVictim, steal
 from denature.train import Normal, Training, train
 
 
@@ -110,7 +110,7 @@ def test_a_folder_of_images_without_labels_is_a_pool_and_no_data_set(tmp_path: P
         test=str(test),
         budgets=[30],
         out=tmp_path.parent / "theft",
-        stealing=Stealing(fidelity=10),
+        stealing=ExtractionConfig(fidelity=10),
         training=Training(epochs=1, batch_size=16, device="cpu"),
     )
     assert theft.clones[0].answers == 30

@@ -36,14 +36,14 @@ def test_defensive_distillation_has_no_square_of_the_temperature() -> None:
     assert torch.equal(said, loss)
 
 
-@pytest.mark.parametrize("heat", [1.0, 20.0, 100.0])
-def test_its_gradient_is_that_of_soft_labels_at_the_temperature(heat: float) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 20.0, 100.0])
+def test_its_gradient_is_that_of_soft_labels_at_the_temperature(temperature: float) -> None:
     """dL/dz = (softmax(z / T) - softmax(teacher / T)) / T."""
     torch.manual_seed(0)
     student = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     teacher = torch.randn(4, 5, dtype=torch.float64)
-    soft_cross_entropy(student, teacher, temperature=heat).sum().backward()
-    wanted = ((student / heat).softmax(1) - (teacher / heat).softmax(1)) / heat
+    soft_cross_entropy(student, teacher, temperature=temperature).sum().backward()
+    wanted = ((student / temperature).softmax(1) - (teacher / temperature).softmax(1)) / temperature
     torch.testing.assert_close(student.grad, wanted.detach())
 
 
@@ -90,7 +90,7 @@ def test_the_originals_start_is_the_weights_after_one_epoch(tmp_path: Path) -> N
 def test_each_way_hardens(tmp_path: Path) -> None:
     kinds = {}
     for by in METHODS:
-        runs = made(replace(Hardening(), by=by, steps=2, epsilon=0.1), tmp_path / by)
+        runs = made(replace(Hardening(), method=by, steps=2, epsilon=0.1), tmp_path / by)
         last = list(runs.values())[-1]
         kinds[by] = [run.record.kind for run in runs.values()]
         assert last.accuracy.value > 0.6, by
@@ -105,7 +105,7 @@ def test_each_way_hardens(tmp_path: Path) -> None:
 
 
 def test_generations_and_smaller_students(tmp_path: Path) -> None:
-    hardening = Hardening(by="self-distillation", generations=3, student="cnn@width=4")
+    hardening = Hardening(method="self-distillation", generations=3, student="cnn@width=4")
     wanted = orders(hardening, Place(net="cnn", training=QUICK, out=tmp_path))
     names = ["teacher", "student-1", "student-2", "student-3"]
     assert list(wanted) == names
@@ -187,7 +187,8 @@ def test_what_cannot_harden_is_told(options: dict[str, object], why: str) -> Non
         Hardening(**options)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="epsilon is 8"):
         orders(
-            Hardening(by="adversarial", epsilon=8.0), Place(net="mlp", training=QUICK, out=Path())
+            Hardening(method="adversarial", epsilon=8.0),
+            Place(net="mlp", training=QUICK, out=Path()),
         )
 
 

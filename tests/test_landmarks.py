@@ -17,7 +17,7 @@ from denature.core.compute import resolve
 from denature.core.errors import ConfigError, DataError
 from denature.data import DataConfig, load
 from denature.data.feed import Feed
-from denature.data.landmarks import axes_of, choose, coordinates, names_of, places_of
+from denature.data.landmarks import axes_of, coordinates, names_of, places_of, select_points
 from denature.data.views import views
 from denature.losses.landmarks import coordinate_error
 from denature.train import Distilled, Nasty, Normal, Training, evaluate_run, load_run, train
@@ -130,13 +130,13 @@ def test_what_are_no_coordinates_is_refused(label: Any) -> None:
 def test_the_five_places_of_a_face_are_found_in_68_points() -> None:
     points = np.arange(2 * 68, dtype=np.float32).reshape(1, -1)
     known = places_of(68)
-    found = choose(points, ("eyeLeft", "nose", "3"), known)
+    found = select_points(points, ("eyeLeft", "nose", "3"), known)
     np.testing.assert_array_equal(found, [[77, 78, 60, 61, 6, 7]])  # means of 36 to 41, 30, 3
     assert names_of(("eyeLeft", "nose")) == ("eyeLeft.x", "eyeLeft.y", "nose.x", "nose.y")
     with pytest.raises(ConfigError, match="There is no landmark 'ear'"):
-        choose(points, ("ear",), known)
+        select_points(points, ("ear",), known)
     with pytest.raises(ConfigError, match="There is no landmark 'nose'"):
-        choose(points[:, :8], ("nose",), places_of(4))
+        select_points(points[:, :8], ("nose",), places_of(4))
 
 
 def test_images_with_different_numbers_of_points_are_told(tmp_path: Path) -> None:

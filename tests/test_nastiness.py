@@ -60,9 +60,9 @@ def test_the_step_is_where_the_demo_has_it(epochs: int, milestone: int) -> None:
 
 
 def test_teachers_have_a_step_at_every_scale() -> None:
-    short = [setting.schooling for scale, setting in SETTINGS.items() if scale != "paper"]
-    for schooling in (*short, *(setting.schooling for setting in WORLDS.values())):
-        assert schooling.schedule == "step"
+    short = [setting.teacher_training for scale, setting in SETTINGS.items() if scale != "paper"]
+    for teacher_training in (*short, *(setting.teacher_training for setting in WORLDS.values())):
+        assert teacher_training.schedule == "step"
 
 
 def test_the_record_holds_how_far_a_nasty_teacher_is_from_its_adversary(
@@ -115,6 +115,6 @@ def test_by_default_a_students_accuracy_falls(digits: Dataset) -> None:
     nasty = train("cnn", digits, push, Training(epochs=20, batch_size=64, device="cpu"),
                   asked=teacher)  # fmt: skip
     assert warning(nasty.record) is None
-    learning = Training(epochs=10, seed=1, device="cpu")
-    student = train("mlp", digits, Distilled(temperature=20), learning, asked=nasty)
+    student_training = Training(epochs=10, seed=1, device="cpu")
+    student = train("mlp", digits, Distilled(temperature=20), student_training, asked=nasty)
     assert student.accuracy.value < nasty.accuracy.value - 0.1

@@ -20,8 +20,8 @@ from denature.data import load
 from denature.data.landmarks import PLACES
 from denature.extract.ledger import read_tallies
 from denature.recipes.nose import Faces, NoseResult, reproduce, setting
-from denature.recipes.nose.settings import SETTINGS, TARGETS, VALUES
 from denature.recipes.nose.service_answers import load_recorded
+from denature.recipes.nose.settings import SETTINGS, TARGETS, VALUES
 from denature.report.nose import NoseRow, NoseTheft, PrecisionPoint, by_decimals, verdict
 from denature.serve.faces import details
 from denature.train import Normal, Training, train
@@ -30,7 +30,7 @@ TINY = replace(
     setting("smoke").on("cpu", "fp32"),
     image_size=16,
     student="sepcnn@width=8",
-    learning=Training(epochs=3, batch_size=32, lr=6e-3, optimizer="adam", evaluate_every=1,
+    student_training=Training(epochs=3, batch_size=32, lr=6e-3, optimizer="adam", evaluate_every=1,
                       device="cpu", precision="fp32"),
     precisions=(-1, 1, 8),
     trials=2,

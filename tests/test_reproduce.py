@@ -14,7 +14,7 @@ import pytest
 
 from denature.cli.app import main
 from denature.core.errors import ConfigError
-from denature.core.progress import spell_seconds
+from denature.core.progress import format_seconds
 from denature.core.record import Record
 from denature.core.schema import encode
 from denature.core.stats import Estimate, Score, mean_over_seeds, proportion
@@ -75,7 +75,7 @@ def test_the_papers_schedule(
     training = setting("paper").training(data, net, seed=0, teaches=False)
     assert (training.epochs, training.milestones, training.gamma) == (epochs, milestones, gamma)
     assert training.augment == ("rotate-flip" if data == "tiny-imagenet" else "auto")
-    settled = training.settled(
+    settled = training.resolved(
         optimizer="sgd", augment="crop-flip", schedule="one-cycle", device="cpu", precision="fp32"
     )
     assert (settled.lr, settled.weight_decay, settled.batch_size) == (0.1, 5e-4, 128)
@@ -304,7 +304,7 @@ def test_a_curve_has_a_column_for_each_point() -> None:
 
 
 def test_durations_are_said_in_words() -> None:
-    assert [spell_seconds(s) for s in (40, 300, 9000, 400_000)] == [
+    assert [format_seconds(s) for s in (40, 300, 9000, 400_000)] == [
         "about 40 seconds", "about 5.0 minutes", "about 2.5 hours", "about 4.6 days",
     ]  # fmt: skip
 

@@ -385,7 +385,7 @@ def test_who_was_trained_at_a_temperature_is_attacked_with_it_put_back(plain: Ru
     asked = replace(ASKED, attacks=("pgd",))
     assert chosen(asked, target) == ("pgd",)
     target.trained_at = 100.0
-    assert chosen(asked, target) == ("pgd", "pgd-cooled")
+    assert chosen(asked, target) == ("pgd", "pgd-rescaled")
     assert target.temperature == 100
 
 
@@ -401,12 +401,12 @@ def test_without_attacks_that_see_through_masks_nobody_is_called_robust(
 
 
 def test_what_is_tried_on_one_is_tried_on_all(plain: Run, tmp_path: Path, attacked: Path) -> None:
-    """A cooled attack that the undefended network never met would be left out of the verdict."""
+    """A rescaled attack that the undefended network never met would be left out of the verdict."""
     training = replace(QUICK, epochs=1)
     hot = train("cnn", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
     found = judged([hot], [plain], attacked, replace(ASKED, attacks=("fgsm", "pgd")))
     for it in found:
-        assert [a.name for a in it.robustness.attacks] == ["fgsm", "pgd", "pgd-cooled"]
+        assert [a.name for a in it.robustness.attacks] == ["fgsm", "pgd", "pgd-rescaled"]
 
 
 def test_where_nothing_ran_there_is_no_worst_and_still_a_page(
@@ -583,7 +583,7 @@ def test_the_command_line_judges(tmp_path: Path, capsys: pytest.CaptureFixture[s
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     first, second, *_ = told["judged"]
     assert first["robustness"]["trained_at"] == 100
-    assert first["robustness"]["cooled_by"] == 100
+    assert first["robustness"]["attack_temperature"] == 100
     assert list(first["robustness"]["worst"]["linf"]) == ["0.1", "0.2"]
     assert len(first["robustness"]["samples"]) == 30
     # Quick attacks hold no ensemble, so a gain stays without evidence.

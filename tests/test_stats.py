@@ -90,7 +90,7 @@ def test_the_interval_over_seeds_is_that_of_scipy(thousandths: list[int]) -> Non
 def test_one_seed_says_nothing_about_the_spread() -> None:
     estimate = mean_over_seeds([0.9])
     assert (estimate.value, estimate.low, estimate.high, estimate.n) == (0.9, 0.0, 1.0, 1)
-    assert not estimate.settled
+    assert not estimate.significant
 
 
 def test_an_interval_over_seeds_ends_at_what_a_share_can_be() -> None:
@@ -236,7 +236,7 @@ def test_networks_are_compared_by_the_spread_between_them() -> None:
     half = 4.302653 * 0.1 * math.sqrt(1 + 1 / 3)
     assert found.high - found.value == pytest.approx(half, rel=1e-3)
     alone = unpaired_difference(control[:1], control[1:2])
-    assert not alone.settled
+    assert not alone.significant
     two = stats.ttest_ind([0.7, 0.8], [0.4, 0.5, 0.6]).confidence_interval(0.95)
     of_two = unpaired_difference(np.repeat([[0.7], [0.8]], 10_000, axis=1), control)
     assert (of_two.low, of_two.high) == pytest.approx((two.low, two.high), rel=2e-3)

@@ -29,15 +29,15 @@ from denature.data import Dataset
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.extract.choosing import CHOOSERS
-from denature.extract.config import Pace, Stealing
-from denature.extract.ledger import BudgetSpent, Ledger, Question, read_tallies
+from denature.extract.config import ExtractionConfig, RequestConfig
+from denature.extract.ledger import BudgetSpent, Ledger, Query, read_tallies
 from denature.extract.oracle import Oracle
 from denature.extract.pool import NoisePool, StoredPool, open_pool
 from denature.extract.pricing import one_price, prices_of
 from denature.extract.reading import combined, completed, fitting, kind_of
 from denature.extract.stealing import about_of, steal
 from denature.extract.theft import LEDGER, RESULT, read_theft
-from denature.extract.victims.base import About, AskFailed
+from denature.extract.victims.base import AskFailed, VictimInfo
 from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.find import find
 from denature.extract.victims.local import local
@@ -98,7 +98,10 @@ def oracle_of(ledger: Ledger, function: Any, *, budget: int = 100, **more: Any) 
     kind = more.pop("kind", None)
     victim = FunctionVictim(function, name="victim", kind=kind)
     about = asyncio.run(victim.about())
-    usual: dict[str, Any] = {"pace": Pace(per_request=8, concurrency=4), "stopper": Stopper()}
+    usual: dict[str, Any] = {
+        "pace": RequestConfig(per_request=8, concurrency=4),
+        "stopper": Stopper(),
+    }
     return Oracle(victim=victim, ledger=ledger, about=about, budget=budget, **(usual | more))
 
 
@@ -148,7 +151,7 @@ def test_the_query_after_the_last_is_not_sent(ledger: Ledger, budget: int) -> No
 
 def test_no_more_requests_are_in_flight_than_allowed(ledger: Ledger) -> None:
     victim = Counted()
-    oracle = oracle_of(ledger, victim, pace=Pace(per_request=1, concurrency=3))
+    oracle = oracle_of(ledger, victim, pace=RequestConfig(per_request=1, concurrency=3))
     oracle.ask(images_of(30), range(30))
     assert victim.most_at_once == 3
 
@@ -165,7 +168,7 @@ def test_a_place_is_free_only_when_its_answer_is_on_the_disk(tmp_path: Path) -> 
             return np.tile(SOFT, (len(pixels), 1))
 
         seen: list[tuple[int, int]] = []
-        oracle_of(ledger, look, pace=Pace(per_request=2, concurrency=2)).ask(
+        oracle_of(ledger, look, pace=RequestConfig(per_request=2, concurrency=2)).ask(
             images_of(40), range(40)
         )
     assert len(seen) == 20
@@ -198,7 +201,7 @@ def test_an_attempt_that_may_have_been_billed_counts(ledger: Ledger, billed: boo
 
 def test_what_will_not_change_is_not_asked_again(ledger: Ledger) -> None:
     victim = failing(9, AskFailed("wrong key", again=False, billed=False))
-    oracle = oracle_of(ledger, victim, pace=Pace(per_request=8, concurrency=1))
+    oracle = oracle_of(ledger, victim, pace=RequestConfig(per_request=8, concurrency=1))
     with pytest.raises(AskFailed, match="wrong key"):
         oracle.ask(images_of(80), range(80))
     assert (len(victim.calls), oracle.left) == (1, 100)
@@ -218,7 +221,7 @@ def test_who_is_told_to_wait_waits_unless_it_is_too_long(ledger: Ledger) -> None
 
 def test_attempts_end(ledger: Ledger) -> None:
     victim = failing(99, AskFailed("busy", again=True, billed=False, wait_s=0.0))
-    oracle = oracle_of(ledger, victim, pace=Pace(attempts=4, concurrency=1))
+    oracle = oracle_of(ledger, victim, pace=RequestConfig(attempts=4, concurrency=1))
     with pytest.raises(AskFailed, match="busy"):
         oracle.ask(images_of(4), range(4))
     assert len(victim.calls) == 4
@@ -234,7 +237,7 @@ def test_a_failure_lets_what_is_in_flight_finish(ledger: Ledger) -> None:
         time.sleep(0.05)
         return np.tile(SOFT, (len(pixels), 1))
 
-    pace = Pace(per_request=1, concurrency=4)
+    pace = RequestConfig(per_request=1, concurrency=4)
     oracle = oracle_of(ledger, Counted(answer), pace=pace, kind="probabilities")
     with pytest.raises(AskFailed, match="ValueError: boom"):
         oracle.ask(images_of(40), range(40))
@@ -244,7 +247,11 @@ def test_a_failure_lets_what_is_in_flight_finish(ledger: Ledger) -> None:
 @pytest.mark.parametrize("slow", ["a rate", "a wait"])
 def test_who_waits_stops_at_once_when_that_is_wished(ledger: Ledger, slow: str) -> None:
     victim = Counted()
-    pace = Pace(per_request=2, concurrency=4, rate=1) if slow == "a rate" else Pace(per_request=2)
+    pace = (
+        RequestConfig(per_request=2, concurrency=4, rate=1)
+        if slow == "a rate"
+        else RequestConfig(per_request=2)
+    )
     if slow == "a wait":
         victim = failing(99, AskFailed("busy", again=True, billed=True, wait_s=30))
     oracle = oracle_of(ledger, victim, stopper=Stopper(seconds=1), pace=pace)
@@ -257,9 +264,9 @@ def test_who_waits_stops_at_once_when_that_is_wished(ledger: Ledger, slow: str) 
 
 def test_who_is_cancelled_leaves_a_ledger_that_goes_on(ledger: Ledger) -> None:
     async def cancelled() -> None:
-        target = ledger.target(About(target="x"))
+        target = ledger.target(VictimInfo(target="x"))
         for number in range(50):
-            question = Question(content=bytes([number]), repeat=0, reference="r")
+            question = Query(content=bytes([number]), repeat=0, reference="r")
             task = asyncio.ensure_future(
                 ledger.send(target, [question], purpose="train", budget=99, attempt=1, price=None)
             )
@@ -277,7 +284,9 @@ def test_who_is_cancelled_leaves_a_ledger_that_goes_on(ledger: Ledger) -> None:
 def test_a_wish_to_stop_keeps_what_was_answered(ledger: Ledger) -> None:
     victim = Counted()
     stopper = Stopper(wish=lambda: len(victim.calls) >= 3)
-    oracle = oracle_of(ledger, victim, stopper=stopper, pace=Pace(per_request=1, concurrency=1))
+    oracle = oracle_of(
+        ledger, victim, stopper=stopper, pace=RequestConfig(per_request=1, concurrency=1)
+    )
     with pytest.raises(Stopped, match="after 3 answers; they are kept"):
         oracle.ask(images_of(40), range(40))
     assert len(ledger.answers(oracle.target)) == 3
@@ -285,7 +294,7 @@ def test_a_wish_to_stop_keeps_what_was_answered(ledger: Ledger) -> None:
 
 def test_a_rate_is_kept(ledger: Ledger) -> None:
     victim = Counted()
-    oracle = oracle_of(ledger, victim, pace=Pace(per_request=5, concurrency=4, rate=50))
+    oracle = oracle_of(ledger, victim, pace=RequestConfig(per_request=5, concurrency=4, rate=50))
     clock = time.perf_counter()
     oracle.ask(images_of(90), range(90))
     # A second's worth at once, then as it drips.
@@ -341,7 +350,9 @@ def test_answers_that_are_none_count_and_are_not_kept(
         return np.repeat(answers[0], len(pixels), axis=0)
 
     def oracle() -> Oracle:
-        found = oracle_of(ledger, answer, kind=kind, pace=Pace(per_request=2, concurrency=1))
+        found = oracle_of(
+            ledger, answer, kind=kind, pace=RequestConfig(per_request=2, concurrency=1)
+        )
         found.about = replace(found.about, classes=3)
         return found
 
@@ -565,7 +576,7 @@ def test_labels_in_a_column_are_labels(datatype: str, shape: list[int]) -> None:
     if not whole:  # one number an image may be a score; the caller says that it is a class
         plain = read_reply(body, None, read_signature(described, None), count=3)
         with pytest.raises(ConfigError, match=r"1 values an image.*say --kind label"):
-            fitting(plain, count=3, kind=None, about=About(target="m", classes=4))
+            fitting(plain, count=3, kind=None, about=VictimInfo(target="m", classes=4))
         wild = json.dumps({"outputs": [{**tensor, "data": [0.5, 0, 1]}]}).encode()
         with pytest.raises(ValueError, match="no whole numbers"):
             read_reply(wild, None, signature, count=3)
@@ -791,7 +802,7 @@ def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> N
     def go(*budgets: int, **more: Any) -> Any:
         called = FunctionVictim(counted, name="v", kind="probabilities")
         return steal(called, net="mlp", pool="digits", budgets=budgets, out=tmp_path / "out",
-                     stealing=Stealing(fidelity=50, seeds=2, **more), training=QUICK,
+                     stealing=ExtractionConfig(fidelity=50, seeds=2, **more), training=QUICK,
                      price=0.001)  # fmt: skip
 
     first = go(100, 300)
@@ -813,7 +824,7 @@ def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> N
         go(100, pool_seed=1)
     # Fresh clones: that of 100 queries is what a theft of 100 queries alone makes.
     alone = steal(FunctionVictim(counted, name="v", kind="probabilities"), net="mlp", pool="digits",
-                  budgets=[100], out=tmp_path / "alone", stealing=Stealing(fidelity=50),
+                  budgets=[100], out=tmp_path / "alone", stealing=ExtractionConfig(fidelity=50),
                   training=QUICK)  # fmt: skip
     assert alone.clones[0].id == first.clones[0].id
     ours, theirs = (load_run(clone.folder) for clone in (alone.clones[0], first.clones[0]))
@@ -825,8 +836,9 @@ def test_rounds_choose_with_the_clone_of_the_round_before(
     victim: Run, tmp_path: Path, choose: Any
 ) -> None:
     theft = steal(local(victim, kind="label"), net="mlp", pool="digits", budgets=[90],
-                  out=tmp_path, stealing=Stealing(choose=choose, round_size=40, fidelity=20),
-                  training=QUICK)  # fmt: skip
+                  out=tmp_path, training=QUICK,
+                  stealing=ExtractionConfig(choose=choose, round_size=40, fidelity=20)
+                  )  # fmt: skip
     assert (theft.spent, theft.clones[0].answers, theft.kind) == (90, 90, "label")
     assert len(list((tmp_path / "rounds").iterdir())) == 2
 
@@ -840,7 +852,7 @@ def test_randomised_answers_are_averaged(victim: Run, tmp_path: Path) -> None:
 
     learning = replace(QUICK, epochs=6)
     theft = steal(FunctionVictim(wavering, name="w"), net="mlp", pool="digits", budgets=[900],
-                  out=tmp_path, stealing=Stealing(repeats=3, fidelity=50),
+                  out=tmp_path, stealing=ExtractionConfig(repeats=3, fidelity=50),
                   training=learning)  # fmt: skip
     [clone] = theft.clones
     assert (theft.spent, clone.answers, theft.kind) == (900, 300, "label")
@@ -860,7 +872,7 @@ def test_no_test_image_is_asked_to_learn_from_and_none_twice(
     with pytest.raises(ConfigError, match="has 100 that differ"):
         steal(local(victim), budgets=[101], out=tmp_path / "a", **usual)
     theft = steal(local(victim), budgets=[100], out=tmp_path / "b",
-                  stealing=Stealing(fidelity=359), **usual)  # fmt: skip
+                  stealing=ExtractionConfig(fidelity=359), **usual)  # fmt: skip
     assert (theft.spent, theft.measuring, theft.clones[0].answers) == (100, 359, 100)
 
 
@@ -879,17 +891,17 @@ def test_a_clone_costs_what_its_images_cost(victim: Run, tmp_path: Path) -> None
         pool="digits",
         budgets=[20, 100],
         out=tmp_path,
-        stealing=Stealing(fidelity=10),
+        stealing=ExtractionConfig(fidelity=10),
         price=1.0,
         training=QUICK,
-        pace=Pace(per_request=20, concurrency=1),
+        pace=RequestConfig(per_request=20, concurrency=1),
     )
     spent = [(clone.budget, clone.spent, clone.money, clone.answers) for clone in theft.clones]
     # Both losses hit the first request, and the budget of 100 leaves 60 images in all.
     assert spent == [(20, 60, 60, 20), (100, 100, 100, 60)]
     whole = steal(FunctionVictim(inside, name="w", kind="probabilities"), net="mlp", pool="digits",
                   budgets=[100], out=tmp_path / "w", price=1.0, training=QUICK,
-                  stealing=Stealing(fidelity=30, repeats=30))  # fmt: skip
+                  stealing=ExtractionConfig(fidelity=30, repeats=30))  # fmt: skip
     assert (whole.clones[0].spent, whole.clones[0].answers) == (90, 3)
 
 
@@ -908,7 +920,7 @@ def test_lost_test_images_are_asked_once_more(victim: Run, tmp_path: Path) -> No
             pool="digits",
             budgets=[20],
             out=tmp_path,
-            stealing=Stealing(fidelity=30),
+            stealing=ExtractionConfig(fidelity=30),
             training=QUICK,
         )
 
@@ -925,7 +937,7 @@ def test_what_chose_the_images_cannot_be_changed_later(
 ) -> None:
     usual: dict[str, Any] = {
         "net": "mlp", "pool": "digits", "budgets": [60], "out": tmp_path, "training": QUICK,
-        "stealing": Stealing(choose="uncertainty", round_size=30, fidelity=10),
+        "stealing": ExtractionConfig(choose="uncertainty", round_size=30, fidelity=10),
     }  # fmt: skip
     steal(local(victim), **usual)
     with pytest.raises(RunError, match=r"holds another theft: (net|training) was"):
@@ -937,7 +949,7 @@ def test_a_theft_can_be_carried_out_inside_of_a_loop(victim: Run, tmp_path: Path
 
     async def cell() -> Any:
         return steal(local(victim), net="mlp", pool="digits", budgets=[20], out=tmp_path,
-                     stealing=Stealing(fidelity=10), training=QUICK)  # fmt: skip
+                     stealing=ExtractionConfig(fidelity=10), training=QUICK)  # fmt: skip
 
     assert asyncio.run(cell()).spent == 20
 
@@ -952,19 +964,22 @@ def test_lost_queries_leave_fewer_answers_and_are_told(victim: Run, tmp_path: Pa
         return inside(pixels)
 
     theft = steal(FunctionVictim(losing, name="l"), net="mlp", pool="digits", budgets=[160],
-                  out=tmp_path, stealing=Stealing(fidelity=10), training=QUICK,
-                  pace=Pace(per_request=16))  # fmt: skip
+                  out=tmp_path, stealing=ExtractionConfig(fidelity=10), training=QUICK,
+                  pace=RequestConfig(per_request=16))  # fmt: skip
     assert (theft.spent, theft.lost, theft.clones[0].answers) == (160, 48, 112)
 
 
 WRONG_THEFTS: list[tuple[dict[str, Any], str]] = [
     ({"budgets": []}, "wanted is at least one"),
     ({"budgets": [1]}, "at least two images"),
-    ({"budgets": [9], "stealing": Stealing(repeats=5)}, "at least two images"),
+    ({"budgets": [9], "stealing": ExtractionConfig(repeats=5)}, "at least two images"),
     ({"budgets": [5000]}, "has 1,438 that differ from each other and from the test images"),
     ({"price": float("nan")}, "price is nan"),
     ({"pool": "noise"}, "Noise has no labels"),
-    ({"pool": "noise", "test": "digits", "stealing": Stealing(choose="both")}, "no end to choose"),
+    (
+        {"pool": "noise", "test": "digits", "stealing": ExtractionConfig(choose="both")},
+        "no end to choose",
+    ),
     ({"net": "no-such"}, "There is no network"),
 ]
 
@@ -1153,7 +1168,7 @@ def test_a_clone_is_timed_beside_the_service(
     server: Served, victim: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     theft = steal(local(victim), net="mlp", pool="digits", budgets=[50], out=tmp_path, price=0.002,
-                  stealing=Stealing(fidelity=10), training=QUICK)  # fmt: skip
+                  stealing=ExtractionConfig(fidelity=10), training=QUICK)  # fmt: skip
     words = ["speed", theft.clones[0].folder, "--against", f"http://{server.address}", "--model",
              "mlp", "--queries", "60", "--per-request", "10", "--price-per-1000", "4"]  # fmt: skip
     before = sum(entry["images"] for entry in server.entries())

@@ -20,7 +20,7 @@ from denature.data import Dataset, load
 from denature.data.feed import Feed, steps_per_epoch
 from denature.train import Normal, Order, Run, Training, evaluate_run, load_run, train
 from denature.train.learner import Learner, learning_rate, make_optimizer
-from denature.train.team import ALONE, ProcessGroup, join
+from denature.train.team import SINGLE_PROCESS, ProcessGroup, join
 
 pytest.importorskip("accelerate", reason="accelerate is missing: pip install 'denature[parallel]'")
 
@@ -110,7 +110,7 @@ def per_shard(data: Dataset, training: Training) -> nn.Module:
     )
     compute = resolve(network, device="cpu", precision="fp32")
     compute.place(network)
-    settled = training.settled(
+    settled = training.resolved(
         optimizer="adam", augment="none", schedule="one-cycle", device="cpu", precision="fp32"
     )
     optimizer = make_optimizer(network, settled)
@@ -215,10 +215,10 @@ def test_a_finished_team_run_is_read_and_another_is_refused_by_all(tmp_path: Pat
 
 def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert join("auto") is ALONE
-    assert ALONE.broadcast("x") == "x"
-    assert ALONE.total([1.5, 2.0]) == [1.5, 2.0]
-    assert ALONE.on_rank0(lambda: 7) == 7
+    assert join("auto") is SINGLE_PROCESS
+    assert SINGLE_PROCESS.broadcast("x") == "x"
+    assert SINGLE_PROCESS.total([1.5, 2.0]) == [1.5, 2.0]
+    assert SINGLE_PROCESS.on_rank0(lambda: 7) == 7
 
 
 def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_batch_norm_is_synchronised_on_cuda_only() -> None:
     compute = Compute(torch.device("cpu"), "fp32", channels_last=False)
-    settled = Training(sync_norm=True, epochs=1).settled(
+    settled = Training(sync_norm=True, epochs=1).resolved(
         schedule="one-cycle", optimizer="adam", augment="none", device="cpu", precision="fp32"
     )
     with pytest.raises(ConfigError, match="on CUDA only"):

@@ -14,7 +14,7 @@ from denature.core.errors import ConfigError
 from denature.data import views as views_module
 from denature.data.dataset import Split
 from denature.data.feed import Batch, Feed, steps_per_epoch
-from denature.data.views import NONE, Views, order, views
+from denature.data.views import NONE, Views, epoch_order, views
 
 CROP_FLIP = Views(padding=4, flip=True)
 CPU = Compute(torch.device("cpu"), "fp32", channels_last=False)
@@ -231,15 +231,15 @@ def test_a_plain_pass_shows_every_sample_once_as_it_is() -> None:
     epoch=st.integers(0, 1000),
 )
 def test_an_order_is_a_permutation_that_repeats(rows: list[int], seed: int, epoch: int) -> None:
-    first = order(torch.tensor(rows), view_seed=seed, epoch=epoch).tolist()
-    again = order(torch.tensor(rows), view_seed=seed, epoch=epoch).tolist()
+    first = epoch_order(torch.tensor(rows), view_seed=seed, epoch=epoch).tolist()
+    again = epoch_order(torch.tensor(rows), view_seed=seed, epoch=epoch).tolist()
     assert first == again
     assert sorted(first) == sorted(rows)
 
 
 def test_orders_differ_by_seed_and_by_epoch() -> None:
     orders = {
-        tuple(order(torch.arange(50), view_seed=seed, epoch=epoch).tolist())
+        tuple(epoch_order(torch.arange(50), view_seed=seed, epoch=epoch).tolist())
         for seed in range(4)
         for epoch in range(4)
     }

@@ -15,8 +15,8 @@ from denature.cli.options import RunOptions
 from denature.core.errors import ConfigError
 from denature.data import DataConfig
 from denature.train import CheckpointConfig, Distilled, Normal, Order, Training, train
-from denature.train.workers import ProcessPool, RayPool, RemoteBatch
 from denature.train.run import Run
+from denature.train.workers import ProcessPool, RayPool, RemoteBatch
 
 CREWS = {"processes": ("--workers", "2"), "ray": ("--ray", "local")}
 

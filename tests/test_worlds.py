@@ -22,8 +22,8 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
         smoke,
         victim="mlp",
         clone="mlp",
-        schooling=replace(smoke.schooling, epochs=2, milestones=(1,)),
-        learning=replace(smoke.learning, epochs=1),
+        teacher_training=replace(smoke.teacher_training, epochs=2, milestones=(1,)),
+        student_training=replace(smoke.student_training, epochs=1),
         steps=2,
         seeds=1,
         asked=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
@@ -68,7 +68,7 @@ def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -
         Evaluation(
             robustness=Robustness(
                 run=name, net="cnn", kind="normal", digest=name, shows="gradients", trained_at=1,
-                cooled_by=1, shows_probabilities=False, gap=1, flat=0, samples=(1,),
+                attack_temperature=1, shows_probabilities=False, gap=1, flat=0, samples=(1,),
                 clean=share(held), attacks=(), worst={"linf": {"0.1": share(held)}},
                 effort="quick", seed=0,
             ),

@@ -75,7 +75,7 @@ class StoreKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StoreState:
     """What a store holds."""
 
     present: int
@@ -140,7 +140,7 @@ class Store:
                 "Those before are kept; make room, or go on without with --store off."
             ) from None
 
-    def standing(self) -> Standing:
+    def standing(self) -> StoreState:
         """Look at every record."""
         total, present, damaged = len(self._records), 0, 0
         for start in range(0, total, 1 << 18):
@@ -149,7 +149,7 @@ class Store:
             good = records[:, 0] == self._checksums(places, records[:, 1:])
             present += int(good.sum())
             damaged += int((~good & records.any(axis=1)).sum())
-        return Standing(present, damaged, total)
+        return StoreState(present, damaged, total)
 
     def some_present(self, count: int) -> Places:
         """Up to `count` places whose answers are there, from all over the store."""

@@ -114,14 +114,14 @@ def _foresee(
     orders: "Iterable[Order]", data: str, done: Path, showing: OutputOptions, *, alone: bool
 ) -> None:
     """Say how long training will take; as the result where it is asked for alone."""
-    from denature.core.progress import spell_seconds
+    from denature.core.progress import format_seconds
     from denature.data import load
     from denature.recipes.estimate import seconds_of
 
     display = showing.display()
     dataset = load(data, progress=display)
     left = seconds_of(((order, dataset) for order in orders), done, progress=display)
-    display.say(f"{spell_seconds(left)} of training are left here; attacks say theirs later.")
+    display.say(f"{format_seconds(left)} of training are left here; attacks say theirs later.")
     if alone and showing.json:
         print(f'{{"seconds": {left:.0f}}}')
 

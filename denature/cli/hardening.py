@@ -17,7 +17,7 @@ from denature.cli.options import (
     TrainingOptions,
     data_config,
 )
-from denature.data.config import Reading
+from denature.data.config import ReaderConfig
 from denature.recipes.hardening.config import Hardening
 from denature.train.config import Training
 
@@ -29,7 +29,7 @@ def harden(
     *,
     data: Data,
     hardening: Annotated[Hardening, Parameter(name="*", group=HARDENING)] = Hardening(),
-    reading: ReadingOptions = Reading(),
+    reading: ReadingOptions = ReaderConfig(),
     training: TrainingOptions = Training(),
     writing: FolderFlags = FolderOptions(),
     surviving: RunFlags = RunOptions(),
@@ -50,7 +50,7 @@ def harden(
     from denature.report.words import score
     from denature.train import make
 
-    out = writing.out or Path("runs") / f"{hardening.by}-{net}"
+    out = writing.out or Path("runs") / f"{hardening.method}-{net}"
     wanted = orders(hardening, Place(net=net, training=training, out=out))
     stopper = surviving.stopper()
     with surviving.crew(training.device) as crew, stopper.on_signals():
@@ -71,4 +71,4 @@ def harden(
     for name, run in zip(wanted, runs, strict=True):
         lines.append([name, run.record.net.name, score(run.record), str(run.folder)])
     print_table(lines)
-    print(f"{hardening.by}: {runs[-1].folder} is the hardened network.")
+    print(f"{hardening.method}: {runs[-1].folder} is the hardened network.")

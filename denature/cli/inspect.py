@@ -19,7 +19,7 @@ from denature.cli.options import (
     data_config,
 )
 from denature.core.errors import ConfigError
-from denature.data.config import Reading
+from denature.data.config import ReaderConfig
 from denature.train.config import Device, Precision
 
 
@@ -30,7 +30,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     trust: Trust = (),
-    reading: ReadingOptions = Reading(),
+    reading: ReadingOptions = ReaderConfig(),
     showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Measure a run on the test split of a data set: its accuracy, or of landmarks its error.
@@ -43,7 +43,7 @@ def evaluate(
         trust: A module of your own that the record may import.
     """
     from denature.data import load
-    from denature.report.words import spell
+    from denature.report.words import format_score
     from denature.train import evaluate_run, load_run
 
     loaded = load_run(run, trust=trust)
@@ -56,7 +56,7 @@ def evaluate(
         found = {what: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}
         print(json.dumps({**found, "run": json.loads(loaded.record.to_json())}))
         return
-    said = spell(measured, landmarks=dataset.landmarks)
+    said = format_score(measured, landmarks=dataset.landmarks)
     print(f"{run}: {said} on {measured.n:,} images ({dataset.test_origin})")
 
 
@@ -187,7 +187,7 @@ def report(
 
 
 def data(
-    source: str, *, reading: ReadingOptions = Reading(), showing: OutputFlags = OutputOptions()
+    source: str, *, reading: ReadingOptions = ReaderConfig(), showing: OutputFlags = OutputOptions()
 ) -> None:
     """Describe a data set, and decode it into the cache.
 

@@ -16,7 +16,7 @@ from denature.core.errors import ConfigError
 from denature.core.names import library_of, own_module
 from denature.core.record import Record, read_record
 from denature.core.stopping import Stopper, seconds_of
-from denature.data.config import DataConfig, Reading
+from denature.data.config import DataConfig, ReaderConfig
 from denature.datafree.config import Dafl
 from denature.train.config import CheckpointConfig, Training
 from denature.train.objectives import Distilled, Nasty, Normal
@@ -129,7 +129,7 @@ class FolderOptions:
 
 
 Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA)]
-ReadingOptions: TypeAlias = Annotated[Reading, Parameter(name="*", group=DATA)]
+ReadingOptions: TypeAlias = Annotated[ReaderConfig, Parameter(name="*", group=DATA)]
 AskingOptions: TypeAlias = Annotated[InferenceConfig, Parameter(name="*", group=INFERENCE)]
 TrainingOptions: TypeAlias = Annotated[Training, Parameter(name="*", group=TRAINING)]
 OutputFlags: TypeAlias = Annotated[OutputOptions, Parameter(name="*", group=SHOWING)]
@@ -139,10 +139,10 @@ Trust: TypeAlias = Annotated[tuple[str, ...], Parameter(name="--trust", negative
 ConfigFile: TypeAlias = Annotated[Path | None, Parameter(name="--config")]
 
 
-def data_config(source: str, reading: Reading) -> DataConfig:
+def data_config(source: str, reading: ReaderConfig) -> DataConfig:
     return DataConfig(
         source=source,
-        **{name: getattr(reading, name) for name in Reading.__dataclass_fields__},
+        **{name: getattr(reading, name) for name in ReaderConfig.__dataclass_fields__},
     )
 
 

@@ -52,7 +52,7 @@ def reproduce(
         precision: In which precision.
     """
     from denature.cli.show import print_table
-    from denature.core.progress import spell_seconds
+    from denature.core.progress import format_seconds
     from denature.recipes.estimate import seconds_of
     from denature.recipes.paper.catalogue import EXPERIMENTS
     from denature.recipes.paper.reproduce import names_of, orders_of
@@ -81,7 +81,7 @@ def reproduce(
     orders = orders_of(wanted, chosen, out, seeds=seeds, progress=display)
     left = seconds_of(orders, out / chosen.scale / "runs", progress=display)
     display.say(
-        f"{', '.join(wanted)} at scale {scale}: {spell_seconds(left)} of training are left here."
+        f"{', '.join(wanted)} at scale {scale}: {format_seconds(left)} of training are left here."
     )
     if estimate:
         if showing.json:

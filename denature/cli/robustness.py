@@ -18,8 +18,8 @@ from denature.cli.options import (
     data_config,
     key_of,
 )
-from denature.data.config import Reading
-from denature.extract.config import Pace
+from denature.data.config import ReaderConfig
+from denature.extract.config import RequestConfig
 from denature.robust.config import AttackConfig
 from denature.train.config import Device
 
@@ -45,12 +45,12 @@ def robustness(
     output: str | None = None,
     kind: Literal["logits", "probabilities", "label"] | None = None,
     key_file: Path | None = None,
-    pace: Annotated[Pace, Parameter(name="*", group=PACE)] = Pace(),
+    pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     asked: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),
     out: Path | None = None,
     device: Device = "auto",
     trust: Trust = (),
-    reading: ReadingOptions = Reading(),
+    reading: ReadingOptions = ReaderConfig(),
     surviving: RunFlags = RunOptions(),
     showing: OutputFlags = OutputOptions(),
 ) -> None:
@@ -140,7 +140,7 @@ def flatness(
     out: Path | None = None,
     device: Device = "auto",
     trust: Trust = (),
-    reading: ReadingOptions = Reading(),
+    reading: ReadingOptions = ReaderConfig(),
     showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Look around networks' weights: are their minima flat, and do answers follow the image less?

@@ -55,7 +55,7 @@ def serve(
     if workers < 1:
         raise ConfigError(f"workers is {workers}; it must be at least 1.")
     serving = Serving(
-        models=tuple(ServedModel.of(text, exposure).settled() for text in models),
+        models=tuple(ServedModel.of(text, exposure).resolved() for text in models),
         limits=limits,
         keys=keys,
         log=log,

@@ -22,8 +22,8 @@ from denature.cli.options import (
 )
 from denature.core.errors import ConfigError
 from denature.core.stopping import Stopper, seconds_of
-from denature.data.config import Reading
-from denature.extract.config import Pace, Stealing
+from denature.data.config import ReaderConfig
+from denature.extract.config import ExtractionConfig, RequestConfig
 from denature.train.config import Device, Precision, Training
 from denature.train.objectives import Cloned
 
@@ -49,10 +49,10 @@ def steal(
     out: Path | None = None,
     time_limit: str | None = None,
     trust: Trust = (),
-    stealing: Annotated[Stealing, Parameter(name="*", group=STEALING)] = Stealing(),
-    pace: Annotated[Pace, Parameter(name="*", group=PACE)] = Pace(),
+    stealing: Annotated[ExtractionConfig, Parameter(name="*", group=STEALING)] = ExtractionConfig(),
+    pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     objective: Annotated[Cloned, Parameter(name="*", group=STEALING)] = Cloned(),
-    reading: ReadingOptions = Reading(),
+    reading: ReadingOptions = ReaderConfig(),
     training: TrainingOptions = Training(),
     showing: OutputFlags = OutputOptions(),
 ) -> None:
@@ -152,7 +152,7 @@ def speed(
     device: Device = "auto",
     precision: Precision = "auto",
     trust: Trust = (),
-    pace: Annotated[Pace, Parameter(name="*", group=PACE)] = Pace(),
+    pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     showing: OutputFlags = OutputOptions(),
 ) -> None:
     """Time a clone and the service that it copies, and say what as many images cost there.

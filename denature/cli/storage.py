@@ -23,7 +23,7 @@ from denature.cli.options import (
 )
 from denature.core.errors import ConfigError
 from denature.core.stopping import seconds_of
-from denature.data.config import Reading
+from denature.data.config import ReaderConfig
 from denature.train.config import Augment, Device, Precision
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def answers(
     precision: Annotated[Precision, Parameter(group=FILLING)] = "auto",
     time_limit: Annotated[str | None, Parameter(group=FILLING)] = None,
     trust: Trust = (),
-    reading: ReadingOptions = Reading(),
+    reading: ReadingOptions = ReaderConfig(),
     asking: AskingOptions = InferenceConfig(),
     showing: OutputFlags = OutputOptions(),
 ) -> None:

@@ -27,7 +27,7 @@ from denature.cli.options import (
     data_config,
     folder_of,
 )
-from denature.data.config import Reading
+from denature.data.config import ReaderConfig
 from denature.datafree.config import Dafl
 from denature.train.config import Training
 from denature.train.objectives import Distilled, Nasty, Normal, Objective
@@ -51,7 +51,7 @@ class Common:
     """A module of your own that a run's record may import; once for each."""
     config: ConfigFile = None
     """A TOML file with options, or the record.json of a run to make again."""
-    reading: ReadingOptions = field(default_factory=Reading)
+    reading: ReadingOptions = field(default_factory=ReaderConfig)
     training: TrainingOptions = field(default_factory=Training)
     writing: FolderFlags = field(default_factory=FolderOptions)
     surviving: RunFlags = field(default_factory=RunOptions)

@@ -39,7 +39,7 @@ class Silent:
 SILENT = Silent()
 
 
-def spell_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """`40 seconds`, `12 minutes`, `3.5 hours`."""
     for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * size:

@@ -41,7 +41,7 @@ class NetRecord:
         return self.classes, self.channels, self.image_size
 
 
-def spell_shape(shape: tuple[int, int, int]) -> str:
+def format_shape(shape: tuple[int, int, int]) -> str:
     """A network's or data set's `shape` for people."""
     return "{} classes of {}-channel images of {} pixels a side".format(*shape)
 

@@ -36,7 +36,7 @@ class Estimate:
     estimate over images, and seeds of the others."""
 
     @property
-    def settled(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval says anything: of the spread over seeds, one seed says nothing."""
         return self.over == "images" or self.n > 1
 
@@ -206,7 +206,7 @@ def against_margin(difference: Estimate | None, margin: float = MARGIN) -> Verdi
     Not significant is not equal: an interval that holds 0 and reaches beyond the margin decides
     nothing. Neither does a single seed of an estimate that knows no images.
     """
-    if difference is None or not difference.settled:
+    if difference is None or not difference.significant:
         return "undecided"
     if difference.high < -margin:
         return "below"

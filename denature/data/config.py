@@ -7,7 +7,7 @@ from denature.core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
+class ReaderConfig:
     """How a source of images is read."""
 
     holdout: float = 0.0
@@ -46,7 +46,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig(Reading):
+class DataConfig(ReaderConfig):
     """A source of images and how it is read."""
 
     source: str

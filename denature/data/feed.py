@@ -73,7 +73,7 @@ class Feed:
             first: number of the first batch.
             part: which of how many parts to take of each batch.
         """
-        samples = views_.order(self.split.rows, view_seed=view_seed, epoch=epoch)
+        samples = views_.epoch_order(self.split.rows, view_seed=view_seed, epoch=epoch)
         numbers = self.views.numbers(
             view_seed=view_seed, epoch=epoch, samples=len(self.split.labels)
         )[samples]

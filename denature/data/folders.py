@@ -10,8 +10,16 @@ from pathlib import Path
 from denature.core.errors import DataError
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, ListedFolder, list_folder
-from denature.data.source import DataSource, Opener, legible, spell, stats_of
-from denature.data.splits import SPELT, few, has_labels, is_keyword, split_of, splits_in, words_of
+from denature.data.source import DataSource, Opener, format_left_out, legible, stats_of
+from denature.data.splits import (
+    SPELT,
+    brief,
+    has_labels,
+    is_keyword,
+    split_of,
+    splits_in,
+    words_of,
+)
 
 Files = Mapping[str, Sequence[tuple[Path, int]]]
 """Of each split, with their labels."""
@@ -31,7 +39,7 @@ def image_folder(root: Path) -> DataSource:
         raise DataError(
             f"{root} holds no .parquet file and no image, itself or in train/<class>/ or <class>/ "
             f"(looked for {', '.join(sorted(IMAGE_SUFFIXES))}; "
-            f"found {spell(left_out) or 'nothing'})."
+            f"found {format_left_out(left_out) or 'nothing'})."
         )
     files: Files
     if not top.filled:
@@ -106,13 +114,15 @@ def _splits(top: ListedFolder) -> dict[str, list[ListedFolder]]:
         if not held_out and not any(folder.filled for folder in named):
             return {}
         raise DataError(
-            f"{top.path} holds {few(folder.name for folder in named)}, named as a split, beside "
-            f"{few(others)}, not named as one. Wanted are splits or classes: put all classes to "
+            f"{top.path} holds {brief(folder.name for folder in named)}, named as a split, beside "
+            f"{brief(others)}, not named as one. Wanted are splits or classes: put all classes to "
             f"train on into a folder train/ in {top.path}, and move other data out. The words of "
             f"splits are {SPELT}."
         )
     if empty := [f.name for f in top.folders if not f.total and is_keyword(f.name)]:
-        raise DataError(f"The split {few(empty)} of {top.path} holds no image. Remove the folder.")
+        raise DataError(
+            f"The split {brief(empty)} of {top.path} holds no image. Remove the folder."
+        )
     splits: dict[str, list[ListedFolder]] = {}
     for folder in named:
         splits.setdefault(str(split_of(folder.name)), []).append(folder)
@@ -125,7 +135,7 @@ def _parts(split: str, folders: Sequence[ListedFolder], top: ListedFolder) -> li
     parts = [_unwrapped(folder, split=True) for folder in folders]
     if len({words_of(name) for name in names}) > 1:
         raise DataError(
-            f"{top.path} holds {few(names)}, which all say {split}. Keep one of them there; if "
+            f"{top.path} holds {brief(names)}, which all say {split}. Keep one of them there; if "
             f"they are classes, put all classes into a folder train/ in {top.path}."
         )
     if split == "train" and not any(part.filled for part in parts):
@@ -149,9 +159,9 @@ def _no_configurations(folders: Sequence[ListedFolder]) -> None:
 
 def _refuse_configurations(found: Sequence[ListedFolder]) -> None:
     raise DataError(
-        f"{few(str(folder.path) for folder in found)} {_hold(found)} splits "
-        f"({few(f.name for f in found[0].filled)}) where class folders were expected. If they are "
-        f"data sets of their own, name one by its path, such as {found[0].path}."
+        f"{brief(str(folder.path) for folder in found)} {_hold(found)} splits "
+        f"({brief(f.name for f in found[0].filled)}) where class folders were expected. If they "
+        f"are data sets of their own, name one by its path, such as {found[0].path}."
     )
 
 

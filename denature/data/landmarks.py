@@ -70,7 +70,7 @@ def places_of(count: int, names: Sequence[str] = ()) -> Mapping[str, tuple[int, 
     return {**places, **OF_68} if count == 68 else places
 
 
-def choose(
+def select_points(
     labels: np.ndarray, points: Sequence[str], known: Mapping[str, tuple[int, ...]]
 ) -> np.ndarray:
     """The labels of some points; of all where none is named.

@@ -15,8 +15,8 @@ from denature.core.types import Indices
 from denature.data.cache import Decoded, decoded
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
-from denature.data.landmarks import choose, names_of, places_of
-from denature.data.source import DataSource, spell
+from denature.data.landmarks import names_of, places_of, select_points
+from denature.data.source import DataSource, format_left_out
 from denature.data.sources import open_source
 
 DEFAULT_HOLDOUT = {"digits": 0.2}
@@ -96,7 +96,7 @@ def load_images(config: DataConfig, *, progress: Progress = SILENT) -> tuple[Spl
 def _decoded(source: DataSource, config: DataConfig, progress: Progress) -> Decoded:
     found = decoded(source, config, progress)
     if found.left_out:
-        progress.say(f"{config.source}: left out {spell(found.left_out)}")
+        progress.say(f"{config.source}: left out {format_left_out(found.left_out)}")
     return found
 
 
@@ -110,7 +110,7 @@ def _chosen(found: Decoded, config: DataConfig) -> Decoded:
     width = next(iter(splits.values())).labels.shape[1]
     known = places_of(width // 2, found.classes)
     for name, split in splits.items():
-        labels = torch.from_numpy(choose(split.labels.numpy(), config.points, known))
+        labels = torch.from_numpy(select_points(split.labels.numpy(), config.points, known))
         splits[name] = replace(split, labels=labels)
     digest = found.digest
     if config.points:
@@ -123,7 +123,7 @@ def _chosen(found: Decoded, config: DataConfig) -> Decoded:
     )
 
 
-class Cut(NamedTuple):
+class SplitRoles(NamedTuple):
     """The splits of a source by what they are for."""
 
     train: Split
@@ -133,11 +133,11 @@ class Cut(NamedTuple):
     holdout: float
 
 
-def _cut(found: Decoded, config: DataConfig) -> Cut:
+def _cut(found: Decoded, config: DataConfig) -> SplitRoles:
     if config.group is not None:
         holdout = config.holdout or GROUPED_HOLDOUT
         train, test = _grouped(found, config.group, config.source).divide(holdout, "holdout")
-        return Cut(train, test, None, "holdout", holdout)
+        return SplitRoles(train, test, None, "holdout", holdout)
     splits = dict(found.splits)
     if "train" not in splits:
         raise DataError(f"{config.source} has {_named(splits)} and no training split.")
@@ -152,12 +152,12 @@ def _cut(found: Decoded, config: DataConfig) -> Cut:
         # Hub copies of ImageNet and its kin have unlabelled test images or none: everybody
         # measures on the validation split, so it plays the test split here and nothing else.
         validation = splits.get("validation") if brought == "test" else None
-        return Cut(train, splits[brought], validation, brought, 0.0)
+        return SplitRoles(train, splits[brought], validation, brought, 0.0)
     holdout = config.holdout or DEFAULT_HOLDOUT.get(config.source, 0.0)
     if holdout:
         train, test = train.divide(holdout, "holdout")
-        return Cut(train, test, None, "holdout", holdout)
-    return Cut(train, None, None, "none", 0.0)
+        return SplitRoles(train, test, None, "holdout", holdout)
+    return SplitRoles(train, None, None, "none", 0.0)
 
 
 def _grouped(found: Decoded, pattern: str, source: str) -> Split:

@@ -13,7 +13,7 @@ from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, list_folder
 from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, stats_of
-from denature.data.splits import few, has_labels, is_keyword, shards_by_split, split_of
+from denature.data.splits import brief, has_labels, is_keyword, shards_by_split, split_of
 
 CLASS_LIST = "classes.txt"
 
@@ -138,7 +138,7 @@ def _compatible(parts: Sequence[Path], columns: Columns, first: Path, *, trained
         return True
     if any(labelled):
         raise DataError(
-            f"{few(str(f) for f, good in zip(parts, labelled, strict=True) if not good)} has no "
+            f"{brief(str(f) for f, good in zip(parts, labelled, strict=True) if not good)} has no "
             f"labels in the column {columns.label}, and other shards of that split do."
         )
     return False
@@ -174,8 +174,8 @@ def _named_classes(
         return tuple(sorted(found))
     if strange := sorted(found - _numbers(listed).keys()):
         raise DataError(
-            f"The column {columns.label} of {where} holds {few(strange)}, which the list of "
-            f"classes ({few(listed)}) lacks. Correct the list, or remove it."
+            f"The column {columns.label} of {where} holds {brief(strange)}, which the list of "
+            f"classes ({brief(listed)}) lacks. Correct the list, or remove it."
         )
     return listed
 
@@ -317,7 +317,7 @@ def _check_names(schema: Any, label: str, file: Path, first: Path) -> None:
     here, there = _class_names(schema, label), _class_names(other, label)
     if here is not None and there is not None and here != there:
         raise DataError(
-            f"The classes of {file} are {few(here)}, of {first} {few(there)}; one number would "
+            f"The classes of {file} are {brief(here)}, of {first} {brief(there)}; one number would "
             "stand for two classes. Write all splits with the same list of names."
         )
     if label in other.names and _is_truth(schema, label) != _is_truth(other, label):
@@ -345,6 +345,6 @@ def _listed_classes(path: Path) -> tuple[str, ...] | None:
     names = tuple(line.strip() for line in lines if line.strip())
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(
-            f"{listed} names {few(twice)} more than once; a class has one name. Correct the list."
+            f"{listed} names {brief(twice)} more than once; a class has one name. Correct the list."
         )
     return names

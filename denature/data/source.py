@@ -54,7 +54,7 @@ def legible(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def spell(left_out: Mapping[str, int]) -> str:
+def format_left_out(left_out: Mapping[str, int]) -> str:
     """What was left out, by reason: `3 hidden, 1 .txt`."""
     return ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
 

@@ -23,7 +23,7 @@ from denature.data.folders import image_folder
 from denature.data.landmarks import PLACES
 from denature.data.parquet import has_parquet, hub, parquet
 from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, no_label, stats_of
-from denature.data.splits import SPELT, few, is_keyword, split_of
+from denature.data.splits import SPELT, brief, is_keyword, split_of
 
 
 def open_source(config: DataConfig, progress: Progress = SILENT) -> DataSource:
@@ -107,8 +107,8 @@ def npz(path: Path) -> DataSource:
     splits = {split: name for name in sorted(images) if (split := split_of(name))}
     if strange or len(splits) < len(images):
         raise DataError(
-            f"{path} holds {few(f'x_{name}' for name in sorted(images | strange))}; wanted is one "
-            f"array for each split, of the words {SPELT}."
+            f"{path} holds {brief(f'x_{name}' for name in sorted(images | strange))}; wanted is "
+            f"one array for each split, of the words {SPELT}."
         )
     if "train" not in splits or not {f"y_{name}" for name in images} <= names:
         raise DataError(

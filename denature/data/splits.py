@@ -71,7 +71,7 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
     unnamed = shards.pop(None, [])
     if unnamed and shards:
         raise DataError(
-            f"{few(inside[file].as_posix() for file in unnamed)} in {root} say no split, and "
+            f"{brief(inside[file].as_posix() for file in unnamed)} in {root} say no split, and "
             f"other files do. Rename them (the words are {SPELT}), or move them out of {root}."
         )
     for split, found in parents.items():
@@ -80,13 +80,13 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
             one = root / places[0]
             raise DataError(
                 f"{root} holds several configurations, each with {split or 'training'} data: "
-                f"{few(places)}. Name one of them by its path, such as "
+                f"{brief(places)}. Name one of them by its path, such as "
                 f"{one if one.parent == root else one.parent}."
             )
     folders = {parent.rpartition("/")[0] for found in parents.values() for parent in found}
     if len(folders) > 1 and all(folders):
         raise DataError(
-            f"The splits of {root} lie in several configurations ({few(sorted(folders))}). Name "
+            f"The splits of {root} lie in several configurations ({brief(sorted(folders))}). Name "
             "one of them by its path, or put all splits into one folder."
         )
     return {split: found for split, found in shards.items() if split} or {"train": unnamed}
@@ -146,13 +146,13 @@ def has_labels(found: Collection[str], classes: Collection[str], where: str) -> 
         return False
     if unknown:
         raise DataError(
-            f"{where} has images of {few(unknown)}, which is no class of the training split "
-            f"({few(classes)}). Name it as there, or move it out."
+            f"{where} has images of {brief(unknown)}, which is no class of the training split "
+            f"({brief(classes)}). Name it as there, or move it out."
         )
     return True
 
 
-def few(names: Iterable[str]) -> str:
+def brief(names: Iterable[str]) -> str:
     """The first of some names, for errors."""
     listed = list(names)
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

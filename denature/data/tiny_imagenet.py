@@ -8,7 +8,7 @@ from denature.core.errors import DataError
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES
 from denature.data.source import DataSource, Opener
-from denature.data.splits import few
+from denature.data.splits import brief
 from denature.data.trees import Tree, lines_of, stats_in
 
 WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
@@ -55,7 +55,7 @@ def tiny_imagenet(tree: Tree, prefix: str) -> DataSource:
     if not files["train"]:
         raise DataError(f"{tree.path} holds no image in train/<class>/images/.")
     if missing := [image for image in annotated if image not in seen]:
-        raise DataError(f"{tree.path} lacks {few(missing)} of {ANNOTATIONS}. Copy it again.")
+        raise DataError(f"{tree.path} lacks {brief(missing)} of {ANNOTATIONS}. Copy it again.")
     place = {image: number for number, image in enumerate(annotated)}
     for split in ("validation", "test"):
         files[split].sort(key=lambda found: place.get(PurePosixPath(found[0]).name, len(place)))

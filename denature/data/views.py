@@ -169,7 +169,7 @@ def auto_views(*, channels: int, image_size: int, landmarks: bool = False) -> st
     return "crop-flip" if channels == 3 and image_size >= 16 else "none"
 
 
-def order(rows: Indices, *, view_seed: int, epoch: int) -> Indices:
+def epoch_order(rows: Indices, *, view_seed: int, epoch: int) -> Indices:
     """The order in which an epoch meets `rows`."""
     permutation = generator(view_seed, "order", epoch).permutation(len(rows))
     return rows[torch.from_numpy(permutation)]

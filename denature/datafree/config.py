@@ -60,7 +60,7 @@ class Dafl:
         assert answers is not None
         return softened_divergence(answers.values, logits, temperature=self.temperature)
 
-    def dreamer(
+    def synthetic_data(
         self,
         teacher: "nn.Module",
         *,

@@ -19,7 +19,7 @@ from denature.core.seeds import derive, seeded
 from denature.core.types import Logits, Pixels
 from denature.data.feed import Batch, steps_per_epoch
 from denature.datafree.config import Dafl
-from denature.datafree.insides import Insides, scale_of
+from denature.datafree.insides import ActivationRecorder, scale_of
 from denature.train.state import optimizer_tensors, restore_optimizer
 
 
@@ -130,7 +130,7 @@ class GeneratedData:
         noise = torch.Generator().manual_seed(derive(self.seed, "latent", number))
         latent = torch.randn((count, self.objective.latent), generator=noise)
         weights = list(self.generator.parameters())
-        with Insides(self.teacher) as insides:
+        with ActivationRecorder(self.teacher) as insides:
             with self.compute.autocast():
                 made = self.generator(latent.to(self.compute.device))
                 pixels = made.float() * self.std + self.mean

@@ -19,7 +19,7 @@ from denature.core.seeds import derive
 from denature.core.stats import Estimate, proportion
 from denature.core.types import Labels, Logits, Pixels
 from denature.datafree.config import Inversion
-from denature.datafree.insides import Insides, scale_of
+from denature.datafree.insides import ActivationRecorder, scale_of
 
 SAY_EVERY = 50
 """Steps after which progress is told; each look waits for the device."""
@@ -68,7 +68,7 @@ def invert(
     far = image_size // 16
     shifts = torch.randint(-far, far + 1, (config.steps, 2), generator=draw).tolist()
     with (
-        Insides(network, norms=True) as insides,
+        ActivationRecorder(network, norms=True) as insides,
         progress.task("inverting", config.steps, "steps") as task,
     ):
         for step, shift in enumerate(shifts, 1):
@@ -95,7 +95,7 @@ def invert(
     return (images.detach() * std + mean).clamp(0, 1).cpu()
 
 
-def statistics_loss(insides: Insides) -> Tensor:
+def statistics_loss(insides: ActivationRecorder) -> Tensor:
     """How far what the norms see is from their running statistics: two L2 norms for each."""
     total = torch.zeros(())
     for norm in insides.norms:

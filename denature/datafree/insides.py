@@ -13,7 +13,7 @@ from denature.nets.normalize import Normalized
 
 
 @final
-class Insides:
+class ActivationRecorder:
     """Watches a network; use it as a context, and look after each answer.
 
     Args:
@@ -41,7 +41,7 @@ class Insides:
         once, the last use counts."""
         self._hooks: list[Any] = []
 
-    def __enter__(self) -> "Insides":
+    def __enter__(self) -> "ActivationRecorder":
         for layer in _weighing(self.network):
             self._hooks.append(layer.register_forward_pre_hook(self._see_given))
         for norm in self.norms:

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 from denature.core.lazy import attach
 
 if TYPE_CHECKING:
-    from denature.extract.config import Pace, Stealing
+    from denature.extract.config import ExtractionConfig, RequestConfig
     from denature.extract.ledger import Ledger
     from denature.extract.oracle import Oracle
     from denature.extract.stealing import steal
-    from denature.extract.victims.base import About, AskFailed, Victim
+    from denature.extract.victims.base import AskFailed, Victim, VictimInfo
     from denature.extract.victims.called import FunctionVictim
 
 __getattr__ = attach(
     __name__,
     {
         "steal": "stealing",
-        "Stealing": "config",
-        "Pace": "config",
+        "ExtractionConfig": "config",
+        "RequestConfig": "config",
         "Oracle": "oracle",
         "Ledger": "ledger",
         "Victim": "victims.base",
-        "About": "victims.base",
+        "VictimInfo": "victims.base",
         "AskFailed": "victims.base",
         "FunctionVictim": "victims.called",
     },
@@ -33,12 +33,12 @@ __getattr__ = attach(
 
 __all__ = [
     "steal",
-    "Stealing",
-    "Pace",
+    "ExtractionConfig",
+    "RequestConfig",
     "Oracle",
     "Ledger",
     "Victim",
-    "About",
+    "VictimInfo",
     "AskFailed",
     "FunctionVictim",
 ]

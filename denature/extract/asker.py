@@ -11,7 +11,7 @@ from denature.extract.reading import combined
 
 
 @final
-class Asker:
+class QuerySender:
     """Whoever calls it asks a victim, within a budget; no image is asked twice for one answer.
 
     So an attack that is repeated after a kill, with the same random numbers, goes on where it was.

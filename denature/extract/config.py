@@ -10,7 +10,7 @@ Choose: TypeAlias = Literal["random", "uncertainty", "k-center", "both"]
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
+class RequestConfig:
     """How fast and how stubbornly a victim is asked."""
 
     concurrency: int = 8
@@ -44,7 +44,7 @@ class Pace:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stealing:
+class ExtractionConfig:
     """What is asked, and how often clones are trained."""
 
     choose: Choose = "random"

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from denature.answers.sources import Kind
 from denature.core.errors import DenatureError, RunError
-from denature.extract.victims.base import About
+from denature.extract.victims.base import VictimInfo
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class BudgetSpent(DenatureError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class Query:
     """One image to be asked once."""
 
     content: bytes
@@ -227,7 +227,7 @@ class Ledger:
 
     # What is written
 
-    def target(self, about: About) -> int:
+    def target(self, about: VictimInfo) -> int:
         """The number of a target, which is made the first time."""
         options = json.dumps(about.options, sort_keys=True)
 
@@ -264,7 +264,7 @@ class Ledger:
     async def send(
         self,
         target: int,
-        questions: Sequence[Question],
+        questions: Sequence[Query],
         *,
         purpose: str,
         budget: int,
@@ -312,7 +312,7 @@ class Ledger:
         self,
         target: int,
         request: int,
-        questions: Sequence[Question],
+        questions: Sequence[Query],
         values: np.ndarray,
         *,
         kind: Kind,

@@ -13,11 +13,11 @@ from denature.answers.sources import Kind
 from denature.core.errors import ConfigError, Stopped, needs
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.stopping import Stopper
-from denature.extract.config import Pace
-from denature.extract.ledger import BudgetSpent, Ledger, Question
+from denature.extract.config import RequestConfig
+from denature.extract.ledger import BudgetSpent, Ledger, Query
 from denature.extract.pool import Pool
 from denature.extract.reading import LOOKS, fitting, kind_of
-from denature.extract.victims.base import About, AskFailed, Victim, run_now
+from denature.extract.victims.base import AskFailed, Victim, VictimInfo, run_now
 
 with needs("steal", "Asking a model within a budget"):
     from aiolimiter import AsyncLimiter
@@ -54,10 +54,10 @@ class Oracle:
 
     victim: Victim
     ledger: Ledger
-    about: About
+    about: VictimInfo
     budget: int
     purpose: str = "train"
-    pace: Pace
+    pace: RequestConfig
     price: float | None = None
     stopper: Stopper
     progress: Progress = SILENT
@@ -179,7 +179,7 @@ class Oracle:
         rows = [row for _, row in batch]
         images, generated = pool.images(rows), pool.generated
         questions = [
-            Question(
+            Query(
                 content=content,
                 repeat=repeat,
                 reference=reference,
@@ -218,7 +218,7 @@ class Oracle:
             money = f"US $ {(self.budget - self.left) * self.price:,.2f} spent, "
         return f"{money}{self.left:,} queries left"
 
-    async def _send(self, images: np.ndarray, questions: Sequence[Question], number: int) -> int:
+    async def _send(self, images: np.ndarray, questions: Sequence[Query], number: int) -> int:
         """Note it, send what the budget allows of it, note what came back; returns how many."""
         request, count = await self.ledger.send(
             self.target,

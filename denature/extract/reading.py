@@ -6,7 +6,7 @@ import numpy as np
 
 from denature.answers.sources import Kind
 from denature.core.errors import ConfigError
-from denature.extract.victims.base import About
+from denature.extract.victims.base import VictimInfo
 
 SUM_TOLERANCE = 0.05
 """Probabilities may sum to 1 within this, since services round them."""
@@ -34,7 +34,7 @@ def kind_of(values: np.ndarray) -> Kind | None:
     return "probabilities" if np.abs(values.sum(axis=1) - 1).max() <= SUM_TOLERANCE else None
 
 
-def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: About) -> Kind:
+def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: VictimInfo) -> Kind:
     """The kind of a request's answers, which are looked at before they are kept.
 
     Args:

@@ -14,7 +14,7 @@ from denature.answers.inference import Inference
 from denature.core.compute import resolve
 from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
-from denature.extract.config import Pace
+from denature.extract.config import RequestConfig
 from denature.extract.theft import RESULT, read_theft
 from denature.extract.victims.base import Victim, run_now
 from denature.train.run import Run
@@ -91,7 +91,7 @@ def time_run(
 
 
 def time_victim(
-    victim: Victim, *, queries: int, pace: Pace, progress: Progress = SILENT
+    victim: Victim, *, queries: int, pace: RequestConfig, progress: Progress = SILENT
 ) -> tuple[list[Timing], int]:
     """A service over its wire, asked about random images: one after another, then many at once.
 
@@ -114,7 +114,7 @@ def time_victim(
 
 
 async def _time_victim(
-    victim: Victim, queries: int, pace: Pace, progress: Progress
+    victim: Victim, queries: int, pace: RequestConfig, progress: Progress
 ) -> tuple[list[Timing], int]:
     async with victim:
         about = await victim.about()

@@ -30,13 +30,13 @@ from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.extract.choosing import CHOOSERS
-from denature.extract.config import Pace, Stealing
+from denature.extract.config import ExtractionConfig, RequestConfig
 from denature.extract.ledger import BudgetSpent, Ledger
 from denature.extract.oracle import Oracle
 from denature.extract.pool import BLOCK, NOISE, Pool, StoredPool, open_pool
 from denature.extract.reading import combined
 from denature.extract.theft import LEDGER, RESULT, Clone, Theft
-from denature.extract.victims.base import About, Victim, run_now
+from denature.extract.victims.base import Victim, VictimInfo, run_now
 from denature.nets import create
 from denature.train.config import CheckpointConfig, Training
 from denature.train.identity import plan_id
@@ -71,8 +71,8 @@ def steal(
     budgets: Sequence[int],
     out: str | Path,
     test: str | DataConfig | None = None,
-    stealing: Stealing | None = None,
-    pace: Pace | None = None,
+    stealing: ExtractionConfig | None = None,
+    pace: RequestConfig | None = None,
     objective: Cloned | None = None,
     training: Training | None = None,
     price: float | None = None,
@@ -107,7 +107,7 @@ def steal(
         DenatureError: see `denature.core.errors`; what was answered is kept.
     """
     stealing, training, objective = (
-        stealing or Stealing(),
+        stealing or ExtractionConfig(),
         training or Training(),
         objective or Cloned(),
     )
@@ -148,7 +148,7 @@ def steal(
             about=about,
             budget=2 * stealing.fidelity,  # what is lost is asked once more
             purpose="measure",
-            pace=pace or Pace(),
+            pace=pace or RequestConfig(),
             price=price,
             stopper=stopper or Stopper(),
             progress=progress,
@@ -171,10 +171,10 @@ def steal(
     return theft
 
 
-def about_of(victim: Victim) -> About:
+def about_of(victim: Victim) -> VictimInfo:
     """What there is to know of a victim without asking it about images."""
 
-    async def find_out() -> About:
+    async def find_out() -> VictimInfo:
         async with victim:
             return await victim.about()
 
@@ -182,7 +182,7 @@ def about_of(victim: Victim) -> About:
 
 
 def _test_data(
-    test: str | DataConfig | None, pool: DataConfig, about: About, progress: Progress
+    test: str | DataConfig | None, pool: DataConfig, about: VictimInfo, progress: Progress
 ) -> Dataset:
     """Labelled images in the shape that the victim knows."""
     config = DataConfig(source=test) if isinstance(test, str) else test or pool
@@ -197,7 +197,7 @@ def _test_data(
     return load(replace(config, image_size=size), progress=progress)
 
 
-def check_about(about: About, dataset: Dataset) -> None:
+def check_about(about: VictimInfo, dataset: Dataset) -> None:
     """Whether a victim can be measured with labelled images.
 
     Raises:
@@ -223,7 +223,7 @@ def check_about(about: About, dataset: Dataset) -> None:
         )
 
 
-def fitted(about: About, dataset: Dataset, progress: Progress = SILENT) -> About:
+def fitted(about: VictimInfo, dataset: Dataset, progress: Progress = SILENT) -> VictimInfo:
     """What is known of a victim, with how its answers become answers about a data set's classes.
 
     Raises:
@@ -240,9 +240,9 @@ def fitted(about: About, dataset: Dataset, progress: Progress = SILENT) -> About
 
 def _claim(
     out: Path,
-    about: About,
+    about: VictimInfo,
     images: Pool,
-    stealing: Stealing,
+    stealing: ExtractionConfig,
     net: str,
     start: str | None,
     training: Training,
@@ -291,7 +291,7 @@ class Thief:
     measuring: Oracle
     images: Pool
     dataset: Dataset
-    stealing: Stealing
+    stealing: ExtractionConfig
     net: str
     backbone: Run | str | None
     objective: Cloned

@@ -37,7 +37,7 @@ class Clone:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Level:
+class BudgetLevel:
     """All clones of one budget."""
 
     budget: int
@@ -82,14 +82,14 @@ class Theft:
         return any(clone.chosen_on == "test" for clone in self.clones)
 
     @property
-    def levels(self) -> list[Level]:
+    def levels(self) -> list[BudgetLevel]:
         """The clones of each budget together."""
         found = []
         for budget in sorted({clone.budget for clone in self.clones}):
             same = [clone for clone in self.clones if clone.budget == budget]
             first = same[0]
             found.append(
-                Level(
+                BudgetLevel(
                     budget=budget,
                     answers=first.answers,
                     spent=first.spent,

@@ -14,8 +14,8 @@ from denature.core.progress import SILENT, Progress
 from denature.core.stopping import Stopper
 from denature.core.types import Pixels
 from denature.data import Dataset
-from denature.extract.asker import Asker
-from denature.extract.config import Pace
+from denature.extract.asker import QuerySender
+from denature.extract.config import RequestConfig
 from denature.extract.ledger import BudgetSpent, Ledger
 from denature.extract.oracle import Oracle
 from denature.extract.stealing import about_of, fitted
@@ -35,7 +35,7 @@ class Terms:
     budget: int | None
     """Queries of each, those of earlier calls counted."""
     asked: AttackConfig
-    pace: Pace
+    pace: RequestConfig
     stopper: Stopper
     progress: Progress = SILENT
 
@@ -106,7 +106,7 @@ def _box(
         pace=terms.pace,
         stopper=terms.stopper,
     )
-    asker = Asker(oracle)
+    asker = QuerySender(oracle)
 
     def ask(images: np.ndarray, before: int) -> Reply:
         try:

@@ -21,8 +21,8 @@ from denature.report.html import write_report
 from denature.report.summary import Summary, summarise
 from denature.train import Distilled, Nasty, Normal, Order, Training, make
 from denature.train.config import Device, Precision
-from denature.train.workers import WorkerPool
 from denature.train.objectives import Objective
+from denature.train.workers import WorkerPool
 
 TEMPERATURE, OMEGA = 20.0, 0.04
 
@@ -111,9 +111,13 @@ def demo(
     data = load("digits", progress=progress)
     orders = []
     for seed in range(seeds):
-        schooling = replace(TEACHER, seed=TEACHER_SEEDS + seed, device=device, precision=precision)
-        learning = replace(STUDENT, seed=seed, device=device, precision=precision)
-        orders += _orders(out / f"seed-{seed}", teacher, students, schooling, learning)
+        teacher_training = replace(
+            TEACHER, seed=TEACHER_SEEDS + seed, device=device, precision=precision
+        )
+        student_training = replace(STUDENT, seed=seed, device=device, precision=precision)
+        orders += _orders(
+            out / f"seed-{seed}", teacher, students, teacher_training, student_training
+        )
     runs = make(orders, data, overwrite=overwrite, stopper=stopper, crew=crew, progress=progress)
     records = [run.record for run in runs]
     title = "A nasty teacher and its students"
@@ -124,7 +128,11 @@ def demo(
 
 
 def _orders(
-    folder: Path, teacher: str, students: Sequence[str], schooling: Training, learning: Training
+    folder: Path,
+    teacher: str,
+    students: Sequence[str],
+    teacher_training: Training,
+    student_training: Training,
 ) -> list[Order]:
     """Both teachers, and for each student: alone, of each teacher, of the nasty one's labels."""
 
@@ -137,14 +145,14 @@ def _orders(
 
     push = Nasty(temperature=TEMPERATURE, omega=OMEGA)
     soft, labels = Distilled(temperature=TEMPERATURE), Distilled(answers="labels")
-    normal = order("teacher-normal", teacher, Normal(), schooling)
-    nasty = order("teacher-nasty", teacher, push, schooling, normal)
+    normal = order("teacher-normal", teacher, Normal(), teacher_training)
+    nasty = order("teacher-nasty", teacher, push, teacher_training, normal)
     orders = [normal, nasty]
     for net in students:
         orders += [
-            order(f"{net}-alone", net, Normal(), learning),
-            order(f"{net}-of-normal", net, soft, learning, normal),
-            order(f"{net}-of-nasty", net, soft, learning, nasty),
-            order(f"{net}-of-nasty-labels", net, labels, learning, nasty),
+            order(f"{net}-alone", net, Normal(), student_training),
+            order(f"{net}-of-normal", net, soft, student_training, normal),
+            order(f"{net}-of-nasty", net, soft, student_training, nasty),
+            order(f"{net}-of-nasty-labels", net, labels, student_training, nasty),
         ]
     return orders

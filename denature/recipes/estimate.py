@@ -190,7 +190,7 @@ class _Clock:
         key = (objective, *_key(teacher, data))
         if key not in self.dreams:
             compute = self.compute(order, data)
-            dreamer = objective.dreamer(
+            dreamer = objective.synthetic_data(
                 _network(teacher, data), images=PROBE, channels=data.channels,
                 image_size=data.image_size, seed=0, compute=compute,
             )  # fmt: skip

@@ -11,12 +11,12 @@ import torch
 
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
-from denature.core.progress import SILENT, Progress, spell_seconds
+from denature.core.progress import SILENT, Progress, format_seconds
 from denature.core.record import Record, environment
 from denature.core.schema import decode
 from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
-from denature.extract.config import Pace
+from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
 from denature.report import robustness as page
 from denature.report.words import markdown
@@ -24,7 +24,7 @@ from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, check_names, chosen
 from denature.robust.config import AttackConfig
 from denature.robust.estimate import cost, seconds_of
-from denature.robust.evaluate import EvaluationData, choose, evaluate, spell, summary
+from denature.robust.evaluate import EvaluationData, choose, evaluate, format_budget, summary
 from denature.robust.masking import Check, look
 from denature.robust.target import PROBE, Attacked, Target
 from denature.robust.verdict import CONTROLS, Evaluation, judge
@@ -69,7 +69,7 @@ def robustness(
     undefended: Sequence[Run] = (),
     controls: int = CONTROLS,
     budget: int | None = None,
-    pace: Pace | None = None,
+    pace: RequestConfig | None = None,
     device: Device = "auto",
     keeping: CheckpointConfig | None = None,
     stopper: Stopper | None = None,
@@ -124,7 +124,7 @@ def robustness(
     others = [run for run in plain if run not in runs]
     everyone = [*targets, *others]
     records += [run.record for run in others]
-    split = choose(dataset.test, asked.samples or asked.trouble.samples, asked.seed)
+    split = choose(dataset.test, asked.samples or asked.preset.samples, asked.seed)
     images = split.images[split.rows].float().div(255)
     victims = [it for it in targets if not isinstance(it, Run)]
     if victims:
@@ -135,7 +135,11 @@ def robustness(
             from denature.recipes.blackboxes import Terms, opened
 
             terms = Terms(
-                budget=budget, asked=asked, pace=pace or Pace(), stopper=stopper, progress=progress
+                budget=budget,
+                asked=asked,
+                pace=pace or RequestConfig(),
+                stopper=stopper,
+                progress=progress,
             )
             boxes = stack.enter_context(opened(victims, dataset, images, out / LEDGER, terms))
         probes = dataset.test.images[dataset.test.rows[:PROBE]].float().div(255)
@@ -292,8 +296,8 @@ def _announce(
     progress.say(
         f"Effort {asked.effort}: {len(images)} test samples of {len(known)} networks; "
         f"{', '.join(chosen(asked, target))}; "
-        + ", ".join(f"{norm} {' '.join(map(spell, its))}" for norm, its in budgets.items())
-        + f"; {spell_seconds(seconds)} at most"
+        + ", ".join(f"{norm} {' '.join(map(format_budget, its))}" for norm, its in budgets.items())
+        + f"; {format_seconds(seconds)} at most"
         + (f", and {queries:,} queries at most" if queries else "")
         + ", less where samples fall early."
     )

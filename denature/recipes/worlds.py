@@ -45,12 +45,12 @@ class Setting:
     """The victims' network."""
     clone: str
     """The clones'."""
-    schooling: Training
+    teacher_training: Training
     """Of victims."""
-    learning: Training
+    student_training: Training
     """Of clones."""
     nasty: Nasty
-    heat: float
+    distillation_temperature: float
     """Temperature of defensive distillation."""
     epsilon: float
     """Of adversarial training."""
@@ -63,8 +63,8 @@ class Setting:
         """The same on another device."""
         return replace(
             self,
-            schooling=replace(self.schooling, device=device, precision=precision),
-            learning=replace(self.learning, device=device, precision=precision),
+            teacher_training=replace(self.teacher_training, device=device, precision=precision),
+            student_training=replace(self.student_training, device=device, precision=precision),
         )
 
 
@@ -75,10 +75,10 @@ SETTINGS: Mapping[str, Setting] = {
         data="digits",
         victim="cnn",
         clone="cnn",
-        schooling=Training(epochs=30, batch_size=64, schedule="step", milestones=(19,)),
-        learning=Training(epochs=20, batch_size=64, lr=5e-4),
+        teacher_training=Training(epochs=30, batch_size=64, schedule="step", milestones=(19,)),
+        student_training=Training(epochs=20, batch_size=64, lr=5e-4),
         nasty=Nasty(temperature=20, omega=0.04),
-        heat=20,
+        distillation_temperature=20,
         epsilon=0.1,
         steps=7,
         asked=AttackConfig(samples=100, linf=(0.05, 0.1, 0.2)),
@@ -90,10 +90,10 @@ SETTINGS: Mapping[str, Setting] = {
         data="cifar10",
         victim="cnn",
         clone="cnn",
-        schooling=Training(epochs=12, schedule="step", milestones=(8,), fraction=0.2),
-        learning=Training(epochs=12, fraction=0.2),
+        teacher_training=Training(epochs=12, schedule="step", milestones=(8,), fraction=0.2),
+        student_training=Training(epochs=12, fraction=0.2),
         nasty=Nasty(temperature=20, omega=0.03),
-        heat=20,
+        distillation_temperature=20,
         epsilon=8 / 255,
         steps=5,
         asked=AttackConfig(effort="quick", samples=200),
@@ -106,10 +106,10 @@ SETTINGS: Mapping[str, Setting] = {
         data="cifar10",
         victim="resnet18",
         clone="resnet18",
-        schooling=Training(epochs=30, schedule="step", milestones=(19,)),
-        learning=Training(epochs=30),
+        teacher_training=Training(epochs=30, schedule="step", milestones=(19,)),
+        student_training=Training(epochs=30),
         nasty=Nasty(temperature=4, omega=0.04),
-        heat=100,
+        distillation_temperature=100,
         epsilon=8 / 255,
         steps=10,
         asked=AttackConfig(effort="full"),
@@ -167,28 +167,30 @@ def wanted(setting: Setting, out: Path) -> dict[tuple[int, str], Order]:
 
 def victims(setting: Setting, seed: int, out: Path) -> dict[str, Order]:
     """Whom clones are made of, by name; the normal one first."""
-    schooling = replace(setting.schooling, seed=TEACHER_SEEDS + seed)
+    teacher_training = replace(setting.teacher_training, seed=TEACHER_SEEDS + seed)
 
     def order(name: str, objective: Normal | Nasty | Adversarial, asked: Order | None) -> Order:
         return Order(
-            net=setting.victim, objective=objective, training=schooling, asked=asked,
+            net=setting.victim, objective=objective, training=teacher_training, asked=asked,
             out=out / name,
         )  # fmt: skip
 
     normal = order(NORMAL, Normal(), None)
-    place = Place(net=setting.victim, training=schooling, out=out / "distilled")
+    place = Place(net=setting.victim, training=teacher_training, out=out / "distilled")
     pushed = Adversarial(ball=Ball(epsilon=setting.epsilon), steps=setting.steps)
     return {
         NORMAL: normal,
         "nasty": order("nasty", setting.nasty, normal),
-        "distilled": ways(Hardening(temperature=setting.heat), place)["student"],
+        "distilled": ways(Hardening(temperature=setting.distillation_temperature), place)[
+            "student"
+        ],
         "adversarial": order("adversarial", pushed, None),
     }
 
 
 def clones(setting: Setting, seed: int, of: Mapping[str, Order], out: Path) -> dict[str, Order]:
     """A clone of each victim by each way, and the same network alone."""
-    learning = replace(setting.learning, seed=seed)
+    student_training = replace(setting.student_training, seed=seed)
     tau = setting.nasty.temperature
     by: Mapping[str, Distilled] = {
         "all answers": Distilled(temperature=tau),
@@ -198,7 +200,10 @@ def clones(setting: Setting, seed: int, of: Mapping[str, Order], out: Path) -> d
     assert tuple(by) == CLONED_BY
     found = {
         ALONE: Order(
-            net=setting.clone, objective=Normal(), training=learning, out=out / "clones" / ALONE
+            net=setting.clone,
+            objective=Normal(),
+            training=student_training,
+            out=out / "clones" / ALONE,
         )
     }
     for name, victim in of.items():
@@ -206,7 +211,7 @@ def clones(setting: Setting, seed: int, of: Mapping[str, Order], out: Path) -> d
             found[f"{name} by {way}"] = Order(
                 net=setting.clone,
                 objective=objective,
-                training=learning,
+                training=student_training,
                 asked=victim,
                 out=out / "clones" / f"{name}-{way.replace(' ', '-')}",
             )
@@ -244,7 +249,7 @@ def reproduce(
     names = list(victims(setting, 0, out))
     judged = robustness_by_name(
         runs, names, dataset.config, setting.asked, out / "robustness", undefended=NORMAL,
-        device=setting.schooling.device, keeping=keeping, stopper=stopper, progress=progress,
+        device=setting.teacher_training.device, keeping=keeping, stopper=stopper, progress=progress,
     )  # fmt: skip
     worlds = tuple(
         VictimResult(
@@ -283,7 +288,7 @@ def _copied(
 ) -> Iterator[CloneScore]:
     for seed in range(setting.seeds):
         clone = runs[seed, f"{name} by {way}"]
-        compute = resolve(clone.network, device=setting.learning.device, precision="fp32")
+        compute = resolve(clone.network, device=setting.student_training.device, precision="fp32")
         same = count = 0
         said = (
             answers_to(compute.place(run.network), data.test, compute)

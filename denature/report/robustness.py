@@ -13,7 +13,7 @@ from denature.core.stats import Estimate
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
 from denature.report.html import render_robustness
 from denature.report.words import percent
-from denature.robust.evaluate import AttackResult, EvaluationData, Robustness, spell
+from denature.robust.evaluate import AttackResult, EvaluationData, Robustness, format_budget
 from denature.robust.masking import Check
 from denature.robust.verdict import PLAIN
 
@@ -45,7 +45,9 @@ class RobustnessEntry(NamedTuple):
 
 def table(shown: Sequence[RobustnessEntry]) -> list[list[str]]:
     """Header and lines: a line for each network and attack."""
-    budgets = {norm: [spell(e) for e in its] for norm, its in shown[0].evidence.budgets.items()}
+    budgets = {
+        norm: [format_budget(e) for e in its] for norm, its in shown[0].evidence.budgets.items()
+    }
     middle = {norm: its[len(its) // 2] for norm, its in budgets.items()}
     lines = [["Network", "Attack", "Norm", "Budget", "Robust %", "Smallest", "Not run", "Seconds"]]
     for it in shown:
@@ -101,7 +103,7 @@ def curves(shown: Sequence[RobustnessEntry]) -> "Figure | None":
             clean = it.robustness.clean
             shares = it.robustness.worst[norm]
             worst = [clean, *shares.values()]
-            at = [0.0, *(e for e in it.evidence.budgets[norm] if spell(e) in shares)]
+            at = [0.0, *(e for e in it.evidence.budgets[norm] if format_budget(e) in shares)]
             axes.plot(at, [100 * e.value for e in worst], "o-", color=colour, markersize=3,
                       label=_name(it.robustness.run))  # fmt: skip
             axes.fill_between(

@@ -13,7 +13,7 @@ from denature.core.stats import Estimate, pooled, proportion
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
 from denature.report.html import render_experiment
 from denature.report.words import percent
-from denature.robust.evaluate import AttackResult, Robustness, spell
+from denature.robust.evaluate import AttackResult, Robustness, format_budget
 from denature.robust.verdict import Evaluation, Verdict, Word
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ATTACKS: Mapping[str, tuple[str, str]] = {
     "fgsm": (GREY, "^"),
     "pgd": (BLUE, "o"),
-    "pgd-cooled": (ORANGE, "s"),
+    "pgd-rescaled": (ORANGE, "s"),
     "pgd-margin": (PINK, "D"),
     "transfer": (GREEN, "v"),
     "square": ("#E69F00", "P"),
@@ -45,7 +45,7 @@ NOTE = (
     "samples alone. Worst: by anything that ran. Logit gap: median of the largest logit less the "
     "second. Flat: samples on which the cross-entropy's gradient is exactly 0 in float32. "
     "Smallest: mean l2 distance of Carlini and Wagner's attack. The temperature is put back in "
-    "pgd-cooled; networks are deployed at 1. A verdict compares all seeds of a network with all "
+    "pgd-rescaled; networks are deployed at 1. A verdict compares all seeds of a network with all "
     "undefended ones, on the samples that all of them answer rightly."
 )
 
@@ -110,7 +110,7 @@ def _smallest(finding: Finding) -> str:
 
 def table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
     """Header and lines: attack success at one budget in linf, by attack."""
-    key = spell(epsilon)
+    key = format_budget(epsilon)
     columns = [it for it in ATTACKS if any(_successes(f, it, key) is not None for f in findings)]
     lines = [
         ["Network", "Logit gap", "Flat %", "Clean %", *columns, "worst", "Smallest", "Verdict"],
@@ -138,9 +138,11 @@ def verdict(findings: Sequence[Finding]) -> list[str]:
     distilled = [it for it in findings if it.temperature is not None]
     said = [_masking(distilled)]
     for word in get_args(Word):
-        heats = [f"{f.temperature:g}" for f in distilled if f.verdict and f.verdict.word == word]
-        if heats:
-            said.append(f"Distilled at {', '.join(heats)}: {word}.")
+        temperatures = [
+            f"{f.temperature:g}" for f in distilled if f.verdict and f.verdict.word == word
+        ]
+        if temperatures:
+            said.append(f"Distilled at {', '.join(temperatures)}: {word}.")
     return said + [
         f"{finding.name}: {finding.verdict.word}. {finding.verdict.said}"
         for finding in findings
@@ -174,12 +176,14 @@ def curves(findings: Sequence[Finding], epsilon: float) -> "Figure | None":
     distilled = [it for it in findings if it.temperature is not None]
     if len(distilled) < 2:
         return None
-    key, heats = spell(epsilon), [it.temperature or 1.0 for it in distilled]
+    key, temperatures = format_budget(epsilon), [it.temperature or 1.0 for it in distilled]
     figure = new_figure(7.4, 3.2)
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.6, 1)})
     for attack, (colour, marker) in ATTACKS.items():
-        found = [(h, _successes(it, attack, key)) for h, it in zip(heats, distilled, strict=True)]
-        own = [(heat, it) for heat, it in found if it is not None]
+        found = [
+            (h, _successes(it, attack, key)) for h, it in zip(temperatures, distilled, strict=True)
+        ]
+        own = [(temperature, it) for temperature, it in found if it is not None]
         if own:
             at, shares = zip(*own, strict=True)
             left.plot(at, [100 * e.value for e in shares], color=colour, marker=marker,
@@ -190,23 +194,27 @@ def curves(findings: Sequence[Finding], epsilon: float) -> "Figure | None":
         worst = _successes(it, "worst", key)
         if it.temperature is None and worst is not None:
             left.axhline(100 * worst.value, color="black", linewidth=1, linestyle=":")
-            left.annotate(f"{it.name}, worst", (heats[-1], 100 * worst.value), fontsize=7,
+            left.annotate(f"{it.name}, worst", (temperatures[-1], 100 * worst.value), fontsize=7,
                           ha="right", va="bottom")  # fmt: skip
     left.set_ylabel("attack success, %")
     left.set_ylim(-3, 106)
     left.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     each = [[one.robustness for one in it.judged] for it in distilled]
-    right.plot(heats, [fmean(it.gap for it in its) for its in each], "o-", color=BLUE, markersize=4)
+    right.plot(
+        temperatures, [fmean(it.gap for it in its) for its in each], "o-", color=BLUE, markersize=4
+    )
     right.set_ylabel("median logit gap", color=BLUE)
     other = right.twinx()
     other.spines["right"].set_visible(True)
-    other.plot(heats, [100 * fmean(it.flat for it in its) for its in each], "s--", color=ORANGE,
-               markersize=4)  # fmt: skip
+    flat = [100 * fmean(result.flat for result in results) for results in each]
+    other.plot(temperatures, flat, "s--", color=ORANGE, markersize=4)
     other.set_ylabel("samples with a flat gradient, %", color=ORANGE)
     other.set_ylim(-3, 103)
     for axes in (left, right):
         axes.set_xscale("log")
-        axes.set_xticks(heats, [f"{heat:g}" for heat in heats], fontsize=7)
+        axes.set_xticks(
+            temperatures, [f"{temperature:g}" for temperature in temperatures], fontsize=7
+        )
         axes.minorticks_off()
         axes.set_xlabel("temperature of the training")
         axes.grid(color="#ddd", linewidth=0.7)
@@ -230,7 +238,7 @@ def write(
         records,
         title="Defensive distillation",
         about=ABOUT,
-        differs=f"{differs} Attack success in percent at {spell(epsilon)} in linf; "
+        differs=f"{differs} Attack success in percent at {format_budget(epsilon)} in linf; "
         f"{len(first.samples)} test samples, seeds: {len(findings[0].judged)}.",
         verdict=verdict,
         lines=lines,

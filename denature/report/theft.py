@@ -10,7 +10,7 @@ import numpy as np
 from denature.core.files import write_text
 from denature.core.record import read_record, write_records
 from denature.core.stats import Estimate
-from denature.extract.theft import Level, Theft
+from denature.extract.theft import BudgetLevel, Theft
 from denature.report.figures import BLUE, GREY, ORANGE, training_curves, write_figure
 from denature.report.html import render_experiment
 from denature.report.words import BEST_ON_TEST, percent, share_of_side
@@ -137,7 +137,7 @@ def curves(theft: Theft) -> "Figure":
 
 
 def _draw(axes: "Axes", theft: Theft, found: Sequence[Estimate], colour: str, name: str) -> None:
-    levels: list[Level] = theft.levels
+    levels: list[BudgetLevel] = theft.levels
     xs = [level.spent for level in levels]
     axes.plot(xs, [100 * it.value for it in found], color=colour, marker="o", markersize=4,
               linewidth=1.4, label=name)  # fmt: skip

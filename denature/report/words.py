@@ -13,15 +13,15 @@ def percent(estimate: Estimate) -> str:
 
 
 def score(record: Record) -> str:
-    """How good a run is; see `spell`."""
+    """How good a run is; see `format_score`."""
     found = record.error if record.landmarks else record.accuracy
     if found is None:
         return "never measured"
     best = f" ({BEST_ON_TEST})" if record.chosen_on == "test" else ""
-    return spell(found, landmarks=record.landmarks) + best
+    return format_score(found, landmarks=record.landmarks) + best
 
 
-def spell(measured: Estimate, *, landmarks: bool) -> str:
+def format_score(measured: Estimate, *, landmarks: bool) -> str:
     """`accuracy 98.1 [97.0, 99.2] %`, or of landmarks `error 1.23 [1.20, 1.26] % of the side`."""
     if landmarks:
         return f"error {share_of_side(measured)} % of the side"
@@ -39,7 +39,7 @@ def points(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
     value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:+.1f} " + (f"[{low:+.1f}, {high:+.1f}]" if estimate.settled else "[n/a]")
+    return f"{value:+.1f} " + (f"[{low:+.1f}, {high:+.1f}]" if estimate.significant else "[n/a]")
 
 
 def learned(row: Row) -> str:

@@ -21,7 +21,7 @@ from denature.core.stats import (
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
 from denature.report.html import render_experiment
 from denature.report.words import INTERVALS, percent, points
-from denature.robust.evaluate import spell
+from denature.robust.evaluate import format_budget
 from denature.robust.verdict import Evaluation
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class VictimResult:
     copies: Mapping[str, tuple[CloneScore, ...]]
     """By what clones learn from."""
 
-    def copied(self, way: str) -> dict[int, Score]:
+    def clone_scores(self, way: str) -> dict[int, Score]:
         """Clones' accuracy by seed."""
         return {seed: copy.score for seed, copy in enumerate(self.copies[way])}
 
@@ -94,7 +94,7 @@ def table(
     worlds: Sequence[VictimResult], alone: Sequence[Estimate], epsilon: float
 ) -> list[list[str]]:
     """Header and lines: each victim, and the clones' network alone."""
-    key = spell(epsilon)
+    key = format_budget(epsilon)
     lines = [["Network", "Accuracy %", f"Robust % at {key}", "Verdict",
               *(f"Clone by {way} % (fidelity)" for way in CLONED_BY)]]  # fmt: skip
     for world in worlds:
@@ -128,7 +128,7 @@ def _robustness(judged: Evaluation) -> str:
     """A victim against the normal ones, by the gain that its verdict rests on."""
     assert judged.verdict is not None
     word, gain = judged.verdict.word, judged.verdict.real.difference
-    if gain.settled and gain.high < 0:
+    if gain.significant and gain.high < 0:
         return f"less robust, {points(gain)} points of robust samples"
     return f"{word}, {points(gain)} points of robust samples"
 
@@ -138,7 +138,8 @@ def verdict(worlds: Sequence[VictimResult]) -> list[str]:
     normal, said = worlds[0], []
     for world in worlds[1:]:
         clones = "; ".join(
-            f"by {way} {_clones(paired_difference(world.copied(way), normal.copied(way)))}"
+            f"by {way} "
+            f"{_clones(paired_difference(world.clone_scores(way), normal.clone_scores(way)))}"
             for way in CLONED_BY
         )
         said.append(
@@ -149,7 +150,7 @@ def verdict(worlds: Sequence[VictimResult]) -> list[str]:
 
 def panels(worlds: Sequence[VictimResult], epsilon: float) -> "Figure":
     """Robust accuracy and clones' accuracy, a row for each victim, a dot for each seed."""
-    key = spell(epsilon)
+    key = format_budget(epsilon)
     figure = new_figure(7.2, 0.7 + 0.5 * len(worlds))
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (1, 1.6)})
     for place, world in enumerate(worlds):

@@ -27,7 +27,7 @@ class AttackContext:
     target: Attacked
     surrogate: Attacked | None
     """Another network, whose gradients a transfer follows."""
-    trouble: EffortPreset
+    preset: EffortPreset
     seed: int
     data: str
     """Digest of the data that the samples are of."""
@@ -75,15 +75,15 @@ def _pgd(
     goal: Goal = cross_entropy,
 ) -> Pixels:  # fmt: skip
     ball = Ball(norm=norm, epsilon=epsilon)
-    return pgd(scene.target, images, labels, ball, steps=scene.trouble.steps, goal=goal)
+    return pgd(scene.target, images, labels, ball, steps=scene.preset.steps, goal=goal)
 
 
-def _cooled(scene: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
+def _rescaled(scene: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
     """PGD on the cross-entropy of logits / T: with the temperature put back nothing saturates."""
-    heat = scene.target.temperature
+    temperature = scene.target.temperature
 
     def goal(logits: Logits, labels: Labels) -> PerExample:
-        return cross_entropy(logits / heat, labels)
+        return cross_entropy(logits / temperature, labels)
 
     return _pgd(scene, images, labels, epsilon, goal=goal)
 
@@ -109,7 +109,7 @@ def _transfer(scene: AttackContext, images: Pixels, labels: Labels, epsilon: flo
     assert surrogate is not None
     ball, there = Ball(epsilon=epsilon), surrogate.device
     images, labels = images.to(there), labels.to(there)
-    return pgd(surrogate, images, labels, ball, steps=scene.trouble.steps, goal=margin)
+    return pgd(surrogate, images, labels, ball, steps=scene.preset.steps, goal=margin)
 
 
 def _ensemble(*names: str) -> Propose:
@@ -132,7 +132,7 @@ def _ensemble(*names: str) -> Propose:
             targets = min(STANDARD_TARGETS, classes - 1)
             made.apgd_targeted.n_target_classes = made.fab.n_target_classes = targets
             if names == ("square",):
-                made.square.n_queries = scene.trouble.queries
+                made.square.n_queries = scene.preset.queries
             found: Any = made.run_standard_evaluation(images, labels, batch_size=len(images))
             changed: Pixels = found[0] if isinstance(found, tuple) else found
         return changed
@@ -171,7 +171,7 @@ def _foolbox(
             from foolbox.models.pytorch import PyTorchModel
 
             model = PyTorchModel(scene.target, bounds=(0, 1), device=scene.target.device)
-            attack = getattr(foolbox.attacks, name)(**options(scene.trouble))
+            attack = getattr(foolbox.attacks, name)(**options(scene.preset))
             _, changed, _ = attack(model, images, labels, epsilons=None, **given)
         found: Pixels = changed.detach()
         return found
@@ -256,8 +256,11 @@ ATTACKS: Mapping[str, Attack] = {
         norm="linf",
         propose=functools.partial(_pgd, goal=margin),
     ),
-    "pgd-cooled": Attack(
-        cost=_steps, about="many steps with the temperature put back", norm="linf", propose=_cooled
+    "pgd-rescaled": Attack(
+        cost=_steps,
+        about="many steps with the temperature put back",
+        norm="linf",
+        propose=_rescaled,
     ),
     "pgd-l2": Attack(
         cost=_steps,
@@ -373,7 +376,7 @@ def chosen(asked: AttackConfig, target: Attacked) -> tuple[str, ...]:
         ConfigError: an attack that there is not, or that does not work there.
     """
     check_names(asked.attacks)
-    usual = asked.trouble.attacks if target.shows == "gradients" else BLACK_BOX_ATTACKS
+    usual = asked.preset.attacks if target.shows == "gradients" else BLACK_BOX_ATTACKS
     working = [it for it in asked.attacks or usual if allows(target, ATTACKS[it].needs)]
     if impossible := [it for it in asked.attacks if it not in working]:
         offered = ", ".join(it for it in ATTACKS if allows(target, ATTACKS[it].needs))
@@ -381,8 +384,8 @@ def chosen(asked: AttackConfig, target: Attacked) -> tuple[str, ...]:
             f"{target.name} shows {target.shows} only, and {', '.join(impossible)} cannot do with "
             f"that. What works there: --attacks {offered.replace(' ', '')}."
         )
-    if target.trained_at > 1 and "pgd-cooled" not in working:
-        working.append("pgd-cooled")
+    if target.trained_at > 1 and "pgd-rescaled" not in working:
+        working.append("pgd-rescaled")
     return tuple(working)
 
 
@@ -396,5 +399,5 @@ def budgets_of(name: str, asked: AttackConfig, *, channels: int) -> tuple[float,
     wanted = asked.budgets(channels=channels)[attack.norm]
     if name == "autoattack":
         middle = len(wanted) // 2
-        return wanted[middle : middle + max(1, asked.trouble.ensembles)]
+        return wanted[middle : middle + max(1, asked.preset.ensembles)]
     return wanted

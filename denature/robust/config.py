@@ -28,7 +28,7 @@ class EffortPreset:
     """Budgets at which AutoAttack is run, from the middle one on; it takes longest."""
 
 
-GRADIENT = ("fgsm", "pgd", "pgd-unbounded", "pgd-margin", "pgd-cooled", "transfer")
+GRADIENT = ("fgsm", "pgd", "pgd-unbounded", "pgd-margin", "pgd-rescaled", "transfer")
 
 EFFORTS: Mapping[Effort, EffortPreset] = {
     "quick": EffortPreset(
@@ -121,5 +121,5 @@ class AttackConfig:
         return {n: tuple(sorted(set(getattr(self, n)))) or usual[n] for n in usual}
 
     @property
-    def trouble(self) -> EffortPreset:
+    def preset(self) -> EffortPreset:
         return EFFORTS[self.effort]

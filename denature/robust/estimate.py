@@ -17,7 +17,7 @@ def cost(names: Sequence[str], asked: AttackConfig, *, channels: int) -> Cost:
     """Of one image, at most: whoever is fooled early is left alone."""
     gradients = answers = 0.0
     for name in names:
-        each = ATTACKS[name].cost(asked.trouble)
+        each = ATTACKS[name].cost(asked.preset)
         count = len(budgets_of(name, asked, channels=channels))
         gradients += count * each.gradients
         answers += count * (each.answers + 1)  # what is proposed is looked at again

@@ -24,6 +24,8 @@ from denature.robust.catalogue import ATTACKS, Attack, AttackContext, budgets_of
 from denature.robust.config import AttackConfig
 from denature.robust.target import AccessLevel, Attacked
 
+FORMER_NAMES = {"pgd-rescaled": "pgd-cooled"}
+
 NORMS = ("linf", "l2", "l0")
 
 SLACK = 1e-4
@@ -146,7 +148,7 @@ class Robustness:
     """What attacks could see."""
     trained_at: float
     """The temperature of its training."""
-    cooled_by: float
+    attack_temperature: float
     """What the attack that knows of temperatures divided its logits by."""
     shows_probabilities: bool
     gap: float
@@ -168,7 +170,7 @@ class Robustness:
         return json.dumps(asdict(self), allow_nan=False)
 
 
-def spell(epsilon: float) -> str:
+def format_budget(epsilon: float) -> str:
     """A budget as a key."""
     return f"{epsilon:g}"
 
@@ -216,14 +218,14 @@ def evaluate(
         MissingExtra: a library that is not installed.
         Stopped: the stopper wanted it; ask again to go on.
     """
-    trouble, stopper = asked.trouble, stopper or Stopper()
+    trouble, stopper = asked.preset, stopper or Stopper()
     split = choose(data.test, asked.samples or trouble.samples, asked.seed)
     images = split.images[split.rows].float().div(255).to(target.device)
     labels = split.labels[split.rows].to(target.device)
     right = (target.says(images) == labels).cpu().numpy()
     budgets = asked.budgets(channels=data.channels)
     scene = AttackContext(
-        target=target, surrogate=surrogate, trouble=trouble, seed=asked.seed, data=data.digest
+        target=target, surrogate=surrogate, preset=trouble, seed=asked.seed, data=data.digest
     )
     names = [name for name in chosen(asked, target) if surrogate or name != "transfer"]
     tried: dict[str, AttackOutcome] = {}
@@ -276,7 +278,7 @@ def _tried(
         mine = places[start : start + asked.batch]
         rows = split.rows.numpy()[mine]
         key = _key(name, scene, budgets, rows, asked)
-        path = out / f"{name}-{start // asked.batch:03d}-{key}.npz"
+        path = out / f"{_stored_name(name)}-{start // asked.batch:03d}-{key}.npz"
         if not path.exists():
             clock = time.perf_counter()
             torch.manual_seed(derive(asked.seed, "attack", name, start))
@@ -321,20 +323,25 @@ def _tried(
     )
 
 
+def _stored_name(attack: str) -> str:
+    """The name of an attack in files: what was attacked under a former name is not done again."""
+    return FORMER_NAMES.get(attack, attack)
+
+
 def _key(
     name: str, scene: AttackContext, budgets: Sequence[float], rows: np.ndarray, asked: AttackConfig
 ) -> str:
     """What makes the results of a batch those results."""
     plain = {
-        "attack": name,
+        "attack": _stored_name(name),
         "target": scene.target.digest,
         "undefended": scene.surrogate.digest if scene.surrogate and name == "transfer" else "",
-        "trouble": [scene.trouble.steps, scene.trouble.queries, scene.trouble.iterations],
+        "trouble": [scene.preset.steps, scene.preset.queries, scene.preset.iterations],
         "budgets": list(budgets),
         "data": scene.data,
         "rows": rows.tolist(),
         "seed": asked.seed,
-        "cooled": scene.target.temperature if name == "pgd-cooled" else 1,
+        "cooled": scene.target.temperature if name == "pgd-rescaled" else 1,
     }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -404,7 +411,7 @@ def summary(
         shares = {}
         for epsilon in wanted if ran.any() and not it.crashed else ():
             held = right & ran & ~it.fooled(attack.norm, epsilon)
-            shares[spell(epsilon)] = proportion(int(held.sum()), int(ran.sum()))
+            shares[format_budget(epsilon)] = proportion(int(held.sum()), int(ran.sum()))
         fooled = right & np.isfinite(it.distances[attack.norm])
         smallest = None
         if attack.smallest and fooled.sum() > 1 and not it.crashed:
@@ -431,7 +438,7 @@ def summary(
         for epsilon in budgets if norm in ran_in and seen.any() else ():
             # What an attack found before it crashed is found.
             held = evidence.robust(list(evidence.tried), norm, epsilon) & seen
-            worst[norm][spell(epsilon)] = proportion(int(held.sum()), int(seen.sum()))
+            worst[norm][format_budget(epsilon)] = proportion(int(held.sum()), int(seen.sum()))
     return Robustness(
         run=target.name,
         net=target.net,
@@ -439,7 +446,7 @@ def summary(
         digest=target.digest,
         shows=target.shows,
         trained_at=target.trained_at,
-        cooled_by=target.temperature,
+        attack_temperature=target.temperature,
         shows_probabilities=target.shows_probabilities,
         gap=target.gap,
         flat=float(evidence.flat.mean()),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import comb
 
-from denature.robust.evaluate import EvaluationData, spell
+from denature.robust.evaluate import EvaluationData, format_budget
 
 LEAST = 0.05
 """Share of the samples."""
@@ -84,7 +84,7 @@ def _stronger(evidence: EvaluationData, strong: list[str], weak: list[str]) -> t
             if more - fewer >= LEAST * sure.sum() and chance(more, fewer) < ACCIDENT / looks:
                 said.append(
                     f"{name} fools {by_strong.mean():.0%} of {int(sure.sum())} samples at "
-                    f"{spell(epsilon)}, {' and '.join(weak)} {by_weak.mean():.0%}"
+                    f"{format_budget(epsilon)}, {' and '.join(weak)} {by_weak.mean():.0%}"
                 )
     if not said:
         return False, f"At no budget by {LEAST:.0%} or more."
@@ -99,7 +99,7 @@ def _flat(evidence: EvaluationData) -> tuple[bool, str]:
 
 
 def _logits(evidence: EvaluationData) -> tuple[bool, str]:
-    return _stronger(evidence, ["pgd-margin", "pgd-cooled"], ["pgd"])
+    return _stronger(evidence, ["pgd-margin", "pgd-rescaled"], ["pgd"])
 
 
 def _without_gradients(evidence: EvaluationData) -> tuple[bool, str]:

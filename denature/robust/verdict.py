@@ -16,7 +16,7 @@ import numpy as np
 
 from denature.core.stats import Estimate, unpaired_difference
 from denature.robust.catalogue import ATTACKS, ENSEMBLES
-from denature.robust.evaluate import NORMS, EvaluationData, Robustness, spell
+from denature.robust.evaluate import NORMS, EvaluationData, Robustness, format_budget
 from denature.robust.masking import LEAST, Check
 
 Word: TypeAlias = Literal["more robust", "no evidence", "mostly an illusion", "an illusion"]
@@ -24,7 +24,7 @@ Word: TypeAlias = Literal["more robust", "no evidence", "mostly an illusion", "a
 PLAIN = ("fgsm", "pgd")
 """The attacks of an evaluation that does not look for masked gradients."""
 
-SIGN_ATTACKS = ("pgd-unbounded", "pgd-cooled")
+SIGN_ATTACKS = ("pgd-unbounded", "pgd-rescaled")
 """Attacks that are added to any others, to see through masks; they decide on no norm."""
 
 CONTROLS = 3
@@ -202,7 +202,7 @@ def _word(
             f"{everything}, but no ensemble of attacks ran on all samples ({names}), so that "
             "stronger attacks may take it away."
         )
-    if not real.difference.settled:
+    if not real.difference.significant:
         return "no evidence", (
             f"{everything}; with one undefended network the spread between seeds is unknown."
         )
@@ -210,9 +210,9 @@ def _word(
 
 
 def _spelled(gain: Gain) -> str:
-    budgets = " and ".join(map(spell, gain.budgets))
+    budgets = " and ".join(map(format_budget, gain.budgets))
     low, high = 100 * gain.difference.low, 100 * gain.difference.high
-    reach = f"[{low:+.0f}, {high:+.0f}]" if gain.difference.settled else "[n/a]"
+    reach = f"[{low:+.0f}, {high:+.0f}]" if gain.difference.significant else "[n/a]"
     return (
         f"{gain.ours:.0%} of the samples stay right at {gain.norm} {budgets}, {gain.theirs:.0%} "
         f"with undefended networks: {100 * gain.difference.value:+.0f} {reach} points"

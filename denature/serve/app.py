@@ -52,7 +52,7 @@ class Server:
     def __init__(self, serving: Serving) -> None:
         self.limits = serving.limits
         self.models: dict[str, Model] = {}
-        for placed in (placed.settled() for placed in serving.models):
+        for placed in (placed.resolved() for placed in serving.models):
             run = load_run(placed.run, trust=serving.trust)
             self.models[placed.name] = Model(
                 placed, run, device=serving.device, precision=serving.precision

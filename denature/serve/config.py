@@ -117,7 +117,7 @@ class ServedModel:
             )
         return ServedModel(name=name, run=run, exposure=Exposure.of(options, usual))
 
-    def settled(self) -> "ServedModel":
+    def resolved(self) -> "ServedModel":
         """The same, showing what the run can show.
 
         Raises:

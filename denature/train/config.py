@@ -93,7 +93,7 @@ class Training:
                 "`step` needs milestones, and no other schedule has any."
             )
 
-    def settled(
+    def resolved(
         self, *, optimizer: str, augment: str, schedule: str, device: str, precision: str
     ) -> "Training":
         """The same with every field filled in that depends on something else.

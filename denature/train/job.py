@@ -19,7 +19,7 @@ from denature.core import record as records
 from denature.core.compute import Compute, resolve
 from denature.core.errors import ConfigError, RunError
 from denature.core.hits import Hits, digest_of_test
-from denature.core.record import DataRecord, NetRecord, Record, spell_shape
+from denature.core.record import DataRecord, NetRecord, Record, format_shape
 from denature.core.revisions import REVISIONS
 from denature.core.schema import encode
 from denature.core.seeds import seeded
@@ -45,7 +45,7 @@ from denature.train.objectives.base import (
 )
 from denature.train.run import STATE_FOLDER, Run, save_run
 from denature.train.state import STATE, write_state
-from denature.train.team import ALONE, ProcessGroup
+from denature.train.team import SINGLE_PROCESS, ProcessGroup
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -82,7 +82,7 @@ class Order:
     """Instead of `out`: a folder in which the run gets one, named by its kind, network and id."""
 
 
-DREAMT = "dreamt/"
+SYNTHETIC = "dreamt/"
 """Before the names of what a dreamer keeps in a state."""
 
 
@@ -90,7 +90,7 @@ Input: TypeAlias = Run | Transfer | PublishedWeights
 """What a run is made with, besides data."""
 
 
-class Samples(NamedTuple):
+class TestedSplit(NamedTuple):
     """What is trained on, and what may choose the checkpoint."""
 
     split: Split
@@ -110,7 +110,7 @@ class Job:
     objective: Objective
     training: Training
     compute: Compute
-    samples: Samples
+    samples: TestedSplit
     inputs: dict[str, Input]
     plan: Plan
     folder: Path | None
@@ -123,7 +123,10 @@ class Job:
 
     @staticmethod
     def of(
-        order: Order, inputs: Mapping[str, Input], dataset: Dataset, team: ProcessGroup = ALONE
+        order: Order,
+        inputs: Mapping[str, Input],
+        dataset: Dataset,
+        team: ProcessGroup = SINGLE_PROCESS,
     ) -> "Job":
         """Settle an order; refuse one that cannot be carried out.
 
@@ -168,7 +171,7 @@ class Job:
                 f"batch_size is {order.training.batch_size} for {team.size} processes; each needs "
                 f"two samples, so it must be at least {2 * team.size}."
             )
-        training = order.training.settled(
+        training = order.training.resolved(
             optimizer=optimizer_for(name),
             augment=auto_views(
                 channels=dataset.channels,
@@ -180,7 +183,7 @@ class Job:
             precision=compute.precision,
         )
         if isinstance(objective, Resolvable):
-            objective = objective.settled()
+            objective = objective.resolved()
         initial = digest(network)
         plan = make_plan(
             net={"name": name, "shape": list(_shape(dataset)), "initial": initial},
@@ -242,7 +245,7 @@ class Job:
                 f"{self.objective.kind} makes its images up in one process; leave out the launcher."
             )
         shape = self.asked.record.net
-        return self.objective.dreamer(
+        return self.objective.synthetic_data(
             self.asked.network,
             images=len(self.samples.split),
             channels=shape.channels,
@@ -254,8 +257,8 @@ class Job:
     def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Go on from a state that `save` wrote."""
         if self.dreamer is not None:
-            dreamt = {k for k in tensors if k.startswith(DREAMT)}
-            self.dreamer.restore({k.removeprefix(DREAMT): tensors.pop(k) for k in dreamt})
+            dreamt = {k for k in tensors if k.startswith(SYNTHETIC)}
+            self.dreamer.restore({k.removeprefix(SYNTHETIC): tensors.pop(k) for k in dreamt})
         self.learner.restore(tensors, plain)
 
     def forget(self) -> None:
@@ -292,7 +295,7 @@ class Job:
             return
         path, (tensors, plain) = self.folder / STATE_FOLDER / STATE, self.learner.state()
         if self.dreamer is not None:
-            tensors |= {DREAMT + k: v for k, v in self.dreamer.state().items()}
+            tensors |= {SYNTHETIC + k: v for k, v in self.dreamer.state().items()}
 
         def write() -> None:
             try:
@@ -387,7 +390,7 @@ def _shape(dataset: Dataset) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=4)  # the orders of a sweep ask for the same samples
-def _samples(dataset: Dataset, fraction: float, held_out: float | None) -> Samples:
+def _samples(dataset: Dataset, fraction: float, held_out: float | None) -> TestedSplit:
     """A fraction of the training samples, after a share was held out for validation."""
     split, validation = dataset.train, dataset.validation
     if held_out is not None and validation is None:
@@ -398,10 +401,10 @@ def _samples(dataset: Dataset, fraction: float, held_out: float | None) -> Sampl
     found = hashlib.sha256(dataset.digest.encode())
     for part in (split, validation, dataset.test):
         found.update(b"none" if part is None else part.rows.numpy().data)
-    return Samples(split, validation, found.hexdigest()[:16], *split.statistics())
+    return TestedSplit(split, validation, found.hexdigest()[:16], *split.statistics())
 
 
-def _network(order: Order, dataset: Dataset, samples: Samples) -> tuple[nn.Module, str]:
+def _network(order: Order, dataset: Dataset, samples: TestedSplit) -> tuple[nn.Module, str]:
     net = order.net
     if isinstance(net, nn.Module):
         return net, f"{type(net).__module__}:{type(net).__qualname__}"
@@ -481,8 +484,8 @@ def check_shape(role: str, run: Run, dataset: Dataset) -> None:
         )
     if net.shape != (ours := _shape(dataset)):
         raise ConfigError(
-            f"The {role} {run.folder or net.name} answers {spell_shape(net.shape)}, but the data "
-            f"{dataset.config.source} has {spell_shape(ours)}. Take a run on such data."
+            f"The {role} {run.folder or net.name} answers {format_shape(net.shape)}, but the data "
+            f"{dataset.config.source} has {format_shape(ours)}. Take a run on such data."
         )
 
 
@@ -523,7 +526,7 @@ def _changed(config: "DataclassInstance") -> dict[str, Any]:
     return {name: value for name, value in encode(config).items() if name in changed}
 
 
-def _data_record(dataset: Dataset, samples: Samples) -> DataRecord:
+def _data_record(dataset: Dataset, samples: TestedSplit) -> DataRecord:
     validation = samples.validation
     return DataRecord(
         source=dataset.config.source,

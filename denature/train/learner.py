@@ -18,7 +18,7 @@ from denature.nets.heads import train_mode
 from denature.train.config import Training
 from denature.train.objectives.base import Objective, Probing
 from denature.train.state import optimizer_tensors, restore_optimizer
-from denature.train.team import ALONE, ProcessGroup, like, whole
+from denature.train.team import SINGLE_PROCESS, ProcessGroup, gathered, sharded_like
 
 CHECK_EVERY = 64
 """Steps between looks at the losses; each look waits for the device."""
@@ -86,7 +86,7 @@ class Learner:
         compute: Compute,
         *,
         steps: int,
-        team: ProcessGroup = ALONE,
+        team: ProcessGroup = SINGLE_PROCESS,
         landmarks: bool = False,
     ) -> None:
         self._counts_hits = not landmarks
@@ -212,7 +212,7 @@ class Learner:
     def collect(self) -> nn.Module:
         """The network with the weights of now, which processes may hold in parts."""
         if self._in_parts:
-            full = {name: whole(value) for name, value in self._trained.state_dict().items()}
+            full = {name: gathered(value) for name, value in self._trained.state_dict().items()}
             self.network.load_state_dict(full)
         # Each process has running statistics of its own parts; those of the first count.
         self.team.share_buffers(self.network)
@@ -285,7 +285,7 @@ class Learner:
         self.network.load_state_dict(weights)
         if self._in_parts:
             own = self._trained.state_dict()
-            self._trained.load_state_dict({k: like(v, own[k]) for k, v in weights.items()})
+            self._trained.load_state_dict({k: sharded_like(v, own[k]) for k, v in weights.items()})
         restore_optimizer(self.optimizer, of("optimizer/"))
         self.kept = of("kept/") or None
         self.done, self.lr, self.best = plain["done"], plain["lr"], plain["best"]

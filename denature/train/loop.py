@@ -20,7 +20,7 @@ from denature.data.feed import Batch, Feed
 from denature.losses.landmarks import coordinate_error
 from denature.train.learner import Learner
 from denature.train.objectives.base import Images
-from denature.train.team import ALONE, ProcessGroup
+from denature.train.team import SINGLE_PROCESS, ProcessGroup
 
 
 def fit(
@@ -111,7 +111,7 @@ def _end_epoch(learner: Learner, epoch: int, test: Split, validation: Split | No
 
 
 def evaluate(
-    network: nn.Module, split: Split, compute: Compute, team: ProcessGroup = ALONE
+    network: nn.Module, split: Split, compute: Compute, team: ProcessGroup = SINGLE_PROCESS
 ) -> Estimate:
     """Accuracy on a split with its Wilson interval; the network is in eval mode meanwhile.
 
@@ -131,7 +131,7 @@ def evaluate(
 
 
 def hits_of(
-    network: nn.Module, split: Split, compute: Compute, team: ProcessGroup = ALONE
+    network: nn.Module, split: Split, compute: Compute, team: ProcessGroup = SINGLE_PROCESS
 ) -> NDArray[np.bool_]:
     """Of each image of a split whether its class is answered; each process looks at its part."""
     part = replace(split, rows=split.rows[team.rank :: team.size])

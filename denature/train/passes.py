@@ -32,7 +32,7 @@ from denature.train.run import (
     SNAPSHOTS,
     STATE_FOLDER,
     Run,
-    Standing,
+    RunState,
     load_run,
     locked,
     open_folder,
@@ -62,7 +62,7 @@ def make_pass(
     team = jobs[0].team
     with ExitStack() as locks:
 
-        def enter(folder: Path, plan: Plan) -> Standing:
+        def enter(folder: Path, plan: Plan) -> RunState:
             locks.enter_context(locked(folder))
             return open_folder(folder, plan, overwrite=overwrite)
 

@@ -18,7 +18,7 @@ from denature.core import record as records
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
 from denature.core.names import own_module
-from denature.core.record import RECORD, InputRecord, NetRecord, Record, spell_shape
+from denature.core.record import RECORD, InputRecord, NetRecord, Record, format_shape
 from denature.core.stats import Estimate
 from denature.core.weights import (
     WEIGHTS,
@@ -41,7 +41,7 @@ LOCK = ".run.lock"
 
 EVENTS, SNAPSHOTS = "events", "snapshots"
 
-Standing: TypeAlias = Literal["new", "unfinished", "finished"]
+RunState: TypeAlias = Literal["new", "unfinished", "finished"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,8 +108,8 @@ def check_alike(run: Run, other: Run) -> None:
     a, b = run.record.net, other.record.net
     if a.shape != b.shape:
         raise ConfigError(
-            f"{run.folder or a.name} answers {spell_shape(a.shape)}, {other.folder or b.name} "
-            f"{spell_shape(b.shape)}; both must be of the same data."
+            f"{run.folder or a.name} answers {format_shape(a.shape)}, {other.folder or b.name} "
+            f"{format_shape(b.shape)}; both must be of the same data."
         )
 
 
@@ -137,7 +137,7 @@ def locked(folder: Path) -> Iterator[None]:
         (folder / LOCK).unlink(missing_ok=True)
 
 
-def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> Standing:
+def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> RunState:
     """Find out how a run with this plan stands in a locked `folder`, and make it ready for it.
 
     Nothing is removed here but a state that nobody wants: a finished run that is to be overwritten

@@ -19,7 +19,6 @@ from denature.data import DataConfig, Dataset, load
 from denature.nets.published import PublishedWeights
 from denature.train.classes import ClassMatcher
 from denature.train.config import CheckpointConfig, Training
-from denature.train.workers import RemoteBatch, WorkerPool
 from denature.train.identity import what_changed
 from denature.train.job import Input, Job, Order
 from denature.train.loop import evaluate
@@ -27,6 +26,7 @@ from denature.train.objectives.base import BringsData, Objective
 from denature.train.passes import Watch, make_pass
 from denature.train.run import Run
 from denature.train.team import join
+from denature.train.workers import RemoteBatch, WorkerPool
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
 """Training fields that runs in one pass have in common."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from denature.core.errors import RunError
 from denature.core.files import atomic_path
-from denature.train.team import like, whole
+from denature.train.team import gathered, sharded_like
 
 STATE = "state.safetensors"
 
@@ -58,7 +58,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What an optimizer remembers, by parameter number and name."""
     return {
-        f"{number}.{name}": whole(value)
+        f"{number}.{name}": gathered(value)
         for number, kept in optimizer.state_dict()["state"].items()
         for name, value in kept.items()
         if isinstance(value, Tensor)
@@ -78,6 +78,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
         number, _, name = key.partition(".")
         parameter = parameters[int(number)].detach()
         if value.shape == parameter.shape:
-            value = like(value, parameter)
+            value = sharded_like(value, parameter)
         state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -95,10 +95,10 @@ class ProcessGroup:
         return sharded
 
 
-ALONE = ProcessGroup()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gathered(tensor: Tensor) -> Tensor:
     """All of a tensor that may be divided among processes; all of them must ask."""
     if hasattr(tensor, "full_tensor"):
         full: Tensor = tensor.full_tensor()
@@ -106,7 +106,7 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def like(tensor: Tensor, model: Tensor) -> Tensor:
+def sharded_like(tensor: Tensor, model: Tensor) -> Tensor:
     """A whole tensor in the memory layout of `model`, and divided as it is."""
     if hasattr(model, "device_mesh"):
         from torch.distributed.tensor import distribute_tensor
@@ -128,7 +128,7 @@ def join(device: str) -> ProcessGroup:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return ALONE
+        return SINGLE_PROCESS
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     if cuda and here > torch.cuda.device_count():

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class About:
+class VictimInfo:
     """What is known of a victim before it is asked; None for what is not."""
 
     target: str
@@ -77,7 +77,7 @@ class Victim(Protocol):
     async def __aexit__(self, *error: object) -> None:
         """Let go of what was opened."""
 
-    async def about(self) -> About:
+    async def about(self) -> VictimInfo:
         """Find out what there is to know without asking."""
 
     async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from denature.answers.sources import Kind
 from denature.core.errors import ConfigError
-from denature.extract.victims.base import About, AskFailed
+from denature.extract.victims.base import AskFailed, VictimInfo
 
 Function = Callable[[np.ndarray], np.ndarray]
 """From float32 images in [0, 1], batch x channels x height x width, to answers: batch x classes, or
@@ -42,7 +42,7 @@ class FunctionVictim:
         names: tuple[str, ...] = (),
     ) -> None:
         self._function = function
-        self._about = About(
+        self._about = VictimInfo(
             target=name,
             kind=kind,
             channels=channels,
@@ -57,7 +57,7 @@ class FunctionVictim:
     async def __aexit__(self, *error: object) -> None:
         pass
 
-    async def about(self) -> About:
+    async def about(self) -> VictimInfo:
         return self._about
 
     def _call(self, images: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from denature.answers.sources import Kind
 from denature.core.errors import ConfigError
-from denature.extract.config import Pace
+from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.protocol import Address
@@ -25,7 +25,7 @@ def find(
     key: str | None = None,
     endpoint_url: str | None = None,
     values: Sequence[str] = (),
-    pace: Pace | None = None,
+    pace: RequestConfig | None = None,
     trust: Collection[str] = (),
 ) -> Victim:
     """The victim that a name means.
@@ -58,7 +58,13 @@ def find(
         from denature.extract.victims.openinference import OpenInference
 
         return OpenInference(
-            target, model=model, output=output, kind=kind, top=top, key=key, pace=pace or Pace()
+            target,
+            model=model,
+            output=output,
+            kind=kind,
+            top=top,
+            key=key,
+            pace=pace or RequestConfig(),
         )
     _only(target, {"--model": model, "--output": output, "--top": top or None, "a key": key})
     if Path(target).is_dir():

@@ -18,8 +18,8 @@ import numpy as np
 
 from denature.answers.sources import Kind
 from denature.core.errors import ConfigError, needs
-from denature.extract.config import Pace
-from denature.extract.victims.base import About, AskFailed, printable
+from denature.extract.config import RequestConfig
+from denature.extract.victims.base import AskFailed, VictimInfo, printable
 from denature.extract.victims.protocol import (
     LENGTH,
     MOST_CLASSES,
@@ -57,7 +57,7 @@ class OpenInference:
         kind: Kind | None,
         top: int,
         key: str | None,
-        pace: Pace,
+        pace: RequestConfig,
     ) -> None:
         _check_url(url)
         self._url, named, self._version = Address.of(url)
@@ -88,7 +88,7 @@ class OpenInference:
         await self._session.close()
         self._session = None
 
-    async def about(self) -> About:
+    async def about(self) -> VictimInfo:
         model = await self._named()
         server = table(await self._look("GET", "/v2"), "the server's description")
         extensions = server.get("extensions")
@@ -105,7 +105,7 @@ class OpenInference:
             raise ConfigError(
                 f"{model} takes images of {height} x {width} pixels; denature knows square ones."
             )
-        return About(
+        return VictimInfo(
             target=f"{self._url}{self._path}",
             options={"output": found.output} | ({"top": str(self._top)} if self._top else {}),
             kind=kind,

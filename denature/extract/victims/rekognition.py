@@ -14,8 +14,8 @@ from PIL import Image
 
 from denature.core.errors import ConfigError, needs, unknown
 from denature.data.landmarks import PLACES
-from denature.extract.config import Pace
-from denature.extract.victims.base import About, AskFailed
+from denature.extract.config import RequestConfig
+from denature.extract.victims.base import AskFailed, VictimInfo
 
 with needs("rekognition", "Asking Rekognition"):
     import boto3
@@ -84,9 +84,9 @@ class Rekognition:
         *,
         endpoint_url: str | None = None,
         values: Sequence[str] = PLACES,
-        pace: Pace | None = None,
+        pace: RequestConfig | None = None,
     ) -> None:
-        pace = pace or Pace()
+        pace = pace or RequestConfig()
         self._values = tuple(values) or PLACES
         self._outputs = outputs_of(self._values)
         config = Config(
@@ -110,7 +110,7 @@ class Rekognition:
         except ValueError as error:
             raise ConfigError(f"The endpoint cannot be used: {error}.") from None
         where = endpoint_url or f"aws {self._client.meta.region_name}"
-        self._about = About(
+        self._about = VictimInfo(
             target=f"rekognition DetectFaces at {where}",
             options={"values": ",".join(self._values)},
             kind="landmarks",
@@ -126,7 +126,7 @@ class Rekognition:
     async def __aexit__(self, *error: object) -> None:
         pass
 
-    async def about(self) -> About:
+    async def about(self) -> VictimInfo:
         return self._about
 
     async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:

@@ -69,13 +69,16 @@ def _networks(setting: Setting, seed: int, out: Path) -> dict[str, Order]:
             net=setting.net, objective=Normal(), training=training, out=out / UNDEFENDED
         )
     }
-    for heat in setting.temperatures:
-        hardening = Hardening(temperature=heat, same_start=setting.same_start)
+    for temperature in setting.temperatures:
+        hardening = Hardening(temperature=temperature, same_start=setting.same_start)
         place = Place(
-            net=setting.net, training=training, out=out / f"T-{heat:g}", start=out / "start"
+            net=setting.net, training=training, out=out / f"T-{temperature:g}", start=out / "start"
         )
         made = ways(hardening, place)
-        found |= {f"T-{heat:g}-teacher": made["teacher"], f"T-{heat:g}": made["student"]}
+        found |= {
+            f"T-{temperature:g}-teacher": made["teacher"],
+            f"T-{temperature:g}": made["student"],
+        }
     found[REFERENCE] = Order(
         net=setting.net,
         objective=Adversarial(ball=ball, steps=setting.steps),
@@ -114,14 +117,17 @@ def reproduce(
     made = make(list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress)
     runs = dict(zip(orders, made, strict=True))
     names: Mapping[str, float | None] = {
-        UNDEFENDED: None, **{f"T-{heat:g}": heat for heat in setting.temperatures}, REFERENCE: None,
-    }  # fmt: skip
+        UNDEFENDED: None,
+        **{f"T-{temperature:g}": temperature for temperature in setting.temperatures},
+        REFERENCE: None,
+    }
     judged = robustness_by_name(
         runs, names, dataset.config, setting.asked, out / "robustness", undefended=UNDEFENDED,
         device=setting.training.device, keeping=keeping, stopper=stopper, progress=progress,
     )  # fmt: skip
     findings = tuple(
-        Finding(name=name, temperature=heat, judged=judged[name]) for name, heat in names.items()
+        Finding(name=name, temperature=temperature, judged=judged[name])
+        for name, temperature in names.items()
     )
     budgets = setting.asked.budgets(channels=dataset.channels)["linf"]
     epsilon = budgets[len(budgets) // 2]

@@ -7,7 +7,7 @@ from denature.attacks.config import Norm
 from denature.core.errors import ConfigError
 from denature.core.schema import check_fields
 
-By: TypeAlias = Literal[
+HardeningMethodName: TypeAlias = Literal[
     "defensive-distillation",
     "label-smoothing",
     "self-distillation",
@@ -21,7 +21,7 @@ By: TypeAlias = Literal[
 class Hardening:
     """How a network is hardened."""
 
-    by: By = "defensive-distillation"
+    method: HardeningMethodName = "defensive-distillation"
     """In which way; robust distillation has a student of an adversarially trained teacher."""
     temperature: float | None = None
     """T in training; 20 for defensive distillation, 4 for other distillation by default."""
@@ -49,7 +49,9 @@ class Hardening:
             "generations": (self.generations >= 1, "at least 1"),
         }
         check_fields(self, rules)
-        if self.same_start and (self.by != "defensive-distillation" or self.student is not None):
+        if self.same_start and (
+            self.method != "defensive-distillation" or self.student is not None
+        ):
             raise ConfigError(
                 "same_start is of defensive distillation into the same network; leave it out."
             )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from denature.attacks.config import Ball
-from denature.recipes.hardening.config import By, Hardening
+from denature.recipes.hardening.config import Hardening, HardeningMethodName
 from denature.train.config import Training
 from denature.train.job import Order
 from denature.train.objectives import Adversarial, Distilled, Hardened, Normal, Objective
@@ -33,7 +33,7 @@ HardeningMethod = Callable[[Hardening, Place], dict[str, Order]]
 
 def orders(hardening: Hardening, place: Place) -> dict[str, Order]:
     """All runs by their names, which are their folders' too; the last is the hardened network."""
-    return METHODS[hardening.by](hardening, place)
+    return METHODS[hardening.method](hardening, place)
 
 
 def _order(
@@ -61,7 +61,7 @@ def _order(
 
 def _adversarial(hardening: Hardening) -> Adversarial:
     ball = Ball(norm=hardening.norm, epsilon=hardening.epsilon)
-    method: Method = "trades" if hardening.by == "trades" else "pgd"
+    method: Method = "trades" if hardening.method == "trades" else "pgd"
     return Adversarial(method=method, ball=ball, steps=hardening.steps, beta=hardening.beta)
 
 
@@ -94,16 +94,18 @@ def defensive_distillation(hardening: Hardening, place: Place) -> dict[str, Orde
 
     Papernot et al. 2016, arXiv:1511.04508.
     """
-    heat = hardening.temperature or 20.0
+    temperature = hardening.temperature or 20.0
     found: dict[str, Order] = {}
     start = None
     if hardening.same_start:
         once = replace(place.training, epochs=1, schedule="constant", milestones=())
         brief = replace(place, training=once)
         found["start"] = start = _order(brief, "start", Normal(), out=place.start)
-    found["teacher"] = _order(place, "teacher", Normal(temperature=heat), teaches=True, init=start)
+    found["teacher"] = _order(
+        place, "teacher", Normal(temperature=temperature), teaches=True, init=start
+    )
     return found | _generations(
-        hardening, place, found["teacher"], Hardened(temperature=heat), start
+        hardening, place, found["teacher"], Hardened(temperature=temperature), start
     )
 
 
@@ -121,7 +123,7 @@ def self_distillation(hardening: Hardening, place: Place) -> dict[str, Order]:
 
 def adversarial(hardening: Hardening, place: Place) -> dict[str, Order]:
     """Learns from the worst images nearby: PGD training or TRADES."""
-    return {hardening.by: _order(place, hardening.by, _adversarial(hardening))}
+    return {hardening.method: _order(place, hardening.method, _adversarial(hardening))}
 
 
 def robust_distillation(hardening: Hardening, place: Place) -> dict[str, Order]:
@@ -131,7 +133,7 @@ def robust_distillation(hardening: Hardening, place: Place) -> dict[str, Order]:
     return {"teacher": teacher} | _generations(hardening, place, teacher, soft)
 
 
-METHODS: Mapping[By, HardeningMethod] = {
+METHODS: Mapping[HardeningMethodName, HardeningMethod] = {
     "defensive-distillation": defensive_distillation,
     "label-smoothing": label_smoothing,
     "self-distillation": self_distillation,

@@ -12,8 +12,8 @@ from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.stats import Estimate
 from denature.data.dataset import Dataset
-from denature.recipes.nose.settings import TARGETS, Setting
 from denature.recipes.nose.service_answers import ServiceAnswers
+from denature.recipes.nose.settings import TARGETS, Setting
 from denature.train import Cloned, Order, Run
 from denature.train.identity import plan_id
 from denature.train.loop import evaluate
@@ -80,15 +80,17 @@ class CloneFactory:
 
     def order(self, kind: Kind, trial: int) -> Order:
         """One clone; those of one trial and target can share a pass over the pictures."""
-        learning = replace(self.setting.learning, seed=trial, frozen=kind.start.frozen)
+        student_training = replace(
+            self.setting.student_training, seed=trial, frozen=kind.start.frozen
+        )
         if kind.start.backbone is not None and not kind.start.frozen:
-            if learning.lr is None:
+            if student_training.lr is None:
                 raise ConfigError("The setting must name the clones' learning rate.")
-            learning = replace(learning, lr=learning.lr / 3)
+            student_training = replace(student_training, lr=student_training.lr / 3)
         return Order(
             net=kind.start.net,
             objective=Cloned(decimals=kind.decimals),
-            training=learning,
+            training=student_training,
             asked=self._answers[kind.target],
             backbone=kind.start.backbone,
             under=self._out,
@@ -99,7 +101,9 @@ class CloneFactory:
         split = self.told.seen_by_people(TARGETS[target])
         if split is None:
             return None
-        compute = resolve(run.network, device=self.setting.learning.device, precision="fp32")
+        compute = resolve(
+            run.network, device=self.setting.student_training.device, precision="fp32"
+        )
         return evaluate(compute.place(run.network), split, compute)
 
 

@@ -16,8 +16,8 @@ from denature.data.dataset import Split
 from denature.extract.pricing import Prices
 from denature.extract.speed import Timing
 from denature.recipes.nose.clones import CloneFactory, Kind, Trial
-from denature.recipes.nose.settings import TARGETS, Setting
 from denature.recipes.nose.service_answers import ServiceAnswers
+from denature.recipes.nose.settings import TARGETS, Setting
 from denature.report import nose as page
 from denature.report.words import markdown
 from denature.train.run import Run, snapshots

@@ -13,7 +13,7 @@ from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.landmarks import PLACES
-from denature.extract.config import Pace
+from denature.extract.config import RequestConfig
 from denature.extract.pricing import one_price, prices_of
 from denature.extract.speed import Timing, time_run, time_victim
 from denature.extract.victims.base import Victim
@@ -28,8 +28,8 @@ from denature.recipes.nose.clones import (
 )
 from denature.recipes.nose.findings import Made, NoseResult, Speeds, write
 from denature.recipes.nose.service import check_packages, serving
+from denature.recipes.nose.service_answers import ServiceAnswers, load_recorded, query_service
 from denature.recipes.nose.settings import TARGETS, Setting
-from denature.recipes.nose.service_answers import ServiceAnswers, asked, load_recorded
 from denature.train import CheckpointConfig, Normal, Order, Run, make
 
 FRAMES = r"(.*)_"
@@ -88,7 +88,7 @@ def reproduce(
         check_packages()
         data, pool = _persons(faces, setting, progress)
         service = _service(data, setting, out, keeping, stopper, progress)
-        told = asked(
+        told = query_service(
             lambda: _entered(service, out, setting),
             who=f"DetectFaces of {service.record.net.name} {service.digest}",
             pool=pool,
@@ -198,7 +198,10 @@ def _service(
     progress: Progress,
 ) -> Run:
     order = Order(
-        net=setting.victim, objective=Normal(), training=setting.schooling, under=out / "service"
+        net=setting.victim,
+        objective=Normal(),
+        training=setting.teacher_training,
+        under=out / "service",
     )
     [run] = make([order], data, keeping=keeping, stopper=stopper, progress=progress)
     return run
@@ -206,7 +209,7 @@ def _service(
 
 def _entered(service: Run, out: Path, setting: Setting) -> AbstractContextManager[Victim]:
     assert service.folder is not None
-    return serving(service.folder, out / "service.jsonl", device=setting.schooling.device)
+    return serving(service.folder, out / "service.jsonl", device=setting.teacher_training.device)
 
 
 def _speeds(
@@ -219,10 +222,12 @@ def _speeds(
         if kept["of"] == clone.record.id:
             timed = ([Timing(**it) for it in kept[who]] for who in Speeds._fields)
             return Speeds(*timed)
-    speeds = Speeds(time_run(clone, device=setting.learning.device, progress=progress), [])
+    speeds = Speeds(time_run(clone, device=setting.student_training.device, progress=progress), [])
     if service is not None:
         with _entered(service, out, setting) as victim:
-            its, _ = time_victim(victim, queries=QUERIES_FOR_SPEED, pace=Pace(), progress=progress)
+            its, _ = time_victim(
+                victim, queries=QUERIES_FOR_SPEED, pace=RequestConfig(), progress=progress
+            )
         speeds = speeds._replace(service=its)
     told = {who: [asdict(it) for it in its] for who, its in speeds._asdict().items()}
     write_text(path, json.dumps({"of": clone.record.id, **told}) + "\n")

@@ -19,11 +19,11 @@ from denature.data.dataset import Dataset, Split
 from denature.data.decode import Block, Decoder, Encoded
 from denature.data.landmarks import WIDEST
 from denature.data.loading import groups_of
-from denature.extract.config import Pace
+from denature.extract.config import RequestConfig
 from denature.extract.ledger import Ledger
 from denature.extract.oracle import Oracle
 from denature.extract.pool import StoredPool
-from denature.extract.victims.base import About, Victim
+from denature.extract.victims.base import Victim, VictimInfo
 from denature.extract.victims.rekognition import numbers, outputs_of
 from denature.recipes.nose.settings import VALUES
 
@@ -84,7 +84,7 @@ class ServiceAnswers:
         return replace(self.test, labels=self.truth[:, columns].contiguous())
 
 
-def asked(
+def query_service(
     service: Callable[[], AbstractContextManager[Victim]],
     *,
     who: str,
@@ -116,7 +116,7 @@ def asked(
     if fidelity < len(test):
         test = test.take(np.linspace(0, len(test) - 1, fidelity).round().astype(np.int64))
     outputs = outputs_of(VALUES)
-    about = About(
+    about = VictimInfo(
         target=who,
         options={"values": ",".join(VALUES)},
         kind="landmarks",
@@ -140,7 +140,7 @@ def asked(
                     about=about,
                     budget=2 * len(part),  # what is lost is asked once more
                     purpose=purpose,
-                    pace=Pace(),
+                    pace=RequestConfig(),
                     price=price,
                     stopper=stopper,
                     progress=progress,

@@ -30,10 +30,10 @@ class Setting:
     image_size: int
     """Pixels a side, of victim and clones."""
     victim: str
-    schooling: Training
+    teacher_training: Training
     """Of the victim."""
     student: str
-    learning: Training
+    student_training: Training
     """Of clones; those that are fine-tuned take a third of its learning rate."""
     trials: int
     """Clones of each kind, and of each precision."""
@@ -46,8 +46,8 @@ class Setting:
         """The same on another device."""
         return replace(
             self,
-            schooling=replace(self.schooling, device=device, precision=precision),
-            learning=replace(self.learning, device=device, precision=precision),
+            teacher_training=replace(self.teacher_training, device=device, precision=precision),
+            student_training=replace(self.student_training, device=device, precision=precision),
         )
 
 
@@ -58,9 +58,11 @@ SETTINGS: Mapping[str, Setting] = {
         data="drawn-faces",
         image_size=32,
         victim="cnn@dropout=0",
-        schooling=Training(epochs=6, batch_size=32),
+        teacher_training=Training(epochs=6, batch_size=32),
         student="sepcnn@width=16",
-        learning=Training(optimizer="adam", epochs=5, batch_size=32, lr=6e-3, evaluate_every=1),
+        student_training=Training(
+            optimizer="adam", epochs=5, batch_size=32, lr=6e-3, evaluate_every=1
+        ),
         trials=1,
         precisions=(-1, 0, 1, 2, 8),
         fidelity=150,
@@ -71,9 +73,11 @@ SETTINGS: Mapping[str, Setting] = {
         data=None,
         image_size=64,
         victim="cnn@dropout=0",
-        schooling=Training(epochs=40, batch_size=32),
+        teacher_training=Training(epochs=40, batch_size=32),
         student="sepcnn@width=16",
-        learning=Training(optimizer="adam", epochs=20, batch_size=32, lr=6e-3, evaluate_every=2),
+        student_training=Training(
+            optimizer="adam", epochs=20, batch_size=32, lr=6e-3, evaluate_every=2
+        ),
         trials=3,
     ),
     "paper": Setting(
@@ -83,9 +87,11 @@ SETTINGS: Mapping[str, Setting] = {
         data=None,
         image_size=128,
         victim="resnet18",
-        schooling=Training(epochs=100, batch_size=64, lr=0.05, evaluate_every=10),
+        teacher_training=Training(epochs=100, batch_size=64, lr=0.05, evaluate_every=10),
         student="sepcnn",
-        learning=Training(optimizer="adam", epochs=100, batch_size=32, lr=3e-3, evaluate_every=5),
+        student_training=Training(
+            optimizer="adam", epochs=100, batch_size=32, lr=3e-3, evaluate_every=5
+        ),
         trials=10,
     ),
 }

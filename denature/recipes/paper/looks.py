@@ -16,7 +16,7 @@ from denature.data import Dataset
 from denature.data.feed import Feed
 from denature.datafree.config import Dafl
 from denature.datafree.deepinversion import agreement, invert
-from denature.datafree.insides import Insides
+from denature.datafree.insides import ActivationRecorder
 from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.recipes.paper.recalled import NASTY, NORMAL
 from denature.report import figures, look_figures, words
@@ -222,7 +222,7 @@ def _answers(lab: ExperimentContext, run: Run, data: Dataset) -> tuple[Tensor, T
     compute = _fp32(lab, run)
     network = compute.place(run.network).eval()
     logits, features = [], []
-    with Insides(network) as insides:
+    with ActivationRecorder(network) as insides:
         for batch in Feed(data.test, compute=compute).plain():
             logits.append(insides.ask(batch.pixels).cpu())
             features.append(insides.features.float().cpu())

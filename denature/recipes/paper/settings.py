@@ -61,9 +61,9 @@ class Setting:
     """Networks that are trained in the place of the paper's."""
     source: Mapping[DataName, str] = field(default_factory=dict)
     """Data in the place of the paper's."""
-    schooling: Training = field(default_factory=Training)
+    teacher_training: Training = field(default_factory=Training)
     """Of teachers; epochs and schedule are those of the paper where `scale` is `paper`."""
-    learning: Training = field(default_factory=Training)
+    student_training: Training = field(default_factory=Training)
     """Of students."""
     stronger: bool = True
     """Whether students that are stronger than their teacher are trained too."""
@@ -104,7 +104,7 @@ class Setting:
         if self.scale == "paper":
             training = _of_the_paper(data, net)
         else:
-            training = self.schooling if teaches else self.learning
+            training = self.teacher_training if teaches else self.student_training
         return replace(
             training,
             augment="auto" if data in self.source else AUGMENT.get(data, "auto"),
@@ -173,8 +173,8 @@ SETTINGS: Mapping[Scale, Setting] = {
         loss=dict.fromkeys(PAPER_LOSS, Loss(temperature=20, omega=0.04)),
         stand_in=SMALL,
         source=dict.fromkeys(PAPER_LOSS, "digits"),
-        schooling=Training(epochs=9, batch_size=64, schedule="step", milestones=(6,)),
-        learning=Training(epochs=6, batch_size=64),
+        teacher_training=Training(epochs=9, batch_size=64, schedule="step", milestones=(6,)),
+        student_training=Training(epochs=6, batch_size=64),
         dafl=(DIGITS_DAFL, Training(epochs=4, batch_size=64, optimizer="adam", evaluate_every=1)),
         inversion=(Inversion(steps=60, features=1.0), 20),
         sweeps={
@@ -192,8 +192,8 @@ SETTINGS: Mapping[Scale, Setting] = {
         loss={**PAPER_LOSS, "cifar10": Loss(temperature=20, omega=0.03)},
         stronger=False,
         stand_in=SMALL,
-        schooling=Training(epochs=12, schedule="step", milestones=(8,), evaluate_every=2),
-        learning=Training(epochs=6, evaluate_every=2),
+        teacher_training=Training(epochs=12, schedule="step", milestones=(8,), evaluate_every=2),
+        student_training=Training(epochs=6, evaluate_every=2),
         dafl=({}, Training(epochs=20, optimizer="adam", evaluate_every=2)),
         inversion=(Inversion(steps=500, features=1.0), 100),
         sweeps={
@@ -209,8 +209,8 @@ SETTINGS: Mapping[Scale, Setting] = {
         "step at 19, students on one cycle.",
         seeds=3,
         loss=PAPER_LOSS,
-        schooling=Training(epochs=30, schedule="step", milestones=(19,), evaluate_every=5),
-        learning=Training(epochs=30, evaluate_every=5),
+        teacher_training=Training(epochs=30, schedule="step", milestones=(19,), evaluate_every=5),
+        student_training=Training(epochs=30, evaluate_every=5),
         dafl=(RELEASED_DAFL, Training(epochs=200, batch_size=512, evaluate_every=10)),
         inversion=(Inversion(), 256),
     ),

@@ -64,7 +64,7 @@ class SyntheticData(Images, Protocol):
 class BringsData(Protocol):
     """An objective that brings its own images."""
 
-    def dreamer(
+    def synthetic_data(
         self,
         teacher: "nn.Module",
         *,
@@ -106,5 +106,5 @@ class Diverging(Protocol):
 class Resolvable(Protocol):
     """An objective some of whose fields follow from others where they are left open."""
 
-    def settled(self) -> Self:
+    def resolved(self) -> Self:
         """The same with every field filled in."""

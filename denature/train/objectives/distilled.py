@@ -38,7 +38,7 @@ class Distilled:
             },
         )
 
-    def settled(self) -> "Distilled":
+    def resolved(self) -> "Distilled":
         """The same with alpha filled in."""
         usual = 1.0 if self.answers == "labels" else 0.9
         return self if self.alpha is not None else replace(self, alpha=usual)
@@ -49,7 +49,7 @@ class Distilled:
         from denature.losses.soft import distillation, hard_distillation, log_probabilities
 
         assert answers is not None
-        alpha = self.settled().alpha
+        alpha = self.resolved().alpha
         assert alpha is not None
         values = answers.values
         if answers.kind == "label":
