@@ -344,7 +344,7 @@ def test_a_network_that_was_edited_is_asked_again(
             results.append(run.record.net.digest)
     assert results[0] == results[1] != results[2] == results[3]
     assert len(said) == 1
-    assert "not what the network answers now" in said[0]
+    assert "differ from what the network answers now" in said[0]
 
 
 def test_where_a_store_finds_no_room_auto_asks_live(

@@ -114,7 +114,7 @@ def test_more_steps_fool_a_network_more() -> None:
     ("wrong", "why"),
     [
         (lambda: Ball(epsilon=-0.1), "at least 0"),
-        (lambda: Ball(epsilon=8), "Pixels of 0 to 255 are meant as 8/255"),
+        (lambda: Ball(epsilon=8), "For pixels of 0 to 255 give 8/255"),
         (lambda: Ball(norm="l1"), "norm"),  # type: ignore[arg-type]
         (lambda: pgd(linear(WEIGHTS), torch.rand(1, 1, 2, 2), torch.tensor([0]), Ball(), steps=0),
          "steps is 0"),

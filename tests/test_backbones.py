@@ -172,7 +172,7 @@ def test_weights_that_would_execute_are_refused(
 
 def test_a_network_whose_last_layer_is_not_known_cannot_take_over() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 5))
-    with pytest.raises(ConfigError, match="Which layer of the network gives the answers"):
+    with pytest.raises(ConfigError, match="The output layer of the network is not known"):
         graft(network, network.state_dict(), outputs=3, where="it")
     with pytest.raises(ConfigError, match="of another kind: 4 tensors are in one of the two only"):
         graft(network, {}, outputs=5, where="it")

@@ -123,7 +123,7 @@ def test_who_only_answers_is_attacked_with_what_works_there(
     assert box.verdict.word == "no evidence"
     assert "no attack on them can prove it robust" in box.verdict.said
     flat = next(it for it in box.checks if it.name == "flat gradients")
-    assert flat.found.startswith("Not looked at")
+    assert flat.found.startswith("Not checked")
     assert found.queries == {f"run that shows {shown}": sum(counts)}
     # What was said to be the most was the most.
     most = cost(names, TINY, channels=1).answers * 12 + 12 + 16
@@ -260,7 +260,7 @@ def test_each_attack_says_what_it_needs_and_costs(plain: Run, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({}, "The budget is not said; a black box needs 20 queries.*at most [0-9,]+"),
+        ({}, "The budget is not set; a black box needs 20 queries.*at most [0-9,]+"),
         ({"budget": 19}, "The budget is 19"),
         ({"budget": 1000, "undefended": []}, "No undefended network to compare with"),
     ],
@@ -285,7 +285,7 @@ def test_a_server_is_attacked_from_the_command_line(
     served: Served, plain: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(served, plain, tmp_path, "--attacks", "pgd", "--budget", "100")) == 1
-    assert "What works there: --attacks transfer,square,decision" in capsys.readouterr().err
+    assert "Attacks that work: --attacks transfer,square,decision" in capsys.readouterr().err
     before = sum(entry.get("images", 0) for entry in served.entries())
     line = words(served, plain, tmp_path, "--budget", "30000", "--attacks", "transfer,square")
     assert main([*line, "--json", "-q"]) == 0

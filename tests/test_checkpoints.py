@@ -125,7 +125,7 @@ def array() -> bytes:
         (checkpoint()[:2000], "is cut off or damaged"),
         (b"\x1f\x8b" + bytes(30), "is packed with gzip"),
         (pickle.dumps({"a": "x" * 100})[:40], "is cut off or damaged"),
-        (bytes(range(256)), "is no checkpoint that is known here"),
+        (bytes(range(256)), "is no checkpoint of a known format"),
     ],
 )
 def test_what_lies_in_a_checkpoints_place_is_called_what_it_is(

@@ -231,7 +231,7 @@ def test_the_command_makes_images_and_says_who_agrees(
     for options, said in (
         (["--images", "0"], "images is 0"),
         (["--judge", str(tmp_path / "small")], "both must be of the same data"),
-        (["--student", str(tmp_path / "judge")], "only asked where --compete is above 0"),
+        (["--student", str(tmp_path / "judge")], "only used where --compete is above 0"),
     ):
         assert main(command + options) == 1
         assert said in capsys.readouterr().err

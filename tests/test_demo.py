@@ -406,7 +406,7 @@ def test_a_demo_of_no_seeds_is_refused(tmp_path: Path, seeds: int) -> None:
 
 def test_a_demo_does_not_mix_with_other_things(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="other things than a demo"):
+    with pytest.raises(RunError, match="files that do not belong to a demo"):
         demo(tmp_path)
 
 

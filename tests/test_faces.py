@@ -201,7 +201,7 @@ def test_landmarks_are_shown_as_such(victim: Run, server: Served) -> None:
     assert output == {"name": "landmarks", "datatype": "FP32", "shape": [-1, 10]}
     place = ServedModel.of(f"a={victim.folder}", Exposure(decimals=2)).resolved()
     assert (place.exposure.show, place.exposure.decimals) == ("landmarks", 2)
-    with pytest.raises(ConfigError, match="knows landmarks, and cannot show label"):
+    with pytest.raises(ConfigError, match="answers with landmarks, and cannot show label"):
         ServedModel.of(f"a={victim.folder}@show=label", Exposure()).resolved()
 
 
@@ -270,9 +270,9 @@ def test_a_clone_learns_where_the_service_sees_the_nose(
 def test_rekognition_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from denature.extract.victims.find import find
 
-    with pytest.raises(ConfigError, match="--endpoint-url means nothing for http"):
+    with pytest.raises(ConfigError, match="--endpoint-url does not apply to http"):
         find("http://localhost:1", endpoint_url="http://localhost:2")
-    with pytest.raises(ConfigError, match="--model means nothing for rekognition"):
+    with pytest.raises(ConfigError, match="--model does not apply to rekognition"):
         find("rekognition", model="x")
     assert isinstance(find("rekognition", endpoint_url="http://localhost:1"), Rekognition)
     for name in list(os.environ):

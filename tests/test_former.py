@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from denature.cli.app import main
 from denature.extract import ExtractionConfig, steal
@@ -66,7 +67,7 @@ def test_a_theft_stays_finished(former: Path) -> None:
 def test_attacked_networks_are_not_attacked_again(
     former: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object) -> Tensor:
         raise AssertionError("attacked again")
 
     for name in ("fgsm", "pgd-rescaled"):

@@ -177,9 +177,12 @@ def test_the_command_line_hardens(tmp_path: Path, capsys: pytest.CaptureFixture[
         ({"temperature": 0.0}, "temperature is 0"),
         ({"temperature": -1.0}, "above 0"),
         ({"generations": 0}, "at least 1"),
-        ({"by": "prayer"}, "There is no by 'prayer'"),
-        ({"by": "trades", "same_start": True}, "of defensive distillation into the same network"),
-        ({"student": "mlp", "same_start": True}, "of defensive distillation into the same network"),
+        ({"method": "prayer"}, "There is no method 'prayer'"),
+        (
+            {"method": "trades", "same_start": True},
+            "to defensive distillation into the same network",
+        ),
+        ({"student": "mlp", "same_start": True}, "to defensive distillation into the same network"),
     ],
 )
 def test_what_cannot_harden_is_told(options: dict[str, object], why: str) -> None:

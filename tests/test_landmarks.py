@@ -115,7 +115,9 @@ def test_what_compares_classes_is_refused(tmp_path: Path) -> None:
             train("cnn", data, objective, QUICK, asked=run)
     with pytest.raises(ConfigError, match="landmarks can follow a crop only"):
         train("cnn", data, Normal(), Training(augment="flip"))
-    with pytest.raises(ConfigError, match="knows landmarks, and the labels of digits are classes"):
+    with pytest.raises(
+        ConfigError, match="predicts landmarks, and the labels of digits are classes"
+    ):
         evaluate_run(run, "digits")
     with pytest.raises(ConfigError, match="points are of landmarks only"):
         load(DataConfig(source="digits", points=("nose",)))

@@ -131,14 +131,14 @@ def test_bad_requests_are_told(
     out = ["--out", str(tmp_path / "out"), "-q"]
     folder = str(finder.folder)
     assert main(["mark", "--model", folder, *out]) == 1
-    assert "No image was named" in capsys.readouterr().err
+    assert "No image was given" in capsys.readouterr().err
     text = tmp_path / "notes.png"
     text.write_text("no image")
     assert main(["mark", str(text), "--model", folder, *out]) == 1
     assert "notes.png cannot be read as an image" in capsys.readouterr().err
     plain = train("mlp", "digits", Normal(), Training(epochs=1), out=tmp_path / "digits")
     assert main(["mark", str(faces[0]), "--model", str(plain.folder), *out]) == 1
-    assert "only places can be marked" in capsys.readouterr().err
+    assert "only landmarks can be marked" in capsys.readouterr().err
     never = train("sepcnn@width=4", DataConfig(source="drawn-faces", image_size=16), Normal(),
                   Training(epochs=1, device="cpu"), out=tmp_path / "no-snapshots")  # fmt: skip
     words = ["mark", str(faces[0]), "--model", str(never.folder), *out, "--animate"]

@@ -131,9 +131,9 @@ def test_the_original_of_defensive_distillation_has_no_padding() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("cnn@", "cannot be read; options are written such as cnn@width=64"),
-        ("cnn@width", "cannot be read"),
-        ("cnn@width=8+width=8", "cannot be read"),
+        ("cnn@", "cannot be parsed; wanted are options such as cnn@width=64"),
+        ("cnn@width", "cannot be parsed"),
+        ("cnn@width=8+width=8", "cannot be parsed"),
         ("cnn@width=0", "width is 0; wanted is int from 1 to 4096"),
         ("cnn@width=6.5", "width is 6.5; wanted is int"),
         ("cnn@dropout=1", "dropout is 1; wanted is float from 0 to 0.99"),

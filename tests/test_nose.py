@@ -129,7 +129,7 @@ def test_a_saved_answer_in_pixels_is_named(harvested: Path, tmp_path: Path) -> N
         mark["X"] *= 640
     file = tmp_path / "labels.json"
     file.write_text(json.dumps(responses))
-    with pytest.raises(DataError, match=r"the entry 'person-0_2\.png' tells .*fractions"):
+    with pytest.raises(DataError, match=r"the entry 'person-0_2\.png' holds .*fractions"):
         load_recorded(harvested / "faces", file, size=32, group=None, progress=SILENT)
 
 

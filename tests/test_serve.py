@@ -140,8 +140,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tensor": {"shape": [-3, 2, 4, 4]}}, "m takes"),
     ({"tensor": {"shape": [0, 2, 4, 4], "data": []}}, "m takes"),
     ({"tensor": {"shape": [3, 1, 4, 8]}}, r"m takes \[-1, 2, 4, 4\]"),
-    ({"tensor": {"shape": [10**30, 2, 4, 4]}}, "four whole numbers|at most 3 are taken|no JSON"),
-    ({"tensor": {"shape": [4, 2, 4, 4]}}, "at most 3 are taken"),
+    ({"tensor": {"shape": [10**30, 2, 4, 4]}}, "four whole numbers|at most 3 are accepted|no JSON"),
+    ({"tensor": {"shape": [4, 2, 4, 4]}}, "at most 3 are accepted"),
     ({"tensor": {"data": [0] * (SIZE - 1)}}, f"a list of {SIZE} numbers"),
     ({"tensor": {"data": ["0"] * SIZE}}, f"a list of {SIZE} numbers"),
     ({"tensor": {"data": [True] * SIZE}}, f"a list of {SIZE} numbers"),
@@ -395,7 +395,9 @@ def test_accounts_are_the_same_wherever_they_lie(place: str) -> None:
             with pytest.raises(ConfigError, match="must be"):
                 keys.add("carol", **bad)
         assert keys.spend(first, 4) == "alice"
-        with pytest.raises(Refused, match="The budget of 10 images allows 6 more; 7 were asked"):
+        with pytest.raises(
+            Refused, match="The budget of 10 images allows 6 more; 7 were requested"
+        ):
             keys.spend(first, 7)
         assert keys.spend(second, 5) == "bob"  # two seconds' worth: ahead by one more than a burst
         with pytest.raises(Refused, match=r"The rate of 2\.5 images/s is used up for") as refused:
@@ -458,7 +460,7 @@ def test_keys_are_kept_as_digests_and_can_be_changed(
     assert not any(key.encode() in path.read_bytes() for path in tmp_path.iterdir())
     keys = open_keys(place)
     assert keys.spend(key, 5) == "alice"
-    with pytest.raises(Refused, match="The budget of 5 images allows 0 more; 1 were asked"):
+    with pytest.raises(Refused, match="The budget of 5 images allows 0 more; 1 were requested"):
         keys.spend(key, 1)
     assert main(["keys", place, "--change", "alice", "--budget", "7", "--rate", "2.5"]) == 0
     assert re.search(r"alice +5 +7 +2.5", capsys.readouterr().out)
@@ -756,7 +758,7 @@ def test_faults_come_out_before_anything_is_served(
         port = str(taken.getsockname()[1])
         for words, said in (
             ([str(tmp_path / "nothing")], "is missing"),
-            ([str(victim.folder), "--port", port], "cannot be listened at"),
+            ([str(victim.folder), "--port", port], "The server cannot listen at"),
             (
                 [str(victim.folder), "--keys", str(tmp_path / "k"), "--port", "0"],
                 "There are no key",

@@ -324,13 +324,17 @@ def test_the_kind_of_answers_is_seen(values: np.ndarray, kind: str | None) -> No
 
 LOGIT = np.array([[3.0, -1.0, 0.5]], np.float32)
 UNFIT: list[tuple[str | None, Any, str]] = [
-    ("probabilities", LOGIT, "are said to be probabilities and look like logits"),
-    ("logits", SOFT[None], "are said to be logits and look like probabilities"),
-    ("label", LOGIT, "are said to be label and look like logits"),
-    ("probabilities", np.array([1]), "are said to be probabilities and look like label"),
-    (None, np.full((1, 3), 0.9, np.float32), "could be logits or probabilities: say with --kind"),
+    ("probabilities", LOGIT, "are stated to be probabilities but look like logits"),
+    ("logits", SOFT[None], "are stated to be logits but look like probabilities"),
+    ("label", LOGIT, "are stated to be label but look like logits"),
+    ("probabilities", np.array([1]), "are stated to be probabilities but look like label"),
+    (
+        None,
+        np.full((1, 3), 0.9, np.float32),
+        r"could be logits or probabilities \(state which with --kind",
+    ),
     (None, np.array([[np.nan, 0.9, np.nan]], np.float32), "could be logits or probabilities"),
-    (None, np.array([[np.nan] * 3], np.float32), "answers that show nothing"),
+    (None, np.array([[np.nan] * 3], np.float32), "answers without any value"),
     (None, np.array([[np.inf, 0, 0]], np.float32), "answers that are not finite"),
     (None, np.empty((1, 0), np.float32), "answers of the shape"),
     (None, np.full((1, 4), 0.25, np.float32), "4 values an image, and 3 are wanted"),
@@ -367,10 +371,12 @@ def test_answers_that_are_none_count_and_are_not_kept(
 
 def test_a_target_keeps_to_one_kind(ledger: Ledger) -> None:
     oracle_of(ledger, Counted()).ask(images_of(2), range(2))
-    with pytest.raises(ConfigError, match="answered probabilities before, and is said to answer"):
+    with pytest.raises(
+        ConfigError, match="answered probabilities before, and logits is stated now"
+    ):
         oracle_of(ledger, Counted(), kind="logits")
     changed = oracle_of(ledger, lambda p: np.tile(LOGIT, (len(p), 1)), purpose="measure")
-    with pytest.raises(ConfigError, match="said to be probabilities and look like logits"):
+    with pytest.raises(ConfigError, match="stated to be probabilities but look like logits"):
         changed.ask(images_of(2, seed=1), range(2))
 
 
@@ -452,7 +458,7 @@ def test_another_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / LEDGER
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE cheese (name TEXT)")
-    with pytest.raises(RunError, match="is no ledger that this denature reads"):
+    with pytest.raises(RunError, match="is no ledger of this denature's format"):
         Ledger(path)
 
 
@@ -575,7 +581,7 @@ def test_labels_in_a_column_are_labels(datatype: str, shape: list[int]) -> None:
     np.testing.assert_array_equal(found, np.array([2, 0, 1]), strict=True)
     if not whole:  # one number an image may be a score; the caller says that it is a class
         plain = read_reply(body, None, read_signature(described, None), count=3)
-        with pytest.raises(ConfigError, match=r"1 values an image.*say --kind label"):
+        with pytest.raises(ConfigError, match=r"1 values an image.*pass --kind label"):
             fitting(plain, count=3, kind=None, about=VictimInfo(target="m", classes=4))
         wild = json.dumps({"outputs": [{**tensor, "data": [0.5, 0, 1]}]}).encode()
         with pytest.raises(ValueError, match="no whole numbers"):
@@ -609,9 +615,9 @@ DESCRIBED: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "has the outputs a, b; say with --output"),
-        ({"outputs": None}, "does not say what its outputs are"),
-        ({"outputs": [{"name": "a"}]}, "does not say what its outputs are"),
+        ({}, "has the outputs a, b; choose one with --output"),
+        ({"outputs": None}, "does not describe its outputs"),
+        ({"outputs": [{"name": "a"}]}, "does not describe its outputs"),
         ({"inputs": []}, "takes 0 inputs; wanted is one"),
         ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]}, "wanted is one"),
         ({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [-1, 1, 4, 4]}]}, "no pixels"),
@@ -683,7 +689,7 @@ def test_targets_are_told_apart(tmp_path: Path) -> None:
         find("nonsense")
     with pytest.raises(ConfigError, match="cannot be imported"):
         find("denature:no_such_function")
-    with pytest.raises(ConfigError, match="a key means nothing for"):
+    with pytest.raises(ConfigError, match="a key does not apply to"):
         find(str(tmp_path), key="secret")
     with pytest.raises(ConfigError, match="Passwords"):
         find("http://me:secret@localhost:1")
@@ -978,7 +984,7 @@ WRONG_THEFTS: list[tuple[dict[str, Any], str]] = [
     ({"pool": "noise"}, "Noise has no labels"),
     (
         {"pool": "noise", "test": "digits", "stealing": ExtractionConfig(choose="both")},
-        "no end to choose",
+        "is unlimited, so no round can choose",
     ),
     ({"net": "no-such"}, "There is no network"),
 ]
@@ -1049,7 +1055,7 @@ def test_a_model_has_to_be_named_where_there_are_several(
     words = ["steal", f"http://{server.address}", "--pool", "digits", "--budget", "20",
              "--student", "mlp", "--out", str(tmp_path)]  # fmt: skip
     assert main(words) == 1
-    assert "serves mlp, hard, few, raw; say with --model" in capsys.readouterr().err
+    assert "serves mlp, hard, few, raw; choose one with --model" in capsys.readouterr().err
     assert main([*words, "--model", "none"]) == 1
     assert "answered 404: There is no model called 'none'" in capsys.readouterr().err
 
@@ -1185,7 +1191,7 @@ def test_a_clone_is_timed_beside_the_service(
         assert it["images_per_second"] > 0
     assert main([*words, "-q"]) == 0
     said = capsys.readouterr().out
-    assert "the service takes as much for 25 images" in said
+    assert "the service charges as much for 25 images" in said
     assert "US $ 4.00 for a thousand images, US $ 4,000.00 for a million" in said
     assert main([*words[:-6], "--queries", "5"]) == 1
     assert "it must be at least 30" in capsys.readouterr().err

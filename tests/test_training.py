@@ -397,7 +397,7 @@ def test_half_precision_learns_as_well(data: Dataset) -> None:
 def test_a_device_that_is_not_there_is_refused(data: Dataset) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    with pytest.raises(ConfigError, match=r"'cuda' was asked for.*--device auto"):
+    with pytest.raises(ConfigError, match=r"'cuda' was requested.*--device auto"):
         train("mlp", data, Normal(), Training(device="cuda"))
 
 
@@ -410,8 +410,8 @@ def test_evaluating_puts_a_network_back_into_training(data: Dataset) -> None:
 def test_bf16_is_not_chosen_where_it_is_emulated() -> None:
     """Held to AVX2, a processor with units for bf16 computes it in pieces, slower than fp32."""
     code = (
-        "import torch; from denature.core.compute import settle; "
-        "print(settle(torch.nn.Linear(1, 1), device='cpu', precision='auto').precision)"
+        "import torch; from denature.core.compute import resolve; "
+        "print(resolve(torch.nn.Linear(1, 1), device='cpu', precision='auto').precision)"
     )
     held = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     found = subprocess.run([sys.executable, "-c", code], env=held, capture_output=True, text=True)

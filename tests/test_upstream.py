@@ -180,7 +180,7 @@ def test_settings_map_onto_ours(tree: Path) -> None:
         ({"dataset": "cifar"}, r"params.json: 'cifar'. Did you mean cifar10"),
         ({"model_name": "resnet-18"}, r"params.json: 'resnet-18'. Did you mean resnet18"),
         ({"learning_rate": "fast"}, r"Expected `float`, got `str` - at `\$.learning_rate`"),
-        ({"temperature": 4}, r"makes no training: with temperature it lacks"),
+        ({"temperature": 4}, r"describes no training: with temperature it lacks"),
         ({"teacher_model": "net"}, r"it lacks alpha, teacher_resume, temperature"),
         ({**NASTY, "adversarial_resume": "x", "alpha": 1}, r"it has alpha too many"),
         ({"num_epochs": 0}, r"wrong/params.json: num_epochs is 0"),
@@ -199,8 +199,8 @@ def test_settings_that_make_no_training_are_refused(
 
 def test_what_means_nothing_here_is_noted(tree: Path) -> None:
     notes = "; ".join(read(tree / "z_baseline" / "net", Overrides()).notes)
-    assert "cuda is 1, which means nothing here: see --device" in notes
-    assert "num_workers is 4, which means nothing here" in notes
+    assert "cuda is 1, which has no effect here: see --device" in notes
+    assert "num_workers is 4, which has no effect here" in notes
     assert "the earliest is kept, in the official code the latest" in notes
 
 
@@ -268,7 +268,7 @@ def test_missing_checkpoints_and_circles_are_named(tree: Path) -> None:
         in_order(alone)
     root = "experiments/CIFAR10"
     write(tree, "z_baseline/net", STUDENT, teacher_resume=f"{root}/a_student/net/best_model.tar")
-    with pytest.raises(ConfigError, match="needs itself, by way of"):
+    with pytest.raises(ConfigError, match="needs itself, through"):
         in_order([read(folder, Overrides()) for folder in find([tree])])
     with pytest.raises(ConfigError, match=r"holds no params.json"):
         find([tree / "nothing"])

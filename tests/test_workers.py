@@ -110,7 +110,7 @@ def test_a_deadline_and_a_signal_stop_the_workers_in_good_order(
     cut = sweep(teacher, tmp_path, *crew, "--time-limit", "8s", epochs=5000)
     _, errors = cut.communicate(timeout=120)
     assert cut.returncode == 75, errors
-    assert "the workers put their runs aside" in errors
+    assert "the workers saved the states of their runs" in errors
     assert len(list(tmp_path.glob("*/state/state.safetensors"))) == 2
     before = [p.read_bytes() for p in tmp_path.glob("*/state/state.safetensors")]
     again = sweep(teacher, tmp_path, *crew, epochs=5000)
@@ -183,7 +183,7 @@ def test_no_workers_and_two_kinds_of_workers_are_refused() -> None:
     with pytest.raises(ConfigError, match="workers is 0; it must be at least 1"):
         ProcessPool(0)
     with (
-        pytest.raises(ConfigError, match="take one of them"),
+        pytest.raises(ConfigError, match="pass one of them"),
         RunOptions(workers=2, ray="local").crew("cpu"),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Answers: what kinds there are, where they come from, and how they are kept."""
+"""Answers of networks: their kinds, their sources, and the store that keeps them."""
 
 from typing import TYPE_CHECKING
 

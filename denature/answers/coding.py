@@ -1,7 +1,7 @@
-"""How answers are kept: exactly, in half precision, or only the largest.
+"""Codings of stored answers: exact, in half precision, or the largest logits only.
 
-A coding first rounds answers to what it can keep, on their device; what it writes and reads back
-is then the same bit for bit. So a student learns the same whether its answers come from a store.
+A coding first rounds answers, on their device, to values that it can represent; these survive
+writing and reading bit for bit. So a student learns the same with and without a store.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ Values = npt.NDArray[np.float32]
 
 
 class Coding(ABC):
-    """A way to keep the logits of `classes` classes in `words` 32-bit words."""
+    """A format that stores the logits of `classes` classes in `words` 32-bit words."""
 
     words: int
 
@@ -31,15 +31,15 @@ class Coding(ABC):
 
     @abstractmethod
     def round(self, logits: Logits) -> Logits:
-        """The nearest answers that can be kept."""
+        """The nearest logits that this coding can represent."""
 
     @abstractmethod
     def encode(self, values: Values) -> Words:
-        """The words of rounded answers."""
+        """Encode rounded answers as words."""
 
     @abstractmethod
     def decode(self, words: Words) -> Values:
-        """The answers behind words."""
+        """Decode words to answers."""
 
 
 @final
@@ -62,7 +62,7 @@ class Float32(Coding):
 
 @final
 class BFloat16(Coding):
-    """bfloat16, bit for bit for what was computed in it: the upper half of a float32."""
+    """bfloat16, the upper half of a float32: bit for bit for logits computed in bfloat16."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
@@ -82,7 +82,7 @@ class BFloat16(Coding):
 
 @final
 class Float16(Coding):
-    """float16: off by at most 2^-11 of a logit, 2^-25 near 0; beyond 65,504 cut off."""
+    """float16: error at most 2^-11 of a logit, 2^-25 near 0; values are clamped to +-65,504."""
 
     LIMIT = 65504.0
 
@@ -102,20 +102,20 @@ class Float16(Coding):
 
 @final
 class TopK(Coding):
-    """The k largest logits exactly, and one value for all others.
+    """The k largest logits exactly, and one common value for all others.
 
-    That value leaves the others their total probability at temperature 1, so the k probabilities
-    are right there; at other temperatures the flattened rest moves them.
+    The common value preserves the total probability of the others at temperature 1, so the k
+    probabilities are exact there; at other temperatures the flattened rest shifts them.
     """
 
     def __init__(self, classes: int, k: int) -> None:
         if k >= classes - 1:
             raise ConfigError(
-                f"The storage top-{k} keeps {k} of {classes} classes; it saves nothing. Take at "
-                f"most top-{classes - 2}, or fp16."
+                f"The storage top-{k} keeps {k} of {classes} classes, which saves nothing. Take "
+                f"at most top-{classes - 2}, or fp16."
             )
         if classes > 2**16:
-            raise ConfigError(f"top-{k} numbers up to 65,536 classes; there are {classes:,}.")
+            raise ConfigError(f"top-{k} can number up to 65,536 classes; got {classes:,}.")
         super().__init__(classes)
         self.k = k
         self.words = k + 1 + -(-k // 2)
@@ -124,12 +124,12 @@ class TopK(Coding):
         values, places = logits.topk(self.k, dim=-1)
         others = logits.scatter(-1, places, float("-inf"))
         rest = others.logsumexp(-1, keepdim=True) - float(np.log(self.classes - self.k))
-        # A mean of what lies below the k largest lies below them too, but for rounding.
+        # The mean of the logits below the k largest lies below them too, except for rounding.
         rest = torch.minimum(rest, values[..., -1:])
         return rest.expand_as(logits).scatter(-1, places, values)
 
     def encode(self, values: Values) -> Words:
-        # In any order; where the rest is level with one of the k, either will do.
+        # The order is free; where the rest equals one of the k, either place is correct.
         places = np.argpartition(values, -self.k, axis=-1)[:, -self.k :]
         largest = np.take_along_axis(values, places, axis=-1)
         rest = values.min(axis=-1, keepdims=True)
@@ -142,7 +142,7 @@ class TopK(Coding):
         numbers = np.ascontiguousarray(words[:, : self.k + 1]).view(np.float32)
         places = _unpack(np.ascontiguousarray(words[:, self.k + 1 :]), self.k).astype(np.int64)
         values = np.repeat(numbers[:, -1:], self.classes, axis=-1)
-        # A torn record may name any class; it is found out by its checksum and thrown away.
+        # A torn record may name any class; its checksum does not match, so it is discarded.
         np.put_along_axis(values, places % self.classes, numbers[:, :-1], axis=-1)
         return values
 
@@ -161,12 +161,12 @@ def coding(storage: str, *, classes: int, dtype: torch.dtype) -> Coding:
     """The coding called `storage`: `exact`, `fp16` or `top-K`.
 
     Args:
-        storage: see `denature.answers.config.Asking`.
-        classes: of an answer.
-        dtype: in which the network answers; `exact` takes 2 bytes a class for bfloat16, else 4.
+        storage: see `denature.answers.config.InferenceConfig`.
+        classes: number of classes in an answer.
+        dtype: of the network's logits; `exact` takes 2 bytes a class for bfloat16, else 4.
 
     Raises:
-        ConfigError: more classes are to be kept than there are others.
+        ConfigError: K is too large to save space, or classes do not fit in 16 bits.
     """
     if storage == "fp16":
         return Float16(classes)

@@ -1,4 +1,4 @@
-"""A network made ready to answer: in eval mode, folded, cast, asked in chunks of one size."""
+"""Inference: a network in eval mode, folded and cast, that answers in chunks of one size."""
 
 import copy
 import math
@@ -15,14 +15,14 @@ from denature.core.errors import ConfigError
 from denature.core.types import Logits, Pixels
 
 CHUNK_ON_CPU, CHUNK = 64, 256
-"""Images asked at once. An answer's last bits may depend on the size of the batch that it was
-computed in, never on its neighbours or its place there: tests hold that for the catalogue."""
+"""Images per forward pass. The last bits of an answer may depend on the batch size, never on its
+neighbours or its place in the batch: tests verify this for the catalogue."""
 
 FOLD_TOLERANCE = 1e-4
-"""A folded network's fp32 logits are this near to the plain one's, as a share of their spread."""
+"""Largest accepted distance of a folded network's fp32 logits, as a share of their spread."""
 
 BF16_TOLERANCE = 0.05
-"""The same for answers in bf16 against the plain network's in fp32. Measured on the catalogue with
+"""The same for logits in bf16 against the plain network's in fp32. Measured on the catalogue with
 random statistics: 0.003 to 0.005."""
 
 
@@ -31,11 +31,11 @@ class Inference:
     """Answers of a network, each a function of its image alone.
 
     Args:
-        network: is put in eval mode and on the device; its weights are not touched.
-        compute: where, and in which precision and layout.
+        network: is put in eval mode and on the device; its weights are not changed.
+        compute: device, precision and memory layout.
         asking: whether to fold and to compile.
-        shape: of one image, channels x height x width; a few random ones are asked about to see
-            whether folding changed anything.
+        shape: of one image, channels x height x width; a few random images test whether folding
+            changed the logits.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Inference:
             isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is None
             for module in self.network.modules()
         )
-        """Whether it normalises by the batch, so that an answer depends on its neighbours."""
+        """Whether a batch norm uses batch statistics: answers then depend on their neighbours."""
         self.folded = False
         if asking.fold and (folded := fold(self.network)) is not None:
             self.folded = _spread_apart(self.network, folded, pixels) <= FOLD_TOLERANCE
@@ -66,19 +66,19 @@ class Inference:
             if not self.folded:
                 self.network = copy.deepcopy(self.network)
             for module in self.network.modules():
-                # Autocast would cast these weights anew for every chunk: 20 % of the time of `cnn`.
+                # Autocast would cast these weights for every chunk: 20 % of the time of `cnn`.
                 if type(module) in (nn.Conv2d, nn.Linear):
                     module.to(torch.bfloat16)
         with torch.no_grad(), compute.autocast():
             self.dtype: torch.dtype = self.network(pixels).dtype
         self.compiled = asking.compile
         if self.compiled:
-            # torch types its own function as untyped.
+            # torch.compile has no types.
             self.network = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
 
     @property
     def form(self) -> dict[str, Any]:
-        """How it answers: all that may move an answer's last bits."""
+        """All settings that may change the last bits of an answer."""
         return {
             "device": self.compute.device.type,
             "hardware": self.compute.hardware,
@@ -91,14 +91,14 @@ class Inference:
         }
 
     def __call__(self, pixels: Pixels) -> Logits:
-        """Logits as float32, batch x classes, asked in chunks of one size."""
+        """Logits as float32, batch x classes, computed in chunks of one size."""
         return torch.cat([self._ask(part, self.chunk) for part in pixels.split(self.chunk)])
 
     def low_latency(self, pixels: Pixels) -> Logits:
-        """The same as soon as can be, in chunks of three sizes.
+        """The same logits with low latency, in chunks of three sizes.
 
-        Last bits may then depend on how many are asked at once. On two cores a single image takes
-        `cnn` 0.4 ms and `resnet18` 13 ms so, instead of 9.8 and 529.
+        Last bits may then depend on the number of images. On two cores a single image so takes
+        `cnn` 0.4 ms and `resnet18` 13 ms, instead of 9.8 and 529.
         """
         whole = len(pixels) - len(pixels) % self.chunk
         parts = [(part, self.chunk) for part in pixels[:whole].split(self.chunk)] if whole else []
@@ -121,15 +121,15 @@ class Inference:
                 raise
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(
-                f"torch.compile failed on this network: {reason} Leave --compile out."
+                f"torch.compile failed on this network: {reason} Leave out --compile."
             ) from error
 
 
 def fold(network: nn.Module) -> nn.Module | None:
-    """A copy of `network` in eval mode without the batch norms that follow a linear map.
+    """A copy of `network` in eval mode, its batch norms folded into the linear maps before them.
 
-    None where that cannot be done with certainty: the network cannot be traced, has hooks, or
-    calls one layer more than once.
+    None where folding is not certain to be right: the network has no batch norm, cannot be traced,
+    has hooks, or calls one layer more than once.
     """
     from torch.fx import GraphModule, Node, symbolic_trace
 
@@ -139,7 +139,7 @@ def fold(network: nn.Module) -> nn.Module | None:
         return None
     try:
         traced: GraphModule = symbolic_trace(copy.deepcopy(network).eval())
-    except Exception:  # tracing runs a user's forward with things that are no tensors
+    except Exception:  # tracing runs a user's forward with proxies instead of tensors
         return None
     layers = dict(traced.named_modules())
     nodes = [node for node in traced.graph.nodes if node.op == "call_module"]
@@ -168,14 +168,15 @@ def fold(network: nn.Module) -> nn.Module | None:
 
 @torch.no_grad()
 def _spread_apart(plain: nn.Module, folded: nn.Module, pixels: Pixels) -> float:
-    """The largest difference of two networks' logits as a share of their spread.
+    """The largest difference of two networks' logits, as a share of their spread.
 
-    They are asked in two halves: what changes from call to call was frozen by the trace, and shows.
+    The images are passed in two halves: a trace freezes state that changes from call to call, and
+    the second half shows the difference.
     """
     try:
-        a, b = (torch.cat([ask(part) for part in pixels.chunk(2)]) for ask in (plain, folded))
+        a, b = (torch.cat([net(part) for part in pixels.chunk(2)]) for net in (plain, folded))
         spread = float(a.max() - a.min()) or 1.0
         apart = float((a - b).abs().max()) / spread
-    except Exception:  # the trace may have baked in what was no constant, such as a shape
+    except Exception:  # the trace may have frozen a value that is not constant, such as a shape
         return float("inf")
     return float("inf") if math.isnan(apart) else apart

@@ -1,4 +1,4 @@
-"""Who is asked. A student learns from answers; where they come from is the only difference."""
+"""Sources of answers. A student learns from answers in the same way, whatever their source."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -16,14 +16,14 @@ from denature.data.feed import Batch
 Kind: TypeAlias = Literal["logits", "probabilities", "label", "landmarks"]
 
 AHEAD = 8
-"""Batches that are looked up in a store at once, so that the missing ones fill whole chunks."""
+"""Batches that are looked up in a store at once, so that missing answers fill whole chunks."""
 
 AHEAD_BYTES = 32 * 2**20
-"""Less are taken where their pixels would fill more than this."""
+"""Fewer batches are looked up at once where their pixels would exceed this."""
 
 
 class Answers(NamedTuple):
-    """Answers to one batch and what they are; logits are never taken for probabilities."""
+    """Answers to one batch with their kind, so that logits never pass for probabilities."""
 
     kind: Kind
     values: Tensor
@@ -31,15 +31,15 @@ class Answers(NamedTuple):
 
 
 class AnswerSource(Protocol):
-    """Something that answers batches."""
+    """A source that answers batches."""
 
     def answered(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
-        """Each batch with its answers; some batches may be taken ahead of time."""
+        """Each batch with its answers; some batches may be read ahead of time."""
 
 
 @final
 class LiveAnswers:
-    """A network in this process, asked anew each time, its answers rounded to what is kept."""
+    """A network in this process that answers at each call; its coding rounds the answers."""
 
     def __init__(self, inference: Inference, coding: Coding) -> None:
         self.inference = inference
@@ -55,7 +55,7 @@ class LiveAnswers:
 
 @final
 class StoredAnswers:
-    """A store, and the network that is asked about what is not in it yet."""
+    """A store, and the network that computes the answers missing from it."""
 
     def __init__(self, live: LiveAnswers, store: Store) -> None:
         self.live = live
@@ -71,7 +71,7 @@ class StoredAnswers:
                 yield batch, Answers("logits", part)
 
     def _look_up(self, window: list[Batch]) -> Logits:
-        """The answers to all batches of a window in their order, asked for where they lack."""
+        """The answers to all batches of a window in order; missing ones are computed and stored."""
         samples = torch.cat([batch.samples for batch in window]).numpy()
         views = torch.cat([batch.views for batch in window]).numpy()
         places = self.store.places(samples, views)
@@ -81,7 +81,7 @@ class StoredAnswers:
         values = torch.from_numpy(found).to(device, non_blocking=True)
         if len(missing):
             pixels = torch.cat([batch.pixels for batch in window])
-            asked = self.live.ask(pixels[missing.to(device)])
-            self.store.write(places[missing.numpy()], asked.cpu().numpy())
-            values[missing.to(device)] = asked
+            computed = self.live.ask(pixels[missing.to(device)])
+            self.store.write(places[missing.numpy()], computed.cpu().numpy())
+            values[missing.to(device)] = computed
         return values

@@ -1,14 +1,14 @@
-"""A store of a network's answers on disk, filled as training goes, shared by every later run.
+"""A store of a network's answers on disk, filled during training and shared by all later runs.
 
-A store is a folder with `store.json`, which says whose answers to what it holds, and `answers.bin`:
-one record per sample and view, at the place that the two give it. A record is its checksum and the
-answer's words. The checksum covers words and place and is never 0, which is what a hole reads as.
-So a record that was torn, damaged or never written is simply not there and is asked for again; no
-locks are needed, and any number of processes may fill one store, since all would write the same.
+A store is a folder with `store.json`, the key of network, images and form, and `answers.bin`: one
+record per sample and view, at the place that the two define. A record is a checksum and the words
+of the answer. The checksum covers words and place and is never 0, the value that a hole reads as.
+So a torn, damaged or unwritten record counts as missing, and its answer is computed again. No locks
+are needed: any number of processes may fill one store, since all write the same bytes.
 
-The file has its full size from the start: a view more fills holes all over it anyway, and where the
-disk is too small that shows here. It is mapped to be read and written with ordinary writes, because
-a page of a mapping that finds no room kills the process.
+The file has its full size from the start: each further view fills holes all over it, and a disk
+that is too small fails at once. Reads go through a memory map and writes through ordinary calls,
+because a page of a map without room on the disk kills the process.
 """
 
 import hashlib
@@ -33,19 +33,19 @@ from denature.core.seeds import generator
 HEADER, ANSWERS = "store.json", "answers.bin"
 
 FORMAT = 1
-"""Raise it when the bytes change."""
+"""Version of the file format; raise it when the bytes change."""
 
 Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreKey:
-    """Whose answers, to what, in which form: stores of other keys are other stores."""
+    """Identity of a store: the network, the images and the form of its answers."""
 
     network: str
     """Digest of the network's weights."""
     net: str
-    """Its name in the catalogue, or its factory's."""
+    """Name of the network in the catalogue, or of its factory."""
     form: dict[str, Any]
     """See `denature.answers.inference.Inference.form`."""
     data: str
@@ -57,9 +57,9 @@ class StoreKey:
     classes: int
     storage: str
     words: int
-    """32-bit words of an answer."""
+    """Number of 32-bit words of an answer."""
     revisions: dict[str, int]
-    """Of our code that decides answers."""
+    """Revisions of the code that determines answers; see `denature.core.revisions`."""
     kind: str = "logits"
     format: int = FORMAT
 
@@ -76,7 +76,7 @@ class StoreKey:
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """What a store holds."""
+    """Numbers of records in a store: present, damaged, and in total."""
 
     present: int
     damaged: int
@@ -85,9 +85,9 @@ class StoreState:
 
 @final
 class Store:
-    """An open store; see the module's text for what is on disk.
+    """An open store; the module's docstring describes its files.
 
-    Made by `open_store`, which creates or replaces what is not a store of this key.
+    `open_store` makes one, and creates or replaces a folder that is not a store of this key.
     """
 
     def __init__(self, folder: Path, key: StoreKey, coding: Coding) -> None:
@@ -97,33 +97,33 @@ class Store:
         self._width = 1 + key.words
         shape = (key.samples * key.view_count, self._width)
         self._records: Words = np.memmap(folder / ANSWERS, np.uint32, "r", shape=shape)
-        # A descriptor and no file object: it lives as long as the store, which nobody closes.
+        # A descriptor instead of a file object: a store has no close(), the finalizer closes it.
         self._file = os.open(folder / ANSWERS, os.O_RDWR | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self._file)
         # Multilinear hashing modulo 2^64, the upper half kept, is strongly universal (Lemire and
-        # Kaser 2014, arXiv:1202.4961): whatever happened to a record shows but once in 2^32.
+        # Kaser 2014, arXiv:1202.4961): a damaged record goes unnoticed once in 2^32.
         draws = generator(0, "store", "checksum").integers(0, 2**64, 2 + key.words, dtype=np.uint64)
         self._shift, self._scale, self._weights = draws[0], draws[1], draws[2:]
 
     def discard(self) -> None:
-        """Remove it; whoever has it open, as this object has, goes on with what is mapped."""
+        """Remove the store; processes that have it open keep their mapped copy."""
         _discard(self.folder)
 
     def places(self, samples: Places, views: Places) -> Places:
-        """Where the records of (sample, view) lie."""
+        """Places of the records of (sample, view) pairs."""
         return samples * self.key.view_count + views
 
     def read(self, places: Places) -> tuple[Values, npt.NDArray[np.bool_]]:
-        """Answers, n x classes, and which of them are there; the others' values mean nothing."""
+        """Answers, n x classes, and a mask of those present; other values mean nothing."""
         records = self._records[places]
         words = records[:, 1:]
         return self._coding.decode(words), records[:, 0] == self._checksums(places, words)
 
     def write(self, places: Places, values: Values) -> None:
-        """Keep rounded answers at places.
+        """Write rounded answers at places.
 
         Raises:
-            RunError: the disk is full, or cannot be written.
+            RunError: the disk is full or not writable.
         """
         order = np.argsort(places, kind="stable")
         places, words = places[order], self._coding.encode(values[order])
@@ -137,11 +137,11 @@ class Store:
         except OSError as error:
             raise RunError(
                 f"Answers could not be stored in {self.folder}: {error.strerror or error}. "
-                "Those before are kept; make room, or go on without with --store off."
+                "Those before are kept; make room, or pass --store off."
             ) from None
 
     def standing(self) -> StoreState:
-        """Look at every record."""
+        """Verify every record and count those present and damaged."""
         total, present, damaged = len(self._records), 0, 0
         for start in range(0, total, 1 << 18):
             places = np.arange(start, min(total, start + (1 << 18)))
@@ -152,7 +152,7 @@ class Store:
         return StoreState(present, damaged, total)
 
     def some_present(self, count: int) -> Places:
-        """Up to `count` places whose answers are there, from all over the store."""
+        """Up to `count` places of present answers, spread over the whole store."""
         step = max(1, len(self._records) // (64 * count))
         candidates = np.arange(0, len(self._records), step)
         found = candidates[self.read(candidates)[1]]
@@ -172,30 +172,30 @@ def _write_all(file: int, data: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """A store on disk, as who lists them sees it."""
+    """A store on disk, as listings show it."""
 
     folder: Path
     key: StoreKey | None
-    """None where the store is damaged."""
+    """The key; None where the store is damaged."""
     about: dict[str, Any]
     used: float
-    """When it was last opened, in seconds since 1970."""
+    """Time of the last opening, in seconds since 1970."""
     nbytes: int
-    """What it takes on disk."""
+    """Size on disk, in bytes."""
 
     def open(self) -> Store:
-        """Open it to look at it.
+        """Open the store for inspection.
 
         Raises:
-            RunError: it is damaged.
+            RunError: the store is damaged.
         """
         if self.key is None:
-            raise RunError(f"The store {self.folder} is damaged; the next run makes it anew.")
+            raise RunError(f"The store {self.folder} is damaged; the next run creates it again.")
         return Store(self.folder, self.key, Float32(self.key.words))
 
 
 def find_stores(root: Path) -> list[StoreInfo]:
-    """All stores under a folder, the last used first."""
+    """All stores under a folder, the most recently used first."""
     found = []
     for header in root.glob(f"*/{HEADER}"):
         folder, key, about = header.parent, None, {}
@@ -212,18 +212,18 @@ def find_stores(root: Path) -> list[StoreInfo]:
 
 
 def open_store(root: Path, key: StoreKey, coding: Coding, *, about: dict[str, Any]) -> Store:
-    """The store of `key` under `root`, made if there is none.
+    """Open the store of `key` under `root`; create it if there is none.
 
-    What lies in its place and is damaged, or another key's, is removed.
+    A damaged store, or one of another key, in its place is removed.
 
     Args:
         root: a folder of stores.
-        key: whose answers to what.
-        coding: how they are kept.
-        about: for people who list stores; not part of the key.
+        key: identity of the store.
+        coding: format of the answers.
+        about: facts for listings of stores; not part of the key.
 
     Raises:
-        RunError: it cannot be made.
+        RunError: the store cannot be created.
     """
     folder = root / key.digest
     try:
@@ -231,12 +231,12 @@ def open_store(root: Path, key: StoreKey, coding: Coding, *, about: dict[str, An
             _discard(folder)
         if not folder.exists():
             _create(folder, key, about)
-        os.utime(folder)  # prune goes by it
+        os.utime(folder)  # pruning removes stores by this time
         return Store(folder, key, coding)
     except OSError as error:
         raise RunError(
             f"The store of answers {folder} cannot be made: {error.strerror or error}. "
-            "Name another folder with --store, or go on without with --store off."
+            "Name another folder with --store, or pass --store off."
         ) from None
 
 
@@ -252,7 +252,7 @@ def _holds(folder: Path, key: StoreKey) -> bool:
 def _create(folder: Path, key: StoreKey, about: dict[str, Any]) -> None:
     with atomic_folder(folder, complete=lambda: _holds(folder, key)) as new:
         with open(new / ANSWERS, "wb") as file:
-            if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+            if hasattr(os, "posix_fallocate"):  # missing on macOS and Windows
                 os.posix_fallocate(file.fileno(), 0, key.nbytes)
             file.truncate(key.nbytes)
         header = {"key": asdict(key), "about": about}
@@ -260,7 +260,7 @@ def _create(folder: Path, key: StoreKey, about: dict[str, Any]) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Remove a store; who has it open keeps what is mapped."""
+    """Remove a store; processes that have it open keep their mapped copy."""
     trash = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     with suppress(FileNotFoundError):  # another process was first
         os.rename(folder, trash)

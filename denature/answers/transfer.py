@@ -1,4 +1,4 @@
-"""A transfer set: queries and what was answered to them, wherever the answers came from."""
+"""A transfer set: queries with their answers, whatever the source of the answers."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -20,19 +20,19 @@ from denature.data.feed import Batch
 class Transfer:
     """Answers to the training images of a data set, as a source of answers.
 
-    An answer belongs to its image in every view: who asks across a wire pays for each image once.
+    An answer belongs to its image in every view: over a wire each image is paid for once.
 
     Args:
         kind: of all answers.
         values: float32, samples x classes, or int64, samples, for labels; in the order of the
             data set's training images.
-        victim: who answered, for people and records.
-        recipe: identity of how the images were chosen and asked, without seeds: clones of one
+        victim: name of the victim, for messages and records.
+        recipe: identity of how the images were chosen and queried, without seeds: clones of one
             recipe are repeats of one experiment.
-        folder: where the answers are kept.
+        folder: of the stored answers.
 
     Raises:
-        ConfigError: values that are not of their kind.
+        ConfigError: the values do not match their kind.
     """
 
     def __init__(
@@ -63,23 +63,23 @@ class Transfer:
     @cached_property
     def digest(self) -> str:
         """sha256 of the answers, first 16 hex digits."""
-        found = hashlib.sha256(f"{self.kind}:{tuple(self.values.shape)}:".encode())
-        found.update(self.values.contiguous().numpy().data)
-        return found.hexdigest()[:16]
+        content = hashlib.sha256(f"{self.kind}:{tuple(self.values.shape)}:".encode())
+        content.update(self.values.contiguous().numpy().data)
+        return content.hexdigest()[:16]
 
     @property
     def labels(self) -> Tensor:
-        """What the victim takes each image for: the most that its thief knows of it."""
+        """The victim's label of each image, the only one that its thief knows."""
         return self.values if self.kind in ("label", "landmarks") else self.values.argmax(-1)
 
     def check(self, dataset: Dataset) -> None:
-        """Whether these are answers to the training images of a data set.
+        """Check that these are answers to the training images of a data set.
 
         Raises:
-            ConfigError: they are of others.
+            ConfigError: the answers are to other images.
         """
         if self.kind == "landmarks" and not torch.equal(self.values, dataset.train.labels):
-            raise ConfigError(f"The training labels must be the places that {self.victim} says.")
+            raise ConfigError(f"The training labels must be the landmarks that {self.victim} gave.")
         count, classes = len(dataset.train.labels), len(dataset.classes)
         most = int(self.values.max()) + 1 if self.kind == "label" else self.values.shape[1]
         fits = most <= classes if self.kind == "label" else most == classes
@@ -91,14 +91,14 @@ class Transfer:
 
     def answered(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
         for batch in batches:
-            if self.kind == "landmarks":  # these are its labels, and move with what is seen
+            if self.kind == "landmarks":  # the labels are the answers, and follow each view
                 yield batch, Answers(self.kind, batch.labels)
                 continue
             values = self.values[batch.samples].to(batch.pixels.device, non_blocking=True)
             yield batch, Answers(self.kind, values)
 
     def as_input(self) -> InputRecord:
-        """How a clone's record refers to it."""
+        """The entry for this transfer set in the record of a clone."""
         return InputRecord(
             folder=None if self.folder is None else str(self.folder),
             kind=self.kind,

@@ -1,4 +1,4 @@
-"""Small changes of images that change answers: what adversarial training and attacks need."""
+"""Gradient attacks that make adversarial examples, for adversarial training and evaluation."""
 
 from typing import TYPE_CHECKING
 

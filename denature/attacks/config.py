@@ -1,4 +1,4 @@
-"""How far an image may be changed; imports nothing heavy."""
+"""Bounds of adversarial perturbations; imports nothing heavy."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
@@ -12,17 +12,17 @@ Norm: TypeAlias = Literal["linf", "l2"]
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ball:
-    """Images within a distance of another, of values in [0, 1]."""
+    """The set of images within a distance of an image; values lie in [0, 1]."""
 
     norm: Norm = "linf"
-    """linf bounds the change of each value, l2 its Euclidean length over the image."""
+    """linf bounds the change of each value, l2 the Euclidean norm of the change of the image."""
     epsilon: float = 8 / 255
-    """The distance."""
+    """Radius of the ball."""
 
     def __post_init__(self) -> None:
         check_fields(self, {"epsilon": (self.epsilon >= 0, "at least 0")})
         if self.norm == "linf" and self.epsilon > 1:
             raise ConfigError(
                 f"epsilon is {self.epsilon} in linf, where 1 already allows any image: values lie "
-                f"in [0, 1]. Pixels of 0 to 255 are meant as {self.epsilon:g}/255."
+                f"in [0, 1]. For pixels of 0 to 255 give {self.epsilon:g}/255."
             )

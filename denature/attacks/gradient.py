@@ -1,4 +1,4 @@
-"""Attacks along the gradient: one step (FGSM) and many (PGD)."""
+"""Gradient attacks: one step (FGSM) and many (PGD)."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -11,7 +11,7 @@ from denature.core.errors import ConfigError
 from denature.core.types import Labels, Logits, Pixels
 
 Ask: TypeAlias = Callable[[Pixels], Logits]
-"""From images in [0, 1] to logits, with gradients."""
+"""Maps images in [0, 1] to logits, with gradients."""
 
 
 def fgsm(
@@ -19,14 +19,14 @@ def fgsm(
 ) -> Pixels:
     """One step to the edge of the ball (Goodfellow et al. 2015, arXiv:1412.6572).
 
-    In linf that is epsilon times the gradient's sign, in l2 its direction.
+    In linf the step is epsilon times the gradient's sign, in l2 epsilon times its direction.
 
     Args:
-        network: is asked once, with gradients.
+        network: is called once, with gradients.
         images: batch x channels x height x width, in [0, 1].
-        labels: the right classes.
-        ball: how far.
-        goal: what is made larger.
+        labels: the true classes.
+        ball: bound of the perturbation.
+        goal: the loss to maximise.
 
     Returns:
         Images in [0, 1], within the ball.
@@ -47,20 +47,20 @@ def pgd(
     start: bool = True,
     goal: Goal = cross_entropy,
 ) -> Pixels:
-    """Many small steps, each brought back into the ball (Madry et al. 2018, arXiv:1706.06083).
+    """Many small steps, each projected onto the ball (Madry et al. 2018, arXiv:1706.06083).
 
     Random numbers come from torch's generator of the images' device.
 
     Args:
-        network: is asked once a step, with gradients.
+        network: is called once a step, with gradients.
         images: batch x channels x height x width, in [0, 1].
-        labels: the right classes.
-        ball: how far.
-        steps: how many.
-        step_size: of one; 2.5 epsilon / steps by default, as Madry et al. have it, so that all of
-            the ball can be reached.
-        start: begin at a random place of the ball, and not at the image.
-        goal: what is made larger.
+        labels: the true classes.
+        ball: bound of the perturbation.
+        steps: number of steps.
+        step_size: length of a step; 2.5 epsilon / steps by default, as in Madry et al., so that
+            every point of the ball can be reached.
+        start: begin at a random point of the ball instead of the image.
+        goal: the loss to maximise.
 
     Returns:
         Images in [0, 1], within the ball.
@@ -74,11 +74,11 @@ def pgd(
     if size < 0:
         raise ConfigError(f"step_size is {size}; it must be at least 0.")
     images = images.detach()
-    least, most = (float(it) for it in images.aminmax())
+    least, most = (float(value) for value in images.aminmax())
     if not 0 <= least <= most <= 1:
         raise ConfigError(
             f"Values of the images lie in [{least:g}, {most:g}]; wanted are [0, 1]: divide bytes "
-            "by 255, and let the network normalise."
+            "by 255, and normalise inside the network."
         )
     low, high = _bounds(images, ball)
     change = _random(images, ball) if start else torch.zeros_like(images)
@@ -89,7 +89,7 @@ def pgd(
         [gradient] = torch.autograd.grad(losses.sum(), at)
         with torch.no_grad():
             if ball.norm == "linf":
-                # In place: a copy of each image a step is a tenth of a small network's time.
+                # In place: a copy of the images per step takes a tenth of a small network's time.
                 at = at.detach().add_(gradient.sign_(), alpha=size)
                 at = torch.minimum(torch.maximum(at, low), high)
             else:
@@ -99,7 +99,7 @@ def pgd(
 
 
 def _bounds(images: Pixels, ball: Ball) -> tuple[Pixels, Pixels]:
-    """The least and the largest value of each pixel that linf allows, within [0, 1]."""
+    """Lower and upper bound of each pixel in linf, within [0, 1]."""
     return (images - ball.epsilon).clamp_(0, 1), (images + ball.epsilon).clamp_(0, 1)
 
 
@@ -109,18 +109,18 @@ def _lengths(change: torch.Tensor) -> torch.Tensor:
 
 
 def _unit(gradient: torch.Tensor) -> torch.Tensor:
-    """Directions; where the gradient is 0 there is none."""
+    """Gradients of unit length; a gradient of 0 stays 0."""
     return gradient / _lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
 def _within(change: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """No change longer than epsilon."""
+    """Changes, scaled down to a length of at most epsilon."""
     lengths = _lengths(change).clamp_min(torch.finfo(change.dtype).tiny)
     return change * (epsilon / lengths).clamp_max(1)
 
 
 def _random(images: Pixels, ball: Ball) -> torch.Tensor:
-    """Uniform in a linf ball; in an l2 ball uniform too, by direction and radius."""
+    """Uniform changes in the ball; in l2 drawn by direction and radius."""
     if ball.norm == "linf":
         return torch.empty_like(images).uniform_(-ball.epsilon, ball.epsilon)
     directions = _unit(torch.randn_like(images))

@@ -1,4 +1,4 @@
-"""denature mark: pictures with what models found in them."""
+"""denature mark: pictures with the landmarks that models find in them."""
 
 import json
 import re
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from denature.extract.locating import Places
 
 FRAME_MS = 400
-"""Milliseconds that an animation shows a snapshot."""
+"""Milliseconds for which an animation shows one snapshot."""
 
 
 def mark(
@@ -31,21 +31,21 @@ def mark(
     key_file: Path | None = None,
     endpoint_url: str | None = None,
     trust: Trust = (),
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Draw into pictures what models found there: a cross on the nose, points elsewhere.
+    """Draw the landmarks that models find into pictures: a cross on the nose, points elsewhere.
 
     Args:
-        images: Image files of any size, or folders of them.
-        model: Who is asked, once for each, in a colour of its own: the folder of a run that knows
-            places; the URL of a server, or of one of its models, as in
-            http://localhost:8000/v2/models/NAME; or rekognition. Each picture is a query.
+        images: Image files of any size, or folders of image files.
+        model: A model to query; repeat the option for several, each drawn in a colour of its own:
+            the folder of a run trained on landmarks; the URL of a server, or of one of its models,
+            as in http://localhost:8000/v2/models/NAME; or rekognition. Each picture is a query.
         out: Folder for the marked pictures.
-        animate: Make an animation of each picture too, over the snapshots that runs kept, see
+        animate: Also make an animation of each picture from the snapshots of the runs, see
             `--keep-every` of `denature train`.
-        key_file: A file with the key for servers; by default the environment's DENATURE_KEY.
-        endpoint_url: Of rekognition, who answers in its place.
-        trust: A module of your own that a run's record may import.
+        key_file: A file with the key for servers; the environment variable DENATURE_KEY by default.
+        endpoint_url: For rekognition: the address of a server to query instead of AWS.
+        trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.extract.locating import locate, open_picture
     from denature.extract.victims.find import REKOGNITION, find
@@ -53,9 +53,9 @@ def mark(
 
     files = _files(images)
     if not 1 <= len(model) <= len(COLOURS):
-        raise ConfigError(f"{len(model)} models were named; wanted are 1 to {len(COLOURS)}.")
-    pictures, display = [open_picture(file) for file in files], showing.display()
-    found: dict[str, list[Places]] = {}
+        raise ConfigError(f"{len(model)} models were given; wanted are 1 to {len(COLOURS)}.")
+    pictures, display = [open_picture(file) for file in files], output_options.display()
+    places_by_model: dict[str, list[Places]] = {}
     for target in model:
         victim = find(
             target,
@@ -63,41 +63,44 @@ def mark(
             endpoint_url=endpoint_url if target == REKOGNITION else None,
             trust=trust,
         )
-        found[target] = locate(victim, pictures, progress=display)
-    colours = dict(zip(found, COLOURS, strict=False))
+        places_by_model[target] = locate(victim, pictures, progress=display)
+    colours = dict(zip(places_by_model, COLOURS, strict=False))
     names = _names(files)
     out.mkdir(parents=True, exist_ok=True)
     for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
-        marks = [Mark(who, colours[who], places[number]) for who, places in found.items()]
+        marks = [
+            Mark(target, colours[target], places[number])
+            for target, places in places_by_model.items()
+        ]
         with atomic_path(out / f"{name}.png") as path:
             marked(picture, marks).save(path, "png")
     if animate:
-        _animate(pictures, names, list(found), colours, out, trust, display)
-    if showing.json:
-        told = {
-            str(file): {who: places[number] for who, places in found.items()}
+        _animate(pictures, names, list(places_by_model), colours, out, trust, display)
+    if output_options.json:
+        places_by_file = {
+            str(file): {target: places[number] for target, places in places_by_model.items()}
             for number, file in enumerate(files)
         }
-        print(json.dumps(told))
+        print(json.dumps(places_by_file))
         return
     for name in names:
         print(out / f"{name}.{'gif' if animate else 'png'}")
 
 
 def _files(images: Sequence[Path]) -> list[Path]:
-    """The files that are named, and those in folders that are."""
+    """The given files, and the image files in the given folders."""
     from denature.data.listing import IMAGE_SUFFIXES, list_folder
 
     files: list[Path] = []
-    for place in images:
-        files += list_folder(place, IMAGE_SUFFIXES)[0].files if place.is_dir() else [place]
+    for path in images:
+        files += list_folder(path, IMAGE_SUFFIXES)[0].files if path.is_dir() else [path]
     if not files:
-        raise ConfigError("No image was named; give files, or folders that hold some.")
+        raise ConfigError("No image was given; pass image files, or folders that hold some.")
     return files
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """What to call the marked pictures: as their files, with a number where two are alike."""
+    """Names of the marked pictures: those of their files, with a number where two are equal."""
     names: list[str] = []
     for file in files:
         count = sum(name == file.stem or name.startswith(f"{file.stem}-") for name in names)
@@ -108,37 +111,39 @@ def _names(files: Sequence[Path]) -> list[str]:
 def _animate(
     pictures: "Sequence[Image]",
     names: Sequence[str],
-    folders: Sequence[str],
+    targets: Sequence[str],
     colours: Mapping[str, str],
     out: Path,
     trust: Sequence[str],
     progress: "Progress",
 ) -> None:
-    """A GIF of each picture: what each run would have found after each epoch that was kept."""
+    """Write a GIF of each picture: the landmarks of each run at each epoch with a snapshot."""
     from denature.extract.locating import locate
     from denature.extract.victims.local import local
     from denature.report.marks import Mark, marked
     from denature.train.run import load_run, snapshots
 
-    runs = {it: load_run(it, trust=trust) for it in folders if Path(it).is_dir()}
-    told = {
-        who: [(epoch, locate(local(kept), pictures)) for epoch, kept in snapshots(run)]
-        for who, run in runs.items()
+    runs = {target: load_run(target, trust=trust) for target in targets if Path(target).is_dir()}
+    located = {
+        target: [(epoch, locate(local(snapshot), pictures)) for epoch, snapshot in snapshots(run)]
+        for target, run in runs.items()
     }
-    told = {who: kept for who, kept in told.items() if kept}
-    if not told:
+    located = {target: steps for target, steps in located.items() if steps}
+    if not located:
         raise ConfigError(
-            "None of these models kept snapshots; train a run with --keep-every 1 to animate it."
+            "None of these models has snapshots; train a run with --keep-every 1 to animate it."
         )
     with progress.task("drawing animations", len(pictures), "pictures") as task:
         for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
             frames = []
-            for steps in zip_longest(*told.values()):
-                # Who has fewer snapshots stays at its last one.
-                last = [it or kept[-1] for it, kept in zip(steps, told.values(), strict=True)]
+            for row in zip_longest(*located.values()):
+                # A run with fewer snapshots stays at its last one.
+                shown = [
+                    step or steps[-1] for step, steps in zip(row, located.values(), strict=True)
+                ]
                 marks = [
-                    Mark(f"{who}, epoch {epoch}", colours[who], places[number])
-                    for who, (epoch, places) in zip(told, last, strict=True)
+                    Mark(f"{target}, epoch {epoch}", colours[target], places[number])
+                    for target, (epoch, places) in zip(located, shown, strict=True)
                 ]
                 frames.append(marked(picture, marks))
             with atomic_path(out / f"{name}.gif") as path:

@@ -1,4 +1,4 @@
-"""The commands, and what is the same for all of them."""
+"""The commands, and the handling of lists, errors and exit codes that all of them share."""
 
 import os
 import sys
@@ -14,50 +14,68 @@ from denature.cli.options import SWEPT, config_file
 from denature.core.errors import DenatureError, Stopped
 
 COMMANDS = {
-    "demo": ("demo:demo", "The main job on real digits: two teachers, and what students learn."),
+    "demo": (
+        "demo:demo",
+        "Compare the students of a normal and of a nasty teacher, on real digits.",
+    ),
     "train": ("training:train", "Train a network on the true labels."),
-    "nasty": ("training:nasty", "Train a nasty teacher: accurate, and a bad example."),
+    "nasty": (
+        "training:nasty",
+        "Train a nasty teacher: accurate itself, harmful to students that imitate it.",
+    ),
     "distill": ("training:distill", "Train a student on a teacher's answers."),
-    "harden": ("hardening:harden", "Train a network that is harder to fool, or said to be."),
+    "harden": (
+        "hardening:harden",
+        "Train with defensive distillation, label smoothing or adversarial training.",
+    ),
     "robustness": (
         "robustness:robustness",
-        "Attack networks, and say whether what looks robust is.",
+        "Evaluate adversarial robustness and detect gradient masking.",
     ),
-    "flatness": ("robustness:flatness", "Look around weights: are minima flat, do answers move?"),
-    "dafl": ("training:dafl", "Train a student from a teacher's weights, without data."),
-    "invert": ("inversion:invert", "Make images out of a network's weights (DeepInversion)."),
+    "flatness": (
+        "robustness:flatness",
+        "Measure the flatness of minima, and the sensitivity of answers to the image.",
+    ),
+    "dafl": ("training:dafl", "Train a student from a teacher's weights, without data (DAFL)."),
+    "invert": ("inversion:invert", "Reconstruct images from a network's weights (DeepInversion)."),
     "run": ("upstream:run", "Run experiment folders of the official repository as they are."),
     "reproduce": (
         "reproduce:app",
-        "Make published experiments: nasty teachers, a stolen nose.",
+        "Reproduce experiments: nasty teachers, defensive distillation, a stolen nose detector.",
     ),
     "serve": ("serving:serve", "Serve networks over the Open Inference Protocol."),
-    "keys": ("serving:keys", "Who may ask a server, how much and how fast."),
-    "steal": ("stealing:steal", "Ask a served model, and train clones on its answers."),
-    "ledger": ("stealing:ledger", "What a theft asked, and what it may have cost."),
+    "keys": ("serving:keys", "Manage the keys of a server, with their budgets and rates."),
+    "steal": (
+        "stealing:steal",
+        "Query a served model within a budget, and train clones on its answers.",
+    ),
+    "ledger": ("stealing:ledger", "List the queries of a theft, and their cost."),
     "speed": (
         "stealing:speed",
-        "How fast a clone is, and what the service takes for as many images.",
+        "Time a clone and the service that it copies, and compute the service's price.",
     ),
-    "mark": ("annotate:mark", "Draw into pictures what models found in them."),
+    "mark": ("annotate:mark", "Draw the landmarks that models find into pictures."),
     "export": ("serving:export", "Write a network as ONNX or as torch's exported program."),
     "eval": ("inspect:evaluate", "Measure a run's accuracy on the test split of a data set."),
-    "predict": ("inspect:predict", "Say what a run's network sees in image files."),
-    "runs": ("storage:runs", "List runs, compare them, remove what nobody needs of them."),
-    "answers": ("storage:answers", "List, verify and remove stored answers; ask ahead of time."),
-    "import": ("inspect:import_weights", "Make a run of your own weights."),
+    "predict": ("inspect:predict", "Print the most probable classes of image files."),
+    "runs": ("storage:runs", "List and compare runs; remove unfinished runs and snapshots."),
+    "answers": (
+        "storage:answers",
+        "List, verify and remove stored answers; fill a store ahead of training.",
+    ),
+    "import": ("inspect:import_weights", "Make a run from your own weights."),
     "report": ("inspect:report", "Write one HTML report of any runs."),
     "data": ("inspect:data", "Describe a data set, and decode it into the cache."),
     "nets": ("inspect:nets", "List the catalogue of networks with their parameter counts."),
 }
-"""Each command with the function behind it, which is imported when it is called, and its help."""
+"""Each command with its function, which is imported when the command is called, and its help."""
 
 LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--budgets", "--points"}
 LISTS |= {"--linf", "--l2", "--l0", "--attacks"}
-"""Options that take several values, also with commas between them."""
+"""Options that take several values, also separated by commas."""
 
 TRAINERS = ("train", "nasty", "distill", "dafl")
-"""Commands that make a run of each combination where their options are lists."""
+"""Commands that make a run of each combination of values, where their options are lists."""
 
 app = App(
     name="denature",
@@ -76,18 +94,19 @@ for _place, (_name, (_home, _help)) in enumerate(COMMANDS.items()):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code.
+    """Run one command line; returns the exit code.
 
-    0 it did its work, 1 it could not (one line on standard error says why), 2 the command line is
-    wrong, 75 it stopped in good order and goes on when it is called again, 130 interrupted.
+    0: the command succeeded. 1: it failed, and one line on standard error gives the reason. 2: the
+    command line is invalid. 75: the command saved its state and stopped; the same command line
+    resumes it. 130: interrupted.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     verbose = "-v" in tokens or "--verbose" in tokens
     try:
         results = [
-            app(_split_lists(one), exit_on_error=False, print_error=False,
+            app(_split_lists(words), exit_on_error=False, print_error=False,
                 result_action="return_value")
-            for one in _combinations(tokens)
+            for words in _combinations(tokens)
         ]  # fmt: skip
         if tokens and tokens[0] in TRAINERS and all(results):
             from denature.cli.training import carry_out
@@ -104,10 +123,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail(
-            "Interrupted. What was finished or put aside is kept; the same command goes on.", 130
+            "Interrupted. Finished runs and saved states are kept; the same command resumes.", 130
         )
     except BrokenPipeError:
-        # The reader of our output went away, as `head` does: not worth a word.
+        # The reader of standard output closed the pipe, as `head` does: no error message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -123,7 +142,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _combinations(tokens: list[str]) -> list[list[str]]:
-    """`--alpha 0.1,0.9 --seed 0,1` as the four command lines that it stands for."""
+    """Expand lists, such as `--alpha 0.1,0.9 --seed 0,1`, into a command line per combination."""
     if not tokens or tokens[0] not in TRAINERS:
         return [tokens]
     choices: list[list[list[str]]] = []
@@ -142,7 +161,7 @@ def _combinations(tokens: list[str]) -> list[list[str]]:
 
 
 def _split_lists(tokens: list[str]) -> list[str]:
-    """`--milestones 80,120` and `--milestones=80,120` as `--milestones 80 --milestones 120`."""
+    """Rewrite `--milestones 80,120`, also with `=`, as `--milestones 80 --milestones 120`."""
     split: list[str] = []
     waiting = iter(tokens)
     for token in waiting:

@@ -1,4 +1,4 @@
-"""denature reproduce defensive-distillation and both-worlds: does hardening protect, and whom?"""
+"""denature reproduce defensive-distillation and both-worlds: experiments with hardened networks."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,23 +25,24 @@ def defensive_distillation(
     out: Path = Path("runs/defensive-distillation"),
     device: Device = "auto",
     precision: Precision = "auto",
-    surviving: RunFlags = RunOptions(),
-    showing: OutputFlags = OutputOptions(),
+    run_options: RunFlags = RunOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Distil at temperatures from 1 to 100 and attack, with the temperature left and put back.
+    """Attack networks distilled at temperatures from 1 to 100, also with the temperature put back.
 
-    Beside it an undefended network and an adversarially trained one, on the same samples.
+    The same attacks on the same samples also run against an undefended network and an adversarially
+    trained one.
 
     Args:
         scale: smoke, on digits; cpu, CIFAR-10 with the original's network and fewer images and
-            epochs; paper, all of it, for a GPU.
-        seeds: How often everything is repeated, on the same samples; 1 for cpu, 3 for the others by
-            default.
-        data_root: Where cifar10/ lies; fetched by default.
-        estimate: Only say how long it would take here.
-        out: Folder for everything.
-        device: Where to compute.
-        precision: In which precision networks are trained; attacks are in fp32.
+            epochs; paper, the whole experiment, for a GPU.
+        seeds: Number of repetitions with other seeds, on the same samples; 1 for cpu, 3 for the
+            other scales by default.
+        data_root: The folder that holds cifar10/; fetched into the cache by default.
+        estimate: Only print how long training would take on this machine.
+        out: Folder for runs, table, figures and report.
+        device: Device to compute on.
+        precision: Precision of the training; attacks compute in fp32.
     """
     from denature.recipes.defensive import reproduce, setting, wanted
     from denature.recipes.paper.settings import data_at
@@ -49,20 +50,22 @@ def defensive_distillation(
     chosen = setting(scale).on(device, precision)
     chosen = replace(chosen, seeds=chosen.seeds if seeds is None else seeds)
     data = data_at(data_root, "cifar10") if chosen.data == "cifar10" else chosen.data
-    _foresee(wanted(chosen, out).values(), data, out / chosen.scale, showing, alone=estimate)
+    _print_estimate(
+        wanted(chosen, out).values(), data, out / chosen.scale, output_options, alone=estimate
+    )
     if estimate:
         return
-    stopper = surviving.stopper()
+    stopper = run_options.stopper()
     with stopper.on_signals():
-        found = reproduce(
+        result = reproduce(
             chosen,
             data,
             out,
-            keeping=surviving.keeping(),
+            keeping=run_options.keeping(),
             stopper=stopper,
-            progress=showing.display(),
+            progress=output_options.display(),
         )
-    _show(found, f"Attack success in percent at {found.budget:g} in linf.", showing)
+    _show(result, f"Attack success in percent at {result.budget:g} in linf.", output_options)
 
 
 def both_worlds(
@@ -74,19 +77,19 @@ def both_worlds(
     out: Path = Path("runs/both-worlds"),
     device: Device = "auto",
     precision: Precision = "auto",
-    surviving: RunFlags = RunOptions(),
-    showing: OutputFlags = OutputOptions(),
+    run_options: RunFlags = RunOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Attack nasty and hardened networks, clone them, and set both in one table.
+    """Attack nasty and hardened networks, clone them, and show both results in one table.
 
     Args:
         scale: smoke, on digits; cpu, a small network on CIFAR-10; paper, ResNet-18, for a GPU.
-        seeds: How often everything is repeated; 1 for cpu, 3 for the others by default.
-        data_root: Where cifar10/ lies; fetched by default.
-        estimate: Only say how long it would take here.
-        out: Folder for everything.
-        device: Where to compute.
-        precision: In which precision networks are trained; attacks are in fp32.
+        seeds: Number of repetitions with other seeds; 1 for cpu, 3 for the other scales by default.
+        data_root: The folder that holds cifar10/; fetched into the cache by default.
+        estimate: Only print how long training would take on this machine.
+        out: Folder for runs, table, figures and report.
+        device: Device to compute on.
+        precision: Precision of the training; attacks compute in fp32.
     """
     from denature.recipes.paper.settings import data_at
     from denature.recipes.worlds import reproduce, setting, wanted
@@ -94,50 +97,55 @@ def both_worlds(
     chosen = setting(scale).on(device, precision)
     chosen = replace(chosen, seeds=chosen.seeds if seeds is None else seeds)
     data = data_at(data_root, "cifar10") if chosen.data == "cifar10" else chosen.data
-    _foresee(wanted(chosen, out).values(), data, out / chosen.scale, showing, alone=estimate)
+    _print_estimate(
+        wanted(chosen, out).values(), data, out / chosen.scale, output_options, alone=estimate
+    )
     if estimate:
         return
-    stopper = surviving.stopper()
+    stopper = run_options.stopper()
     with stopper.on_signals():
-        found = reproduce(
+        result = reproduce(
             chosen,
             data,
             out,
-            keeping=surviving.keeping(),
+            keeping=run_options.keeping(),
             stopper=stopper,
-            progress=showing.display(),
+            progress=output_options.display(),
         )
-    _show(found, "Robustness and clones of the same networks.", showing)
+    _show(result, "Robustness and clones of the same networks.", output_options)
 
 
-def _foresee(
-    orders: "Iterable[Order]", data: str, done: Path, showing: OutputOptions, *, alone: bool
+def _print_estimate(
+    orders: "Iterable[Order]", data: str, done: Path, output_options: OutputOptions, *, alone: bool
 ) -> None:
-    """Say how long training will take; as the result where it is asked for alone."""
+    """Print how long training will take; with `alone`, also as the JSON result."""
     from denature.core.progress import format_seconds
     from denature.data import load
     from denature.recipes.estimate import seconds_of
 
-    display = showing.display()
+    display = output_options.display()
     dataset = load(data, progress=display)
-    left = seconds_of(((order, dataset) for order in orders), done, progress=display)
-    display.say(f"{format_seconds(left)} of training are left here; attacks say theirs later.")
-    if alone and showing.json:
-        print(f'{{"seconds": {left:.0f}}}')
+    seconds = seconds_of(((order, dataset) for order in orders), done, progress=display)
+    display.say(
+        f"{format_seconds(seconds)} of training are left on this machine; the time of the attacks "
+        "is estimated when they start."
+    )
+    if alone and output_options.json:
+        print(f'{{"seconds": {seconds:.0f}}}')
 
 
 def _show(
-    found: "DefensiveDistillationResult | RobustnessAndExtractionResult",
+    result: "DefensiveDistillationResult | RobustnessAndExtractionResult",
     title: str,
-    showing: OutputOptions,
+    output_options: OutputOptions,
 ) -> None:
     from denature.cli.show import print_table
 
-    if showing.json:
-        print(found.to_json())
+    if output_options.json:
+        print(result.to_json())
         return
-    print(f"{title} {found.differs}")
-    print_table(found.lines)
-    for sentence in found.verdict:
+    print(f"{title} {result.differs}")
+    print_table(result.lines)
+    for sentence in result.verdict:
         print(sentence)
-    print(f"Look at {found.folder / 'report.html'}")
+    print(f"Look at {result.folder / 'report.html'}")

@@ -1,4 +1,4 @@
-"""denature demo: the main job."""
+"""denature demo: the main experiment on digits."""
 
 import os
 from pathlib import Path
@@ -19,18 +19,19 @@ def demo(
     workers: int | None = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """A normal teacher, a nasty one, and what students learn from each, on real digits.
+    """Compare the students of a normal and of a nasty teacher, on real digits.
 
     Args:
         out: Folder for all runs and report.html.
-        seeds: How often everything is repeated.
-        overwrite: Replace other runs that are there.
-        device: Where to compute.
-        precision: In which precision.
-        workers: Processes that make the runs; one for each core up to 4, and 1 on an accelerator.
-        time_limit: Put everything aside after this time, such as 9m, and exit with code 75.
+        seeds: Number of repetitions with other seeds.
+        overwrite: Replace other runs in the folder.
+        device: Device to compute on.
+        precision: Precision of training and inference.
+        workers: Processes that make the runs; by default one per core up to 4, and 1 on an
+            accelerator.
+        time_limit: Save the state and exit with code 75 after this time, such as 9m.
     """
     from denature.cli.show import print_table
     from denature.recipes.demo import CAVEAT
@@ -38,12 +39,12 @@ def demo(
     from denature.report import words
     from denature.report.divergence import not_nasty
 
-    surviving = RunOptions(
+    run_options = RunOptions(
         time_limit=time_limit, workers=_workers(device) if workers is None else workers
     )
-    stopper = surviving.stopper()
-    with surviving.crew(device) as crew, stopper.on_signals():
-        found = run_demo(
+    stopper = run_options.stopper()
+    with run_options.crew(device) as crew, stopper.on_signals():
+        result = run_demo(
             out,
             seeds=seeds,
             overwrite=overwrite,
@@ -51,25 +52,25 @@ def demo(
             precision=precision,
             stopper=stopper,
             crew=crew,
-            progress=showing.display(),
+            progress=output_options.display(),
         )
-    if showing.json:
-        print(found.to_json())
+    if output_options.json:
+        print(result.to_json())
         return
-    print_table(words.teacher_table(found.summary))
+    print_table(words.teacher_table(result.summary))
     print()
-    print_table(words.student_table(found.summary))
+    print_table(words.student_table(result.summary))
     print()
-    for sentence in (*words.verdict(found.summary), *not_nasty(found.records), CAVEAT):
+    for sentence in (*words.verdict(result.summary), *not_nasty(result.records), CAVEAT):
         print(sentence)
-    print(f"\n{found.seconds:.0f} s. Look at {found.report}")
+    print(f"\n{result.seconds:.0f} s. Look at {result.report}")
 
 
 def _workers(device: Device) -> int:
-    """The demo's networks are so small that two cores do more with one network each."""
+    """Default of `--workers`: the networks are so small that two cores do more with one each."""
     import torch
 
     accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return 1  # a launcher's processes train together
+        return 1  # the processes of a launcher already train together
     return 1 if accelerated and device != "cpu" else min(4, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""denature harden: a network that is harder to fool, or so it is said."""
+"""denature harden: defensive distillation and the trainings that it is compared with."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,14 +31,14 @@ def harden(
     hardening: Annotated[Hardening, Parameter(name="*", group=HARDENING)] = Hardening(),
     reading: ReadingOptions = ReaderConfig(),
     training: TrainingOptions = Training(),
-    writing: FolderFlags = FolderOptions(),
-    surviving: RunFlags = RunOptions(),
-    showing: OutputFlags = OutputOptions(),
+    folder_options: FolderFlags = FolderOptions(),
+    run_options: RunFlags = RunOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Harden a network by defensive distillation, or by what that is compared with.
+    """Train with defensive distillation, label smoothing or adversarial training.
 
     Defensive distillation trains a teacher at a high temperature and a student on its soft answers,
-    which is deployed at temperature 1. Much of what it seemed to protect from was hidden gradients
+    which is deployed at temperature 1. Much of its apparent robustness was gradient masking
     (Carlini and Wagner 2017): see docs/hardening.md and `denature robustness`.
 
     Args:
@@ -50,20 +50,20 @@ def harden(
     from denature.report.words import score
     from denature.train import make
 
-    out = writing.out or Path("runs") / f"{hardening.method}-{net}"
+    out = folder_options.out or Path("runs") / f"{hardening.method}-{net}"
     wanted = orders(hardening, Place(net=net, training=training, out=out))
-    stopper = surviving.stopper()
-    with surviving.crew(training.device) as crew, stopper.on_signals():
+    stopper = run_options.stopper()
+    with run_options.crew(training.device) as crew, stopper.on_signals():
         runs = make(
             list(wanted.values()),
             data_config(data, reading),
-            overwrite=writing.overwrite,
-            keeping=surviving.keeping(),
+            overwrite=folder_options.overwrite,
+            keeping=run_options.keeping(),
             stopper=stopper,
             crew=crew,
-            progress=showing.display(),
+            progress=output_options.display(),
         )
-    if showing.json:
+    if output_options.json:
         for run in runs:
             print(run.record.to_json())
         return

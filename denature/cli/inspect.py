@@ -1,4 +1,4 @@
-"""Commands that look at what there is: eval, predict, import, report, data, nets."""
+"""Commands that evaluate and describe runs, data sets and networks, and import weights."""
 
 import json
 from dataclasses import asdict
@@ -31,33 +31,33 @@ def evaluate(
     precision: Precision = "fp32",
     trust: Trust = (),
     reading: ReadingOptions = ReaderConfig(),
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Measure a run on the test split of a data set: its accuracy, or of landmarks its error.
+    """Measure a run on the test split of a data set: its accuracy, or its error on landmarks.
 
     Args:
         run: The run's folder.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
-        device: Where to compute.
-        precision: In which precision.
-        trust: A module of your own that the record may import.
+        device: Device to compute on.
+        precision: Precision of inference.
+        trust: A module of your own that the run's record may import; repeat the option for several.
     """
     from denature.data import load
     from denature.report.words import format_score
     from denature.train import evaluate_run, load_run
 
     loaded = load_run(run, trust=trust)
-    dataset = load(data_config(data, reading), progress=showing.display())
+    dataset = load(data_config(data, reading), progress=output_options.display())
     measured = evaluate_run(
-        loaded, dataset, device=device, precision=precision, progress=showing.display()
+        loaded, dataset, device=device, precision=precision, progress=output_options.display()
     )
-    if showing.json:
-        what = "error" if dataset.landmarks else "accuracy"
-        found = {what: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}
+    if output_options.json:
+        metric = "error" if dataset.landmarks else "accuracy"
+        found = {metric: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}
         print(json.dumps({**found, "run": json.loads(loaded.record.to_json())}))
         return
-    said = format_score(measured, landmarks=dataset.landmarks)
-    print(f"{run}: {said} on {measured.n:,} images ({dataset.test_origin})")
+    score = format_score(measured, landmarks=dataset.landmarks)
+    print(f"{run}: {score} on {measured.n:,} images ({dataset.test_origin})")
 
 
 def predict(
@@ -68,26 +68,28 @@ def predict(
     precision: Precision = "fp32",
     resize: Annotated[bool, Parameter(negative="")] = False,
     trust: Trust = (),
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Say what a run's network sees in image files.
+    """Print the most probable classes of image files, with their probabilities.
 
     Args:
         run: The run's folder.
         images: Image files.
-        top: How many classes to show of each.
-        device: Where to compute.
-        precision: In which precision.
-        resize: Crop and resize images to what the network takes.
-        trust: A module of your own that the record may import.
+        top: Number of classes to print for each image.
+        device: Device to compute on.
+        precision: Precision of inference.
+        resize: Crop and resize images to the network's input size.
+        trust: A module of your own that the run's record may import; repeat the option for several.
     """
-    from denature.train.predict import predict as ask
+    from denature.train.predict import predict as predict_images
 
     if top < 1:
         raise ConfigError(f"--top is {top}; it must be at least 1.")
-    found = ask(run, images, resize=resize, trust=trust, device=device, precision=precision)
-    for prediction in found:
-        if showing.json:
+    predictions = predict_images(
+        run, images, resize=resize, trust=trust, device=device, precision=precision
+    )
+    for prediction in predictions:
+        if output_options.json:
             print(json.dumps(asdict(prediction)))
             continue
         best = ", ".join(f"{name} {p:.1%}" for name, p in prediction.strongest(top))
@@ -104,10 +106,10 @@ def import_weights(
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
     entry: str | None = None,
-    writing: FolderFlags = FolderOptions(),
-    showing: OutputFlags = OutputOptions(),
+    folder_options: FolderFlags = FolderOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Make a run of your own weights; nothing in the file is executed.
+    """Make a run from your own weights, without executing anything in the file.
 
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
@@ -115,14 +117,14 @@ def import_weights(
         classes: Number of classes.
         channels: 1 or 3.
         image_size: Side of the images in pixels.
-        mean: Per channel, what the images were normalised with; in [0, 1].
-        std: Per channel, what the images were normalised with.
-        entry: Of a checkpoint that holds several sets of weights, such as state_dict and
-            state_dict_ema, the one to take.
+        mean: Mean of each channel with which training images were normalised; in [0, 1].
+        std: Standard deviation of each channel with which training images were normalised.
+        entry: Name of the weights to take from a checkpoint that holds several, such as state_dict
+            and state_dict_ema.
     """
     from denature.train import import_run
 
-    folder = writing.out or Path("runs") / f"imported-{net}-{weights.stem}"
+    folder = folder_options.out or Path("runs") / f"imported-{net}-{weights.stem}"
     run = import_run(
         net,
         weights,
@@ -133,9 +135,9 @@ def import_weights(
         std=std or None,
         entry=entry,
         out=folder,
-        overwrite=writing.overwrite,
+        overwrite=folder_options.overwrite,
     )
-    if showing.json:
+    if output_options.json:
         print(run.record.to_json())
         return
     parameters = run.record.net.parameters
@@ -149,16 +151,16 @@ def report(
     records: Path | None = None,
     figures: Path | None = None,
     markdown: Annotated[bool, Parameter(negative="")] = False,
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Write one HTML report of any runs, and print its table.
 
     Args:
-        runs: Folders of runs, folders that hold some, or .jsonl files of records.
-        out: The file to write.
-        title: Its heading.
-        records: Also keep all records in this .jsonl file, which is enough for a report.
-        figures: Also write each figure into this folder, as .svg and .png.
+        runs: Folders of runs, folders that hold runs, or .jsonl files of records.
+        out: The HTML file to write.
+        title: Heading of the report.
+        records: Also write all records to this .jsonl file, which is enough for a report.
+        figures: Also write each figure to this folder, as .svg and .png.
         markdown: Print the tables as Markdown.
     """
     from denature.cli.show import print_table
@@ -176,7 +178,7 @@ def report(
     if records is not None:
         write_records(records, found)
     summary = summarise(found)
-    if showing.json:
+    if output_options.json:
         print(json.dumps({"report": str(out), "runs": len(found), **asdict(summary)}))
         return
     for table in (words.teacher_table(summary), words.student_table(summary)):
@@ -187,7 +189,10 @@ def report(
 
 
 def data(
-    source: str, *, reading: ReadingOptions = ReaderConfig(), showing: OutputFlags = OutputOptions()
+    source: str,
+    *,
+    reading: ReadingOptions = ReaderConfig(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Describe a data set, and decode it into the cache.
 
@@ -196,9 +201,9 @@ def data(
     """
     from denature.data import load
 
-    dataset = load(data_config(source, reading), progress=showing.display())
+    dataset = load(data_config(source, reading), progress=output_options.display())
     found = dataset.describe()
-    if showing.json:
+    if output_options.json:
         print(json.dumps(found))
         return
     for name, value in found.items():
@@ -213,12 +218,12 @@ def nets(
     classes: int = 10,
     channels: int = 3,
     image_size: int = 32,
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """List the catalogue of networks with their parameter counts.
 
     Args:
-        classes: Number of classes to count for.
+        classes: Number of classes for which parameters are counted.
         channels: 1 or 3.
         image_size: Side of the images in pixels.
     """
@@ -227,7 +232,7 @@ def nets(
     from denature.cli.show import print_table
     from denature.nets import NETS, create, parameter_count
 
-    with torch.device("meta"):  # counts without making any weights
+    with torch.device("meta"):  # counts parameters without allocating weights
         counts = {
             name: parameter_count(
                 create(name, classes=classes, channels=channels, image_size=image_size)
@@ -235,9 +240,9 @@ def nets(
             for name, net in NETS.items()
             if image_size >= net.minimum
         }
-    if showing.json:
+    if output_options.json:
         print(json.dumps(counts))
         return
-    lines = [["Network", "What it is", "Parameters"]]
+    lines = [["Network", "Description", "Parameters"]]
     lines += [[name, NETS[name].about, f"{count:,}"] for name, count in counts.items()]
     print_table(lines)

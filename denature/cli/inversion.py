@@ -1,4 +1,4 @@
-"""Commands that attack a network: denature invert."""
+"""denature invert: images reconstructed from a network's weights."""
 
 import json
 from dataclasses import asdict
@@ -26,19 +26,20 @@ def invert(
     device: Device = "auto",
     trust: Trust = (),
     config: Annotated[Inversion, Parameter(name="*", group=INVERSION)] = Inversion(),
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Make images out of a network's weights, without any data (DeepInversion).
+    """Reconstruct images from a network's weights, without any data (DeepInversion).
 
     Args:
-        network: The run whose weights the thief has; it needs 2-D batch norms.
-        judge: An independently trained run; how often it sees the wanted classes is the measure.
-        student: A run that is to disagree, for `--compete`.
-        images: How many to make, classes in turn.
+        network: The run whose weights the thief has; its network needs 2-D batch norms.
+        judge: An independently trained run; the share of images that it assigns to the wanted class
+            measures the attack.
+        student: A run whose answers should disagree with the network's, for `--compete`.
+        images: Number of images to make; their classes take turns.
         out: Stem of the files: .npz with the images, .svg and .png with a grid of the first ones.
-        seed: Rules the noise that the images start from.
-        device: Where to compute.
-        trust: A module of your own that a run's record may import; once for each.
+        seed: Seed of the noise from which the images start.
+        device: Device to compute on.
+        trust: A module of your own that a run's record may import; repeat the option for several.
     """
     import numpy as np
     import torch
@@ -56,11 +57,11 @@ def invert(
     if images < 1:
         raise ConfigError(f"images is {images}; it must be at least 1.")
     if student is not None and not config.compete:
-        raise ConfigError("--student is only asked where --compete is above 0; give both.")
+        raise ConfigError("--student is only used where --compete is above 0; give both.")
     run = load_run(network, trust=trust)
     net = run.record.net
     others = {}
-    display = showing.display()
+    display = output_options.display()
     for role, folder in (("judge", judge), ("student", student)):
         if folder is not None:
             others[folder] = alike(role, load_run(folder, trust=trust), run, progress=display)
@@ -82,13 +83,13 @@ def invert(
         pixels = (made * 255).round().to(torch.uint8).numpy()
         np.savez_compressed(file, x_train=pixels, y_train=targets.numpy())
     shown = made[: 2 * min(10, net.classes)].numpy()
-    title = f"images out of {network}"
+    title = f"images from the weights of {network}"
     write_figure(out, lambda: look_figures.images(shown, run.classes, title=title))
     own = agreement(run.network, made, targets, compute)
     found = {"images": str(arrays), "count": images, "network": asdict(own)}
-    said = f"{images} images; the network itself sees the wanted class in {percent(own)} %"
+    summary = f"{images} images; the network assigns {percent(own)} % of them to the wanted class"
     if judge is not None:
         agreed = agreement(others[judge].network, made, targets, compute)
         found["judge"] = asdict(agreed)
-        said += f", {judge} in {percent(agreed)} %"
-    print(json.dumps(found) if showing.json else f"{said}. Look at {grid}")
+        summary += f", {judge} {percent(agreed)} %"
+    print(json.dumps(found) if output_options.json else f"{summary}. Look at {grid}")

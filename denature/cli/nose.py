@@ -30,31 +30,32 @@ def nose(
     device: Device = "auto",
     precision: Precision = "auto",
     trust: Trust = (),
-    surviving: RunFlags = RunOptions(),
-    showing: OutputFlags = OutputOptions(),
+    run_options: RunFlags = RunOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Copy a face service's nose detector through its answers, rounded ones too, and draw it.
+    """Clone a face service's nose detector from its answers, exact and rounded.
 
-    A victim is trained on people's landmarks and served as Rekognition; a thief asks it through
-    boto3 about other persons' pictures. With `--images` and `--labels` nobody is asked: the clones
-    learn what a service answered before.
+    A victim is trained on landmarks placed by people and served as Rekognition; a thief queries the
+    local server through boto3 with pictures of other persons. With `--images` and `--labels` no
+    service is queried: the clones learn from the recorded answers of an earlier harvest.
 
     Args:
-        scale: smoke, on cartoons, to see in a minute that it runs; cpu, for two cores; paper, for
+        scale: smoke, on cartoons, runs in about a minute as a check; cpu, for two cores; paper, for
             a GPU.
         data: Faces with 68 landmarks: a folder of Parquet shards, or hf:owner/name.
-        group: A regular expression with one group: pictures in whose path it finds the same show
+        group: A regular expression with one group: pictures whose paths give the same match show
             one person. By default (.*)_ as in PERSON_NUMBER.jpg.
-        images: A folder of pictures about which a service was asked before.
-        labels: What it answered, as JSON: {"path or key": a response with FaceDetails}.
-        backbone: What further clones start from, frozen and fine-tuned; once for each: a run's
-            folder, whatever it learned, or a library's network, such as timm:resnet18.
-        trials: Clones of each kind, and of each precision; as the scale says by default.
-        price_per_1000: US dollars for a thousand queries; by default our table's of Rekognition.
-        out: Folder for everything.
-        device: Where to compute.
-        precision: In which precision.
-        trust: A module of your own that a run's record may import.
+        images: Folder of the pictures that an earlier harvest sent to a service.
+        labels: JSON file of the service's answers: {"path or key": a response with FaceDetails}.
+        backbone: Start of further clones, frozen and fine-tuned: a run's folder, trained on any
+            labels, or a library's network, such as timm:resnet18. Repeat the option for several.
+        trials: Clones of each kind, and of each precision; set by the scale by default.
+        price_per_1000: US dollars per thousand queries; the package's price for Rekognition by
+            default.
+        out: Folder for runs, ledger, table, figures and report.
+        device: Device to compute on.
+        precision: Precision of training and inference.
+        trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.cli.show import print_table
 
@@ -71,22 +72,22 @@ def nose(
     for name in backbone:
         folder: RunFolder | None = folder_of(name)
         starts[name] = name if folder is None else load_run(folder, trust=trust)
-    stopper = surviving.stopper()
+    stopper = run_options.stopper()
     with stopper.on_signals():
-        found = reproduce(
+        result = reproduce(
             chosen,
             Faces(data=data, group=group, images=images, labels=labels),
             out,
             backbones=starts,
             price_per_1000=price_per_1000,
-            keeping=surviving.keeping(),
+            keeping=run_options.keeping(),
             stopper=stopper,
-            progress=showing.display(),
+            progress=output_options.display(),
         )
-    if showing.json:
-        print(found.to_json())
+    if output_options.json:
+        print(result.to_json())
         return
-    print_table(found.lines)
-    for sentence in found.verdict:
+    print_table(result.lines)
+    for sentence in result.verdict:
         print(sentence)
-    print(f"Look at {found.folder / 'report.html'}")
+    print(f"Look at {result.folder / 'report.html'}")

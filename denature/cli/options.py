@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from denature.train.workers import WorkerPool
 
 KEY = "DENATURE_KEY"
-"""The environment variable of a server's key: others can read a command line."""
+"""Environment variable of a server's key: other users of a machine can read command lines."""
 
-SHOWING = Group("Output", sort_key=9)
+OUTPUT = Group("Output", sort_key=9)
 DATA = Group("Data", sort_key=2)
 INFERENCE = Group("Answers", sort_key=3)
 TRAINING = Group("Training", sort_key=4)
 
 RunFolder: TypeAlias = Path
-"""The folder that a run left."""
+"""The folder of a finished run."""
 
 SWEPT = {"--net"} | {
     f"--{name.replace('_', '-')}"
@@ -42,19 +42,19 @@ SWEPT = {"--net"} | {
     for name, of in get_type_hints(kind).items()
     if of is not bool and name not in ("kind", "asks", "landmarks", "milestones")
 }
-"""Options of which a list, as in `--alpha 0.1,0.9`, asks for a run of each value."""
+"""Options whose lists, as in `--alpha 0.1,0.9`, make a run of each value."""
 
 COMMAND_OF_KIND = {"normal": "train", "nasty": "nasty", "distilled": "distill", "dafl": "dafl"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """How much is said, and in which form."""
+    """Amount and format of a command's output."""
 
     json: Annotated[bool, Parameter(negative="")] = False
     """Print the result as one line of JSON, the last on standard output."""
     verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False
-    """Say more; with an error, where it came from."""
+    """Print more; with an error, its traceback."""
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False
     """Show no progress."""
 
@@ -66,24 +66,25 @@ class OutputOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a long run gets through."""
+    """Saved states, time limit, workers and trackers of runs."""
 
     save_every: str = "60s"
-    """Time between states on disk, such as 30s or 5m: what a kill can cost."""
+    """Time between saved states, such as 30s or 5m: the most work that a kill can cost."""
     keep_every: int = 0
-    """Keep the weights of every so many epochs in snapshots/; 0 keeps none."""
+    """Keep the weights of every K-th epoch in snapshots/; 0 keeps none."""
     time_limit: str | None = None
-    """Put everything aside after this time, such as 9m or 1.5h, and exit with code 75."""
+    """Save the state and exit with code 75 after this time, such as 9m or 1.5h."""
     workers: int = 1
-    """Make the runs of a list in so many processes on this machine; pays for small networks."""
+    """Number of processes that make the runs of a list on this machine; faster for small
+    networks."""
     ray: str | None = None
-    """Make the runs on a Ray cluster: auto for this machine's, local to start one, or its address.
-    Its nodes must share the runs' folders."""
+    """Make the runs on a Ray cluster: auto for the cluster of this machine, local to start one, or
+    the cluster's address. The nodes must share the folders of the runs."""
     store: str = "auto"
-    """Where answers are stored for later runs: a folder, off, or auto, which is the cache for
+    """Folder in which answers are stored for later runs; off stores none, auto uses the cache for
     stores of up to 2 GiB."""
     track: tuple[str, ...] = ()
-    """Report to a tracker too, such as mlflow or wandb; TensorBoard events are always written."""
+    """Also report to a tracker, such as mlflow or wandb; TensorBoard events are always written."""
 
     def keeping(self) -> CheckpointConfig:
         return CheckpointConfig(
@@ -95,14 +96,14 @@ class RunOptions:
 
     @contextmanager
     def crew(self, device: str) -> "Iterator[WorkerPool | None]":
-        """The workers that were asked for, if any."""
+        """The worker pool that `--workers` or `--ray` selects; None where neither does."""
         if self.ray is None and self.workers == 1:
             yield None
             return
         from denature.train.workers import ProcessPool, RayPool
 
         if self.ray is not None and self.workers != 1:
-            raise ConfigError("--ray and --workers were both given; take one of them.")
+            raise ConfigError("--ray and --workers were both given; pass one of them.")
         crew = ProcessPool(self.workers) if self.ray is None else RayPool(self.ray, device=device)
         try:
             yield crew
@@ -116,12 +117,12 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderOptions:
-    """Where a run goes."""
+    """Output folder of a run."""
 
     out: Path | None = None
-    """The run's folder; by default one under runs/, named by what makes the run that run."""
+    """Output folder; by default one under runs/, named after the run."""
     overwrite: Annotated[bool, Parameter(negative="")] = False
-    """Replace another run that `--out` holds."""
+    """Replace another run that the output folder holds."""
 
     @property
     def under(self) -> Path | None:
@@ -132,9 +133,9 @@ Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA)]
 ReadingOptions: TypeAlias = Annotated[ReaderConfig, Parameter(name="*", group=DATA)]
 AskingOptions: TypeAlias = Annotated[InferenceConfig, Parameter(name="*", group=INFERENCE)]
 TrainingOptions: TypeAlias = Annotated[Training, Parameter(name="*", group=TRAINING)]
-OutputFlags: TypeAlias = Annotated[OutputOptions, Parameter(name="*", group=SHOWING)]
-RunFlags: TypeAlias = Annotated[RunOptions, Parameter(name="*", group=SHOWING)]
-FolderFlags: TypeAlias = Annotated[FolderOptions, Parameter(name="*", group=SHOWING)]
+OutputFlags: TypeAlias = Annotated[OutputOptions, Parameter(name="*", group=OUTPUT)]
+RunFlags: TypeAlias = Annotated[RunOptions, Parameter(name="*", group=OUTPUT)]
+FolderFlags: TypeAlias = Annotated[FolderOptions, Parameter(name="*", group=OUTPUT)]
 Trust: TypeAlias = Annotated[tuple[str, ...], Parameter(name="--trust", negative="")]
 ConfigFile: TypeAlias = Annotated[Path | None, Parameter(name="--config")]
 
@@ -147,26 +148,28 @@ def data_config(source: str, reading: ReaderConfig) -> DataConfig:
 
 
 def key_of(file: Path | None) -> str | None:
-    """A server's key: in a file, or in the environment."""
+    """A server's key, read from a file, or from the environment where no file is given."""
     if file is None:
         return os.environ.get(KEY, "").strip() or None
     try:
         return file.read_text("utf-8").strip()
     except UnicodeDecodeError:
-        raise ConfigError(f"{file} holds no key, but bytes that are no text.") from None
+        raise ConfigError(
+            f"{file} holds bytes that are not UTF-8; wanted is a text file with the key."
+        ) from None
 
 
 def folder_of(backbone: str | None) -> Path | None:
-    """A backbone's folder; None where it is a library's, or there is none."""
+    """A backbone's folder; None for a network of a library, or where no backbone is given."""
     return None if backbone is None or library_of(backbone) is not None else Path(backbone)
 
 
 def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill options that were not given from `--config`: a TOML file, or an earlier run's record.
+    """Take options that were not given from `--config`: a TOML file, or an earlier run's record.
 
     Raises:
-        ConfigError: the file cannot be read, or would make us import a module that the command line
-            does not trust: a file is data.
+        ConfigError: the file cannot be read, or names a module to import that the command line does
+            not trust: a file is data.
     """
     given = {
         name: [token.value for token in argument.tokens]
@@ -186,7 +189,7 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
             f"{path} names the network {values['net']!r}, whose module would be imported and so "
             f"executed. If you trust it, pass --trust {module}."
         )
-    # Under the command's name, because at the top a key such as `data` would pass for a command.
+    # Under the command's name: at the top level a key such as `data` would be read as a command.
     Dict({commands[-1]: values}, source=str(path))(app, commands, arguments)
 
 
@@ -201,19 +204,19 @@ def _read(path: Path, command: str) -> dict[str, Any]:
         raise ConfigError(f"There is no config file {path}.") from None
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path} cannot be read: {error}. Wanted is TOML with the names of options, or the "
-            "record.json of a run."
+            f"{path} cannot be read: {error}. Wanted is TOML whose keys are names of options, or "
+            "the record.json of a run."
         ) from None
     return {key.replace("_", "-"): value for key, value in values.items()}
 
 
 def _of_record(record: Record, path: Path, command: str) -> dict[str, Any]:
-    """The options as they were given for this record's run; what depends on others stays open."""
+    """The options as given for this record's run; defaults that depend on others stay open."""
     wanted = COMMAND_OF_KIND.get(record.kind)
     if command != wanted:
         raise ConfigError(
             f"{path} records a run of kind {record.kind!r}; "
-            + (f"use it with `denature {wanted}`." if wanted else "it cannot be made again.")
+            + (f"use it with `denature {wanted}`." if wanted else "no command makes it again.")
         )
     given = record.given
     options: dict[str, Any] = {"net": given["net"]}
@@ -228,8 +231,8 @@ def _of_record(record: Record, path: Path, command: str) -> dict[str, Any]:
             continue
         if read_record(Path(made.folder)).net.digest != made.digest:
             raise ConfigError(
-                f"The {role} of {path} was in {made.folder}, where another run is now. Name the "
-                f"right one with --{role}."
+                f"The {role} of {path} was in {made.folder}, where another run is now. Pass the "
+                f"folder of the right {role} with --{role}."
             )
         options[role] = made.folder
     return {key.replace("_", "-"): value for key, value in options.items()}

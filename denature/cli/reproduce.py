@@ -1,4 +1,4 @@
-"""denature reproduce: published experiments, at a size that fits the machine."""
+"""denature reproduce: published experiments, at a scale that fits the machine."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,29 +27,32 @@ def reproduce(
     estimate: Annotated[bool, Parameter(negative="")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
-    surviving: RunFlags = RunOptions(),
-    showing: OutputFlags = OutputOptions(),
+    run_options: RunFlags = RunOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Make published experiments: runs, tables, figures, one page each.
+    """Reproduce published experiments: runs, tables, figures and a report for each.
 
-    Those of the Nasty Teacher paper have the options below; `nose`, the copy of a face service's
-    nose detector, has its own, see `denature reproduce nose --help`. Without names, list them. Runs
-    that are there already are not made again, and experiments share them; what was stopped goes on.
+    The experiments of the Nasty Teacher paper have the options below; `nose`, the clone of a face
+    service's nose detector, has its own, see `denature reproduce nose --help`. Without names the
+    command lists all experiments. Experiments share runs, finished runs are not made again, and
+    stopped runs resume.
 
     Args:
-        names: Experiments, or all; nose, defensive-distillation and both-worlds have options of
-            their own.
-        scale: smoke, to see in seconds that it runs; cpu, small networks on the real images; fast,
-            the paper's networks for 30 epochs; paper, its setting.
-        seeds: How often everything is repeated; 1 for smoke and paper, 3 for the others by default.
+        names: Names of experiments, or all; nose, defensive-distillation and both-worlds have
+            options of their own.
+        scale: smoke, a check that takes seconds; cpu, small networks on the real images; fast, the
+            paper's networks for 30 epochs; paper, the paper's setting.
+        seeds: Number of repetitions with other seeds; 1 for smoke and paper, 3 for the other scales
+            by default.
         out: Folder for all runs, tables and figures.
-        data_root: Where cifar10/, cifar100/ and tiny-imagenet/ lie; fetched by default.
-        tame: Let omega rise over the first tenth of the steps and cap the push: for networks whose
-            nasty training diverges. The record says so.
-        checkpoint: Which epoch's weights to keep; best-test is what the released code does.
-        estimate: Only say how long it would take here.
-        device: Where to compute.
-        precision: In which precision.
+        data_root: The folder that holds cifar10/, cifar100/ and tiny-imagenet/; fetched into the
+            cache by default.
+        tame: Raise omega over the first tenth of the steps and cap the push, for networks whose
+            nasty training diverges. The record notes this.
+        checkpoint: Epoch whose weights are kept; best-test is the choice of the released code.
+        estimate: Only print how long training would take on this machine.
+        device: Device to compute on.
+        precision: Precision of training and inference.
     """
     from denature.cli.show import print_table
     from denature.core.progress import format_seconds
@@ -60,13 +63,13 @@ def reproduce(
     from denature.recipes.paper.settings import setting
 
     if not names:
-        listed = [[name, it.about] for name, it in EXPERIMENTS.items()]
-        listed.append(["nose", "A face service's nose detector, copied through its answers."])
-        about = "Does distillation at a temperature protect, and when is that an illusion?"
+        listed = [[name, experiment.about] for name, experiment in EXPERIMENTS.items()]
+        listed.append(["nose", "A face service's nose detector, cloned from its answers."])
+        about = "Robustness of distilled networks at temperatures from 1 to 100."
         listed.append(["defensive-distillation", about])
-        about = "Are nasty teachers robust, and hardened networks hard to clone?"
+        about = "Robustness and clones of nasty and hardened networks."
         listed.append(["both-worlds", about])
-        print_table([["Experiment", "What it is"], *listed])
+        print_table([["Experiment", "Description"], *listed])
         return
     chosen = replace(
         setting(scale),
@@ -77,34 +80,35 @@ def reproduce(
         tame=tame,
     )
     wanted = names_of(names)
-    display = showing.display()
+    display = output_options.display()
     orders = orders_of(wanted, chosen, out, seeds=seeds, progress=display)
-    left = seconds_of(orders, out / chosen.scale / "runs", progress=display)
+    seconds = seconds_of(orders, out / chosen.scale / "runs", progress=display)
     display.say(
-        f"{', '.join(wanted)} at scale {scale}: {format_seconds(left)} of training are left here."
+        f"{', '.join(wanted)} at scale {scale}: {format_seconds(seconds)} of training are left on "
+        "this machine."
     )
     if estimate:
-        if showing.json:
-            print(f'{{"seconds": {left:.0f}}}')
+        if output_options.json:
+            print(f'{{"seconds": {seconds:.0f}}}')
         return
-    stopper = surviving.stopper()
-    with surviving.crew(device) as crew, stopper.on_signals():
+    stopper = run_options.stopper()
+    with run_options.crew(device) as crew, stopper.on_signals():
         for name in wanted:
-            found = run_experiment(
+            result = run_experiment(
                 name,
                 chosen,
                 out,
                 seeds=seeds,
-                keeping=surviving.keeping(),
+                keeping=run_options.keeping(),
                 stopper=stopper,
                 crew=crew,
                 progress=display,
             )
-            if showing.json:
-                print(found.to_json())
+            if output_options.json:
+                print(result.to_json())
                 continue
-            print(f"{name}: {found.about} {found.differs}")
-            print_table(found.lines)
-            for sentence in found.verdict:
+            print(f"{name}: {result.about} {result.differs}")
+            print_table(result.lines)
+            for sentence in result.verdict:
                 print(sentence)
-            print(f"Look at {found.folder / 'report.html'}\n")
+            print(f"Look at {result.folder / 'report.html'}\n")

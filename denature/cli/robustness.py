@@ -1,4 +1,4 @@
-"""denature robustness and flatness: do answers hold when images or weights are changed a little?"""
+"""denature robustness and flatness: answers under small changes of images and of weights."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from denature.train.run import Run
 
 ATTACKS = Group("Attacks", sort_key=1)
-PACE = Group("How servers are asked", sort_key=2)
+PACE = Group("Requests", sort_key=2)
 
 
 def is_url(target: str) -> bool:
@@ -46,87 +46,89 @@ def robustness(
     kind: Literal["logits", "probabilities", "label"] | None = None,
     key_file: Path | None = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
-    asked: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),
+    attack_config: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),
     out: Path | None = None,
     device: Device = "auto",
     trust: Trust = (),
     reading: ReadingOptions = ReaderConfig(),
-    surviving: RunFlags = RunOptions(),
-    showing: OutputFlags = OutputOptions(),
+    run_options: RunFlags = RunOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Attack networks with small changes of images, and say whether what looks robust is.
+    """Evaluate adversarial robustness and detect gradient masking.
 
-    FGSM, PGD, the same on the logits and with the temperature put back, transfer from an undefended
-    network, random squares, Carlini-Wagner, DeepFool, few pixels and AutoAttack, on the same test
-    samples. Each network is compared with undefended ones of several seeds: more robust, no
-    evidence, mostly an illusion, or an illusion. A service that only answers is attacked by random
-    squares, transfer and HopSkipJump, within a budget; attack only services that you are allowed to
-    attack.
+    The attacks are FGSM, PGD, PGD on the logits and with the temperature put back, transfer from an
+    undefended network, random squares, Carlini-Wagner, DeepFool, few pixels and AutoAttack, all on
+    the same test samples. Each network is compared with undefended ones of several seeds; the
+    verdict is more robust, no evidence, mostly an illusion, or an illusion. A service that returns
+    answers only is attacked by random squares, transfer and HopSkipJump, within a budget of
+    queries. Attack only services that you are allowed to attack.
 
     Args:
-        targets: The folders of runs; the URLs of Open Inference servers; package.module:function,
-            from float32 images in [0, 1] to answers.
-        data: What they were trained on.
-        undefended: Normally trained runs to compare with, which differ in seeds alone; by default
-            those among `targets`.
-        controls: How many undefended networks there must be; what is missing is trained for this.
-            With 1 the spread between seeds is unknown, and nothing is called more robust.
-        budget: Queries that each server or function may be asked; all answers are kept, and none
-            is asked for twice.
-        model: Which of a server's models; the only one by default.
-        output: Which of the model's outputs; the only one by default.
-        kind: What a server's or a function's answers are, where it does not say.
-        key_file: A file with the key for servers; by default the environment's DENATURE_KEY.
-        out: Folder for everything; what lies there is not done again. By default one under runs/.
-        device: Where to compute.
-        trust: A module of your own that a run's record may import.
+        targets: Folders of runs; URLs of Open Inference servers; package.module:function, from
+            float32 images in [0, 1] to answers.
+        data: The data set on which the networks were trained.
+        undefended: Folders of normally trained runs to compare with, which differ in their seeds
+            alone; by default the normally trained runs among `targets`.
+        controls: Number of undefended networks to compare with; missing ones are trained. With 1
+            the spread between seeds is unknown, and no network is called more robust.
+        budget: Queries that each server or function may be sent in total; all answers are kept, and
+            no query is repeated.
+        model: Name of the server's model; by default the only model.
+        output: Name of the model's output; by default the only output.
+        kind: Kind of the answers of a server or function, where its metadata does not declare it.
+        key_file: A file with the servers' key; the environment variable DENATURE_KEY by default.
+        out: Folder for attacks, tables and report, from which a stopped evaluation resumes; by
+            default one under runs/.
+        device: Device to compute on.
+        trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.cli.show import print_table
     from denature.extract.victims.find import find, short_name
-    from denature.recipes.robustness import robustness as attack
+    from denature.recipes.robustness import robustness as evaluate
     from denature.train.run import load_run
 
     key = key_of(key_file) if any(map(is_url, targets)) else None
 
-    def who(target: str) -> "Run | Victim":
+    def open_target(target: str) -> "Run | Victim":
         if ":" not in target or Path(target).is_dir():
             return load_run(Path(target), trust=trust)
-        its_key = key if is_url(target) else None
+        target_key = key if is_url(target) else None
         return find(
-            target, model=model, output=output, kind=kind, key=its_key, pace=pace, trust=trust
+            target, model=model, output=output, kind=kind, key=target_key, pace=pace, trust=trust
         )
 
-    loaded = [who(target) for target in targets]
+    loaded = [open_target(target) for target in targets]
     plain = [load_run(run, trust=trust) for run in undefended]
-    names = "-".join(re.sub(r"[^\w.=@+]+", "-", short_name(it)) for it in targets[:2])
+    names = "-".join(re.sub(r"[^\w.=@+]+", "-", short_name(target)) for target in targets[:2])
     folder = out or Path("runs") / f"robustness-of-{names}"
-    stopper = surviving.stopper()
+    stopper = run_options.stopper()
     with stopper.on_signals():
-        found = attack(
+        result = evaluate(
             loaded,
             data_config(data, reading),
-            asked,
+            attack_config,
             folder,
             undefended=plain,
             controls=controls,
             budget=budget,
             pace=pace,
             device=device,
-            keeping=surviving.keeping(),
+            keeping=run_options.keeping(),
             stopper=stopper,
-            progress=showing.display(),
+            progress=output_options.display(),
         )
-    if showing.json:
-        print(found.to_json())
+    if output_options.json:
+        print(result.to_json())
         return
-    print_table(found.lines)
-    for it in found.judged:
-        for check in it.checks:
+    print_table(result.lines)
+    for evaluation in result.judged:
+        name = evaluation.robustness.run
+        for check in evaluation.checks:
             if check.raised:
-                print(f"{it.robustness.run}: {check.name}: {check.found}")
-        if it.verdict is not None:
-            print(f"{it.robustness.run}: {it.verdict.word}. {it.verdict.said}")
-    for name, spent in found.queries.items():
+                print(f"{name}: {check.name}: {check.found}")
+        if evaluation.verdict is not None:
+            print(f"{name}: {evaluation.verdict.word}. {evaluation.verdict.said}")
+    for name, spent in result.queries.items():
         print(f"{name}: {spent:,} queries.")
     print(f"Look at {folder / 'report.html'}")
 
@@ -141,32 +143,33 @@ def flatness(
     device: Device = "auto",
     trust: Trust = (),
     reading: ReadingOptions = ReaderConfig(),
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Look around networks' weights: are their minima flat, and do answers follow the image less?
+    """Measure the flatness of minima, and the sensitivity of answers to the image.
 
-    On training images, by the loss that each network was trained with: accuracy and loss under
+    On training images, with the loss that each network was trained with: accuracy and loss under
     random changes of the weights, the Hessian's largest eigenvalue, a map of the loss. On test
-    images: how much answers move with the image. Side by side.
+    images: the norm of the Jacobian of logits and probabilities. The table shows the networks side
+    by side.
 
     Args:
-        runs: The folders of runs.
-        data: What they were trained on.
-        samples: Training samples, and as many test samples, of each class its share.
-        directions: Random changes of the weights.
-        seed: Rules samples and directions.
-        out: Folder for table, figures and page; by default one under runs/.
-        device: Where to compute.
-        trust: A module of your own that a run's record may import.
+        runs: Folders of runs.
+        data: The data set on which the networks were trained.
+        samples: Number of training samples, and of test samples, in the classes' proportions.
+        directions: Number of random changes of the weights.
+        seed: Seed of samples and directions.
+        out: Folder for table, figures and report; by default one under runs/.
+        device: Device to compute on.
+        trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.cli.show import print_table
-    from denature.recipes.flatness import flatness as look_around
+    from denature.recipes.flatness import flatness as measure_flatness
     from denature.train.run import load_run
 
     loaded = [load_run(run, trust=trust) for run in runs]
     names = "-".join(run.resolve().name for run in runs[:2])
     folder = out or Path("runs") / f"flatness-of-{names}"
-    found = look_around(
+    result = measure_flatness(
         loaded,
         data_config(data, reading),
         folder,
@@ -175,10 +178,10 @@ def flatness(
         seed=seed,
         trust=trust,
         device=device,
-        progress=showing.display(),
+        progress=output_options.display(),
     )
-    if showing.json:
-        print(found.to_json())
+    if output_options.json:
+        print(result.to_json())
         return
-    print_table(found.lines)
+    print_table(result.lines)
     print(f"Look at {folder / 'report.html'}")

@@ -1,4 +1,4 @@
-"""denature serve and keys: the victim's side of a wire."""
+"""denature serve, keys and export: the victim's side of a wire."""
 
 import json
 import sys
@@ -31,24 +31,24 @@ def serve(
     device: Device = "auto",
     precision: Precision = "fp32",
     trust: Trust = (),
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Serve networks over the Open Inference Protocol, as KServe, Triton and MLServer do.
 
-    A model is a run's folder; NAME=RUN gives it another name, and NAME=RUN@show=label+decimals=2
-    says what its answers show where the others show something else.
+    A model is a run's folder; NAME=RUN serves it under another name, and
+    NAME=RUN@show=label+decimals=2 sets what the answers of this model show.
 
     Args:
         models: RUN, NAME=RUN or NAME=RUN@show=label.
-        host: Address to listen at; 0.0.0.0 for all of this machine's.
-        port: Its port; 0 takes a free one.
+        host: Address to listen at; 0.0.0.0 for all addresses of this machine.
+        port: Port to listen at; 0 takes a free one.
         workers: Processes that answer, each with all models.
-        keys: File or redis:// URL of the keys that may ask, made by `denature keys`; without,
-            everybody may.
-        log: File for one line a request, or off; standard error by default.
-        device: Where to compute.
-        precision: In which precision.
-        trust: A module of your own that a run's record may import.
+        keys: File or redis:// URL of the accepted keys, made by `denature keys`; without this
+            option requests need no key.
+        log: File for the access log, one line per request, or off; standard error by default.
+        device: Device to compute on.
+        precision: Precision of inference.
+        trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.serve.listen import listen
 
@@ -65,14 +65,14 @@ def serve(
     )
 
     def announce(url: str) -> None:
-        if showing.json:
-            told = {placed.name: encode(placed.exposure) for placed in serving.models}
-            print(json.dumps({"url": url, "models": told}), flush=True)
+        if output_options.json:
+            exposures = {model.name: encode(model.exposure) for model in serving.models}
+            print(json.dumps({"url": url, "models": exposures}), flush=True)
             return
-        for placed in serving.models:
-            print(f"{url}/v2/models/{placed.name} shows {_about(placed.exposure)}", flush=True)
+        for model in serving.models:
+            print(f"{url}/v2/models/{model.name} shows {_about(model.exposure)}", flush=True)
         if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
-            print(f"Without --keys, whoever reaches {host} may ask.", file=sys.stderr)
+            print(f"Without --keys every client that reaches {host} is answered.", file=sys.stderr)
 
     listen(serving, host=host, port=port, workers=workers, announce=announce)
 
@@ -89,15 +89,15 @@ def export(
     format: Literal["onnx", "pt2"] = "onnx",
     out: Path | None = None,
     trust: Trust = (),
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Write a run's network for other servers: from images in [0, 1] of any batch size to logits.
 
     Args:
-        run: The run.
+        run: The run's folder.
         format: onnx, for ONNX Runtime, Triton and others; pt2, for torch.export.load.
-        out: The file; network.onnx or network.pt2 in the run's folder by default.
-        trust: A module of your own that the run's record may import.
+        out: The file to write; network.onnx or network.pt2 in the run's folder by default.
+        trust: A module of your own that the run's record may import; repeat the option for several.
     """
     from denature.serve.export import export as write
     from denature.train.run import load_run
@@ -105,7 +105,7 @@ def export(
     path = out or run / f"network.{format}"
     apart = write(load_run(run, trust=trust), path, format)
     size = path.stat().st_size
-    if showing.json:
+    if output_options.json:
         print(json.dumps({"file": str(path), "bytes": size, "apart": apart}))
         return
     print(
@@ -122,18 +122,18 @@ def keys(
     remove: str | None = None,
     budget: int | None = None,
     rate: float | None = None,
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """List the keys of a server, add one, change or remove it; servers that run notice at once.
+    """List, add, change or remove the keys of a server; running servers apply it at once.
 
     Args:
-        place: A file, made when the first key is added; or redis://HOST:PORT/DB, for servers on
-            several machines.
-        add: Name of a new key, which is printed once and kept nowhere.
-        change: Name of a key to give another budget and rate.
-        remove: Name of a key that may ask no more.
-        budget: Images that it may ask in all; without bound by default.
-        rate: Images a second; without bound by default.
+        place: The file of the keys, made when the first key is added; or redis://HOST:PORT/DB, for
+            servers on several machines.
+        add: Name of a new key; the key itself is printed once and only its hash is kept.
+        change: Name of a key whose budget and rate are replaced.
+        remove: Name of a key to revoke.
+        budget: Images that the key may query in total; unlimited by default.
+        rate: Images per second that the key may query; unlimited by default.
     """
     from denature.cli.show import print_table
     from denature.serve.keys import open_keys
@@ -143,21 +143,23 @@ def keys(
     with closing(open_keys(place, make=add is not None)) as accounts:
         if add is not None:
             key = accounts.add(add, budget=budget, rate=rate)
-            print(json.dumps({"name": add, "key": key}) if showing.json else key)
+            print(json.dumps({"name": add, "key": key}) if output_options.json else key)
             return
         if change is not None:
             accounts.change(change, budget=budget, rate=rate)
         elif remove is not None:
             accounts.remove(remove)
         elif budget is not None or rate is not None:
-            raise ConfigError("--budget and --rate say something of a key: name it by --add.")
-        found = accounts.accounts()
-    if showing.json:
-        for account in found:
+            raise ConfigError("--budget and --rate belong to a key: name it by --add or --change.")
+        listed = accounts.accounts()
+    if output_options.json:
+        for account in listed:
             print(json.dumps(asdict(account)))
         return
     lines = [["Key", "Used", "Budget", "Images/s"]]
-    for account in found:
-        bounds = ("" if it is None else f"{it:,g}" for it in (account.budget, account.rate))
+    for account in listed:
+        bounds = (
+            "" if bound is None else f"{bound:,g}" for bound in (account.budget, account.rate)
+        )
         lines.append([account.name, f"{account.used:,}", *bounds])
     print_table(lines)

@@ -1,4 +1,4 @@
-"""Progress and tables for people: bars in a terminal, plain lines anywhere else."""
+"""Progress and tables in readable form: bars in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -20,12 +20,12 @@ from rich.table import Table
 from denature.core.progress import Task
 
 LINE_EVERY_S = 5.0
-"""Where output is no terminal, a task says something at most this often."""
+"""Least time between two progress lines of a task, where output is no terminal."""
 
 
 @final
 class Display:
-    """Shows tasks on standard error, so that standard output stays what was asked for."""
+    """Shows tasks on standard error, so that standard output holds the result alone."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
@@ -36,7 +36,7 @@ class Display:
 
     @contextmanager
     def task(self, name: str, total: float, unit: str) -> Iterator[Task]:
-        """A bar, or lines; a task inside another is shown below it while it lasts."""
+        """A progress bar, or lines; a nested task is shown below the outer one while it lasts."""
         if not self.console.is_terminal:
             yield _Lines(self, name, total, unit)
             return
@@ -83,7 +83,7 @@ class _Bar:
 class _Lines:
     def __init__(self, display: Display, name: str, total: float, unit: str) -> None:
         self.display, self.name, self.total, self.unit = display, name, total, unit
-        self.started = self.said = time.monotonic()
+        self.started = self.printed = time.monotonic()
         self.done, self.note = 0.0, ""
 
     def advance(self, amount: float, note: str = "") -> None:
@@ -91,8 +91,8 @@ class _Lines:
         self.note = note or self.note
         now = time.monotonic()
         finished = bool(self.total) and self.done >= self.total
-        if amount and (now - self.said >= LINE_EVERY_S or finished):
-            self.said = now
+        if amount and (now - self.printed >= LINE_EVERY_S or finished):
+            self.printed = now
             speed = self.done / max(now - self.started, 1e-3)
             left = f", {(self.total - self.done) / speed:.0f} s left" if self.total else ""
             of = f" of {self.total:,.0f}" if self.total else ""

@@ -27,8 +27,8 @@ from denature.extract.config import ExtractionConfig, RequestConfig
 from denature.train.config import Device, Precision, Training
 from denature.train.objectives import Cloned
 
-STEALING = Group("What is asked", sort_key=1)
-PACE = Group("How it is asked", sort_key=2)
+STEALING = Group("Queries and clones", sort_key=1)
+PACE = Group("Requests", sort_key=2)
 
 
 def steal(
@@ -54,35 +54,35 @@ def steal(
     objective: Annotated[Cloned, Parameter(name="*", group=STEALING)] = Cloned(),
     reading: ReadingOptions = ReaderConfig(),
     training: TrainingOptions = Training(),
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Ask a model about images within a budget, and train clones on what it answers.
+    """Query a served model within a budget, and train clones on its answers.
 
-    All that is asked and answered lies in a ledger; nothing is asked twice, whatever is killed. Ask
-    only services that you are allowed to ask.
+    A ledger keeps every query and answer, so no image is queried twice, even after a kill. Query
+    only services that you are allowed to query.
 
     Args:
         target: The URL of an Open Inference server, or of one of its models; rekognition, for
-            faces, with boto3's usual credentials; a run's folder, to be asked without a wire; or
+            faces, with boto3's usual credentials; a run's folder, queried without a wire; or
             package.module:function, from float32 images in [0, 1] to answers.
-        pool: Images to ask with, whose labels nobody looks at: as for `denature train --data`, or
+        pool: Images to query with, whose labels are never read: as for `denature train --data`, or
             noise.
-        budget: Queries, such as 1000,5000: a fresh clone is trained for each.
+        budget: Numbers of queries, such as 1000,5000; a fresh clone is trained for each.
         student: The clone's network, a name from `denature nets`.
-        backbone: A run of the same network for clones to start from in all but its last layer, or
-            the network's own name, such as timm:resnet18, for its published weights.
-        model: Which of the server's models; the only one by default.
-        output: Which of the model's outputs; the only one by default.
-        kind: What its answers are, where it does not say.
-        top: Ask for the largest so many values only; 0 for all.
-        key_file: A file with the key for the server; by default the environment's DENATURE_KEY.
-        endpoint_url: Of rekognition, who answers in its place, such as `denature serve`. Which
-            landmarks are taken, `--points` says.
-        test: Labelled images to measure with; the pool's own by default.
-        price_per_1000: US dollars for a thousand queries.
+        backbone: A run of the same network, from which clones take all layers but the last; or the
+            network's own name, such as timm:resnet18, for its published weights.
+        model: Name of the server's model; by default the only model.
+        output: Name of the model's output; by default the only output.
+        kind: Kind of the answers, where the server's metadata does not declare it.
+        top: Request only the K largest values of each answer; 0 requests all.
+        key_file: A file with the server's key; the environment variable DENATURE_KEY by default.
+        endpoint_url: For rekognition: the address of a server to query instead of AWS, such as
+            `denature serve`. `--points` names the landmarks to take.
+        test: Labelled images to measure with; the pool's own test split by default.
+        price_per_1000: US dollars per thousand queries.
         out: Folder for ledger, clones and report; by default one under runs/.
-        time_limit: Stop after this time, such as 9m, with exit code 75; what was answered is kept.
-        trust: A module of your own that a run's record may import.
+        time_limit: Stop with exit code 75 after this time, such as 9m; answers so far are kept.
+        trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.cli.show import print_table
     from denature.extract.stealing import steal as carry_out
@@ -106,8 +106,8 @@ def steal(
         trust=trust,
     )
     start = None
-    if (place := folder_of(backbone)) is not None:
-        start = load_run(place, trust=trust)
+    if (backbone_folder := folder_of(backbone)) is not None:
+        start = load_run(backbone_folder, trust=trust)
     folder = (
         out or Path("runs") / f"theft-of-{_slug(model or short_name(target))}-with-{_slug(pool)}"
     )
@@ -127,10 +127,10 @@ def steal(
             training=training,
             price=None if price_per_1000 is None else price_per_1000 / 1000,
             stopper=stopper,
-            progress=showing.display(),
+            progress=output_options.display(),
         )
     page = write(theft, folder)
-    if showing.json:
+    if output_options.json:
         print(json.dumps({**asdict(theft), "report": str(page)}))
         return
     print_table(table(theft))
@@ -153,25 +153,25 @@ def speed(
     precision: Precision = "auto",
     trust: Trust = (),
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Time a clone and the service that it copies, and say what as many images cost there.
+    """Time a clone and the service that it copies, and compute the service's price.
 
-    Random images are asked about, warm-up not counted. Asking the service costs queries.
+    Both answer random images; warm-up is not counted. Timing the service costs queries.
 
     Args:
         run: The clone's folder.
-        against: The service: a URL, rekognition, or whatever `denature steal` takes.
-        model: Which of the server's models; the only one by default.
-        key_file: A file with the key for the server; by default the environment's DENATURE_KEY.
-        endpoint_url: Of rekognition, who answers in its place.
-        queries: Queries to ask the service.
-        price_per_1000: US dollars for a thousand queries; by default our table's, which has a
-            date, for rekognition.
-        paid: US dollars that the theft cost; by default what its result says.
-        device: Where the clone computes.
-        precision: In which precision.
-        trust: A module of your own that the run's record may import.
+        against: The service: a URL, rekognition, or any other target of `denature steal`.
+        model: Name of the server's model; by default the only model.
+        key_file: A file with the server's key; the environment variable DENATURE_KEY by default.
+        endpoint_url: For rekognition: the address of a server to query instead of AWS.
+        queries: Number of queries that the service is timed with.
+        price_per_1000: US dollars per thousand queries; for rekognition the package's dated price
+            table by default.
+        paid: US dollars that the theft cost; read from the theft's result by default.
+        device: Device that the clone computes on.
+        precision: Precision of the clone's inference.
+        trust: A module of your own that the run's record may import; repeat the option for several.
     """
     from denature.cli.show import print_table
     from denature.extract.pricing import one_price, prices_of
@@ -182,8 +182,8 @@ def speed(
     loaded = load_run(run, trust=trust)
     prices = prices_of(against or "") if price_per_1000 is None else one_price(price_per_1000)
     paid = paid_for(loaded) if paid is None else paid
-    display, asked = showing.display(), 0
-    found = {"clone": time_run(loaded, device=device, precision=precision, progress=display)}
+    display, spent = output_options.display(), 0
+    timings = {"clone": time_run(loaded, device=device, precision=precision, progress=display)}
     if against is not None:
         victim = find(
             against,
@@ -193,44 +193,46 @@ def speed(
             pace=pace,
             trust=trust,
         )
-        found["service"], asked = time_victim(victim, queries=queries, pace=pace, progress=display)
+        timings["service"], spent = time_victim(
+            victim, queries=queries, pace=pace, progress=display
+        )
     costs = {n: None if prices is None else prices.cost(n) for n in (1_000, 1_000_000)}
     after = None
     if prices is not None and paid is not None:
         after = prices.queries_for(paid)
-    if showing.json:
-        timings = {who: [asdict(it) for it in its] for who, its in found.items()}
-        told = {"costs": costs, "paid": paid, "queries": asked, **timings}
-        print(json.dumps({**told, "paid_after": after if after != math.inf else None}))
+    if output_options.json:
+        plain = {name: [asdict(row) for row in rows] for name, rows in timings.items()}
+        summary = {"costs": costs, "paid": paid, "queries": spent, **plain}
+        print(json.dumps({**summary, "paid_after": after if after != math.inf else None}))
         return
-    lines = [["Who", "Batch", "Images/s", "p50 ms", "p90 ms", "p99 ms", "Timed"]]
-    for who, its in found.items():
-        for it in its:
-            waits = (f"{ms:,.2f}" for ms in (it.p50_ms, it.p90_ms, it.p99_ms))
+    lines = [["Model", "Batch", "Images/s", "p50 ms", "p90 ms", "p99 ms", "Timed"]]
+    for name, rows in timings.items():
+        for row in rows:
+            waits = (f"{ms:,.2f}" for ms in (row.p50_ms, row.p90_ms, row.p99_ms))
             lines.append(
-                [who, str(it.images), f"{it.images_per_second:,.0f}", *waits, str(it.count)]
+                [name, str(row.images), f"{row.images_per_second:,.0f}", *waits, str(row.count)]
             )
     print_table(lines)
-    if asked:
-        print(f"{asked:,} queries were asked for this.")
+    if spent:
+        print(f"The timing cost {spent:,} queries.")
     if prices is not None:
         dated = f" ({prices.source}, {prices.as_of})" if prices.as_of else ""
-        print(f"The service takes US $ {costs[1_000]:,.2f} for a thousand images, "
-              f"US $ {costs[1_000_000]:,.2f} for a million of a month{dated}.")  # fmt: skip
+        print(f"The service charges US $ {costs[1_000]:,.2f} for a thousand images, "
+              f"US $ {costs[1_000_000]:,.2f} for a million in one month{dated}.")  # fmt: skip
     if after is not None and after != math.inf:
         print(
-            f"The theft cost US $ {paid:,.2f}; the service takes as much for {after:,.0f} images."
+            f"The theft cost US $ {paid:,.2f}; the service charges as much for {after:,.0f} images."
         )
 
 
 def _slug(text: str) -> str:
-    """The last part of a name, fit for a folder."""
+    """The last part of a name, reduced to characters that are safe in a folder's name."""
     words = re.findall(r"[A-Za-z0-9_.]+", text.rstrip("/").rpartition("/")[2])
     return "-".join(words) or "model"
 
 
-def ledger(place: Path, *, showing: OutputFlags = OutputOptions()) -> None:
-    """Say what a ledger holds: queries by target and purpose, answers, and what they cost.
+def ledger(place: Path, *, output_options: OutputFlags = OutputOptions()) -> None:
+    """List the queries in a ledger by target and purpose, with their answers and cost.
 
     Args:
         place: A theft's folder, or its ledger.sqlite.
@@ -241,20 +243,20 @@ def ledger(place: Path, *, showing: OutputFlags = OutputOptions()) -> None:
     from denature.extract.victims.base import printable
 
     tallies = read_tallies(place / LEDGER if place.is_dir() else place)
-    if showing.json:
+    if output_options.json:
         for tally in tallies:
             print(json.dumps(asdict(tally)))
         return
     lines = [["Target", "For", "Queries", "Answered", "Unknown", "Requests", "US $", "Kind"]]
-    for it in tallies:
-        counts = (f"{n:,}" for n in (it.queries, it.answered, it.unknown, it.requests))
+    for tally in tallies:
+        counts = (f"{n:,}" for n in (tally.queries, tally.answered, tally.unknown, tally.requests))
         lines.append(
             [
-                printable(it.target),
-                it.purpose,
+                printable(tally.target),
+                tally.purpose,
                 *counts,
-                f"{it.money:,.2f}",
-                it.kind or "not settled",
+                f"{tally.money:,.2f}",
+                tally.kind or "not settled",
             ]
         )
     print_table(lines)

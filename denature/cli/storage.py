@@ -1,4 +1,4 @@
-"""Commands that look after what was kept: denature runs, answers."""
+"""Commands that manage what lies on disk: denature runs, answers."""
 
 import json
 import os
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from denature.answers.store import StoreInfo
 
 Flag = Parameter(negative="")
-FILLING = Group("Filling ahead", sort_key=1)
+FILLING = Group("Filling a store", sort_key=1)
 
 
 def runs(
@@ -38,24 +38,29 @@ def runs(
     compare: Annotated[bool, Flag] = False,
     prune: tuple[str, ...] = (),
     yes: Annotated[bool, Flag] = False,
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """List runs, compare them, or remove what nobody needs of them.
+    """List and compare runs, or remove unfinished runs, snapshots, events or whole runs.
 
     Args:
-        places: Folders of runs, or folders that hold some; runs/ by default.
-        compare: Show only what is not the same in all of them.
-        prune: What to remove: `unfinished` runs, `snapshots`, `events`, or `runs` as a whole.
-        yes: Remove it; without, only say what would be removed.
+        places: Folders of runs, or folders that hold runs; runs/ by default.
+        compare: Show only the options that differ between the runs.
+        prune: Kind of folders to remove: `unfinished` or `damaged` runs, `snapshots`, `events`, or
+            `runs` as a whole; repeat the option for several.
+        yes: Remove the folders; without this option the command only lists them.
     """
     from denature.train.listing import find, prunable
 
     found = find(places or (Path("runs"),))
     if prune:
-        targets = [(what, it) for what in prune for it in prunable(found, what)]
-        _prune([(path, f"{what} of {it.folder}") for what, (it, path) in targets], yes, showing)
+        targets = [
+            (path, f"{kind} of {run.folder}")
+            for kind in prune
+            for run, path in prunable(found, kind)
+        ]
+        _prune(targets, yes, output_options)
         return
-    if showing.json:
+    if output_options.json:
         for run in found:
             print(json.dumps(run.plain()))
         return
@@ -71,7 +76,7 @@ def _print_runs(found: Sequence[Any], compare: bool) -> None:
         varied = what_varies([run.plan for run in found])
         head, rows = list(varied[0]), [list(map(_short, values.values())) for values in varied]
     else:
-        head = ["Kind", "Network", "Seed", "Asked"]
+        head = ["Kind", "Network", "Seed", "Source"]
         rows = [[run.kind, run.net, _short(run.seed), _near(run.asked or "")] for run in found]
     lines = [["Run", "State", *head, "Accuracy %"]]
     for run, row in zip(found, rows, strict=True):
@@ -83,7 +88,7 @@ def _print_runs(found: Sequence[Any], compare: bool) -> None:
 
 
 def _near(path: str) -> str:
-    """A path from here, where that is shorter."""
+    """The path relative to the working directory, where that is shorter."""
     return min(path, os.path.relpath(path), key=len) if os.sep in path else path
 
 
@@ -108,24 +113,26 @@ def answers(
     trust: Trust = (),
     reading: ReadingOptions = ReaderConfig(),
     asking: AskingOptions = InferenceConfig(),
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """List stored answers, verify them, remove them, or ask ahead of time.
+    """List, verify or remove stored answers, or fill a store ahead of training.
 
     Args:
         place: A folder of stores; that of the cache by default.
-        verify: Look at every answer.
-        prune: Remove stores: `all`, `damaged`, or those not used for a time such as 30d.
-        yes: Remove them; without, only say which would be removed.
-        fill: A run to ask about all views of the training images of `--data`.
-        data: What to ask it about.
-        augment: How training will view them.
-        epochs: Ask only what so many epochs under `--view-seed` will ask.
-        view_seed: The view seed of that training.
-        device: Where to compute.
-        precision: In which precision; that of the later training.
-        time_limit: Stop after this time, such as 9m, with exit code 75; what was asked is kept.
-        trust: A module of your own that the run's record may import.
+        verify: Check every answer, and count those present and damaged.
+        prune: Stores to remove: `all`, `damaged`, or those not used for a time such as 30d.
+        yes: Remove the stores; without this option the command only lists them.
+        fill: Folder of a run whose answers to all views of the training images of `--data` are
+            stored.
+        data: The data set to fill with: digits; a folder of Parquet shards or images; an .npz; or
+            hf:owner/name.
+        augment: Augmentation of the later training.
+        epochs: Store only the views that this many epochs under `--view-seed` need.
+        view_seed: View seed of the later training.
+        device: Device to compute on.
+        precision: Precision of inference; use that of the later training.
+        time_limit: Stop with exit code 75 after this time, such as 9m; answers so far are kept.
+        trust: A module of your own that the run's record may import; repeat the option for several.
     """
     from denature.answers.opening import answers_root
     from denature.answers.store import find_stores
@@ -133,13 +140,13 @@ def answers(
     root = place or answers_root()
     if fill is not None:
         from denature.train import load_run
-        from denature.train.answering import fill as ask_ahead
+        from denature.train.answering import fill as fill_store
 
         if data is None:
-            raise ConfigError("--fill needs --data: what to ask the run about.")
+            raise ConfigError("--fill needs --data: the data set whose views are to be answered.")
         stopper = RunOptions(time_limit=time_limit).stopper()
         with stopper.on_signals():
-            ask_ahead(
+            fill_store(
                 load_run(fill, trust=trust),
                 data_config(data, reading),
                 augment=augment,
@@ -150,24 +157,24 @@ def answers(
                 precision=precision,
                 store="auto" if place is None else str(place),
                 stopper=stopper,
-                progress=showing.display(),
+                progress=output_options.display(),
             )
     elif data is not None:
-        raise ConfigError("--data was given without --fill, the run to ask about it.")
+        raise ConfigError("--data was given without --fill, the run whose answers are stored.")
     stores = find_stores(root)
     if prune is not None:
         chosen = [store for store in stores if _to_prune(store, prune)]
-        _prune([(store.folder, _about(store)) for store in chosen], yes, showing)
+        _prune([(store.folder, _about(store)) for store in chosen], yes, output_options)
         return
-    _print_stores(root, stores, verify, showing)
+    _print_stores(root, stores, verify, output_options)
 
 
-def _to_prune(store: "StoreInfo", what: str) -> bool:
-    if what == "all":
+def _to_prune(store: "StoreInfo", selection: str) -> bool:
+    if selection == "all":
         return True
-    if what == "damaged":
+    if selection == "damaged":
         return store.key is None
-    return time.time() - store.used > seconds_of(what)
+    return time.time() - store.used > seconds_of(selection)
 
 
 def _about(store: "StoreInfo") -> str:
@@ -177,13 +184,13 @@ def _about(store: "StoreInfo") -> str:
 
 
 def _print_stores(
-    root: Path, stores: Sequence["StoreInfo"], verify: bool, showing: OutputOptions
+    root: Path, stores: Sequence["StoreInfo"], verify: bool, output_options: OutputOptions
 ) -> None:
     from denature.cli.show import print_table
 
     lines = [["Store", "Answers of", "Kept as", "Views", "MB", "Present", "Damaged"]]
     plain = []
-    display = showing.display()
+    display = output_options.display()
     for store in stores:
         entry: dict[str, Any] = {
             "folder": str(store.folder), "bytes": store.nbytes, "used": store.used,
@@ -193,18 +200,18 @@ def _print_stores(
         if store.key is not None:
             storage = f"{store.key.storage}, {store.key.form.get('precision', '')}"
             views = str(store.key.view_count)
-            if verify or showing.json:
+            if verify or output_options.json:
                 with display.task(f"verifying {store.folder.name}", 0, "answers"):
-                    standing = store.open().standing()
-                entry |= asdict(standing)
-                present = f"{standing.present / standing.total:.1%}"
-                damaged = str(standing.damaged)
+                    state = store.open().standing()
+                entry |= asdict(state)
+                present = f"{state.present / state.total:.1%}"
+                damaged = str(state.damaged)
         plain.append(entry)
         megabytes = f"{store.nbytes / 1e6:.1f}"
         lines.append(
             [store.folder.name, _about(store), storage, views, megabytes, present, damaged]
         )
-    if showing.json:
+    if output_options.json:
         for entry in plain:
             print(json.dumps(entry))
         return
@@ -215,16 +222,16 @@ def _print_stores(
     print(f"{len(stores)} stores in {root}, {total:,.1f} MB.")
 
 
-def _prune(targets: Sequence[tuple[Path, str]], yes: bool, showing: OutputOptions) -> None:
-    """Remove folders, or say which would be removed."""
+def _prune(targets: Sequence[tuple[Path, str]], yes: bool, output_options: OutputOptions) -> None:
+    """Remove folders, or list the folders that `--yes` would remove."""
     import shutil
 
     for path, about in targets:
-        if yes and path.exists():  # it may lie in one that is gone already
+        if yes and path.exists():  # it may lie inside a folder that was removed just before
             shutil.rmtree(path)
-        if not showing.json:
+        if not output_options.json:
             print(f"{'removed' if yes else 'would remove'} {path} ({about})")
-    if showing.json:
+    if output_options.json:
         print(json.dumps({"removed" if yes else "would_remove": [str(p) for p, _ in targets]}))
     elif not yes:
-        print(f"{len(targets)} to remove. Pass --yes to do it.")
+        print(f"{len(targets)} to remove. Pass --yes to remove them.")

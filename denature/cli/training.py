@@ -1,4 +1,4 @@
-"""Commands that train: denature train, nasty, distill."""
+"""Commands that train: denature train, nasty, distill, dafl."""
 
 import json
 import sys
@@ -40,22 +40,22 @@ OBJECTIVE = Group("Objective", sort_key=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """Options of all commands that train."""
+    """Options that all commands that train share."""
 
     init: RunFolder | None = None
     """A run of the same network to start from, such as an imported model."""
     backbone: str | None = None
-    """A run of the same network to start from in all but its last layer, which may have learned
-    something else; or the network's own name, such as timm:resnet18, for its published weights."""
+    """A run of the same network, perhaps trained on other labels, from which all layers but the
+    last are taken; or the network's own name, such as timm:resnet18, for its published weights."""
     trust: Trust = ()
-    """A module of your own that a run's record may import; once for each."""
+    """A module of your own that a run's record may import; repeat the option for several."""
     config: ConfigFile = None
-    """A TOML file with options, or the record.json of a run to make again."""
+    """A TOML file with options, or the folder or record.json of a run to make again."""
     reading: ReadingOptions = field(default_factory=ReaderConfig)
     training: TrainingOptions = field(default_factory=Training)
-    writing: FolderFlags = field(default_factory=FolderOptions)
-    surviving: RunFlags = field(default_factory=RunOptions)
-    showing: OutputFlags = field(default_factory=OutputOptions)
+    folder_options: FolderFlags = field(default_factory=FolderOptions)
+    run_options: RunFlags = field(default_factory=RunOptions)
+    output_options: OutputFlags = field(default_factory=OutputOptions)
 
 
 CommonOptions: TypeAlias = Annotated[Common, Parameter(name="*")]
@@ -63,12 +63,12 @@ CommonOptions: TypeAlias = Annotated[Common, Parameter(name="*")]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
-    """One run that the command line asks for; lists on it ask for several."""
+    """One run that the command line requests; its lists request one run per combination."""
 
     net: str
     data: str
     objective: Objective
-    asked: Path | None = None
+    source: Path | None = None
     asking: InferenceConfig = field(default_factory=InferenceConfig)
     common: Common
 
@@ -82,7 +82,7 @@ def train(
 ) -> TrainingRequest:
     """Train a network on the true labels.
 
-    Lists, as in `--seed 0,1,2`, ask for a run of each.
+    Lists, as in `--seed 0,1,2`, make a run of each value.
 
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
@@ -100,18 +100,18 @@ def nasty(
     asking: AskingOptions = InferenceConfig(),
     common: CommonOptions = Common(),
 ) -> TrainingRequest:
-    """Train a nasty teacher: as accurate as it can be, and a bad example.
+    """Train a nasty teacher: accurate itself, harmful to students that imitate it.
 
-    Lists, as in `--omega 0.01,0.04`, ask for a run of each. With `--init` an existing model is
-    hardened.
+    Lists, as in `--omega 0.01,0.04`, make a run of each value. With `--init` the training starts
+    from an existing model.
 
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
-        adversary: The run of a normally trained network that it is pushed away from.
+        adversary: Folder of the normally trained run that the nasty teacher is pushed away from.
     """
     return TrainingRequest(
-        net=net, data=data, objective=objective, asked=adversary, asking=asking, common=common
+        net=net, data=data, objective=objective, source=adversary, asking=asking, common=common
     )
 
 
@@ -126,16 +126,16 @@ def distill(
 ) -> TrainingRequest:
     """Train a student on a teacher's answers.
 
-    Lists, as in `--alpha 0.1,0.5,0.9 --seed 0,1,2`, ask for every combination; students that share
-    `--view-seed` are trained in one pass, in which the teacher is asked once.
+    Lists, as in `--alpha 0.1,0.5,0.9 --seed 0,1,2`, make a run of each combination; students that
+    share `--view-seed` are trained in one pass, in which the teacher answers once.
 
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
-        teacher: The run that answers.
+        teacher: Folder of the run whose answers the student learns.
     """
     return TrainingRequest(
-        net=net, data=data, objective=objective, asked=teacher, asking=asking, common=common
+        net=net, data=data, objective=objective, source=teacher, asking=asking, common=common
     )
 
 
@@ -147,77 +147,78 @@ def dafl(
     objective: Annotated[Dafl, Parameter(name="*", group=OBJECTIVE)] = Dafl(),
     common: CommonOptions = Common(),
 ) -> TrainingRequest:
-    """Train a student from a teacher's weights without data: a generator makes its images (DAFL).
+    """Train a student from a teacher's weights, without data: a generator makes images (DAFL).
 
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
-        data: What the student is tested on; an epoch has as many made-up images as it has to train.
-        teacher: The run whose weights the thief has.
+        data: The data set that the student is tested on; an epoch has as many generated images as
+            its training split has images.
+        teacher: Folder of the run whose weights the thief has.
     """
-    return TrainingRequest(net=net, data=data, objective=objective, asked=teacher, common=common)
+    return TrainingRequest(net=net, data=data, objective=objective, source=teacher, common=common)
 
 
-def carry_out(wanted: Sequence[TrainingRequest]) -> None:
-    """Make the runs that one command line asks for, and say how they came out."""
+def carry_out(requests: Sequence[TrainingRequest]) -> None:
+    """Make the runs that one command line requests, and print their results."""
     from denature.train import Order, load_run, make
     from denature.train.team import join
 
-    common, training = wanted[0].common, wanted[0].common.training
-    named = {
+    common, training = requests[0].common, requests[0].common.training
+    folders = {
         folder
-        for it in wanted
-        for folder in (it.asked, it.common.init, folder_of(it.common.backbone))
+        for request in requests
+        for folder in (request.source, request.common.init, folder_of(request.common.backbone))
         if folder is not None
     }
-    inputs = {folder: load_run(folder, trust=common.trust) for folder in named}
+    inputs = {folder: load_run(folder, trust=common.trust) for folder in folders}
 
     def start(backbone: str | None) -> "Run | str | None":
         folder = folder_of(backbone)
         return backbone if folder is None else inputs[folder]
 
-    out, under = common.writing.out, common.writing.under
-    if len(wanted) > 1 and out is not None:
+    out, under = common.folder_options.out, common.folder_options.under
+    if len(requests) > 1 and out is not None:
         out, under = None, out
     orders = [
         Order(
-            net=it.net,
-            objective=it.objective,
-            training=it.common.training,
-            asked=None if it.asked is None else inputs[it.asked],
-            asking=it.asking,
-            init=None if it.common.init is None else inputs[it.common.init],
-            backbone=start(it.common.backbone),
+            net=request.net,
+            objective=request.objective,
+            training=request.common.training,
+            asked=None if request.source is None else inputs[request.source],
+            asking=request.asking,
+            init=None if request.common.init is None else inputs[request.common.init],
+            backbone=start(request.common.backbone),
             out=out,
             under=under,
         )
-        for it in wanted
+        for request in requests
     ]
-    stopper = common.surviving.stopper()
-    with common.surviving.crew(training.device) as crew, stopper.on_signals():
+    stopper = common.run_options.stopper()
+    with common.run_options.crew(training.device) as crew, stopper.on_signals():
         runs = make(
             orders,
-            data_config(wanted[0].data, common.reading),
-            overwrite=common.writing.overwrite,
-            keeping=common.surviving.keeping(),
+            data_config(requests[0].data, common.reading),
+            overwrite=common.folder_options.overwrite,
+            keeping=common.run_options.keeping(),
             stopper=stopper,
             crew=crew,
-            progress=common.showing.display(),
+            progress=common.output_options.display(),
         )
     if not join(training.device).is_rank0:
         return
-    if common.showing.verbose:
+    if common.output_options.verbose:
         for run in runs:
             print(json.dumps(run.record.config, indent=1), file=sys.stderr)
-    if common.showing.json:
+    if common.output_options.json:
         for run in runs:
             print(run.record.to_json())
     elif len(runs) == 1:
-        _say_one(runs[0])
+        _print_run(runs[0])
     else:
-        _say_all(runs)
+        _print_runs(runs)
 
 
-def _say_one(run: "Run") -> None:
+def _print_run(run: "Run") -> None:
     from denature.report.divergence import divergence, warning
     from denature.report.words import score
 
@@ -228,12 +229,12 @@ def _say_one(run: "Run") -> None:
         f"{record.data.test:,} test images{divergence(record)}, after {len(record.history)} epochs "
         f"in {record.seconds:.0f} s ({record.images_per_second:,.0f} images/s). Run: {run.folder}"
     )
-    if (said := warning(record)) is not None:
-        print(f"{run.folder} is {said}", file=sys.stderr)
+    if (text := warning(record)) is not None:
+        print(f"{run.folder} is {text}", file=sys.stderr)
 
 
-def _say_all(runs: Sequence["Run"]) -> None:
-    """A table of what varied and what came out."""
+def _print_runs(runs: Sequence["Run"]) -> None:
+    """Print a table of the options that vary between runs, and of their scores."""
     from denature.cli.show import print_table
     from denature.report.divergence import warning
     from denature.report.words import score
@@ -248,5 +249,5 @@ def _say_all(runs: Sequence["Run"]) -> None:
         lines.append([run.record.kind, str(run.folder), *shown, score(run.record)])
     print_table(lines)
     for run in runs:
-        if (said := warning(run.record)) is not None:
-            print(f"{run.folder} is {said}", file=sys.stderr)
+        if (text := warning(run.record)) is not None:
+            print(f"{run.folder} is {text}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Experiment folders of the official repository: denature run, and its three scripts' names."""
+"""Experiment folders of the official repository: denature run, and the names of its scripts."""
 
 import json
 from pathlib import Path
@@ -22,34 +22,37 @@ def run(
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
-    surviving: RunFlags = RunOptions(),
-    showing: OutputFlags = OutputOptions(),
+    run_options: RunFlags = RunOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Run experiment folders of the official Nasty Teacher repository as they are.
 
-    A folder's params.json says which training it is; several folders, or a tree of them, are run in
-    the order that their checkpoints need. As in the official code the best epoch on the test set is
-    kept, and the record says so.
+    A folder's params.json selects the training; several folders, or a tree of folders, are run in
+    the order that their checkpoints require. As in the official code, the epoch with the best test
+    accuracy is kept; the record notes this.
 
     Args:
-        folders: Folders with a params.json, or trees that hold some.
-        data_root: Where cifar10/, cifar100/ and tiny-imagenet/ lie; fetched by default.
-        epochs: Instead of num_epochs; the schedule is shortened with it.
-        fraction: Instead of subset_percent.
-        seed: Rules initial weights, order and views.
-        teacher_resume: Instead of the teacher's checkpoint in params.json.
+        folders: Folders with a params.json, or trees that hold such folders.
+        data_root: The folder that holds cifar10/, cifar100/ and tiny-imagenet/; fetched into the
+            cache by default.
+        epochs: Overrides num_epochs; the schedule is shortened with it.
+        fraction: Overrides subset_percent.
+        seed: Seed of initial weights, order and views.
+        teacher_resume: Overrides the teacher's checkpoint in params.json.
         resume: A checkpoint of the same network to start from.
         overwrite: Replace other runs that the folders hold.
-        device: Where to compute.
-        precision: In which precision.
+        device: Device to compute on.
+        precision: Precision of training and inference.
     """
     from denature.recipes.upstream import BEST, Overrides, find, in_order, read, run_all
     from denature.report.words import percent
 
     if not folders:
-        raise ConfigError("Name at least one folder with a params.json, or a tree that holds some.")
-    if surviving.workers != 1 or surviving.ray is not None:
-        raise ConfigError("Folders are run one after the other; leave out --workers and --ray.")
+        raise ConfigError(
+            "No folder was given; pass a folder with a params.json, or a tree that holds some."
+        )
+    if run_options.workers != 1 or run_options.ray is not None:
+        raise ConfigError("Folders are run one after another; leave out --workers and --ray.")
     overrides = Overrides(
         epochs=epochs,
         fraction=fraction,
@@ -60,21 +63,21 @@ def run(
         device=device,
         precision=precision,
     )
-    display = showing.display()
+    display = output_options.display()
     ordered = in_order([read(folder, overrides) for folder in find(folders)])
     for note in sorted({note for folder in ordered for note in folder.notes}):
-        display.say(f"Not as in the official code: {note}.")
-    stopper = surviving.stopper()
+        display.say(f"Difference from the official code: {note}.")
+    stopper = run_options.stopper()
     with stopper.on_signals():
         for folder, made in run_all(
             ordered,
             overrides,
             overwrite=overwrite,
-            keeping=surviving.keeping(),
+            keeping=run_options.keeping(),
             stopper=stopper,
             progress=display,
         ):
-            if showing.json:
+            if output_options.json:
                 print(json.dumps(made.record.config | {"folder": str(folder.path)}))
                 continue
             print(
@@ -92,16 +95,17 @@ def script(
     gpu_id: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     data_root: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
-    showing: OutputFlags = OutputOptions(),
+    output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """One of the official scripts, by its name: run the folder that `--save_path` names.
+    """Run the folder that `--save_path` names, as the official script of this name does.
 
     Args:
         save_path: The folder with a params.json.
-        teacher_resume: Instead of the teacher's checkpoint in params.json.
+        teacher_resume: Overrides the teacher's checkpoint in params.json.
         resume: A checkpoint of the same network to start from.
-        gpu_id: Means nothing here; see the launchers torchrun and accelerate.
-        data_root: Where cifar10/, cifar100/ and tiny-imagenet/ lie; fetched by default.
+        gpu_id: Ignored; use the launchers torchrun and accelerate instead.
+        data_root: The folder that holds cifar10/, cifar100/ and tiny-imagenet/; fetched into the
+            cache by default.
         overwrite: Replace another run that the folder holds.
     """
     run(
@@ -110,5 +114,5 @@ def script(
         teacher_resume=teacher_resume,
         resume=resume,
         overwrite=overwrite,
-        showing=showing,
+        output_options=output_options,
     )

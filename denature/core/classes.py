@@ -1,4 +1,4 @@
-"""Class names of two sides: the same, the same in another order, or others.
+"""Compare the class names of two sides: equal, equal in another order, or different.
 
 Indices mean nothing without names: two data sets of the same classes may number them differently,
 as folders sorted by name ("0", "1", "10", "2") and labels in an array (0, 1, 2, 10) do.
@@ -11,68 +11,72 @@ from typing import NamedTuple
 from denature.core.errors import ConfigError
 
 SHOWN = 3
-"""Names of each side in a message."""
+"""Names of each side that a message shows."""
 
 
 class Alignment(NamedTuple):
-    """How answers of one side become answers in the order of the other."""
+    """Permutation that brings answers of one side into the class order of the other."""
 
     order: tuple[int, ...] | None
-    """For each class wanted, its place among those that are there; None where nothing moves."""
+    """Position of each wanted class among the present ones; None where no class moves."""
     note: str | None
-    """What is worth telling, such as that names could not be compared."""
+    """Message for the user, such as that names could not be compared; None without one."""
 
 
-def align(there: Sequence[str] | None, wanted: Sequence[str], *, who: str, data: str) -> Alignment:
-    """Compare the class names of a network with those that its answers are wanted for.
+def align(
+    present: Sequence[str] | None, wanted: Sequence[str], *, who: str, data: str
+) -> Alignment:
+    """Compare the class names of a network with those of the data that it answers.
 
-    Letter case, leading zeros, spaces, hyphens and underscores do not tell names apart. Where one
-    side has no names, or only the numbers that labels have by default, there is nothing to compare:
-    classes are taken as they are numbered, and the note says so.
+    Letter case, leading zeros, spaces, hyphens and underscores do not distinguish names. Where one
+    side has no names, or only the default numbers of labels, no comparison is possible: classes are
+    matched by number, and the note says so.
 
     Args:
-        there: names of the answers, in their order; None where they are not known.
-        wanted: names in the order that is wanted, as many.
+        present: class names of the answers, in their order; None where they are unknown.
+        wanted: as many class names, in the wanted order.
         who: the network, for messages.
         data: the other side, for messages.
 
     Raises:
-        ConfigError: other names, or names that stand for several classes in another order.
+        ConfigError: different names, or duplicate names in another order.
     """
-    if there is None or _are_numbers(there) != _are_numbers(wanted):
-        if there is None and _counted(wanted):
+    if present is None or _are_numbers(present) != _are_numbers(wanted):
+        if present is None and _counted(wanted):
             return Alignment(None, None)
-        if there is None or _counted(there) or _counted(wanted):
-            return Alignment(None, _unnamed(there, wanted, who, data))
-    if tuple(there) == tuple(wanted):
+        if present is None or _counted(present) or _counted(wanted):
+            return Alignment(None, _unnamed(present, wanted, who, data))
+    if tuple(present) == tuple(wanted):
         return Alignment(None, None)
-    ours, theirs = _keys(wanted), _keys(there)
-    if len({*ours}) < len(ours) or len({*theirs}) < len(theirs):
-        ours, theirs = list(wanted), list(there)  # such as A and a, two classes of EMNIST
-    if ours == theirs:
+    wanted_keys, present_keys = _keys(wanted), _keys(present)
+    if len({*wanted_keys}) < len(wanted_keys) or len({*present_keys}) < len(present_keys):
+        # Spellings that distinguish classes, such as A and a in EMNIST.
+        wanted_keys, present_keys = list(wanted), list(present)
+    if wanted_keys == present_keys:
         return Alignment(None, None)
-    if sorted(ours) != sorted(theirs):
+    if sorted(wanted_keys) != sorted(present_keys):
         raise ConfigError(
-            f"{who} knows other classes than {data}: {_listed(there, wanted)} there, "
-            f"{_listed(wanted, there)} here. Take data of its classes, or give the classes of one "
-            "side the names of the other."
+            f"{who} has other classes than {data}: {_listed(present, wanted)} there, "
+            f"{_listed(wanted, present)} here. Use data of the network's classes, or rename the "
+            "classes of one side."
         )
-    if len(set(ours)) < len(ours):
-        twice = next(name for name, key in zip(wanted, ours, strict=True) if ours.count(key) > 1)
+    if len(set(wanted_keys)) < len(wanted_keys):
+        keyed = zip(wanted, wanted_keys, strict=True)
+        duplicate = next(name for name, key in keyed if wanted_keys.count(key) > 1)
         raise ConfigError(
-            f"{who} knows the classes of {data} in another order, and several are called {twice!r}."
-            " Give them names that differ."
+            f"{who} has the classes of {data} in another order, and several are called "
+            f"{duplicate!r}. Give each class a name of its own."
         )
-    order = tuple(theirs.index(key) for key in ours)
+    order = tuple(present_keys.index(key) for key in wanted_keys)
     return Alignment(
         order,
-        f"{who} knows the classes of {data} in another order ({_few(there)} there, {_few(wanted)} "
-        "here); its answers are put into the order of the data.",
+        f"{who} has the classes of {data} in another order ({_few(present)} there, {_few(wanted)} "
+        "here); its answers are reordered to match the data.",
     )
 
 
 def _keys(names: Sequence[str]) -> list[str]:
-    """What spellings of one name have in common."""
+    """Keys that are equal for all spellings of a name."""
     words = [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in names]
     return [re.sub(r"^0+(?=[0-9])", "", word) if _is_number(word) else word for word in words]
 
@@ -87,17 +91,17 @@ def _are_numbers(names: Sequence[str]) -> bool:
 
 
 def _counted(names: Sequence[str]) -> bool:
-    """Whether these are the names that classes or points have by default: their numbers."""
+    """Whether these are the default names of classes or points: their numbers."""
     plain = [str(number) for number in range(len(names))]
     points = [f"{number}.{axis}" for number in range(len(names) // 2) for axis in "xy"]
     return list(names) in (plain, points)
 
 
-def _unnamed(there: Sequence[str] | None, wanted: Sequence[str], who: str, data: str) -> str:
-    what = "no class names" if there is None else f"the class names {_few(there)}"
+def _unnamed(present: Sequence[str] | None, wanted: Sequence[str], who: str, data: str) -> str:
+    names = "no class names" if present is None else f"the class names {_few(present)}"
     return (
-        f"{who} has {what}, {data} has {_few(wanted)}: names cannot be compared, and class 0 of "
-        "one is taken for class 0 of the other, and so on. Check that both count alike."
+        f"{who} has {names}, {data} has {_few(wanted)}: names cannot be compared, so classes are "
+        "matched by number. Check that both sides number their classes alike."
     )
 
 
@@ -107,7 +111,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _listed(names: Sequence[str], others: Sequence[str]) -> str:
-    """A few of the names, those first that the other side lacks."""
+    """A few of the names, starting with those that the other side lacks."""
     known = {*_keys(others)}
     lacking = [name for name, key in zip(names, _keys(names), strict=True) if key not in known]
     return _few([*lacking, *(name for name in names if name not in lacking)])

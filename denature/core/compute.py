@@ -1,4 +1,4 @@
-"""Where and in which precision a network computes."""
+"""Device, precision and memory layout of a network's computations."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """A device, a precision and a memory layout, settled."""
+    """A device, a precision and a memory layout, with `auto` resolved."""
 
     device: torch.device
     precision: str
@@ -34,9 +34,9 @@ class Compute:
         return network.to(self.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
     def pixels(self, images: torch.Tensor) -> Pixels:
-        """uint8 images on the device as float32 in [0, 1], in the layout that is wanted."""
+        """Convert uint8 images on the device to float32 in [0, 1], in this memory layout."""
         if self.channels_last:
-            # Rearranged as bytes: half the time of rearranging floats on the way.
+            # Rearranging bytes takes half the time of rearranging floats.
             images = torch.stack(images.unbind(1), dim=-1).permute(0, 3, 1, 2)
         return images.to(torch.float32).div_(255)
 
@@ -49,40 +49,41 @@ class Compute:
 
     @property
     def hardware(self) -> str:
-        """The model of the device: on another one, the last bits of a result may be others."""
+        """Model name of the device; on another model the last bits of a result may differ."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return _cpu_name()
 
     def describe(self) -> str:
-        """The model of the device, and on a CPU the number of threads."""
+        """Model name of the device, and on a CPU the number of threads."""
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         return self.hardware + threads
 
 
 def resolve(network: nn.Module, *, device: str, precision: str) -> Compute:
-    """Settle `auto` for this network on this machine; the same answer every time.
+    """Resolve `auto` for this network on this machine; the result is always the same.
 
-    bf16 is taken on CUDA, and on a CPU with AVX512-BF16 that oneDNN may use, unless the network has
-    grouped convolutions, which lost there. Channels last is taken for whatever convolves. On two
-    such cores a step of `cnn` at 3x32x32 got 2.1 to 2.8 times as fast by both, at 1x8x8 2.1 times,
-    a step of `mlp` 2.1 times: benchmarks/training.py.
+    bf16 is chosen on CUDA, and on a CPU with AVX512-BF16 that oneDNN may use, unless the network
+    has grouped convolutions, which were slower in bf16 there. Channels last is chosen for every
+    network with convolutions. On two such cores both together made a step of `cnn` 2.1 to 2.8 times
+    as fast at 3x32x32 and 2.1 times at 1x8x8, and a step of `mlp` 2.1 times. The rule is explained
+    in docs/decisions/0004-bf16-by-default.md.
 
     Raises:
-        ConfigError: a device or precision that does not exist, or not here.
+        ConfigError: an unknown device or precision, or a device that is absent here.
     """
     if device not in DEVICES or precision not in PRECISIONS:
         raise ConfigError(
-            f"Device {device!r} in precision {precision!r} was asked for; devices are "
+            f"Device {device!r} in precision {precision!r} was requested; devices are "
             f"{', '.join(DEVICES)}, precisions {', '.join(PRECISIONS)}."
         )
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        device = next((name for name, available in there.items() if available), "cpu")
-    elif not there.get(device, True):
+        device = next((name for name, usable in available.items() if usable), "cpu")
+    elif not available.get(device, True):
         raise ConfigError(
-            f"The device {device!r} was asked for, but torch {torch.__version__} finds none here. "
-            "Use --device auto, or install a torch that was built for it."
+            f"The device {device!r} was requested, but torch {torch.__version__} finds none here. "
+            "Use --device auto, or install a torch build that supports the device."
         )
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     if precision == "auto":
@@ -93,7 +94,7 @@ def resolve(network: nn.Module, *, device: str, precision: str) -> Compute:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    """Whether the processor has units for it and oneDNN may use them (ONEDNN_MAX_CPU_ISA)."""
+    """Whether the processor has bf16 units and oneDNN may use them (ONEDNN_MAX_CPU_ISA)."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     return bool(capabilities.get("avx512_bf16", False)) and bool(supported())

@@ -1,14 +1,14 @@
-"""What a caller may catch.
+"""Exceptions that callers may catch.
 
 DenatureError                 everything below
 ├── ConfigError (ValueError)  a value, name or option that cannot be used
 ├── DataError                 a data set is missing, unreadable or not what it claims to be
-├── RunError                  a run's folder cannot be read, or must not be touched
-├── TrainingError             training broke down: its loss is no longer a finite number
-├── Stopped                   work was put aside in good order and can be taken up again
+├── RunError                  a run's folder cannot be read, or must not be changed
+├── TrainingError             training diverged: its loss is no longer finite
+├── Stopped                   work was interrupted cleanly and can be resumed
 └── MissingExtra              an optional dependency is not installed
 
-Each message says what was wrong, what was found, what was wanted and what to do next, in one line.
+Each message names the fault, the value found, the value wanted and the next step, in one line.
 """
 
 import difflib
@@ -32,22 +32,22 @@ class DataError(DenatureError):
 
 
 class RunError(DenatureError):
-    """A run's folder cannot be read, or must not be touched."""
+    """A run's folder cannot be read, or must not be changed."""
 
 
 class TrainingError(DenatureError):
-    """Training broke down: its loss is no longer a finite number."""
+    """Training diverged: its loss is no longer finite."""
 
 
 class Stopped(DenatureError):
-    """Work was put aside in good order, at a deadline or a signal, and can be taken up again."""
+    """Work was interrupted cleanly, at a deadline or a signal, and can be resumed."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["Stopped"], tuple[str, str]]:
-        return Stopped, (self.reason, str(self))  # it comes back from other processes
+        return Stopped, (self.reason, str(self))  # worker processes send it back pickled
 
 
 class MissingExtra(DenatureError):
@@ -66,10 +66,10 @@ class MissingExtra(DenatureError):
 
 
 def install_line(requirement: str) -> str:
-    """The command that installs something where this package runs.
+    """The pip command that installs a requirement for the running interpreter.
 
-    In a checkout it carries the constraints: without them an extra may bring torch's CUDA build,
-    five gigabytes, in the place of the CPU's.
+    In a checkout the command passes the constraints file: without it an extra may replace torch's
+    CPU build by the CUDA build of five gigabytes.
     """
     constraints = Path(__file__).parents[2] / "constraints.txt"
     given = f" -c {shlex.quote(str(constraints))}" if constraints.is_file() else ""
@@ -79,10 +79,10 @@ def install_line(requirement: str) -> str:
 
 @contextmanager
 def needs(extra: str, purpose: str) -> Iterator[None]:
-    """Imports of packages that `extra` installs; the outermost of several says what is missing.
+    """Guard imports of packages that `extra` installs; the outermost guard names the missing one.
 
     Raises:
-        MissingExtra: one of them is not installed.
+        MissingExtra: a package is not installed.
     """
     try:
         yield
@@ -96,7 +96,7 @@ def needs(extra: str, purpose: str) -> Iterator[None]:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that is not in a catalogue, with the nearest names that are."""
+    """The error for a name that is missing from a catalogue, with the nearest known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."

@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there becomes `path` on success.
+    """Yield a temporary path beside `path`; on success the file there is renamed to `path`.
 
-    The bytes reach the disk before the name does, so a reader, a killed process and a power cut
-    find the old file, the new one, or none. On any exception the temporary file is removed.
+    The bytes reach the disk before the rename: a reader at any time, even after a kill or a power
+    cut, finds the old file, the new file, or none. On any exception the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -27,24 +27,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically; bytes of file names that are not UTF-8 are spelt out."""
+    """Write `text` as UTF-8, atomically; bytes of file names that are not UTF-8 are escaped."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager
 def atomic_folder(folder: Path, *, complete: Callable[[], bool]) -> Iterator[Path]:
-    """Yield a new folder beside `folder`; what was written there becomes `folder` on success.
+    """Yield a temporary folder beside `folder`; on success it is renamed to `folder`.
 
-    Another process may do the same meanwhile: the first wins, and that is no error where what it
-    left is what was wanted.
+    Where another process does the same meanwhile, the first rename wins. The second raises only if
+    the folder in place is not complete.
 
     Args:
-        folder: does not exist yet.
-        complete: whether `folder` is there and whole.
+        folder: the target, which does not exist yet.
+        complete: returns whether `folder` exists and is complete.
 
     Raises:
-        OSError: something else lies in its place, or the disk does not take it.
+        OSError: other content occupies the path, or the disk refuses the write.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")

@@ -1,4 +1,4 @@
-"""Which test images a run answers rightly, small enough to stand in its record."""
+"""Correctly answered test images of a run, packed small enough for its record."""
 
 import base64
 import binascii
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hits:
-    """One bit for each test image, in the order of the test split."""
+    """One bit per test image, 1 for a correct answer, in the order of the test split."""
 
     test: str
-    """Digest of the test images; hits with another one belong to other images."""
+    """Digest of the test images; hits with another digest belong to other images."""
     packed: str
     """The bits, eight a byte, deflated, as base64: 1.7 kB at most for 10,000 images."""
 
@@ -31,7 +31,7 @@ class Hits:
         return cls(test=test, packed=base64.b64encode(packed).decode())
 
     def unpack(self, n: int) -> "NDArray[np.bool_]":
-        """Of each of `n` test images whether it was answered rightly.
+        """Whether each of the `n` test images was answered correctly; bool, n.
 
         Raises:
             RunError: these are not the bits of `n` images.
@@ -40,7 +40,7 @@ class Hits:
 
         wanted = (n + 7) // 8
         try:
-            # Bounded, since a record may come from anywhere and deflate hides any size.
+            # Bounded: a record may come from any source, and deflate can hide any size.
             found = zlib.decompressobj().decompress(
                 base64.b64decode(self.packed, validate=True), wanted + 1
             )
@@ -56,10 +56,10 @@ class Hits:
 
 
 def digest_of_test(data: str, rows: "NDArray[np.int64]") -> str:
-    """What tells one set of test images from another.
+    """Digest that identifies a set of test images.
 
     Args:
         data: digest of the data set.
-        rows: which of its images are tested, in order.
+        rows: row numbers of the test images, in order.
     """
     return hashlib.sha256(data.encode() + rows.data).hexdigest()[:16]

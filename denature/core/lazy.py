@@ -1,6 +1,6 @@
-"""Packages whose names are imported when they are first used.
+"""Packages that import a submodule when one of its names is first used.
 
-A command's help must not pay for torch, and configs live beside their owners, who need it.
+The help of a command must not pay for importing torch, and configs lie beside code that needs it.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""How the process's allocator is used."""
+"""Settings of the process's memory allocator."""
 
 import ctypes
 import sys
@@ -6,18 +6,19 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 KEPT = 2**30
-"""Bytes that are free and are not given back; and larger pieces come from the system one by one."""
+"""Free bytes that glibc keeps; larger pieces are mapped from the system one by one."""
 
 LARGEST = 32 * 2**20
-"""The same for pieces where glibc is older than 2.35 and takes no higher limit."""
+"""Largest piece for glibc before 2.35, which accepts no higher limit."""
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed, for the next step wants the same again.
+    """Have glibc keep freed memory, because the next step allocates the same sizes again.
 
-    Otherwise a training step on a CPU gives its activations back to the system and gets them again
-    as new pages, each of which costs a fault. Steps of `cnn` and `mlp` got 5 to 15 % faster, views
-    of a batch twice as fast: benchmarks/engine.py. Elsewhere than on Linux this does nothing.
+    Otherwise a training step on a CPU returns its activations to the system and gets them back as
+    new pages, each of which costs a page fault. Keeping them made steps of `cnn` and `mlp` 5 to
+    15 % faster and views of a batch twice as fast: benchmarks/engine.py. On systems other than
+    Linux the function does nothing.
     """
     if sys.platform != "linux":
         return

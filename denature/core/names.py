@@ -1,7 +1,8 @@
-"""What a network's name says, before anything is imported for it.
+"""Parse the name of a network without importing anything for it.
 
-`resnet18` is a line of the catalogue, `cnn@width=64+dropout=0.2` one with options, `timm:NAME` and
-`torchvision:NAME` are a library's, and `package.module:factory` is a module of the user's own.
+`resnet18` is an entry of the catalogue, `cnn@width=64+dropout=0.2` an entry with options,
+`timm:NAME` and `torchvision:NAME` are networks of a library, and `package.module:factory` names a
+module of the user's own.
 """
 
 import re
@@ -9,20 +10,20 @@ import re
 from denature.core.errors import ConfigError
 
 LIBRARIES = ("timm", "torchvision")
-"""Packages whose networks can be named; they execute nothing but what is installed."""
+"""Packages whose networks can be named; building one executes installed code only."""
 
 
 def own_module(name: str) -> str | None:
-    """The user's module that making this network would import and so execute; None for others."""
+    """The user's module that building this network imports and executes; None for other names."""
     module, colon, _ = name.partition(":")
     return module if colon and module not in LIBRARIES else None
 
 
 def library_of(name: str) -> tuple[str, str] | None:
-    """Library and name of `timm:NAME`; None for others.
+    """Library and name of `timm:NAME`; None for other names.
 
     Raises:
-        ConfigError: the name could make the library fetch something.
+        ConfigError: the name could make the library download files.
     """
     library, colon, inner = name.partition(":")
     if not colon or library not in LIBRARIES:
@@ -39,7 +40,7 @@ def with_options(name: str) -> tuple[str, dict[str, str]]:
     """Base and options of `cnn@width=64+dropout=0.2`.
 
     Raises:
-        ConfigError: an option without a value, or twice.
+        ConfigError: an option lacks a value, or occurs twice.
     """
     base, at, rest = name.partition("@")
     options: dict[str, str] = {}
@@ -47,7 +48,7 @@ def with_options(name: str) -> tuple[str, dict[str, str]]:
         key, equals, value = part.partition("=")
         if not key or not equals or not value or key in options:
             raise ConfigError(
-                f"The network's name {name!r} cannot be read; options are written such as "
+                f"The network's name {name!r} cannot be parsed; wanted are options such as "
                 "cnn@width=64+dropout=0.2."
             )
         options[key] = value

@@ -7,15 +7,16 @@ from pathlib import Path
 LOADAVG = Path("/proc/loadavg")
 
 LOOKS, PAUSE = 5, 0.002
-"""A process that wakes for a moment is no neighbour: all looks must see it."""
+"""Samples, and seconds between them. A process that only wakes briefly does not count: every
+sample must show it."""
 
 
 def others_compute(loadavg: Path = LOADAVG) -> bool:
-    """Whether another process wants a core all the time; False where the system does not say."""
+    """Whether another process keeps a core busy; False where the system does not report that."""
     running = []
     for _ in range(LOOKS):
         try:
-            # "0.52 0.58 0.59 2/1030 12345": of 1030 threads 2 run or could run, this one too.
+            # "0.52 0.58 0.59 2/1030 12345": of 1030 threads 2 are runnable, this one included.
             running.append(int(loadavg.read_text("ascii").split()[3].partition("/")[0]))
         except (OSError, ValueError, IndexError):
             return False
@@ -24,12 +25,13 @@ def others_compute(loadavg: Path = LOADAVG) -> bool:
 
 
 def wait_asleep_beside_others() -> None:
-    """Let torch's threads sleep while they wait for each other, where other processes compute.
+    """Let waiting torch threads sleep instead of spin, where other processes compute.
 
-    By default they spin for some milliseconds, which takes the core from the thread that they wait
-    for. Beside two other processes on two cores a step of a small network got 45 times as fast by
-    this; on a quiet machine it takes up to twice as long, so it is left alone there. Only before
-    torch is imported; what the user set in OMP_WAIT_POLICY or GOMP_SPINCOUNT holds.
+    By default a waiting thread spins for some milliseconds and so takes the core from the thread
+    that it waits for. Beside two other processes on two cores sleeping made a step of a small
+    network 45 times as fast; on a quiet machine it takes up to twice as long, so the default stays
+    there. The setting works only before torch is imported; OMP_WAIT_POLICY and GOMP_SPINCOUNT of
+    the user take precedence.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys() and others_compute():
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

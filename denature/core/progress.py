@@ -1,4 +1,4 @@
-"""How long work tells whoever watches it; the library itself prints nothing."""
+"""Progress reports of long work; the library itself prints nothing."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,11 +9,11 @@ class Task(Protocol):
     """One piece of work with a known size."""
 
     def advance(self, amount: float, note: str = "") -> None:
-        """Say that `amount` more is done; `note` is what is worth reading about it now."""
+        """Report `amount` more units as done; `note` is a short status text."""
 
 
 class Progress(Protocol):
-    """Something that shows tasks; a task opened inside another is a part of it."""
+    """A display of tasks; a task opened inside another is a part of the outer one."""
 
     def task(self, name: str, total: float, unit: str) -> AbstractContextManager[Task]:
         """Open a task of `total` units."""

@@ -1,4 +1,4 @@
-"""What a run did: one JSON file that says all, and the only thing that reports read."""
+"""The record of a run: one JSON file with all of its facts, and the only input of reports."""
 
 import json
 import os
@@ -18,12 +18,12 @@ SCHEMA = 1
 RECORD = "record.json"
 
 STARTS = frozenset({"init", "backbone"})
-"""Roles of inputs from which a network starts; others are asked."""
+"""Roles of inputs that give initial weights; inputs of other roles are queried."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetRecord:
-    """A network: how to build it again, and which weights it ended with."""
+    """A network: how to build it again, and the digest of its final weights."""
 
     name: str
     classes: int
@@ -37,23 +37,23 @@ class NetRecord:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Classes, channels and pixels a side: what networks must share to answer alike images."""
+        """Classes, channels and pixels a side; networks share them to answer the same images."""
         return self.classes, self.channels, self.image_size
 
 
 def format_shape(shape: tuple[int, int, int]) -> str:
-    """A network's or data set's `shape` for people."""
+    """A network's or data set's `shape` as text."""
     return "{} classes of {}-channel images of {} pixels a side".format(*shape)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataRecord:
-    """A data set: where from, what exactly, how cut."""
+    """A data set: its source, its contents by digest, and its splits."""
 
     source: str
     digest: str
     split_digest: str
-    """Of the rows that were trained, chosen and tested on, beside the pixels."""
+    """Digest of the rows of the training, validation and test splits, besides the pixels."""
     classes: tuple[str, ...]
     train: int
     validation: int
@@ -66,9 +66,9 @@ class DataRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputRecord:
-    """A run that this one was made from: its teacher, adversary or initial weights.
+    """A run that this run used: its teacher, adversary or initial weights.
 
-    Of a clone: what its victim answered, whose kind, name and digest stand in the run's place.
+    For a clone, the answers of its victim: their kind, name and digest stand in the place of a run.
     """
 
     folder: str | None
@@ -79,8 +79,8 @@ class InputRecord:
     accuracy: Estimate | None
     seed: int | None
     reordered: str | None = None
-    """Digest of the weights that answered, where they were put into the order of the data's class
-    names; `digest` is of those in the folder."""
+    """Digest of the weights that answered, where their outputs were reordered to the data's class
+    names; `digest` is that of the weights in the folder."""
 
     @property
     def answered_by(self) -> str:
@@ -94,17 +94,18 @@ class EpochRecord:
 
     epoch: int
     loss: float
-    """Mean of the objective over the training samples, as met."""
+    """Mean of the objective over the training samples, taken during the epoch."""
     train_accuracy: float | None
-    """Share of training samples right in training mode, as met; None for landmarks."""
+    """Share of training samples answered correctly during the epoch, in training mode; None for
+    landmarks."""
     test_accuracy: float | None
-    """Measured where asked for; it chose nothing unless `chosen_on` says so."""
+    """Measured on request; not used to select the checkpoint unless `chosen_on` says so."""
     validation_accuracy: float | None
     lr: float
     """Learning rate of the last step."""
     seconds: float
     test_error: float | None = None
-    """What stands in accuracy's place for landmarks; see `Record.error`."""
+    """Takes the place of the accuracy for landmarks; see `Record.error`."""
     validation_error: float | None = None
 
 
@@ -116,7 +117,7 @@ class ExampleRecord:
     label: int
     logits: tuple[float, ...]
     png: str | None
-    """The image as base64 PNG; None where no Pillow was there to write it."""
+    """The image as base64 PNG; None where Pillow was not installed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,29 +128,29 @@ class Record:
     kind: str
     """`normal`, `nasty`, `distilled`, `dafl`, `cloned`, `hardened`, `adversarial` or `imported`."""
     id: str
-    """Made of config, data, inputs and revisions: runs of one id have the same weights."""
+    """Derived from config, data, inputs and revisions: runs of one id have the same weights."""
     recipe: str
-    """The same without seeds, throughout its inputs: runs of one recipe are repeats."""
+    """Like `id` without seeds, those of the inputs included: runs of one recipe are repeats."""
     net: NetRecord
     data: DataRecord | None
     given: dict[str, Any]
-    """What the caller set, where it differs from the defaults."""
+    """Settings of the caller that differ from the defaults."""
     config: dict[str, Any]
-    """Everything as it was after defaults and `auto` were settled."""
+    """All settings after defaults and `auto` were resolved."""
     inputs: dict[str, InputRecord] = field(default_factory=dict)
     revisions: dict[str, int] = field(default_factory=dict)
-    """Of the code that decides numbers; see `denature.core.revisions`."""
+    """Revisions of the code that decides numbers; see `denature.core.revisions`."""
     accuracy: Estimate | None
-    """On the test split."""
+    """Accuracy on the test split."""
     hits: Hits | None = None
-    """Which test images are answered rightly; None of landmarks, and of runs made before 0.1."""
+    """Correctly answered test images; None for landmarks, and for runs made before 0.1."""
     error: Estimate | None = None
-    """Of landmarks: mean distance on the test split, axis by axis, as a share of the side."""
+    """For landmarks, mean distance on the test split, axis by axis, as a share of the side."""
     divergence: Estimate | None = None
-    """Of a nasty teacher: mean tau^2 KL from its adversary on the test split, in nats; what it is
-    pushed to make large. Next to 0 no student is spoiled."""
+    """For a nasty teacher, mean tau^2 KL from its adversary on the test split, in nats, which its
+    objective maximises. Near 0 the teacher spoils no student."""
     chosen_on: str
-    """Which split chose the checkpoint: `none` (last epoch), `validation` or `test`."""
+    """Split that selected the checkpoint: `none` (last epoch), `validation` or `test`."""
     chosen_epoch: int | None
     history: tuple[EpochRecord, ...] = ()
     examples: tuple[ExampleRecord, ...] = ()
@@ -177,15 +178,15 @@ class Record:
         }.get(self.kind)
         if wanted and wanted not in self.inputs:
             raise ValueError(f"a {self.kind} run has no {wanted}")
-        shown = {"nasty": {"temperature", "omega"}, "distilled": {"temperature", "answers"}}
-        if missing := shown.get(self.kind, set()) - self.config["objective"].keys():
+        required = {"nasty": {"temperature", "omega"}, "distilled": {"temperature", "answers"}}
+        if missing := required.get(self.kind, set()) - self.config["objective"].keys():
             raise ValueError(
                 f"the objective of a {self.kind} run has no {' and no '.join(missing)}"
             )
 
     @property
     def score(self) -> Score | None:
-        """Its accuracy, with hits where they are known; None of a run that was never measured."""
+        """The accuracy, with hits where they are known; None for a run without a measurement."""
         if self.accuracy is None:
             return None
         if self.hits is None:
@@ -199,10 +200,10 @@ class Record:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it was trained on the true labels alone, as they are, from weights of its own.
+        """Whether the run used the unchanged true labels alone, from random initial weights.
 
-        A `normal` run at another temperature or with smoothed labels is a defense, and one that
-        started from another run knows more: neither is what others are compared with.
+        A `normal` run at another temperature or with smoothed labels is a defense, and a run that
+        started from another run has learned more: neither serves as a baseline.
         """
         objective = self.config.get("objective", {})
         return (
@@ -214,20 +215,20 @@ class Record:
 
     @property
     def landmarks(self) -> bool:
-        """Whether the network says where things are, and not what."""
+        """Whether the network predicts coordinates, not classes."""
         return self.data is not None and self.data.landmarks
 
     @property
     def victim(self) -> InputRecord | None:
-        """Whom a clone asked."""
+        """The victim that a clone queried."""
         return self.inputs.get("victim")
 
     @property
     def answers(self) -> str:
-        """What it learned of its teacher: `soft` answers, `labels`, `dreams` or, alone, `none`.
+        """Kind of its teacher's answers: `soft`, `labels`, `dreams`, or `none` without a teacher.
 
-        Dreams are answers to images that were made up. A clone learned the kind of answers that
-        its victim showed.
+        Dreams are answers to synthetic images. A clone has the kind of answers that its victim
+        returned.
         """
         if self.victim is not None:
             return self.victim.kind
@@ -249,7 +250,7 @@ def read_record(folder: Path) -> Record:
     """Read the record in a run's folder.
 
     Raises:
-        RunError: there is none, it is damaged, or a newer denature wrote it.
+        RunError: the record is missing, damaged, or written by a newer denature.
     """
     path = folder / RECORD
     if not path.is_file():
@@ -262,12 +263,12 @@ def read_record(folder: Path) -> Record:
     return parse_record(text, where=str(path))
 
 
-@lru_cache(maxsize=256)  # a finished run is looked up several times before it is returned
+@lru_cache(maxsize=256)  # a finished run is read several times before it is returned
 def parse_record(text: str, *, where: str) -> Record:
-    """A record from its JSON.
+    """Parse a record from its JSON.
 
     Raises:
-        RunError: it is damaged, no record, or a newer denature wrote it.
+        RunError: the text is damaged, no record, or written by a newer denature.
     """
     try:
         raw = json.loads(text)
@@ -288,12 +289,12 @@ def parse_record(text: str, *, where: str) -> Record:
 
 
 def find_records(places: Iterable[Path]) -> list[Record]:
-    """The records of runs, of all runs below folders that are none, and in files of records.
+    """Read the records of runs, of all runs below other folders, and in files of records.
 
-    A file of records is JSON lines: what `write_records` wrote.
+    A file of records is JSON lines, as `write_records` writes it.
 
     Raises:
-        RunError: a place is no run and holds none.
+        RunError: a place is neither a run nor a file of records, and holds no run.
     """
     records = []
     for place in places:
@@ -322,7 +323,7 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit and machine, as far as they can be found out."""
+    """Versions, commit and machine, as far as they can be determined."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 

@@ -1,8 +1,8 @@
 """Revisions of the parts of the code that decide a run's numbers.
 
-They are part of a run's identity: after a change that moves numbers, raise the part's revision, and
-runs made before count as other runs. `tests/test_golden.py` fails where a part moved and its
-revision did not.
+The revisions are part of a run's identity: after a change that moves numbers, raise the revision of
+the part, and earlier runs count as other runs. `tests/test_golden.py` fails where the numbers of a
+part moved and its revision did not.
 """
 
 REVISIONS = {

@@ -1,4 +1,4 @@
-"""What files say, checked at the door and turned into frozen dataclasses."""
+"""Conversion of plain values from files to frozen dataclasses, checked on reading."""
 
 import json
 import math
@@ -24,7 +24,7 @@ def decode(kind: type[T], data: Any, *, where: str) -> T:
 
     Raises:
         ConfigError: a field is missing or of another type; names `where` and the field. Unknown
-            fields are passed over: a later version may have written them.
+            fields are ignored: a later version may have written them.
     """
     import msgspec
 
@@ -35,11 +35,11 @@ def decode(kind: type[T], data: Any, *, where: str) -> T:
 
 
 def check_fields(config: "DataclassInstance", rules: dict[str, tuple[bool, str]]) -> None:
-    """Check a config's choices and ranges; its `__post_init__` calls it.
+    """Check a config's choices and ranges; called by its `__post_init__`.
 
     Args:
         config: a dataclass whose `Literal` fields are choices.
-        rules: for each field in question whether it is good, and what is wanted.
+        rules: by field, whether its value is valid, and the wanted values in words.
 
     Raises:
         ConfigError: a value that is no choice, not finite, or breaks its rule.

@@ -1,4 +1,4 @@
-"""One integer at the top, one named generator per use; the world is never seeded for others."""
+"""One root seed, one named generator per use; global generators keep their states."""
 
 import hashlib
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
 def seeded(seed: int, *names: str | int) -> Iterator[None]:
     """Seed torch's global generators inside the block and put their states back after it.
 
-    Initialisers and dropout of torch modules know no other source of randomness.
+    Initialisers and dropout of torch modules have no other source of randomness.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):

@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint: what downloads leave, and archives of something else."""
+"""Identify files that are no checkpoints: failed downloads, and archives of other contents."""
 
 import pickletools
 import re
@@ -6,10 +6,10 @@ import zipfile
 from pathlib import Path
 
 HEAD = 512
-"""Bytes by which a file is known."""
+"""Leading bytes that identify the format of a file."""
 
 LONGEST_HEADER = 100_000_000
-"""Bytes of a safetensors header, as the library has it."""
+"""Most bytes of a safetensors header, as in the library."""
 
 PACKED = {
     b"\x1f\x8b": "gzip",
@@ -22,7 +22,7 @@ PACKED = {
 
 
 def what_else(path: Path) -> str | None:
-    """What a file is that cannot be a checkpoint, and what to do; None where it may be one."""
+    """Describe a file that cannot be a checkpoint, with the next step; None where it may be one."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     if not head:
@@ -61,7 +61,7 @@ def is_cut_pickle(path: Path) -> bool:
         try:
             for _ in pickletools.genops(file):
                 pass
-        except Exception:  # whatever is wrong with it, it does not go on to its end
+        except Exception:  # any fault means that the pickle does not reach its end
             return True
     return False
 
@@ -79,9 +79,9 @@ def _text(head: bytes) -> str | None:
 
 def _kind_of_text(text: str) -> str:
     start = text.lower()
-    again = "The server may want a login, or its quota is spent; download the file again"
+    again = "The server may require a login, or its quota is exhausted; download the file again"
     if start.startswith("version https://git-lfs"):
-        return "is a Git LFS pointer, and not what it points to. Fetch that with `git lfs pull`"
+        return "is a Git LFS pointer, not the file itself. Fetch the file with `git lfs pull`"
     if re.match(r"(<!--.*?-->\s*)?<(!doctype html|html|head|body)\b", start, re.DOTALL):
         return f"is an HTML page. {again}"
     if start.startswith("<"):
@@ -96,9 +96,9 @@ def _kind_of_zip(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError):
-        return "is cut off or damaged, as zip archives and torch checkpoints are. Download it again"
+        return "is cut off or damaged (a zip archive or a torch checkpoint). Download it again"
     if any(re.search(r"(^|/)constants\.pkl$", name) for name in names):
-        return "is a TorchScript archive, whose code would be run. Save its state_dict() alone"
+        return "is a TorchScript archive, whose code would be executed. Save its state_dict() alone"
     if any(re.search(r"(^|/)data\.pkl$", name) for name in names):
         return None
     if names and all(name.endswith(".npy") for name in names):

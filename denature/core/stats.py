@@ -1,4 +1,4 @@
-"""Estimates that carry their interval, their n and what they were counted over.
+"""Estimates with their interval, their n and the variation that the interval covers.
 
 A number that stands for a training recipe has two sources of error: another seed trains another
 network, and another test set holds other images. Runs of one recipe share their test images, so
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 K = TypeVar("K", bound=Hashable)
-"""Whatever tells the seeds of two samples apart."""
+"""Key of a seed, shared by both samples."""
 
 Z95 = statistics.NormalDist().inv_cdf(0.975)
 
@@ -32,17 +32,20 @@ class Estimate:
     high: float
     n: int
     over: Literal["images", "seeds", "seeds and images"]
-    """What the interval covers: other test images, other seeds, or both. `n` counts images of an
+    """Variation that the interval covers: test images, seeds, or both. `n` counts images of an
     estimate over images, and seeds of the others."""
 
     @property
     def significant(self) -> bool:
-        """Whether the interval says anything: of the spread over seeds, one seed says nothing."""
+        """Whether the interval is informative; one seed shows no spread over seeds."""
         return self.over == "images" or self.n > 1
 
     def __post_init__(self) -> None:
-        if not self.low <= self.value <= self.high or self.n < 1:  # also where one is no number
-            raise ValueError(f"{self.value} in [{self.low}, {self.high}], n {self.n}: no estimate")
+        if not self.low <= self.value <= self.high or self.n < 1:  # NaN fails too
+            raise ValueError(
+                f"an estimate is {self.value} in [{self.low}, {self.high}] with n {self.n}; wanted "
+                "are low <= value <= high and n >= 1"
+            )
 
 
 def proportion(successes: int, n: int) -> Estimate:
@@ -62,8 +65,8 @@ def proportion(successes: int, n: int) -> Estimate:
 
 
 T95 = (12.706204736174694, 4.302652729749462, 3.1824463052837078, 2.7764451051977934)
-"""Student's t at 0.975 for 1 to 4 degrees of freedom, what two to five seeds need: importing scipy
-for them would be a tenth of the time of a recipe that is finished and asked for again."""
+"""Student's t at 0.975 for 1 to 4 degrees of freedom, for two to five seeds. Importing scipy for
+them would take a tenth of the time of a finished recipe that is requested again."""
 
 
 def _t95(freedom: int) -> float:
@@ -82,7 +85,7 @@ def mean_over_seeds(
     With a single seed nothing is known about the spread: the interval is the whole of `bounds`.
     """
     if not values:
-        raise ValueError("A mean over no seeds was asked for.")
+        raise ValueError("A mean over no seeds was requested; wanted is at least one value.")
     n, mean = len(values), statistics.fmean(values)
     low, high = bounds
     if n > 1:
@@ -92,26 +95,26 @@ def mean_over_seeds(
 
 
 def pooled(found: Sequence[Estimate], *, bounds: tuple[float, float] = (0.0, 1.0)) -> Estimate:
-    """One estimate over images for each seed as one estimate over seeds and images.
+    """Pool one estimate over images per seed into one over seeds and images.
 
     The test images are taken to be the same for all seeds, as they are for runs of one data set, so
     the images' part of the interval does not shrink with the number of seeds. A single estimate is
     returned as it is: over images.
 
     Args:
-        found: of each seed its estimate; at least one.
-        bounds: what a value can be.
+        found: one estimate per seed; at least one.
+        bounds: range of possible values.
     """
     if len(found) == 1:
         return found[0]
-    seeds = mean_over_seeds([one.value for one in found], bounds=bounds)
-    below = statistics.fmean(one.value - one.low for one in found)
-    above = statistics.fmean(one.high - one.value for one in found)
+    seeds = mean_over_seeds([estimate.value for estimate in found], bounds=bounds)
+    below = statistics.fmean(estimate.value - estimate.low for estimate in found)
+    above = statistics.fmean(estimate.high - estimate.value for estimate in found)
     return _both(seeds, below, above, bounds)
 
 
 def _both(seeds: Estimate, below: float, above: float, bounds: tuple[float, float]) -> Estimate:
-    """The interval over seeds, widened by how far that over images reaches to either side."""
+    """The interval over seeds, widened by the reach of that over images on either side."""
     value, (least, most) = seeds.value, bounds
     low = max(least, value - math.hypot(value - seeds.low, below))
     high = min(most, value + math.hypot(seeds.high - value, above))
@@ -119,14 +122,14 @@ def _both(seeds: Estimate, below: float, above: float, bounds: tuple[float, floa
 
 
 def mean_over_images(values: Sequence[float]) -> Estimate:
-    """The mean of one value an image with its normal interval, which does for hundreds of them."""
+    """The mean of one value per image with its normal interval, adequate for hundreds of images."""
     n, mean = len(values), statistics.fmean(values)
     half = Z95 * statistics.stdev(values) / math.sqrt(n) if n > 1 else math.inf
     return Estimate(mean, mean - half, mean + half, n, "images")
 
 
 class Score(NamedTuple):
-    """The accuracy of one run, and of each test image whether it was answered rightly."""
+    """The accuracy of one run, and whether each test image was answered correctly."""
 
     accuracy: Estimate
     test: str = ""
@@ -135,10 +138,10 @@ class Score(NamedTuple):
 
 
 def paired_difference(treated: Mapping[K, Score], control: Mapping[K, Score]) -> Estimate | None:
-    """The mean of treated minus control over the seeds that both have; None where there are none.
+    """The mean of treated minus control over shared seeds; None without a shared seed.
 
-    Pairing by seed removes what the seed itself does to both: order, views, initial weights.
-    Pairing by image removes how hard the test images are. Where the hits of a run are unknown, the
+    Pairing by seed removes the effects of the seed on both: order, views, initial weights.
+    Pairing by image removes the difficulty of test images. Where the hits of a run are unknown, the
     images' part is that of two independent samples, which is too wide and never too narrow for
     networks that find the same images hard (Newcombe 1998, method 10).
 
@@ -160,11 +163,11 @@ def paired_difference(treated: Mapping[K, Score], control: Mapping[K, Score]) ->
 def _between_images(
     ours: Sequence[Score], theirs: Sequence[Score], value: float
 ) -> tuple[float, float]:
-    """How far below and above `value` the images' part of a paired difference reaches."""
+    """Reach of the images' part of a paired difference, below and above `value`."""
     alike = {score.test for score in (*ours, *theirs)} == {ours[0].test}
-    mine, others = _mean_hits(ours), _mean_hits(theirs)
-    if alike and mine is not None and others is not None:
-        return _reach(mine - others, value)
+    our_hits, their_hits = _mean_hits(ours), _mean_hits(theirs)
+    if alike and our_hits is not None and their_hits is not None:
+        return _reach(our_hits - their_hits, value)
     pairs = [(a.accuracy, b.accuracy) for a, b in zip(ours, theirs, strict=True)]
     below = [math.hypot(a.value - a.low, b.high - b.value) for a, b in pairs]
     above = [math.hypot(a.high - a.value, b.value - b.low) for a, b in pairs]
@@ -172,7 +175,7 @@ def _between_images(
 
 
 def _mean_hits(scores: Sequence[Score]) -> "NDArray[np.float64] | None":
-    """Of each test image by what share of the runs it is answered rightly; None if unknown."""
+    """Share of the runs that answer each test image correctly; None if unknown."""
     import numpy as np
 
     known = [score.hits.astype(np.float64) for score in scores if score.hits is not None]
@@ -180,10 +183,10 @@ def _mean_hits(scores: Sequence[Score]) -> "NDArray[np.float64] | None":
 
 
 def _reach(differences: "NDArray[np.float64]", value: float) -> tuple[float, float]:
-    """Of one difference in [-1, 1] an image: how far the interval of their mean reaches.
+    """Reach below and above `value` of the interval of a mean of differences in [-1, 1] per image.
 
-    Two images are added, one won and one lost, so that a few or no differing images are not taken
-    for certainty. Of one seed this is Bonett and Price's interval (2012, J. Educ. Behav. Stat. 37).
+    Two images are added, one won and one lost, so that few or no differing images do not look
+    certain. For one seed this is Bonett and Price's interval (2012, J. Educ. Behav. Stat. 37).
     """
     n = len(differences) + 2
     mean = float(differences.sum()) / n
@@ -193,18 +196,18 @@ def _reach(differences: "NDArray[np.float64]", value: float) -> tuple[float, flo
 
 
 Verdict: TypeAlias = Literal["below", "within", "above", "undecided"]
-"""What an interval says of a margin: all of it below, within or above the margin, or none of it."""
+"""Position of an interval against a margin: all below, all within, all above, or undecided."""
 
 MARGIN = 0.01
-"""A difference of less than a point of accuracy is none that matters: what one more image in a
-hundred costs. Stated wherever a verdict depends on it."""
+"""A difference below one point of accuracy, one image in a hundred, counts as immaterial. Reports
+state the margin wherever a verdict depends on it."""
 
 
 def against_margin(difference: Estimate | None, margin: float = MARGIN) -> Verdict:
-    """Whether a difference is surely beyond a margin, surely within it, or neither.
+    """Whether the interval of a difference lies beyond a margin, within the margin, or neither.
 
     Not significant is not equal: an interval that holds 0 and reaches beyond the margin decides
-    nothing. Neither does a single seed of an estimate that knows no images.
+    nothing. A single seed decides nothing either, unless the interval is over images.
     """
     if difference is None or not difference.significant:
         return "undecided"
@@ -216,12 +219,12 @@ def against_margin(difference: Estimate | None, margin: float = MARGIN) -> Verdi
 
 
 def unpaired_difference(treated: "NDArray[np.float64]", control: "NDArray[np.float64]") -> Estimate:
-    """The mean of some networks less that of others, on the same images.
+    """The mean of the treated networks minus that of the controls, on the same images.
 
-    The spread between networks of the same kind says what another seed does (Student's t, pooled
-    variance); where there is none to see, as with one network on each side, nothing is known. A
-    single network is compared with the others' mean by their spread: the interval then holds what
-    one more of them would reach.
+    The spread between networks of the same kind estimates the effect of another seed (Student's t,
+    pooled variance). One network on each side shows no spread: the interval is then [-1, 1]. A
+    single network is compared with the mean of the other side by that side's spread: the interval
+    then covers the value of one more network of that side.
 
     Args:
         treated: networks x images, in [0, 1].

@@ -1,4 +1,4 @@
-"""Stopping in good order: a deadline, or a signal, between two steps."""
+"""Clean stops between two steps: at a deadline, on a signal or on request."""
 
 import signal
 import time
@@ -10,7 +10,7 @@ from denature.core.errors import ConfigError
 
 
 class Stopper:
-    """Says when work should stop; whoever works asks it between steps."""
+    """Decides when work should stop; the code that works checks `reason` between steps."""
 
     def __init__(
         self, *, seconds: float | None = None, wish: Callable[[], bool] | None = None
@@ -21,23 +21,23 @@ class Stopper:
 
     @property
     def reason(self) -> str | None:
-        """Why to stop now; None while there is no reason."""
+        """The reason to stop now; None while there is none."""
         if self._signal:
             return self._signal
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "the time limit"
         if self._wish is not None and self._wish():
-            return "whoever gave the work"
+            return "a stop request"
         return None
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the deadline, at least a moment; None where there is none."""
+        """Seconds until the deadline, at least 0.01; None without a deadline."""
         return None if self._deadline is None else max(0.01, self._deadline - time.monotonic())
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM as a wish to stop soon; a second SIGINT stops at once."""
+        """Treat SIGINT and SIGTERM as requests to stop soon; a second SIGINT stops at once."""
 
         def note(number: int, frame: FrameType | None) -> None:
             if self._signal and number == signal.SIGINT:
@@ -59,7 +59,7 @@ def seconds_of(duration: str) -> float:
     """Seconds of a duration such as `90`, `90s`, `9m` or `1.5h`.
 
     Raises:
-        ConfigError: it is none, or not above 0.
+        ConfigError: the text is no duration, or not above 0.
     """
     number, unit = (duration[:-1], duration[-1]) if duration[-1:] in UNITS else (duration, "s")
     try:
@@ -67,5 +67,7 @@ def seconds_of(duration: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise ConfigError(f"A duration is {duration!r}; wanted is such as 90s, 9m or 1.5h.")
+        raise ConfigError(
+            f"A duration is {duration!r}; wanted is a time above 0, such as 90s, 9m or 1.5h."
+        )
     return seconds

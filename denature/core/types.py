@@ -1,6 +1,6 @@
-"""Names for the tensors that cross a wall; the shapes are part of the contract.
+"""Names of the tensors that cross package boundaries; the shapes are part of the contract.
 
-They are plain aliases, because the training rooms must import with torch, numpy and pyarrow alone.
+The names are plain aliases, because training must import with torch, numpy and pyarrow alone.
 """
 
 from typing import TypeAlias
@@ -11,7 +11,7 @@ Images: TypeAlias = Tensor
 """uint8, batch x channels x height x width, 0..255; never normalised."""
 
 Pixels: TypeAlias = Tensor
-"""float32, batch x channels x height x width, in [0, 1]: what a network takes."""
+"""float32, batch x channels x height x width, in [0, 1]; the input of a network."""
 
 Logits: TypeAlias = Tensor
 """float, batch x classes, any real number."""

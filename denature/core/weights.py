@@ -37,7 +37,7 @@ def save_weights(folder: Path, network: nn.Module) -> None:
     """Write the weights atomically.
 
     Raises:
-        OSError: they could not be written, for whatever reason.
+        OSError: the weights could not be written, for any reason.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -56,13 +56,13 @@ def save_weights(folder: Path, network: nn.Module) -> None:
 def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a checkpoint that torch saved.
 
-    A checkpoint is a pickle and is read with `weights_only=True`, so it cannot execute anything;
-    one that would need to is refused. The entries that training scripts leave around the weights
-    are seen through; what is put before their names, `fit_weights` sees through. A file is known by
-    what it holds, whatever its name ends with.
+    A checkpoint is a pickle and is read with `weights_only=True`, so reading executes no code; a
+    file that needs code is refused. This function unwraps the entries that training scripts put
+    around the weights; `fit_weights` removes prefixes of names. The content decides the format,
+    whatever the suffix.
 
     Raises:
-        RunError: missing, damaged, or no weights.
+        RunError: the file is missing, damaged, or holds no weights.
     """
     if not path.is_file():
         raise RunError(f"There is no weights file {path}.")
@@ -70,14 +70,14 @@ def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
         raise RunError(f"{path} {found}. {WANTED}")
     tensors_alone = is_safetensors(path)
     if not tensors_alone and not is_pickle(path):
-        raise RunError(f"{path} is no checkpoint that is known here. {WANTED}")
+        raise RunError(f"{path} is no checkpoint of a known format. {WANTED}")
     try:
         if tensors_alone:
             from safetensors.torch import load_file
 
             loaded: object = load_file(path)
         else:
-            # Of a path torch would judge by its suffix; it warns of pickles that it then refuses.
+            # Given a path torch would judge by the suffix; torch warns of pickles before refusing.
             with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
                 loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError) as error:
@@ -106,8 +106,8 @@ def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
         if entry is None and (others := _like(loaded, inner)):
             raise RunError(
                 f"{path} holds several sets of weights, {_few([inner, *others])}, which may differ "
-                f"(one may be an average over the training). Say which with --entry {others[0]} or "
-                f"--entry {inner}."
+                "(one may be an average over the training). Choose one with --entry "
+                f"{others[0]} or --entry {inner}."
             )
         loaded = loaded[inner]
     if not isinstance(loaded, Mapping) or not loaded:
@@ -120,7 +120,7 @@ def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
 
 
 def _like(checkpoint: Mapping[str, object], entry: str) -> list[str]:
-    """The other entries that hold as many tensors as this one, and nothing else."""
+    """The other entries that hold as many tensors as `entry`, and nothing else."""
     weights = checkpoint[entry]
     assert isinstance(weights, Mapping)
     return [
@@ -138,11 +138,11 @@ def _few(names: Sequence[str]) -> str:
 
 
 def unwrapped(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """The tensors without what wrappers put before all of their names, as far as that helps.
+    """The tensors without the prefixes that wrappers put before all names, as far as that helps.
 
-    DataParallel leaves `module.`, torch.compile `_orig_mod.`, Lightning and other wrappers what
-    their attribute is called, one around the other. Of all prefixes that the names share so many
-    are left out that the most names are the network's.
+    DataParallel adds `module.`, torch.compile `_orig_mod.`, Lightning and other wrappers the name
+    of their attribute, one around the other. As many shared prefixes are removed as give the most
+    names of the network.
 
     Args:
         tensors: by the names in the file.
@@ -153,19 +153,20 @@ def unwrapped(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, 
     while True:
         if len(inner.keys() & own) > len(best.keys() & own):
             best = inner
-        if not all("." in it for it in inner) or len({it.partition(".")[0] for it in inner}) > 1:
+        prefixes = {name.partition(".")[0] for name in inner}
+        if not all("." in name for name in inner) or len(prefixes) > 1:
             return best
         inner = {name.partition(".")[2]: value for name, value in inner.items()}
 
 
 def fit_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
-    """Load `tensors` into `network`, all of them, or none; wrappers' prefixes are left out.
+    """Load `tensors` into `network`, all of them, or none; prefixes of wrappers are removed.
 
     Raises:
-        RunError: names or shapes differ; says which and how many, and changes nothing.
+        RunError: names or shapes differ; the error lists them, and `network` stays unchanged.
     """
     own = network.state_dict()
-    # Checkpoints from before torch 0.4.1 have no counts of batches, which only momentum None reads.
+    # Checkpoints from before torch 0.4.1 lack batch counts, which only momentum None reads.
     counts = {name: count for name, count in own.items() if name.endswith(COUNT)}
     tensors = {**counts, **unwrapped(tensors, own.keys())}
     missing = [name for name in own if name not in tensors]

@@ -1,4 +1,4 @@
-"""Images: where they come from, how they are cached, and their views."""
+"""Image data sets: readers of sources, the cache of decoded images, and views."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""CIFAR-10, CIFAR-100 and Tiny-ImageNet as their authors publish them: folders, or the archives.
+"""CIFAR-10, CIFAR-100 and Tiny-ImageNet as their authors publish them: folders or archives.
 
-Nothing is unpacked and nothing in them is executed: see `denature.data.pickles`.
+Archives are read in place, and no code in them is executed: see `denature.data.pickles`.
 """
 
 import tarfile
@@ -37,14 +37,14 @@ class Cifar:
 
 
 def _records(label_bytes: int) -> Callable[[bytes, str], tuple[np.ndarray, np.ndarray]]:
-    """Of the binary version: labels, then the pixels plane by plane; the last label is the fine."""
+    """Unpacker of the binary version: labels, then pixels by plane; the last label is the fine."""
 
     def unpack(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
         width = label_bytes + PIXELS
         if not data or len(data) % width:
             raise DataError(
-                f"{where} has {len(data)} bytes, which are no records of {width}. Is it cut off? "
-                "Copy it again."
+                f"{where} has {len(data)} bytes; wanted is a multiple of {width}, the bytes of a "
+                "record. Copy it again: the file may be cut off."
             )
         records = np.frombuffer(data, np.uint8).reshape(-1, width)
         return records[:, label_bytes:], records[:, label_bytes - 1]
@@ -124,14 +124,14 @@ PACKED: Mapping[str, tuple[str, ...]] = {
     ),
     "tiny-imagenet": ("tiny-imagenet-200", "tiny-imagenet-200.zip"),
 }
-"""The published archives and what they unpack into; the folder around them is as good."""
+"""The published archives and their folders; a folder that holds one of them serves too."""
 
 
 def archived(path: Path) -> DataSource | None:
-    """The source in a folder or an archive of one of these layouts; None where it is none.
+    """The source in a folder or an archive of one of these layouts; None for other paths.
 
     Raises:
-        DataError: it is one, and damaged.
+        DataError: the layout matches, and a file is damaged.
     """
     if path.is_dir():
         if (found := _unpacked(path)) is not None:
@@ -139,7 +139,7 @@ def archived(path: Path) -> DataSource | None:
         inside = {
             title: sources
             for title, names in PACKED.items()
-            if (sources := [one for name in names if (one := _at(path / name)) is not None])
+            if (sources := [source for name in names if (source := _at(path / name)) is not None])
         }
         if len(inside) > 1:
             raise DataError(
@@ -162,7 +162,7 @@ def _at(path: Path) -> DataSource | None:
 
 
 def _unpacked(root: Path) -> DataSource | None:
-    """What a folder of one of these layouts holds."""
+    """The source in a folder of one of these layouts; None for other folders."""
     for cifar in CIFARS:
         if (root / cifar.test).is_file() and (root / cifar.train[0]).is_file():
             return _cifar(FolderTree(root), "", cifar)
@@ -172,7 +172,7 @@ def _unpacked(root: Path) -> DataSource | None:
 
 
 def _inside(tree: Tree) -> DataSource | None:
-    """What an archive holds, in whatever folder inside of it."""
+    """The source in an archive, in any of its folders; None where there is none."""
     names = set(tree.names)
     for cifar in CIFARS:
         for name in names:

@@ -21,7 +21,7 @@ from denature.data.places import cache_root
 from denature.data.source import DataSource
 
 VERSION = 3
-"""Raise it when what is cached for the same source changes."""
+"""Raise this number when the cached content of a source changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,18 @@ class Decoded:
     digest: str
     skipped: int
     left_out: dict[str, int]
-    """What was not read, by reason."""
+    """Number of images and files that were not read, by reason."""
     folder: Path
 
     def paths(self, split: str) -> list[str]:
-        """By which the source knows a split's images; empty where it has no paths."""
+        """Paths of a split's images in the source; empty where the source has no paths."""
         listed = self.folder / f"{split}.paths.json"
         found: list[str] = json.loads(listed.read_text("utf-8")) if listed.exists() else []
         return found
 
 
 def decoded(source: DataSource, config: DataConfig, progress: Progress) -> Decoded:
-    """Map the splits of `source` from the cache, after decoding them into it the first time."""
+    """Map the splits of `source` from the cache; the first time they are decoded into it."""
     reading = {"source": config.source, "size": config.image_size, "skip_bad": config.skip_bad}
     wanted = {"version": VERSION, "fingerprint": source.fingerprint, **reading}
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:20]
@@ -107,13 +107,13 @@ def _write_split(
     samples: Iterable[Encoded] | Iterable[Block],
     decoder: Decoder,
     task: Task,
-    of: DataSource,
+    origin: DataSource,
     source: str,
 ) -> dict[str, Any] | int:
-    """Write one split.
+    """Write one split, and return its facts.
 
-    Returns how many images there are where they have no labels, as hub copies of ImageNet's test
-    images; nothing is written then.
+    Images without labels, such as hub copies of ImageNet's test images, are not written; their
+    number is returned instead.
     """
     labels: list[np.ndarray] = []
     paths: list[str] = []
@@ -131,19 +131,21 @@ def _write_split(
     try:
         merged = np.concatenate(labels) if labels else np.empty(0, np.int64)
     except ValueError:
-        raise DataError(f"Images of {source} have different numbers of landmarks.") from None
+        raise DataError(
+            f"Images of {source} have different numbers of landmarks; wanted is one number."
+        ) from None
     if not len(merged):
         raise DataError(f"The {name} split of {source} holds no image that can be decoded.")
     if any(paths):
         (folder / f"{name}.paths.json").write_text(json.dumps(paths), "utf-8")
-    if merged.dtype == np.float32:  # coordinates, which were looked at one by one
+    if merged.dtype == np.float32:  # coordinates, which were checked one by one
         np.save(folder / f"{name}.labels.npy", merged)
         digest.update(merged.data)
         return _about(merged, shape, digest.hexdigest(), highest=0)
     if name != "train" and merged.max() < 0:
         (folder / f"{name}.images").unlink()
         return len(merged)
-    if merged.min() < 0 and of.labelled:
+    if merged.min() < 0 and origin.labelled:
         raise DataError(
             f"{source}: image {int(merged.argmin())} of the {name} split has the label "
             f"{merged.min()}; labels go from 0 to classes - 1."
@@ -160,7 +162,7 @@ def _about(
 
 
 def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:
-    """Arrays pass as they are; encoded images are decoded."""
+    """Decoded blocks unchanged; encoded images decoded into blocks."""
     iterator = iter(samples)
     first = next(iterator, None)
     if isinstance(first, Block):

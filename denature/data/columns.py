@@ -1,4 +1,4 @@
-"""Which column of a table holds the images, which the labels, and what a label is there."""
+"""Find the image and label columns of a table, and the kind of its labels."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ LABEL_NAMES = (
     *("label", "labels", "fine_label", "class", "target", "y"),
     *("category", "class_id", "label_id", "keypoints", "landmarks"),
 )
-"""Usual names, in any case: a column of one of them is the label, whatever stands beside it."""
+"""Usual names, in any letter case: a column of such a name is the label, whatever the others."""
 
 NO_LABELS = {
     *("id", "idx", "index", "__index_level_0__", "image_id", "file_id", "width", "height", "size"),
     *("bbox", "bboxes", "box", "boxes", "embedding", "path", "file_name", "filename", "url"),
     *("caption", "text"),
 }
-"""Usual names of columns that are not labels, unless the caller says so."""
+"""Usual names of columns that are not labels, unless the caller names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class Columns:
     label: str
     kind: Kind
     guessed: bool = False
-    """Whether the label column has no usual name and was not asked for."""
+    """Whether the label column has no usual name and was not named by the caller."""
 
 
 def columns_of(schema: Any, config: DataConfig, where: object) -> Columns:
-    """The image and the label column: by the caller's word, a usual name, or as the only one.
+    """The image and the label column: named by the caller, of a usual name, or the only candidate.
 
     Raises:
-        DataError: none or several could be it, or one of a usual name cannot.
+        DataError: no column or several columns qualify, or one of a usual name does not.
     """
     label = config.label_column or _usual(schema.names, LABEL_NAMES)
     image = _image_column(schema, config, label, where)
@@ -63,17 +63,17 @@ def columns_of(schema: Any, config: DataConfig, where: object) -> Columns:
 
 def _kind(schema: Any, label: str) -> Kind:
     kind = kind_of(schema.field(label).type)
-    assert kind is not None  # else it was refused
+    assert kind is not None  # other types were refused before
     return kind
 
 
 def kind_of(kind: Any) -> Kind | None:
-    """What labels of a column's type are; None where they are none."""
+    """Kind of the labels in a column of this type; None where the type can hold none."""
     from pyarrow import types
 
     if types.is_dictionary(kind):
         return kind_of(kind.value_type)
-    # Whole numbers that were absent in some row come as floats from pandas.
+    # pandas writes whole numbers as floats where a row lacks one.
     if types.is_integer(kind) or types.is_boolean(kind) or types.is_floating(kind):
         return "whole"
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
@@ -100,7 +100,7 @@ def _check(what: str, name: str, schema: Any, serving: Collection[str], where: o
     if name not in serving:
         raise DataError(
             f"The column {name} of {where} is {schema.field(name).type}; it cannot hold the "
-            f"{what}. Say which one does with --{what}-column; those that can: "
+            f"{what}. Name another with --{what}-column; those that can: "
             f"{', '.join(serving) or 'none'}."
         )
 
@@ -120,7 +120,7 @@ def _only(
         return name
     raise DataError(
         f"{where} has {len(fitting)} columns that could hold the {what} ({', '.join(fitting)}) "
-        f"among {', '.join(schema.names)}. Say which with --{what}-column."
+        f"among {', '.join(schema.names)}. Choose one with --{what}-column."
     )
 
 
@@ -144,13 +144,13 @@ class Labels:
 
     kind: Kind
     numbers: Mapping[str, int]
-    """Of the names, where cells are names."""
+    """Label of each name, where cells are names."""
 
     def of(self, cell: Any, where: str, *, trained: bool) -> int | np.ndarray:
         """A label; -1 where an image that is not trained on has none.
 
         Raises:
-            DataError: it is none.
+            DataError: the cell holds no label.
         """
         if self.kind == "landmarks":
             found = coordinates(cell, where)

@@ -1,4 +1,4 @@
-"""Which images, and how they are read; imports nothing heavy."""
+"""Config of an image source and of its reader; imports nothing heavy."""
 
 import re
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from denature.core.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReaderConfig:
-    """How a source of images is read."""
+    """Options for reading a source of images."""
 
     holdout: float = 0.0
-    """Share of the samples to hold out as test split, where a source brings none."""
+    """Share of the samples to hold out as test split, where the source has none."""
     image_size: int | None = None
     """Resize (and centre-crop) every image to this many pixels a side."""
     image_column: str | None = None
@@ -19,12 +19,12 @@ class ReaderConfig:
     label_column: str | None = None
     """The column of a Parquet file that holds the labels, where several could."""
     points: tuple[str, ...] = ()
-    """Of landmarks those to learn: numbers from 0, or eyeLeft, eyeRight, mouthLeft, mouthRight and
-    nose of the usual 68; all by default."""
+    """Landmarks to learn: numbers from 0, or eyeLeft, eyeRight, mouthLeft, mouthRight and nose of
+    the usual 68; all by default."""
     group: str | None = None
     """A regular expression with one group, such as `(.*)_` for frames that are named by person and
-    number: images in whose path it finds the same never come into two splits. Splits that the
-    source brings are cut anew for that, `--holdout` of the groups for the test; 0.2 by default."""
+    number: images whose paths match with the same text stay in one split. Splits of the source are
+    merged and cut anew, with a share `--holdout` of the groups for the test; 0.2 by default."""
     skip_bad: bool = False
     """Leave out images that cannot be decoded, instead of stopping at the first."""
 
@@ -47,7 +47,7 @@ class ReaderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig(ReaderConfig):
-    """A source of images and how it is read."""
+    """A source of images and the options for reading it."""
 
     source: str
     """`digits`; a folder of Parquet shards or of images; an .npz file; or hf:owner/name."""

@@ -23,10 +23,10 @@ class Split:
 
     images: Images
     labels: Labels
-    """Of all images, not of the rows alone; float32, n x 2 points, where they are landmarks."""
+    """Labels of all images, not of the rows alone; for landmarks float32, n x 2 points."""
     rows: Indices
     groups: Indices | None = None
-    """Of all images; those of one group, such as frames of one person, stay together."""
+    """Group numbers of all images; a group, such as frames of one person, is never divided."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,7 +37,7 @@ class Split:
         return self.labels.is_floating_point()
 
     def _strata(self) -> np.ndarray:
-        """What shares are taken of: each class; of landmarks there is but one kind."""
+        """Stratum of each row, of which shares are taken: its class, or one for all landmarks."""
         return np.zeros(len(self), np.int64) if self.landmarks else self.labels[self.rows].numpy()
 
     def take(self, positions: np.ndarray) -> "Split":
@@ -46,16 +46,16 @@ class Split:
     def divide(self, share: float, name: str) -> tuple["Split", "Split"]:
         """Cut off `share` of each class, the same samples every time; returns (rest, cut off).
 
-        Where there are groups, it is `share` of the groups.
+        Where there are groups, `share` of the groups is cut off.
         """
         if self.groups is not None:
-            mine, places = np.unique(self.groups[self.rows].numpy(), return_inverse=True)
-            order = generator(0, name).permutation(len(mine))
-            cut = np.isin(places, order[: round(share * len(mine))])
+            groups, places = np.unique(self.groups[self.rows].numpy(), return_inverse=True)
+            order = generator(0, name).permutation(len(groups))
+            cut = np.isin(places, order[: round(share * len(groups))])
             if not 0 < cut.sum() < len(cut):
                 raise ConfigError(
-                    f"A share of {share} of {len(mine)} groups leaves one side empty; take a share "
-                    "further from 0 and 1, or more groups."
+                    f"A share of {share} of {len(groups)} groups leaves one side empty; take a "
+                    "share further from 0 and 1, or more groups."
                 )
             return self.take(np.flatnonzero(~cut)), self.take(np.flatnonzero(cut))
         labels = self._strata()
@@ -93,7 +93,7 @@ class Split:
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation per channel over these pixels, in [0, 1].
 
-        At most 10,000 images are looked at: for natural images that settles three decimals.
+        At most 10,000 images are read: for natural images they fix three decimals.
         """
         step = -(-len(self) // 10_000)
         counts = np.zeros((self.images.shape[1], 256), np.int64)
@@ -122,15 +122,15 @@ class Dataset:
     test: Split
     validation: Split | None
     classes: tuple[str, ...]
-    """Names of what a network puts out: classes, or coordinates such as `nose.x`."""
+    """Names of a network's outputs: classes, or coordinates such as `nose.x`."""
     digest: str
     """sha256 of all pixels and labels, first 16 hex digits."""
     test_origin: str
-    """Where the test split comes from: a split's name in the source, or `holdout`."""
+    """Origin of the test split: a split's name in the source, or `holdout`."""
     holdout: float = 0.0
     """Share of the samples that was held out as test split."""
     skipped: int = 0
-    """Images that could not be decoded and were left out, as was asked for."""
+    """Images that could not be decoded and were left out, with `skip_bad`."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Files, folders and images that were not read, by reason, such as `hidden`."""
 
@@ -148,7 +148,7 @@ class Dataset:
         return int(self.train.images.shape[-1])
 
     def describe(self) -> dict[str, Any]:
-        """What is worth knowing about it, as plain values."""
+        """Summary of the data set, as plain values."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         arrays = {s.images.data_ptr(): s.images.nbytes for s in splits.values() if s}
         return {

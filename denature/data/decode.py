@@ -1,4 +1,4 @@
-"""Encoded images into uint8 arrays, in parallel, saying which one is bad."""
+"""Decode images into uint8 arrays, in parallel; errors name the damaged image."""
 
 import io
 import os
@@ -20,10 +20,10 @@ CHUNK = 256
 """Images decoded per work item: large enough to hide the hand-over, small enough for memory."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-"""What is decoded, whatever a file is called. Pillow would start Ghostscript for PostScript."""
+"""Formats to decode, whatever the suffix. Pillow would start Ghostscript for PostScript."""
 
 MOST_PIXELS = 89_478_485
-"""Of an image, 256 MiB of RGB: a small file can unpack to any number."""
+"""Limit of an image, 256 MiB of RGB: a small file can unpack to any number of pixels."""
 
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 GREY_MODES = {"1", "L", "LA", *SIXTEEN_BIT}
@@ -37,7 +37,7 @@ class Encoded(NamedTuple):
     """A class, or coordinates of landmarks, float32."""
     where: str
     path: str = ""
-    """By which the data set knows it."""
+    """Path of the image in the data set."""
 
 
 class Block(NamedTuple):
@@ -46,11 +46,11 @@ class Block(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
     paths: tuple[str, ...] = ()
-    """Where images have them."""
+    """Paths in the data set, where images have them."""
 
 
 class BadImage(Exception):
-    """Bytes that are no image of a known format, damaged, or too many pixels; says why."""
+    """Bytes of no known format, or a damaged or too large image; the text gives the reason."""
 
 
 class TooManyPixels(BadImage):
@@ -58,7 +58,7 @@ class TooManyPixels(BadImage):
 
 
 class ColourFound(Exception):
-    """A colour image turned up after grey ones: start again with three channels."""
+    """A colour image came after grey ones: decoding starts again with three channels."""
 
 
 class Decoder:
@@ -69,8 +69,8 @@ class Decoder:
     Args:
         image_size: pixels a side; None takes the first image's, which must be square.
         skip_bad: count images that cannot be decoded instead of raising.
-        stretch: bring images that are not square into shape by stretching, which leaves landmarks
-            where they are, instead of by cutting off their sides.
+        stretch: make images square by stretching, which keeps landmarks in place, instead of by
+            cutting off their sides.
     """
 
     def __init__(self, *, image_size: int | None, skip_bad: bool, stretch: bool = False) -> None:
@@ -86,7 +86,7 @@ class Decoder:
 
         Raises:
             DataError: an image is damaged, or has another size than the first.
-            ColourFound: `channels` was settled as 1 and a colour image came; it is 3 now.
+            ColourFound: a colour image came after `channels` was set to 1; `channels` is 3 now.
         """
         chunks = _chunks(samples)
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -164,7 +164,7 @@ class Decoder:
         return array
 
     def resized(self, images: np.ndarray) -> np.ndarray:
-        """Images that came decoded, in the size that was asked for."""
+        """Resize images that came decoded to the configured size."""
         if not self.resize or images.shape[-1] == self.size:
             return images
         from PIL import Image
@@ -188,10 +188,10 @@ def to_array(
         channels: 1 or 3.
         size: pixels a side.
         fit: bring an image of another size into shape.
-        stretch: do that without cutting off its longer sides, so that fractions of them stay.
+        stretch: do that without cropping, so that fractions of the sides stay valid.
 
     Raises:
-        BadImage: 32 bits a pixel, which do not say where white is.
+        BadImage: 32 bits a pixel, whose level of white is unknown.
     """
     from PIL import Image, ImageOps
 
@@ -219,15 +219,15 @@ def open_image(
 ) -> "Image":
     """The first frame of an image, decoded and upright: turned as its Exif orientation says.
 
-    Every image file that is read here is read by this function.
+    All code of this package reads image files through this function.
 
     Args:
-        image: a file, or what one holds.
-        formats: of Pillow's, those that are tried.
-        most_pixels: refuse more before decoding any.
+        image: path of a file, or its bytes.
+        formats: the formats of Pillow to try.
+        most_pixels: limit that is checked before decoding.
 
     Raises:
-        BadImage: it is none that can be decoded.
+        BadImage: the image cannot be decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -255,7 +255,7 @@ def open_image(
 def _turn_upright(picture: "Image") -> None:
     from PIL import ImageOps
 
-    # Exif that is damaged says nothing: viewers show such an image as it is stored.
+    # Damaged Exif is ignored: viewers show such an image as it is stored.
     with suppress(Exception):
         ImageOps.exif_transpose(picture, in_place=True)
 

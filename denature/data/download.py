@@ -1,4 +1,4 @@
-"""Data sets by name, fetched once from where their authors publish them, and checked."""
+"""Data sets by name, fetched once from the sites of their authors, and checked."""
 
 import hashlib
 import urllib.error
@@ -17,11 +17,11 @@ PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """An archive on its authors' site."""
+    """An archive on the site of its authors."""
 
     url: str
     md5: str
-    """As they state it."""
+    """MD5 digest that the authors state."""
 
 
 PUBLISHED: Mapping[str, Download] = {
@@ -40,10 +40,10 @@ PUBLISHED: Mapping[str, Download] = {
 
 
 def fetched(name: str, progress: Progress) -> Path:
-    """The archive of a published data set, in the cache's downloads/.
+    """Path of a published archive in the cache's downloads/; fetched the first time.
 
     Raises:
-        DataError: it cannot be fetched, or is not what its authors published.
+        DataError: the archive cannot be fetched, or differs from the published one.
     """
     published = PUBLISHED[name]
     target = cache_root() / "downloads" / published.url.rsplit("/", 1)[-1]

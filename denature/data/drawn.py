@@ -1,6 +1,6 @@
-"""Drawn faces: pictures with known landmarks that need no download, as digits are for classes.
+"""Drawn faces: pictures with known landmarks that need no download, as digits do for classes.
 
-Cartoons, of which networks learn in seconds where things are. What holds of them need not hold of
+Networks learn the landmarks of these cartoons in seconds. Results need not carry over to
 photographs.
 """
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 SIZE = 64
 FINE = 4
-"""Pixels are drawn as squares of so many a side, and then made one."""
+"""Drawn pixels a side of each final pixel, which is their mean."""
 
 PEOPLE = {"train": 72, "test": 18}
 FRAMES = 16
-"""Of each person."""
+"""Frames of each person."""
 
 
 def blocks(split: str) -> Iterator[Block]:
@@ -40,7 +40,7 @@ def blocks(split: str) -> Iterator[Block]:
 
 
 def _looks(rng: np.random.Generator) -> dict[str, Any]:
-    """What stays the same in all pictures of a person; lengths in sides of the picture."""
+    """Features that all pictures of a person share; lengths as fractions of the picture's side."""
     tone = rng.uniform(0.35, 1.0)
     return {
         "skin": tuple(int(tone * level) for level in (235, 190, 160)),
@@ -69,7 +69,7 @@ def _frame(looks: dict[str, Any], rng: np.random.Generator) -> tuple[np.ndarray,
     cos, sin = math.cos(turn), math.sin(turn)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        """From lengths within the face to a place in the picture."""
+        """Map lengths within the face to a point of the picture."""
         x, y = scale * x, scale * y
         return float(centre[0] + cos * x - sin * y), float(centre[1] + sin * x + cos * y)
 
@@ -98,9 +98,9 @@ def _frame(looks: dict[str, Any], rng: np.random.Generator) -> tuple[np.ndarray,
     pen.line((places["mouthLeft"], lip, places["mouthRight"]), 0.014, (150, 50, 60))
     pixels = np.asarray(image.reduce(FINE)).astype(np.float32)
     noisy = pixels * rng.uniform(0.7, 1.1) + rng.normal(0, 6, pixels.shape)
-    told = np.array([places[name] for name in PLACES], np.float32).ravel()
-    seen = noisy.clip(0, 255).astype(np.uint8).transpose(2, 0, 1)
-    return np.ascontiguousarray(seen), told
+    label = np.array([places[name] for name in PLACES], np.float32).ravel()
+    planes = noisy.clip(0, 255).astype(np.uint8).transpose(2, 0, 1)
+    return np.ascontiguousarray(planes), label
 
 
 class Pen:

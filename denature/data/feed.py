@@ -13,10 +13,10 @@ from denature.data.landmarks import axes_of
 
 
 class Batch(NamedTuple):
-    """One batch; `samples` and `views` together name what is seen."""
+    """One batch; `samples` and `views` together identify its images."""
 
     samples: Indices
-    """On the host, as are `views`: whoever looks something up by them waits for no device."""
+    """On the host, as are `views`, so that look-ups by them wait for no device."""
     views: Indices
     pixels: Pixels
     """On the device, as are `labels`."""
@@ -26,13 +26,13 @@ class Batch(NamedTuple):
 class Feed:
     """The images of a split as uint8 on the device, cut into batches there.
 
-    On a CPU nothing is copied: images stay where they are, which may be a mapped file.
+    On a CPU no image is copied: the images may stay in a mapped file.
 
     Args:
         split: the images.
-        compute: where.
-        views: what is seen of them.
-        names: of landmarks the names of their coordinates, which move with what is seen.
+        compute: device and memory layout of the batches.
+        views: family of views to draw from.
+        names: names of landmark coordinates, which move with the views.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Feed:
     ) -> Iterator[Batch]:
         """All samples once, in this epoch's order and views, from batch number `first` on.
 
-        A last batch of less than two samples a part is left out: batch norm cannot take it.
+        A last batch of fewer than two samples a part is left out: batch norm cannot take it.
 
         Args:
             epoch: counted from 1.
-            view_seed: rules order and views.
-            batch_size: of a whole batch.
+            view_seed: seed of the order and of the views.
+            batch_size: samples of a whole batch, of all parts together.
             first: number of the first batch.
-            part: which of how many parts to take of each batch.
+            part: index and number of parts; of each batch this part is yielded.
         """
         samples = views_.epoch_order(self.split.rows, view_seed=view_seed, epoch=epoch)
         numbers = self.views.numbers(
@@ -82,10 +82,10 @@ class Feed:
         yield from self._batches(samples[taken], numbers[taken], batch_size, part=part)
 
     def plain(self) -> Iterator[Batch]:
-        """All samples once, in the order of their rows, as they are.
+        """All samples once, in the order of their rows, without augmentation.
 
-        512 at once up to 32 pixels a side, and fewer of larger images, so that what a network
-        remembers of a batch stays as large.
+        A batch holds 512 images of up to 32 pixels a side, and fewer larger ones, so that the
+        activations of a batch need the same memory.
         """
         side = max(self.split.images.shape[-1], 32)
         batch_size = 512 * 32**2 // side**2 or 1

@@ -22,13 +22,13 @@ from denature.data.splits import (
 )
 
 Files = Mapping[str, Sequence[tuple[Path, int]]]
-"""Of each split, with their labels."""
+"""Files of each split, with their labels."""
 
 
 def image_folder(root: Path) -> DataSource:
-    """train/<class>/*, test/<class>/*, or <class>/* where all is one split.
+    """Read train/<class>/*, test/<class>/*, or <class>/* as one split.
 
-    Images in one folder without others have no labels.
+    Images in one folder without subfolders have no labels.
 
     Raises:
         DataError: no image, or folders that could be read in several ways.
@@ -65,12 +65,12 @@ def image_folder(root: Path) -> DataSource:
         ("folder", classes, *stats),
         len(stats),
         labelled=bool(classes),
-        left_out=+left_out,  # without those that are none
+        left_out=+left_out,  # drops zero counts
     )
 
 
 def _labelled(top: ListedFolder, left_out: Counter[str]) -> tuple[list[str], Files]:
-    """Class names, and the files of each split; what has no label is counted."""
+    """Class names, and the files of each split; images without labels are counted."""
     splits = _splits(top)
     if splits:
         left_out["folder without images"] += len(top.folders) - len(top.filled)
@@ -104,7 +104,7 @@ def _labelled(top: ListedFolder, left_out: Counter[str]) -> tuple[list[str], Fil
 
 
 def _splits(top: ListedFolder) -> dict[str, list[ListedFolder]]:
-    """The folders of each split; none where all folders are classes."""
+    """The folders of each split; empty where all folders are classes."""
     named = [folder for folder in top.filled if splits_in(folder.name)]
     others = [folder.name for folder in top.filled if not splits_in(folder.name)]
     if others:
@@ -170,11 +170,12 @@ def _holds_splits(folder: ListedFolder) -> bool:
 
 
 def _unwrapped(folder: ListedFolder, *, split: bool = False) -> ListedFolder:
-    """The folder inside of folders that hold nothing else, as archives unpack.
+    """The innermost of folders that hold one folder and nothing else, as archives unpack.
 
     Args:
-        folder: where to begin.
-        split: the folder is a split, whose name may be repeated inside: seg_train/seg_train/.
+        folder: the outermost folder.
+        split: whether the folder is a split, whose name may occur again inside it, as in
+            seg_train/seg_train/.
     """
     if folder.files or len(folder.filled) != 1:
         return folder

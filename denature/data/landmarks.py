@@ -18,17 +18,17 @@ OF_68: Mapping[str, tuple[int, ...]] = {
     "mouthRight": (54,),
     "nose": (30,),
 }
-"""What services name, as the mean of annotated points; left is the picture's left."""
+"""Places that services name, as means of annotated points; left is the picture's left."""
 
 PLACES = tuple(OF_68)
-"""The five places, in the order in which a face service tells them."""
+"""The five places, in the order of a face service's answers."""
 
 WIDEST = 2.0
-"""A point may lie outside of the picture, but by less than a picture; else it is no fraction."""
+"""Largest coordinate: a point may lie outside of the picture by one side; more is no fraction."""
 
 
 def coordinates(label: object, where: str) -> np.ndarray:
-    """A cell of numbers as a label.
+    """Convert a cell of numbers to a label.
 
     Raises:
         DataError: not pairs of finite fractions.
@@ -38,7 +38,7 @@ def coordinates(label: object, where: str) -> np.ndarray:
     except (TypeError, ValueError):
         values = np.empty(0, np.float32)
     good = values.ndim == 1 and len(values) > 0 and len(values) % 2 == 0
-    if not good or not (np.abs(values - 0.5) <= WIDEST - 0.5).all():  # NaN is not
+    if not good or not (np.abs(values - 0.5) <= WIDEST - 0.5).all():  # NaN fails
         raise DataError(
             f"{where}: the landmarks are {str(label)[:60]}; wanted are x0, y0, x1, y1, ... as "
             "fractions of the picture's width and height."
@@ -47,23 +47,23 @@ def coordinates(label: object, where: str) -> np.ndarray:
 
 
 def names_of(points: Iterable[str]) -> tuple[str, ...]:
-    """The names of the numbers that say where these points are."""
+    """Names of the coordinates of these points, such as `nose.x`."""
     return tuple(f"{name}.{axis}" for name in points for axis in "xy")
 
 
 def axes_of(names: Sequence[str]) -> np.ndarray:
-    """Which of these numbers are along x and which along y, float32, 2 x numbers."""
+    """Indicators of the coordinates along x and along y; float32, 2 x coordinates."""
     rows = [[name.endswith(f".{axis}") for name in names] for axis in "xy"]
     return np.array(rows, np.float32)
 
 
 def places_of(count: int, names: Sequence[str] = ()) -> Mapping[str, tuple[int, ...]]:
-    """The points that can be chosen of `count` annotated ones, as means of those.
+    """The points that can be selected from `count` annotated ones, as means of those.
 
     Args:
-        count: annotated points.
-        names: theirs, where a source has them; they are numbered else, and of 68 the five places
-            are known too.
+        count: number of annotated points.
+        names: names of the points, where the source has them; else the points are numbered. For 68
+            points the five places are known too.
     """
     names = names or [str(number) for number in range(count)]
     places = {name: (number,) for number, name in enumerate(names)}
@@ -73,15 +73,15 @@ def places_of(count: int, names: Sequence[str] = ()) -> Mapping[str, tuple[int, 
 def select_points(
     labels: np.ndarray, points: Sequence[str], known: Mapping[str, tuple[int, ...]]
 ) -> np.ndarray:
-    """The labels of some points; of all where none is named.
+    """Labels of the named points; all labels where no point is named.
 
     Args:
         labels: n x 2 points.
-        points: their names.
+        points: names of the points to keep.
         known: see `places_of`.
 
     Raises:
-        ConfigError: there is no such point.
+        ConfigError: a point is unknown.
     """
     if not points:
         return labels

@@ -17,7 +17,7 @@ SYSTEM_FILES = {
     *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"),
     *("system volume information", "lost+found"),
 }
-"""What systems leave beside data, in lower case."""
+"""Files that operating systems leave beside data, in lower case."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class ListedFolder:
     path: Path
     files: list[Path] = field(default_factory=list)
     folders: list["ListedFolder"] = field(default_factory=list)
-    """All that are not left out, empty ones too, by name."""
+    """Subfolders that are not left out, empty ones included, by name."""
     total: int = 0
     """Files in it and below it."""
 
@@ -37,7 +37,7 @@ class ListedFolder:
 
     @property
     def filled(self) -> list["ListedFolder"]:
-        """The folders in it that hold files, at any depth."""
+        """Subfolders that hold files, at any depth."""
         return [folder for folder in self.folders if folder.total]
 
     def everything(self) -> list[Path]:
@@ -58,10 +58,10 @@ def hidden(name: str) -> bool:
 def list_folder(
     root: Path, suffixes: Collection[str] | None, *, used: Collection[str] = ()
 ) -> tuple[ListedFolder, Counter[str]]:
-    """What lies below a folder, and how many files and folders are left out, by reason.
+    """The files below a folder, and how many files and folders are left out, by reason.
 
     Args:
-        root: where to begin; it may be hidden itself.
+        root: the outermost folder, which may be hidden itself.
         suffixes: of the wanted files, in lower case; None for all files.
         used: names and suffixes of files that are neither wanted here nor left out.
 
@@ -101,7 +101,7 @@ class _Lister:
 
 
 def _unreadable(entry: "os.DirEntry[str]", around: frozenset[tuple[int, int]]) -> str | None:
-    """Why an entry is left out, whatever its suffix; None where it is not."""
+    """Reason to leave an entry out, whatever its suffix; None where there is none."""
     if hidden(entry.name):
         return "hidden"
     try:

@@ -1,4 +1,4 @@
-"""From a source's name to a data set with its splits."""
+"""Load the data set of a source, with its splits."""
 
 import hashlib
 import re
@@ -28,7 +28,7 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
 
     Args:
         data: a source's name or path with all defaults, or a full `DataConfig`.
-        progress: told about decoding.
+        progress: receives the progress of decoding.
 
     Raises:
         DataError: missing or damaged data, labels out of range, no test split.
@@ -39,7 +39,7 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
     source = open_source(config, progress)
     if not source.labelled:
         raise DataError(
-            f"The images in {config.source} have no labels. Ask about them, as the --pool of "
+            f"The images in {config.source} have no labels. Use them as queries, as the --pool of "
             "`denature steal`; to train on them, put those of each class into a folder of its own."
         )
     found = _chosen(_decoded(source, config, progress), config)
@@ -66,7 +66,7 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
 
 
 def _untrained(classes: Sequence[str], train: Split, test: Split) -> str:
-    """Which classes no training image has; labels that start at 1 in one file alone look so."""
+    """A note on classes without training images, as of labels that start at 1 in one file alone."""
     if train.landmarks:
         return ""
     counts, tested = (
@@ -84,7 +84,7 @@ def _untrained(classes: Sequence[str], train: Split, test: Split) -> str:
 
 
 def load_images(config: DataConfig, *, progress: Progress = SILENT) -> tuple[Split, str]:
-    """What `load` would train on, where nothing has to be tested on, and the digest of all.
+    """The training split that `load` would give, without need of a test split, and the digest.
 
     Raises:
         DataError: missing or damaged data, or no training split.
@@ -101,7 +101,7 @@ def _decoded(source: DataSource, config: DataConfig, progress: Progress) -> Deco
 
 
 def _chosen(found: Decoded, config: DataConfig) -> Decoded:
-    """The points of landmarks that are wanted, with names for their coordinates."""
+    """The splits with the configured landmarks alone, and names of the coordinates."""
     splits = dict(found.splits)
     if not splits or not next(iter(splits.values())).landmarks:
         if config.points:
@@ -124,7 +124,7 @@ def _chosen(found: Decoded, config: DataConfig) -> Decoded:
 
 
 class SplitRoles(NamedTuple):
-    """The splits of a source by what they are for."""
+    """The splits of a source by role."""
 
     train: Split
     test: Split | None
@@ -149,8 +149,8 @@ def _cut(found: Decoded, config: DataConfig) -> SplitRoles:
                 f"{config.source} brings a {brought} split, so a holdout of {config.holdout:g} "
                 f"would hold nothing out. Leave out --holdout to test on the {brought} split."
             )
-        # Hub copies of ImageNet and its kin have unlabelled test images or none: everybody
-        # measures on the validation split, so it plays the test split here and nothing else.
+        # Hub copies of ImageNet and its kin have unlabelled test images or none: publications
+        # measure on the validation split, so here it serves as the test split and nothing else.
         validation = splits.get("validation") if brought == "test" else None
         return SplitRoles(train, splits[brought], validation, brought, 0.0)
     holdout = config.holdout or DEFAULT_HOLDOUT.get(config.source, 0.0)
@@ -161,7 +161,7 @@ def _cut(found: Decoded, config: DataConfig) -> SplitRoles:
 
 
 def _grouped(found: Decoded, pattern: str, source: str) -> Split:
-    """All images of all splits as one, with the groups that their paths say."""
+    """All images of all splits as one, with the groups in their paths."""
     paths = list(chain.from_iterable(map(found.paths, found.splits)))
     splits = list(found.splits.values())
     if len(paths) != sum(map(len, splits)):
@@ -177,10 +177,10 @@ def _grouped(found: Decoded, pattern: str, source: str) -> Split:
 
 
 def groups_of(paths: Sequence[str], pattern: str, source: str) -> Indices:
-    """A number for each path: the same where the pattern's group finds the same.
+    """A number for each path, equal where the pattern's group matches the same text.
 
     Raises:
-        DataError: it finds nothing in one of them.
+        DataError: a path does not match the pattern.
     """
     keys = [match[1] if (match := re.search(pattern, path)) else None for path in paths]
     if None in keys:

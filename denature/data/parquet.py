@@ -53,7 +53,7 @@ def parquet(path: Path, config: DataConfig) -> DataSource:
         names = names or ("False", "True")
     labels = Labels(columns.kind, _numbers(names or ()))
     files = list(chain.from_iterable(shards.values()))
-    pictures = [one for file in files for one in _pictures(file, columns.image)]
+    pictures = [picture for file in files for picture in _pictures(file, columns.image)]
     stats = [(s, *stat) for s, parts in shards.items() for stat in stats_of(parts)]
     return DataSource(
         {split: _opener(parts, columns, labels, split) for split, parts in shards.items()},
@@ -97,7 +97,8 @@ def _rows_of(file: Path) -> int:
         return int(pq.read_metadata(file).num_rows)
     except (OSError, ArrowException) as error:
         raise DataError(
-            f"{file} cannot be read as Parquet: {line_of(error)}. Is it cut off? Copy it again."
+            f"{file} cannot be read as Parquet: {line_of(error)}. Copy it again: the file may be "
+            "cut off."
         ) from None
 
 
@@ -111,7 +112,7 @@ def _compatible(parts: Sequence[Path], columns: Columns, first: Path, *, trained
     """Whether a split's shards have the same columns as the first; False where it has no labels.
 
     Raises:
-        DataError: they have other columns.
+        DataError: a shard has other columns.
     """
     from pyarrow import types
 
@@ -162,13 +163,13 @@ def _named_classes(
     where: object,
     columns: Columns,
 ) -> tuple[str, ...]:
-    """Names as classes: in the order of a list of them, else sorted."""
-    # A text that nearly every image has for itself is a caption or a file's name.
+    """Class names in the order of `listed`, where there is a list, else sorted."""
+    # A text that is unique to nearly every image is a caption or the name of a file.
     if len(found) > MOST_CLASSES or (columns.guessed and 2 * len(found) > images):
         raise DataError(
             f"The column {columns.label} of {where} holds {len(found):,} different texts for "
-            f"{images:,} images, which look like no classes. Say which column holds the label "
-            "with --label-column."
+            f"{images:,} images, too many for classes. Name the column of the labels with "
+            "--label-column."
         )
     if listed is None:
         return tuple(sorted(found))
@@ -196,7 +197,7 @@ def _is_truth(schema: Any, label: str) -> bool:
 
 
 def _pictures(file: Path, image: str) -> Iterator[Path]:
-    """Image files that rows name: what is cached must change with them."""
+    """Image files that rows name; the cache must change with them."""
     import pyarrow.parquet as pq
     from pyarrow import types
 
@@ -214,7 +215,7 @@ def _pictures(file: Path, image: str) -> Iterator[Path]:
 
 
 def _names_files(file: Path, image: str) -> bool:
-    """Whether some rows of {bytes, path} have no bytes, by the statistics that a file keeps."""
+    """Whether some rows of {bytes, path} have no bytes, by the statistics in the file."""
     import pyarrow.parquet as pq
 
     metadata = pq.read_metadata(file)
@@ -231,7 +232,7 @@ def _names_files(file: Path, image: str) -> bool:
 
 
 def hub(config: DataConfig) -> DataSource:
-    """hf:owner/name through Hugging Face `datasets`; runs no code of the data set's."""
+    """Open hf:owner/name through Hugging Face `datasets`, without code of the data set."""
     try:
         import datasets
     except ImportError:
@@ -285,10 +286,10 @@ def hub(config: DataConfig) -> DataSource:
 
 
 def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
-    """A cell is {bytes, path}, bytes, or a path.
+    """Read a cell, which is {bytes, path}, bytes, or a path.
 
-    A path must lie inside `folder`, the one of the file that names it: data must not be able to
-    read elsewhere. None stands for paths that the caller's own library made.
+    A path must lie inside `folder`, that of the file that names it: data must not be able to read
+    other files. None stands for paths that the caller's own library made.
     """
     path = ""
     if isinstance(cell, Mapping):
@@ -307,18 +308,18 @@ def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
 
 
 def _check_names(schema: Any, label: str, file: Path, first: Path) -> None:
-    """Whether a shard's class numbers mean what the first shard's do.
+    """Check that class numbers have the same meaning in a shard as in the first shard.
 
     Raises:
-        DataError: it names other classes, or the same in another order; or its labels are truth
-            values where the first's are numbers.
+        DataError: the shard has other classes, or another order of them; or one of the two shards
+            holds truth values and the other numbers.
     """
     other = _schema(first)
-    here, there = _class_names(schema, label), _class_names(other, label)
-    if here is not None and there is not None and here != there:
+    names, first_names = _class_names(schema, label), _class_names(other, label)
+    if names is not None and first_names is not None and names != first_names:
         raise DataError(
-            f"The classes of {file} are {brief(here)}, of {first} {brief(there)}; one number would "
-            "stand for two classes. Write all splits with the same list of names."
+            f"The classes of {file} are {brief(names)}, of {first} {brief(first_names)}; one "
+            "number would stand for two classes. Write all splits with the same list of names."
         )
     if label in other.names and _is_truth(schema, label) != _is_truth(other, label):
         raise DataError(
@@ -343,8 +344,9 @@ def _listed_classes(path: Path) -> tuple[str, ...] | None:
         return None
     lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     names = tuple(line.strip() for line in lines if line.strip())
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(
-            f"{listed} names {brief(twice)} more than once; a class has one name. Correct the list."
+            f"{listed} names {brief(repeated)} more than once; a class has one name. Correct the "
+            "list."
         )
     return names

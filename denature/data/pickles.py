@@ -1,8 +1,8 @@
 """Pickles of CIFAR, read without trusting them: dictionaries, lists, texts and plain arrays.
 
-Nothing that a pickle names is imported or called. What it says of NumPy is answered by stand-ins of
-ours that take an array's shape, kind and bytes, and check that they fit: NumPy's own constructors
-would take pointers from the file.
+No object that a pickle names is imported or called. References to NumPy resolve to stand-ins that
+take an array's shape, kind and bytes, and check that they fit: NumPy's own constructors would take
+pointers from the file.
 """
 
 import io
@@ -13,14 +13,14 @@ from typing import Any, final
 import numpy as np
 
 KINDS = frozenset(["b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
-"""Of numbers in an array; none of them points anywhere."""
+"""Types of numbers in an array; none of them holds pointers."""
 
 
 def loads(data: bytes) -> Any:
     """The plain values in a pickle, with NumPy arrays as `np.ndarray`.
 
     Raises:
-        Exception: of any kind, where it is damaged or holds anything else.
+        Exception: of any kind, where the pickle is damaged or holds other objects.
     """
     return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load())
 
@@ -59,24 +59,24 @@ def _latin(text: str, coding: object) -> bytes:
     return text.encode("latin1")
 
 
-# Python's own, not the one in C: that makes room for as many places of memory as a pickle claims.
+# The class in Python, as the one in C allocates as many memo entries as a pickle claims.
 @final
 class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        # Functions made anew for each: a pickle can set attributes of what it is given.
+        # A new function for each reference: a pickle can set attributes of the objects it gets.
         if (module, name) == ("_codecs", "encode"):  # how Python 3 pickles bytes at protocol 2
             return lambda text, coding: _latin(text, coding)
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return lambda kind, shape, code: _Array()
         if (module, name) == ("numpy", "ndarray"):
-            return None  # what `_reconstruct` is given, and does not look at
+            return None  # an argument of `_reconstruct`, which ignores it
         if (module, name) == ("numpy", "dtype"):
             return lambda *given: _Dtype(*given)
         raise pickle.UnpicklingError(f"it names {module}.{name}, which an array does not need")
 
 
 def _plain(value: Any) -> Any:
-    """With arrays in the place of their stand-ins, as deep as CIFAR nests them."""
+    """The value with arrays in the place of stand-ins, as deep as CIFAR nests them."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items() if not isinstance(one, dict)}
+        return {key: _plain(item) for key, item in value.items() if not isinstance(item, dict)}
     return value.values if isinstance(value, _Array) else value

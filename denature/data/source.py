@@ -1,4 +1,4 @@
-"""What a reader makes of files: a data set that has not been decoded yet."""
+"""The result of a reader: a data set that has not been decoded yet."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -12,31 +12,31 @@ from denature.data.decode import Block, Encoded
 Opener: TypeAlias = Callable[[], Iterable[Encoded] | Iterable[Block]]
 
 MOST_CLASSES = 100_000
-"""A larger label is an identifier or a time in the wrong column."""
+"""Most classes; a larger label is an identifier or a time in the wrong column."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """A data set that has not been read yet."""
+    """A data set that has not been decoded yet."""
 
     splits: Mapping[str, Opener]
-    """Of train, test and validation those that exist."""
+    """Openers of those of train, test and validation that exist."""
     classes: tuple[str, ...] | None
     """Class names in label order, or names of landmarks; None where the source has none."""
     fingerprint: tuple[Any, ...]
-    """Changes when anything does that a reader opens; cheap."""
+    """Changes with every file that a reader opens; cheap to compute."""
     total: int | None = None
-    """Images in all splits, where that is known beforehand."""
+    """Number of images in all splits, where known beforehand."""
     landmarks: bool = False
     """Whether labels are coordinates, not classes."""
     labelled: bool = True
-    """Whether there are labels; without, images can be asked about and nothing more."""
+    """Whether there are labels; images without labels serve as queries only."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many files, folders or images are not read, by reason."""
 
 
 def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Name, size and time of each file, behind links: a link that changes is another file."""
+    """Name, size and time of each file, with links resolved: a changed link is another file."""
     folders: dict[Path, str] = {}
     stats = []
     for file in files:
@@ -50,12 +50,12 @@ def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
 
 
 def legible(name: str) -> str:
-    r"""A file's name as Unicode: bytes that are not UTF-8 are spelt out, as in `caf\xe9`."""
+    r"""A file's name as Unicode: bytes that are not UTF-8 are escaped, as in `caf\xe9`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def format_left_out(left_out: Mapping[str, int]) -> str:
-    """What was left out, by reason: `3 hidden, 1 .txt`."""
+    """Text of the counts by reason: `3 hidden, 1 .txt`."""
     return ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
 
 

@@ -1,7 +1,7 @@
-"""Where images come from: what a name or path means, as splits of encoded or decoded images.
+"""Sources of images: names and paths resolved to splits of encoded or decoded images.
 
-A reader finds out which splits, classes and files there are without decoding a pixel; the cache
-asks for the images once.
+A reader determines splits, classes and files without decoding a pixel; the cache requests the
+images once.
 """
 
 import re
@@ -27,10 +27,10 @@ from denature.data.splits import SPELT, brief, is_keyword, split_of
 
 
 def open_source(config: DataConfig, progress: Progress = SILENT) -> DataSource:
-    """Find out what `config.source` is; one that its authors publish is fetched the first time.
+    """Resolve `config.source`; a data set that its authors publish is fetched the first time.
 
     Raises:
-        DataError: there is nothing there, or nothing that holds images and labels.
+        DataError: the path does not exist, or holds no images and labels.
     """
     name = config.source
     if name in NAMED:
@@ -86,7 +86,7 @@ NAMED: Mapping[str, Callable[[], DataSource]] = {"digits": digits, "drawn-faces"
 
 
 def npz(path: Path) -> DataSource:
-    """An .npz with x_train, y_train and, unless something is held out, x_test, y_test.
+    """An .npz with x_train, y_train and, unless a share is held out, x_test, y_test.
 
     Images are uint8, or floats in [0, 1]; n x h x w, n x h x w x c or n x c x h x w with c of 1, 3.
     """

@@ -26,15 +26,15 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 def splits_in(name: str) -> set[str]:
-    """All splits that a name says; a folder train_test_data says two."""
+    """All splits that a name contains; a folder train_test_data contains two."""
     return {SPLIT_OF[word] for word in words_of(name) if word in SPLIT_OF}
 
 
 def split_of(name: str) -> str | None:
-    """The split that a file's or folder's name says.
+    """The split that the name of a file or folder contains; None where it contains none.
 
     Raises:
-        DataError: it says two.
+        DataError: the name contains two.
     """
     named = splits_in(name)
     if len(named) > 1:
@@ -52,13 +52,13 @@ def is_keyword(name: str) -> bool:
 
 
 def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
-    """Files by the split that their names say, or the names of folders between them and the root.
+    """Files by the split in their names, or in the names of folders between them and the root.
 
-    The innermost name counts. Where no name says a split, all files are training data.
+    The innermost name counts. Where no name contains a split, all files are training data.
 
     Raises:
-        DataError: some names say a split and others do not, a path says two, or one split lies in
-            several configurations.
+        DataError: some names contain a split and others none, a path contains two, or one split
+            lies in several configurations.
     """
     inside = {file: file.relative_to(root) if file != root else Path(file.name) for file in files}
     shared = _shared_folder(list(inside.values()))
@@ -77,11 +77,11 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
     for split, found in parents.items():
         if len(found) > 1:
             places = sorted(found.values())
-            one = root / places[0]
+            example = root / places[0]
             raise DataError(
                 f"{root} holds several configurations, each with {split or 'training'} data: "
                 f"{brief(places)}. Name one of them by its path, such as "
-                f"{one if one.parent == root else one.parent}."
+                f"{example if example.parent == root else example.parent}."
             )
     folders = {parent.rpartition("/")[0] for found in parents.values() for parent in found}
     if len(folders) > 1 and all(folders):
@@ -93,7 +93,7 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
 
 
 def _located(path: PurePath, shared: int) -> tuple[str | None, str]:
-    """The split of a path, and the configuration: what stands before that word in it."""
+    """The split of a path, and its configuration: the part before the word of the split."""
     parts = path.parts
     for place in reversed(range(len(parts))):
         if (split := split_of(parts[place])) is None:
@@ -110,7 +110,7 @@ def _located(path: PurePath, shared: int) -> tuple[str | None, str]:
 
 
 def _before(name: str) -> str:
-    """What stands before a split's word in a name: `en` of `en-train-0.parquet`.
+    """The part of a name before the word of a split: `en` of `en-train-0.parquet`.
 
     Numbers alone count shards.
     """
@@ -122,7 +122,7 @@ def _before(name: str) -> str:
 
 
 def _shared_folder(paths: Sequence[PurePath]) -> int:
-    """How many folders all paths begin with."""
+    """Number of folders with which all paths begin."""
     columns = zip(*(path.parts[:-1] for path in paths), strict=False)
     count = 0
     for names in columns:

@@ -16,7 +16,7 @@ SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def tiny_imagenet(tree: Tree, prefix: str) -> DataSource:
-    """train/<wnid>/images/*, and val/images/* with a file that says which is of which class.
+    """Read train/<wnid>/images/*, and val/images/* with a file that gives their classes.
 
     Images below val/ and test/ may lie in folders of their classes too, in the order of that file.
     """

@@ -28,23 +28,23 @@ class Tree(Protocol):
 
     @property
     def left_out(self) -> Mapping[str, int]:
-        """How many files are not among the names, by reason."""
+        """Number of files that are not among the names, by reason."""
 
     def read(self, name: str) -> bytes:
         """A file's bytes.
 
         Raises:
-            KeyError: there is none of that name.
-            DataError: it is damaged.
+            KeyError: no file has that name.
+            DataError: the file is damaged.
         """
 
     def image(self, name: str) -> bytes | Path:
-        """An image for the decoder: its path, or its bytes where it has none of its own."""
+        """An image for the decoder: its path, or its bytes where it has no path."""
 
 
 @contextmanager
 def reading(path: Path, name: str = "") -> Iterator[None]:
-    """Whatever a damaged file raises, as an error that says which it is."""
+    """Turn the exceptions of a damaged file into an error that names the file."""
     try:
         yield
     except FileNotFoundError:
@@ -93,8 +93,9 @@ class TarTree:
     @cached_property
     def _members(self) -> dict[str, tarfile.TarInfo]:
         with reading(self.path):
-            members = {_plain(one.name): one for one in self._file.getmembers() if one.isfile()}
-            # The checksum of what was packed is the last of it, and looked at there.
+            infos = self._file.getmembers()
+            members = {_plain(info.name): info for info in infos if info.isfile()}
+            # The checksum of the packed data comes last, and is verified on reading it.
             while self._file.fileobj is not None and self._file.fileobj.read(1 << 20):
                 pass
         return members
@@ -129,7 +130,8 @@ class ZipTree:
     @cached_property
     def _members(self) -> dict[str, zipfile.ZipInfo]:
         with reading(self.path):
-            return {_plain(one.filename): one for one in self._file.infolist() if not one.is_dir()}
+            infos = self._file.infolist()
+            return {_plain(info.filename): info for info in infos if not info.is_dir()}
 
     @property
     def names(self) -> Sequence[str]:
@@ -148,7 +150,7 @@ class ZipTree:
 
 
 def _plain(name: str) -> str:
-    """Without `./`, which some archives put before each name."""
+    """The name without `./`, which some archives put before each name."""
     return PurePosixPath(name).as_posix()
 
 
@@ -162,7 +164,7 @@ def lines_of(data: bytes) -> list[str]:
 
 
 def stats_in(tree: Tree, names: Sequence[str]) -> list[Any]:
-    """What changes when the files do; an archive is one file."""
+    """Stats that change with the files; an archive is one file."""
     if not isinstance(tree, FolderTree):
         return stats_of([tree.path])
     files = (tree.path / name for name in names)

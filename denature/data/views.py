@@ -1,9 +1,9 @@
-"""What a sample looks like in an epoch: a pure function of (view seed, epoch, sample).
+"""Views, the augmented samples of an epoch: a pure function of (view seed, epoch, sample).
 
 Crop and flip come from a counter-based generator, never from worker state, so a resumed run sees
 the same views, several students can share one pass, and answers stored under (sample, view) stay
-exact. A view has a number: with padding p there are 2 (2p + 1)^2 of them, 162 at the usual p = 4,
-and with whole degrees of rotation, where others draw any angle, 82 up to 20 to either side.
+exact. A view has a number: with padding p there are 2 (2p + 1)^2 of them, 162 at the usual p = 4.
+Rotations are by whole degrees, where other code draws any angle: 82 views up to 20 to either side.
 """
 
 import math
@@ -21,13 +21,13 @@ from denature.core.types import Images, Indices
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """A family of views: an image rotated, then shifted, then mirrored; around it all is zero."""
+    """A family of views: an image rotated, then shifted, then mirrored; pixels outside are 0."""
 
     padding: int = 0
     """Pixels of the largest shift."""
     flip: bool = False
     degrees: int = 0
-    """Of the largest rotation, to either side."""
+    """Largest rotation to either side, in whole degrees."""
 
     @property
     def count(self) -> int:
@@ -38,15 +38,15 @@ class Views:
         """The number of the view of each of `samples` samples in `epoch`; int64, on the CPU."""
         if self.count == 1:
             return torch.zeros(samples, dtype=torch.int64)
-        # One raw 64-bit word per sample: sample i has the i-th whatever their number. The modulo
+        # One raw 64-bit word per sample: sample i has the i-th, however many there are. The modulo
         # favours some views by less than one part in 10^16.
         words = np.random.Philox(key=derive(view_seed, "view", epoch)).random_raw(samples)
         return torch.from_numpy((words % np.uint64(self.count)).astype(np.int64))
 
     def moves(self, numbers: Indices, *, size: int) -> torch.Tensor:
-        """How far these views have moved what is seen, to the right and down, in sides.
+        """Shift of the image in each of these views, to the right and down, in sides.
 
-        Float32, batch x 2. Of views that neither rotate nor mirror.
+        Float32, batch x 2. Valid for views that neither rotate nor mirror.
         """
         side = 2 * self.padding + 1
         found = torch.stack([numbers % side, numbers // side], dim=1)
@@ -103,7 +103,7 @@ def _windows(
     batch, channels, size, _ = images.shape
     wide = size + 2 * padding
     flipped = mirrored.numpy()
-    # Those that are mirrored go last, so that one flip does all of them.
+    # Mirrored images go last, so that one flip serves all of them.
     order = np.argsort(flipped, kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(batch)

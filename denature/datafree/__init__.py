@@ -1,1 +1,1 @@
-"""Images out of a network, and students from nothing else: DAFL and DeepInversion."""
+"""Data-free attacks: images and students from a network alone (DAFL, DeepInversion)."""

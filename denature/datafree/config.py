@@ -1,4 +1,4 @@
-"""What can be set about attacks without data; imports nothing heavy."""
+"""Settings of data-free attacks; imports nothing heavy."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dafl:
-    """The student's side is distillation at alpha 1; the rest rules the generator.
+    """Data-free learning: a student by distillation at alpha 1, from a generator's images.
 
-    Defaults are those of the released code on MNIST, but for the generator's rate: 1e-3, as later
-    benchmarks have it, where the released code has 0.2, with Adam too.
+    All fields but the temperature concern the generator. Defaults are those of the released code on
+    MNIST, except the generator's rate: 1e-3 as in later benchmarks, where the released code has
+    0.2, with Adam too.
     """
 
     kind: ClassVar[str] = "dafl"
     asks: ClassVar[str] = "teacher"
 
     temperature: float = 1.0
-    """tau at which teacher and student are compared."""
+    """tau of the distillation loss."""
     one_hot: float = 1.0
-    """Weight of the teacher's cross-entropy against its own decision."""
+    """Weight of the teacher's cross-entropy against its own argmax."""
     entropy: float = 5.0
     """Weight of minus the entropy of the batch's mean answer, in units of log 10, as released."""
     activation: float = 0.1
     """Weight of minus the mean absolute value of the teacher's features."""
     latent: int = 100
-    """Numbers that an image is made of."""
+    """Dimension of the generator's noise vector."""
     generator_lr: float = 1e-3
     """Adam's learning rate for the generator."""
 
@@ -70,7 +71,7 @@ class Dafl:
         seed: int,
         compute: "Compute",
     ) -> "GeneratedData":
-        """Who makes `images` images an epoch, and has them answered."""
+        """The generator of `images` images an epoch, with the teacher's answers to them."""
         from denature.datafree.dafl import GeneratedData
 
         return GeneratedData(
@@ -87,28 +88,27 @@ class Dafl:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inversion:
-    """How images are made.
+    """Settings of DeepInversion.
 
-    Weights of the terms are those of the released CIFAR-10 script, but for `size`, which is 0
-    there and the paper's value here. That script also uses Adam as it is, without the schedule,
-    betas and clamp that are taken from the released ImageNet script; see
-    `denature.datafree.deepinversion`.
+    Weights of the terms are those of the released CIFAR-10 script, except `size`, which is 0
+    there and the paper's value here. That script also runs Adam with its defaults. Schedule, betas
+    and clamp come from the released ImageNet script; see `denature.datafree.deepinversion`.
     """
 
     steps: int = 2000
     """Steps of Adam on the pixels."""
     lr: float = 0.05
-    """Its learning rate, in units of the network's normalisation."""
+    """Adam's learning rate, in units of the network's normalisation."""
     features: float = 10.0
-    """Weight of the batch norms' term."""
+    """Weight of the batch norm statistics term."""
     variation: float = 2.5e-5
-    """Weight of the differences between neighbours."""
+    """Weight of the total variation, the differences between neighbouring pixels."""
     size: float = 3e-8
     """Weight of the images' L2 norm."""
     compete: float = 0.0
-    """Weight of the adaptive term, which looks for images on which a student disagrees."""
+    """Weight of the adaptive term, which favours images on which a student disagrees."""
     compete_temperature: float = 3.0
-    """tau at which teacher and student are compared there."""
+    """tau of the adaptive term."""
 
     def __post_init__(self) -> None:
         check_fields(

@@ -1,8 +1,8 @@
-"""DAFL: a student of images that a generator makes up for the teacher (Chen et al., ICCV 2019).
+"""DAFL: a student trained on a generator's images (Chen et al., ICCV 2019).
 
-The generator learns to make images that the teacher is sure about, that take all classes alike, and
-that move its features; the student learns the teacher's answers to them. The thief needs no data,
-but the teacher's weights: gradients go through it.
+The generator learns to make images with confident answers of the teacher, balanced classes and
+strong features; the student learns the teacher's answers to them. The thief needs no data, but
+white-box access to the teacher: gradients go through its weights.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,10 +25,10 @@ from denature.train.state import optimizer_tensors, restore_optimizer
 
 @final
 class Generator(nn.Module):
-    """From latent numbers to images: a linear layer and three convolutions, twice enlarged.
+    """Maps noise vectors to images: a linear layer and three convolutions, upsampled twice.
 
-    As released: batch norms between, the last without weights, so that a batch has the mean and the
-    spread that the teacher's normalisation expects.
+    As released: batch norms between the layers, the last without weights, so that a batch has the
+    mean and the standard deviation that the teacher's normalisation expects.
     """
 
     def __init__(self, latent: int, *, channels: int, image_size: int) -> None:
@@ -49,16 +49,16 @@ class Generator(nn.Module):
         x = self.norm0(self.first(latent).view(-1, 128, self.side, self.side))
         x = F.leaky_relu(self.norm1(self.conv1(F.interpolate(x, scale_factor=2.0))), 0.2)
         x = F.leaky_relu(self.norm2(self.conv2(F.interpolate(x, scale_factor=2.0))), 0.2)
-        made: Tensor = self.norm3(torch.tanh(self.conv3(x)))
-        return made
+        images: Tensor = self.norm3(torch.tanh(self.conv3(x)))
+        return images
 
 
 def generator_loss(logits: Logits, features: Tensor, objective: Dafl) -> Tensor:
-    """What the generator makes small: DAFL's equations 3 to 6.
+    """The loss of the generator: DAFL's equations 3 to 6.
 
     Args:
         logits: the teacher's answers, batch x classes.
-        features: what its last layer was given, batch x features.
+        features: the input of the teacher's last layer, batch x features.
         objective: the weights of the terms.
     """
     sure = F.cross_entropy(logits, logits.argmax(1))
@@ -70,10 +70,10 @@ def generator_loss(logits: Logits, features: Tensor, objective: Dafl) -> Tensor:
 
 @final
 class GeneratedData:
-    """A generator that learns while its images are used; stands for training images and a source.
+    """A generator that is trained while its images are used, as training images and answer source.
 
-    Batch number n of a run is made of noise that seed and n give alone, so a run that was stopped
-    goes on as if it had not been.
+    The noise of batch number n is a function of seed and n alone, so a resumed run equals an
+    uninterrupted one.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class GeneratedData:
             generator = Generator(objective.latent, channels=channels, image_size=image_size)
         self.generator = compute.place(generator).train()
         self.optimizer = torch.optim.Adam(self.generator.parameters(), objective.generator_lr)
-        # Images in the spread of the teacher's normalisation become pixels by undoing it.
+        # The generator's images are normalised; undoing the teacher's normalisation gives pixels.
         self.mean, self.std = scale_of(self.teacher)
         self._answers: dict[int, Logits] = {}
 
@@ -112,7 +112,7 @@ class GeneratedData:
         first: int = 0,
         part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
-        """This epoch's batches from number `first` on, each after a step of the generator."""
+        """The epoch's batches from number `first` on, each after a step of the generator."""
         steps = steps_per_epoch(self.images, batch_size)
         for place in range(first, steps):
             number = (epoch - 1) * steps + place
@@ -122,7 +122,7 @@ class GeneratedData:
             yield Batch(names, torch.zeros_like(names), pixels, logits.argmax(1))
 
     def answered(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
-        """The teacher's answers; they were found when the images were made."""
+        """The teacher's answers, which `epoch` computed together with the images."""
         for batch in batches:
             yield batch, Answers("logits", self._answers.pop(int(batch.samples[0])))
 
@@ -132,11 +132,11 @@ class GeneratedData:
         weights = list(self.generator.parameters())
         with ActivationRecorder(self.teacher) as insides:
             with self.compute.autocast():
-                made = self.generator(latent.to(self.compute.device))
-                pixels = made.float() * self.std + self.mean
+                images = self.generator(latent.to(self.compute.device))
+                pixels = images.float() * self.std + self.mean
                 logits = insides.ask(pixels)
             loss = generator_loss(logits, insides.features.float(), self.objective)
-            # Gradients for the generator alone: the teacher's weights want none.
+            # Gradients for the generator alone; the teacher's weights need none.
             gradients = torch.autograd.grad(loss, weights)
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
@@ -144,13 +144,13 @@ class GeneratedData:
         return pixels.detach(), logits.detach()
 
     def state(self) -> dict[str, Tensor]:
-        """All that is needed to go on."""
+        """The generator's weights and the moments of its optimizer."""
         tensors = {f"generator/{k}": v for k, v in self.generator.state_dict().items()}
         moments = optimizer_tensors(self.optimizer)
         return tensors | {f"moments/{k}": v for k, v in moments.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
 
         def of(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

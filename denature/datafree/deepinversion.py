@@ -1,11 +1,11 @@
 """DeepInversion: images from a network's weights alone (Yin et al., CVPR 2020, arXiv:1912.08795).
 
-Pixels are changed until the network sees the wanted classes in them, its batch norms see the
-statistics of their training, and neighbours do not differ much.
+Pixels are optimised until the network predicts the target classes, the batch norm statistics match
+those of its training, and neighbouring pixels differ little.
 
-Of the released scripts we follow the one for CIFAR-10 in its weights of terms, and the one for
-ImageNet in how Adam goes: betas, a rate that falls as a cosine, pixels kept to what an image can
-hold. The CIFAR-10 script has none of these, and 0 where the paper has the L2 norm's weight.
+Weights of the terms follow the released CIFAR-10 script. The optimisation follows the ImageNet
+script: Adam's betas, a learning rate that falls as a cosine, pixels clamped to the range of an
+image. The CIFAR-10 script has none of these, and 0 where the paper has the L2 norm's weight.
 """
 
 import torch
@@ -22,7 +22,7 @@ from denature.datafree.config import Inversion
 from denature.datafree.insides import ActivationRecorder, scale_of
 
 SAY_EVERY = 50
-"""Steps after which progress is told; each look waits for the device."""
+"""Steps between progress reports; each report waits for the device."""
 
 
 def invert(
@@ -37,21 +37,21 @@ def invert(
     student: nn.Module | None = None,
     progress: Progress = SILENT,
 ) -> Pixels:
-    """Images in which `network` sees `targets`; float32 in [0, 1], on the CPU.
+    """Images that `network` classifies as `targets`; float32 in [0, 1], on the CPU.
 
     Args:
-        network: any of ours with 2-D batch norms; its weights are not touched.
+        network: any network of the catalogue with 2-D batch norms; its weights are not changed.
         targets: the class of each image, int64.
-        config: how.
+        config: steps, learning rate and weights of the terms.
         channels: of the images.
-        image_size: their side, in pixels.
-        compute: where.
-        seed: rules the noise that the images start from, and the shifts.
-        student: who must disagree, where `config.compete` is above 0.
-        progress: told about steps.
+        image_size: side of an image, in pixels.
+        compute: device and precision.
+        seed: determines the initial noise and the shifts.
+        student: the network that should disagree, where `config.compete` is above 0.
+        progress: receives the number of steps done.
 
     Raises:
-        ConfigError: the network has no batch norm; the adaptive term lacks a student.
+        ConfigError: the network has no batch norm, or the adaptive term has no student.
     """
     if config.compete and student is None:
         raise ConfigError(f"compete is {config.compete}, which needs a student that disagrees.")
@@ -63,7 +63,7 @@ def invert(
     images = torch.randn(shape, generator=draw).to(compute.device).requires_grad_()
     mean, std = scale_of(network)
     targets = targets.to(compute.device)
-    # As for ImageNet: the statistics' term changes with every step of the images.
+    # Betas of the ImageNet script: the statistics term changes with every step of the images.
     optimizer = torch.optim.Adam([images], config.lr, betas=(0.5, 0.9))
     far = image_size // 16
     shifts = torch.randint(-far, far + 1, (config.steps, 2), generator=draw).tolist()
@@ -81,22 +81,22 @@ def invert(
             loss = loss + config.features * statistics_loss(insides)
             loss = loss + config.variation * total_variation(moved) + config.size * moved.norm()
             if student is not None and config.compete:
-                theirs = student(pixels)
-                gap = disagreement(theirs, logits, temperature=config.compete_temperature)
+                student_logits = student(pixels)
+                gap = disagreement(student_logits, logits, temperature=config.compete_temperature)
                 loss = loss + config.compete * (1 - gap.clamp(0, 1))
             [gradient] = torch.autograd.grad(loss, [images])
             images.grad = gradient
             optimizer.step()
-            with torch.no_grad():  # what no image file can hold is no image
+            with torch.no_grad():  # pixels stay in [0, 1], the range of an image file
                 images.copy_(((images * std + mean).clamp(0, 1) - mean) / std)
             if step % SAY_EVERY == 0 or step == config.steps:
-                said = step % SAY_EVERY or SAY_EVERY
-                task.advance(said, f"loss {float(loss.detach()):.3f}")
+                steps = step % SAY_EVERY or SAY_EVERY
+                task.advance(steps, f"loss {float(loss.detach()):.3f}")
     return (images.detach() * std + mean).clamp(0, 1).cpu()
 
 
 def statistics_loss(insides: ActivationRecorder) -> Tensor:
-    """How far what the norms see is from their running statistics: two L2 norms for each."""
+    """Distance of batch statistics from running statistics: two L2 norms for each batch norm."""
     total = torch.zeros(())
     for norm in insides.norms:
         if norm.running_mean is None or norm.running_var is None or norm not in insides.statistics:
@@ -121,8 +121,8 @@ def total_variation(images: Tensor) -> Tensor:
 def disagreement(a: Logits, b: Logits, *, temperature: float) -> Tensor:
     """The released code's "JS": half KL(M || P) and half KL(M || Q) with M their mean.
 
-    It is not the Jensen-Shannon divergence, which has the arguments the other way round. As there,
-    all three are kept within 0.01 and 0.99, after the mean was taken.
+    The Jensen-Shannon divergence has the arguments the other way round. As in the released code,
+    all three are clamped to [0.01, 0.99] after the mean is taken.
     """
     p, q = ((x / temperature).softmax(1) for x in (a, b))
     p, q, m = (x.clamp(0.01, 0.99) for x in (p, q, 0.5 * (p + q)))
@@ -133,7 +133,7 @@ def disagreement(a: Logits, b: Logits, *, temperature: float) -> Tensor:
 
 @torch.no_grad()
 def agreement(network: nn.Module, pixels: Pixels, targets: Labels, compute: Compute) -> Estimate:
-    """How often a network that took no part sees the wanted class."""
+    """Share of images that an independent network classifies as their target."""
     network = compute.place(network).eval()
     logits = compute.answer(network, pixels.to(compute.device))
     return proportion(int((logits.argmax(1).cpu() == targets.cpu()).sum()), len(targets))

@@ -1,4 +1,4 @@
-"""What happens inside a network while it answers: its last features, and what its norms see."""
+"""Internal activations of a network: the last features, and batch norm statistics."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -14,38 +14,38 @@ from denature.nets.normalize import Normalized
 
 @final
 class ActivationRecorder:
-    """Watches a network; use it as a context, and look after each answer.
+    """Records activations by hooks; use as a context manager, and read the fields after each call.
 
     Args:
-        network: any of ours; its parameters are not touched.
-        norms: also watch every 2-D batch norm.
+        network: any network of the catalogue; its parameters are not changed.
+        norms: also record the input statistics of every 2-D batch norm.
 
     Raises:
-        ConfigError: norms are wanted and there are none.
+        ConfigError: norms are to be recorded, and the network has none.
     """
 
     def __init__(self, network: nn.Module, *, norms: bool = False) -> None:
         self.network = network
-        self._given: Tensor = torch.empty(0, 0)
+        self._last_input: Tensor = torch.empty(0, 0)
         self.norms = (
             [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)] if norms else []
         )
         if norms and not any(norm.running_mean is not None for norm in self.norms):
             raise ConfigError(
                 "This network has no 2-D batch norm with running statistics, and DeepInversion "
-                "needs them; take one that has, or DAFL."
+                "needs them. Take a network that has them, or DAFL."
             )
         self.statistics: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-        """Mean and variance over the batch of what each norm was given, by the norm: networks need
-        not use their layers in the order in which they were made. Of a norm that is used more than
-        once, the last use counts."""
+        """Mean and variance over the batch of each norm's input, by the norm: the order of calls
+        may differ from the order of the modules. Of a norm that is called more than once, the last
+        call counts."""
         self._hooks: list[Any] = []
 
     def __enter__(self) -> "ActivationRecorder":
-        for layer in _weighing(self.network):
-            self._hooks.append(layer.register_forward_pre_hook(self._see_given))
+        for layer in _weighted_layers(self.network):
+            self._hooks.append(layer.register_forward_pre_hook(self._record_input))
         for norm in self.norms:
-            self._hooks.append(norm.register_forward_pre_hook(self._see_norm))
+            self._hooks.append(norm.register_forward_pre_hook(self._record_norm))
         return self
 
     def __exit__(
@@ -59,35 +59,35 @@ class ActivationRecorder:
 
     @property
     def features(self) -> Tensor:
-        """What the layer that gives the logits was given, batch x features.
+        """Input of the layer that computes the logits, batch x features.
 
-        It is the one that is used last, wherever it stands among the network's modules.
+        This layer is the last one called, wherever it stands among the network's modules.
         """
-        return self._given.flatten(1)
+        return self._last_input.flatten(1)
 
     def ask(self, pixels: Pixels) -> Tensor:
-        """Its logits as float32, with gradients to the pixels."""
+        """The network's logits as float32, with gradients to the pixels."""
         self.statistics.clear()
         logits: Tensor = self.network(pixels)
         return logits.float()
 
-    def _see_given(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        self._given = given[0]
+    def _record_input(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._last_input = inputs[0]
 
-    def _see_norm(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        seen = given[0].float()
-        self.statistics[module] = seen.mean((0, 2, 3)), seen.var((0, 2, 3), unbiased=False)
+    def _record_norm(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].float()
+        self.statistics[module] = values.mean((0, 2, 3)), values.var((0, 2, 3), unbiased=False)
 
 
-def _weighing(network: nn.Module) -> Sequence[nn.Module]:
-    """Its linear layers and convolutions, one of which gives the logits."""
+def _weighted_layers(network: nn.Module) -> Sequence[nn.Module]:
+    """The linear layers and convolutions, one of which computes the logits."""
     if layers := [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]:
         return layers
-    raise ConfigError("This network has no linear layer or convolution that gives its logits.")
+    raise ConfigError("This network has no linear layer or convolution that computes its logits.")
 
 
 def scale_of(network: nn.Module) -> tuple[Tensor | float, Tensor | float]:
-    """Mean and spread of the pixels that a network was trained on, as far as it knows them."""
+    """Mean and standard deviation of a network's normalisation; 0.5 and 0.25 where it has none."""
     if isinstance(network, Normalized):
         return network.mean, network.std
     return 0.5, 0.25

@@ -1,7 +1,7 @@
-"""The thief's side of a wire: ask a victim, keep what it answered, train a clone on it.
+"""The thief's side of model extraction: query a victim, store its answers, train a clone on them.
 
-Nothing here imports the victim's side, nor what trains a nasty teacher: a thief knows what it was
-answered.
+No module here imports the victim's side or the training of nasty teachers, because the threat model
+gives a thief the victim's answers only.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""A victim as a function from images to answers."""
+"""A victim as a function from images to answers, within a query budget."""
 
 from typing import final
 
@@ -12,12 +12,13 @@ from denature.extract.reading import combined
 
 @final
 class QuerySender:
-    """Whoever calls it asks a victim, within a budget; no image is asked twice for one answer.
+    """Sends images to a victim within a query budget; no stored answer is queried again.
 
-    So an attack that is repeated after a kill, with the same random numbers, goes on where it was.
+    An attack that is repeated after a kill with the same random numbers resumes where it stopped.
 
     Args:
-        oracle: who asks, counts and keeps; it is known about its victim how many classes it knows.
+        oracle: sends and counts the queries, and stores the answers; the number of classes of its
+            victim must be known.
     """
 
     def __init__(self, oracle: Oracle) -> None:
@@ -28,24 +29,24 @@ class QuerySender:
 
         Args:
             images: uint8, batch x channels x height x width; at least one.
-            before: how often they were asked before: 1 for a second answer to the same image.
+            before: earlier queries of the same images: 1 for a second answer to each image.
 
         Returns:
-            The kind of the answers, what they are, and the classes that are named: see
+            The kind of the answers, their values, and the predicted classes: see
             `denature.extract.reading.combined`.
 
         Raises:
-            BudgetSpent: the budget does not allow all of them.
-            AskFailed: a request that cannot be answered.
-            Stopped: the stopper wanted it.
+            BudgetSpent: the budget does not cover all images.
+            AskFailed: a request got no answer.
+            Stopped: the stopper asked for a stop.
         """
         oracle = self.oracle
         batch, rows = PoolBatch(oracle.purpose, images), range(len(images))
         oracle.ask(batch, rows, repeats=before + 1)
         contents = batch.contents(rows)
-        known = oracle.ledger.answers(oracle.target, set(contents))
+        stored = oracle.ledger.answers(oracle.target, set(contents))
         assert oracle.kind is not None
-        answers = [[known[content][before]] for content in contents]
+        answers = [[stored[content][before]] for content in contents]
         about = oracle.about
         assert about.classes is not None
         return combined(oracle.kind, answers, classes=about.classes, order=about.order)

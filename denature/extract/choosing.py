@@ -1,9 +1,9 @@
-"""Which images to ask about next: after ActiveThief (Pal et al. 2020, arXiv:1905.09165).
+"""Selection of the next query images, after ActiveThief (Pal et al. 2020, arXiv:1905.09165).
 
 The paper has uncertainty, k-center, DFAL (the smallest DeepFool distance) and DFAL narrowed by
-k-center. The first two are here; `both` is ours.
+k-center. This module has the first two; `both` is an addition.
 
-All read the last clone's probabilities for images that were not asked about yet.
+All strategies read the last clone's probabilities for images that were not queried yet.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,28 +14,28 @@ from torch import Tensor
 from denature.extract.config import Choose
 
 Chooser = Callable[[Tensor, Tensor, int], Tensor]
-"""From candidates (n x classes), what was asked before (m x classes) and a number k to k positions
-among the candidates, the most wanted first."""
+"""From candidates (n x classes), queried images (m x classes) and a number k to k positions among
+the candidates, best first."""
 
 
-def uncertainty(candidates: Tensor, asked: Tensor, count: int) -> Tensor:
-    """Those of the highest entropy."""
+def uncertainty(candidates: Tensor, queried: Tensor, count: int) -> Tensor:
+    """The candidates of the highest entropy."""
     return _entropy(candidates).sort(descending=True, stable=True).indices[:count]
 
 
-def k_center(candidates: Tensor, asked: Tensor, count: int) -> Tensor:
-    """Greedily the farthest from all that was asked or chosen before it, in Euclidean distance."""
-    return _greedy(candidates, asked, count, torch.zeros(len(candidates)))
+def k_center(candidates: Tensor, queried: Tensor, count: int) -> Tensor:
+    """Greedily the farthest from all queried and chosen images, in Euclidean distance."""
+    return _greedy(candidates, queried, count, torch.zeros(len(candidates)))
 
 
-def both(candidates: Tensor, asked: Tensor, count: int) -> Tensor:
+def both(candidates: Tensor, queried: Tensor, count: int) -> Tensor:
     """Greedily the largest sum of entropy and distance, each as a share of its largest value.
 
-    Not a strategy of ActiveThief, which narrows a DFAL selection by k-center: a sum needs no number
-    for how far to narrow.
+    ActiveThief has no such strategy: it narrows a DFAL selection by k-center. A sum needs no
+    parameter for the width of that selection.
     """
     entropy = _entropy(candidates)
-    return _greedy(candidates, asked, count, entropy / entropy.max().clamp_min(1e-12))
+    return _greedy(candidates, queried, count, entropy / entropy.max().clamp_min(1e-12))
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
@@ -43,9 +43,9 @@ def _entropy(probabilities: Tensor) -> Tensor:
     return entropy
 
 
-def _greedy(candidates: Tensor, asked: Tensor, count: int, bonus: Tensor) -> Tensor:
-    """Each time the candidate with the largest share of distance plus `bonus`."""
-    nearest, bonus = _distances(candidates, asked), bonus.clone()
+def _greedy(candidates: Tensor, queried: Tensor, count: int, bonus: Tensor) -> Tensor:
+    """Repeatedly the candidate with the largest sum of its share of distance and its `bonus`."""
+    nearest, bonus = _distances(candidates, queried), bonus.clone()
     scale = nearest.max().clamp_min(1e-12)
     chosen = torch.empty(min(count, len(candidates)), dtype=torch.int64)
     for number in range(len(chosen)):
@@ -57,9 +57,9 @@ def _greedy(candidates: Tensor, asked: Tensor, count: int, bonus: Tensor) -> Ten
     return chosen
 
 
-def _distances(candidates: Tensor, asked: Tensor) -> Tensor:
-    """Of each candidate to the nearest that was asked, in parts that fit into memory."""
-    parts = [torch.cdist(part, asked).amin(-1) for part in candidates.split(4096)]
+def _distances(candidates: Tensor, queried: Tensor) -> Tensor:
+    """Distance of each candidate to the nearest queried image, in parts that fit into memory."""
+    parts = [torch.cdist(part, queried).amin(-1) for part in candidates.split(4096)]
     return torch.cat(parts)
 
 

@@ -1,4 +1,4 @@
-"""What can be set about stealing a model; imports nothing heavy."""
+"""Settings of model extraction; this module imports nothing heavy."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
@@ -11,22 +11,22 @@ Choose: TypeAlias = Literal["random", "uncertainty", "k-center", "both"]
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestConfig:
-    """How fast and how stubbornly a victim is asked."""
+    """Rate, concurrency and retries of the requests to a victim."""
 
     concurrency: int = 8
-    """Requests in flight at most; also what a kill can leave unknown."""
+    """Requests in flight at most; a kill can leave this many of unknown outcome."""
     per_request: int = 64
-    """Images in a request, where the victim takes several."""
+    """Images in a request, where the victim accepts several."""
     rate: float | None = None
-    """Images a second at most; as fast as it answers by default."""
+    """Images a second at most; no limit by default."""
     timeout_s: float = 30.0
-    """Seconds until a request counts as lost; it may have been billed all the same."""
+    """Seconds until a request counts as lost; a lost request may still have been billed."""
     attempts: int = 6
-    """How often a request is sent before the harvest stops. Again only after 429, 5xx and lost
-    connections."""
+    """Attempts of a request before the harvest stops. Only 429, 5xx and lost connections are
+    retried."""
     longest_wait_s: float = 60.0
-    """Seconds to wait at most before sending again; a service that asks for more ends the harvest,
-    which the same command takes up later."""
+    """Seconds between two attempts at most. A service that demands a longer wait ends the harvest;
+    the same command resumes it later."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -45,24 +45,24 @@ class RequestConfig:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtractionConfig:
-    """What is asked, and how often clones are trained."""
+    """Selection of the queries, and number of clones."""
 
     choose: Choose = "random"
-    """Which images to ask about: random ones; those the last clone is least sure of; those
-    farthest from all asked before, by what the last clone answers (both from ActiveThief); or by
-    the sum of the two, which is ours: the paper combines k-center with DeepFool distances."""
+    """Selection of the query images: random; the least certain for the last clone; the farthest
+    from all queried images in the last clone's outputs (both from ActiveThief); or the sum of the
+    two, an addition: the paper combines k-center with DeepFool distances."""
     round_size: int = 1000
-    """Images chosen at once, except at random; a clone is trained after each round."""
+    """Images chosen in a round, except at random; a clone is trained after each round."""
     repeats: int = 1
-    """How often each image is asked, against answers that are randomised: their mean is learned.
-    Each counts as a query."""
+    """Queries of each image, against randomised answers; the clone learns their mean. Each repeat
+    counts as a query."""
     pool_seed: int = 0
-    """Rules which images are random, and which test images measure fidelity."""
+    """Seed of the random query images, and of the test images that measure fidelity."""
     seeds: int = 1
-    """Clones for each budget, trained from different weights on the same answers."""
+    """Clones for each budget, trained from different initial weights on the same answers."""
     fidelity: int = 1000
-    """Test images about which the victim is asked, on a budget of their own, to measure how often
-    clones say what it says."""
+    """Test images that the victim is queried about, on a budget of their own, to measure how often
+    a clone agrees with it."""
 
     def __post_init__(self) -> None:
         check_fields(

@@ -1,8 +1,8 @@
-"""What was asked, what it may have cost, and what was answered: one SQLite file.
+"""The ledger: queries, their possible cost and their answers, in one SQLite file.
 
-Before a request leaves, the intent to send it is on the disk; so after a kill at any moment each
-answer that was kept is there, and what was in flight is known to be unknown, and counts as spent.
-One thread writes, all that waits in one transaction, so that a commit is shared by many.
+The intent to send a request is on the disk before the request leaves. After a kill at any moment
+all stored answers are there; the requests in flight are marked as unknown and count as spent. One
+thread writes all waiting entries in one transaction, so many entries share a commit.
 """
 
 import asyncio
@@ -47,58 +47,58 @@ CREATE TABLE queries (
 """
 
 MOST_WRITES = 256
-"""Of those that wait, how many share a transaction."""
+"""Waiting entries that share a transaction, at most."""
 
 
 MOST_NAMED = 512
-"""Images that are looked for by name; of more, all answers are read."""
+"""Images that a query selects by digest, at most; for more, all answers are read."""
 
 
 class BudgetSpent(DenatureError):
-    """The query after the last that was allowed; it was not sent."""
+    """The query budget is exhausted; the queries beyond it were not sent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Query:
-    """One image to be asked once."""
+    """One query of one image."""
 
     content: bytes
     """Digest of the image."""
     repeat: int
     reference: str
-    """Where the image comes from."""
+    """Source of the image."""
     image: bytes | None = None
-    """The image itself, where it comes from nowhere."""
+    """Bytes of a generated image, which no source holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
-    """What a target has been asked for one purpose."""
+    """Queries and cost of a target for one purpose."""
 
     target: str
     options: dict[str, str]
     kind: Kind | None
     purpose: str
     queries: int
-    """Images in requests that were answered, or may have been billed: what budgets bound."""
+    """Images in requests that were or may have been billed; budgets bound this number."""
     answered: int
-    """Of those, images with an answer."""
+    """Images among them that have an answer."""
     unknown: int
-    """Images of requests of which nothing is known: their process died."""
+    """Images in requests of unknown outcome, because their process died."""
     requests: int
     money: float
-    """In US dollars, as far as prices were known."""
+    """Cost in US dollars, as far as prices were known."""
 
 
 @final
 class Ledger:
-    """An open ledger, which no other process can open meanwhile.
+    """An open ledger; a lock keeps other processes from opening the same file.
 
     Args:
-        path: the file; made if there is none.
+        path: the file, which is created if it is missing.
 
     Raises:
-        RunError: it is no ledger, damaged, or another process is at work with it.
+        RunError: the file is no ledger, is damaged, or is locked by another process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +110,7 @@ class Ledger:
         except Timeout:
             raise RunError(f"Another process is at work with the ledger {path}.") from None
         except OSError as error:
-            raise RunError(f"The ledger {path} cannot be made: {error}.") from None
+            raise RunError(f"The ledger {path} cannot be created: {error}.") from None
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
@@ -134,20 +134,20 @@ class Ledger:
     def _begin(self) -> None:
         db = self._db
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")  # answers were paid for: not even a power cut
+        db.execute("PRAGMA synchronous = FULL")  # even a power cut must lose no paid answer
         [[version]] = db.execute("PRAGMA user_version")
         [[tables]] = db.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'")
         if not version and not tables:
             db.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
         elif version != SCHEMA:
             raise RunError(
-                f"{self.path} is no ledger that this denature reads (version {version}, wanted "
+                f"{self.path} is no ledger of this denature's format (version {version}, wanted "
                 f"{SCHEMA}). Name another file."
             )
         db.execute("UPDATE requests SET status = 'unknown' WHERE status = 'sent'")
 
     def _remember(self) -> None:
-        """What is asked of the ledger so often that it is kept in memory."""
+        """Load spent queries and answer kinds into memory, since every request reads them."""
         self._spent: dict[tuple[int, str], int] = {
             (target, purpose): images
             for target, purpose, images in self._db.execute(
@@ -166,7 +166,7 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Write what waits, and let others in."""
+        """Write the waiting entries, and release the lock."""
         if self._closed:
             return
         self._closed = True
@@ -175,7 +175,7 @@ class Ledger:
         self._db.close()
         self._lock.release()
 
-    # The one thread that speaks to the file
+    # The writer thread, the only one that uses the file
 
     def _write(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -194,9 +194,9 @@ class Ledger:
                 return
 
     def _together(self, work: Sequence[tuple[Callable[[], Any], "Future[Any]"]]) -> None:
-        """Do all in one transaction; nobody hears of anything before it is on the disk."""
+        """Run all writes in one transaction; the futures resolve after its commit."""
         done: list[tuple[Future[Any], Any, Exception | None]] = []
-        # Who was cancelled meanwhile is left out, and cannot be cancelled from here on.
+        # Cancelled writes are left out; the others cannot be cancelled from here on.
         work = [(act, future) for act, future in work if future.set_running_or_notify_cancel()]
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -210,8 +210,8 @@ class Ledger:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             self._remember()
-            told = RunError(f"The ledger {self.path} cannot be written: {error}.")
-            done = [(future, None, told) for _, future in work]
+            lost = RunError(f"The ledger {self.path} cannot be written: {error}.")
+            done = [(future, None, lost) for _, future in work]
         for future, result, failure in done:
             if failure is None:
                 future.set_result(result)
@@ -225,10 +225,10 @@ class Ledger:
         self._waiting.put((act, future))
         return future
 
-    # What is written
+    # Writing
 
     def target(self, about: VictimInfo) -> int:
-        """The number of a target, which is made the first time."""
+        """The number of a target, which is assigned at the first call."""
         options = json.dumps(about.options, sort_keys=True)
 
         def act() -> int:
@@ -245,11 +245,11 @@ class Ledger:
         return self._do(act).result()
 
     def kind(self, target: int) -> Kind | None:
-        """Of which kind a target's answers are; None until there is one."""
+        """Kind of a target's answers; None before the first answer."""
         return self._kinds.get(target)
 
     def settle(self, target: int, kind: Kind) -> None:
-        """Take a target's answers for another kind."""
+        """Set another kind for a target's answers."""
 
         def act() -> None:
             self._db.execute("UPDATE targets SET kind = ? WHERE id = ?", (kind, target))
@@ -271,13 +271,13 @@ class Ledger:
         attempt: int,
         price: float | None,
     ) -> tuple[int, int]:
-        """Note that a request is about to leave, as large as the budget allows.
+        """Record a request before it leaves, cut to the size that the budget allows.
 
         Returns:
-            Its number, and how many of the questions, from the first on, it may bring.
+            The request's number, and how many of the questions, from the first on, it may carry.
 
         Raises:
-            BudgetSpent: nothing is left.
+            BudgetSpent: no query remains.
         """
 
         def act() -> tuple[int, int]:
@@ -318,7 +318,7 @@ class Ledger:
         kind: Kind,
         latency: float,
     ) -> None:
-        """Keep the answers to a request; returns when they are on the disk."""
+        """Store the answers to a request; returns once they are on the disk."""
         width = 0 if values.ndim == 1 else values.shape[1]
         rows = values.astype("<i8" if values.ndim == 1 else "<f4").reshape(len(values), -1)
         size, data = rows.itemsize * rows.shape[1], rows.tobytes()
@@ -346,7 +346,7 @@ class Ledger:
     async def failed(
         self, target: int, request: int, *, purpose: str, billed: bool, latency: float, error: str
     ) -> None:
-        """Note that a request was not answered, and give back what it surely did not cost."""
+        """Record a request without an answer, and refund its queries if it was not billed."""
 
         def act() -> None:
             [[images]] = self._db.execute("SELECT images FROM requests WHERE id = ?", (request,))
@@ -363,24 +363,24 @@ class Ledger:
 
         await asyncio.wrap_future(self._do(act))
 
-    # What is read
+    # Reading
 
     def answers(
         self, target: int, contents: Collection[bytes] | None = None
     ) -> dict[bytes, dict[int, np.ndarray]]:
-        """Answers of a target: by the image's digest and the repeat.
+        """Stored answers of a target, by the image's digest and the repeat.
 
         Args:
-            target: its number.
-            contents: of which images; of all by default.
+            target: number of the target.
+            contents: digests of the images; all images by default.
 
         Raises:
-            RunError: an answer that has not the target's size.
+            RunError: an answer does not have the target's size.
         """
         if contents is not None and not contents:
             return {}
-        few = [] if contents is None or len(contents) > MOST_NAMED else list(contents)
-        only = f" AND content IN ({', '.join('?' * len(few))})" if few else ""
+        digests = [] if contents is None or len(contents) > MOST_NAMED else list(contents)
+        selection = f" AND content IN ({', '.join('?' * len(digests))})" if digests else ""
 
         def act() -> tuple[int, list[tuple[bytes, int, bytes]]]:
             [[width]] = self._db.execute(
@@ -388,8 +388,8 @@ class Ledger:
             )
             return int(width), self._db.execute(
                 "SELECT content, repeat, answer FROM queries WHERE target = ? AND answer NOT NULL"
-                + only,
-                (target, *few),
+                + selection,
+                (target, *digests),
             ).fetchall()
 
         width, rows = self._do(act).result()
@@ -402,7 +402,7 @@ class Ledger:
         return found
 
     def cost(self, target: int, contents: Iterable[bytes], *, repeats: int) -> int:
-        """Queries that were or may have been billed for these images, lost ones among them."""
+        """Queries that were or may have been billed for these images, lost ones included."""
         wanted = set(contents)
 
         def act() -> int:
@@ -415,7 +415,7 @@ class Ledger:
         return self._do(act).result()
 
     def tallies(self, target: int) -> dict[str, Tally]:
-        """What a target has been asked for each purpose."""
+        """Queries and cost of a target for each purpose."""
         found = self._do(lambda: list(_tallies(self._db, target))).result()
         return {tally.purpose: tally for tally in found}
 

@@ -1,4 +1,4 @@
-"""Asking where things are in pictures of any size."""
+"""Landmark queries about pictures of any size."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Places: TypeAlias = Mapping[str, tuple[float, float]]
-"""x and y of each point as fractions of width and height; none where nothing was found."""
+"""x and y of each point as fractions of width and height; empty where no point was found."""
 
 
 def open_picture(file: Path) -> "Image":
     """A picture in memory, upright, in colour.
 
     Raises:
-        DataError: it is none that can be read.
+        DataError: the file is no readable picture.
     """
     try:
         return open_image(file).convert("RGB")
@@ -33,13 +33,13 @@ def open_picture(file: Path) -> "Image":
 def locate(
     victim: Victim, pictures: Sequence["Image"], *, progress: Progress = SILENT
 ) -> list[Places]:
-    """What somebody who knows places finds in each picture, one query each.
+    """Landmarks that a victim finds in each picture, one query each.
 
-    A network gets a picture stretched into its square; a service that takes any size gets it whole.
+    A network gets each picture stretched to its square input; a service of any size gets it whole.
 
     Raises:
-        ConfigError: it does not tell places.
-        AskFailed: it does not answer.
+        ConfigError: the victim does not answer with landmarks.
+        AskFailed: the victim does not answer.
     """
     return run_now(_locate(victim, pictures, progress))
 
@@ -50,7 +50,7 @@ async def _locate(victim: Victim, pictures: Sequence["Image"], progress: Progres
         about = await victim.about()
         if about.kind != "landmarks":
             raise ConfigError(
-                f"{about.target} answers with {about.kind or 'what it does not say'}; only places "
+                f"{about.target} answers with {about.kind or 'an unknown kind'}; only landmarks "
                 "can be marked."
             )
         with progress.task(f"asking {about.target}", len(pictures), "pictures") as task:
@@ -77,12 +77,12 @@ def places_of(names: Sequence[str], values: np.ndarray) -> Places:
     """The points among an answer's numbers; without names all numbers are coordinates.
 
     Args:
-        names: of the numbers, such as `nose.x`, `nose.y`, `brightness`.
-        values: of one answer.
+        names: names of the numbers, such as `nose.x`, `nose.y`, `brightness`.
+        values: numbers of one answer.
     """
     if not names:
         names = [f"{number}.{axis}" for number in range(len(values) // 2) for axis in "xy"]
-    told = dict(zip(names, values.tolist(), strict=True))
+    numbers = dict(zip(names, values.tolist(), strict=True))
     points = dict.fromkeys(name[:-2] for name in names if name.endswith((".x", ".y")))
-    places = {point: (told[f"{point}.x"], told[f"{point}.y"]) for point in points}
+    places = {point: (numbers[f"{point}.x"], numbers[f"{point}.y"]) for point in points}
     return {point: place for point, place in places.items() if np.isfinite(place).all()}

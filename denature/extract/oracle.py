@@ -1,4 +1,4 @@
-"""Asking a victim: many requests at once, each noted before it leaves, none beyond the budget."""
+"""Queries to a victim: concurrent requests within a budget, each recorded before it leaves."""
 
 import asyncio
 import itertools
@@ -28,28 +28,28 @@ Wanted: TypeAlias = tuple[tuple[bytes, int], int]
 """An image's digest and the repeat, and its number in the pool."""
 
 SLICE_S = 0.1
-"""Who waits looks up as often, to see whether to stop."""
+"""Seconds between two checks for a stop during a wait."""
 
 
 class Halted(Exception):
-    """No more requests are to be sent: there is a wish to stop, or a failure."""
+    """No more requests may be sent, because of a stop or a failure."""
 
 
 @final
 @dataclass(kw_only=True, eq=False)
 class Oracle:
-    """A victim that may be asked `budget` queries, all of which a ledger keeps.
+    """A victim with a budget of queries, all of which a ledger records.
 
     Args:
-        victim: who answers.
-        ledger: where all is written down.
-        about: what is known of the victim.
-        budget: queries of this purpose, those of earlier calls counted.
-        purpose: what is asked for; each purpose has a budget of its own.
-        pace: how fast and how stubbornly.
-        price: of one query in US dollars; None where nobody knows.
-        stopper: asked before each request, and while waiting, whether to stop.
-        progress: told how far it is.
+        victim: the model that answers.
+        ledger: record of all requests and answers.
+        about: description of the victim.
+        budget: queries for this purpose, those of earlier calls included.
+        purpose: use of the answers; each purpose has a budget of its own.
+        pace: rate, concurrency and retries of the requests.
+        price: US dollars a query; None if unknown.
+        stopper: checked before each request and during waits.
+        progress: receives the number of answers.
     """
 
     victim: Victim
@@ -64,56 +64,57 @@ class Oracle:
 
     def __post_init__(self) -> None:
         self.target = self.ledger.target(self.about)
-        said, known = self.about.kind, self.kind
-        if said is not None and known is not None and said != known:
-            self._say_otherwise(said, known)
+        stated, stored = self.about.kind, self.kind
+        if stated is not None and stored is not None and stated != stored:
+            self._change_kind(stated, stored)
         self._failure: BaseException | None = None
         self.answered = 0
-        """Answers that this process got."""
+        """Answers that this process received."""
         self.seconds = 0.0
-        """That it took for them."""
+        """Seconds that they took."""
 
     @property
     def left(self) -> int:
-        """Queries that the budget still allows."""
+        """Remaining queries of the budget."""
         return max(0, self.budget - self.ledger.spent(self.target, self.purpose))
 
     @property
     def kind(self) -> Kind | None:
-        """Of the target's answers; None until that is known."""
+        """Kind of the target's answers; None until it is known."""
         return self.ledger.kind(self.target)
 
-    def _say_otherwise(self, said: Kind, known: Kind) -> None:
-        """Take answers that were kept as another kind for what they are said to be, if they may."""
-        kept = [row for its in self.ledger.answers(self.target).values() for row in its.values()]
-        looks = {kind_of(row if known == "label" else row[None]) for row in kept}
-        if not looks <= set(LOOKS[said]):
+    def _change_kind(self, stated: Kind, stored: Kind) -> None:
+        """Change the kind of stored answers to the stated one, if their values allow it."""
+        answers = self.ledger.answers(self.target).values()
+        rows = [row for repeats in answers for row in repeats.values()]
+        looks = {kind_of(row if stored == "label" else row[None]) for row in rows}
+        if not looks <= set(LOOKS[stated]):
             raise ConfigError(
-                f"{self.about.target} answered {known} before, and is said to answer {said}. Leave "
+                f"{self.about.target} answered {stored} before, and {stated} is stated now. Leave "
                 "--kind out, or name another --out."
             )
-        self.ledger.settle(self.target, said)
+        self.ledger.settle(self.target, stated)
 
     def ask(self, pool: Pool, rows: Sequence[int], *, repeats: int = 1) -> None:
-        """Have all these images answered that were not answered before.
+        """Query all of these images that have no stored answer.
 
         Args:
-            pool: of images.
-            rows: which of them.
-            repeats: how often each.
+            pool: the query images.
+            rows: numbers of the images in the pool.
+            repeats: queries of each image.
 
         Raises:
-            BudgetSpent: there are more than the budget allows; those up to it were asked.
-            AskFailed: a request that cannot be answered, or not soon; what was answered is kept.
-            ConfigError: answers that are not of their kind; they are not kept, though they count.
-            Stopped: the stopper wanted it; the same call goes on.
+            BudgetSpent: the budget does not cover all images; those within it were queried.
+            AskFailed: a request got no answer, or none soon; received answers are stored.
+            ConfigError: answers of another kind; they are not stored but count as queries.
+            Stopped: the stopper asked for a stop; the same call resumes.
         """
         contents = pool.contents(rows)
-        there = self.ledger.answers(self.target, set(contents))
+        stored = self.ledger.answers(self.target, set(contents))
         wanted: dict[tuple[bytes, int], int] = {}
         for row, content in zip(rows, contents, strict=True):
             for repeat in range(repeats):
-                if repeat not in there.get(content, {}):
+                if repeat not in stored.get(content, {}):
                     wanted.setdefault((content, repeat), row)
         if wanted:
             run_now(self._ask_all(pool, wanted))
@@ -132,8 +133,8 @@ class Oracle:
                 except Halted:
                     return
                 except Exception as error:
-                    # The others finish what is in flight: it may be paid for. What says more than
-                    # that the budget is spent comes first.
+                    # Other workers finish their requests in flight, which may be billed. Any other
+                    # error is reported in preference to a spent budget.
                     if self._failure is None or isinstance(self._failure, BudgetSpent):
                         self._failure = error
                     return
@@ -142,7 +143,7 @@ class Oracle:
         with self.progress.task(title, len(wanted), "answers") as task:
             async with self.victim:
                 if self.kind is None and self.about.kind is None:
-                    # Should its answers be of no use, one request is lost and not all in flight.
+                    # The first request goes alone: if its answers are unusable, only one is lost.
                     await work(task, itertools.islice(batches, 1))
                 workers = min(self.pace.concurrency, -(-len(wanted) // size))
                 await asyncio.gather(*(work(task, batches) for _ in range(workers)))
@@ -157,16 +158,16 @@ class Oracle:
             )
 
     def _go_on(self) -> None:
-        """Nothing leaves after a wish to stop, or after a failure that ends the harvest.
+        """Check that requests may still be sent.
 
         Raises:
-            Halted: it does not go on.
+            Halted: the stopper asked for a stop, or a failure ended the harvest.
         """
         if self._failure is not None or self.stopper.reason:
             raise Halted
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait, unless there is no reason to any more."""
+        """Wait, unless the harvest ends meanwhile."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self._go_on()
@@ -175,7 +176,7 @@ class Oracle:
     async def _ask(
         self, pool: Pool, batch: Sequence[Wanted], limit: AsyncLimiter | None, task: Task
     ) -> None:
-        """One request, sent again where that can help."""
+        """Send one request, with retries where they can help."""
         rows = [row for _, row in batch]
         images, generated = pool.images(rows), pool.generated
         questions = [
@@ -219,7 +220,11 @@ class Oracle:
         return f"{money}{self.left:,} queries left"
 
     async def _send(self, images: np.ndarray, questions: Sequence[Query], number: int) -> int:
-        """Note it, send what the budget allows of it, note what came back; returns how many."""
+        """Record a request, send it as far as the budget allows, record its outcome.
+
+        Returns:
+            The number of images sent.
+        """
         request, count = await self.ledger.send(
             self.target,
             questions,
@@ -266,7 +271,7 @@ class Oracle:
         def seconds(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome is not None else None
             wait_s = error.wait_s if isinstance(error, AskFailed) else None
-            # Who was told to wait comes a little later than all others that were told the same.
+            # A random delay on top, so that clients with one Retry-After do not return together.
             return (wait_s or 0.0) + backing_off(state)
 
         return seconds

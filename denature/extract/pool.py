@@ -1,4 +1,4 @@
-"""The images that a thief may ask with."""
+"""Query pools: the images that a thief can send."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,36 +22,36 @@ BLOCK = 1024
 
 
 class Pool(Protocol):
-    """Images by number; two of the same number are the same for ever."""
+    """Images by number; a number always stands for the same image."""
 
     name: str
 
     @property
     def size(self) -> int | None:
-        """How many there are; None for any number."""
+        """Number of images; None if it is unlimited."""
 
     @property
     def digest(self) -> str:
-        """Of all images."""
+        """Digest of all images."""
 
     def images(self, rows: Sequence[int]) -> np.ndarray:
         """uint8, batch x channels x height x width."""
 
     def contents(self, rows: Sequence[int]) -> list[bytes]:
-        """A digest of each of these images."""
+        """Digest of each of these images."""
 
     def references(self, rows: Sequence[int]) -> list[str]:
-        """Where each of these images comes from."""
+        """Source of each of these images."""
 
     @property
     def generated(self) -> bool:
-        """Whether images come from nowhere, so that they are kept with what was answered."""
+        """Whether images are generated, so that the ledger stores them with their answers."""
 
 
 def digest_of(image: np.ndarray) -> bytes:
-    found = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
-    found.update(np.ascontiguousarray(image).data)
-    return found.digest()
+    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.digest()
 
 
 class StoredPool:
@@ -59,7 +59,7 @@ class StoredPool:
 
     def __init__(self, name: str, split: Split, digest: str, *, channels: int) -> None:
         self.name = legible(name)  # the ledger keeps Unicode only
-        # NumPy's, because torch's threads would take the cores from a server on this machine:
+        # NumPy arrays, because torch's threads would take the cores from a server on this machine:
         # 2.7 ms for 64 images, where NumPy takes 0.2.
         self._images: np.ndarray = split.images.numpy()
         self._rows: np.ndarray = split.rows.numpy()
@@ -70,7 +70,7 @@ class StoredPool:
         if own != channels and {own, channels} != {1, 3}:
             raise ConfigError(
                 f"{name} has images of {own} channels, the victim takes {channels}; only 1 and 3 "
-                "can be made of each other."
+                "channels can be converted."
             )
 
     @property
@@ -82,13 +82,13 @@ class StoredPool:
         return f"{self._digest}-{self._channels}"
 
     def images(self, rows: Sequence[int]) -> np.ndarray:
-        found: np.ndarray = self._images[self._rows[np.asarray(rows, np.int64)]]
-        if found.shape[1] == self._channels:
-            return found
+        images: np.ndarray = self._images[self._rows[np.asarray(rows, np.int64)]]
+        if images.shape[1] == self._channels:
+            return images
         if self._channels == 3:
-            return np.repeat(found, 3, axis=1)
+            return np.repeat(images, 3, axis=1)
         # Rec. 601, as Pillow converts.
-        grey = np.tensordot(np.array([0.299, 0.587, 0.114]), found, axes=(0, 1))
+        grey = np.tensordot(np.array([0.299, 0.587, 0.114]), images, axes=(0, 1))
         return np.rint(grey).astype(np.uint8)[:, None]
 
     def contents(self, rows: Sequence[int]) -> list[bytes]:
@@ -108,7 +108,7 @@ class StoredPool:
 
 
 class NoisePool:
-    """Images of independent uniform bytes, the worst that a thief can ask with."""
+    """Images of independent uniform bytes, the weakest query pool of a thief."""
 
     name = NOISE
 
@@ -125,12 +125,12 @@ class NoisePool:
         return f"{NOISE}-{'x'.join(map(str, self._shape))}-{self._seed}"
 
     def images(self, rows: Sequence[int]) -> np.ndarray:
-        made = np.empty((len(rows), *self._shape), np.uint8)
-        for image, row in zip(made, rows, strict=True):
+        images = np.empty((len(rows), *self._shape), np.uint8)
+        for image, row in zip(images, rows, strict=True):
             # A generator for each image: a number stands for the same image in every order.
             generator = np.random.Generator(np.random.Philox(key=[self._seed, row]))
             image[...] = generator.integers(0, 256, self._shape, dtype=np.uint8)
-        return made
+        return images
 
     def contents(self, rows: Sequence[int]) -> list[bytes]:
         return [digest_of(self.images([row])[0]) for row in rows]
@@ -144,10 +144,10 @@ class NoisePool:
 
 
 class PoolBatch:
-    """Images as they come, such as an attack makes them; they are not kept.
+    """A batch of images that is not stored, such as the candidates of an attack.
 
     Args:
-        name: what they are for.
+        name: purpose of the images, which the ledger records as their source.
         images: uint8, batch x channels x height x width.
     """
 
@@ -163,8 +163,8 @@ class PoolBatch:
         return digest_of(self._images).hex()
 
     def images(self, rows: Sequence[int]) -> np.ndarray:
-        found: np.ndarray = self._images[np.asarray(rows, np.int64)]
-        return found
+        images: np.ndarray = self._images[np.asarray(rows, np.int64)]
+        return images
 
     def contents(self, rows: Sequence[int]) -> list[bytes]:
         return [digest_of(image) for image in self.images(rows)]
@@ -185,17 +185,17 @@ def open_pool(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Pool:
-    """The images of a source's training split, or noise, in the shape that a victim takes.
+    """The images of a source's training split, or noise, in the input shape of a victim.
 
     Args:
-        config: the source; `noise` for made-up images.
-        channels: that the victim takes.
-        image_size: that it takes.
-        seed: of noise.
-        progress: told about decoding.
+        config: the source; `noise` for generated images.
+        channels: channels of the victim's input.
+        image_size: pixels a side of the victim's input.
+        seed: seed of the noise.
+        progress: receives the progress of decoding.
 
     Raises:
-        ConfigError: images that cannot be brought into that shape.
+        ConfigError: the images cannot be converted to that shape.
         DataError: the images cannot be read.
     """
     if config.source == NOISE:

@@ -1,4 +1,4 @@
-"""What queries cost: a table with a date, or one price that the caller knows."""
+"""Prices of queries: a dated table of services, or one price from the caller."""
 
 import math
 import tomllib
@@ -12,25 +12,25 @@ from denature.core.errors import ConfigError
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Band:
-    """Queries of a month that cost the same."""
+    """Queries of a month at the same price."""
 
     up_to: float
-    """The last of them; infinity for the last band."""
+    """Number of the last query of the band; infinity for the last band."""
     price: float
-    """US dollars for one."""
+    """US dollars a query."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prices:
-    """What a service takes."""
+    """Prices of a service."""
 
     bands: tuple[Band, ...]
     as_of: str
     source: str
 
     def cost(self, queries: float) -> float:
-        """US dollars for so many queries in one month."""
+        """US dollars for this number of queries in one month."""
         total, before = 0.0, 0.0
         for band in self.bands:
             total += band.price * max(0.0, min(queries, band.up_to) - before)
@@ -38,7 +38,7 @@ class Prices:
         return total
 
     def queries_for(self, money: float) -> float:
-        """How many queries of one month cost so many US dollars; infinity where they are free."""
+        """Number of queries in one month for these US dollars; infinity where queries are free."""
         spent, before = 0.0, 0.0
         for band in self.bands:
             whole = band.price * (band.up_to - before) if band.price else 0.0
@@ -49,26 +49,26 @@ class Prices:
 
 
 def one_price(per_1000: float) -> Prices:
-    """The same for all queries.
+    """One price for all queries.
 
     Raises:
-        ConfigError: it is below 0, or no number.
+        ConfigError: the price is below 0, or not finite.
     """
     if not 0 <= per_1000 < math.inf:
         raise ConfigError(f"price_per_1000 is {per_1000}; it must be at least 0, and finite.")
     return Prices(
-        bands=(Band(up_to=math.inf, price=per_1000 / 1000),), as_of="", source="said by the caller"
+        bands=(Band(up_to=math.inf, price=per_1000 / 1000),), as_of="", source="given by the caller"
     )
 
 
 def prices_of(service: str) -> Prices | None:
-    """The prices in our table; None for a service that is not in it."""
+    """The prices in the table; None for a service that is not in it."""
     text = (files("denature.extract") / "prices.toml").read_text(encoding="utf-8")
-    found = tomllib.loads(text).get(service)
-    if found is None:
+    entry = tomllib.loads(text).get(service)
+    if entry is None:
         return None
     bands = tuple(
         Band(up_to=float(band.get("up_to", math.inf)), price=band["price"])
-        for band in found["bands"]
+        for band in entry["bands"]
     )
-    return Prices(bands=bands, as_of=found["as_of"], source=found["source"])
+    return Prices(bands=bands, as_of=entry["as_of"], source=entry["source"])

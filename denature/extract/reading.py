@@ -1,4 +1,4 @@
-"""What a victim's answers are, and what can be learned of answers that show only a part."""
+"""Kinds of a victim's answers, and completion of answers that show only a part."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,21 +9,21 @@ from denature.core.errors import ConfigError
 from denature.extract.victims.base import VictimInfo
 
 SUM_TOLERANCE = 0.05
-"""Probabilities may sum to 1 within this, since services round them."""
+"""Tolerance on the sum of probabilities, since services round them."""
 
 
-# Rows of [0, 1] that sum to 1 are no logits, but by a chance that is never met.
+# Rows in [0, 1] that sum to 1 are taken as probabilities: logits hit this by negligible chance.
 LOOKS: Mapping[Kind, tuple[Kind | None, ...]] = {
     "label": ("label",),
     "probabilities": ("probabilities", None),
     "logits": ("logits", None),
     "landmarks": ("logits", "probabilities", None),
 }
-"""What answers of a kind may look like to `kind_of`."""
+"""Results of `kind_of` that are compatible with each kind."""
 
 
 def kind_of(values: np.ndarray) -> Kind | None:
-    """Of which kind answers are, by their looks; None where they could be several."""
+    """Kind of answers, inferred from their values; None where it is ambiguous."""
     if values.ndim == 1:
         return "label"
     shown = values[~np.isnan(values)]
@@ -35,58 +35,55 @@ def kind_of(values: np.ndarray) -> Kind | None:
 
 
 def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: VictimInfo) -> Kind:
-    """The kind of a request's answers, which are looked at before they are kept.
+    """The kind of a request's answers, which are checked before they are stored.
 
     Args:
         values: see `Victim.ask`.
-        count: images that were asked.
-        kind: of which kind they should be; None to find out.
+        count: number of images in the request.
+        kind: expected kind; None to infer it.
         about: the victim.
 
     Raises:
-        ConfigError: they are of another kind, of none that is clear, or no answers.
+        ConfigError: the answers are of another kind, of an ambiguous kind, or invalid.
     """
 
-    def no_answers(what: str) -> ConfigError:
-        return ConfigError(f"{about.target} gave {what}; they are not kept, though they count.")
+    def unfit(what: str) -> ConfigError:
+        return ConfigError(f"{about.target} gave {what}; they are not stored but count as queries.")
 
     if len(values) != count or values.ndim not in (1, 2) or not values.size:
-        raise no_answers(f"answers of the shape {values.shape} to {count} images")
+        raise unfit(f"answers of the shape {values.shape} to {count} images")
     classes = about.classes
     if values.ndim == 1:
         if values.min() < 0 or (classes is not None and values.max() >= classes):
-            raise no_answers(f"labels from {values.min()} to {values.max()} of {classes} classes")
+            raise unfit(f"labels from {values.min()} to {values.max()} of {classes} classes")
     else:
         if classes is not None and values.shape[1] != classes:
-            one = "; if that is its class, say --kind label" if values.shape[1] == 1 else ""
-            raise no_answers(f"{values.shape[1]} values an image, and {classes} are wanted{one}")
+            hint = "; if the value is a class, pass --kind label" if values.shape[1] == 1 else ""
+            raise unfit(f"{values.shape[1]} values an image, and {classes} are wanted{hint}")
         if np.isinf(values).any():
-            raise no_answers("answers that are not finite")
-        # Where no face was found, an answer shows nothing.
+            raise unfit("answers that are not finite")
+        # An answer without a detected face has no values.
         if kind != "landmarks" and np.isnan(values).all(axis=1).any():
-            raise no_answers("answers that show nothing")
+            raise unfit("answers without any value")
     found = kind_of(values)
     if kind is None:
         if found is None:
-            raise no_answers(
-                "answers that could be logits or probabilities: say with --kind what they are"
-            )
+            raise unfit("answers that could be logits or probabilities (state which with --kind)")
         return found
     if found not in LOOKS[kind]:
-        raise no_answers(
-            f"answers that are said to be {kind} and look like {found}: say with --kind what they "
-            "are"
+        raise unfit(
+            f"answers that are stated to be {kind} but look like {found} (state another --kind)"
         )
     return kind
 
 
 def completed(kind: Kind, values: np.ndarray) -> np.ndarray:
-    """Answers of which only the largest values were shown, with the others filled in.
+    """Answers of which only the largest values were shown, with the hidden values imputed.
 
-    What is hidden never gets more than the least that is shown. Of probabilities the hidden ones
-    share what is left to 1, and rows that were rounded are scaled to sum to 1; where nothing of a
-    row is left, its first place gets all. Of logits the hidden ones lie below the least shown by
-    the mean step between those shown.
+    A hidden value never exceeds the least shown value. Hidden probabilities share the remainder to
+    1, and rounded rows are scaled to sum to 1. In a row that was rounded to zero the first shown
+    class gets all, or every class the same where none was hidden. Hidden logits lie below the least
+    shown logit by the mean step between the shown ones.
 
     Args:
         kind: probabilities or logits, of which at least two are shown in each row.
@@ -102,7 +99,7 @@ def completed(kind: Kind, values: np.ndarray) -> np.ndarray:
     rest = np.clip(1 - np.nansum(values, axis=1, keepdims=True), 0, None)
     values = np.where(hidden, np.minimum(rest / np.maximum(count, 1), least), values)
     sums = values.sum(axis=1, keepdims=True)
-    # Rounded to nothing: the largest was named where others were hidden, else it may be any.
+    # Rows rounded to zero: the shown class is the argmax where others are hidden, else any may be.
     first = np.eye(values.shape[1])[np.where(hidden, -1, values).argmax(axis=1)]
     nothing = np.where(hidden.any(axis=1, keepdims=True), first, 1 / values.shape[1])
     return np.where(sums > 0, values / np.where(sums > 0, sums, 1), nothing).astype(np.float32)
@@ -115,24 +112,24 @@ def combined(
     classes: int,
     order: Sequence[int] | None = None,
 ) -> tuple[Kind, np.ndarray, np.ndarray]:
-    """The answers to each image as one, about classes in the order that is wanted.
+    """The answers to each image merged into one, with classes in the wanted order.
 
-    Each is completed, then the mean is taken; of labels, if there are several, the share of votes
-    for each class. Logits of which the largest alone is shown are labels. What is kept of a victim
-    is as it answered; this is where its order of classes is left.
+    Answers are completed and then averaged; several labels become the share of votes for each
+    class. Logits of which only the largest is shown become labels. The ledger keeps the victim's
+    own order of classes; this function alone changes it.
 
     Args:
-        kind: of all of them.
-        answers: of each image at least one, rows of up to `classes` values or single labels.
+        kind: kind of all answers.
+        answers: at least one for each image, rows of up to `classes` values or single labels.
         classes: width of the result.
-        order: for each class wanted, its place among the victim's; None where they are the same.
+        order: for each wanted class its index among the victim's; None where the orders agree.
 
     Returns:
-        The kind of the result, its values, and what the victim says: labels, or places.
+        The kind of the result, its values, and the victim's predictions: labels, or landmarks.
     """
-    counts = np.array([len(its) for its in answers])
+    counts = np.array([len(repeats) for repeats in answers])
     owners = np.arange(len(answers)).repeat(counts)
-    every = [answer for its in answers for answer in its]
+    every = [answer for repeats in answers for answer in repeats]
     flat = np.full((len(every), classes), np.nan, np.float32)
     if kind != "label":
         for row, answer in zip(flat, every, strict=True):
@@ -145,7 +142,7 @@ def combined(
     if kind == "logits" and (np.isfinite(flat).sum(axis=1) == 1).any():
         kind, every = "label", list(np.nanargmax(flat, axis=1)[:, None])
     if kind == "label":
-        labels = np.array([int(it[0]) for it in every], np.int64)
+        labels = np.array([int(answer[0]) for answer in every], np.int64)
         if (counts == 1).all():
             return "label", labels, labels
         votes = np.zeros((len(answers), classes), np.float32)
@@ -157,6 +154,6 @@ def combined(
     values = (np.add.reduceat(full, starts, axis=0) / counts[:, None]).astype(np.float32)
     if kind == "landmarks":
         return kind, values, values
-    if (counts == 1).all():  # the largest that was shown, whatever was filled in beside it
+    if (counts == 1).all():  # the argmax of the shown values, whatever was imputed beside it
         return kind, values, np.nanargmax(flat, axis=1)
     return kind, values, values.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""How fast a clone is, and what the service takes for as many images."""
+"""Speed of a clone and of the service that it copies, and the cost of its theft."""
 
 import asyncio
 import time
@@ -20,27 +20,27 @@ from denature.extract.victims.base import Victim, run_now
 from denature.train.run import Run
 
 WARM_UP = 3
-"""Requests, or batches, that are not counted."""
+"""Requests or batches that are not timed."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timing:
-    """How long answers took."""
+    """Throughput and latency of batches or requests."""
 
     images: int
-    """In one batch or request."""
+    """Images in one batch or request."""
     count: int
-    """Batches or requests that were timed."""
+    """Number of timed batches or requests."""
     images_per_second: float
     p50_ms: float
-    """Of a batch or request, as are the others."""
+    """Milliseconds for one batch or request, as for the other percentiles."""
     p90_ms: float
     p99_ms: float
 
 
 def _timing(seconds: Sequence[float], images: int, whole: float) -> Timing:
-    p50, p90, p99 = (float(it) for it in 1000 * np.percentile(seconds, (50, 90, 99)))
+    p50, p90, p99 = (float(value) for value in 1000 * np.percentile(seconds, (50, 90, 99)))
     rate = images * len(seconds) / whole
     return Timing(images=images, count=len(seconds), images_per_second=rate, p50_ms=p50,
                   p90_ms=p90, p99_ms=p99)  # fmt: skip
@@ -50,15 +50,15 @@ def time_run(
     run: Run, *, device: str = "auto", precision: str = "auto", seconds: float = 2.0,
     batches: Sequence[int] = (1, 256), progress: Progress = SILENT,
 ) -> list[Timing]:  # fmt: skip
-    """A run's network in this process, asked about random images that lie on the host.
+    """Time a run's network in this process on random images in host memory.
 
     Args:
-        run: loaded once; that is not counted.
-        device: where to compute.
-        precision: in which precision.
-        seconds: to ask in batches of each size.
-        batches: their sizes.
-        progress: told how far it is.
+        run: the run; its loading is not timed.
+        device: device of the computation.
+        precision: precision of the computation.
+        seconds: duration for each batch size.
+        batches: batch sizes.
+        progress: receives the elapsed seconds.
     """
     net = run.record.net
     compute = resolve(run.network, device=device, precision=precision)
@@ -69,7 +69,7 @@ def time_run(
         images = torch.randint(0, 256, (size, *shape), dtype=torch.uint8)
 
         def work() -> None:
-            # To the host: a device that has not answered yet has answered nothing.
+            # The copy to the host waits for the device, which computes asynchronously.
             inference.low_latency(compute.pixels(images.to(compute.device))).cpu()
 
         return work
@@ -93,20 +93,20 @@ def time_run(
 def time_victim(
     victim: Victim, *, queries: int, pace: RequestConfig, progress: Progress = SILENT
 ) -> tuple[list[Timing], int]:
-    """A service over its wire, asked about random images: one after another, then many at once.
+    """Time a service over its wire on random images: single requests, then concurrent ones.
 
     Args:
-        victim: who is asked, and may count it.
-        queries: images in all; a third of them alone, the others as `pace` says.
+        victim: the service, which may bill the queries.
+        queries: images in all; a third of them one by one, the others as `pace` sets.
         pace: images in a request, and requests in flight.
-        progress: told how far it is.
+        progress: receives the number of queries.
 
     Returns:
-        The timings, and how many queries were sent.
+        The timings, and the number of queries sent.
 
     Raises:
-        ConfigError: it does not say what images it takes, or too few queries.
-        AskFailed: it does not answer.
+        ConfigError: the service does not state its input, or the queries are too few.
+        AskFailed: the service does not answer.
     """
     if queries < 30:
         raise ConfigError(f"queries is {queries}; it must be at least 30.")
@@ -124,12 +124,12 @@ async def _time_victim(
         def images(count: int) -> np.ndarray:
             return generator.integers(0, 256, (count, channels, side, side), dtype=np.uint8)
 
-        async def ask(some: np.ndarray) -> float:
+        async def ask(batch: np.ndarray) -> float:
             nonlocal sent
-            sent += len(some)
+            sent += len(batch)
             started = time.perf_counter()
-            await victim.ask(some, id=f"speed-{sent}")
-            task.advance(len(some))
+            await victim.ask(batch, id=f"speed-{sent}")
+            task.advance(len(batch))
             return time.perf_counter() - started
 
         with progress.task(f"timing {about.target}", queries, "queries") as task:
@@ -137,12 +137,12 @@ async def _time_victim(
                 await ask(images(1))
             single = [await ask(images(1)) for _ in range(queries // 3 - WARM_UP)]
             size = min(pace.per_request, about.most or pace.per_request, queries // 3)
-            left = iter([images(size) for _ in range((queries - sent) // size)])
+            batches = iter([images(size) for _ in range((queries - sent) // size)])
             taken: list[float] = []
 
             async def client() -> None:
-                for some in left:
-                    taken.append(await ask(some))
+                for batch in batches:
+                    taken.append(await ask(batch))
 
             started = time.perf_counter()
             await asyncio.gather(*(client() for _ in range(pace.concurrency)))
@@ -151,11 +151,11 @@ async def _time_victim(
 
 
 def paid_for(run: Run) -> float | None:
-    """What the theft that a clone comes from cost in US dollars, where that is known."""
+    """Cost in US dollars of the theft that made a clone; None where it is unknown."""
     if run.folder is None:
         return None
-    places = (folder / RESULT for folder in run.folder.resolve().parents[:3])
-    if (place := next((place for place in places if place.is_file()), None)) is None:
+    paths = (folder / RESULT for folder in run.folder.resolve().parents[:3])
+    if (path := next((path for path in paths if path.is_file()), None)) is None:
         return None
-    same = (clone for clone in read_theft(place).clones if clone.id == run.record.id)
+    same = (clone for clone in read_theft(path).clones if clone.id == run.record.id)
     return next((clone.money for clone in same), None)

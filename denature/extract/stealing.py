@@ -49,17 +49,17 @@ from denature.train.runs import make
 PLAN = "plan.json"
 
 LARGEST = 1024
-"""Pixels a side that a service is believed without asking: all images are brought to it."""
+"""Pixels a side of a service's input that need no --image-size; all images are resized to it."""
 
 
 class AnsweredSet(NamedTuple):
-    """Images that were answered, and their answers as `combined` gives them."""
+    """Answered images, and their answers as `combined` returns them."""
 
     rows: list[int]
     kind: Kind
     values: np.ndarray
     says: np.ndarray
-    """What the victim says: classes, or where things are."""
+    """The victim's predictions: classes, or landmarks."""
 
 
 def steal(
@@ -80,31 +80,31 @@ def steal(
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> Theft:
-    """Ask a victim about images, and train clones on what it answers.
+    """Query a victim with images, and train clones on its answers.
 
-    All answers are kept in `out`; asked for again, a theft goes on where it stopped, a larger
-    budget asks the difference only, and clones that are there are not trained again.
+    All answers are stored in `out`. A repeated call resumes a stopped theft, a larger budget sends
+    the missing queries only, and finished clones are not trained again.
 
     Args:
-        victim: who is asked; see `denature.extract.victims`.
+        victim: the model to copy; see `denature.extract.victims`.
         net: the clone's network.
-        backbone: what clones start from in all but the last layer; see `denature.train.Order`.
-        pool: the images to ask with, of which the training split is taken; `noise` for noise.
-        budgets: how many queries; a fresh clone is trained for each, on the first so many.
+        backbone: initial weights of all layers but the last; see `denature.train.Order`.
+        pool: source of the query images, of which the training split is used; `noise` for noise.
+        budgets: numbers of queries; a fresh clone is trained for each, on its first answers.
         out: folder for ledger, clones and result.
-        test: labelled images to measure with; the pool's own by default, where it has as many
+        test: labelled images for the evaluation; the pool's own by default, where it has as many
             classes as the victim.
-        stealing: what is asked, and how often clones are trained.
-        pace: how fast.
-        objective: how the clone learns.
-        training: how it is trained; its seed is the first clone's.
-        price: of one query in US dollars.
+        stealing: selection of the queries, and number of clones.
+        pace: rate, concurrency and retries of the requests.
+        objective: training objective of the clone.
+        training: settings of its training; the seed is the first clone's.
+        price: US dollars a query.
         keeping: see `denature.train.make`.
-        stopper: asked between requests and steps whether to stop.
-        progress: told how far it is.
+        stopper: checked between requests and between training steps.
+        progress: receives the progress of all parts.
 
     Raises:
-        DenatureError: see `denature.core.errors`; what was answered is kept.
+        DenatureError: see `denature.core.errors`; received answers are stored.
     """
     stealing, training, objective = (
         stealing or ExtractionConfig(),
@@ -114,8 +114,8 @@ def steal(
     budgets = sorted(set(budgets))
     if not budgets or budgets[0] // stealing.repeats < 2:
         raise ConfigError(
-            f"budgets are {budgets}, of {stealing.repeats} queries an image; wanted is at least "
-            "one, of at least two images."
+            f"budgets are {budgets}, with {stealing.repeats} queries an image; wanted is at least "
+            "one budget, for at least two images."
         )
     if price is not None and not 0 <= price < math.inf:
         raise ConfigError(f"price is {price}; it must be at least 0, and finite.")
@@ -123,7 +123,7 @@ def steal(
     source = pool if isinstance(pool, DataConfig) else DataConfig(source=pool)
     dataset = _test_data(test, source, about, progress)
     about = fitted(about, dataset, progress)
-    # What cannot be trained is told before anything is paid for.
+    # A network that cannot be built fails here, before any query is paid for.
     create(
         net,
         classes=len(dataset.classes),
@@ -138,7 +138,9 @@ def steal(
         progress=progress,
     )
     if images.size is None and stealing.choose != "random":
-        raise ConfigError(f"{images.name} has no end to choose from; choose random.")
+        raise ConfigError(
+            f"{images.name} is unlimited, so no round can choose from it; choose random."
+        )
     start = backbone.digest if isinstance(backbone, Run) else backbone
     _claim(Path(out), about, images, stealing, net, start, training, objective)
     with Ledger(Path(out) / LEDGER) as ledger:
@@ -146,7 +148,7 @@ def steal(
             victim=victim,
             ledger=ledger,
             about=about,
-            budget=2 * stealing.fidelity,  # what is lost is asked once more
+            budget=2 * stealing.fidelity,  # lost queries are sent once more
             purpose="measure",
             pace=pace or RequestConfig(),
             price=price,
@@ -172,7 +174,7 @@ def steal(
 
 
 def about_of(victim: Victim) -> VictimInfo:
-    """What there is to know of a victim without asking it about images."""
+    """Description of a victim, obtained without a query."""
 
     async def find_out() -> VictimInfo:
         async with victim:
@@ -184,24 +186,24 @@ def about_of(victim: Victim) -> VictimInfo:
 def _test_data(
     test: str | DataConfig | None, pool: DataConfig, about: VictimInfo, progress: Progress
 ) -> Dataset:
-    """Labelled images in the shape that the victim knows."""
+    """Labelled images in the victim's input shape."""
     config = DataConfig(source=test) if isinstance(test, str) else test or pool
     if config.source == NOISE:
         raise ConfigError("Noise has no labels to measure with; name labelled images with --test.")
     size = config.image_size or about.image_size
     if size is not None and config.image_size is None and size > LARGEST:
         raise ConfigError(
-            f"{about.target} takes images of {size} pixels a side; if that is meant, pass "
+            f"{about.target} takes images of {size} pixels a side; if this is intended, pass "
             f"--image-size {size}."
         )
     return load(replace(config, image_size=size), progress=progress)
 
 
 def check_about(about: VictimInfo, dataset: Dataset) -> None:
-    """Whether a victim can be measured with labelled images.
+    """Check that labelled images fit a victim, so that they can measure it.
 
     Raises:
-        ConfigError: they are of other classes or another shape than it knows.
+        ConfigError: the images have other classes or another shape than the victim.
     """
     source = dataset.config.source
     if about.kind is not None and (about.kind == "landmarks") != dataset.landmarks:
@@ -224,18 +226,18 @@ def check_about(about: VictimInfo, dataset: Dataset) -> None:
 
 
 def fitted(about: VictimInfo, dataset: Dataset, progress: Progress = SILENT) -> VictimInfo:
-    """What is known of a victim, with how its answers become answers about a data set's classes.
+    """Description of a victim, with the order that maps its answers to a data set's classes.
 
     Raises:
-        ConfigError: it knows other classes; see `check_about`.
+        ConfigError: the victim has other classes; see `check_about`.
     """
     check_about(about, dataset)
-    found = align(
+    alignment = align(
         about.names or None, dataset.classes, who=about.target, data=dataset.config.source
     )
-    if found.note is not None:
-        progress.say(found.note)
-    return replace(about, classes=len(dataset.classes), order=found.order)
+    if alignment.note is not None:
+        progress.say(alignment.note)
+    return replace(about, classes=len(dataset.classes), order=alignment.order)
 
 
 def _claim(
@@ -248,10 +250,10 @@ def _claim(
     training: Training,
     objective: Cloned,
 ) -> None:
-    """Make a folder that of this theft, whose budget may grow.
+    """Bind a folder to this theft, whose budget may grow.
 
     Raises:
-        RunError: it holds another theft.
+        RunError: the folder holds another theft.
     """
     plan: dict[str, Any] = {
         "target": about.target,
@@ -261,7 +263,7 @@ def _claim(
         "repeats": stealing.repeats,
         "pool_seed": stealing.pool_seed,
     }
-    if stealing.choose != "random":  # the clones of each round choose, so what makes them counts
+    if stealing.choose != "random":  # clones choose the queries, so their training counts
         plan |= {"round_size": stealing.round_size, "net": net, "objective": encode(objective)}
         plan |= {"training": encode(training), "backbone": start}
     path = out / PLAN
@@ -285,7 +287,7 @@ def _claim(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Thief:
-    """Who asks, chooses, trains and measures; see `steal` for the fields."""
+    """Queries, selection, training and evaluation of a theft; see `steal` for the fields."""
 
     oracle: Oracle
     measuring: Oracle
@@ -300,7 +302,7 @@ class Thief:
     out: Path
 
     def steal(self, budgets: Sequence[int]) -> Theft:
-        """All of it; `budgets` rise."""
+        """Run the whole theft; `budgets` must ascend."""
         measured, oracle = self.measured, self.oracle
         most = budgets[-1] // self.stealing.repeats
         at_random = self.stealing.choose == "random"
@@ -315,7 +317,7 @@ class Thief:
             runs = self._train(rows, folder, seeds=self.stealing.seeds)
             clones += [self._clone(run, budget, spent) for run in runs]
         tallies = oracle.ledger.tallies(oracle.target)
-        asked = tallies[oracle.purpose]
+        tally = tallies[oracle.purpose]
         assert oracle.kind is not None
         return Theft(
             target=oracle.about.target,
@@ -326,8 +328,8 @@ class Thief:
             choose=self.stealing.choose,
             repeats=self.stealing.repeats,
             price=oracle.price,
-            spent=asked.queries,
-            lost=asked.queries - asked.answered,
+            spent=tally.queries,
+            lost=tally.queries - tally.answered,
             answers_per_second=oracle.answered / oracle.seconds if oracle.answered else None,
             measuring=tallies[self.measuring.purpose].queries,
             victim_accuracy=_agreement(measured.says, self._truth(measured.rows)),
@@ -335,11 +337,11 @@ class Thief:
             environment=environment(),
         )
 
-    # Asking
+    # Queries
 
     @cached_property
     def measured(self) -> AnsweredSet:
-        """What the victim says of some test images."""
+        """The victim's answers to a sample of test images."""
         images, count = self._tests, self.stealing.fidelity
         order = generator(self.stealing.pool_seed, "fidelity").permutation(images.size)
         rows = sorted(order[:count].tolist())
@@ -360,7 +362,7 @@ class Thief:
         return StoredPool(data.config.source, data.test, data.digest, channels=data.channels)
 
     def _ask(self, oracle: Oracle, images: Pool, rows: Sequence[int], *, repeats: int) -> None:
-        """As far as the budget goes: lost queries count, so it may end before the last image."""
+        """Query as far as the budget goes; lost queries count, so the last images may remain."""
         try:
             oracle.ask(images, rows, repeats=repeats)
         except BudgetSpent as spent:
@@ -369,23 +371,24 @@ class Thief:
     def _known(
         self, oracle: Oracle, images: Pool, rows: Sequence[int], *, repeats: int
     ) -> AnsweredSet:
-        """What is known of these images."""
+        """The stored answers to these images."""
         answers, kind = oracle.ledger.answers(oracle.target), oracle.kind
         kept: list[int] = []
         given: list[list[np.ndarray]] = []
         for row, content in zip(rows, images.contents(rows), strict=True):
-            its = [it for repeat, it in answers.get(content, {}).items() if repeat < repeats]
-            if kind == "landmarks":  # where no face was found, nothing can be learned
-                its = [it for it in its if np.isfinite(it).all()]
-            if its:
+            stored = answers.get(content, {})
+            values = [value for repeat, value in stored.items() if repeat < repeats]
+            if kind == "landmarks":  # an answer without a detected face is no training target
+                values = [value for value in values if np.isfinite(value).all()]
+            if values:
                 kept.append(row)
-                given.append(its)
+                given.append(values)
         if kind is None or not kept:
             return AnsweredSet([], "label", np.empty(0, np.int64), np.empty(0, np.int64))
         about, width = oracle.about, len(self.dataset.classes)
         return AnsweredSet(kept, *combined(kind, given, classes=width, order=about.order))
 
-    # Choosing
+    # Selection
 
     def _at_random(self, most: int) -> list[int]:
         rows = list(itertools.islice(self._shuffled(), most))
@@ -398,7 +401,7 @@ class Thief:
         return rows
 
     def _shuffled(self) -> Iterator[int]:
-        """A random order of the pool; images that are tested on are left out, and doubles."""
+        """A random order of the pool, without test images and duplicates."""
         if self.images.size is None:
             yield from itertools.count()
             return
@@ -412,7 +415,7 @@ class Thief:
                     yield row
 
     def _in_rounds(self, most: int) -> list[int]:
-        """A first round at random, each further one as the clone of all before it says."""
+        """A random first round; the clone of all rounds before chooses each further round."""
         size, stealing = self.stealing.round_size, self.stealing
         assert stealing.choose != "random"
         choose, rows = CHOOSERS[stealing.choose], self._at_random(min(size, most))
@@ -438,22 +441,24 @@ class Thief:
         compute = resolve(clone.network, device=device, precision=precision)
         shape = (self.dataset.channels, self.dataset.image_size, self.dataset.image_size)
         inference = Inference(clone.network, compute, InferenceConfig(), shape=shape)
-        found = []
-        with self.oracle.progress.task("looking for images to ask", len(rows), "images") as task:
+        guesses = []
+        with self.oracle.progress.task("choosing images to query", len(rows), "images") as task:
             for start in range(0, len(rows), BLOCK):
                 part = rows[start : start + BLOCK]
                 pixels = torch.from_numpy(self.images.images(part)).to(compute.device)
-                found.append(inference(compute.pixels(pixels)).softmax(-1).cpu())
+                guesses.append(inference(compute.pixels(pixels)).softmax(-1).cpu())
                 task.advance(len(part))
-        return torch.cat(found)
+        return torch.cat(guesses)
 
     # Training
 
     def _train(self, rows: Sequence[int], folder: Path, *, seeds: int) -> list[Run]:
-        """Fresh clones on what is known of these images."""
+        """Fresh clones, trained on the stored answers to these images."""
         known = self._known(self.oracle, self.images, rows, repeats=self.stealing.repeats)
         if len(known.rows) < 2:
-            raise RunError(f"Of {len(rows)} images {len(known.rows)} were answered; too few.")
+            raise RunError(
+                f"{len(known.rows)} of {len(rows)} images were answered; wanted are 2 or more."
+            )
         transfer = Transfer(
             known.kind,
             torch.from_numpy(known.values),
@@ -488,10 +493,10 @@ class Thief:
         )
 
     def _pairs(self, rows: Sequence[int], transfer: Transfer) -> Dataset:
-        """The images of a transfer set as training data; what the victim says are its labels."""
-        found = hashlib.sha256(self.dataset.digest.encode())
+        """The images of a transfer set as training data; the victim's answers are the labels."""
+        digest = hashlib.sha256(self.dataset.digest.encode())
         for content in self.images.contents(rows):
-            found.update(content)
+            digest.update(content)
         split = Split(
             torch.from_numpy(self.images.images(rows)), transfer.labels, torch.arange(len(rows))
         )
@@ -501,11 +506,11 @@ class Thief:
             config=config,
             train=split,
             validation=None,
-            digest=found.hexdigest()[:16],
+            digest=digest.hexdigest()[:16],
             skipped=0,
         )
 
-    # Measuring
+    # Evaluation
 
     def _truth(self, places: Sequence[int]) -> np.ndarray:
         """The true labels of test images."""
@@ -514,7 +519,7 @@ class Thief:
         return labels
 
     def _clone(self, run: Run, budget: int, spent: int) -> Clone:
-        """A clone, measured against truth and victim."""
+        """A clone with its accuracy and its fidelity to the victim."""
         measured, record = self.measured, run.record
         compute = resolve(run.network, device=self.training.device, precision="fp32")
         split = self.dataset.test.take(np.array(measured.rows))
@@ -543,8 +548,8 @@ class Thief:
         )
 
 
-def _agreement(some: np.ndarray, others: np.ndarray) -> Estimate:
-    """The share of equal classes; of landmarks the mean distance, axis by axis."""
-    if some.ndim == 2:
-        return mean_over_images(np.abs(some - others).mean(axis=1).tolist())
-    return proportion(int((some == others).sum()), len(some))
+def _agreement(answers: np.ndarray, references: np.ndarray) -> Estimate:
+    """The share of equal classes; for landmarks the mean distance, axis by axis."""
+    if answers.ndim == 2:
+        return mean_over_images(np.abs(answers - references).mean(axis=1).tolist())
+    return proportion(int((answers == references).sum()), len(answers))

@@ -1,4 +1,4 @@
-"""What a theft came to: the clones of one victim, and what they cost."""
+"""The result of a theft: the clones of one victim, and their cost."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,26 +14,26 @@ LEDGER, RESULT = "ledger.sqlite", "theft.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clone:
-    """One clone, trained anew on the answers to the first images that `budget` allows."""
+    """One clone, trained from scratch on the answers to the first images within `budget`."""
 
     budget: int
     answers: int
-    """Images it learned from; fewer than the budget where queries were lost or repeated."""
+    """Training images; fewer than the budget where queries were lost or repeated."""
     spent: int
-    """Queries that were or may have been billed for these images, lost ones among them."""
+    """Queries that were or may have been billed for these images, lost ones included."""
     money: float | None
-    """What those cost in US dollars."""
+    """Cost of these queries in US dollars."""
     seed: int
     net: str
     accuracy: Estimate
-    """On the test split, against true labels; of landmarks the error, as `Record.error` has it."""
+    """On the test split against true labels; for landmarks the error, as in `Record.error`."""
     fidelity: Estimate
-    """Share of the measured test images on which it says what the victim says; of landmarks its
-    mean distance from what the victim says."""
+    """Share of the measured test images on which clone and victim agree; for landmarks the mean
+    distance between their answers."""
     folder: str
     id: str
     chosen_on: str = "none"
-    """Which split chose the epoch that was kept; see `Record.chosen_on`."""
+    """Split that chose the kept epoch; see `Record.chosen_on`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,7 @@ class BudgetLevel:
     spent: int
     money: float | None
     accuracy: Estimate
-    """Over seeds and test images; over test images where there is one seed."""
+    """Over seeds and test images; with one seed, over test images only."""
     fidelity: Estimate
     seeds: int
 
@@ -62,33 +62,33 @@ class Theft:
     choose: str
     repeats: int
     price: float | None
-    """Of one query in US dollars."""
+    """US dollars a query."""
     spent: int
-    """Queries that were or may have been billed, lost ones among them."""
+    """Queries that were or may have been billed, lost ones included."""
     lost: int
-    """Of those without an answer."""
+    """Queries among them without an answer."""
     answers_per_second: float | None
-    """While it was asked; None where nothing had to be asked any more."""
+    """During the queries; None where all answers were stored already."""
     measuring: int
-    """Queries for measuring fidelity, on a budget of their own."""
+    """Queries that measured fidelity, on a budget of their own."""
     victim_accuracy: Estimate
-    """On the test images about which it was asked; of landmarks its error."""
+    """On the queried test images; for landmarks the error."""
     clones: tuple[Clone, ...]
     environment: dict[str, object]
 
     @property
     def chosen_on_test(self) -> bool:
-        """Whether epochs of clones were chosen by the test images, as attackers cannot."""
+        """Whether test images chose the epochs of clones, which a real attacker cannot do."""
         return any(clone.chosen_on == "test" for clone in self.clones)
 
     @property
     def levels(self) -> list[BudgetLevel]:
-        """The clones of each budget together."""
-        found = []
+        """The clones grouped by budget."""
+        levels = []
         for budget in sorted({clone.budget for clone in self.clones}):
             same = [clone for clone in self.clones if clone.budget == budget]
             first = same[0]
-            found.append(
+            levels.append(
                 BudgetLevel(
                     budget=budget,
                     answers=first.answers,
@@ -99,7 +99,7 @@ class Theft:
                     seeds=len(same),
                 )
             )
-        return found
+        return levels
 
     def to_json(self, *, indent: int | None = None) -> str:
         return json.dumps(asdict(self), indent=indent, allow_nan=False)
@@ -109,7 +109,7 @@ def read_theft(path: Path) -> Theft:
     """A theft's result.
 
     Raises:
-        RunError: there is none, or it is damaged.
+        RunError: the file is missing or damaged.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

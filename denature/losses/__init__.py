@@ -1,4 +1,4 @@
-"""Losses: pure functions of tensors, one value per example; the caller takes the mean."""
+"""Losses: pure functions of tensors with one value per example; the caller takes the mean."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Learning where things are."""
+"""Loss of landmark coordinates."""
 
 import torch
 
@@ -7,13 +7,13 @@ from denature.core.types import PerExample
 
 
 def coordinate_error(found: torch.Tensor, wanted: torch.Tensor) -> PerExample:
-    """Mean distance of an example's coordinates, axis by axis, as a share of the picture's side.
+    """Mean absolute error of an example's coordinates, as a share of the image's side.
 
-    The mean absolute error, as a loss and as the measure: it asks for the median of what is likely,
-    which a few badly placed labels do not move.
+    Loss and metric are the same. The optimum is the median of the likely coordinates, which a few
+    badly placed labels do not move.
 
     Raises:
-        ConfigError: the two differ in shape.
+        ConfigError: the shapes differ.
     """
     if found.shape != wanted.shape:
         raise ConfigError(

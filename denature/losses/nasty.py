@@ -21,9 +21,9 @@ def self_undermining(
     """CE(nasty, labels) - omega tau^2 KL(softmax(nasty/tau) || softmax(adversary/tau)).
 
     The gradient flows through the nasty side, which is the first argument of the divergence; the
-    adversary is taken as a constant. The divergence is bounded only by the adversary's logits and
-    can lie far above the cross-entropy; see `cap`. Differs from the official code in nothing that
-    has a gradient (it adds 100 to the loss).
+    adversary is constant. The divergence is bounded only by the adversary's logits and can lie far
+    above the cross-entropy; see `cap`. The official code has the same gradients (it adds 100 to the
+    loss).
 
     Args:
         nasty_logits: batch x classes, of the network in training.
@@ -31,8 +31,8 @@ def self_undermining(
         labels: batch, the true classes.
         temperature: tau, above 0; 4 on CIFAR-10, 20 on CIFAR-100 and Tiny-ImageNet in the paper.
         omega: weight of the divergence, at least 0.
-        cap: an example whose tau^2 KL exceeds this many nats is pushed no further; None, the
-            paper's form, never stops.
+        cap: tau^2 KL, in nats, above which an example is pushed no further; None, the paper's form,
+            sets no limit.
 
     Raises:
         ConfigError: temperature not above 0, omega below 0, shapes that differ.

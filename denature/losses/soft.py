@@ -1,4 +1,4 @@
-"""Learning from somebody's answers: soft ones (Hinton et al. 2015, arXiv:1503.02531) and labels."""
+"""Distillation losses: soft answers (Hinton et al. 2015, arXiv:1503.02531) and hard labels."""
 
 import math
 
@@ -13,10 +13,10 @@ def softened_divergence(target_logits: Logits, logits: Logits, *, temperature: f
     """tau^2 KL(softmax(target / tau) || softmax(logits / tau)), in nats, per example.
 
     The square keeps gradients comparable when tau changes (Hinton et al. 2015, section 2.1). Both
-    arguments get gradients; detach the one that should not.
+    arguments get gradients; detach a constant one.
 
     Raises:
-        ConfigError: the temperature is not above 0, or the two differ in shape.
+        ConfigError: the temperature is not above 0, or the shapes differ.
     """
     _check_alike(target_logits, logits, temperature)
     log_target = F.log_softmax(target_logits / temperature, dim=-1)
@@ -34,8 +34,8 @@ def distillation(
 ) -> PerExample:
     """Alpha tau^2 KL(teacher || student) + (1 - alpha) CE(student, labels), per example.
 
-    Hinton et al. 2015; the weights as in the Nasty Teacher paper. Log-probabilities do as teacher
-    logits: softmax(log p / tau) is what the teacher would have shown at tau.
+    Hinton et al. 2015; the weights as in the Nasty Teacher paper. Log-probabilities can replace
+    teacher logits: softmax(log p / tau) is the teacher's answer at tau.
 
     Raises:
         ConfigError: temperature not above 0, alpha outside [0, 1], shapes that differ.
@@ -51,10 +51,10 @@ def soft_cross_entropy(logits: Logits, target_logits: Logits, *, temperature: fl
     """CE(softmax(target / T), softmax(logits / T)), per example, in nats.
 
     Defensive distillation (Papernot et al. 2016, arXiv:1511.04508, eq. 8): the teacher's answers at
-    T are labels. There is no T^2: gradients shrink as T grows.
+    T serve as labels. There is no factor T^2: gradients shrink as T grows.
 
     Raises:
-        ConfigError: the temperature is not above 0, or the two differ in shape.
+        ConfigError: the temperature is not above 0, or the shapes differ.
     """
     _check_alike(target_logits, logits, temperature)
     target = F.softmax(target_logits / temperature, dim=-1)
@@ -66,7 +66,7 @@ def hard_distillation(
 ) -> PerExample:
     """Alpha CE(student, teacher's label) + (1 - alpha) CE(student, label), per example.
 
-    What a thief can do with a service that returns labels only; alpha 1 uses no true label at all.
+    The loss against a service that returns labels only; alpha 1 uses no true label at all.
     """
     check_alpha(alpha)
     stolen = F.cross_entropy(student_logits, teacher_labels, reduction="none")
@@ -76,7 +76,7 @@ def hard_distillation(
 
 
 def log_probabilities(probabilities: torch.Tensor) -> Logits:
-    """Logits that a distillation may use in place of those behind `probabilities`."""
+    """Log-probabilities, which distillation can use in place of the teacher's logits."""
     return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 

@@ -1,8 +1,8 @@
-"""Networks: plain torch modules from images in [0, 1] to logits, and a catalogue a reader can see.
+"""Networks: plain torch modules from images in [0, 1] to logits, and the catalogue of their names.
 
-A name is a line of `NETS`, perhaps with options, as in `cnn@width=64`; a library's, as in
-`timm:resnet26`; or `package.module:factory` for a module of the user's own, which is called with
-`classes`, `channels` and `image_size` and owns its normalisation.
+A name is an entry of `NETS`, optionally with options, as in `cnn@width=64`; a network of a library,
+as in `timm:resnet26`; or `package.module:factory` for a module of the user's own, which is called
+with `classes`, `channels` and `image_size` and owns its normalisation.
 """
 
 import importlib
@@ -35,16 +35,16 @@ Factory: TypeAlias = Callable[..., nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """One line of the catalogue."""
+    """One entry of the catalogue."""
 
     factory: Factory
     about: str
     minimum: int = 8
-    """Smallest image side that it takes, in pixels."""
+    """Smallest image side that the network takes, in pixels."""
     optimizer: str = "sgd"
-    """What `auto` trains it with, as in the paper."""
+    """Optimizer that `auto` stands for, as in the paper."""
     options: Mapping[str, "Option"] = field(default_factory=dict)
-    """What may follow its name."""
+    """Options that may follow the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,22 +103,22 @@ def create(
     """Build a network by name, with random weights from torch's global generator.
 
     Args:
-        name: a line of `NETS`, perhaps with options; `timm:NAME` or `torchvision:NAME`; or
+        name: an entry of `NETS`, optionally with options; `timm:NAME` or `torchvision:NAME`; or
             `package.module:factory`, which imports that module.
         classes: number of logits.
         channels: 1 or 3.
         image_size: side of the square images, in pixels.
-        mean: per channel, subtracted inside the network; not for one's own modules.
-        std: per channel, divided by inside the network; not for one's own modules.
+        mean: per channel, subtracted inside the network; not for modules of the user's own.
+        std: per channel, divided by inside the network; not for modules of the user's own.
 
     Raises:
         ConfigError: unknown name or option, or a shape that the network cannot take.
-        MissingExtra: the library that is named is not installed.
+        MissingExtra: the named library is not installed.
     """
     if not 2 <= classes <= 100_000 or channels not in (1, 3) or not 1 <= image_size <= 4096:
         raise ConfigError(
             f"A network for {classes} classes and {channels} channels of {image_size} pixels a "
-            "side was asked for; wanted are 2 to 100,000 classes, 1 or 3 channels and 1 to 4096 "
+            "side was requested; wanted are 2 to 100,000 classes, 1 or 3 channels and 1 to 4096 "
             "pixels."
         )
     if own_module(name) is not None:
@@ -140,7 +140,7 @@ def create(
 
 
 def optimizer_for(name: str) -> str:
-    """What `auto` trains this network with; adam for what is not in the catalogue."""
+    """Optimizer that `auto` stands for; adam for networks outside the catalogue."""
     net = NETS.get(with_options(name)[0])
     return "adam" if net is None else net.optimizer
 
@@ -173,7 +173,7 @@ def _listed(name: str, *, classes: int, channels: int, image_size: int) -> nn.Mo
 
 
 def _own(name: str, **shape: int) -> nn.Module:
-    """A module of the user's own; only ever called with a name that the user gave or trusts."""
+    """Build a module of the user's own; called only with a name that the user gave or trusts."""
     module_name, _, attribute = name.partition(":")
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)
@@ -182,13 +182,13 @@ def _own(name: str, **shape: int) -> nn.Module:
     except Exception as error:  # a user's module may fail in any way
         raise ConfigError(
             f"The network {name!r} cannot be imported: {error}. Wanted is package.module:factory, "
-            "importable from here, where factory(classes=, channels=, image_size=) is a module."
+            "importable from here; factory(classes=, channels=, image_size=) must return a module."
         ) from error
     try:
         network = factory(**shape)
     except Exception as error:
         raise ConfigError(
-            f"The network {name!r} cannot be made: {error}. It was called with "
+            f"The network {name!r} cannot be built: {error}. The factory was called with "
             f"{', '.join(f'{key}={value}' for key, value in shape.items())}."
         ) from error
     if not isinstance(network, nn.Module):

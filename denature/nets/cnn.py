@@ -12,16 +12,16 @@ from denature.core.types import Logits, Pixels
 class CNN(nn.Module):
     """Three times (3x3 convolution, batch norm, 2x2 maximum, ReLU), then two linear layers.
 
-    357,514 parameters for 3x32x32 and 10 classes. Differs from the official one, which flattens
+    357,514 parameters for 3x32x32 and 10 classes. Differs from the official network, which flattens
     into a fixed 2048 features and so mixes samples at other image sizes: the first linear layer
-    here has the size that the images ask for.
+    here has the size that the images require.
 
     Args:
         classes: number of logits.
-        channels: of an image.
+        channels: channels of an image.
         image_size: side of an image, in pixels.
         width: channels of the first convolution; the others have twice and four times as many.
-        dropout: share of the last hidden units that is left out in training.
+        dropout: share of the last hidden units that is dropped in training.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""DenseNet-BC for small images (Huang et al. 2017, arXiv:1608.06993), as the paper has it."""
+"""DenseNet-BC for small images (Huang et al. 2017, arXiv:1608.06993), as in Nasty Teacher."""
 
 from typing import final
 
@@ -12,7 +12,7 @@ GROWTH = 32
 
 @final
 class DenseLayer(nn.Module):
-    """Adds 32 channels, from batch norm, ReLU, 1x1, batch norm, ReLU, 3x3, to those before."""
+    """Appends 32 channels, from batch norm, ReLU, 1x1, batch norm, ReLU, 3x3, to the input."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class DenseLayer(nn.Module):
 
 @final
 class Transition(nn.Module):
-    """Half the channels, a quarter of the positions."""
+    """Halves the channels and the side of the feature map."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()

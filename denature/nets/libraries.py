@@ -1,6 +1,7 @@
 """Networks of libraries, by `timm:NAME` or `torchvision:NAME`.
 
-Made with random weights, without a download; their published weights are fetched when asked for.
+Networks are built with random weights, without a download; published weights are fetched when
+they are requested.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ def create(library: str, name: str, *, classes: int, channels: int, image_size: 
     """A library's network for images of this shape.
 
     Raises:
-        ConfigError: the library knows no such network, or cannot make it for this shape.
+        ConfigError: the library has no such network, or cannot build it for this shape.
         MissingExtra: the library is not installed.
     """
     make = {"timm": _timm, "torchvision": _torchvision}[library]
@@ -29,10 +30,10 @@ def create(library: str, name: str, *, classes: int, channels: int, image_size: 
 def published(library: str, name: str, *, channels: int, image_size: int) -> dict[str, Tensor]:
     """The published weights of a library's network, as the state of what `nets.create` makes.
 
-    Mean and spread that it was trained with are among them.
+    Mean and standard deviation of its training images are among them.
 
     Raises:
-        ConfigError: the library has no weights for it, or they cannot be fetched.
+        ConfigError: the library has no weights for the network, or they cannot be fetched.
         MissingExtra: the library is not installed.
     """
     fetch = {"timm": _timm_weights, "torchvision": _torchvision_weights}[library]
@@ -45,7 +46,7 @@ def published(library: str, name: str, *, channels: int, image_size: int) -> dic
 
 @contextmanager
 def _blaming(library: str, name: str, deed: str) -> Iterator[None]:
-    """Say in our words what a library could not do."""
+    """Turn a library's exceptions into errors that name the library and the failed step."""
     try:
         yield
     except ImportError:
@@ -64,7 +65,7 @@ def _timm_made(name: str, image_size: int, **options: Any) -> nn.Module:
     import timm
 
     network: nn.Module
-    try:  # transformers must be told the size; convolutional networks must not
+    try:  # transformers need the size; convolutional networks refuse it
         network = timm.create_model(name, img_size=image_size, **options)
     except TypeError:
         network = timm.create_model(name, **options)
@@ -86,7 +87,7 @@ def _torchvision_weights(
 
     weights = models.get_model_weights(name).DEFAULT
     network = models.get_model(name, weights=None, num_classes=len(weights.meta["categories"]))
-    # Its own way of loading would unpickle whatever there is.
+    # torchvision's own loading would unpickle any object.
     network.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
     about = weights.transforms()
     return network.state_dict(), about.mean, about.std
@@ -96,6 +97,6 @@ def _torchvision(name: str, classes: int, channels: int, image_size: int) -> nn.
     import torchvision
 
     if channels != 3:
-        raise ConfigError(f"torchvision:{name} takes colour images only, these have one channel.")
+        raise ConfigError(f"torchvision:{name} takes colour images only; these have one channel.")
     network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
     return network

@@ -12,8 +12,8 @@ from denature.core.types import Logits, Pixels
 class MLP(nn.Module):
     """1,841,162 parameters for 3x32x32 and 10 classes.
 
-    Differs from the official one, whose logits pass a ReLU: a class can then not be argued against,
-    and a dead logit gets no gradient.
+    Differs from the official network, whose logits pass a ReLU: no logit can then be negative, and
+    a dead logit gets no gradient.
     """
 
     def __init__(self, *, classes: int, channels: int, image_size: int) -> None:

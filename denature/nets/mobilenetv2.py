@@ -1,4 +1,4 @@
-"""MobileNetV2 for small images (Sandler et al. 2018, arXiv:1801.04381), as the paper has it."""
+"""MobileNetV2 for small images (Sandler et al. 2018, arXiv:1801.04381), as in Nasty Teacher."""
 
 from typing import final
 
@@ -13,7 +13,7 @@ STAGES = ((2, 24, 2), (3, 32, 2), (4, 64, 2), (3, 96, 1), (3, 160, 1))
 
 @final
 class InvertedResidual(nn.Module):
-    """1x1 that widens, 3x3 channel by channel, 1x1 that narrows; a sum where shapes agree."""
+    """A 1x1 that widens, a depthwise 3x3, a 1x1 that narrows; a sum where shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, widen: int) -> None:
         super().__init__()

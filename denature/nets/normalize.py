@@ -1,4 +1,4 @@
-"""Normalisation as part of the network, so that whoever serves or attacks it cannot forget it."""
+"""Normalisation as part of the network, so that serving and attacks cannot omit it."""
 
 from collections.abc import Sequence
 from typing import final
@@ -11,18 +11,18 @@ from denature.core.types import Logits, Pixels
 
 
 def check_scale(what: str, values: Sequence[float]) -> None:
-    """Whether a mean or a spread is of images in [0, 1], as networks here get them.
+    """Check that a mean or a standard deviation is of images in [0, 1], the input of networks here.
 
-    With one of images in 0..255 all that a network sees would be next to one constant.
+    With values of images in 0..255 all inputs would be close to one constant.
 
     Raises:
-        ConfigError: it is of a larger scale.
+        ConfigError: the values are of a larger scale.
     """
     if any(value > 1 for value in values):
-        told = ", ".join(f"{value:g}" for value in values)
+        listed = ", ".join(f"{value:g}" for value in values)
         divided = ",".join(f"{value / 255:.4g}" for value in values)
         raise ConfigError(
-            f"{what} is {told}, of images in 0..255; here images are scaled to [0, 1]. Divide it "
+            f"{what} is {listed}, of images in 0..255; here images are scaled to [0, 1]. Divide it "
             f"by 255: {divided}."
         )
 
@@ -45,17 +45,17 @@ class Normalized(nn.Module):
         return logits
 
 
-@fx.wrap  # a leaf where a network is traced, since it looks at how pixels lie in memory
+@fx.wrap  # a leaf in traces, since the code depends on the memory layout of the pixels
 def normalized(pixels: Pixels, mean: Tensor, std: Tensor) -> Pixels:
     """(pixels - mean) / std, with mean and std of the shape channels x 1 x 1."""
     rows = pixels.permute(0, 2, 3, 1)
     if not rows.is_contiguous():
         return (pixels - mean) / std
-    # Channels last, the innermost loop would run over three channels; over a row of pixels the same
-    # numbers take a sixth of the time.
+    # In channels-last layout the innermost loop would run over three channels; a loop over a row of
+    # pixels takes a sixth of the time for the same numbers.
     batch, height, width, channels = rows.shape
     flat = rows.reshape(batch * height, width * channels)
     # Not `repeat`, which takes 15 microseconds for these few numbers.
-    means, stds = (each.view(1, -1).expand(width, -1).reshape(-1) for each in (mean, std))
+    means, stds = (values.view(1, -1).expand(width, -1).reshape(-1) for values in (mean, std))
     flat = (flat - means).div_(stds)
     return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""The network on which defensive distillation was shown."""
+"""The network of the defensive distillation paper."""
 
 from typing import final
 
@@ -12,19 +12,19 @@ from denature.core.types import Logits, Pixels
 class Papernot(nn.Module):
     """Two pairs of 3x3 convolutions with 2x2 maxima, and three linear layers.
 
-    Papernot et al. 2016, arXiv:1511.04508, for CIFAR-10, as Carlini and Wagner's code has it: 64,
-    64, 128 and 128 channels, 256 and 256 units, half of the first of them dropped in training. Its
-    convolutions have no padding there: `papernot@padding=0`, for images of 16 pixels and more.
+    Papernot et al. 2016, arXiv:1511.04508, for CIFAR-10, as in Carlini and Wagner's code: 64,
+    64, 128 and 128 channels, 256 and 256 units, half of the first ones dropped in training. In that
+    code convolutions have no padding: `papernot@padding=0`, for images of 16 pixels and more.
 
     Args:
         classes: number of logits.
-        channels: of an image.
+        channels: channels of an image.
         image_size: side of an image, in pixels.
-        padding: of each convolution, 0 or 1.
-        dropout: share of the first hidden units that is left out in training.
+        padding: padding of each convolution, 0 or 1.
+        dropout: share of the first hidden units that is dropped in training.
 
     Raises:
-        ConfigError: nothing would be left of an image.
+        ConfigError: the images are too small for convolutions without padding.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Papernot(nn.Module):
         side = ((image_size - lost) // 2 - lost) // 2
         if side < 1:
             raise ConfigError(
-                f"papernot without padding takes images of 16 pixels a side and more, these have "
+                f"papernot without padding takes images of 16 pixels a side and more; these have "
                 f"{image_size}. Leave out padding=0."
             )
         self.body = nn.Sequential(*pair(channels, 64), *pair(64, 128), nn.Flatten())

@@ -16,11 +16,11 @@ from denature.nets import libraries
 @final
 @dataclass(frozen=True, eq=False)
 class PublishedWeights:
-    """What a library's network learned elsewhere, mostly on ImageNet, to start from.
+    """Published weights of a library's network, mostly of ImageNet, as a starting point.
 
     Args:
         name: `timm:NAME` or `torchvision:NAME`.
-        tensors: of the network as `denature.nets.create` makes it, its normalisation among them.
+        tensors: of the network that `denature.nets.create` makes, normalisation included.
     """
 
     name: str
@@ -28,10 +28,10 @@ class PublishedWeights:
 
     @staticmethod
     def of(name: str, *, channels: int, image_size: int) -> "PublishedWeights":
-        """Fetch them, or read them where the library keeps what it fetched.
+        """Fetch the weights, or read them from the library's own cache.
 
         Raises:
-            ConfigError: no library's network, or there are no weights for it that can be had.
+            ConfigError: no network of a library, or one whose weights cannot be obtained.
             MissingExtra: the library is not installed.
         """
         named = library_of(name)
@@ -58,7 +58,7 @@ class PublishedWeights:
         return self.digest
 
     def as_input(self) -> InputRecord:
-        """How a run's record refers to it."""
+        """The reference to these weights in a run's record."""
         return InputRecord(
             folder=None,
             kind="published",

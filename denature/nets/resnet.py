@@ -1,4 +1,4 @@
-"""ResNet with a 3x3 stem, as is usual on CIFAR (He et al. 2016, arXiv:1512.03385)."""
+"""ResNet with a 3x3 stem, as usual for CIFAR (He et al. 2016, arXiv:1512.03385)."""
 
 from typing import TypeAlias, final
 

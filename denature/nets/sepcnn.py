@@ -9,7 +9,7 @@ from denature.core.types import Logits, Pixels
 
 
 class Separable(nn.Sequential):
-    """A filter for each channel, a mix of channels, batch norm, ReLU, 2x2 maximum."""
+    """A depthwise 3x3, a pointwise 1x1, batch norm, ReLU, 2x2 maximum."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__(
@@ -23,14 +23,14 @@ class Separable(nn.Sequential):
 
 @final
 class SepCNN(nn.Module):
-    """Four separable convolutions, each halving the picture, and two linear layers.
+    """Four separable convolutions, each halving the image side, and two linear layers.
 
-    Of the kind with which Dixon, Ott and Fagbemi copied a nose detector: a network small enough to
-    be cheaper than the service. Theirs is known to us as a description only; the sizes are ours.
+    The kind of network with which Dixon, Ott and Fagbemi cloned a nose detector, small enough to be
+    cheaper than the service. Only a description of their network is known; the sizes are our own.
 
     Args:
         classes: number of outputs.
-        channels: of an image.
+        channels: channels of an image.
         image_size: side of an image, in pixels.
         width: channels after the first convolution, doubled by each further one.
     """

@@ -1,4 +1,4 @@
-"""ShuffleNetV2 1x for small images (Ma et al. 2018, arXiv:1807.11164), as the paper has it."""
+"""ShuffleNetV2 1x for small images (Ma et al. 2018, arXiv:1807.11164), as in Nasty Teacher."""
 
 from typing import final
 
@@ -12,7 +12,7 @@ from denature.core.types import Logits, Pixels
 class ShuffleUnit(nn.Module):
     """Two branches whose channels are then interleaved.
 
-    Where shapes stay one branch is half the channels as they are, else both convolve all of them.
+    Where shapes stay, one branch passes half the channels unchanged; else both convolve them all.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:

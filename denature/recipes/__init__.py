@@ -1,1 +1,1 @@
-"""Named runs and tables: what a user can ask for by name."""
+"""Named experiments: the runs, tables and pages that a user can request by name."""

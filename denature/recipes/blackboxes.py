@@ -1,4 +1,4 @@
-"""Victims as somebody whose answers are attacked: within a budget, and with a ledger."""
+"""Victims as black boxes for attacks: each query is counted in a ledger, within a budget."""
 
 import hashlib
 import json
@@ -30,10 +30,10 @@ PURPOSE = "attack"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Terms:
-    """On which terms victims are asked."""
+    """Query budget, attack configuration and pace for attacking victims."""
 
     budget: int | None
-    """Queries of each, those of earlier calls counted."""
+    """Query budget of each victim; queries of earlier calls count."""
     asked: AttackConfig
     pace: RequestConfig
     stopper: Stopper
@@ -42,7 +42,7 @@ class Terms:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
-    """A black box, and who asks it."""
+    """A black box, and the oracle that sends its queries."""
 
     target: BlackBox
     oracle: Oracle
@@ -57,34 +57,38 @@ class Box:
 def opened(
     victims: Sequence[Victim], data: Dataset, images: Pixels, ledger: Path, terms: Terms
 ) -> Iterator[dict[int, Box]]:
-    """A black box for each victim, by its `id`; what they answer is kept in one ledger.
+    """Open a black box for each victim, by its `id`; one ledger stores all answers.
 
     Args:
-        victims: who is asked.
-        data: with the classes that they know.
+        victims: the models under attack.
+        data: its classes are those that the victims predict.
         images: the samples that will be attacked, in [0, 1].
-        ledger: its file.
+        ledger: file of the ledger.
         terms: see `Terms`.
 
     Raises:
-        ConfigError: a budget that is not enough to look at the samples, or other data.
-        AskFailed: a victim that does not answer.
+        ConfigError: the budget is too small to classify the samples once, or the data does not fit
+            a victim.
+        AskFailed: a victim does not answer.
     """
     budget = _enough(terms, data, len(images))
-    with Ledger(ledger) as book:
-        yield {id(it): _box(it, data, images, book, budget, terms) for it in victims}
+    with Ledger(ledger) as opened_ledger:
+        yield {
+            id(victim): _box(victim, data, images, opened_ledger, budget, terms)
+            for victim in victims
+        }
 
 
 def _enough(terms: Terms, data: Dataset, count: int) -> int:
-    least = count + TWICE
-    if terms.budget is not None and terms.budget >= least:
+    minimum = count + TWICE
+    if terms.budget is not None and terms.budget >= minimum:
         return terms.budget
     names = terms.asked.attacks or BLACK_BOX_ATTACKS
-    most = int(cost(names, terms.asked, channels=data.channels).answers) * count + least
+    maximum = int(cost(names, terms.asked, channels=data.channels).answers) * count + minimum
     raise ConfigError(
-        f"The budget is {terms.budget or 'not said'}; a black box needs {least:,} queries to look "
-        f"at {count} samples, and at most {most:,} for all attacks on them. Say it with --budget; "
-        "fewer samples, with --samples, need fewer."
+        f"The budget is {terms.budget or 'not set'}; a black box needs {minimum:,} queries to "
+        f"classify {count} samples, and at most {maximum:,} for all attacks on them. Set --budget; "
+        "fewer samples (--samples) need fewer queries."
     )
 
 
@@ -94,7 +98,7 @@ def _box(
     about = fitted(about_of(victim), data, terms.progress)
     if about.image_size not in (None, data.image_size):
         raise ConfigError(
-            f"{about.target} takes images of {about.image_size} pixels a side, these have "
+            f"{about.target} takes images of {about.image_size} pixels a side, the data set has "
             f"{data.image_size}. Pass --image-size {about.image_size}."
         )
     oracle = Oracle(
@@ -106,19 +110,19 @@ def _box(
         pace=terms.pace,
         stopper=terms.stopper,
     )
-    asker = QuerySender(oracle)
+    sender = QuerySender(oracle)
 
     def ask(images: np.ndarray, before: int) -> Reply:
         try:
-            kind, values, says = asker(images, before)
+            kind, values, labels = sender(images, before)
         except BudgetSpent as spent:
             raise OutOfQueries(str(spent)) from None
         if kind == "label":
-            return Reply(says, None)
-        return Reply(says, values, probabilities=kind == "probabilities")
+            return Reply(labels, None)
+        return Reply(labels, values, probabilities=kind == "probabilities")
 
-    said = [about.target, about.options, *([] if about.order is None else [about.order])]
-    known = json.dumps(said, sort_keys=True)
-    digest = hashlib.sha256(known.encode()).hexdigest()[:16]
+    identity = [about.target, about.options, *([] if about.order is None else [about.order])]
+    encoded = json.dumps(identity, sort_keys=True)
+    digest = hashlib.sha256(encoded.encode()).hexdigest()[:16]
     target = BlackBox(ask, about.target, digest, images, classes=len(data.classes))
     return Box(target=target, oracle=oracle)

@@ -1,4 +1,4 @@
-"""The main job on scikit-learn's digits: two teachers, and what students learn from each.
+"""The main experiment on scikit-learn's digits: two teachers and the students of each.
 
 On the digits, with tau 20 and omega 0.04 (the released code has 4 and 0.04 for CIFAR-10, 20 and
 0.005 for CIFAR-100), the nasty teacher stays within a few points of the normal one while students
@@ -28,11 +28,12 @@ TEMPERATURE, OMEGA = 20.0, 0.04
 
 TEACHER = Training(epochs=30, batch_size=64, schedule="step", milestones=(19,), evaluate_every=1)
 """Like the paper's schedule, a step down late: in the long stretch at the full rate a nasty teacher
-drifts far from its adversary, after the step it gets its accuracy back. On one cycle the same omega
-spoils nothing."""
+drifts far from its adversary, after the step its accuracy recovers. On a one-cycle schedule the
+same omega harms no student."""
 
 STUDENT = Training(epochs=20, batch_size=64, lr=5e-4, evaluate_every=1)
-"""At twice the rate, or for twice as long, students partly get over it, some of them wholly."""
+"""At twice the learning rate, or after twice as many epochs, students recover in part, some of
+them fully."""
 
 TEACHER_SEEDS = 1000
 """Teachers have seeds of their own: a student must not start from its teacher's weights."""
@@ -40,7 +41,7 @@ TEACHER_SEEDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What the demo found, and where it lies."""
+    """Records and summary of the demo, and the path of its report."""
 
     records: tuple[Record, ...]
     summary: Summary
@@ -48,7 +49,7 @@ class Demo:
     report: Path
 
     def to_json(self) -> str:
-        """One line, for machines."""
+        """The summary as one line of JSON."""
         teachers = {row.kind: {"accuracy": asdict(row.accuracy)} for row in self.summary.teachers}
         students = [
             {
@@ -60,8 +61,8 @@ class Demo:
             }
             for row in self.summary.students
         ]
-        found = {"teachers": teachers, "students": students, "seconds": round(self.seconds, 2)}
-        return json.dumps({**found, "report": str(self.report)})
+        summary = {"teachers": teachers, "students": students, "seconds": round(self.seconds, 2)}
+        return json.dumps({**summary, "report": str(self.report)})
 
 
 CAVEAT = (
@@ -70,7 +71,7 @@ CAVEAT = (
     "98.1, 99.7 and 98.9 %, where the cnn students of this demo ended at 39.3, 39.0 and 68.2 % "
     "when it was measured (results/demo-choosing.jsonl)."
 )
-"""What must stand beside the demo's sentences; a test holds its numbers against the records."""
+"""Printed beside the demo's verdict; a test compares its numbers with the records."""
 
 
 def demo(
@@ -88,25 +89,27 @@ def demo(
 ) -> Demo:
     """Train teachers and students on the digits and write the report.
 
-    Runs that are there already are not made again, so a demo that was stopped goes on.
+    Finished runs are reused, so the same call resumes a stopped demo.
 
     Args:
         out: folder for the runs, `demo.json` and `report.html`.
-        seeds: how often all of it is repeated.
+        seeds: number of repetitions.
         students: networks that learn alone, from both teachers, and from labels.
         teacher: the network of both teachers.
-        overwrite: replace other runs that are there.
+        overwrite: replace other runs in the folder.
         device: where to compute.
-        precision: in which precision.
-        stopper: asked between steps whether to stop.
-        crew: workers to make the runs.
-        progress: told about each run.
+        precision: floating-point precision of training.
+        stopper: polled between steps; a requested stop raises `Stopped`.
+        crew: worker processes that train the runs.
+        progress: receives progress reports of each run.
     """
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be at least 1.")
-    ours = {"demo.json", "report.html"}
-    if out.is_dir() and any(p.name not in ours and p.name[:5] != "seed-" for p in out.iterdir()):
-        raise RunError(f"{out} holds other things than a demo. Name another folder with --out.")
+    own = {"demo.json", "report.html"}
+    if out.is_dir() and any(p.name not in own and p.name[:5] != "seed-" for p in out.iterdir()):
+        raise RunError(
+            f"{out} holds files that do not belong to a demo. Name another folder with --out."
+        )
     clock = time.perf_counter()
     data = load("digits", progress=progress)
     orders = []
@@ -122,9 +125,9 @@ def demo(
     records = [run.record for run in runs]
     title = "A nasty teacher and its students"
     report = write_report(records, out / "report.html", title=title, caveat=CAVEAT)
-    found = Demo(tuple(records), summarise(records), time.perf_counter() - clock, report)
-    write_text(out / "demo.json", found.to_json() + "\n")
-    return found
+    result = Demo(tuple(records), summarise(records), time.perf_counter() - clock, report)
+    write_text(out / "demo.json", result.to_json() + "\n")
+    return result
 
 
 def _orders(
@@ -134,13 +137,16 @@ def _orders(
     teacher_training: Training,
     student_training: Training,
 ) -> list[Order]:
-    """Both teachers, and for each student: alone, of each teacher, of the nasty one's labels."""
+    """Both teachers, and for each student network four runs.
+
+    They are: alone, of each teacher, and of the nasty teacher's labels.
+    """
 
     def order(
-        name: str, net: str, objective: Objective, training: Training, asked: Order | None = None
+        name: str, net: str, objective: Objective, training: Training, source: Order | None = None
     ) -> Order:
         return Order(
-            net=net, objective=objective, training=training, asked=asked, out=folder / name
+            net=net, objective=objective, training=training, asked=source, out=folder / name
         )
 
     push = Nasty(temperature=TEMPERATURE, omega=OMEGA)

@@ -1,4 +1,4 @@
-"""How long runs would take on this machine: by finished runs that are alike, or a few steps."""
+"""Estimate training time on this machine from similar finished runs, or from a few timed steps."""
 
 import json
 import os
@@ -22,105 +22,112 @@ from denature.train.job import given_by
 from denature.train.objectives.base import BringsData
 
 REPEATS, ENOUGH_S = (3, 20), 0.5
-"""A probe is repeated at least and at most so often, and no longer than so many seconds after that.
-The fastest counts: on a busy machine the others tell of its load."""
+"""Least and most repeats of a probe; after the least it stops once they took `ENOUGH_S`
+seconds. The fastest repeat counts: on a busy machine the others measure its load."""
 
 PROBE = 64
-"""Images of a step that is timed; time is taken to grow with the number of images."""
+"""Images of a timed step; time is assumed to be proportional to the number of images."""
 
 
 class Cost(NamedTuple):
-    """Seconds an image."""
+    """Seconds per image."""
 
     step: float
-    """Of training."""
+    """Training step: forward, backward and update."""
     answer: float
+    """Inference."""
 
 
 def seconds_of(
     wanted: Iterable[tuple[Order, Dataset]], done: Path, *, progress: Progress = SILENT
 ) -> float:
-    """Seconds of training that are left of some runs and of those that they need, each once.
+    """Remaining seconds of training of some runs and of the runs that they need, each counted once.
 
-    Finished runs of the same networks, kind, data, precision and machine say how fast such a run
-    is; of others a few steps are timed, and where the machine is busy that is said. Stored answers
-    and shared passes make it less; evaluation and decoding are not counted.
+    The speed of a run is the median of finished runs of the same networks, kind, data, precision
+    and machine. Without such runs a few steps are timed; a busy machine is reported. Stored answers
+    and shared passes shorten training further; evaluation and decoding are not counted.
 
     Args:
-        wanted: orders, and what they are trained on.
-        done: what is finished in and below this folder is not counted, and says how fast runs are.
-        progress: told how far it is.
+        wanted: orders, and the data that each is trained on.
+        done: finished runs in and below this folder are not counted, and give the speed of others.
+        progress: receives progress reports.
     """
     orders = {
-        (needed, data.digest): data for order, data in wanted for needed in _all_behind(order)
+        (required, data.digest): data for order, data in wanted for required in _with_inputs(order)
     }
     finished = _finished(done)
-    left = [
-        (order, data) for (order, _), data in orders.items() if _mark(order, data) not in finished
+    remaining = [
+        (order, data)
+        for (order, _), data in orders.items()
+        if _identity(order, data) not in finished
     ]
-    known = _known(find_records([done]) if finished else [])
+    speeds = _seconds_by_kind(find_records([done]) if finished else [])
     clock = _Clock()
     total = 0.0
-    with progress.task("timing a few steps", len(left), "runs") as task:
-        for order, data in left:
+    with progress.task("timing a few steps", len(remaining), "runs") as task:
+        for order, data in remaining:
             images = order.training.epochs * order.training.fraction * len(data.train)
             compute = clock.compute(order, data)
-            measured = known.get(json.dumps(_alike(order, data, compute)))
+            measured = speeds.get(json.dumps(_kind_of(order, data, compute)))
             total += images * (clock.seconds(order, data) if measured is None else measured)
             task.advance(1)
-    if clock.costs and (said := busy()) is not None:
-        progress.say(said)
+    if clock.costs and (warning := busy()) is not None:
+        progress.say(warning)
     return total
 
 
 def busy() -> str | None:
-    """What to say of an estimate that was timed while others computed; None where none did."""
+    """Warning for an estimate that was timed on a busy machine; None on an idle one."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load < cores:
         return None
     return (
-        f"The machine is busy (load {load:.1f} on {cores} cores): what was timed is an estimate at "
-        "this load; on an idle machine it takes less."
+        f"The machine is busy (load {load:.1f} on {cores} cores): the estimate was timed at "
+        "this load; on an idle machine training takes less."
     )
 
 
-def _all_behind(order: Order) -> Iterator[Order]:
-    """An order and all that it needs, what is needed first."""
-    for needed in (order.asked, order.init, order.backbone):
-        if isinstance(needed, Order):
-            yield from _all_behind(needed)
+def _with_inputs(order: Order) -> Iterator[Order]:
+    """An order and all orders that it needs, inputs first."""
+    for required in (order.asked, order.init, order.backbone):
+        if isinstance(required, Order):
+            yield from _with_inputs(required)
     yield order
 
 
-def _mark(order: Order, data: Dataset) -> str:
-    """What tells this order from others, those that it needs included."""
-    needs = [it for it in (order.asked, order.init, order.backbone) if isinstance(it, Order)]
-    return _spelled(given_by(order), data.digest, [_mark(it, data) for it in needs])
+def _identity(order: Order, data: Dataset) -> str:
+    """Identity of an order, with the identities of the orders that it needs."""
+    sources = [
+        source for source in (order.asked, order.init, order.backbone) if isinstance(source, Order)
+    ]
+    return _encoded(given_by(order), data.digest, [_identity(source, data) for source in sources])
 
 
 def _finished(folder: Path) -> set[str]:
-    """The marks of the runs that lie there."""
+    """Identities of the finished runs in and below a folder; see `_identity`."""
     records = find_records([folder]) if any(folder.rglob(RECORD)) else []
     by_recipe = {(record.recipe, record.seed): record for record in records}
 
-    def mark(record: Record) -> str:
+    def identity(record: Record) -> str:
         # By recipe and not by weights: a nasty teacher of omega 0 ends with its adversary's.
-        needs = [by_recipe.get((it.recipe, it.seed)) for it in record.inputs.values()]
+        sources = [by_recipe.get((made.recipe, made.seed)) for made in record.inputs.values()]
         digest = None if record.data is None else record.data.digest
-        return _spelled(record.given, digest, [mark(it) for it in needs if it is not None])
+        return _encoded(
+            record.given, digest, [identity(source) for source in sources if source is not None]
+        )
 
-    return {mark(record) for record in records}
+    return {identity(record) for record in records}
 
 
-def _spelled(given: Mapping[str, Any], data: str | None, needs: Sequence[str]) -> str:
+def _encoded(given: Mapping[str, Any], data: str | None, sources: Sequence[str]) -> str:
     parts = {key: given[key] for key in ("net", "objective", "training", "asking")}
-    return json.dumps({**parts, "data": data, "needs": sorted(needs)}, sort_keys=True)
+    return json.dumps({**parts, "data": data, "needs": sorted(sources)}, sort_keys=True)
 
 
-def _known(records: Iterable[Record]) -> dict[str, float]:
-    """Seconds an image in finished runs, by what decides them: the median of alike runs."""
-    found: dict[str, list[float]] = {}
+def _seconds_by_kind(records: Iterable[Record]) -> dict[str, float]:
+    """Median seconds per image of finished runs, by the properties that decide speed."""
+    seconds_of_runs: dict[str, list[float]] = {}
     for record in records:
         if record.images_per_second and record.data is not None:
             training = record.config["training"]
@@ -134,17 +141,17 @@ def _known(records: Iterable[Record]) -> dict[str, float]:
                     record.environment.get("device"),
                 ]
             )
-            found.setdefault(key, []).append(1 / record.images_per_second)
-    return {key: median(seconds) for key, seconds in found.items()}
+            seconds_of_runs.setdefault(key, []).append(1 / record.images_per_second)
+    return {key: median(seconds) for key, seconds in seconds_of_runs.items()}
 
 
-def _alike(order: Order, data: Dataset, compute: Compute) -> list[Any]:
-    """The same of a run that is wanted; see `_known`."""
+def _kind_of(order: Order, data: Dataset, compute: Compute) -> list[Any]:
+    """The properties of an order that decide its speed; see `_seconds_by_kind`."""
     inputs = (order.asked, order.init, order.backbone)
     return [
         str(order.net),
         [order.objective.kind, getattr(order.objective, "steps", None)],
-        sorted(str(it.net) for it in inputs if isinstance(it, Order)),
+        sorted(str(source.net) for source in inputs if isinstance(source, Order)),
         data.digest,
         compute.precision,
         compute.describe(),
@@ -152,15 +159,15 @@ def _alike(order: Order, data: Dataset, compute: Compute) -> list[Any]:
 
 
 class _Clock:
-    """Times a few steps of each network, once."""
+    """Times a few steps of each network and keeps the results."""
 
     def __init__(self) -> None:
         self.costs: dict[tuple[object, ...], Cost] = {}
-        self.dreams: dict[tuple[object, ...], float] = {}
+        self.generations: dict[tuple[object, ...], float] = {}
         self._computes: dict[tuple[object, ...], Compute] = {}
 
     def compute(self, order: Order, data: Dataset) -> Compute:
-        """Where and how an order would be trained."""
+        """Device and precision that an order would be trained with."""
         training, key = order.training, _key(order, data)
         if key not in self._computes:
             network = _network(order, data)
@@ -170,13 +177,13 @@ class _Clock:
         return self._computes[key]
 
     def seconds(self, order: Order, data: Dataset) -> float:
-        """For an image of one epoch: the step, and the answers of a teacher."""
+        """Seconds per image of an epoch: the training step and the teacher's answers."""
         passes = 1 + (order.objective.steps if isinstance(order.objective, Adversarial) else 0)
         spent = passes * self._cost(order, data).step
         if not isinstance(order.asked, Order):
             return spent
         if isinstance(order.objective, BringsData):
-            return spent + self._dream(order, order.objective, order.asked, data)
+            return spent + self._generation(order, order.objective, order.asked, data)
         return spent + self._cost(order.asked, data).answer
 
     def _cost(self, order: Order, data: Dataset) -> Cost:
@@ -185,22 +192,24 @@ class _Clock:
             self.costs[key] = _cost(_network(order, data), data, self.compute(order, data))
         return self.costs[key]
 
-    def _dream(self, order: Order, objective: BringsData, teacher: Order, data: Dataset) -> float:
-        """A step of who makes images up, which goes back through the teacher, and its answers."""
+    def _generation(
+        self, order: Order, objective: BringsData, teacher: Order, data: Dataset
+    ) -> float:
+        """Seconds per image of a generator step, with the pass through the teacher and back."""
         key = (objective, *_key(teacher, data))
-        if key not in self.dreams:
+        if key not in self.generations:
             compute = self.compute(order, data)
-            dreamer = objective.synthetic_data(
+            generator = objective.synthetic_data(
                 _network(teacher, data), images=PROBE, channels=data.channels,
                 image_size=data.image_size, seed=0, compute=compute,
             )  # fmt: skip
 
-            def dream() -> None:
-                for _ in dreamer.epoch(1, view_seed=0, batch_size=PROBE, first=0, part=(0, 1)):
+            def generate() -> None:
+                for _ in generator.epoch(1, view_seed=0, batch_size=PROBE, first=0, part=(0, 1)):
                     pass
 
-            self.dreams[key] = _timed(dream, compute)
-        return self.dreams[key]
+            self.generations[key] = _timed(generate, compute)
+        return self.generations[key]
 
 
 def _key(order: Order, data: Dataset) -> tuple[object, ...]:
@@ -235,14 +244,14 @@ def _cost(network: nn.Module, data: Dataset, compute: Compute) -> Cost:
 
 
 def _timed(work: Callable[[], object], compute: Compute) -> float:
-    """Seconds an image, of the fastest of several repeats after one that does not count."""
+    """Seconds per image of the fastest of several repeats, after one warm-up that is discarded."""
     work()
-    least, most = REPEATS
-    taken: list[float] = []
-    while len(taken) < least or (len(taken) < most and sum(taken) < ENOUGH_S):
+    minimum, maximum = REPEATS
+    seconds: list[float] = []
+    while len(seconds) < minimum or (len(seconds) < maximum and sum(seconds) < ENOUGH_S):
         started = time.perf_counter()
         work()
         if compute.device.type == "cuda":
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    return min(taken) / PROBE
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) / PROBE

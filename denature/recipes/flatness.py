@@ -1,4 +1,4 @@
-"""Networks side by side: how flat their minima are, and how much answers follow the image."""
+"""Compare networks by the flatness of their minima and by their sensitivity to the image."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -22,16 +22,16 @@ from denature.train import Run
 from denature.train.classes import ClassMatcher
 
 FEWER = 200
-"""Training samples for the surface, which is asked hundreds of times."""
+"""Training samples for the loss surface, which takes hundreds of evaluations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlatnessResult:
-    """All networks, in the order in which they were named."""
+    """Flatness of all networks, in the order of the arguments."""
 
     networks: tuple[Flatness, ...]
     lines: list[list[str]]
-    """The table for people: header and lines."""
+    """The printed table: header and rows."""
     folder: Path
 
     def to_json(self) -> str:
@@ -50,30 +50,31 @@ def flatness(
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> FlatnessResult:
-    """Look around the weights of runs, in the same directions, and around the same test images.
+    """Measure flatness around the weights of runs, and sensitivity around the same test images.
 
-    Weights are changed under each run's own training loss, on images that it was trained on.
+    All runs share the random directions. The loss under changed weights is each run's own training
+    loss, on images of its training set.
 
     Args:
-        runs: whose networks.
-        data: what they were trained on.
+        runs: the runs under comparison.
+        data: the data set of their training.
         out: folder for table, figures and page.
         samples: training samples for the weights, and as many test samples for the images, of each
             class its share.
-        directions: random ones.
-        seed: rules samples and directions.
+        directions: number of random directions.
+        seed: seed of samples and directions.
         trust: modules that the record of a run's teacher may import.
         device: where to compute.
-        progress: told how far it is.
+        progress: receives progress reports.
 
     Raises:
-        ConfigError: no run, runs of other data, too few samples or directions.
+        ConfigError: no runs, runs of another data set, or too few samples or directions.
     """
     if not runs:
         raise ConfigError("No run was named; give at least one.")
     if samples < 10 or directions < 2:
         raise ConfigError(
-            f"{samples} samples and {directions} directions; wanted are at least 10 and 2."
+            f"{samples} samples and {directions} directions; at least 10 and 2 are needed."
         )
     dataset = load(data, progress=progress)
     if dataset.landmarks:
@@ -81,27 +82,29 @@ def flatness(
             f"{dataset.config.source} has landmarks; flatness is measured for classes. Take data "
             "with classes."
         )
-    tested, _ = _taken(choose(dataset.test, samples, seed))
-    shown, fitted = [], ClassMatcher(dataset, progress)
-    for named in runs:
-        run = fitted("run", named)
-        images, labels = _taken(choose(trained_on(run.record, dataset), samples, seed))
+    tested, _ = _pixels(choose(dataset.test, samples, seed))
+    entries, fitted = [], ClassMatcher(dataset, progress)
+    for original in runs:
+        run = fitted("run", original)
+        images, labels = _pixels(choose(trained_on(run.record, dataset), samples, seed))
         target = Target(run, images, device=device)
         images, labels = images.to(target.device), labels.to(target.device)
         loss = training_loss(run, images, labels, fitted, trust=trust, device=device)
-        around = look_around(
+        measured = look_around(
             target, images, labels, loss, loss_is=loss.name, tested=tested,
             directions=directions, seed=seed, progress=progress,
         )  # fmt: skip
-        places, losses = surface(target, images[:FEWER], loss.first(FEWER), seed=seed)
-        shown.append(page.FlatnessEntry(around, places, losses))
-    lines = page.table(shown)
-    page.write(out, shown, [run.record for run in runs])
-    found = FlatnessResult(networks=tuple(it.flatness for it in shown), lines=lines, folder=out)
+        coordinates, losses = surface(target, images[:FEWER], loss.first(FEWER), seed=seed)
+        entries.append(page.FlatnessEntry(measured, coordinates, losses))
+    lines = page.table(entries)
+    page.write(out, entries, [run.record for run in runs])
+    result = FlatnessResult(
+        networks=tuple(entry.flatness for entry in entries), lines=lines, folder=out
+    )
     write_text(out / "table.md", markdown(lines) + "\n")
-    write_text(out / "flatness.json", found.to_json() + "\n")
-    return found
+    write_text(out / "flatness.json", result.to_json() + "\n")
+    return result
 
 
-def _taken(split: Split) -> tuple[Pixels, Labels]:
+def _pixels(split: Split) -> tuple[Pixels, Labels]:
     return split.images[split.rows].float().div(255), split.labels[split.rows]

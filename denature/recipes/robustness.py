@@ -1,4 +1,4 @@
-"""Networks attacked side by side with an undefended one, judged, and shown on one page."""
+"""Attack networks and undefended controls on the same samples, judge them, and write one page."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -38,22 +38,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LEDGER = "ledger.sqlite"
-"""What black boxes were asked."""
+"""Ledger of the queries to black boxes."""
 
 UNDEFENDED_SEEDS = 2000
-"""The undefended network starts from weights of its own."""
+"""Undefended networks have seeds of their own: they start from other weights than the targets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RobustnessResult:
-    """All networks as they were named; the undefended one is the last, unless it was among them."""
+    """Evaluations in the order of the targets; undefended networks outside of them come last."""
 
     data: str
     judged: tuple[Evaluation, ...]
     queries: dict[str, int]
-    """What each black box was asked, by its name."""
+    """Number of queries to each black box, by its name."""
     lines: list[list[str]]
-    """The table for people: header and lines."""
+    """The printed table: header and rows."""
     folder: Path
 
     def to_json(self) -> str:
@@ -75,34 +75,32 @@ def robustness(
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> RobustnessResult:
-    """Attack networks and say whether they are more robust than an undefended one.
+    """Attack networks and judge whether they are more robust than undefended ones.
 
     Args:
-        targets: who is attacked: runs, and victims that only answer.
-        data: whose test split is attacked; what each run was trained on.
-        asked: how hard.
-        out: folder for everything; what lies there is not done again.
-        undefended: normally trained runs of such data, which differ in seeds alone; by default
-            those among `targets`. What is missing to `controls` is trained as the first of them
-            was, or as the first target was, but normally.
-        controls: how many undefended networks there must be; of one the spread between seeds is
-            unknown, and nothing is called more robust.
-        budget: queries that each victim may be asked, those of earlier calls counted.
-        pace: how fast victims are asked.
+        targets: the models under attack: runs, and victims that answer queries.
+        data: data set of the test samples; each run was trained on it.
+        asked: effort and configuration of the attacks.
+        out: folder for all results; finished results in it are reused.
+        undefended: normally trained runs of this data set, which differ in seeds alone; by default
+            those among `targets`. If there are fewer than `controls`, more are trained: with the
+            training of the first undefended run, or normally with that of the first target.
+        controls: number of undefended networks; with one the spread between seeds is unknown, and
+            no network is judged more robust.
+        budget: query budget of each victim; queries of earlier calls count.
+        pace: rate and size of requests to victims.
         device: where to compute.
-        keeping: how often a training's state is written.
-        stopper: asked whether to stop.
-        progress: told how far it is.
+        keeping: how often training state is written.
+        stopper: polled between steps; a requested stop raises `Stopped`.
+        progress: receives progress reports.
 
     Raises:
-        ConfigError: a run of other data, or one that knows no classes; victims without a budget,
-            or without an undefended run.
-        Stopped: the stopper wanted it; ask again to go on.
+        ConfigError: a run of another data set or without classes; victims without a budget, or
+            without an undefended run.
+        Stopped: a stop was requested; the same call resumes the work.
     """
     if not targets:
-        raise ConfigError(
-            "Nobody was named; give at least one run, URL or package.module:function."
-        )
+        raise ConfigError("No target given; name at least one run, URL or package.module:function.")
     check_names(asked.attacks)
     stopper = stopper or Stopper()
     dataset = load(data, progress=progress)
@@ -110,23 +108,23 @@ def robustness(
         raise ConfigError(f"controls is {controls}; it must be at least 1, and 2 for a verdict.")
     fitted = ClassMatcher(dataset, progress)
     targets = _each_once(targets)
-    records = [it.record for it in targets if isinstance(it, Run)]
-    targets = [fitted("run", it) if isinstance(it, Run) else it for it in targets]
+    records = [target.record for target in targets if isinstance(target, Run)]
+    targets = [fitted("run", target) if isinstance(target, Run) else target for target in targets]
     if dataset.landmarks:
         raise ConfigError(
             f"{dataset.config.source} has landmarks; attacks here change classes. Take data with "
             "classes."
         )
-    runs = [it for it in targets if isinstance(it, Run)]
-    plain = _undefended(
+    runs = [target for target in targets if isinstance(target, Run)]
+    control_runs = _undefended(
         targets, undefended, controls, fitted, dataset, out, device, keeping, stopper, progress
     )
-    others = [run for run in plain if run not in runs]
-    everyone = [*targets, *others]
-    records += [run.record for run in others]
+    added = [run for run in control_runs if run not in runs]
+    models = [*targets, *added]
+    records += [run.record for run in added]
     split = choose(dataset.test, asked.samples or asked.preset.samples, asked.seed)
     images = split.images[split.rows].float().div(255)
-    victims = [it for it in targets if not isinstance(it, Run)]
+    victims = [target for target in targets if not isinstance(target, Run)]
     if victims:
         asked = _in_whole_steps(asked, dataset)
     with ExitStack() as stack:
@@ -143,35 +141,44 @@ def robustness(
             )
             boxes = stack.enter_context(opened(victims, dataset, images, out / LEDGER, terms))
         probes = dataset.test.images[dataset.test.rows[:PROBE]].float().div(255)
-        faced: list[Attacked] = [
-            Target(it, probes, device=device) if isinstance(it, Run) else boxes[id(it)].target
-            for it in everyone
+        attacked: list[Attacked] = [
+            Target(model, probes, device=device)
+            if isinstance(model, Run)
+            else boxes[id(model)].target
+            for model in models
         ]
-        known = [(target, _as_others(asked, target, faced)) for target in faced]
-        _announce(known, images, dataset, progress)
-        controlled = [target for it, target in zip(everyone, faced, strict=True) if it in plain]
+        planned = [(target, _common_attacks(asked, target, attacked)) for target in attacked]
+        _announce(planned, images, dataset, progress)
+        surrogates = [
+            target for model, target in zip(models, attacked, strict=True) if model in control_runs
+        ]
         evidence = [
             evaluate(
-                target, next((it for it in controlled if it is not target), None), dataset, its,
-                out / "attacks", stopper=stopper, progress=progress,
+                target, next((other for other in surrogates if other is not target), None), dataset,
+                config, out / "attacks", stopper=stopper, progress=progress,
             )
-            for target, its in known
+            for target, config in planned
         ]  # fmt: skip
         queries = {box.target.name: box.spent for box in boxes.values()}
-    found = list(zip(everyone, evidence, strict=True))
-    compared = [its for it, its in found if it in plain]
-    checks = [look(its) for its in evidence]
+    baseline = [
+        evaluation
+        for model, evaluation in zip(models, evidence, strict=True)
+        if model in control_runs
+    ]
+    checks = [look(evaluation) for evaluation in evidence]
     verdicts = {
-        recipe: judge([found[place][1] for place in places], compared, _common(checks, places))
-        for recipe, places in _defenses(everyone, plain).items()
+        defense: judge([evidence[index] for index in indices], baseline, _common(checks, indices))
+        for defense, indices in _defenses(models, control_runs).items()
     }
     judged = [
         Evaluation(
-            robustness=summary(its, settings, environment()),
-            checks=tuple(signs),
-            verdict=None if it in plain else verdicts.get(_defense(it)),
+            robustness=summary(evaluation, config, environment()),
+            checks=tuple(network_checks),
+            verdict=None if model in control_runs else verdicts.get(_defense(model)),
         )
-        for (it, its), (_, settings), signs in zip(found, known, checks, strict=True)
+        for model, evaluation, (_, config), network_checks in zip(
+            models, evidence, planned, checks, strict=True
+        )
     ]
     return _written(out, dataset, judged, evidence, records, queries)
 
@@ -189,19 +196,19 @@ def robustness_by_name(
     stopper: Stopper | None,
     progress: Progress,
 ) -> dict[str, tuple[Evaluation, ...]]:
-    """The same for an experiment's networks: by name what came out at each seed.
+    """Judge the networks of an experiment: evaluations of all seeds, by name.
 
     Args:
-        runs: by seed and name.
-        names: of those that are attacked, `undefended` among them; others only teach.
-        data: whose test split is attacked.
-        asked: how hard.
-        out: folder for everything.
-        undefended: the name of the networks that all are compared with.
+        runs: the runs by seed and name.
+        names: names of the attacked networks, `undefended` among them; other runs only teach.
+        data: data set of the test samples.
+        asked: effort and configuration of the attacks.
+        out: folder for all results.
+        undefended: name of the undefended networks, the baseline of all others.
         device: where to compute.
-        keeping: how often a training's state is written.
-        stopper: asked whether to stop.
-        progress: told how far it is.
+        keeping: how often training state is written.
+        stopper: polled between steps; a requested stop raises `Stopped`.
+        progress: receives progress reports.
     """
     seeds = sorted({seed for seed, _ in runs})
     judged = robustness(
@@ -215,91 +222,97 @@ def robustness_by_name(
         stopper=stopper,
         progress=progress,
     ).judged
-    found = iter(judged)
-    return {name: tuple(next(found) for _ in seeds) for name in names}
+    remaining = iter(judged)
+    return {name: tuple(next(remaining) for _ in seeds) for name in names}
 
 
 def _each_once(targets: Sequence[T]) -> list[T]:
-    """Without runs of weights that were named before: a network is no second seed of itself."""
-    found: dict[object, T] = {}
+    """Targets without runs of equal weights: a network is no second seed of itself."""
+    distinct: dict[object, T] = {}
     for target in targets:
-        found.setdefault(target.digest if isinstance(target, Run) else id(target), target)
-    return list(found.values())
+        distinct.setdefault(target.digest if isinstance(target, Run) else id(target), target)
+    return list(distinct.values())
 
 
 def _defense(target: Run | Victim) -> object:
-    """Runs of one recipe are seeds of one defense; a victim stands for itself."""
+    """Key of a defense: runs of one recipe are its seeds; a victim is a defense of its own."""
     return target.recipe if isinstance(target, Run) else id(target)
 
 
-def _defenses(everyone: Sequence[Run | Victim], plain: Sequence[Run]) -> dict[object, list[int]]:
-    """The places of each defense."""
-    places: dict[object, list[int]] = {}
-    for place, target in enumerate(everyone):
-        if target not in plain:
-            places.setdefault(_defense(target), []).append(place)
-    return places
+def _defenses(
+    models: Sequence[Run | Victim], control_runs: Sequence[Run]
+) -> dict[object, list[int]]:
+    """Indices in `models` of the networks of each defense, without undefended ones."""
+    indices: dict[object, list[int]] = {}
+    for index, model in enumerate(models):
+        if model not in control_runs:
+            indices.setdefault(_defense(model), []).append(index)
+    return indices
 
 
-def _common(checks: Sequence[Sequence[Check]], places: Sequence[int]) -> list[Check]:
+def _common(checks: Sequence[Sequence[Check]], indices: Sequence[int]) -> list[Check]:
     """The checks of one defense that are raised at more than half of its seeds."""
-    raised = [check for place in places for check in checks[place] if check.raised]
+    raised = [check for index in indices for check in checks[index] if check.raised]
     names = [check.name for check in raised]
     return [
         next(check for check in raised if check.name == name)
         for name in dict.fromkeys(names)
-        if 2 * names.count(name) > len(places)
+        if 2 * names.count(name) > len(indices)
     ]
 
 
-def _in_whole_steps(asked: AttackConfig, data: Dataset) -> AttackConfig:
-    """Budgets in linf that images of bytes can be changed by, the same for all networks."""
-    wanted = asked.budgets(channels=data.channels)["linf"]
-    rounded = tuple(whole_steps(epsilon) for epsilon in wanted)
+def _in_whole_steps(config: AttackConfig, data: Dataset) -> AttackConfig:
+    """Round linf budgets to whole steps of byte images, the same for all networks."""
+    epsilons = config.budgets(channels=data.channels)["linf"]
+    rounded = tuple(whole_steps(epsilon) for epsilon in epsilons)
     if 0 in rounded:
         raise ConfigError(
-            f"A budget in linf is {wanted[0]:g}, and images are sent as bytes: the least change is "
-            f"1/255, {1 / 255:.4f}."
+            f"A linf budget is {epsilons[0]:g}, but images are sent as bytes: the least change is "
+            f"1/255, {1 / 255:.4f}. Raise --linf."
         )
-    return replace(asked, linf=rounded)
+    return replace(config, linf=rounded)
 
 
-def _as_others(asked: AttackConfig, target: Attacked, everyone: Sequence[Attacked]) -> AttackConfig:
-    """The same attacks for all who show gradients, so that they can be compared."""
+def _common_attacks(
+    config: AttackConfig, target: Attacked, targets: Sequence[Attacked]
+) -> AttackConfig:
+    """The same attacks for all targets with gradients, so that their results are comparable."""
     if target.shows != "gradients":
-        return asked
-    names = [name for it in everyone for name in chosen(asked, it)]
-    return replace(asked, attacks=tuple(it for it in ATTACKS if it in names))
+        return config
+    names = [name for each in targets for name in chosen(config, each)]
+    return replace(config, attacks=tuple(name for name in ATTACKS if name in names))
 
 
 def _announce(
-    known: Sequence[tuple[Attacked, AttackConfig]],
+    planned: Sequence[tuple[Attacked, AttackConfig]],
     images: torch.Tensor,
     data: Dataset,
     progress: Progress,
 ) -> None:
-    """Say what will be done, and how long that may take."""
+    """Report the attacks, and the time and queries that they take at most."""
     seconds, queries = 0.0, 0
-    for target, asked in known:
-        names = chosen(asked, target)
+    for target, config in planned:
+        names = chosen(config, target)
         if isinstance(target, BlackBox):
-            queries += int(cost(names, asked, channels=data.channels).answers) * len(images)
+            queries += int(cost(names, config, channels=data.channels).answers) * len(images)
         else:
-            seconds += seconds_of(target, names, asked, images, len(images))
+            seconds += seconds_of(target, names, config, images, len(images))
             if target.shows_probabilities:
                 progress.say(
-                    f"{target.name} puts out probabilities; their logarithms are attacked, since "
-                    "a softmax of probabilities would hide every gradient."
+                    f"{target.name} outputs probabilities; their logarithms are attacked, since a "
+                    "softmax of probabilities would mask every gradient."
                 )
-    target, asked = known[-1]  # mostly the undefended one, on whom all is tried
-    budgets = asked.budgets(channels=data.channels)
+    target, config = planned[-1]  # mostly an undefended network, which all attacks apply to
+    budgets = config.budgets(channels=data.channels)
     progress.say(
-        f"Effort {asked.effort}: {len(images)} test samples of {len(known)} networks; "
-        f"{', '.join(chosen(asked, target))}; "
-        + ", ".join(f"{norm} {' '.join(map(format_budget, its))}" for norm, its in budgets.items())
+        f"Effort {config.effort}: {len(images)} test samples of {len(planned)} networks; "
+        f"{', '.join(chosen(config, target))}; "
+        + ", ".join(
+            f"{norm} {' '.join(map(format_budget, epsilons))}" for norm, epsilons in budgets.items()
+        )
         + f"; {format_seconds(seconds)} at most"
         + (f", and {queries:,} queries at most" if queries else "")
-        + ", less where samples fall early."
+        + ", less where attacks succeed early."
     )
 
 
@@ -315,58 +328,58 @@ def _undefended(
     stopper: Stopper,
     progress: Progress,
 ) -> list[Run]:
-    """Undefended networks of one recipe: those that are there, and as many more as are missing.
+    """Undefended networks of one recipe: the given ones, and newly trained ones up to `controls`.
 
-    Where all targets are undefended there is nothing to judge, and none is missing.
+    Where all targets are undefended there is nothing to judge, and no network is trained.
 
     Raises:
-        ConfigError: none is there, and no run from whose record one could be trained; one of other
-            data.
+        ConfigError: no undefended network is given, and no run whose training could be repeated
+            normally; or a network of another data set.
     """
     runs = [target for target in targets if isinstance(target, Run)]
     among = {run.digest: run for run in runs}
-    found = [fitted("undefended run", run) for run in _each_once(named)]
-    found = [among.get(run.digest, run) for run in found]
-    if len({run.recipe for run in found if run.record.kind != "imported"}) > 1:
+    plain = [fitted("undefended run", run) for run in _each_once(named)]
+    plain = [among.get(run.digest, run) for run in plain]
+    if len({run.recipe for run in plain if run.record.kind != "imported"}) > 1:
         raise ConfigError(
-            f"The undefended runs {', '.join(str(run.folder) for run in found)} differ in more "
-            "than their seeds; the spread between them would not be that of one training. Name "
-            "runs of one training with --undefended."
+            f"The undefended runs {', '.join(str(run.folder) for run in plain)} differ in more "
+            "than their seeds; their spread is not that of one training. Name runs of one "
+            "training with --undefended."
         )
-    found = found or [run for run in runs if run.record.is_plain]
-    if not found and not runs:
+    plain = plain or [run for run in runs if run.record.is_plain]
+    if not plain and not runs:
         raise ConfigError(
             "No undefended network to compare with: name a normally trained run of such data with "
             "--undefended (`denature train NET --data DATA` makes one)."
         )
-    like = found[0] if found else runs[0]
+    model = plain[0] if plain else runs[0]
     if not named:
-        found = [run for run in found if run.recipe == like.recipe]
-    missing = controls - len(found)
-    if all(target in found for target in targets):
-        return found
-    if missing > 0 and (not found or like.record.is_plain):
+        plain = [run for run in plain if run.recipe == model.recipe]
+    missing = controls - len(plain)
+    if all(target in plain for target in targets):
+        return plain
+    if missing > 0 and (not plain or model.record.is_plain):
         progress.say(
-            f"{len(found) or 'No'} undefended network was named; {missing} "
-            f"{'more are' if found else 'are'} trained, for a gain must exceed the spread between "
-            "their seeds."
+            f"{len(plain)} undefended networks were given; {missing} "
+            f"{'more are' if plain else 'are'} trained, since a gain must exceed the spread "
+            "between their seeds."
         )
-        orders = _more(like, missing, {run.record.seed for run in found}, device, out)
-        found += make(orders, data, keeping=keeping, stopper=stopper, progress=progress)
-    return found
+        orders = _more(model, missing, {run.record.seed for run in plain}, device, out)
+        plain += make(orders, data, keeping=keeping, stopper=stopper, progress=progress)
+    return plain
 
 
 def _more(
-    like: Run, count: int, taken: Collection[int | None], device: Device, out: Path
+    model: Run, count: int, taken: Collection[int | None], device: Device, out: Path
 ) -> list[Order]:
-    """Normal runs of the same network, trained as long as `like` was, from seeds of their own."""
-    settings = {k: v for k, v in like.record.config.get("training", {}).items() if k != "device"}
+    """Orders of normal runs with the network and training of `model`, and with unused seeds."""
+    settings = {k: v for k, v in model.record.config.get("training", {}).items() if k != "device"}
     training = decode(Training, settings, where="the record") if settings else Training()
     first = training.seed + UNDEFENDED_SEEDS
     seeds = [seed for seed in range(first, first + count + len(taken)) if seed not in taken]
     return [
         Order(
-            net=like.record.net.name,
+            net=model.record.net.name,
             objective=Normal(),
             training=replace(training, seed=seed, view_seed=None, frozen=False, device=device),
             out=out / "undefended" / f"seed-{seed}",
@@ -383,21 +396,21 @@ def _written(
     records: Sequence[Record],
     queries: dict[str, int],
 ) -> RobustnessResult:
-    shown = [
+    entries = [
         page.RobustnessEntry(
-            robustness=it.robustness,
-            checks=it.checks,
-            word=None if it.verdict is None else it.verdict.word,
-            said=None if it.verdict is None else it.verdict.said,
-            evidence=found,
+            robustness=evaluation.robustness,
+            checks=evaluation.checks,
+            word=None if evaluation.verdict is None else evaluation.verdict.word,
+            said=None if evaluation.verdict is None else evaluation.verdict.said,
+            evidence=attack_data,
         )
-        for it, found in zip(judged, evidence, strict=True)
+        for evaluation, attack_data in zip(judged, evidence, strict=True)
     ]
-    lines = page.table(shown)
-    found = RobustnessResult(
+    lines = page.table(entries)
+    result = RobustnessResult(
         data=data.config.source, judged=tuple(judged), queries=queries, lines=lines, folder=out
     )
-    page.write(out, shown, records, classes=data.classes)
+    page.write(out, entries, records, classes=data.classes)
     write_text(out / "table.md", markdown(lines) + "\n")
-    write_text(out / "robustness.json", found.to_json() + "\n")
-    return found
+    write_text(out / "robustness.json", result.to_json() + "\n")
+    return result

@@ -1,4 +1,4 @@
-"""The loss that a run was trained with, on images that it was trained on, as far as it is left."""
+"""The training loss of a run on its training images, as far as its inputs still exist."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -27,9 +27,9 @@ OBJECTIVES: Mapping[str, type[Any]] = {
 }
 
 REMARKS = {
-    "adversarial": "on images that are not attacked",
-    "dafl": "on real images, not on those that its generator made",
-    "cloned": "against the labels, since its victim's answers do not lie in the run",
+    "adversarial": "on clean images",
+    "dafl": "on real images, not on generated ones",
+    "cloned": "against the labels, since its victim's answers are not stored in the run",
     "imported": "against the labels at temperature 1, since its training is not known",
 }
 
@@ -37,25 +37,25 @@ REMARKS = {
 @final
 @dataclass(frozen=True, slots=True)
 class TrainingLoss:
-    """An objective with what it compares the logits of some fixed images with."""
+    """An objective with the labels and answers of some fixed images."""
 
     objective: Objective
     labels: Labels
     answers: Answers | None
     name: str
-    """What it is, for people and records."""
+    """Description of the loss, for reports and records."""
 
     def __call__(self, logits: Logits) -> PerExample:
         return self.objective(logits, self.labels, self.answers, done=1.0)
 
     def first(self, count: int) -> "TrainingLoss":
-        """The loss of the first of the images."""
+        """The loss on the first `count` images."""
         answers = self.answers and self.answers._replace(values=self.answers.values[:count])
         return replace(self, labels=self.labels[:count], answers=answers)
 
 
 def trained_on(record: Record, data: Dataset) -> Split:
-    """The training images of a run: the share that it took, without what chose its checkpoint."""
+    """Training images of a run: its share of the split, without those that chose its checkpoint."""
     training = record.config.get("training", {})
     split = data.train
     if training.get("checkpoint") == "best-validation" and data.validation is None:
@@ -72,45 +72,45 @@ def training_loss(
     trust: Collection[str] = (),
     device: str = "auto",
 ) -> TrainingLoss:
-    """What the run made small, at its temperature, with its smoothed labels or its soft targets.
+    """Rebuild the training loss of a run, with its temperature, smoothed labels or soft targets.
 
-    A teacher or an adversary is read from its folder and asked again; where it is gone, the labels
-    stand in its place, at the run's temperature, and the name says so.
+    A teacher or an adversary is loaded from its folder and evaluated again. If it is gone, labels
+    at the run's temperature replace its answers, and the name of the loss records that.
 
     Args:
-        run: whose loss.
-        images: of its training, batch x channels x height x width, in [0, 1].
-        labels: theirs.
-        fitted: puts a teacher's answers into the order of the data's classes.
+        run: the run whose loss is rebuilt.
+        images: training images of the run, batch x channels x height x width, in [0, 1].
+        labels: labels of the images.
+        fitted: reorders a teacher's answers to the classes of the data.
         trust: modules that the teacher's record may import.
-        device: where its teacher computes.
+        device: where the teacher computes.
     """
     record = run.record
-    given = record.config.get("objective", {})
+    settings = record.config.get("objective", {})
     objective: Objective = Normal()
     if record.kind in OBJECTIVES:
-        objective = decode(OBJECTIVES[record.kind], given, where="the objective")
+        objective = decode(OBJECTIVES[record.kind], settings, where="the objective")
     remark = REMARKS.get(record.kind, "")
     answers: Tensor | None = None
     if objective.asks is not None:
-        answers = _asked_again(record, objective.asks, images, fitted, trust, device)
+        answers = _source_logits(record, objective.asks, images, fitted, trust, device)
         if answers is None:
-            temperature = given.get("temperature", 1.0)
+            temperature = settings.get("temperature", 1.0)
             remark = f"against the labels at temperature {temperature:g}: its {objective.asks} is "
             remark += "not in its folder any more"
             objective = Normal(temperature=temperature)
-    said = ", ".join(
-        f"{name} {given[name]:g}"
+    values = ", ".join(
+        f"{name} {settings[name]:g}"
         for name in ("temperature", "smoothing", "alpha", "omega", "beta")
-        if isinstance(given.get(name), int | float)
+        if isinstance(settings.get(name), int | float)
     )
-    name = f"{record.kind}{f' ({said})' if said else ''}{f', {remark}' if remark else ''}"
+    name = f"{record.kind}{f' ({values})' if values else ''}{f', {remark}' if remark else ''}"
     return TrainingLoss(
         objective, labels, None if answers is None else Answers("logits", answers), name
     )
 
 
-def _asked_again(
+def _source_logits(
     record: Record,
     role: str,
     images: Pixels,
@@ -118,22 +118,22 @@ def _asked_again(
     trust: Collection[str],
     device: str,
 ) -> Tensor | None:
-    """The logits of a run's teacher or adversary, as the run learned from them.
+    """Logits of a run's teacher or adversary, coded as in the run's training.
 
-    None where that network cannot be had.
+    None where that network cannot be loaded or has other weights.
     """
     made = record.inputs[role]
     if made.folder is None or not Path(made.folder).is_dir():
         return None
     try:
-        other = fitted(role, load_run(made.folder, trust=trust))
+        source = fitted(role, load_run(made.folder, trust=trust))
     except DenatureError:
         return None
-    if other.digest != made.answered_by:
+    if source.digest != made.answered_by:
         return None
-    compute = resolve(other.network, device=device, precision="fp32")
-    network = compute.place(other.network).eval()
+    compute = resolve(source.network, device=device, precision="fp32")
+    network = compute.place(source.network).eval()
     storage = record.config.get("asking", {}).get("storage", "exact")
-    kept = coding(storage, classes=record.net.classes, dtype=torch.float32)
-    parts = [compute.answer(network, some.to(compute.device)) for some in images.split(256)]
-    return kept.round(torch.cat(parts))
+    code = coding(storage, classes=record.net.classes, dtype=torch.float32)
+    parts = [compute.answer(network, batch.to(compute.device)) for batch in images.split(256)]
+    return code.round(torch.cat(parts))

@@ -1,8 +1,8 @@
-"""Experiment folders of the official Nasty Teacher repository, run as they are.
+"""Run experiment folders of the official Nasty Teacher repository unchanged.
 
-A folder holds `params.json`; its keys say which of three trainings it is. What the official scripts
-leave beside it is left here too: `training.log`, `best_model.tar` and `last_model.tar`, in their
-layout and with their names, so that either code reads the other's. Our own run lies in `run/`.
+A folder holds `params.json`; its keys select one of three trainings. As the official scripts do, a
+run writes `training.log`, `best_model.tar` and `last_model.tar` beside it, in the official layout,
+so that each code reads the files of the other. The run of this package lies in `run/`.
 """
 
 import json
@@ -56,7 +56,7 @@ NETS: Mapping[str, str] = {
     **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnext29")},
     **{name: name for name in ("mobilenetv2", "shufflenetv2", "densenet121")},
 }
-"""Official names and ours."""
+"""Names of networks here, by official name."""
 
 DATA: Mapping[str, DataName] = {
     "cifar10": "cifar10",
@@ -67,12 +67,12 @@ DATA: Mapping[str, DataName] = {
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
 TINY = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
 STATISTICS = {"cifar10": CIFAR, "cifar100": CIFAR, "tiny-imagenet": TINY}
-"""Mean and spread that the official code normalises with; its weights expect them."""
+"""Mean and standard deviation of normalisation in the official code; its weights expect them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Params:
-    """What a `params.json` may hold."""
+    """The keys of a `params.json`."""
 
     model_name: str
     learning_rate: float
@@ -94,19 +94,19 @@ class Params:
     alpha: float | None = None
     temperature: float | None = None
     num_workers: int | None = None
-    """Means nothing here: images are cut into batches where they lie."""
+    """Has no effect here: batches are cut in memory, without worker processes."""
     cuda: int | None = None
-    """Means nothing here: see `--device`."""
+    """Has no effect here: see `--device`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overrides:
-    """What the command line sets in the place of the files."""
+    """Values of the command line that replace those of the files."""
 
     epochs: int | None = None
     fraction: float | None = None
     seed: int = 0
-    """0 in the official code."""
+    """Seed; 0 in the official code."""
     data_root: Path | None = None
     teacher_resume: str | None = None
     resume: str | None = None
@@ -116,42 +116,42 @@ class Overrides:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExperimentFolder:
-    """An experiment: its place, its settings, and the checkpoints that it names."""
+    """An experiment folder: path, settings, and the checkpoints that it names."""
 
     path: Path
     params: Params
     net: str
-    """Our name of the network."""
+    """Name of the network here."""
     objective: Objective
     training: Training
     needs: Mapping[str, Path]
-    """Checkpoints by their roles: adversary, teacher, init."""
+    """Checkpoints by role: adversary, teacher or init."""
     asked_net: str | None
-    """Official name of the network in the checkpoint of who is asked."""
+    """Official name of the network in the checkpoint of the teacher or adversary."""
     notes: tuple[str, ...]
-    """What is not as in the official code."""
+    """Differences from the official code."""
 
 
 def find(places: Sequence[Path]) -> list[Path]:
-    """All experiment folders in or below places, each once.
+    """All experiment folders in or below the given places, each once.
 
     Raises:
-        ConfigError: a place has none.
+        ConfigError: a place holds no experiment folder.
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     for place in places:
         below = sorted(path.parent for path in place.rglob(PARAMS)) if place.is_dir() else []
         if not below:
             raise ConfigError(f"{place} holds no {PARAMS}, and no folder below it does.")
-        found += below
-    return list(dict.fromkeys(path.resolve() for path in found))
+        folders += below
+    return list(dict.fromkeys(path.resolve() for path in folders))
 
 
 def read(path: Path, overrides: Overrides) -> ExperimentFolder:
     """Read an experiment folder.
 
     Raises:
-        ConfigError: unknown keys or values, or keys that make no training.
+        ConfigError: a key or value is unknown, or the keys describe no training.
     """
     file = path / PARAMS
     try:
@@ -159,7 +159,9 @@ def read(path: Path, overrides: Overrides) -> ExperimentFolder:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read: {error}.") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file} holds {type(raw).__name__}; wanted are keys and values.")
+        raise ConfigError(
+            f"{file} holds {type(raw).__name__}; an object of keys and values is needed."
+        )
     for key in raw:
         if key not in Params.__dataclass_fields__:
             raise unknown(f"key in {file}:", key, Params.__dataclass_fields__)
@@ -174,30 +176,32 @@ def read(path: Path, overrides: Overrides) -> ExperimentFolder:
         if name is not None and name not in NETS:
             raise unknown(f"network in {file}:", name, NETS)
     try:
-        objective, named, asked_net = _objective(params, file)
+        objective, checkpoints, asked_net = _objective(params, file)
         training = _training(params, overrides)
         net = _net(params.model_name, params)
     except ConfigError as error:
         raise error if str(file) in str(error) else ConfigError(f"{file}: {error}") from None
     notes = [
-        "the order of samples and views and the seed's draws are ours",
-        "of epochs that are equally good the earliest is kept, in the official code the latest",
+        "sample order, views and random draws differ from those of the official code",
+        "of equally good epochs the earliest is kept, in the official code the latest",
     ]
     notes += [
-        f"{key} is {value}, which means nothing here: {instead}"
+        f"{key} is {value}, which has no effect here: {instead}"
         for key, value, instead in (
             ("cuda", params.cuda, "see --device"),
-            ("num_workers", params.num_workers, "images are cut into batches where they lie"),
+            ("num_workers", params.num_workers, "batches are cut in memory"),
         )
         if value is not None
     ]
     if params.model_name == "mlp":
-        notes.append("the official mlp ends in a ReLU on its logits, ours does not")
+        notes.append("the official mlp applies a ReLU to its logits, this one does not")
     if params.dataset == "tiny_imagenet" and params.augmentation:
-        notes.append("rotations are by whole degrees, the official ones by any angle up to 20")
+        notes.append(
+            "rotation angles are whole degrees, the official ones any angle up to 20 degrees"
+        )
     if params.subset_percent < 1:
-        notes.append("the subset is stratified, where the official one is a plain shuffle")
-    needs = {role: _place(text, path) for role, text in named.items() if text is not None}
+        notes.append("the subset is stratified, the official one is a plain shuffle")
+    needs = {role: _located(text, path) for role, text in checkpoints.items() if text is not None}
     return ExperimentFolder(
         path=path,
         params=params,
@@ -211,49 +215,49 @@ def read(path: Path, overrides: Overrides) -> ExperimentFolder:
 
 
 def _objective(params: Params, file: Path) -> tuple[Objective, dict[str, str | None], str | None]:
-    """Which of the three trainings it is, the checkpoints that it names, and of which network."""
+    """Objective of the folder, checkpoints by role, and the network of teacher or adversary."""
     nasty = {"adversarial_model", "adversarial_resume", "temperature", "weight"}
     distilled = {"teacher_model", "teacher_resume", "temperature", "alpha"}
     given = {key for key in nasty | distilled if getattr(params, key) is not None}
     init = {"init": params.resume}
     if not given:
         return Normal(), init, None
-    for wanted in (nasty, distilled):
-        if given != wanted:
+    for keys in (nasty, distilled):
+        if given != keys:
             continue
         assert params.temperature is not None
-        if wanted is nasty:
+        if keys is nasty:
             assert params.weight is not None
             push = Nasty(temperature=params.temperature, omega=params.weight)
             return push, {"adversary": params.adversarial_resume, **init}, params.adversarial_model
         soft = Distilled(temperature=params.temperature, alpha=params.alpha)
         return soft, {"teacher": params.teacher_resume, **init}, params.teacher_model
-    near = nasty if given & {"adversarial_model", "adversarial_resume", "weight"} else distilled
-    missing, strange = sorted(near - given), sorted(given - near)
+    closest = nasty if given & {"adversarial_model", "adversarial_resume", "weight"} else distilled
+    missing, extra = sorted(closest - given), sorted(given - closest)
     raise ConfigError(
-        f"{file} makes no training: with {', '.join(sorted(given))} it "
-        + (f"lacks {', '.join(missing)}" if missing else f"has {', '.join(strange)} too many")
+        f"{file} describes no training: with {', '.join(sorted(given))} it "
+        + (f"lacks {', '.join(missing)}" if missing else f"has {', '.join(extra)} too many")
         + ". A nasty teacher has " + ", ".join(sorted(nasty)) + "; a student has "
         + ", ".join(sorted(distilled)) + "; a normal network has none of them."
     )  # fmt: skip
 
 
-def _place(text: str, folder: Path) -> Path:
-    """Where a checkpoint lies, whose path is meant from the repository's root."""
-    given = Path(text)
-    if given.is_absolute():
-        return given.resolve()
+def _located(text: str, folder: Path) -> Path:
+    """Resolve the path of a checkpoint, which is relative to the root of the repository."""
+    path = Path(text)
+    if path.is_absolute():
+        return path.resolve()
     roots = [Path.cwd(), *folder.parents]
-    places = [(root / given).resolve() for root in roots]
-    there = (p for p in places if p.exists() or (p.parent / PARAMS).exists())
-    return next(there, places[0])
+    candidates = [(root / path).resolve() for root in roots]
+    present = (p for p in candidates if p.exists() or (p.parent / PARAMS).exists())
+    return next(present, candidates[0])
 
 
 def in_order(folders: Sequence[ExperimentFolder]) -> list[ExperimentFolder]:
-    """Folders so that checkpoints come before those that need them.
+    """Sort folders so that each checkpoint is made before the folders that need it.
 
     Raises:
-        ConfigError: a checkpoint that is neither there nor made by any of the folders, or a circle.
+        ConfigError: a checkpoint is missing and no folder makes it, or folders need each other.
     """
     by_path = {folder.path: folder for folder in folders}
     ordered: list[ExperimentFolder] = []
@@ -263,18 +267,17 @@ def in_order(folders: Sequence[ExperimentFolder]) -> list[ExperimentFolder]:
         if folder in ordered:
             return
         if folder.path in entered:
-            raise ConfigError(f"{folder.path} needs itself, by way of the checkpoints it names.")
+            raise ConfigError(f"{folder.path} needs itself, through the checkpoints that it names.")
         entered.add(folder.path)
         for role, checkpoint in folder.needs.items():
-            # A folder may go on from what it left before.
+            # A folder may continue from its own earlier checkpoint.
             own = checkpoint.parent == folder.path and checkpoint.exists()
             if checkpoint.parent in by_path and not own:
                 visit(by_path[checkpoint.parent])
             elif not checkpoint.exists():
                 raise ConfigError(
-                    f"{folder.path / PARAMS} names the {role} {checkpoint}, which is not there. "
-                    f"Give the folder that makes it too, {checkpoint.parent}, or a tree that holds "
-                    "both."
+                    f"{folder.path / PARAMS} names the {role} {checkpoint}, which does not exist. "
+                    f"Name also {checkpoint.parent}, the folder that makes it, or a tree with both."
                 )
         ordered.append(folder)
 
@@ -292,11 +295,11 @@ def run_all(
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[tuple[ExperimentFolder, Run]]:
-    """Run folders that are in order, one after the other; what is finished is read.
+    """Run sorted folders one after the other; finished runs are loaded.
 
     Raises:
         DenatureError: see `denature.core.errors`.
-        Stopped: the stopper wanted it; ask again to go on.
+        Stopped: a stop was requested; the same call resumes the work.
     """
     made: dict[Path, Run] = {}
     for folder in folders:
@@ -326,7 +329,7 @@ def run_all(
             progress=progress,
         )
         made[folder.path] = run
-        if not (folder.path / BEST).exists():  # of a finished run; its moments are gone
+        if not (folder.path / BEST).exists():  # a finished run keeps no optimizer moments
             _keep(folder.path / BEST, run.record.chosen_epoch or 0, run.network, {})
         yield folder, run
 
@@ -372,19 +375,22 @@ def _training(params: Params, overrides: Overrides) -> Training:
 def _input(
     folder: ExperimentFolder, role: str, checkpoint: Path, made: Mapping[Path, Run], data: Dataset
 ) -> Run:
-    """Who is asked, or what is started from: a run of ours, or the checkpoint of another code."""
-    ours = checkpoint.parent / OWN
-    if (ours / STATE_FOLDER).exists():
+    """Load a teacher, adversary or start: a run of this package, or an official checkpoint."""
+    own_run = checkpoint.parent / OWN
+    if (own_run / STATE_FOLDER).exists():
         raise RunError(
             f"{folder.path / PARAMS} names the {role} {checkpoint}, whose run was stopped before "
-            f"its end. Run {checkpoint.parent} first; it goes on."
+            f"its end. Run {checkpoint.parent} first; it resumes."
         )
-    if checkpoint.name == BEST and (ours / RECORD).exists():
-        run = made.get(checkpoint.parent) or load_run(ours)
+    if checkpoint.name == BEST and (own_run / RECORD).exists():
+        run = made.get(checkpoint.parent) or load_run(own_run)
         if not checkpoint.exists() or _is_of(checkpoint, run):
             return run
     if not checkpoint.exists():
-        raise RunError(f"{folder.path / PARAMS} names the {role} {checkpoint}, which is not there.")
+        raise RunError(
+            f"{folder.path / PARAMS} names the {role} {checkpoint}, which does not exist. Put it "
+            f"there, or run {checkpoint.parent} first."
+        )
     official = folder.params.model_name if role == "init" else folder.asked_net
     assert official is not None
     mean, std = STATISTICS[DATA[folder.params.dataset]]
@@ -400,19 +406,21 @@ def _input(
 
 
 def _is_of(checkpoint: Path, run: Run) -> bool:
-    """Whether a checkpoint is what this run left, and not another that was put in its place."""
+    """Whether a checkpoint holds the weights of this run, and not of another one."""
     own = _body(run.network).state_dict()
-    kept = unwrapped(read_weights(checkpoint), own.keys())
-    return kept.keys() == own.keys() and all(torch.equal(kept[k], own[k].cpu()) for k in kept)
+    stored = unwrapped(read_weights(checkpoint), own.keys())
+    return stored.keys() == own.keys() and all(
+        torch.equal(stored[name], own[name].cpu()) for name in stored
+    )
 
 
 def _body(network: nn.Module) -> nn.Module:
-    """Without our normalisation, which the official networks do not own."""
+    """The network without its normalisation, which official networks do not contain."""
     return network.body if isinstance(network, Normalized) else network
 
 
 def _leave(folder: Path, learner: Learner) -> None:
-    """What the official scripts leave after an epoch."""
+    """Write the files of the official scripts after an epoch."""
     entry = learner.history[-1]
     for name in (LAST, BEST) if learner.chosen_epoch == entry.epoch else (LAST,):
         _keep(folder / name, entry.epoch, learner.network, learner.optimizer.state_dict())
@@ -427,9 +435,9 @@ def _keep(path: Path, epoch: int, network: nn.Module, moments: Mapping[str, Any]
 
 
 def _log(folder: Path, learner: Learner) -> Iterator[str]:
-    """The lines of `training.log`, written anew from the start after each epoch.
+    """The lines of `training.log`, which is rewritten after each epoch.
 
-    As in the official code, but for the loss on the test set, which is not measured here.
+    As in the official code, except for the loss on the test set, which is not measured here.
     """
     raw: dict[str, Any] = json.loads((folder / PARAMS).read_text(encoding="utf-8"))
     yield from (f"{key}:{value}" for key, value in raw.items())
@@ -442,7 +450,7 @@ def _log(folder: Path, learner: Learner) -> Iterator[str]:
             continue
         percent = 100 * entry.test_accuracy
         yield f"- Eval metrics : acc: {percent:05.3f}"
-        if percent > best:  # the earliest of equals, which is what is kept
+        if percent > best:  # the earliest of equally good epochs is kept
             best, best_epoch = percent, entry.epoch
             yield "- New best model "
         yield f"- So far best epoch: {best_epoch}, best acc: {best:05.3f}"

@@ -1,4 +1,4 @@
-"""Both worlds at once: are nasty teachers robust, and are hardened networks hard to clone?"""
+"""Robustness and extraction: attack and clone a normal, a nasty and two hardened networks."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from denature.core.stopping import Stopper
 from denature.data import Dataset, load
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
-from denature.recipes.hardening.orders import orders as ways
+from denature.recipes.hardening.orders import orders as hardening_orders
 from denature.recipes.robustness import robustness_by_name
 from denature.report import worlds as page
 from denature.report.divergence import not_nasty
@@ -35,32 +35,32 @@ TEACHER_SEEDS = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One size."""
+    """The experiment at one scale."""
 
     scale: str
     differs: str
-    """What a reader must know of it."""
+    """How data and training differ from a full-size experiment, in a sentence."""
     data: str
     victim: str
-    """The victims' network."""
+    """Network of the victims."""
     clone: str
-    """The clones'."""
+    """Network of the clones."""
     teacher_training: Training
-    """Of victims."""
+    """Training of victims."""
     student_training: Training
-    """Of clones."""
+    """Training of clones."""
     nasty: Nasty
     distillation_temperature: float
     """Temperature of defensive distillation."""
     epsilon: float
-    """Of adversarial training."""
+    """Linf radius of adversarial training."""
     steps: int
-    """Of its attack."""
+    """PGD steps of adversarial training."""
     asked: AttackConfig
     seeds: int
 
     def on(self, device: Device, precision: Precision) -> "Setting":
-        """The same on another device."""
+        """Copy of this setting for another device and precision."""
         return replace(
             self,
             teacher_training=replace(self.teacher_training, device=device, precision=precision),
@@ -119,10 +119,10 @@ SETTINGS: Mapping[str, Setting] = {
 
 
 def setting(scale: str) -> Setting:
-    """The setting of this name.
+    """The setting of a scale.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no setting has this name.
     """
     if scale not in SETTINGS:
         raise unknown("scale", scale, SETTINGS)
@@ -131,16 +131,16 @@ def setting(scale: str) -> Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RobustnessAndExtractionResult:
-    """What came out, and where it lies."""
+    """Verdict, table and scores of the experiment, and the folder that holds them."""
 
     scale: str
     differs: str
     seeds: int
     budget: float
-    """In linf, at which robustness stands in the table."""
+    """Linf perturbation budget of the robustness in the table."""
     verdict: tuple[str, ...]
     lines: list[list[str]]
-    """The table for people: header and lines."""
+    """The printed table: header and rows."""
     worlds: tuple[VictimResult, ...]
     folder: Path
 
@@ -149,56 +149,56 @@ class RobustnessAndExtractionResult:
 
 
 def wanted(setting: Setting, out: Path) -> dict[tuple[int, str], Order]:
-    """All networks by seed and name.
+    """Orders of all networks, by seed and name.
 
     Raises:
-        ConfigError: no seeds.
+        ConfigError: the setting has no seeds.
     """
     if setting.seeds < 1:
         raise ConfigError(f"seeds is {setting.seeds}; it must be at least 1.")
-    found: dict[tuple[int, str], Order] = {}
+    orders: dict[tuple[int, str], Order] = {}
     for seed in range(setting.seeds):
         folder = out / setting.scale / f"seed-{seed}"
-        of = victims(setting, seed, folder)
-        its = of | clones(setting, seed, of, folder)
-        found |= {(seed, name): order for name, order in its.items()}
-    return found
+        targets = victims(setting, seed, folder)
+        networks = targets | clones(setting, seed, targets, folder)
+        orders |= {(seed, name): order for name, order in networks.items()}
+    return orders
 
 
 def victims(setting: Setting, seed: int, out: Path) -> dict[str, Order]:
-    """Whom clones are made of, by name; the normal one first."""
+    """Orders of the victims by name; the normal one first."""
     teacher_training = replace(setting.teacher_training, seed=TEACHER_SEEDS + seed)
 
-    def order(name: str, objective: Normal | Nasty | Adversarial, asked: Order | None) -> Order:
+    def order(name: str, objective: Normal | Nasty | Adversarial, source: Order | None) -> Order:
         return Order(
-            net=setting.victim, objective=objective, training=teacher_training, asked=asked,
+            net=setting.victim, objective=objective, training=teacher_training, asked=source,
             out=out / name,
         )  # fmt: skip
 
     normal = order(NORMAL, Normal(), None)
     place = Place(net=setting.victim, training=teacher_training, out=out / "distilled")
-    pushed = Adversarial(ball=Ball(epsilon=setting.epsilon), steps=setting.steps)
+    adversarial = Adversarial(ball=Ball(epsilon=setting.epsilon), steps=setting.steps)
     return {
         NORMAL: normal,
         "nasty": order("nasty", setting.nasty, normal),
-        "distilled": ways(Hardening(temperature=setting.distillation_temperature), place)[
-            "student"
-        ],
-        "adversarial": order("adversarial", pushed, None),
+        "distilled": hardening_orders(
+            Hardening(temperature=setting.distillation_temperature), place
+        )["student"],
+        "adversarial": order("adversarial", adversarial, None),
     }
 
 
 def clones(setting: Setting, seed: int, of: Mapping[str, Order], out: Path) -> dict[str, Order]:
-    """A clone of each victim by each way, and the same network alone."""
+    """Orders of a clone of each victim from each form of answers, and of the same network alone."""
     student_training = replace(setting.student_training, seed=seed)
     tau = setting.nasty.temperature
-    by: Mapping[str, Distilled] = {
+    objectives: Mapping[str, Distilled] = {
         "all answers": Distilled(temperature=tau),
         "probabilities": Distilled(temperature=1.0, alpha=1.0),
         "labels": Distilled(answers="labels"),
     }
-    assert tuple(by) == CLONED_BY
-    found = {
+    assert tuple(objectives) == CLONED_BY
+    orders = {
         ALONE: Order(
             net=setting.clone,
             objective=Normal(),
@@ -207,15 +207,15 @@ def clones(setting: Setting, seed: int, of: Mapping[str, Order], out: Path) -> d
         )
     }
     for name, victim in of.items():
-        for way, objective in by.items():
-            found[f"{name} by {way}"] = Order(
+        for answers, objective in objectives.items():
+            orders[f"{name} by {answers}"] = Order(
                 net=setting.clone,
                 objective=objective,
                 training=student_training,
                 asked=victim,
-                out=out / "clones" / f"{name}-{way.replace(' ', '-')}",
+                out=out / "clones" / f"{name}-{answers.replace(' ', '-')}",
             )
-    return found
+    return orders
 
 
 def reproduce(
@@ -227,76 +227,82 @@ def reproduce(
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> RobustnessAndExtractionResult:
-    """Make, attack and clone all networks; what is finished in `out` is not done again.
+    """Train, attack and clone all networks; results that are finished in `out` are reused.
 
     Args:
-        setting: at which size.
-        data: where its images are.
-        out: folder for everything.
-        keeping: how often state is written.
-        stopper: asked whether to stop.
-        progress: told how far it is.
+        setting: the experiment at one scale.
+        data: name or folder of the images.
+        out: folder for all runs and results.
+        keeping: how often training state is written.
+        stopper: polled between steps; a requested stop raises `Stopped`.
+        progress: receives progress reports.
 
     Raises:
         DenatureError: see `denature.core.errors`.
-        Stopped: the stopper wanted it; ask again to go on.
+        Stopped: a stop was requested; the same call resumes the work.
     """
     orders = wanted(setting, out)
     out = out / setting.scale
     dataset = load(data, progress=progress)
-    made = make(list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress)
-    runs = dict(zip(orders, made, strict=True))
+    trained = make(
+        list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress
+    )
+    runs = dict(zip(orders, trained, strict=True))
     names = list(victims(setting, 0, out))
     judged = robustness_by_name(
         runs, names, dataset.config, setting.asked, out / "robustness", undefended=NORMAL,
         device=setting.teacher_training.device, keeping=keeping, stopper=stopper, progress=progress,
     )  # fmt: skip
-    worlds = tuple(
+    results = tuple(
         VictimResult(
             name=name,
             accuracy=tuple(runs[seed, name].accuracy for seed in range(setting.seeds)),
             judged=judged[name],
-            copies={way: tuple(_copied(runs, name, way, dataset, setting)) for way in CLONED_BY},
+            copies={
+                answers: tuple(_clone_scores(runs, name, answers, dataset, setting))
+                for answers in CLONED_BY
+            },
         )
         for name in names
     )
     alone = tuple(runs[seed, ALONE].accuracy for seed in range(setting.seeds))
     budgets = setting.asked.budgets(channels=dataset.channels)["linf"]
     epsilon = budgets[len(budgets) // 2]
-    found = RobustnessAndExtractionResult(
+    result = RobustnessAndExtractionResult(
         scale=setting.scale,
         differs=setting.differs,
         seeds=setting.seeds,
         budget=epsilon,
-        verdict=(*page.verdict(worlds), *not_nasty([run.record for run in made])),
-        lines=page.table(worlds, alone, epsilon),
-        worlds=worlds,
+        verdict=(*page.verdict(results), *not_nasty([run.record for run in trained])),
+        lines=page.table(results, alone, epsilon),
+        worlds=results,
         folder=out,
     )
-    write_text(out / "table.md", markdown(found.lines) + "\n")
-    write_records(out / "records.jsonl", [run.record for run in made])
-    write_text(out / "result.json", found.to_json() + "\n")
+    write_text(out / "table.md", markdown(result.lines) + "\n")
+    write_records(out / "records.jsonl", [run.record for run in trained])
+    write_text(out / "result.json", result.to_json() + "\n")
     page.write(
-        out, worlds, epsilon, [run.record for run in made],
-        differs=setting.differs, verdict=found.verdict, lines=found.lines,
+        out, results, epsilon, [run.record for run in trained],
+        differs=setting.differs, verdict=result.verdict, lines=result.lines,
     )  # fmt: skip
-    return found
+    return result
 
 
-def _copied(
-    runs: Mapping[tuple[int, str], Run], name: str, way: str, data: Dataset, setting: Setting
+def _clone_scores(
+    runs: Mapping[tuple[int, str], Run], name: str, answers: str, data: Dataset, setting: Setting
 ) -> Iterator[CloneScore]:
+    """Accuracy and fidelity of the clones of one victim from one form of answers, by seed."""
     for seed in range(setting.seeds):
-        clone = runs[seed, f"{name} by {way}"]
+        clone = runs[seed, f"{name} by {answers}"]
         compute = resolve(clone.network, device=setting.student_training.device, precision="fp32")
-        same = count = 0
-        said = (
+        equal = count = 0
+        predictions = (
             answers_to(compute.place(run.network), data.test, compute)
             for run in (clone, runs[seed, name])
         )
-        for (_, ours), (_, theirs) in zip(*said, strict=True):
-            same += int((ours.argmax(1) == theirs.argmax(1)).sum())
-            count += len(ours)
+        for (_, of_clone), (_, of_victim) in zip(*predictions, strict=True):
+            equal += int((of_clone.argmax(1) == of_victim.argmax(1)).sum())
+            count += len(of_clone)
         yield CloneScore(
-            accuracy=clone.accuracy, hits=clone.record.hits, fidelity=proportion(same, count)
+            accuracy=clone.accuracy, hits=clone.record.hits, fidelity=proportion(equal, count)
         )

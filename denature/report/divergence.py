@@ -1,4 +1,4 @@
-"""How nasty a nasty teacher became, in words."""
+"""Divergence of a nasty teacher from its adversary, in words."""
 
 from collections.abc import Iterable
 
@@ -10,14 +10,14 @@ student lost more than a point, from 7.5 on one lost two and more, from 170 on 1
 
 
 def warning(record: Record) -> str | None:
-    """What to say of a nasty teacher that is none; None of one that is, and of other runs."""
-    found = record.divergence
-    if found is None or found.value >= SPOILS_FROM:
+    """Warning of a nasty teacher that is not nasty; None for a nasty one, and for other runs."""
+    measured = record.divergence
+    if measured is None or measured.value >= SPOILS_FROM:
         return None
     objective = record.config["objective"]
     return (
-        f"not nasty: tau^2 KL from its adversary is only {found.value:.2g} nats on "
-        f"{found.n:,} test images, and students were spoiled from about {SPOILS_FROM:g} on "
+        f"not nasty: tau^2 KL from its adversary is only {measured.value:.2g} nats on "
+        f"{measured.n:,} test images, and students were spoiled from about {SPOILS_FROM:g} on "
         f"(tau {objective['temperature']:g}, omega {objective['omega']:g}). Raise --omega or "
         "--epochs, or take a schedule with a long stretch at the full rate, such as "
         "--schedule step."
@@ -25,15 +25,15 @@ def warning(record: Record) -> str | None:
 
 
 def divergence(record: Record) -> str:
-    """How far a nasty teacher is from its adversary; nothing of other runs."""
-    found = record.divergence
-    return "" if found is None else f", tau^2 KL from its adversary {found.value:.3g} nats"
+    """Divergence of a nasty teacher from its adversary; empty for other runs."""
+    measured = record.divergence
+    return "" if measured is None else f", tau^2 KL from its adversary {measured.value:.3g} nats"
 
 
 def not_nasty(records: Iterable[Record]) -> list[str]:
-    """A sentence for a verdict, where some of the nasty teachers are none."""
-    pushed = [it for it in records if it.divergence and it.config["objective"]["omega"] > 0]
-    harmless = [it.divergence.value for it in pushed if it.divergence and warning(it) is not None]
+    """A sentence for a verdict, if any nasty teacher is not nasty; else none."""
+    pushed = [r for r in records if r.divergence and r.config["objective"]["omega"] > 0]
+    harmless = [r.divergence.value for r in pushed if r.divergence and warning(r) is not None]
     if not harmless:
         return []
     return [

@@ -11,12 +11,12 @@ TEACHER = "teacher"
 """The column of teachers themselves."""
 
 ALONE = "alone"
-"""What students are compared with who could learn from labels."""
+"""The control of students: the same network trained on true labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """One run in its place."""
+    """One run and its place in the table."""
 
     row: str
     column: str
@@ -24,13 +24,13 @@ class Measured:
     seed: int
     record: Record
     against: Record | None = None
-    """The run of the same seed that it is compared with."""
+    """The control run of the same seed."""
     like: Record | None = None
-    """Of a nasty teacher's student: what the normal teacher's became of the same start."""
+    """Of a nasty teacher's student: the normal teacher's student from the same start."""
     teachers: tuple[Record, Record] | None = None
     """Of a nasty teacher's student: the nasty teacher and the normal one."""
     recalled: float | None = None
-    """What the paper is recalled to report there, in percent."""
+    """The paper's value as recalled, in percent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +44,9 @@ class Cell:
     accuracy: Estimate
     difference: Estimate | None = None
     from_normal: Estimate | None = None
-    """From the normal teacher's student; only of students of nasty teachers."""
+    """Difference from the normal teacher's student; only of students of nasty teachers."""
     of_teacher: Estimate | None = None
-    """Of such a student's teacher from the normal one."""
+    """Difference of such a student's teacher from the normal one."""
     recalled: float | None = None
 
     @property
@@ -55,35 +55,35 @@ class Cell:
 
 
 def cells_of(measured: Iterable[Measured]) -> list[Cell]:
-    """Group by place, in the order in which the places come."""
+    """Group runs by place, in the order of the places' first runs."""
     places: dict[tuple[str, str, float | None], list[Measured]] = {}
-    for one in measured:
-        places.setdefault((one.row, one.column, one.x), []).append(one)
+    for run in measured:
+        places.setdefault((run.row, run.column, run.x), []).append(run)
     cells = []
-    for (row, column, x), ones in places.items():
-        mine = {one.seed: _score(one.record) for one in ones}
-        pairs = [(one.seed, one.teachers) for one in ones if one.teachers is not None]
+    for (row, column, x), runs in places.items():
+        scores = {run.seed: _score(run.record) for run in runs}
+        pairs = [(run.seed, run.teachers) for run in runs if run.teachers is not None]
         cells.append(
             Cell(
                 row=row,
                 column=column,
                 x=x,
-                seeds=len(mine),
-                accuracy=pooled([score.accuracy for score in mine.values()]),
-                difference=paired_difference(mine, _by_seed((o.seed, o.against) for o in ones)),
-                from_normal=paired_difference(mine, _by_seed((o.seed, o.like) for o in ones)),
+                seeds=len(scores),
+                accuracy=pooled([score.accuracy for score in scores.values()]),
+                difference=paired_difference(scores, _by_seed((r.seed, r.against) for r in runs)),
+                from_normal=paired_difference(scores, _by_seed((r.seed, r.like) for r in runs)),
                 of_teacher=paired_difference(
                     _by_seed((seed, nasty) for seed, (nasty, _) in pairs),
                     _by_seed((seed, normal) for seed, (_, normal) in pairs),
                 ),
-                recalled=ones[0].recalled,
+                recalled=runs[0].recalled,
             )
         )
     return cells
 
 
-def _by_seed(found: Iterable[tuple[int, Record | None]]) -> dict[int, Score]:
-    return {seed: _score(record) for seed, record in found if record is not None}
+def _by_seed(records: Iterable[tuple[int, Record | None]]) -> dict[int, Score]:
+    return {seed: _score(record) for seed, record in records if record is not None}
 
 
 def _score(record: Record) -> Score:
@@ -93,10 +93,10 @@ def _score(record: Record) -> Score:
 
 
 NOTE = (
-    f"Accuracy in percent, differences in points. {INTERVALS} What the paper is recalled to report "
-    "comes from no readable source."
+    f"Accuracy in percent, differences in points. {INTERVALS} Recalled values of the paper come "
+    "from no readable source."
 )
-"""How to read a table."""
+"""Explanation of a table."""
 
 
 def table(cells: Sequence[Cell], *, against: str = ALONE) -> list[list[str]]:
@@ -106,14 +106,14 @@ def table(cells: Sequence[Cell], *, against: str = ALONE) -> list[list[str]]:
         lines = [["Trained", "Network", *(f"{x:g}" for x in xs)]]
         for row, column in dict.fromkeys((cell.row, cell.column) for cell in cells):
             own = {cell.x: cell for cell in cells if (cell.row, cell.column) == (row, column)}
-            lines.append([row, column, *(_said(own.get(x)) for x in xs)])
+            lines.append([row, column, *(_spell(own.get(x)) for x in xs)])
         return lines
     columns = list(dict.fromkeys(cell.column for cell in cells))
     columns.sort(key=lambda column: column != TEACHER)
     like = against == ALONE and any(cell.from_normal is not None for cell in cells)
-    shown = any(cell.recalled is not None for cell in cells)
+    recalls = any(cell.recalled is not None for cell in cells)
     head = ["Network", "Learned", "Accuracy %", f"Against {against}"]
-    head += ["Against normal's student"] * like + ["Seeds"] + ["Paper, recalled"] * shown
+    head += ["Against normal's student"] * like + ["Seeds"] + ["Paper, recalled"] * recalls
     lines = [head]
     for column in columns:
         for cell in (cell for cell in cells if cell.column == column):
@@ -121,11 +121,11 @@ def table(cells: Sequence[Cell], *, against: str = ALONE) -> list[list[str]]:
             line = [column, row, percent(cell.accuracy), points(cell.difference)]
             line += [points(cell.from_normal)] * like + [str(cell.seeds)]
             recalled = "" if cell.recalled is None else f"{cell.recalled:.2f}"
-            lines.append(line + [recalled] * shown)
+            lines.append(line + [recalled] * recalls)
     return lines
 
 
-def _said(cell: Cell | None) -> str:
+def _spell(cell: Cell | None) -> str:
     """`82.5 [81.9, 83.1] (-4.2 [-5.0, -3.4])`."""
     if cell is None:
         return ""
@@ -134,13 +134,13 @@ def _said(cell: Cell | None) -> str:
 
 
 def hazards(cells: Sequence[Cell]) -> list[str]:
-    """What must be said before anybody reads a success off the table.
+    """Caveats against reading a success off the table.
 
-    A teacher may be "nasty" only because it got worse, and a student may be worse only because
-    distillation at that temperature ruins it, which the normal teacher's student shows. Of one seed
-    it is said too, though nothing is settled by it.
+    A teacher may seem nasty only because its own accuracy fell. A student may be worse only because
+    distillation at that temperature ruins it, which the normal teacher's student shows. Caveats
+    cover single seeds too, though one seed settles nothing.
     """
-    said = []
+    sentences = []
     for cell in cells:
         if cell.from_normal is None or cell.difference is None:
             continue
@@ -148,22 +148,22 @@ def hazards(cells: Sequence[Cell]) -> list[str]:
             continue
         fall, own = -cell.difference.value, cell.of_teacher
         if own is not None and fall <= -own.value:
-            said.append(
+            sentences.append(
                 f"{cell.where}: it lost {100 * fall:.1f} points, its teacher itself "
                 f"{-100 * own.value:.1f}. That is a worse teacher, not a nasty one."
             )
         elif (without := fall + cell.from_normal.value) >= fall / 2:
-            said.append(
+            sentences.append(
                 f"{cell.where}: of its {100 * fall:.1f} points, {100 * without:.1f} are lost with "
                 "the normal teacher too. That is distillation in this setting."
             )
-    return said
+    return sentences
 
 
 def verdict(cells: Sequence[Cell], *, against: str = ALONE) -> str:
     """One sentence: whether a nasty teacher spoiled students, see `denature.report.words.spoils`.
 
-    A student counts that ends below itself alone and below the normal teacher's student.
+    A spoiled student ends below itself alone and below the normal teacher's student.
     """
     students = [
         (cell, cell.difference, cell.from_normal)
@@ -172,9 +172,9 @@ def verdict(cells: Sequence[Cell], *, against: str = ALONE) -> str:
     ]
     if not students:
         return ""
-    lowest, apart, _ = min(students, key=lambda found: found[1].value)
+    lowest, apart, _ = min(students, key=lambda student: student[1].value)
     both = against if against != ALONE else "themselves alone and the normal teacher's students"
-    settled = [found for found in students if spoils(found[1], found[2])]
+    settled = [student for student in students if spoils(student[1], student[2])]
     beyond = f"by more than {100 * MARGIN:g} point, with the whole interval"
     if not settled and any(of_one_seed(apart) or of_one_seed(like) for _, apart, like in students):
         return (
@@ -186,7 +186,7 @@ def verdict(cells: Sequence[Cell], *, against: str = ALONE) -> str:
             f"No student of a nasty teacher fell below {both} {beyond}; the lowest is "
             f"{lowest.where}: {points(apart)} points from {against}."
         )
-    worst, apart, from_normal = min(settled, key=lambda found: found[1].value)
+    worst, apart, from_normal = min(settled, key=lambda student: student[1].value)
     more = f", {points(from_normal)} from the normal teacher's student" if against == ALONE else ""
     return (
         f"{len(settled)} of {len(students)} students of nasty teachers fell below {both} {beyond}; "
@@ -195,22 +195,22 @@ def verdict(cells: Sequence[Cell], *, against: str = ALONE) -> str:
 
 
 def marks(records: Iterable[Record]) -> list[str]:
-    """What sets these runs apart from a setting's usual ones, and must stand beside their numbers.
+    """Departures of these runs from a setting's usual ones, as notes beside their numbers.
 
     Args:
-        records: of all runs that are shown.
+        records: records of all runs on the page.
     """
-    said, records = [], list(records)
+    notes, records = [], list(records)
     if any(record.chosen_on == "test" for record in records):
-        said.append(
+        notes.append(
             "The epoch that was best on the test split was kept, so accuracies are biased upwards."
         )
     pushes = [record.config["objective"] for record in records if record.kind == "nasty"]
     tamed = {(push["warmup"], push["cap"]) for push in pushes if push["warmup"] or push["cap"]}
     for warmup, cap in sorted(tamed, key=str):
         capped = "" if cap is None else f", the push capped at {cap:g} nats"
-        said.append(
+        notes.append(
             f"Nasty training was tamed: omega rose over the first {warmup:.0%} of the steps"
             f"{capped}."
         )
-    return said
+    return notes

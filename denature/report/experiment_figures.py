@@ -14,7 +14,7 @@ MARKERS = "os^DvPX*"
 
 
 def _colour(row: str) -> str:
-    """The same for the same kind of row everywhere."""
+    """Colour of a row; the same kind of row has the same colour in all figures."""
     if row.startswith(ALONE):
         return GREY
     return ORANGE if "nasty" in row else BLUE
@@ -56,7 +56,7 @@ def curves(cells: Sequence[Cell], *, axis: str) -> "Figure":
 
 
 def bars(cells: Sequence[Cell]) -> "Figure":
-    """Each network's accuracy by whom it learned from, with intervals and recalled values."""
+    """Each network's accuracy by the source of its training, with intervals and recalled values."""
     from matplotlib.figure import Figure
 
     columns = list(dict.fromkeys(cell.column for cell in cells))

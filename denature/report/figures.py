@@ -72,7 +72,7 @@ def write_figure(stem: Path, draw: Draw) -> str:
 
 
 def accuracies(summary: Summary) -> "Figure | None":
-    """Each student's accuracy with its interval, by whom it learned from."""
+    """Each student's accuracy with its interval, by the source that it learned from."""
     rows = list(reversed(summary.students))
     if not rows:
         return None
@@ -96,7 +96,7 @@ def _name(row: Row) -> str:
 
 
 def logit_responses(normal: Record, nasty: Record, *, temperature: float) -> "Figure | None":
-    """What two teachers answer to the same test images: probabilities at `temperature`."""
+    """Answers of two teachers to the same test images: probabilities at `temperature`."""
     pairs = [(a, b) for a in normal.examples for b in nasty.examples if a.sample == b.sample]
     if not pairs:
         return None
@@ -133,7 +133,7 @@ def logit_responses(normal: Record, nasty: Record, *, temperature: float) -> "Fi
 
 
 def _strongest(a: ExampleRecord, b: ExampleRecord) -> np.ndarray:
-    """All classes up to ten, else the ten on which the two teachers say most."""
+    """All classes up to ten, else the ten of largest probability for either teacher."""
     if len(a.logits) <= 10:
         return np.arange(len(a.logits))
     most = np.maximum(_softmax(a.logits, 1.0), _softmax(b.logits, 1.0))
@@ -151,7 +151,7 @@ def _image(png: str) -> np.ndarray:
 
 
 def training_curves(records: Sequence[Record]) -> "Figure | None":
-    """Accuracy by epoch, a thin line per run: on the test split if all measured it, else as met."""
+    """Accuracy by epoch, a thin line per run: on the test split if known for all, else training."""
     drawn = [record for record in records if record.history]
     if not drawn:
         return None
@@ -184,7 +184,7 @@ def training_curves(records: Sequence[Record]) -> "Figure | None":
             axes.set_ylabel(f"{'test' if on_test else 'training'} accuracy, %")
         axes.grid(color="#eee", linewidth=0.7)
     figure.tight_layout()
-    # Above the panels: within them it would lie over lines.
+    # Above the panels: within them the legend would lie over lines.
     figure.legend(list(shown.values()), list(shown), fontsize=7, ncols=3, loc="lower center",
                   bbox_to_anchor=(0.5, 1.0))  # fmt: skip
     return figure

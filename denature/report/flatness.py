@@ -1,4 +1,4 @@
-"""Flatness as a page: accuracy and loss around the weights, the surface, how much answers move."""
+"""Flatness as a page: accuracy and loss around the weights, loss surfaces, sensitivity."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY)
 
 NOTE = (
-    "Weights are changed by random directions in which each filter is as long as its own; "
-    "the size is that share of its length, intervals are over directions. A minimum is one of the "
+    "Weights are changed by random directions in which each filter is as long as the network's; "
+    "the size is a share of that length, intervals are over directions. A minimum is one of the "
     "training loss: accuracy, loss and curvature under such changes are those of training images "
     "without augmentation, by the loss that the network was trained with. Losses of different "
     "kinds or temperatures differ in scale; accuracy does not. Curvature: the Hessian's largest "
@@ -31,8 +31,8 @@ NOTE = (
 )
 
 ABOUT = (
-    "Is the minimum flatter, and do answers follow the image less? Accuracy does not see the scale "
-    "of logits; losses, curvature and the sensitivity of logits do."
+    "Is the minimum flatter, and do answers follow the image less? Accuracy is independent of the "
+    "scale of logits; losses, curvature and the sensitivity of logits depend on that scale."
 )
 
 
@@ -47,59 +47,59 @@ class FlatnessEntry(NamedTuple):
     surface: np.ndarray
 
 
-def table(shown: Sequence[FlatnessEntry]) -> list[list[str]]:
+def table(entries: Sequence[FlatnessEntry]) -> list[list[str]]:
     """Header and lines: a line for each network."""
-    middle = len(shown[0].flatness.sizes) // 2
-    size = shown[0].flatness.sizes[middle]
+    middle = len(entries[0].flatness.sizes) // 2
+    size = entries[0].flatness.sizes[middle]
     lines = [
         ["Network", "Training loss", "Training accuracy %", f"moved by {size:g}",
          "Curvature", "d logits / d image", "d probabilities / d image"],
     ]  # fmt: skip
-    for it in shown:
-        found = it.flatness
+    for entry in entries:
+        flatness = entry.flatness
         lines.append(
             [
-                found.run,
-                found.loss_is,
-                _percent(found.accuracy[0]),
-                _percent(found.accuracy[middle]),
-                f"{found.curvature:.3g}",
-                _number(found.sensitivity),
-                _number(found.confidence_sensitivity),
+                flatness.run,
+                flatness.loss_is,
+                _percent(flatness.accuracy[0]),
+                _percent(flatness.accuracy[middle]),
+                f"{flatness.curvature:.3g}",
+                _number(flatness.sensitivity),
+                _number(flatness.confidence_sensitivity),
             ]
         )
     return lines
 
 
-def _percent(found: Estimate) -> str:
-    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+def _percent(share: Estimate) -> str:
+    return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
-def _number(found: Estimate) -> str:
-    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
+def _number(mean: Estimate) -> str:
+    return f"{mean.value:.3g} [{mean.low:.3g}, {mean.high:.3g}]"
 
 
 def _scale(axes: "Axes", losses: Sequence[float]) -> None:
-    """Logarithmic, but for losses that fall below 0, as a nasty teacher's does."""
+    """Logarithmic, except for losses that fall below 0, as a nasty teacher's does."""
     axes.set_yscale("log" if min(losses) > 0 else "linear")
 
 
-def around(shown: Sequence[FlatnessEntry]) -> "Figure | None":
+def around(entries: Sequence[FlatnessEntry]) -> "Figure | None":
     """Accuracy and loss against the size of a change of the weights."""
     figure = new_figure(7.2, 2.8)
-    for place, (what, times) in enumerate((("accuracy", 100), ("loss", 1))):
+    for place, (measure, times) in enumerate((("accuracy", 100), ("loss", 1))):
         axes = figure.add_subplot(1, 2, place + 1)
-        for colour, it in zip(COLOURS, shown, strict=False):
-            found: Sequence[Estimate] = getattr(it.flatness, what)
-            sizes = it.flatness.sizes
-            axes.plot(sizes, [times * e.value for e in found], "o-", markersize=3, color=colour,
-                      label=it.flatness.run)  # fmt: skip
-            low, high = ([times * getattr(e, end) for e in found] for end in ("low", "high"))
+        for colour, entry in zip(COLOURS, entries, strict=False):
+            values: Sequence[Estimate] = getattr(entry.flatness, measure)
+            sizes = entry.flatness.sizes
+            axes.plot(sizes, [times * e.value for e in values], "o-", markersize=3, color=colour,
+                      label=entry.flatness.run)  # fmt: skip
+            low, high = ([times * getattr(e, end) for e in values] for end in ("low", "high"))
             axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel("change of the weights, shares of each filter")
-        axes.set_ylabel("training accuracy, %" if what == "accuracy" else LOSS)
+        axes.set_ylabel("training accuracy, %" if measure == "accuracy" else LOSS)
         axes.grid(color="#ddd", linewidth=0.7)
-    _scale(axes, [e.low for it in shown for e in it.flatness.loss])
+    _scale(axes, [e.low for entry in entries for e in entry.flatness.loss])
     figure.tight_layout()
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=7, ncols=2, loc="lower center",
@@ -107,14 +107,14 @@ def around(shown: Sequence[FlatnessEntry]) -> "Figure | None":
     return figure
 
 
-def lines(shown: Sequence[FlatnessEntry]) -> "Figure | None":
+def lines(entries: Sequence[FlatnessEntry]) -> "Figure | None":
     """The loss on a line through the weights: the middle row of each map."""
     figure = new_figure(4.2, 2.7)
     axes = figure.add_subplot()
-    for colour, it in zip(COLOURS, shown, strict=False):
-        middle = it.surface[len(it.surface) // 2]
-        axes.plot(it.places, middle, color=colour, linewidth=1.5, label=it.flatness.run)
-    _scale(axes, [float(it.surface.min()) for it in shown])
+    for colour, entry in zip(COLOURS, entries, strict=False):
+        middle = entry.surface[len(entry.surface) // 2]
+        axes.plot(entry.places, middle, color=colour, linewidth=1.5, label=entry.flatness.run)
+    _scale(axes, [float(entry.surface.min()) for entry in entries])
     axes.set_xlabel("change of the weights along one direction, shares of each filter")
     axes.set_ylabel(LOSS)
     axes.grid(color="#ddd", linewidth=0.7)
@@ -122,38 +122,38 @@ def lines(shown: Sequence[FlatnessEntry]) -> "Figure | None":
     return figure
 
 
-def surfaces(shown: Sequence[FlatnessEntry]) -> "Figure | None":
+def surfaces(entries: Sequence[FlatnessEntry]) -> "Figure | None":
     """The loss on a plane through the weights, one map for each network, in one scale."""
     from matplotlib.colors import LogNorm, Normalize
 
-    figure = new_figure(2.6 * len(shown) + 0.6, 2.7)
-    low = min(float(it.surface.min()) for it in shown)
-    high = max(float(it.surface.max()) for it in shown)
+    figure = new_figure(2.6 * len(entries) + 0.6, 2.7)
+    low = min(float(entry.surface.min()) for entry in entries)
+    high = max(float(entry.surface.max()) for entry in entries)
     # A nasty teacher's loss falls below 0.
     low, spaced, norm = (
         (low, np.linspace, Normalize) if low < 0 else (max(low, 1e-4), np.geomspace, LogNorm)
     )
-    for place, it in enumerate(shown):
-        axes = figure.add_subplot(1, len(shown), place + 1)
+    for place, entry in enumerate(entries):
+        axes = figure.add_subplot(1, len(entries), place + 1)
         drawn = axes.contourf(
-            it.places, it.places, it.surface.clip(low, high), levels=spaced(low, high, 14),
-            norm=norm(low, high), cmap="viridis",
+            entry.places, entry.places, entry.surface.clip(low, high),
+            levels=spaced(low, high, 14), norm=norm(low, high), cmap="viridis",
         )  # fmt: skip
         axes.set_aspect("equal")
-        axes.set_title(it.flatness.run, fontsize=7)
+        axes.set_title(entry.flatness.run, fontsize=7)
     figure.tight_layout()
     figure.colorbar(drawn, ax=figure.axes, label=LOSS, format="%.2g", shrink=0.8)
     return figure
 
 
-def write(out: Path, shown: Sequence[FlatnessEntry], records: Sequence[Record]) -> Path:
+def write(out: Path, entries: Sequence[FlatnessEntry], records: Sequence[Record]) -> Path:
     """Figures and page."""
     drawn = [
-        write_figure(out / "around", partial(around, shown)),
-        write_figure(out / "line", partial(lines, shown)),
-        write_figure(out / "surfaces", partial(surfaces, shown)),
+        write_figure(out / "around", partial(around, entries)),
+        write_figure(out / "line", partial(lines, entries)),
+        write_figure(out / "surfaces", partial(surfaces, entries)),
     ]
-    first = shown[0].flatness
+    first = entries[0].flatness
     text = render_experiment(
         records,
         title="Flatness",
@@ -161,7 +161,7 @@ def write(out: Path, shown: Sequence[FlatnessEntry], records: Sequence[Record]) 
         differs=f"{first.samples} training samples for the weights and as many test samples for "
         f"the images, {first.directions} directions, seed {first.seed}.",
         verdict=[],
-        lines=table(shown),
+        lines=table(entries),
         note=NOTE,
         drawn=drawn,
     )

@@ -24,15 +24,15 @@ def render(
     """The report of any runs as HTML text.
 
     Args:
-        records: of the runs.
-        title: its heading.
+        records: records of the runs.
+        title: heading of the report.
         caveat: a sentence that must stand beside the verdict.
 
     Raises:
         ConfigError: there are no records.
     """
     if not records:
-        raise ConfigError("A report of no runs was asked for; name at least one run's folder.")
+        raise ConfigError("No run was given for the report; name at least one run's folder.")
     summary = summarise(records)
     nasty = next((r for r in records if r.kind == "nasty"), None)
     drawn = {name: figures.svg(draw) for name, draw in figures_of(records).items()}
@@ -54,7 +54,7 @@ def render(
 
 
 def figures_of(records: Sequence[Record]) -> dict[str, Draw]:
-    """What a report shows, by names for files; a figure of nothing is drawn as None."""
+    """Figures of a report by file name; a figure without data is drawn as None."""
     return {
         "accuracies": partial(figures.accuracies, summarise(records)),
         "responses": partial(_responses, records),
@@ -108,7 +108,7 @@ def render_robustness(
     drawn: Sequence[str],
     checks: Sequence[tuple[str, Sequence[object]]],
 ) -> str:
-    """Networks under attack as HTML text; each check brings its name, numbers and sentences."""
+    """Networks under attack as HTML text; a check holds its name, numbers and sentences."""
     return _page(
         "robustness",
         title=title,
@@ -136,7 +136,7 @@ def _page(name: str, **values: object) -> str:
 def write_report(
     records: Sequence[Record], path: Path, *, title: str | None = None, caveat: str | None = None
 ) -> Path:
-    """Write the report of `records` to `path`, atomically; one that is there already stays."""
+    """Write the report of `records` to `path`, atomically; an unchanged report stays as is."""
     title = title or "What students learned"
     known = _fingerprint(records, title, caveat).encode()
     if not (path.is_file() and known in path.read_bytes()):
@@ -146,12 +146,12 @@ def write_report(
 
 def _fingerprint(records: Sequence[Record], title: str, caveat: str | None = None) -> str:
     """A digest of all that a report is made of, our code included."""
-    found = hashlib.sha256(f"{title}\n{caveat}".encode())
+    digest = hashlib.sha256(f"{title}\n{caveat}".encode())
     for record in records:
-        found.update(repr(record).encode())
+        digest.update(repr(record).encode())
     for file in sorted(Path(__file__).parent.glob("*.[pj]*")):
-        found.update(file.read_bytes())
-    return found.hexdigest()
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _adversary(nasty: Record, records: Sequence[Record]) -> Record | None:

@@ -1,4 +1,4 @@
-"""Figures of what lies inside two teachers, to be written by `figures.write_figure`."""
+"""Figures of the features and images of two teachers, to be written by `figures.write_figure`."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -21,15 +21,15 @@ def scatter(
     Args:
         panels: title to places, n x 2.
         labels: class of each place.
-        classes: their names.
+        classes: names of the classes.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.4, 3.5 * ((len(panels) + 1) // 2)))
     grid = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).ravel()
-    shown = [int(k) for k in np.unique(labels)]
+    present = [int(k) for k in np.unique(labels)]
     for axes, (title, places) in zip(grid, panels.items(), strict=False):
-        for k in shown:
+        for k in present:
             own = places[labels == k]
             axes.scatter(own[:, 0], own[:, 1], s=7, color=COLOURS[k % 8],
                          marker=SHAPES[(k + k // 8) % 8], linewidths=0,
@@ -39,7 +39,7 @@ def scatter(
         axes.set_yticks([])
         axes.set_xlabel("t-SNE dimension 1 (no unit)", fontsize=7)
         axes.set_ylabel("t-SNE dimension 2 (no unit)", fontsize=7)
-    if len(shown) <= 20:
+    if len(present) <= 20:
         handles, names = grid[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="lower center", ncols=min(10, len(names)), fontsize=7,
                       bbox_to_anchor=(0.5, -0.03), markerscale=2)  # fmt: skip
@@ -53,7 +53,7 @@ def images(pixels: np.ndarray, classes: Sequence[str], *, title: str) -> "Figure
     Args:
         pixels: n x channels x side x side, in [0, 1].
         classes: names of the classes; image i is of class i modulo their number.
-        title: of the whole.
+        title: title of the figure.
     """
     from matplotlib.figure import Figure
 

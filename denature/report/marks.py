@@ -1,4 +1,4 @@
-"""Pictures with what models found in them: a cross on the nose, points elsewhere."""
+"""Pictures with the places that models found: a cross on the nose, points elsewhere."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +20,7 @@ LINE = 18
 
 
 class Mark(NamedTuple):
-    """What one model found in one picture."""
+    """The places that one model found in one picture."""
 
     who: str
     colour: str
@@ -29,7 +29,7 @@ class Mark(NamedTuple):
 
 
 def marked(picture: "Image", marks: Sequence[Mark], *, legend: bool = True) -> "Image":
-    """A copy of a picture, enlarged where it is small, with marks, and who made them below it."""
+    """A copy of a picture with marks, enlarged if small; the legend below it names the models."""
     from PIL import Image, ImageDraw
 
     wide, tall = picture.size
@@ -44,16 +44,16 @@ def marked(picture: "Image", marks: Sequence[Mark], *, legend: bool = True) -> "
         for name, (x, y) in mark.places.items():
             _point(draw, x * wide, y * tall, reach, mark.colour, cross=name == "nose")
     if legend:
-        told = [(it.who if it.places else f"{it.who}: found nothing", it.colour) for it in marks]
-        _legend(draw, told, top=tall)
+        entries = [(m.who if m.places else f"{m.who}: found nothing", m.colour) for m in marks]
+        _legend(draw, entries, top=tall)
     return canvas
 
 
 def _legend(draw: "ImageDraw", entries: Sequence[tuple[str, str]], *, top: int) -> None:
-    for number, (who, colour) in enumerate(entries):
+    for number, (name, colour) in enumerate(entries):
         y = top + LINE * number
         draw.rectangle((4, y + 4, 14, y + 14), fill=colour)
-        draw.text((20, y + 3), who, fill="black")
+        draw.text((20, y + 3), name, fill="black")
 
 
 def _point(draw: "ImageDraw", x: float, y: float, reach: int, colour: str, *, cross: bool) -> None:
@@ -62,7 +62,7 @@ def _point(draw: "ImageDraw", x: float, y: float, reach: int, colour: str, *, cr
         r = max(2, reach // 2)
         draw.ellipse((x - r, y - r, x + r, y + r), fill=colour, outline="white")
         return
-    # A white edge, or it would be lost on what has its colour.
+    # A white edge keeps the cross visible on a ground of its own colour.
     for colour_, width in (("white", 3 * thick), (colour, thick)):
         draw.line((x - reach, y, x + reach, y), fill=colour_, width=width)
         draw.line((x, y - reach, x, y + reach), fill=colour_, width=width)
@@ -71,7 +71,7 @@ def _point(draw: "ImageDraw", x: float, y: float, reach: int, colour: str, *, cr
 def sheet(
     pictures: Sequence["Image"], *, columns: int, legend: Sequence[tuple[str, str]]
 ) -> "Image":
-    """Pictures of one size side by side, and below them who has which colour."""
+    """Pictures of one size side by side, with a legend of the colours below."""
     from PIL import Image, ImageDraw
 
     wide, tall = pictures[0].size

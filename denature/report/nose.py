@@ -1,4 +1,4 @@
-"""The copy of a nose detector as a page: the table, error against decimals, marked pictures."""
+"""The clone of a nose detector as a page: the table, error against decimals, marked pictures."""
 
 import base64
 import io
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 NOTE = (
     "Errors: mean distance, axis by axis, as a share of the picture's side; of brightness and "
-    "sharpness as a share of their range. From the service: from what it says of the test "
-    "pictures. From people: from where people see the places. Intervals (95 %) cover other starts "
-    "of clones and other test pictures together, of one clone other pictures alone; pictures of "
-    "one person are alike, so the pictures' part is too narrow. No person in the test pictures is "
-    "in those that the service or the thief learned from."
+    "sharpness as a share of their range. From the service: against the service's answers to the "
+    "test pictures. From people: against the places that people marked. Intervals (95 %) cover "
+    "other starts of clones and other test pictures together, of one clone other pictures alone; "
+    "pictures of one person are alike, so the pictures' part is too narrow. No person in the test "
+    "pictures is in those that the service or the thief learned from."
 )
 
 ROUNDING = (
@@ -37,7 +37,7 @@ ROUNDING = (
 )
 
 FRAME_MS = 300
-"""Milliseconds that the animation shows an epoch."""
+"""Milliseconds of each epoch in the animation."""
 
 
 class NoseRow(NamedTuple):
@@ -47,9 +47,9 @@ class NoseRow(NamedTuple):
     target: str
     net: str = ""
     service: Estimate | None = None
-    """Error from what the service says."""
+    """Error against the service's answers."""
     people: Estimate | None = None
-    """Error from where people see the places."""
+    """Error against the places that people marked."""
     parameters: int | None = None
     clones: int = 0
 
@@ -64,7 +64,7 @@ class PrecisionPoint(NamedTuple):
 
 
 class NoseTheft(NamedTuple):
-    """What it took."""
+    """Queries, cost and speed of the theft."""
 
     who: str
     queries: int
@@ -78,59 +78,59 @@ class NoseTheft(NamedTuple):
 
 
 class NosePictures(NamedTuple):
-    """Test pictures, and where everybody sees the nose in them."""
+    """Test pictures, and the noses that service, clone and people found in them."""
 
     pictures: np.ndarray
     """uint8, n x 3 x size x size."""
     seen: Mapping[str, np.ndarray]
-    """n x 2 fractions, of each who looked."""
+    """By observer: n x 2 fractions of width and height."""
     epochs: Sequence[tuple[int, np.ndarray]]
-    """The same of the clone after each epoch."""
+    """The same for the clone after each epoch."""
 
 
 def table(lines: Sequence[NoseRow]) -> list[list[str]]:
     """Header and lines."""
     measures = ["From the service %", "From people %"]
-    found = [["Learned", "Who", "Network", *measures, "Weights", "Runs"]]
-    for it in lines:
-        measured = ["" if e is None else share_of_side(e) for e in (it.service, it.people)]
-        weights = "" if it.parameters is None else f"{it.parameters:,}"
-        found.append([it.target, it.who, it.net, *measured, weights, str(it.clones or "")])
-    return found
+    cells = [["Learned", "Who", "Network", *measures, "Weights", "Runs"]]
+    for row in lines:
+        errors = ["" if e is None else share_of_side(e) for e in (row.service, row.people)]
+        weights = "" if row.parameters is None else f"{row.parameters:,}"
+        cells.append([row.target, row.who, row.net, *errors, weights, str(row.clones or "")])
+    return cells
 
 
 def verdict(
     lines: Sequence[NoseRow], points: Sequence[PrecisionPoint], base: Estimate, theft: NoseTheft
 ) -> list[str]:
-    """What the table and the curve mean, and what it took."""
+    """Findings of the table and the curve, and the cost of the theft."""
     cost = "" if theft.money is None else f" for US $ {theft.money:,.2f}"
     dated = f" ({theft.dated})" if theft.dated else ""
     unseen = f"; it saw no face in {theft.unseen:,}" if theft.unseen else ""
-    said = [
+    sentences = [
         f"{theft.who} was asked {theft.queries:,} times{cost}{dated}: about {theft.answers:,} "
         f"pictures to learn from and {theft.tests:,} to measure with{unseen}."
     ]
-    plain = next(it for it in lines if it.who == "clone from scratch" and it.target == "nose")
+    plain = next(row for row in lines if row.who == "clone from scratch" and row.target == "nose")
     assert plain.service is not None
-    said.append(
+    sentences.append(
         f"A clone of {plain.parameters:,} weights sees the nose {share_of_side(plain.service)} % "
         "of the picture's side from where the service says it is; always answering the mean place "
         f"is {share_of_side(base)} % off."
     )
-    said.append(_precision(points))
+    sentences.append(_precision(points))
     if theft.clone:
-        fastest = max(it.images_per_second for it in theft.clone)
-        over = max((it.images_per_second for it in theft.service), default=None)
+        fastest = max(timing.images_per_second for timing in theft.clone)
+        over = max((timing.images_per_second for timing in theft.service), default=None)
         beside = "" if over is None else f", the service {over:,.0f} a second over its wire"
-        said.append(f"The clone answers about {fastest:,.0f} pictures a second here{beside}.")
-    return said
+        sentences.append(f"The clone answers about {fastest:,.0f} pictures a second here{beside}.")
+    return sentences
 
 
 def _precision(points: Sequence[PrecisionPoint]) -> str:
-    """From how many decimals on rounding makes no difference that could be told."""
+    """Number of decimals from which on rounding costs the clone no measurable error."""
     means = {
-        decimals: float(np.mean([it.last for it in points if it.decimals == decimals]))
-        for decimals in sorted({it.decimals for it in points})
+        decimals: float(np.mean([point.last for point in points if point.decimals == decimals]))
+        for decimals in sorted({point.decimals for point in points})
     }
     finest = means[max(means)]
     harmless = [d for d in means if all(means[e] <= 1.1 * finest for e in means if e >= d)]
@@ -149,21 +149,22 @@ def by_decimals(points: Sequence[PrecisionPoint], base: Estimate) -> "Figure | N
 
     figure = new_figure(6.4, 3.4)
     axes = figure.add_subplot()
-    decimals = sorted({it.decimals for it in points})
+    decimals = sorted({point.decimals for point in points})
 
-    def draw(name: str, colour: str, dashes: str, of: Sequence[list[float]]) -> None:
-        middle = [100 * float(np.mean(its)) for its in of]
+    def draw(name: str, colour: str, dashes: str, errors: Sequence[list[float]]) -> None:
+        middle = [100 * float(np.mean(trials)) for trials in errors]
         axes.plot(decimals, middle, "o", linestyle=dashes, color=colour, label=name, markersize=4)
-        if min(map(len, of)) > 1:
-            spans = [mean_over_seeds(its) for its in of]
-            low, high = ([100 * getattr(it, end) for it in spans] for end in ("low", "high"))
+        if min(map(len, errors)) > 1:
+            spans = [mean_over_seeds(trials) for trials in errors]
+            low, high = ([100 * getattr(span, end) for span in spans] for end in ("low", "high"))
             axes.fill_between(decimals, low, high, color=colour, alpha=0.18, linewidth=0)
 
-    its = [[it for it in points if it.decimals == d] for d in decimals]
-    draw("from the service, last epoch", BLUE, "-", [[it.last for it in of] for of in its])
-    draw("best epoch on the test pictures", ORANGE, "--", [[it.best for it in of] for of in its])
-    if all(it.people is not None for it in points):
-        people = [[it.people for it in of if it.people is not None] for of in its]
+    groups = [[point for point in points if point.decimals == d] for d in decimals]
+    draw("from the service, last epoch", BLUE, "-", [[p.last for p in group] for group in groups])
+    best = [[p.best for p in group] for group in groups]
+    draw("best epoch on the test pictures", ORANGE, "--", best)
+    if all(point.people is not None for point in points):
+        people = [[p.people for p in group if p.people is not None] for group in groups]
         draw("from people, last epoch", GREEN, ":", people)
     axes.axhline(100 * base.value, color=GREY, linewidth=1, linestyle="-.",
                  label="always the mean place")  # fmt: skip
@@ -196,7 +197,7 @@ def write(
         drawn.append(_embedded(_animated(show), out / "epochs.gif"))
     text = render_experiment(
         records,
-        title="A copy of a nose detector",
+        title="A clone of a nose detector",
         about="A face service's nose detector, copied through its answers.",
         differs=differs,
         verdict=said,
@@ -211,7 +212,7 @@ def write(
 def _pictures(show: NosePictures) -> "list[Image]":
     from PIL import Image
 
-    return [Image.fromarray(it.transpose(1, 2, 0)) for it in show.pictures]
+    return [Image.fromarray(pixels.transpose(1, 2, 0)) for pixels in show.pictures]
 
 
 def _marked(show: NosePictures) -> "list[Image]":
@@ -219,8 +220,8 @@ def _marked(show: NosePictures) -> "list[Image]":
     sheets = []
     for number, picture in enumerate(_pictures(show)):
         marks = [
-            Mark(who, colours[who], {"nose": (float(x), float(y))})
-            for who, (x, y) in ((who, places[number]) for who, places in show.seen.items())
+            Mark(name, colours[name], {"nose": (float(x), float(y))})
+            for name, (x, y) in ((name, places[number]) for name, places in show.seen.items())
         ]
         sheets.append(marked(picture, marks, legend=False))
     return [sheet(sheets, columns=4, legend=list(colours.items()))]
@@ -236,8 +237,8 @@ def _animated(show: NosePictures) -> "list[Image]":
             marked(
                 picture,
                 [
-                    Mark(who, colour, {"nose": (float(at[number][0]), float(at[number][1]))})
-                    for (who, colour), at in zip(legend, (service, places), strict=True)
+                    Mark(name, colour, {"nose": (float(at[number][0]), float(at[number][1]))})
+                    for (name, colour), at in zip(legend, (service, places), strict=True)
                 ],
                 legend=False,
             )

@@ -1,4 +1,4 @@
-"""Which students learned how much from whom: records grouped over seeds."""
+"""Accuracies of teachers and students, and their differences: records grouped over seeds."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,9 +20,9 @@ class Row:
     teacher: str
     """Kind of the teacher: `none`, `normal`, `nasty`, ...; `victim` of a clone."""
     answers: str
-    """What the teacher showed: see `Record.answers`."""
+    """Kind of answers that the teacher showed: see `Record.answers`."""
     note: str
-    """The settings, where another row is told apart by nothing else."""
+    """The settings that tell this row from others of the same name; empty without such rows."""
     accuracy: Estimate
     difference: Estimate | None
     """Against the reference of the section, paired by seed: the same student alone, or for a nasty
@@ -35,7 +35,7 @@ class Row:
     seeds: int
     recipe: str
     teacher_recipe: str | None
-    """Of the run that taught; None for a student alone and for teachers."""
+    """Recipe of the teacher; None for a student alone and for teachers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Summary:
 
 
 def summarise(records: Iterable[Record]) -> Summary:
-    """Group runs of one recipe, which differ in seeds alone; runs that taught are teachers."""
+    """Group runs of one recipe, which differ in seeds alone; any run that taught is a teacher."""
     groups: dict[tuple[bool, str], dict[str, Record]] = defaultdict(dict)
     measured = [record for record in records if record.accuracy is not None]
     taught = {
@@ -69,10 +69,10 @@ def summarise(records: Iterable[Record]) -> Summary:
         # By id, so that a run that is named twice counts once.
         groups[teaches, record.recipe][record.id] = record
     members = {key: list(group.values()) for key, group in groups.items()}
-    everyone = list(members.values())
+    all_groups = list(members.values())
 
     def rows(teaching: bool) -> list[Row]:
-        return _rows([g for (teaches, _), g in members.items() if teaches == teaching], everyone)
+        return _rows([g for (teaches, _), g in members.items() if teaches == teaching], all_groups)
 
     return Summary(
         tuple(sorted(rows(True), key=lambda row: (row.kind != "normal", row.net, row.note))),
@@ -92,20 +92,22 @@ def _training(record: Record) -> dict[str, Any]:
 
 
 def _seeds(record: Record, *, teacher: bool) -> tuple[Any, ...]:
-    """What pairs runs: their own seeds, and where both have teachers those of the teachers."""
+    """Key that pairs runs: their own seeds, and with `teacher` the seed of their teacher."""
     given = record.inputs.get("teacher") if teacher else None
     training = record.config.get("training", {})
     return record.seed, training.get("view_seed"), given and given.seed
 
 
-def _rows(groups: Sequence[Sequence[Record]], everyone: Sequence[Sequence[Record]]) -> list[Row]:
+def _rows(groups: Sequence[Sequence[Record]], all_groups: Sequence[Sequence[Record]]) -> list[Row]:
     firsts = [group[0] for group in groups]
     names = [(r.kind, r.net.name, _teacher(r), r.answers) for r in firsts]
     rows = []
     for group, name in zip(groups, names, strict=True):
         first = group[0]
         scores = [score for record in group if (score := record.score) is not None]
-        alike = [other for other, its in zip(firsts, names, strict=True) if its == name]
+        alike = [
+            other for other, other_name in zip(firsts, names, strict=True) if other_name == name
+        ]
         teacher = first.inputs.get("teacher") or first.victim
         rows.append(
             Row(
@@ -115,8 +117,8 @@ def _rows(groups: Sequence[Sequence[Record]], everyone: Sequence[Sequence[Record
                 answers=first.answers,
                 note=_note(first, alike),
                 accuracy=pooled([score.accuracy for score in scores]),
-                difference=_difference(group, _alone(first, everyone)),
-                from_normal=_difference(group, _of_normal(first, everyone), teacher=True),
+                difference=_difference(group, _alone(first, all_groups)),
+                from_normal=_difference(group, _of_normal(first, all_groups), teacher=True),
                 chosen_on_test=any(record.chosen_on == "test" for record in group),
                 seeds=len(scores),
                 recipe=first.recipe,
@@ -129,9 +131,9 @@ def _rows(groups: Sequence[Sequence[Record]], everyone: Sequence[Sequence[Record
 def _difference(
     group: Sequence[Record], reference: Sequence[Record], *, teacher: bool = False
 ) -> Estimate | None:
-    """Of each run the difference from the reference of the same seeds, where there is one.
+    """Mean difference of the runs from the references of the same seeds, where there are any.
 
-    Runs of one seed that have several teachers each count, against the same run alone.
+    Runs of one seed with different teachers all count, each against the same run alone.
     """
     control = {_seeds(record, teacher=teacher): record.score for record in reference}
     pairs = {
@@ -146,40 +148,42 @@ def _difference(
     )
 
 
-def _alone(record: Record, everyone: Sequence[Sequence[Record]]) -> Sequence[Record]:
-    """The plain runs of the same network, data and training; none for what is a reference itself.
+def _alone(record: Record, all_groups: Sequence[Sequence[Record]]) -> Sequence[Record]:
+    """The plain runs of the same network, data and training; none for a reference itself.
 
-    A `normal` run of another temperature or smoothing is no reference, but another defense. Where
-    plain runs of several recipes are there, those of the same code and number of processes are
-    taken, and none where that does not decide.
+    A `normal` run of another temperature or smoothing is no reference, but another defense. Among
+    plain runs of several recipes, those of the same code and number of processes are taken; if that
+    leaves several recipes or none, the result is empty.
     """
     if record.is_plain or record.kind == "imported":
         return []
-    found = [group for group in everyone if group[0].is_plain and _trained_alike(group[0], record)]
-    if len(found) > 1:
-        found = [group for group in found if _made_alike(group[0], record)]
-    return found[0] if len(found) == 1 else []
+    plain = [
+        group for group in all_groups if group[0].is_plain and _trained_alike(group[0], record)
+    ]
+    if len(plain) > 1:
+        plain = [group for group in plain if _made_alike(group[0], record)]
+    return plain[0] if len(plain) == 1 else []
 
 
-def _made_alike(one: Record, other: Record) -> bool:
+def _made_alike(record: Record, other: Record) -> bool:
     """Whether two runs were made by the same code, in as many processes."""
-    shared = one.revisions.keys() & other.revisions.keys()
-    return all(one.revisions[part] == other.revisions[part] for part in shared) and (
-        one.config.get("processes") == other.config.get("processes")
+    shared = record.revisions.keys() & other.revisions.keys()
+    return all(record.revisions[part] == other.revisions[part] for part in shared) and (
+        record.config.get("processes") == other.config.get("processes")
     )
 
 
-def _of_normal(record: Record, everyone: Sequence[Sequence[Record]]) -> Sequence[Record]:
-    """What the same student became of a normal teacher, for a student of a nasty one.
+def _of_normal(record: Record, all_groups: Sequence[Sequence[Record]]) -> Sequence[Record]:
+    """Runs of the same student with a normal teacher, for a student of a nasty teacher.
 
-    That teacher is the one that the nasty teacher was pushed away from; where the nasty teacher's
-    own record is not there, the only normal teacher that is.
+    The normal teacher is the adversary of the nasty one. Without the nasty teacher's own record,
+    the only normal teacher among the records is taken.
     """
     if _teacher(record) != "nasty":
         return []
-    found = [
+    students = [
         group
-        for group in everyone
+        for group in all_groups
         if _teacher(group[0]) == "normal"
         and group[0].kind == record.kind
         and group[0].config.get("objective") == record.config.get("objective")
@@ -189,41 +193,41 @@ def _of_normal(record: Record, everyone: Sequence[Sequence[Record]]) -> Sequence
     recipe = record.inputs["teacher"].recipe
     pushed = {
         other.inputs["adversary"].recipe
-        for group in everyone
+        for group in all_groups
         for other in group
         if other.recipe == recipe and "adversary" in other.inputs
     }
     if pushed:
-        found = [group for group in found if group[0].inputs["teacher"].recipe in pushed]
-    return found[0] if len(found) == 1 else []
+        students = [group for group in students if group[0].inputs["teacher"].recipe in pushed]
+    return students[0] if len(students) == 1 else []
 
 
 def _asking(record: Record) -> dict[str, Any]:
-    """How its teacher's answers were kept and learned from."""
+    """How the answers of a run's teacher were stored and learned from."""
     asking = record.config.get("asking", {})
     return {key: value for key, value in asking.items() if key != "form"}
 
 
-def _trained_alike(one: Record, other: Record) -> bool:
+def _trained_alike(record: Record, other: Record) -> bool:
     return (
-        one.net.name == other.net.name
-        and one.data is not None
+        record.net.name == other.net.name
+        and record.data is not None
         and other.data is not None
-        and one.data.split_digest == other.data.split_digest
-        and _training(one) == _training(other)
+        and record.data.split_digest == other.data.split_digest
+        and _training(record) == _training(other)
     )
 
 
 def _note(record: Record, alike: Sequence[Record]) -> str:
-    """What tells this row from others of the same name: the settings that differ, in words."""
+    """Settings that tell this row from others of the same name, in words."""
     described = [_described(other) for other in alike]
-    mine = _described(record)
-    differing = [key for key in mine if len({str(other.get(key)) for other in described}) > 1]
-    return ", ".join(f"{key} {mine[key]}" for key in differing)
+    settings = _described(record)
+    differing = [key for key in settings if len({str(other.get(key)) for other in described}) > 1]
+    return ", ".join(f"{key} {settings[key]}" for key in differing)
 
 
 def _described(record: Record) -> dict[str, Any]:
-    """Everything that can tell two recipes apart, flat."""
+    """All settings that can tell two recipes apart, as a flat dictionary."""
     names = {"temperature": "tau", "batch_size": "batch"}
     settings = {**record.config.get("objective", {}), **_training(record), **_asking(record)}
     found = {names.get(key, key): value for key, value in settings.items()}

@@ -1,4 +1,4 @@
-"""Defensive distillation as a page: attack success against the temperature, and what it means."""
+"""Defensive distillation as a page: attack success against the temperature, and findings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ ATTACKS: Mapping[str, tuple[str, str]] = {
     "square": ("#E69F00", "P"),
     "autoattack": ("black", "X"),
 }
-"""In the order of the table, with colour and shape: first what is tried with the temperature as it
-is deployed, then what sees through it."""
+"""Attacks in the order of the table, with colour and shape: first those at the temperature of
+deployment, then those that see through masked gradients."""
 
 SMALLEST = "carlini-wagner"
-"""Looks for the smallest change, at whatever budget."""
+"""The attack that minimises the change, without a budget."""
 
 ABOUT = (
     "Does distillation at a temperature protect from adversarial examples (Papernot et al. 2016), "
@@ -40,68 +40,69 @@ ABOUT = (
 )
 
 NOTE = (
-    "Attack success: share of the samples that are answered rightly and can be changed within the "
-    "budget so that they are not, with its 95 % interval: over seeds and samples, of one seed over "
-    "samples alone. Worst: by anything that ran. Logit gap: median of the largest logit less the "
-    "second. Flat: samples on which the cross-entropy's gradient is exactly 0 in float32. "
-    "Smallest: mean l2 distance of Carlini and Wagner's attack. The temperature is put back in "
-    "pgd-rescaled; networks are deployed at 1. A verdict compares all seeds of a network with all "
-    "undefended ones, on the samples that all of them answer rightly."
+    "Attack success: share of the rightly answered samples with an adversarial example within the "
+    "budget, with its 95 % interval: over seeds and samples, of one seed over samples alone. "
+    "Worst: by any attack that ran. Logit gap: median of the largest logit less the second. Flat: "
+    "samples on which the cross-entropy's gradient is exactly 0 in float32. Smallest: mean l2 "
+    "distance of Carlini and Wagner's attack. The temperature is put back in pgd-rescaled; "
+    "networks are deployed at 1. A verdict compares all seeds of a network with all undefended "
+    "ones, on the samples that all of them answer rightly."
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One network, made and attacked once for each seed."""
+    """One network, trained and attacked once for each seed."""
 
     name: str
     temperature: float | None
-    """Of a distilled one."""
+    """Of a distilled network; None for others."""
     judged: tuple[Evaluation, ...]
 
     def masked(self) -> list[str]:
         """Signs of masked gradients that were raised at more than half of the seeds."""
-        raised = [check.name for it in self.judged for check in it.checks if check.raised]
-        return [it for it in dict.fromkeys(raised) if 2 * raised.count(it) > len(self.judged)]
+        raised = [c.name for evaluation in self.judged for c in evaluation.checks if c.raised]
+        names = dict.fromkeys(raised)
+        return [name for name in names if 2 * raised.count(name) > len(self.judged)]
 
     @property
     def verdict(self) -> Verdict | None:
-        """Of all seeds together; None of the undefended network."""
+        """Verdict on all seeds together; None for the undefended network."""
         return self.judged[0].verdict
 
 
-def success(found: Robustness, attack: str, norm: str, key: str) -> Estimate | None:
+def success(robustness: Robustness, attack: str, norm: str, key: str) -> Estimate | None:
     """The share of rightly answered samples that an attack fools within a budget; `worst` for all.
 
-    None where it was not run at that budget.
+    None where the attack was not run at that budget.
     """
-    right = round(found.clean.value * found.clean.n)
+    right = round(robustness.clean.value * robustness.clean.n)
     if attack == "worst":
-        held = found.worst[norm].get(key)
+        held = robustness.worst[norm].get(key)
     else:
-        result = _result(found, attack)
+        result = _result(robustness, attack)
         held = None if result is None else result.robust.get(key)
     if held is None:
         return None
-    # Samples on which something did not run are among the right ones, and counted nowhere.
-    ran = right - (found.clean.n - held.n)
+    # Samples on which an attack did not run are among the right ones, and counted nowhere.
+    ran = right - (robustness.clean.n - held.n)
     return proportion(ran - round(held.value * held.n), ran) if ran else None
 
 
-def _result(found: Robustness, attack: str) -> AttackResult | None:
-    return next((it for it in found.attacks if it.name == attack), None)
+def _result(robustness: Robustness, attack: str) -> AttackResult | None:
+    return next((result for result in robustness.attacks if result.name == attack), None)
 
 
 def _successes(finding: Finding, attack: str, key: str) -> Estimate | None:
-    each = [success(it.robustness, attack, "linf", key) for it in finding.judged]
-    measured = [it for it in each if it is not None]
-    # Of a part of the seeds nothing is said: one of three would pass for the only one.
-    return pooled(measured) if len(measured) == len(each) else None
+    shares = [success(evaluation.robustness, attack, "linf", key) for evaluation in finding.judged]
+    measured = [share for share in shares if share is not None]
+    # None for a part of the seeds: one of three would look like the only one.
+    return pooled(measured) if len(measured) == len(shares) else None
 
 
 def _smallest(finding: Finding) -> str:
-    results = [_result(it.robustness, SMALLEST) for it in finding.judged]
-    measured = [it.smallest for it in results if it is not None and it.smallest is not None]
+    results = [_result(evaluation.robustness, SMALLEST) for evaluation in finding.judged]
+    measured = [r.smallest for r in results if r is not None and r.smallest is not None]
     if len(measured) < len(results):
         return ""
     over = pooled(measured, bounds=(0, float("inf")))
@@ -111,21 +112,21 @@ def _smallest(finding: Finding) -> str:
 def table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
     """Header and lines: attack success at one budget in linf, by attack."""
     key = format_budget(epsilon)
-    columns = [it for it in ATTACKS if any(_successes(f, it, key) is not None for f in findings)]
+    columns = [a for a in ATTACKS if any(_successes(f, a, key) is not None for f in findings)]
     lines = [
         ["Network", "Logit gap", "Flat %", "Clean %", *columns, "worst", "Smallest", "Verdict"],
     ]
     for finding in findings:
-        each = [it.robustness for it in finding.judged]
-        clean = pooled([it.clean for it in each])
+        results = [evaluation.robustness for evaluation in finding.judged]
+        clean = pooled([result.clean for result in results])
         fooled = [_successes(finding, attack, key) for attack in (*columns, "worst")]
         lines.append(
             [
                 finding.name,
-                f"{fmean(it.gap for it in each):.1f}",
-                f"{100 * fmean(it.flat for it in each):.0f}",
+                f"{fmean(result.gap for result in results):.1f}",
+                f"{100 * fmean(result.flat for result in results):.0f}",
                 percent(clean),
-                *("" if it is None else percent(it) for it in fooled),
+                *("" if share is None else percent(share) for share in fooled),
                 _smallest(finding),
                 "" if finding.verdict is None else finding.verdict.word,
             ]
@@ -134,16 +135,16 @@ def table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
 
 
 def verdict(findings: Sequence[Finding]) -> list[str]:
-    """From which temperature on gradients are masked, and whether anything was won."""
-    distilled = [it for it in findings if it.temperature is not None]
-    said = [_masking(distilled)]
+    """Temperature from which on gradients are masked, and the verdicts on all networks."""
+    distilled = [finding for finding in findings if finding.temperature is not None]
+    sentences = [_masking(distilled)]
     for word in get_args(Word):
         temperatures = [
             f"{f.temperature:g}" for f in distilled if f.verdict and f.verdict.word == word
         ]
         if temperatures:
-            said.append(f"Distilled at {', '.join(temperatures)}: {word}.")
-    return said + [
+            sentences.append(f"Distilled at {', '.join(temperatures)}: {word}.")
+    return sentences + [
         f"{finding.name}: {finding.verdict.word}. {finding.verdict.said}"
         for finding in findings
         if finding.temperature is None and finding.verdict is not None
@@ -151,18 +152,18 @@ def verdict(findings: Sequence[Finding]) -> list[str]:
 
 
 def _masking(distilled: Sequence[Finding]) -> str:
-    """From where on; a sign counts that is raised at more than half of the seeds."""
-    gaps = {it.name: fmean(one.robustness.gap for one in it.judged) for it in distilled}
-    masked = {it.name: signs for it in distilled if (signs := it.masked())}
+    """Temperature of the first signs; a sign counts if raised at more than half of the seeds."""
+    gaps = {f.name: fmean(e.robustness.gap for e in f.judged) for f in distilled}
+    masked = {f.name: signs for f in distilled if (signs := f.masked())}
     if not masked:
         return (
             "At no temperature was a sign of masked gradients raised at most seeds; the median gap "
             f"between the two largest logits reaches {max(gaps.values()):.1f}, and float32 keeps "
             "gradients of a cross-entropy up to about 100."
         )
-    first = next(it for it in distilled if it.name in masked)
+    first = next(finding for finding in distilled if finding.name in masked)
     later = distilled[distilled.index(first) :]
-    spared = [f"{it.temperature:g}" for it in later if it.name not in masked]
+    spared = [f"{f.temperature:g}" for f in later if f.name not in masked]
     but = f" None at {', '.join(spared)}." if spared else ""
     return (
         f"Signs of masked gradients begin at temperature {first.temperature:g}, where the median "
@@ -172,41 +173,41 @@ def _masking(distilled: Sequence[Finding]) -> str:
 
 
 def curves(findings: Sequence[Finding], epsilon: float) -> "Figure | None":
-    """Attack success against the temperature, and the logit gap with what it flattens."""
-    distilled = [it for it in findings if it.temperature is not None]
+    """Attack success against the temperature, and the logit gap beside flat gradients."""
+    distilled = [finding for finding in findings if finding.temperature is not None]
     if len(distilled) < 2:
         return None
-    key, temperatures = format_budget(epsilon), [it.temperature or 1.0 for it in distilled]
+    key, temperatures = format_budget(epsilon), [f.temperature or 1.0 for f in distilled]
     figure = new_figure(7.4, 3.2)
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.6, 1)})
     for attack, (colour, marker) in ATTACKS.items():
-        found = [
-            (h, _successes(it, attack, key)) for h, it in zip(temperatures, distilled, strict=True)
+        successes = [
+            (temperature, _successes(finding, attack, key))
+            for temperature, finding in zip(temperatures, distilled, strict=True)
         ]
-        own = [(temperature, it) for temperature, it in found if it is not None]
-        if own:
-            at, shares = zip(*own, strict=True)
+        measured = [(temperature, share) for temperature, share in successes if share is not None]
+        if measured:
+            at, shares = zip(*measured, strict=True)
             left.plot(at, [100 * e.value for e in shares], color=colour, marker=marker,
                       markersize=4, linewidth=1.3, label=attack)  # fmt: skip
             left.fill_between(at, [100 * e.low for e in shares], [100 * e.high for e in shares],
                               color=colour, alpha=0.1, linewidth=0)  # fmt: skip
-    for it in findings:
-        worst = _successes(it, "worst", key)
-        if it.temperature is None and worst is not None:
+    for finding in findings:
+        worst = _successes(finding, "worst", key)
+        if finding.temperature is None and worst is not None:
             left.axhline(100 * worst.value, color="black", linewidth=1, linestyle=":")
-            left.annotate(f"{it.name}, worst", (temperatures[-1], 100 * worst.value), fontsize=7,
-                          ha="right", va="bottom")  # fmt: skip
+            left.annotate(f"{finding.name}, worst", (temperatures[-1], 100 * worst.value),
+                          fontsize=7, ha="right", va="bottom")  # fmt: skip
     left.set_ylabel("attack success, %")
     left.set_ylim(-3, 106)
     left.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    each = [[one.robustness for one in it.judged] for it in distilled]
-    right.plot(
-        temperatures, [fmean(it.gap for it in its) for its in each], "o-", color=BLUE, markersize=4
-    )
+    groups = [[e.robustness for e in finding.judged] for finding in distilled]
+    gaps = [fmean(result.gap for result in results) for results in groups]
+    right.plot(temperatures, gaps, "o-", color=BLUE, markersize=4)
     right.set_ylabel("median logit gap", color=BLUE)
     other = right.twinx()
     other.spines["right"].set_visible(True)
-    flat = [100 * fmean(result.flat for result in results) for results in each]
+    flat = [100 * fmean(result.flat for result in results) for results in groups]
     other.plot(temperatures, flat, "s--", color=ORANGE, markersize=4)
     other.set_ylabel("samples with a flat gradient, %", color=ORANGE)
     other.set_ylim(-3, 103)

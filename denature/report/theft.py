@@ -1,4 +1,4 @@
-"""A theft as a page: how good the clones got, for how many queries and how much money."""
+"""A theft as a page: scores of the clones against queries and money."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -27,12 +27,12 @@ INTERVALS = (
 
 CLASSES = (
     "Accuracy: share of right answers on the test split. Fidelity: share of test images on which "
-    f"clone and victim say the same. {INTERVALS}"
+    f"clone and victim answer the same class. {INTERVALS}"
 )
 
 LANDMARKS = (
     "Error: mean distance from the true places on the test split, axis by axis, as a share of the "
-    f"picture's side. Distance: the same from what the victim says. {INTERVALS}"
+    f"picture's side. Distance: the same from the victim's answers. {INTERVALS}"
 )
 
 
@@ -43,9 +43,9 @@ TOO_GOOD = (
 
 
 def note(theft: Theft) -> str:
-    """How to read the table."""
-    read = LANDMARKS if theft.kind == "landmarks" else CLASSES
-    return f"{read} {TOO_GOOD}" if theft.chosen_on_test else read
+    """Explanation of the table."""
+    measures = LANDMARKS if theft.kind == "landmarks" else CLASSES
+    return f"{measures} {TOO_GOOD}" if theft.chosen_on_test else measures
 
 
 def _spell(theft: Theft, measured: Estimate) -> str:
@@ -64,13 +64,13 @@ def table(theft: Theft) -> list[list[str]]:
     lines = [head[:1] + ["US $"] * priced + head[1:]]
     for level in theft.levels:
         cost = [f"{level.money:,.2f}"] if level.money is not None else []
-        found = [_spell(theft, level.accuracy), _spell(theft, level.fidelity)]
-        lines.append([f"{level.spent:,}", *cost, f"{level.answers:,}", *found, str(level.seeds)])
+        scores = [_spell(theft, level.accuracy), _spell(theft, level.fidelity)]
+        lines.append([f"{level.spent:,}", *cost, f"{level.answers:,}", *scores, str(level.seeds)])
     return lines
 
 
 def verdict(theft: Theft) -> list[str]:
-    """What the table means, and what it took."""
+    """Findings of the table, and the cost of the theft."""
     last, victim = theft.levels[-1], _spell(theft, theft.victim_accuracy)
     cost = "" if last.money is None else f" (US $ {last.money:,.2f})"
     own, like = _spell(theft, last.accuracy), _spell(theft, last.fidelity)
@@ -97,10 +97,10 @@ def verdict(theft: Theft) -> list[str]:
 
 
 def about(theft: Theft) -> str:
-    """What was done, in a sentence."""
+    """Description of the theft, in two sentences."""
     repeats = "" if theft.repeats == 1 else f", each {theft.repeats} times"
     return (
-        f"{theft.target} was asked about images of {theft.pool}, chosen {_how(theft.choose)}"
+        f"{theft.target} was queried with images of {theft.pool}, chosen {_how(theft.choose)}"
         f"{repeats}; it showed {_shown(theft)}. A fresh {theft.net} was trained for each budget on "
         f"the first so many answers, without a true label, and measured on {theft.test}."
     )
@@ -136,12 +136,13 @@ def curves(theft: Theft) -> "Figure":
     return figure
 
 
-def _draw(axes: "Axes", theft: Theft, found: Sequence[Estimate], colour: str, name: str) -> None:
+def _draw(axes: "Axes", theft: Theft, scores: Sequence[Estimate], colour: str, name: str) -> None:
     levels: list[BudgetLevel] = theft.levels
     xs = [level.spent for level in levels]
-    axes.plot(xs, [100 * it.value for it in found], color=colour, marker="o", markersize=4,
+    axes.plot(xs, [100 * score.value for score in scores], color=colour, marker="o", markersize=4,
               linewidth=1.4, label=name)  # fmt: skip
-    axes.fill_between(xs, [100 * it.low for it in found], [100 * it.high for it in found],
+    axes.fill_between(xs, [100 * score.low for score in scores],
+                      [100 * score.high for score in scores],
                       color=colour, alpha=0.18, linewidth=0)  # fmt: skip
     axes.set_xscale("log")
     axes.set_xticks(xs, [f"{x:,}" for x in xs])
@@ -174,7 +175,7 @@ def write(theft: Theft, folder: Path) -> Path:
         page,
         render_experiment(
             records,
-            title="What a thief got",
+            title="Model extraction",
             about=about(theft),
             differs="Ask only services that you are allowed to ask.",
             verdict=verdict(theft),

@@ -1,4 +1,4 @@
-"""How numbers and findings are said to people; the only place where a share becomes a percent."""
+"""Numbers and findings in words; the only place where a share becomes a percent."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ def percent(estimate: Estimate) -> str:
 
 
 def score(record: Record) -> str:
-    """How good a run is; see `format_score`."""
-    found = record.error if record.landmarks else record.accuracy
-    if found is None:
+    """The score of a run; see `format_score`."""
+    measured = record.error if record.landmarks else record.accuracy
+    if measured is None:
         return "never measured"
     best = f" ({BEST_ON_TEST})" if record.chosen_on == "test" else ""
-    return format_score(found, landmarks=record.landmarks) + best
+    return format_score(measured, landmarks=record.landmarks) + best
 
 
 def format_score(measured: Estimate, *, landmarks: bool) -> str:
@@ -35,7 +35,7 @@ def share_of_side(error: Estimate) -> str:
 
 
 def points(estimate: Estimate | None) -> str:
-    """`-12.3 [-15.0, -9.6]`, in percentage points; `n/a` for an interval that says nothing."""
+    """`-12.3 [-15.0, -9.6]`, in percentage points; `n/a` for an interval that settles nothing."""
     if estimate is None:
         return ""
     value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
@@ -43,7 +43,7 @@ def points(estimate: Estimate | None) -> str:
 
 
 def learned(row: Row) -> str:
-    """Whom a student learned from."""
+    """The source that a student learned from."""
     if row.kind == "adversarial":
         return "true labels of attacked images"
     if row.teacher == "none":
@@ -64,7 +64,7 @@ INTERVALS = (
 """How to read accuracies and differences, wherever a table shows them."""
 
 BEST_ON_TEST = "best epoch on the test images"
-"""What stands beside an accuracy that is biased upwards by its choice."""
+"""Note beside an accuracy that is biased upwards by the choice of its epoch."""
 
 
 def teacher_table(summary: Summary) -> list[list[str]]:
@@ -86,12 +86,12 @@ def student_table(summary: Summary) -> list[list[str]]:
 
 
 def _points_of(row: Row) -> str:
-    """A difference; where fewer seeds have both sides than the row has, how many."""
-    found = row.difference
-    if found is None:
+    """A difference; with the number of paired seeds, where it is below the row's."""
+    difference = row.difference
+    if difference is None:
         return ""
-    pairs = 1 if of_one_seed(found) else found.n
-    return points(found) + (f" ({pairs} of {row.seeds} seeds)" if pairs < row.seeds else "")
+    pairs = 1 if of_one_seed(difference) else difference.n
+    return points(difference) + (f" ({pairs} of {row.seeds} seeds)" if pairs < row.seeds else "")
 
 
 def _noted(name: str, row: Row) -> str:
@@ -106,15 +106,15 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def spoils(difference: Estimate | None, from_normal: Estimate | None) -> bool:
-    """Whether a nasty teacher spoiled a student: it ends below both of its controls.
+    """Whether a nasty teacher spoiled a student: the student ends below both of its controls.
 
-    Below the same student alone, since an attacker would otherwise train alone; and below the
-    normal teacher's student, since distillation itself may cost as much. Both by more than
-    `MARGIN`, with the whole interval, over more than one seed.
+    The controls are the same student alone, since an attacker would otherwise train alone, and the
+    normal teacher's student, since distillation itself may cost as much. Both differences must
+    exceed `MARGIN`, with the whole interval, over more than one seed.
     """
     return all(
-        found is not None and not of_one_seed(found) and against_margin(found) == "below"
-        for found in (difference, from_normal)
+        apart is not None and not of_one_seed(apart) and against_margin(apart) == "below"
+        for apart in (difference, from_normal)
     )
 
 
@@ -124,18 +124,18 @@ def of_one_seed(difference: Estimate | None) -> bool:
 
 
 def verdict(summary: Summary) -> list[str]:
-    """What the tables mean: whether students are spoiled, and what is not protected."""
+    """Findings of the tables: whether students are spoiled, and which answers stay unprotected."""
     nasty = [row for row in summary.students if row.teacher == "nasty"]
     soft = [row for row in nasty if row.answers == "soft" and row.difference is not None]
     labels = [row for row in nasty if row.answers == "labels" and row.difference is not None]
-    found = []
+    sentences = []
     if soft:
-        found.append(_spoiled(soft, summary))
+        sentences.append(_spoiled(soft, summary))
     if labels:
-        found.append(_labels(labels))
+        sentences.append(_labels(labels))
     if any(row.chosen_on_test for row in (*summary.teachers, *summary.students)):
-        found.append("Epochs were chosen by the test images, so these accuracies are too high.")
-    return found
+        sentences.append("Epochs were chosen by the test images, so these accuracies are too high.")
+    return sentences
 
 
 def _spoiled(rows: Sequence[Row], summary: Summary) -> str:
@@ -167,14 +167,14 @@ def _apart(row: Row) -> float:
     return row.difference.value
 
 
-def _count(some: Sequence[Row], all_: Sequence[Row]) -> str:
-    if len(some) < len(all_):
-        return f"{len(some)} of {len(all_)} students here"
-    return "the only student here" if len(all_) == 1 else f"all {len(all_)} students here"
+def _count(part: Sequence[Row], whole: Sequence[Row]) -> str:
+    if len(part) < len(whole):
+        return f"{len(part)} of {len(whole)} students here"
+    return "the only student here" if len(whole) == 1 else f"all {len(whole)} students here"
 
 
 def _labels(rows: Sequence[Row]) -> str:
-    """What learning from labels alone costs; not significant is not equal."""
+    """Cost of learning from labels alone; a difference without significance is not equality."""
     shown = ", ".join(f"{row.net} {points(row.difference)} points" for row in rows)
     if any(of_one_seed(row.difference) for row in rows):
         return (

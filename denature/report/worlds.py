@@ -1,4 +1,4 @@
-"""Robustness and theft of the same networks, as one table."""
+"""Robustness and extraction of the same networks, as one table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLONED_BY = ("all answers", "probabilities", "labels")
-"""What a clone learns from: logits at the nasty teacher's temperature with a tenth of true labels,
-as the paper's students do; probabilities at temperature 1, as a service shows them; labels."""
+"""Answers that a clone learns from: logits at the nasty teacher's temperature with a tenth of true
+labels, as for the paper's students; probabilities at temperature 1, as of a service; labels."""
 
 LOOKS: Mapping[str, tuple[str, str]] = {
     "all answers": (ORANGE, "o"), "probabilities": (BLUE, "s"), "labels": (GREEN, "^"),
@@ -41,22 +41,23 @@ ABOUT = (
 )
 
 NOTE = (
-    "Robust: share of the test samples that stay right against everything that was tried. Clones "
-    "learn from what their victim answers about its own training images: all answers, logits at "
-    "the nasty teacher's temperature and a tenth of true labels; probabilities at temperature 1; "
-    "labels. In parentheses their fidelity: how often clone and victim say the same. "
+    "Robust: share of the test samples that stay right against all attacks that ran. Clones learn "
+    "from their victim's answers to its own training images: all answers, logits at the nasty "
+    "teacher's temperature and a tenth of true labels; probabilities at temperature 1; labels. In "
+    "parentheses their fidelity: share of test images on which clone and victim answer the same "
+    "class. "
     f"{INTERVALS}"
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CloneScore:
-    """One clone."""
+    """Accuracy and fidelity of one clone."""
 
     accuracy: Estimate
     hits: Hits | None
     fidelity: Estimate
-    """Share of the test images on which it says what its victim says."""
+    """Share of the test images on which clone and victim answer the same class."""
 
     @property
     def score(self) -> Score:
@@ -73,46 +74,46 @@ class VictimResult:
     accuracy: tuple[Estimate, ...]
     judged: tuple[Evaluation, ...]
     copies: Mapping[str, tuple[CloneScore, ...]]
-    """By what clones learn from."""
+    """Clones by the answers that they learn from, at each seed."""
 
     def clone_scores(self, way: str) -> dict[int, Score]:
-        """Clones' accuracy by seed."""
+        """Scores of the clones by seed."""
         return {seed: copy.score for seed, copy in enumerate(self.copies[way])}
 
     def robust(self, key: str) -> list[Estimate]:
-        """Of each seed, where all attacks ran."""
+        """Robust share of each seed at which all attacks ran."""
         worst = (judged.robustness.worst["linf"].get(key) for judged in self.judged)
         return [share for share in worst if share is not None]
 
 
-def _over(found: Sequence[Estimate]) -> str:
-    """In percent."""
-    return percent(pooled(found)) if found else "did not run"
+def _over(estimates: Sequence[Estimate]) -> str:
+    """The pooled estimate in percent."""
+    return percent(pooled(estimates)) if estimates else "did not run"
 
 
 def table(
-    worlds: Sequence[VictimResult], alone: Sequence[Estimate], epsilon: float
+    victims: Sequence[VictimResult], alone: Sequence[Estimate], epsilon: float
 ) -> list[list[str]]:
     """Header and lines: each victim, and the clones' network alone."""
     key = format_budget(epsilon)
     lines = [["Network", "Accuracy %", f"Robust % at {key}", "Verdict",
               *(f"Clone by {way} % (fidelity)" for way in CLONED_BY)]]  # fmt: skip
-    for world in worlds:
-        judged = world.judged[0].verdict
+    for victim in victims:
+        judged = victim.judged[0].verdict
         verdicts = "" if judged is None else judged.word
         copies = [
-            f"{_over([it.accuracy for it in world.copies[way]])} "
-            f"({100 * fmean(it.fidelity.value for it in world.copies[way]):.1f})"
+            f"{_over([clone.accuracy for clone in victim.copies[way]])} "
+            f"({100 * fmean(clone.fidelity.value for clone in victim.copies[way]):.1f})"
             for way in CLONED_BY
         ]
-        robust = _over(world.robust(key))
-        lines.append([world.name, _over(world.accuracy), robust, verdicts, *copies])
+        robust = _over(victim.robust(key))
+        lines.append([victim.name, _over(victim.accuracy), robust, verdicts, *copies])
     lines.append(["clones' network alone", _over(alone), "", "", "", "", ""])
     return lines
 
 
-def _clones(found: Estimate | None) -> str:
-    if found is None:
+def _clones(difference: Estimate | None) -> str:
+    if difference is None:
         return "not measured"
     words = {
         "above": "better clones",
@@ -120,12 +121,12 @@ def _clones(found: Estimate | None) -> str:
         "within": f"equal clones within {100 * MARGIN:g} point",
         "undecided": "not settled",
     }
-    alone = " (one seed)" if found.over == "images" else ""
-    return f"{words[against_margin(found)]}, {points(found)} points{alone}"
+    alone = " (one seed)" if difference.over == "images" else ""
+    return f"{words[against_margin(difference)]}, {points(difference)} points{alone}"
 
 
 def _robustness(judged: Evaluation) -> str:
-    """A victim against the normal ones, by the gain that its verdict rests on."""
+    """A victim against the normal ones, by the gain behind its verdict."""
     assert judged.verdict is not None
     word, gain = judged.verdict.word, judged.verdict.real.difference
     if gain.significant and gain.high < 0:
@@ -133,37 +134,36 @@ def _robustness(judged: Evaluation) -> str:
     return f"{word}, {points(gain)} points of robust samples"
 
 
-def verdict(worlds: Sequence[VictimResult]) -> list[str]:
-    """Each victim against the normal one, by what attacks and by what clones make of it."""
-    normal, said = worlds[0], []
-    for world in worlds[1:]:
+def verdict(victims: Sequence[VictimResult]) -> list[str]:
+    """Each victim against the normal one, in robustness and in the accuracy of its clones."""
+    normal, sentences = victims[0], []
+    for victim in victims[1:]:
         clones = "; ".join(
             f"by {way} "
-            f"{_clones(paired_difference(world.clone_scores(way), normal.clone_scores(way)))}"
+            f"{_clones(paired_difference(victim.clone_scores(way), normal.clone_scores(way)))}"
             for way in CLONED_BY
         )
-        said.append(
-            f"{world.name} against {normal.name}: {_robustness(world.judged[0])}. Cloned {clones}."
-        )
-    return said
+        robust = _robustness(victim.judged[0])
+        sentences.append(f"{victim.name} against {normal.name}: {robust}. Cloned {clones}.")
+    return sentences
 
 
-def panels(worlds: Sequence[VictimResult], epsilon: float) -> "Figure":
+def panels(victims: Sequence[VictimResult], epsilon: float) -> "Figure":
     """Robust accuracy and clones' accuracy, a row for each victim, a dot for each seed."""
     key = format_budget(epsilon)
-    figure = new_figure(7.2, 0.7 + 0.5 * len(worlds))
+    figure = new_figure(7.2, 0.7 + 0.5 * len(victims))
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (1, 1.6)})
-    for place, world in enumerate(worlds):
-        shares = [100 * share.value for share in world.robust(key)]
+    for place, victim in enumerate(victims):
+        shares = [100 * share.value for share in victim.robust(key)]
         left.plot(shares, [place] * len(shares), "o", color=GREY, markersize=5)
         for step, (way, (colour, marker)) in enumerate(LOOKS.items()):
-            found = [100 * copy.accuracy.value for copy in world.copies[way]]
-            right.plot(found, [place + 0.2 * (step - 1)] * len(found), marker, color=colour,
+            clones = [100 * clone.accuracy.value for clone in victim.copies[way]]
+            right.plot(clones, [place + 0.2 * (step - 1)] * len(clones), marker, color=colour,
                        markersize=5, label=way if place == 0 else None)  # fmt: skip
-        own = [100 * accuracy.value for accuracy in world.accuracy]
+        own = [100 * accuracy.value for accuracy in victim.accuracy]
         right.plot(own, [place] * len(own), "|", color="black", markersize=12,
                    label="victim" if place == 0 else None)  # fmt: skip
-    left.set_yticks(range(len(worlds)), [it.name for it in worlds])
+    left.set_yticks(range(len(victims)), [victim.name for victim in victims])
     left.invert_yaxis()
     left.set_xlim(-3, 103)
     left.set_xlabel(f"robust at linf {key}, %")
@@ -177,7 +177,7 @@ def panels(worlds: Sequence[VictimResult], epsilon: float) -> "Figure":
 
 def write(
     out: Path,
-    worlds: Sequence[VictimResult],
+    victims: Sequence[VictimResult],
     epsilon: float,
     records: Sequence[Record],
     *,
@@ -186,17 +186,17 @@ def write(
     lines: Sequence[Sequence[str]],
 ) -> Path:
     """Figure and page."""
-    first = worlds[0].judged[0].robustness
+    first = victims[0].judged[0].robustness
     text = render_experiment(
         records,
-        title="Both worlds",
+        title="Robustness and extraction",
         about=ABOUT,
         differs=f"{differs} {len(first.samples)} test samples are attacked, "
-        f"seeds: {len(worlds[0].judged)}.",
+        f"seeds: {len(victims[0].judged)}.",
         verdict=verdict,
         lines=lines,
         note=NOTE,
-        drawn=[write_figure(out / "worlds", partial(panels, worlds, epsilon))],
+        drawn=[write_figure(out / "worlds", partial(panels, victims, epsilon))],
     )
     write_text(out / "report.html", text)
     return out / "report.html"

@@ -1,4 +1,4 @@
-"""How far a network's answers hold when images are changed a little, and whether that is real."""
+"""Adversarial robustness of networks: attacks, checks for gradient masking, and verdicts."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Somebody who only answers, such as a served model: what can be attacked without gradients."""
+"""A model that only answers queries, such as a served one: attacked without gradients."""
 
 from collections.abc import Callable
 from typing import NamedTuple, final
@@ -15,45 +15,45 @@ STEPS = 255
 """Images are sent as bytes."""
 
 TWICE = 8
-"""Images that are asked twice, to see whether answers are random."""
+"""Images that are queried twice, to detect random answers."""
 
 NUDGE = 1e-5
-"""By so much the class that was named leads where others were filled in as large."""
+"""Margin that keeps the returned class the argmax after hidden scores are imputed."""
 
 
 class Reply(NamedTuple):
     """Answers to a batch of images."""
 
     labels: np.ndarray
-    """int64, batch: the classes that are named."""
+    """int64, batch: the returned classes."""
     scores: np.ndarray | None
-    """float32, batch x classes: logits or probabilities; None where labels are all that is shown.
-    """
+    """float32, batch x classes: logits or probabilities; None if only labels are shown."""
     probabilities: bool = False
 
 
 Ask = Callable[[np.ndarray, int], Reply]
-"""From images, uint8, batch x channels x height x width, and how often they were asked before."""
+"""From images, uint8, batch x channels x height x width, and the number of earlier queries of each,
+to answers."""
 
 
 class OutOfQueries(DenatureError):
-    """Nobody may be asked any more: an attack that meets this did not run."""
+    """The query budget is exhausted; the attack counts as not run."""
 
 
 @final
 class BlackBox(nn.Module):
-    """A model across a wire, or a function, as somebody who can be attacked.
+    """A remote model or a function as a model under attack.
 
-    Images travel as bytes: what an attack proposes is judged as it arrives there, in steps of
-    1/255. Where answers are random, what an attack found is judged by another answer than that
-    which it saw.
+    Images travel as bytes: a proposed image is judged as the model receives it, in steps of 1/255.
+    If answers are random, a proposed image is judged by another answer than the one that the attack
+    saw.
 
     Args:
         ask: see `Ask`.
-        name: by which people know it.
-        digest: by which its answers are known.
-        images: some of its data, batch x channels x height x width, in [0, 1].
-        classes: how many it knows.
+        name: the model's name in reports.
+        digest: key of its stored attack results.
+        images: a few images of its data, batch x channels x height x width, in [0, 1].
+        classes: number of classes.
     """
 
     net = kind = "unknown"
@@ -64,8 +64,8 @@ class BlackBox(nn.Module):
         self._ask, self.name, self.digest, self._classes = ask, name, digest, classes
         self.device = torch.device("cpu")
         self.eval()
-        few = _bytes(images[:TWICE])
-        first, again = ask(few, 0), ask(few, 1)
+        probes = _bytes(images[:TWICE])
+        first, again = ask(probes, 0), ask(probes, 1)
         self.shows: AccessLevel = "labels" if first.scores is None else "scores"
         self.shows_probabilities = first.probabilities
         if first.scores is None or again.scores is None:
@@ -79,14 +79,14 @@ class BlackBox(nn.Module):
     def forward(self, pixels: Pixels) -> Logits:
         if not len(pixels):
             return torch.zeros(0, self._classes)
-        said = self._ask(_bytes(pixels), 0)
-        named = nn.functional.one_hot(torch.from_numpy(said.labels), self._classes).float()
-        if said.scores is None:
-            return named
-        scores = torch.from_numpy(said.scores)
-        if said.probabilities:
+        reply = self._ask(_bytes(pixels), 0)
+        one_hot = nn.functional.one_hot(torch.from_numpy(reply.labels), self._classes).float()
+        if reply.scores is None:
+            return one_hot
+        scores = torch.from_numpy(reply.scores)
+        if reply.probabilities:
             scores = scores.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return scores + NUDGE * named
+        return scores + NUDGE * one_hot
 
     @property
     def temperature(self) -> float:
@@ -100,7 +100,7 @@ class BlackBox(nn.Module):
 
 
 def whole_steps(epsilon: float) -> float:
-    """A budget in linf, rounded down to what bytes can be changed by."""
+    """A budget in linf, rounded down to whole steps of 1/255."""
     return float(np.floor(epsilon * STEPS + 1e-6)) / STEPS
 
 

@@ -1,4 +1,4 @@
-"""How hard a network is attacked; imports nothing heavy."""
+"""Effort, attacks and budgets of a robustness evaluation; imports nothing heavy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ Effort: TypeAlias = Literal["quick", "standard", "full"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EffortPreset:
-    """What an effort takes."""
+    """Samples, steps and attacks of one effort level."""
 
     samples: int
-    """Test images, of each class its share."""
+    """Test images, balanced over classes."""
     steps: int
-    """Of PGD."""
+    """PGD steps."""
     queries: int
-    """Of the attack without gradients, for an image."""
+    """Queries per image of the attack without gradients."""
     iterations: int
-    """Of attacks that look for the smallest change."""
+    """Iterations of the attacks that minimise the change."""
     attacks: tuple[str, ...]
     """Names of `denature.robust.catalogue.ATTACKS`."""
     ensembles: int
-    """Budgets at which AutoAttack is run, from the middle one on; it takes longest."""
+    """Budgets at which AutoAttack is run, from the middle one on; AutoAttack takes longest."""
 
 
 GRADIENT = ("fgsm", "pgd", "pgd-unbounded", "pgd-margin", "pgd-rescaled", "transfer")
@@ -70,29 +70,29 @@ BUDGETS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "l0": (1, 2, 4, 8),
     },
 }
-"""What is usual for digits and for photographs (RobustBench: 8/255 and 0.5 on CIFAR-10)."""
+"""Usual budgets for digits and for photographs (RobustBench: 8/255 and 0.5 on CIFAR-10)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttackConfig:
-    """What is wanted of an evaluation."""
+    """Configuration of a robustness evaluation."""
 
     effort: Effort = "standard"
     """quick, in seconds; standard, in minutes; full, in hours for large networks."""
     attacks: tuple[str, ...] = ()
-    """Which attacks, by name; as the effort says by default."""
+    """Names of the attacks; those of the effort by default."""
     linf: tuple[float, ...] = ()
-    """Budgets: the most that a value of [0, 1] may change; usual ones by default."""
+    """Budgets: the largest change of a value in [0, 1]; usual ones by default."""
     l2: tuple[float, ...] = ()
     """Budgets: the Euclidean length of the change."""
     l0: tuple[float, ...] = ()
     """Budgets: pixels that may change."""
     samples: int | None = None
-    """Test images; as the effort says by default."""
+    """Test images; the number of the effort by default."""
     seed: int = 0
-    """Rules random starts and which samples are taken."""
+    """Seed of random starts and of the choice of samples."""
     batch: int = 50
-    """Images that are attacked at once; what a kill can cost."""
+    """Images attacked at once; an interrupted run repeats at most one batch."""
 
     def __post_init__(self) -> None:
         for name in ("attacks", "linf", "l2", "l0"):
@@ -107,7 +107,7 @@ class AttackConfig:
         )
         highest = {"linf": 1.0, "l2": float("inf"), "l0": float("inf")}
         for name, most in highest.items():
-            wrong = [it for it in getattr(self, name) if not 0 < it <= most]
+            wrong = [budget for budget in getattr(self, name) if not 0 < budget <= most]
             if wrong:
                 raise ConfigError(
                     f"A budget in {name} is {wrong[0]}; it must be above 0"
@@ -116,7 +116,7 @@ class AttackConfig:
                 )  # fmt: skip
 
     def budgets(self, *, channels: int) -> dict[str, tuple[float, ...]]:
-        """In each norm, rising."""
+        """Budgets of each norm, in rising order."""
         usual = BUDGETS["colour" if channels == 3 else "grey"]
         return {n: tuple(sorted(set(getattr(self, n)))) or usual[n] for n in usual}
 

@@ -1,4 +1,4 @@
-"""What an evaluation may take, before it starts."""
+"""Upper bounds of an evaluation's passes and seconds, before the evaluation starts."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,30 +13,30 @@ from denature.robust.target import PROBE, Attacked
 TURNS = 3
 
 
-def cost(names: Sequence[str], asked: AttackConfig, *, channels: int) -> Cost:
-    """Of one image, at most: whoever is fooled early is left alone."""
+def cost(names: Sequence[str], config: AttackConfig, *, channels: int) -> Cost:
+    """Passes for one image, at most: an image that is fooled early is not attacked again."""
     gradients = answers = 0.0
     for name in names:
-        each = ATTACKS[name].cost(asked.preset)
-        count = len(budgets_of(name, asked, channels=channels))
-        gradients += count * each.gradients
-        answers += count * (each.answers + 1)  # what is proposed is looked at again
+        passes = ATTACKS[name].cost(config.preset)
+        count = len(budgets_of(name, config, channels=channels))
+        gradients += count * passes.gradients
+        answers += count * (passes.answers + 1)  # one more pass verifies the proposed image
     return Cost(gradients, answers)
 
 
 def seconds_of(
-    target: Attacked, names: Sequence[str], asked: AttackConfig, images: Pixels, count: int
+    target: Attacked, names: Sequence[str], config: AttackConfig, images: Pixels, count: int
 ) -> float:
     """Seconds that attacks on `count` images take, at most, by timing a few passes.
 
     Args:
-        target: who shows gradients.
-        names: of the attacks.
-        asked: how hard.
-        images: some of them, in [0, 1].
-        count: how many there are.
+        target: the model under attack; it shows gradients.
+        names: names of the attacks.
+        config: effort and budgets.
+        images: a few of the images, in [0, 1].
+        count: number of images in all.
     """
-    images = images[: min(PROBE, asked.batch)].to(target.device)
+    images = images[: min(PROBE, config.batch)].to(target.device)
 
     def back() -> None:
         at = images.clone().requires_grad_()
@@ -48,8 +48,8 @@ def seconds_of(
         with torch.no_grad():
             target(images)
 
-    each = cost(names, asked, channels=images.shape[1])
-    spent = each.gradients * _timed(back, target) + each.answers * _timed(forth, target)
+    passes = cost(names, config, channels=images.shape[1])
+    spent = passes.gradients * _timed(back, target) + passes.answers * _timed(forth, target)
     return spent * count / len(images)
 
 

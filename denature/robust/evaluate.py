@@ -1,4 +1,4 @@
-"""Attack a network with all that an effort has, and keep what came of it, batch by batch."""
+"""Run all attacks of an effort on a network, and store the outcomes batch by batch."""
 
 import hashlib
 import json
@@ -29,57 +29,57 @@ FORMER_NAMES = {"pgd-rescaled": "pgd-cooled"}
 NORMS = ("linf", "l2", "l0")
 
 SLACK = 1e-4
-"""Share of a budget by which a change may exceed it: sums of floats are no exact distances."""
+"""Share of a budget by which a change may exceed the budget: sums of floats are inexact."""
 
 CHANGED = 1e-5
-"""A value that differs by less is the same."""
+"""Values that differ by less count as equal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttackOutcome:
-    """What one attack did to the samples."""
+    """Outcome of one attack on the samples."""
 
     name: str
     ran: np.ndarray
-    """Of each sample whether the attack really ran on it, or nothing was left to do."""
+    """Per sample: whether the attack ran, or the sample was misclassified without it."""
     distances: Mapping[str, np.ndarray]
-    """In each norm how far from the image it was fooled; infinite where it was not."""
+    """By norm: distance of the image that fooled from the original; infinite if none fooled."""
     found: np.ndarray
-    """The changed images that fooled, float32, like the images; else the images themselves."""
+    """Adversarial examples, float32, shaped like the images; the original image if none fooled."""
     seconds: float
     budgets: tuple[float, ...]
-    """At which it was tried, rising; infinite for the smallest change."""
+    """Budgets that were tried, in rising order; infinite for attacks that minimise the change."""
     error: str = ""
-    """Why it did not run, where it did not."""
+    """Why the attack did not run; empty if it ran."""
     crashed: bool = False
-    """Whether that was an error of the attack, and not the end of the query budget."""
+    """Whether the attack itself failed, in contrast to an exhausted query budget."""
 
     def fooled(self, norm: str, epsilon: float) -> np.ndarray:
-        """Of each sample whether it was fooled within a budget."""
+        """Per sample: whether an adversarial example lies within a budget."""
         within: np.ndarray = self.distances[norm] <= np.float64(epsilon * (1 + SLACK) + CHANGED)
         return within
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationData:
-    """All that was found out about one network."""
+    """Samples, outcomes of all attacks, and budgets of one network."""
 
     target: Attacked
     rows: np.ndarray
-    """Of the test samples that were taken."""
+    """Rows of the chosen test samples."""
     images: np.ndarray
-    """Theirs, float32 in [0, 1]."""
+    """Images of the samples, float32 in [0, 1]."""
     labels: np.ndarray
     classes: int
     right: np.ndarray
-    """Of each whether it is answered rightly as it is."""
+    """Per sample: whether the unchanged image is answered rightly."""
     flat: np.ndarray
-    """Of each whether the gradient of its cross-entropy is 0 or not finite."""
+    """Per sample: whether the gradient of the cross-entropy is 0 or not finite."""
     tried: Mapping[str, AttackOutcome]
     budgets: Mapping[str, tuple[float, ...]]
 
     def robust(self, attacks: Sequence[str], norm: str, epsilon: float) -> np.ndarray:
-        """Of each sample whether it stays right against all of these attacks."""
+        """Per sample: whether it stays right against all of these attacks."""
         held = self.right.copy()
         for name in attacks:
             if name in self.tried:
@@ -87,7 +87,7 @@ class EvaluationData:
         return held
 
     def seen(self, attacks: Sequence[str]) -> np.ndarray:
-        """Of each sample whether all of these attacks ran, or it was wrong before."""
+        """Per sample: whether all of these attacks ran, or the unchanged image is misclassified."""
         ran = np.ones(len(self.right), bool)
         for name in attacks:
             ran &= self.tried[name].ran if name in self.tried else False
@@ -96,60 +96,60 @@ class EvaluationData:
 
     @property
     def everything(self) -> list[str]:
-        """All attacks that ran on a sample and did not crash.
+        """Attacks that ran on at least one sample and did not crash.
 
-        On which samples an attack crashes may depend on how robust they are, so that a share over
-        the others would mean nothing. What it found before still counts in `robust`.
+        The samples on which an attack crashes may depend on their robustness, so that a share over
+        the others would mean nothing. Adversarial examples found before a crash count in `robust`.
         """
         return [
             name
-            for name, tried in self.tried.items()
-            if tried.ran[self.right].any() and not tried.crashed
+            for name, outcome in self.tried.items()
+            if outcome.ran[self.right].any() and not outcome.crashed
         ]
 
     @property
     def complete(self) -> list[str]:
         """Attacks that ran to their end on all samples."""
-        return [name for name, tried in self.tried.items() if tried.ran[self.right].all()]
+        return [name for name, outcome in self.tried.items() if outcome.ran[self.right].all()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttackResult:
-    """One attack for people and machines."""
+    """One attack's shares and distances, for reports and JSON."""
 
     name: str
     norm: str
     robust: dict[str, Estimate]
-    """By budget: the share of samples that stay right; over those on which it ran before the query
-    budget was spent. Nothing of an attack that crashed: its survivors are no sample."""
+    """By budget: the share of samples that stay right, over those on which the attack ran before
+    the query budget was spent. Empty for an attack that crashed: its survivors are no sample."""
     smallest: Estimate | None
-    """Mean distance of what fooled, of an attack that looks for the smallest change."""
+    """Mean distance of the adversarial examples, for an attack that minimises the change."""
     fooled: int
-    """Samples that it fooled at all."""
+    """Samples with an adversarial example at any distance."""
     not_run: int
-    """Samples on which it failed; they count as nothing."""
+    """Samples on which the attack did not run; they count nowhere."""
     seconds: float
     error: str = ""
     crashed: bool = False
-    """Whether the error was the attack's; it then has no share, and no verdict rests on it."""
+    """Whether the attack itself failed; it then has no share, and no verdict rests on it."""
     note: str = ""
-    """What of it could not be run on this data."""
+    """Part of the attack that could not run on this data."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Robustness:
-    """What came out for one network."""
+    """Robustness of one network under all attacks."""
 
     run: str
     net: str
     kind: str
     digest: str
     shows: AccessLevel
-    """What attacks could see."""
+    """Outputs that attacks could see."""
     trained_at: float
-    """The temperature of its training."""
+    """The training temperature."""
     attack_temperature: float
-    """What the attack that knows of temperatures divided its logits by."""
+    """Divisor of the logits in pgd-rescaled."""
     shows_probabilities: bool
     gap: float
     """Median of the largest logit less the second."""
@@ -160,8 +160,8 @@ class Robustness:
     clean: Estimate
     attacks: tuple[AttackResult, ...]
     worst: dict[str, dict[str, Estimate]]
-    """By norm and budget: the share that stays right against everything that ran, over the samples
-    on which all of that ran; nothing in norms in which no attack ran."""
+    """By norm and budget: the share that stays right against all attacks that ran, over the samples
+    on which all of them ran; empty for norms in which no attack ran."""
     effort: str
     seed: int
     environment: dict[str, object] = field(default_factory=dict)
@@ -171,12 +171,12 @@ class Robustness:
 
 
 def format_budget(epsilon: float) -> str:
-    """A budget as a key."""
+    """A budget as a key of results."""
     return f"{epsilon:g}"
 
 
 def choose(split: Split, count: int, seed: int) -> Split:
-    """So many samples of a split, of each class its share, the same every time."""
+    """A sample of `count` rows of a split, balanced over classes, the same for the same seed."""
     if count >= len(split):
         return split
     labels = split.labels[split.rows].numpy()
@@ -184,8 +184,8 @@ def choose(split: Split, count: int, seed: int) -> Split:
     # Classes in turn: the k-th of each class comes before the k + 1-st of any.
     rank = np.empty(len(split), np.int64)
     for label in np.unique(labels):
-        mine = order[labels[order] == label]
-        rank[mine] = np.arange(len(mine))
+        members = order[labels[order] == label]
+        rank[members] = np.arange(len(members))
     place = np.empty(len(split), np.int64)
     place[order] = np.arange(len(split))
     return split.take(np.lexsort((place, rank))[:count])
@@ -201,40 +201,49 @@ def evaluate(
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationData:
-    """Attack a network; what was done in `out` is not done again.
+    """Attack a network; batches whose outcome is in `out` are not attacked again.
 
     Args:
-        target: who is attacked.
-        surrogate: another network of the same data, whose adversarial images are tried too; without
-            one there is no transfer.
-        data: brings the test samples; no other split is looked at.
-        asked: how hard.
-        out: folder for what is found, one file for each attack and batch.
-        stopper: asked between batches whether to stop.
-        progress: told how far it is.
+        target: the model under attack.
+        surrogate: another network of the same data, whose adversarial examples are tried too;
+            without one there is no transfer attack.
+        data: provides the test samples; no other split is used.
+        asked: effort, attacks and budgets.
+        out: folder for the outcomes, one file for each attack and batch.
+        stopper: checked between batches.
+        progress: display of the attacked images.
 
     Raises:
-        ConfigError: an attack that there is not, or that does not work there.
-        MissingExtra: a library that is not installed.
-        Stopped: the stopper wanted it; ask again to go on.
+        ConfigError: an attack is unknown, or does not work on the target.
+        MissingExtra: a library is not installed.
+        Stopped: the stopper stopped the evaluation; the same call resumes it.
     """
-    trouble, stopper = asked.preset, stopper or Stopper()
-    split = choose(data.test, asked.samples or trouble.samples, asked.seed)
+    preset, stopper = asked.preset, stopper or Stopper()
+    split = choose(data.test, asked.samples or preset.samples, asked.seed)
     images = split.images[split.rows].float().div(255).to(target.device)
     labels = split.labels[split.rows].to(target.device)
     right = (target.says(images) == labels).cpu().numpy()
     budgets = asked.budgets(channels=data.channels)
-    scene = AttackContext(
-        target=target, surrogate=surrogate, preset=trouble, seed=asked.seed, data=data.digest
+    context = AttackContext(
+        target=target, surrogate=surrogate, preset=preset, seed=asked.seed, data=data.digest
     )
     names = [name for name in chosen(asked, target) if surrogate or name != "transfer"]
     tried: dict[str, AttackOutcome] = {}
     total = len(names) * int(right.sum())
     with progress.task(f"attacking {target.name}", total, "images") as task:
         for name in names:
-            wanted = budgets_of(name, asked, channels=data.channels)
-            tried[name] = _tried(
-                name, scene, images, labels, right, wanted, split, asked, out, stopper, task
+            tried[name] = _run_attack(
+                name,
+                context,
+                images,
+                labels,
+                right,
+                budgets_of(name, asked, channels=data.channels),
+                split,
+                asked,
+                out,
+                stopper,
+                task,
             )
     return EvaluationData(
         target=target,
@@ -249,68 +258,68 @@ def evaluate(
     )
 
 
-def _tried(
+def _run_attack(
     name: str,
-    scene: AttackContext,
+    context: AttackContext,
     images: Pixels,
     labels: Labels,
     right: np.ndarray,
     budgets: Sequence[float],
     split: Split,
-    asked: AttackConfig,
+    config: AttackConfig,
     out: Path,
     stopper: Stopper,
     task: Task,
 ) -> AttackOutcome:
-    """One attack on all samples that are answered rightly."""
+    """Run one attack on all samples that are answered rightly."""
     count = len(right)
     ran, found = ~right, images.cpu().numpy().copy()
     distances = {norm: np.full(count, np.inf) for norm in NORMS}
     seconds, error, crashed = 0.0, "", False
     places = np.flatnonzero(right)
-    for start in range(0, len(places), asked.batch):
+    for start in range(0, len(places), config.batch):
         if stopper.reason:
             raise Stopped(
                 stopper.reason,
-                f"Stopped by {stopper.reason} before {name}, batch {start // asked.batch + 1}. Run "
-                "the same command again to go on.",
+                f"Stopped by {stopper.reason} before {name}, batch {start // config.batch + 1}. "
+                "Run the same command again to go on.",
             )
-        mine = places[start : start + asked.batch]
-        rows = split.rows.numpy()[mine]
-        key = _key(name, scene, budgets, rows, asked)
-        path = out / f"{_stored_name(name)}-{start // asked.batch:03d}-{key}.npz"
+        batch = places[start : start + config.batch]
+        rows = split.rows.numpy()[batch]
+        key = _key(name, context, budgets, rows, config)
+        path = out / f"{_stored_name(name)}-{start // config.batch:03d}-{key}.npz"
         if not path.exists():
             clock = time.perf_counter()
-            torch.manual_seed(derive(asked.seed, "attack", name, start))
-            some = images[torch.from_numpy(mine).to(images.device)]
+            torch.manual_seed(derive(config.seed, "attack", name, start))
+            pixels = images[torch.from_numpy(batch).to(images.device)]
             try:
-                made = _batch(
+                outcome = _batch(
                     ATTACKS[name],
-                    scene,
-                    some,
-                    labels[torch.from_numpy(mine).to(labels.device)],
+                    context,
+                    pixels,
+                    labels[torch.from_numpy(batch).to(labels.device)],
                     budgets,
                 )
             except DenatureError as failure:
                 if not isinstance(failure, OutOfQueries):
                     raise
                 error = str(failure)
-                task.advance(len(mine), f"{name}: no queries left")
+                task.advance(len(batch), f"{name}: no queries left")
                 continue
-            except Exception as failure:  # a library may raise anything; it then did not run
+            except Exception as failure:  # a library may raise anything; it counts as not run
                 error, crashed = f"{type(failure).__name__}: {failure}", True
-                task.advance(len(mine), f"{name} failed")
+                task.advance(len(batch), f"{name} failed")
                 continue
-            made["seconds"] = np.array(time.perf_counter() - clock)
+            outcome["seconds"] = np.array(time.perf_counter() - clock)
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **made)  # type: ignore[arg-type]
-        with np.load(path, allow_pickle=False) as kept:
-            ran[mine] = True
-            found[mine] = kept["found"]
-            seconds += float(kept["seconds"])
+                np.savez(file, **outcome)  # type: ignore[arg-type]
+        with np.load(path, allow_pickle=False) as stored:
+            ran[batch] = True
+            found[batch] = stored["found"]
+            seconds += float(stored["seconds"])
             for norm in NORMS:
-                distances[norm][mine] = kept[norm]
-        task.advance(len(mine), name)
+                distances[norm][batch] = stored[norm]
+        task.advance(len(batch), name)
     return AttackOutcome(
         name=name,
         ran=ran,
@@ -324,41 +333,45 @@ def _tried(
 
 
 def _stored_name(attack: str) -> str:
-    """The name of an attack in files: what was attacked under a former name is not done again."""
+    """The name of an attack in files: outcomes under a former name stay valid."""
     return FORMER_NAMES.get(attack, attack)
 
 
 def _key(
-    name: str, scene: AttackContext, budgets: Sequence[float], rows: np.ndarray, asked: AttackConfig
+    name: str,
+    context: AttackContext,
+    budgets: Sequence[float],
+    rows: np.ndarray,
+    config: AttackConfig,
 ) -> str:
-    """What makes the results of a batch those results."""
+    """Digest of all that determines the outcome of a batch."""
     plain = {
         "attack": _stored_name(name),
-        "target": scene.target.digest,
-        "undefended": scene.surrogate.digest if scene.surrogate and name == "transfer" else "",
-        "trouble": [scene.preset.steps, scene.preset.queries, scene.preset.iterations],
+        "target": context.target.digest,
+        "undefended": context.surrogate.digest if context.surrogate and name == "transfer" else "",
+        "trouble": [context.preset.steps, context.preset.queries, context.preset.iterations],
         "budgets": list(budgets),
-        "data": scene.data,
+        "data": context.data,
         "rows": rows.tolist(),
-        "seed": asked.seed,
-        "cooled": scene.target.temperature if name == "pgd-rescaled" else 1,
+        "seed": config.seed,
+        "cooled": context.target.temperature if name == "pgd-rescaled" else 1,
     }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _batch(
-    attack: Attack, scene: AttackContext, images: Pixels, labels: Labels, budgets: Sequence[float]
+    attack: Attack, context: AttackContext, images: Pixels, labels: Labels, budgets: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """One attack on one batch at rising budgets; who is fooled is left alone after that."""
+    """One attack on one batch at rising budgets; a fooled image is not attacked again."""
     best = images.clone()
     open_ = torch.ones(len(images), dtype=torch.bool, device=images.device)
     for epsilon in budgets:
         if not open_.any():
             break
-        changed = attack.propose(scene, images[open_], labels[open_], epsilon)
+        changed = attack.propose(context, images[open_], labels[open_], epsilon)
         changed = changed.detach().to(images.device, torch.float32).clamp(0, 1)
-        changed = scene.target.as_sent(changed)
-        fooled = scene.target.says(changed) != labels[open_]
+        changed = context.target.as_sent(changed)
+        fooled = context.target.says(changed) != labels[open_]
         places = open_.nonzero()[:, 0][fooled]
         best[places] = changed[fooled]
         open_[places] = False
@@ -366,7 +379,7 @@ def _batch(
 
 
 def _distances(images: Pixels, changed: Pixels, fooled: torch.Tensor) -> dict[str, np.ndarray]:
-    """In each norm; infinite where nobody was fooled. l0 counts pixels, of whatever channels."""
+    """Distances by norm; infinite where no image fooled. l0 counts pixels, not channels."""
     change = (changed - images).abs()
     pixels = (change.amax(dim=1) > CHANGED).flatten(1).sum(dim=1).double()
     flat = change.flatten(1).double()
@@ -378,20 +391,20 @@ def _distances(images: Pixels, changed: Pixels, fooled: torch.Tensor) -> dict[st
 
 
 def _flat(target: Attacked, images: Pixels, labels: Labels) -> np.ndarray:
-    """Of each image whether the gradient of its cross-entropy is 0 everywhere, or not finite."""
+    """Per image: whether the gradient of the cross-entropy is 0 everywhere, or not finite."""
     if target.shows != "gradients":
         return np.zeros(len(images), bool)
-    found = []
-    for some, its in zip(images.split(50), labels.split(50), strict=True):
-        at = some.clone().requires_grad_()
-        losses = cross_entropy(target(at), its)
+    flat = []
+    for pixels, classes in zip(images.split(50), labels.split(50), strict=True):
+        at = pixels.clone().requires_grad_()
+        losses = cross_entropy(target(at), classes)
         gradient = _gradient(losses, at).flatten(1)
-        found.append((gradient == 0).all(dim=1) | ~gradient.isfinite().all(dim=1))
-    return np.asarray(torch.cat(found).cpu().numpy())
+        flat.append((gradient == 0).all(dim=1) | ~gradient.isfinite().all(dim=1))
+    return np.asarray(torch.cat(flat).cpu().numpy())
 
 
 def _gradient(losses: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    """Zero where nothing depends on the image at all."""
+    """Gradient of the summed losses; zero if they do not depend on the image."""
     if not losses.requires_grad:
         return torch.zeros_like(at)
     [gradient] = torch.autograd.grad(losses.sum(), at, allow_unused=True)
@@ -399,23 +412,23 @@ def _gradient(losses: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
 
 
 def summary(
-    evidence: EvaluationData, asked: AttackConfig, environment: dict[str, object]
+    evidence: EvaluationData, config: AttackConfig, environment: dict[str, object]
 ) -> Robustness:
     """The evidence as shares with intervals."""
     target, right = evidence.target, evidence.right
     results = []
-    for name, it in evidence.tried.items():
+    for name, outcome in evidence.tried.items():
         attack = ATTACKS[name]
-        ran = it.ran | ~right
-        wanted = evidence.budgets[attack.norm] if attack.only is None else (attack.only,)
+        ran = outcome.ran | ~right
+        budgets = evidence.budgets[attack.norm] if attack.only is None else (attack.only,)
         shares = {}
-        for epsilon in wanted if ran.any() and not it.crashed else ():
-            held = right & ran & ~it.fooled(attack.norm, epsilon)
+        for epsilon in budgets if ran.any() and not outcome.crashed else ():
+            held = right & ran & ~outcome.fooled(attack.norm, epsilon)
             shares[format_budget(epsilon)] = proportion(int(held.sum()), int(ran.sum()))
-        fooled = right & np.isfinite(it.distances[attack.norm])
+        fooled = right & np.isfinite(outcome.distances[attack.norm])
         smallest = None
-        if attack.smallest and fooled.sum() > 1 and not it.crashed:
-            smallest = mean_over_images(it.distances[attack.norm][fooled].tolist())
+        if attack.smallest and fooled.sum() > 1 and not outcome.crashed:
+            smallest = mean_over_images(outcome.distances[attack.norm][fooled].tolist())
         results.append(
             AttackResult(
                 name=name,
@@ -424,9 +437,9 @@ def summary(
                 smallest=smallest,
                 fooled=int(fooled.sum()),
                 not_run=int((~ran).sum()),
-                seconds=it.seconds,
-                error=it.error,
-                crashed=it.crashed,
+                seconds=outcome.seconds,
+                error=outcome.error,
+                crashed=outcome.crashed,
                 note=left_out(name, evidence.classes),
             )
         )
@@ -436,7 +449,7 @@ def summary(
     ran_in = {ATTACKS[name].norm for name in everything}
     for norm, budgets in evidence.budgets.items():
         for epsilon in budgets if norm in ran_in and seen.any() else ():
-            # What an attack found before it crashed is found.
+            # Adversarial examples found before a crash count too.
             held = evidence.robust(list(evidence.tried), norm, epsilon) & seen
             worst[norm][format_budget(epsilon)] = proportion(int(held.sum()), int(seen.sum()))
     return Robustness(
@@ -454,7 +467,7 @@ def summary(
         clean=proportion(int(right.sum()), len(right)),
         attacks=tuple(results),
         worst=worst,
-        effort=asked.effort,
-        seed=asked.seed,
+        effort=config.effort,
+        seed=config.seed,
         environment=environment,
     )

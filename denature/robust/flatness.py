@@ -1,10 +1,10 @@
-"""How flat the minimum is that a training ended in, and how much an answer follows its image.
+"""Flatness of the minimum that a training ended in, and sensitivity of answers to the image.
 
 Flat minima are the usual reason given for why distillation should protect. A minimum is one of the
-training loss: weights are moved under that loss, on training images. What follows the image is
-measured on test images. Weights are changed by
-filter-normalised random directions (Li et al. 2018, arXiv:1712.09913), so that networks of other
-scales can be compared; batch norm's weights and biases stay.
+training loss: weights are moved under that loss, on training images. The sensitivity to the image
+is measured on test images. Weights are changed by filter-normalised random directions (Li et al.
+2018, arXiv:1712.09913), so that networks of other scales can be compared; batch norm's weights and
+biases stay.
 """
 
 import json
@@ -24,46 +24,46 @@ from denature.core.types import Labels, Logits, PerExample, Pixels
 from denature.robust.target import Target
 
 Loss: TypeAlias = Callable[[Logits], PerExample]
-"""A training loss, bound to the images whose logits it is given, in their order."""
+"""A training loss as a function of the logits of fixed images, in their order."""
 
 SIZES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 """Lengths of a change, as shares of each filter's own length."""
 
 STEPS = 30
-"""Of the power iteration, at most."""
+"""Steps of the power iteration, at most."""
 
 SETTLED = 1e-3
-"""Relative change of the eigenvalue at which it ends."""
+"""Relative change of the eigenvalue at which the power iteration ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flatness:
-    """One network's surroundings."""
+    """Flatness and sensitivity of one network."""
 
     run: str
     trained_at: float
-    """The temperature of its training."""
+    """The training temperature."""
     loss_is: str
-    """Which training loss was measured."""
+    """Name of the training loss that was measured."""
     weights_split: str
     """The split of the images on which weights were changed."""
     images_split: str
     """The split of the images that were changed themselves."""
     sizes: tuple[float, ...]
     accuracy: tuple[Estimate, ...]
-    """At each size, over random directions, which are its seeds."""
+    """Training accuracy at each size, over random directions as seeds."""
     loss: tuple[Estimate, ...]
     """Mean training loss at each size, in nats, over random directions."""
     curvature: float
     """Largest eigenvalue of the Hessian of the mean training loss with respect to the weights."""
     curvature_moved: float
-    """Relative change of that in the last step of the power iteration: how far it is settled."""
+    """Relative change of the curvature in the last step of the power iteration: its convergence."""
     sensitivity: Estimate
     """Mean Frobenius norm of the Jacobian of the logits with respect to the image."""
     confidence_sensitivity: Estimate
     """The same of the probabilities at temperature 1, whose scale is the same for all networks."""
     samples: int
-    """Of each of the two splits."""
+    """Samples of each of the two splits."""
     directions: int
     seed: int
 
@@ -84,24 +84,24 @@ def flatness(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Flatness:
-    """Look around a network's weights on training images, and around test images.
+    """Measure flatness around the weights on training images, and sensitivity on test images.
 
     Args:
         target: the network, in fp32.
-        images: of its training, batch x channels x height x width, in [0, 1].
-        labels: theirs.
-        loss: what its training made small, of the logits of these images.
-        loss_is: that loss's name.
-        tested: test images, around which answers are looked at.
-        sizes: of the changes, as shares of each filter's length.
-        directions: random ones, over which intervals are.
-        seed: rules them; directions of one seed are the same for networks of one shape.
-        progress: told how far it is.
+        images: training images, batch x channels x height x width, in [0, 1].
+        labels: labels of the training images.
+        loss: the training loss, of the logits of these images.
+        loss_is: name of the loss.
+        tested: test images, for the sensitivity.
+        sizes: lengths of the changes, as shares of each filter's length.
+        directions: number of random directions, over which intervals are taken.
+        seed: seed of the directions; one seed gives networks of one shape the same directions.
+        progress: display of the measured directions.
     """
     images, labels = images.to(target.device), labels.to(target.device)
     hits: dict[float, list[float]] = {size: [] for size in sizes}
     losses: dict[float, list[float]] = {size: [] for size in sizes}
-    with progress.task(f"looking around {target.name}", directions, "directions") as task:
+    with progress.task(f"measuring flatness of {target.name}", directions, "directions") as task:
         for number in range(directions):
             direction = filter_normalised(target.network, derive(seed, "direction", number))
             for size in sizes:
@@ -110,7 +110,7 @@ def flatness(
                 losses[size].append(float(loss(logits).mean()))
             task.advance(1)
     value, change = largest_curvature(target, images, loss, seed=seed)
-    bare, shown = jacobian_norms(target, tested.to(target.device))
+    of_logits, of_probabilities = jacobian_norms(target, tested.to(target.device))
     return Flatness(
         run=target.name,
         trained_at=target.trained_at,
@@ -124,8 +124,8 @@ def flatness(
         ),
         curvature=value,
         curvature_moved=change,
-        sensitivity=mean_over_images(bare),
-        confidence_sensitivity=mean_over_images(shown),
+        sensitivity=mean_over_images(of_logits),
+        confidence_sensitivity=mean_over_images(of_probabilities),
         samples=len(images),
         directions=directions,
         seed=seed,
@@ -135,17 +135,17 @@ def flatness(
 def filter_normalised(network: nn.Module, seed: int) -> dict[str, Tensor]:
     """A random direction in which each filter is as long as the network's own.
 
-    A filter is what makes one output of a convolution or a linear layer. Biases and what norms
-    scale by are left alone, as Li et al. do.
+    A filter holds the weights of one output of a convolution or a linear layer. Biases and scales
+    of norms stay, as in Li et al.
     """
-    drawn = torch.Generator().manual_seed(seed % 2**63)
+    random = torch.Generator().manual_seed(seed % 2**63)
     direction: dict[str, Tensor] = {}
     for name, weight in network.named_parameters():
         if weight.ndim < 2:
             continue
-        noise = torch.randn(weight.shape, generator=drawn).to(weight)
-        own, its = weight.detach().flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1)
-        scale = (own / its.clamp_min(torch.finfo(its.dtype).tiny)).view(
+        noise = torch.randn(weight.shape, generator=random).to(weight)
+        wanted, drawn = weight.detach().flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1)
+        scale = (wanted / drawn.clamp_min(torch.finfo(drawn.dtype).tiny)).view(
             -1, *[1] * (weight.ndim - 1)
         )
         direction[name] = noise * scale
@@ -156,8 +156,8 @@ def filter_normalised(network: nn.Module, seed: int) -> dict[str, Tensor]:
 def moved(target: Target, direction: dict[str, Tensor], size: float, images: Pixels) -> Tensor:
     """The logits of the network with its weights changed."""
     weights = dict(target.network.named_parameters())
-    changed = {f"network.{name}": weights[name] + size * by for name, by in direction.items()}
-    parts = [functional_call(target, changed, (some,)) for some in images.split(256)]
+    changed = {f"network.{name}": weights[name] + size * step for name, step in direction.items()}
+    parts = [functional_call(target, changed, (batch,)) for batch in images.split(256)]
     return torch.cat(parts)
 
 
@@ -166,7 +166,7 @@ def largest_curvature(
 ) -> tuple[float, float]:
     """The Hessian's eigenvalue of largest size by power iteration, and its last relative change.
 
-    Of the mean training loss with respect to all weights.
+    The Hessian is that of the mean training loss with respect to all weights.
     """
     weights = {f"network.{n}": p.detach() for n, p in target.network.named_parameters()}
     sizes = [weight.numel() for weight in weights.values()]
@@ -178,8 +178,8 @@ def largest_curvature(
         return loss(functional_call(target, changed, (images,))).mean()
 
     _, times_hessian = vjp(grad(mean_loss), start)  # type: ignore[misc]
-    drawn = torch.Generator().manual_seed(derive(seed, "power") % 2**63)
-    vector = torch.randn(start.shape, generator=drawn).to(start)
+    random = torch.Generator().manual_seed(derive(seed, "power") % 2**63)
+    vector = torch.randn(start.shape, generator=random).to(start)
     value = change = 0.0
     for _ in range(steps):
         vector = vector / vector.norm().clamp_min(torch.finfo(vector.dtype).tiny)
@@ -194,11 +194,11 @@ def largest_curvature(
 
 def jacobian_norms(target: Target, images: Pixels) -> tuple[list[float], list[float]]:
     """Frobenius norms of d logits / d image and d probabilities / d image, for each image."""
-    bare: list[float] = []
-    shown: list[float] = []
-    for some in images.split(64):
-        for found, softened in ((bare, False), (shown, True)):
-            at = some.clone().requires_grad_()
+    of_logits: list[float] = []
+    of_probabilities: list[float] = []
+    for batch in images.split(64):
+        for norms, softened in ((of_logits, False), (of_probabilities, True)):
+            at = batch.clone().requires_grad_()
             with torch.enable_grad():
                 answers = target(at)
                 answers = answers.softmax(1) if softened else answers
@@ -206,8 +206,8 @@ def jacobian_norms(target: Target, images: Pixels) -> tuple[list[float], list[fl
                 for place in range(answers.shape[1]):
                     [gradient] = torch.autograd.grad(answers[:, place].sum(), at, retain_graph=True)
                     squares += gradient.flatten(1).square().sum(1)
-            found += squares.sqrt().tolist()
-    return bare, shown
+            norms += squares.sqrt().tolist()
+    return of_logits, of_probabilities
 
 
 @torch.no_grad()

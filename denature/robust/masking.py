@@ -1,7 +1,7 @@
-"""Is what looks robust only hard to follow? After AutoAttack's flags and Athalye et al. 2018.
+"""Checks for gradient masking, after AutoAttack's flags and Athalye et al. 2018.
 
-Each compares attacks on the same samples. A difference counts where it is at least `LEAST` of the
-samples and no accident: a sign test of the samples on which the two attacks disagree.
+A check compares attacks on the same samples. A difference counts if it is at least `LEAST` of the
+samples and significant, by a sign test over the samples on which the two attacks disagree.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,20 +11,20 @@ from math import comb
 from denature.robust.evaluate import EvaluationData, format_budget
 
 LEAST = 0.05
-"""Share of the samples."""
+"""Smallest share of the samples that counts."""
 
 ACCIDENT = 0.05
-"""Probability that any such difference is seen if the attacks were equally strong."""
+"""Significance level: probability of any such difference between equally strong attacks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One sign of masked gradients."""
+    """Result of one check for masked gradients."""
 
     name: str
     raised: bool
     found: str
-    """The numbers."""
+    """The measured numbers, as a sentence."""
     raised_if: str
     why: str
     advice: str
@@ -32,7 +32,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sign:
-    """One line of the catalogue: three sentences, and how it is looked for."""
+    """One entry of the catalogue: three sentences, and the function that checks."""
 
     raised_if: str
     why: str
@@ -41,11 +41,11 @@ class Sign:
 
 
 def look(evidence: EvaluationData) -> list[Check]:
-    """All checks on one network."""
-    found = []
+    """Run all checks on one network."""
+    checks = []
     for name, sign in SIGNS.items():
         raised, numbers = sign.look(evidence)
-        found.append(
+        checks.append(
             Check(
                 name=name,
                 raised=raised,
@@ -55,45 +55,45 @@ def look(evidence: EvaluationData) -> list[Check]:
                 advice=sign.advice,
             )
         )
-    return found
+    return checks
 
 
 def chance(more: int, fewer: int) -> float:
-    """How likely at least `more` of `more + fewer` disagreements go one way by accident."""
+    """Probability that at least `more` of `more + fewer` disagreements go one way by accident."""
     total = more + fewer
     return float(sum(comb(total, k) for k in range(more, total + 1)) / 2**total)
 
 
 def _stronger(evidence: EvaluationData, strong: list[str], weak: list[str]) -> tuple[bool, str]:
-    """Whether one of some attacks fools samples that others do not, at any budget in linf.
+    """Whether an attack of `strong` fools samples that `weak` do not, at any budget in linf.
 
-    One by one: several attacks together are stronger than one for no reason but their number.
+    Attacks of `strong` are tested one by one: several together are stronger by their number alone.
     """
-    said = []
-    looks = len(strong) * len(evidence.budgets["linf"])
+    sentences = []
+    tests = len(strong) * len(evidence.budgets["linf"])
     seen = {name: evidence.seen([name, *weak]) & evidence.right for name in strong}
     seen = {name: sure for name, sure in seen.items() if sure.any()}
     if not seen:
-        absent = [it for it in (*strong, *weak) if it not in evidence.everything]
-        return False, f"Not looked at: {', '.join(absent) or 'some'} did not run."
+        absent = [name for name in (*strong, *weak) if name not in evidence.everything]
+        return False, f"Not checked: {', '.join(absent) or 'some attacks'} did not run."
     for name, sure in seen.items():
         for epsilon in evidence.budgets["linf"]:
             by_strong = ~evidence.robust([name], "linf", epsilon)[sure]
             by_weak = ~evidence.robust(weak, "linf", epsilon)[sure]
             more, fewer = int((by_strong & ~by_weak).sum()), int((by_weak & ~by_strong).sum())
-            if more - fewer >= LEAST * sure.sum() and chance(more, fewer) < ACCIDENT / looks:
-                said.append(
+            if more - fewer >= LEAST * sure.sum() and chance(more, fewer) < ACCIDENT / tests:
+                sentences.append(
                     f"{name} fools {by_strong.mean():.0%} of {int(sure.sum())} samples at "
                     f"{format_budget(epsilon)}, {' and '.join(weak)} {by_weak.mean():.0%}"
                 )
-    if not said:
+    if not sentences:
         return False, f"At no budget by {LEAST:.0%} or more."
-    return True, "; ".join(said) + "."
+    return True, "; ".join(sentences) + "."
 
 
 def _flat(evidence: EvaluationData) -> tuple[bool, str]:
     if evidence.target.shows != "gradients":
-        return False, f"Not looked at: {evidence.target.shows} are all that it shows."
+        return False, f"Not checked: the model shows {evidence.target.shows} only."
     share = float(evidence.flat[evidence.right].mean()) if evidence.right.any() else 0.0
     return share >= LEAST, f"{share:.0%} of {int(evidence.right.sum())} samples."
 
@@ -142,7 +142,8 @@ SIGNS: Mapping[str, Sign] = {
     "who sees no gradients is stronger": Sign(
         raised_if="Images that fool an undefended network, or random squares, fool more samples "
         "than attacks that follow the network's own gradients.",
-        why="Whoever sees more cannot be weaker, unless what he sees misleads him.",
+        why="A white-box attack should be at least as strong as a black-box one; if it is not, its "
+        "gradients mislead it.",
         advice="Look for a better gradient: a smooth stand-in for what is not differentiable.",
         look=_without_gradients,
     ),
@@ -155,7 +156,8 @@ SIGNS: Mapping[str, Sign] = {
     ),
     "unbounded attacks fail": Sign(
         raised_if=f"With any image allowed PGD leaves {LEAST:.0%} of the samples right, or more.",
-        why="Any image can be made into any other then, so whoever fails has lost his way.",
+        why="At that budget any image can become any other, so an attack that fails follows "
+        "misleading gradients.",
         advice="Distrust every number of an attack by this gradient, at any budget.",
         look=_unbounded,
     ),

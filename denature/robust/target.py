@@ -1,4 +1,4 @@
-"""Who is attacked: logits, whatever is put out, and what is known of it."""
+"""The model under attack: its logits for any kind of output, and its known properties."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -14,58 +14,58 @@ from denature.core.types import Labels, Logits, Pixels
 from denature.train.run import Run
 
 PROBE = 64
-"""Images by whose answers is judged what a network puts out."""
+"""Images whose answers show a network's kind of output, its randomness and its logit gap."""
 
 AccessLevel: TypeAlias = Literal["labels", "scores", "gradients"]
-"""What can be had of somebody, each with all before it: the answered class, a number for each
-class, and how those follow the image."""
+"""Outputs that a model under attack shows, each level with those before it: the predicted class, a
+score for each class, and gradients with respect to the image."""
 
 ACCESS_LEVELS: tuple[AccessLevel, ...] = ("labels", "scores", "gradients")
 
 
 class Attacked(Protocol):
-    """Somebody who is attacked; called with images in [0, 1] for logits."""
+    """A model under attack; maps images in [0, 1] to logits."""
 
     name: str
     net: str
-    """The network's name, where it is known."""
+    """The network's name, where known."""
     kind: str
-    """How it was trained, where that is known."""
+    """Kind of training, where known."""
     digest: str
-    """Of the weights; of a black box, of its name."""
+    """Digest of the weights; of a black box, digest of its name."""
     device: torch.device
     shows: AccessLevel
     shows_probabilities: bool
-    """Whether its outputs are, which is unusual of a network, and told."""
+    """Whether outputs are probabilities; unusual for a network, so reports say so."""
     is_random: bool
-    """Whether it answers the same image in several ways."""
+    """Whether the same image gets different answers."""
     gap: float
-    """Median of the largest logit less the second; of a black box that shows labels only, 0."""
+    """Median of the largest logit less the second; 0 for a black box that shows labels only."""
     trained_at: float
-    """The temperature that it was trained at, by its record; 1 for most."""
+    """The training temperature, from the record; 1 for most networks."""
 
     @property
     def temperature(self) -> float:
-        """What an attack that knows of temperatures divides logits by."""
+        """Divisor of the logits in an attack that takes the temperature into account."""
 
     def __call__(self, pixels: Pixels) -> Logits:
         """Answer images in [0, 1]."""
 
     def says(self, pixels: Pixels) -> Labels:
-        """The classes that it answers."""
+        """Predicted classes."""
 
     def as_sent(self, pixels: Pixels) -> Pixels:
-        """Images as they arrive there."""
+        """Images as the model receives them."""
 
 
 def allows(target: Attacked, needs: AccessLevel) -> bool:
-    """Whether somebody shows what an attack needs."""
+    """Whether a target shows the outputs that an attack needs."""
     return ACCESS_LEVELS.index(needs) <= ACCESS_LEVELS.index(target.shows)
 
 
 def gap_of(logits: Iterable[Logits]) -> float:
     """Median of the largest logit less the second."""
-    largest = torch.cat([it.topk(2, dim=1).values for it in logits])
+    largest = torch.cat([batch.topk(2, dim=1).values for batch in logits])
     return float((largest[:, 0] - largest[:, 1]).median())
 
 
@@ -73,16 +73,16 @@ def gap_of(logits: Iterable[Logits]) -> float:
 class Target(nn.Module):
     """A run's network in fp32, frozen, from images in [0, 1] to logits.
 
-    A network whose outputs are probabilities is seen through: their logarithms are logits of the
-    same answers. A softmax of probabilities would be flat, and its gradients next to nothing.
+    If a network returns probabilities, their logarithms are attacked, which are logits of the same
+    answers. A softmax of probabilities would be flat, with gradients close to zero.
 
     Args:
-        run: whose network it is.
-        images: some images of its data, batch x channels x height x width, in [0, 1].
-        device: where to compute.
+        run: the run of the network.
+        images: a few images of the run's data, batch x channels x height x width, in [0, 1].
+        device: device of the computation.
 
     Raises:
-        ConfigError: it says where things are, and no classes.
+        ConfigError: the network predicts landmarks, not classes.
     """
 
     shows: AccessLevel = "gradients"
@@ -90,7 +90,7 @@ class Target(nn.Module):
     def __init__(self, run: Run, images: Pixels, *, device: str = "auto") -> None:
         super().__init__()
         if run.record.landmarks:
-            raise ConfigError(f"{run.folder} says where things are; attacks here change classes.")
+            raise ConfigError(f"{run.folder} predicts landmarks; attacks here change classes.")
         record, folder = run.record, run.folder
         self.name = str(folder) if folder is not None else record.net.name
         self.net, self.kind, self.digest = record.net.name, record.kind, run.digest
@@ -101,31 +101,32 @@ class Target(nn.Module):
         self.eval()
         images = images[:PROBE].to(self.device)
         with torch.no_grad():
-            shown, again = self.network(images), self.network(images)
-            self.shows_probabilities = _are_probabilities(shown)
-            self.is_random = not torch.allclose(shown, again, rtol=1e-4, atol=1e-5)
+            first, again = self.network(images), self.network(images)
+            self.shows_probabilities = _are_probabilities(first)
+            self.is_random = not torch.allclose(first, again, rtol=1e-4, atol=1e-5)
             self.gap = gap_of([self(images)])
 
     def forward(self, pixels: Pixels) -> Logits:
-        shown: Logits = self.network(pixels).float()
+        outputs: Logits = self.network(pixels).float()
         if self.shows_probabilities:
-            return shown.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return shown
+            return outputs.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return outputs
 
     @cached_property
     def temperature(self) -> float:
-        """What an attack that knows of temperatures divides logits by.
+        """Divisor of the logits in an attack that takes the temperature into account.
 
-        The one that it was trained at; of others what brings half of the gaps between the two
-        largest logits below 5, where a softmax still has gradients, if they are larger.
+        The training temperature, if it is above 1. Otherwise the divisor that brings half of the
+        gaps between the two largest logits below 5, where a softmax still has gradients; at least
+        1.
         """
         return self.trained_at if self.trained_at > 1 else max(1.0, self.gap / 5)
 
     @torch.no_grad()
     def says(self, pixels: Pixels) -> Labels:
-        """The classes that it answers."""
-        said: Labels = self(pixels.to(self.device)).argmax(dim=1)
-        return said
+        """Predicted classes."""
+        labels: Labels = self(pixels.to(self.device)).argmax(dim=1)
+        return labels
 
     def as_sent(self, pixels: Pixels) -> Pixels:
         return pixels
@@ -137,11 +138,11 @@ def _trained_at(record: Record) -> float:
     return float(record.config.get("objective", {}).get("temperature", 1.0))
 
 
-def _are_probabilities(shown: torch.Tensor) -> bool:
-    if shown.ndim != 2 or not bool(shown.isfinite().all()):
+def _are_probabilities(outputs: torch.Tensor) -> bool:
+    if outputs.ndim != 2 or not bool(outputs.isfinite().all()):
         raise ConfigError(
-            f"The network answers {tuple(shown.shape)} with numbers that are not finite, or not "
-            "one for each class; it cannot be attacked."
+            f"The network returns outputs of shape {tuple(outputs.shape)} that are not finite, or "
+            "not one number for each class; attacks need finite outputs, batch x classes."
         )
-    in_range = bool(((shown >= 0) & (shown <= 1)).all())
-    return in_range and bool(((shown.sum(dim=1) - 1).abs() < 1e-3).all())
+    in_range = bool(((outputs >= 0) & (outputs <= 1)).all())
+    return in_range and bool(((outputs.sum(dim=1) - 1).abs() < 1e-3).all())

@@ -1,11 +1,11 @@
-"""More robust, no evidence, or an illusion: a defense against undefended networks.
+"""Verdict on a defense against undefended networks: more robust, no evidence, or an illusion.
 
-What a network keeps over undefended ones is compared on the samples that all of them answer
-rightly, in one norm, over all budgets together. So nothing is picked where it looks best, and a
-network of higher plain accuracy is not called robust for that. Another seed of an undefended
-network differs by several points too: a gain must be larger than the spread between seeds allows
+The gain over undefended networks is measured on the samples that all networks answer rightly, in
+one norm, over all budgets together. No favourable budget is picked that way, and a higher clean
+accuracy is not taken for robustness. Another seed of an undefended network differs by several
+points too: a gain must be larger than the spread between seeds allows
 (`denature.core.stats.unpaired_difference`). `tests/test_verdicts.py` simulates how often networks
-without any defense are called something.
+without any defense get each verdict.
 """
 
 from collections.abc import Sequence
@@ -25,58 +25,58 @@ PLAIN = ("fgsm", "pgd")
 """The attacks of an evaluation that does not look for masked gradients."""
 
 SIGN_ATTACKS = ("pgd-unbounded", "pgd-rescaled")
-"""Attacks that are added to any others, to see through masks; they decide on no norm."""
+"""Attacks added to any others to detect masked gradients; they decide on no norm."""
 
 CONTROLS = 3
-"""Undefended networks that a verdict needs by default: of one alone the spread is unknown."""
+"""Undefended networks that a verdict needs by default: with one alone the spread is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gain:
-    """What networks keep over undefended ones against some attacks."""
+    """Gain of networks over undefended ones under a set of attacks."""
 
     norm: str
     budgets: tuple[float, ...]
-    """All count alike."""
+    """Budgets of the mean, with equal weights."""
     ours: float
     """Share of the compared samples that stay right, over networks and budgets."""
     theirs: float
-    """Of the undefended networks."""
+    """The same share of the undefended networks."""
     difference: Estimate
-    """Ours less theirs, with what seeds and samples leave open."""
+    """Ours less theirs, with an interval over seeds and samples."""
 
     @property
     def sure(self) -> bool:
-        """Whether it is above what another seed may reach, and at least `LEAST`."""
+        """Whether the gain exceeds the spread between seeds and is at least `LEAST`."""
         return self.difference.low > 0 and self.difference.value >= LEAST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What can be said of a defense."""
+    """Verdict on a defense, with the gains behind it."""
 
     word: Word
     said: str
     samples: int
-    """That all compared networks answer rightly and all attacks ran on."""
+    """Samples that all compared networks answer rightly and all attacks ran on."""
     networks: tuple[int, int]
     """Seeds of the defense, and undefended networks."""
     apparent: Gain
     """Under plain gradient attacks."""
     real: Gain
-    """Under everything that was tried."""
+    """Under all attacks."""
     masked: Estimate
     """The apparent gain less the real one, network by network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """One network, its checks, and what can be said of it."""
+    """One network's robustness, its checks and its verdict."""
 
     robustness: Robustness
     checks: tuple[Check, ...]
     verdict: Verdict | None
-    """None of the undefended network itself."""
+    """None for an undefended network."""
 
 
 def judge(
@@ -89,17 +89,17 @@ def judge(
     - *more robust*: the gain under everything is sure, and an ensemble ran on all samples
       (AutoAttack, or PGD on the logits with restarts).
     - *an illusion*: plain gradient attacks show a gain of at least `LEAST`, and more than half of
-      it is surely lost under everything. *mostly an illusion*: the same, and what is left is
-      surely above 0.
+      the gain is surely lost under everything. *mostly an illusion*: the same, and the remaining
+      gain is surely above 0.
     - *no evidence*: everything else. A gain that is not significant is not therefore zero.
 
-    Without gradients the word is always *no evidence*: attacks that see as little cannot prove a
+    Without gradients the word is always *no evidence*: black-box attacks alone cannot prove a
     network robust.
 
     Args:
         defended: runs of one recipe, attacked on the same samples.
         undefended: plainly trained networks, attacked in the same way on the same samples.
-        checks: signs of masked gradients of the first.
+        checks: checks for masked gradients of the defended networks.
     """
     if any(evidence.target.shows != "gradients" for evidence in defended):
         return _without_gradients(defended, undefended)
@@ -109,18 +109,19 @@ def judge(
     norm, ensembles = _norm(theirs)
     compared = _Comparison(defended, undefended, norm, _budgets(defended[0], norm, ensembles))
     apparent, real = compared.gain(plain, plain), compared.gain(ours, theirs)
-    # By the same attacks on both sides: one that the others never met would pass for a mask.
+    # The same attacks on both sides: an attack on the defense alone would look like a mask.
     masked = compared.masked(plain, theirs)
-    word, said = _word(apparent, real, masked, ensembles)
+    word, sentence = _word(apparent, real, masked, ensembles)
     if not compared.samples.any():
-        word, said = "no evidence", "There is no sample that all compared networks answer rightly."
+        word = "no evidence"
+        sentence = "There is no sample that all compared networks answer rightly."
     elif not theirs:
-        word, said = "no evidence", "No attack ran to its end on all compared networks."
+        word, sentence = "no evidence", "No attack ran to its end on all compared networks."
     raised = [check.name for check in checks if check.raised]
     signs = f" Signs of masked gradients: {', '.join(raised)}." if raised else ""
     return Verdict(
         word=word,
-        said=said + signs,
+        said=sentence + signs,
         samples=int(compared.samples.sum()),
         networks=(len(defended), len(undefended)),
         apparent=apparent,
@@ -147,18 +148,18 @@ class _Comparison:
         )
 
     def gain(self, ours: Sequence[str], theirs: Sequence[str]) -> Gain:
-        """Of the defended networks against some attacks, over the others against others."""
-        held, others = self._held(self.defended, ours), self._held(self.undefended, theirs)
+        """Gain of the defended networks under `ours` over the undefended ones under `theirs`."""
+        held, reference = self._held(self.defended, ours), self._held(self.undefended, theirs)
         return Gain(
             norm=self.norm,
             budgets=self.budgets,
             ours=float(held.mean()) if held.size else 0.0,
-            theirs=float(others.mean()) if others.size else 0.0,
-            difference=self._difference(held, others),
+            theirs=float(reference.mean()) if reference.size else 0.0,
+            difference=self._difference(held, reference),
         )
 
     def masked(self, plain: Sequence[str], attacks: Sequence[str]) -> Estimate:
-        """What the defended networks lose from plain attacks to all, beyond what the others do."""
+        """Loss of the defended networks from plain attacks to all, less that of the undefended."""
         lost = [
             self._held(networks, plain) - self._held(networks, attacks)
             for networks in (self.defended, self.undefended)
@@ -166,14 +167,17 @@ class _Comparison:
         return self._difference(*lost)
 
     def _difference(self, ours: np.ndarray, theirs: np.ndarray) -> Estimate:
-        """Unsettled with one undefended network: the spread of a defense is not that of others."""
-        found = unpaired_difference(ours, theirs)
+        """Difference of means; with one undefended network the interval is [-1, 1].
+
+        The spread between seeds of a defense is not that of undefended networks.
+        """
+        difference = unpaired_difference(ours, theirs)
         if len(self.undefended) > 1:
-            return found
-        return Estimate(found.value, -1.0, 1.0, 1, "seeds")
+            return difference
+        return Estimate(difference.value, -1.0, 1.0, 1, "seeds")
 
     def _held(self, networks: Sequence[EvaluationData], attacks: Sequence[str]) -> np.ndarray:
-        """Networks x samples: at what share of the budgets a sample stays right."""
+        """Share of the budgets at which a sample stays right, networks x samples."""
         held = [
             [evidence.robust(attacks, self.norm, budget)[self.samples] for budget in self.budgets]
             for evidence in networks
@@ -219,8 +223,8 @@ def _spelled(gain: Gain) -> str:
     )
 
 
-def _points(found: Estimate) -> str:
-    return f"{100 * found.value:+.0f} [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
+def _points(gain: Estimate) -> str:
+    return f"{100 * gain.value:+.0f} [{100 * gain.low:+.0f}, {100 * gain.high:+.0f}]"
 
 
 def _complete(evidence: Sequence[EvaluationData]) -> list[str]:
@@ -231,9 +235,9 @@ def _complete(evidence: Sequence[EvaluationData]) -> list[str]:
 def _norm(attacks: Sequence[str]) -> tuple[str, list[str]]:
     """The norm of the verdict, and the ensembles that ran in it.
 
-    linf where an ensemble ran in it, then l2; without any the norm of the first attack, those aside
-    that look for signs of masks only. One norm alone: of several looks one would find something
-    more often than it should.
+    linf if an ensemble ran in linf, then l2; without any ensemble the norm of the first attack that
+    is not one of `SIGN_ATTACKS`. One norm alone: several comparisons would find a difference by
+    chance more often than the level of the intervals allows.
     """
     for norm, names in ENSEMBLES.items():
         if ran := [name for name in names if name in attacks]:
@@ -243,7 +247,7 @@ def _norm(attacks: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _budgets(evidence: EvaluationData, norm: str, ensembles: Sequence[str]) -> tuple[float, ...]:
-    """The budgets at which an ensemble ran; all where none did."""
+    """The budgets at which an ensemble ran; all budgets if none did."""
     every = evidence.budgets[norm]
     for name in ensembles:
         if ran := tuple(b for b in every if b in evidence.tried[name].budgets):
@@ -254,7 +258,7 @@ def _budgets(evidence: EvaluationData, norm: str, ensembles: Sequence[str]) -> t
 def _without_gradients(
     defended: Sequence[EvaluationData], undefended: Sequence[EvaluationData]
 ) -> Verdict:
-    """What can be said by the attacks that see as little of all networks."""
+    """Verdict by the attacks that ran on all networks, none of which needs gradients."""
     common = [name for name in defended[0].tried if all(
         name in e.everything for e in (*defended, *undefended)
     )]  # fmt: skip
@@ -262,14 +266,14 @@ def _without_gradients(
     compared = _Comparison(defended, undefended, norm, defended[0].budgets[norm], common)
     gain = compared.gain(common, common)
     shows = defended[0].target.shows.capitalize()
-    said = f"{shows} are all that it shows, and no attack on them can prove it robust"
+    sentence = f"{shows} are all that it shows, and no attack on them can prove it robust"
     if common and compared.samples.any():
-        said += f". By {' and '.join(common)}, {_spelled(gain)}"
+        sentence += f". By {' and '.join(common)}, {_spelled(gain)}"
     else:
-        said += "; no attack that could be compared ran on both"
+        sentence += "; no attack that could be compared ran on both"
     return Verdict(
         word="no evidence",
-        said=said + ".",
+        said=sentence + ".",
         samples=int(compared.samples.sum()),
         networks=(len(defended), len(undefended)),
         apparent=gain,

@@ -1,1 +1,1 @@
-"""The victim's side: a model behind a wire, with budgets, and what its answers show."""
+"""The victim's side: a model behind a wire, with query budgets and limits on its answers."""

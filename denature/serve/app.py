@@ -1,4 +1,4 @@
-"""The server: routes, keys, and one line of requests for each network."""
+"""The server: routes, keys, and one queue of requests for each network."""
 
 import asyncio
 import functools
@@ -36,26 +36,26 @@ from denature.train.run import load_run
 T = TypeVar("T")
 
 BODY_S = 60.0
-"""Seconds that a body may take to arrive."""
+"""Seconds for a body to arrive, at most."""
 
 NUMBER_BYTES = 16
-"""A number of a JSON body at its longest, with what stands around it."""
+"""Bytes of a number in a JSON body at most, separators included."""
 
 LARGE = 1 << 17
-"""Bytes from which a body is read off the event loop."""
+"""Bytes from which a body is parsed off the event loop."""
 
 
 @final
 class Server:
-    """All models, who may ask them, and what is told of it."""
+    """All models, the keys that may query them, and the log and metrics of the requests."""
 
     def __init__(self, serving: Serving) -> None:
         self.limits = serving.limits
         self.models: dict[str, Model] = {}
-        for placed in (placed.resolved() for placed in serving.models):
-            run = load_run(placed.run, trust=serving.trust)
-            self.models[placed.name] = Model(
-                placed, run, device=serving.device, precision=serving.precision
+        for served in (served.resolved() for served in serving.models):
+            run = load_run(served.run, trust=serving.trust)
+            self.models[served.name] = Model(
+                served, run, device=serving.device, precision=serving.precision
             )
         self.lines = {
             name: Batcher(model.logits, self.limits) for name, model in self.models.items()
@@ -66,7 +66,7 @@ class Server:
         self.metrics = Metrics()
 
     def model(self, request: Request) -> Model:
-        """The one that a path names."""
+        """The model that a path names."""
         name, version = request.path_params["name"], request.path_params.get("version")
         if name not in self.models:
             raise Refused(404, f"There is no model called {name[:64]!r}.")
@@ -106,14 +106,14 @@ class Server:
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")
 
     async def infer(self, request: Request) -> Response:
-        """Answer a request, or say why not; either is counted and logged."""
-        return await self._told(request, self._infer, _refusal)
+        """Answer an inference request or refuse it; both are counted and logged."""
+        return await self._handle(request, self._infer, _refusal)
 
     async def detect_faces(self, request: Request) -> Response:
-        """The same in the form of AWS Rekognition."""
-        return await self._told(request, self._detect_faces, _refusal_of_faces)
+        """Answer a DetectFaces request in the form of AWS Rekognition."""
+        return await self._handle(request, self._detect_faces, _refusal_of_faces)
 
-    async def _told(
+    async def _handle(
         self,
         request: Request,
         work: Callable[[Request, dict[str, Any]], Awaitable[Response]],
@@ -152,15 +152,15 @@ class Server:
             signature,
             max_images=self.limits.max_images,
         )
-        asked = await _aside(read) if len(body) > LARGE else read()
-        entry |= {"id": asked.id, "images": len(asked.images)}
-        logits = await self._asked(signature.name, asked.images, key, entry)
-        return self._answer(expose(logits, signature.exposure), asked, model)
+        parsed = await _in_thread(read) if len(body) > LARGE else read()
+        entry |= {"id": parsed.id, "images": len(parsed.images)}
+        logits = await self._logits(signature.name, parsed.images, key, entry)
+        return self._answer(expose(logits, signature.exposure), parsed, model)
 
-    async def _asked(
+    async def _logits(
         self, name: str, images: np.ndarray, key: str | None, entry: dict[str, Any]
     ) -> np.ndarray:
-        """The logits of images that somebody with this key wants, who pays for them here."""
+        """The logits of a request's images, which are charged to its key here."""
         line = self.lines[name]
         line.admit(len(images))
         if self.keys is not None:
@@ -174,14 +174,14 @@ class Server:
         if (target := request.headers.get("x-amz-target")) != faces.TARGET:
             raise faces.RekognitionError(
                 "UnknownOperationException",
-                f"{str(target)[:64]} is not offered; {faces.TARGET} is.",
+                f"The operation is {str(target)[:64]}; only {faces.TARGET} is supported.",
             )
         model = next(
             (m for m in self.models.values() if faces.knows_faces(m.signature.classes)), None
         )
         if model is None:
             raise faces.RekognitionError(
-                "ResourceNotFoundException", f"No model here knows {', '.join(PLACES)}."
+                "ResourceNotFoundException", f"No model here answers with {', '.join(PLACES)}."
             )
         signature, identity = model.signature, str(uuid.uuid4())
         entry |= {"model": signature.name, "id": identity}
@@ -189,27 +189,27 @@ class Server:
         if self.keys is not None:
             key = faces.key_of(request.headers.get("authorization", ""))
         body = await _body(request, limit=faces.LARGEST_BODY)
-        picture = await _aside(functools.partial(faces.read, body))
-        images = await _aside(
+        picture = await _in_thread(functools.partial(faces.read, body))
+        images = await _in_thread(
             functools.partial(
                 faces.resized, picture, channels=signature.channels, size=signature.image_size
             )
         )
         entry["images"] = 1
-        [row] = await self._asked(signature.name, images, key, entry)
-        found = dict(zip(signature.classes, row.tolist(), strict=True))
-        points = {place: (found[f"{place}.x"], found[f"{place}.y"]) for place in PLACES}
-        told = await _aside(
+        [row] = await self._logits(signature.name, images, key, entry)
+        values = dict(zip(signature.classes, row.tolist(), strict=True))
+        points = {place: (values[f"{place}.x"], values[f"{place}.y"]) for place in PLACES}
+        face = await _in_thread(
             functools.partial(faces.details, points, picture, signature.exposure.decimals)
         )
         return Response(
-            orjson.dumps({"FaceDetails": [told]}),
+            orjson.dumps({"FaceDetails": [face]}),
             media_type=faces.MEDIA_TYPE,
             headers={"x-amzn-RequestId": identity},
         )
 
-    def _answer(self, values: Any, asked: InferenceRequest, model: Model) -> Response:
-        body, length = protocol.render(values, asked, model.signature)
+    def _answer(self, values: Any, request: InferenceRequest, model: Model) -> Response:
+        body, length = protocol.render(values, request, model.signature)
         if length is None:
             return Response(body, media_type="application/json")
         return Response(body, media_type="application/octet-stream", headers={LENGTH: length})
@@ -226,7 +226,7 @@ class Server:
 
 
 def _key(headers: Mapping[str, str]) -> str:
-    """The caller's key, as a bearer token or in X-API-Key."""
+    """The caller's key, from a bearer token or from X-API-Key."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
     if not key:
@@ -235,10 +235,10 @@ def _key(headers: Mapping[str, str]) -> str:
 
 
 async def _body(request: Request, *, limit: int) -> bytes:
-    """All of a request's body, unpacked, as far as it keeps to the limit."""
-    said = request.headers.get("content-length", "0")
-    if said.isdigit() and int(said[:20]) > limit:
-        raise Refused(413, f"The body has {said} bytes; at most {limit} are taken.")
+    """The whole body of a request, decompressed, with at most `limit` bytes."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared[:20]) > limit:
+        raise Refused(413, f"The body has {declared} bytes; at most {limit} are accepted.")
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_S):
@@ -252,29 +252,29 @@ async def _body(request: Request, *, limit: int) -> bytes:
     except ClientDisconnect:
         raise Refused(400, "The body ended early.") from None
     body = b"".join(parts)
-    packing = request.headers.get("content-encoding", "identity").strip().lower()
-    if packing == "identity":
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding == "identity":
         return body
-    if packing not in ("gzip", "deflate"):
+    if encoding not in ("gzip", "deflate"):
         raise Refused(415, "Content-Encoding must be gzip, deflate or identity.")
-    return await _aside(functools.partial(_unpacked, body, limit))
+    return await _in_thread(functools.partial(_decompressed, body, limit))
 
 
-def _unpacked(body: bytes, limit: int) -> bytes:
+def _decompressed(body: bytes, limit: int) -> bytes:
     try:
-        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # finds out which of the two
-        plain = unpacker.decompress(body, limit + 1)
+        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects gzip or deflate
+        plain = decompressor.decompress(body, limit + 1)
     except zlib.error as error:
-        raise Refused(400, f"The body cannot be unpacked: {error}.") from None
+        raise Refused(400, f"The body cannot be decompressed: {error}.") from None
     if len(plain) > limit:
-        raise Refused(413, f"The unpacked body has more than {limit} bytes.")
-    if not unpacker.eof or unpacker.unused_data:
-        raise Refused(400, "The packed body ends early or has something behind it.")
+        raise Refused(413, f"The decompressed body has more than {limit} bytes.")
+    if not decompressor.eof or decompressor.unused_data:
+        raise Refused(400, "The compressed body ends early or has bytes behind its end.")
     return plain
 
 
-async def _aside(work: Callable[[], T]) -> T:
-    """Work that would hold up other requests, in a thread."""
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run work in a thread, since it would block other requests."""
     return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
@@ -289,12 +289,12 @@ def _retry_after(refused: Refused) -> dict[str, str]:
 
 
 def _refusal_of_faces(refused: Refused) -> Response:
-    told = faces.wrong(refused)
-    body = orjson.dumps({"__type": told.name, "message": str(told)})
+    error = faces.wrong(refused)
+    body = orjson.dumps({"__type": error.name, "message": str(error)})
     return Response(
         body,
-        told.status,
-        {"x-amzn-RequestId": str(uuid.uuid4()), **_retry_after(told)},
+        error.status,
+        {"x-amzn-RequestId": str(uuid.uuid4()), **_retry_after(error)},
         faces.MEDIA_TYPE,
     )
 
@@ -304,7 +304,7 @@ def create_app(serving: Serving) -> Starlette:
 
     Raises:
         RunError: a run cannot be read.
-        ConfigError: a device that is not here, or keys that cannot be used.
+        ConfigError: the device is missing, or the keys cannot be used.
     """
     server = Server(serving)
 
@@ -312,19 +312,19 @@ def create_app(serving: Serving) -> Starlette:
         assert isinstance(error, Refused)
         return _refusal(error)
 
-    async def no_such_place(request: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": f"{error.detail}."}, error.status_code, error.headers)
 
     async def failed(request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": "The server failed; its log says more."}, 500)
+        return JSONResponse({"error": "The server failed; its log has the cause."}, 500)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         server.close()
 
-    places: list[tuple[str, Any, str]] = [
+    routes: list[tuple[str, Any, str]] = [
         ("/v2", server.about, "GET"),
         ("/v2/health/live", server.live, "GET"),
         ("/v2/health/ready", server.ready, "GET"),
@@ -332,21 +332,21 @@ def create_app(serving: Serving) -> Starlette:
         ("/metrics", server.figures, "GET"),
         ("/", server.detect_faces, "POST"),
     ]
-    for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        places += [
-            (place, server.metadata, "GET"),
-            (f"{place}/ready", server.model_ready, "GET"),
-            (f"{place}/infer", server.infer, "POST"),
+    for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        routes += [
+            (model, server.metadata, "GET"),
+            (f"{model}/ready", server.model_ready, "GET"),
+            (f"{model}/infer", server.infer, "POST"),
         ]
     return Starlette(
-        routes=[Route(path, endpoint, methods=[method]) for path, endpoint, method in places],
-        exception_handlers={Refused: refused, HTTPException: no_such_place, Exception: failed},
+        routes=[Route(path, endpoint, methods=[method]) for path, endpoint, method in routes],
+        exception_handlers={Refused: refused, HTTPException: http_error, Exception: failed},
         lifespan=lifespan,
     )
 
 
 ENVIRONMENT = "DENATURE_SERVING"
-"""How the processes of one server are told what to serve."""
+"""Environment variable that passes the settings to the worker processes of a server."""
 
 
 def from_environment() -> Starlette:

@@ -1,4 +1,4 @@
-"""Requests of all clients, computed together and off the event loop."""
+"""Requests of all clients, computed in batches off the event loop."""
 
 import asyncio
 from collections import deque
@@ -12,14 +12,14 @@ from denature.serve.config import Limits
 from denature.serve.refusal import Refused
 
 Answerer: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
-"""From the images of several requests to the logits of all, in order."""
+"""From the images of several requests to the logits of all images, in order."""
 
 
 @final
 class Batcher:
-    """A line in front of one network: while it computes, the next batch gathers.
+    """A queue in front of one network; the next batch gathers while the network computes.
 
-    Who waits and goes away is not computed, if its batch has not begun.
+    A request whose client disconnects is not computed, if its batch has not begun.
     """
 
     def __init__(self, answer: Answerer, limits: Limits) -> None:
@@ -31,19 +31,19 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
     def admit(self, images: int) -> None:
-        """Whether so many more may wait; to be asked before anybody is charged for them.
+        """Check that this many more images may wait, before a key is charged for them.
 
         Raises:
-            Refused: with 503, when too many wait already.
+            Refused: with 503, when too many images wait already.
         """
         if self._waiting + images > self._limits.max_waiting:
-            raise Refused(503, "Too many requests wait already; ask later.", retry_after=1)
+            raise Refused(503, "Too many requests wait already; retry later.", retry_after=1)
 
     async def ask(self, images: np.ndarray) -> np.ndarray:
         """The logits of one request's images.
 
         Raises:
-            Refused: with 503, when too many wait already.
+            Refused: with 503, when too many images wait already.
         """
         self.admit(len(images))
         answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
@@ -57,7 +57,7 @@ class Batcher:
             self._waiting -= len(images)
 
     async def _work(self) -> None:
-        """Answer until nobody waits; the next to come starts it again."""
+        """Answer until no request waits; the next request starts this task again."""
         loop = asyncio.get_running_loop()
         try:
             while self._line:
@@ -90,7 +90,7 @@ class Batcher:
             if batch and count + len(images) > self._limits.max_batch:
                 break
             self._line.popleft()
-            if not future.done():  # its client went away
+            if not future.done():  # its client disconnected
                 batch.append((images, future))
                 count += len(images)
         return batch

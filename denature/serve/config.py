@@ -1,4 +1,4 @@
-"""What can be set about serving; imports nothing heavy."""
+"""Settings of serving; this module imports nothing heavy."""
 
 import re
 from dataclasses import dataclass, replace
@@ -16,14 +16,14 @@ AnswerKind: TypeAlias = Literal["logits", "probabilities", "label", "landmarks"]
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exposure:
-    """What an answer shows of a network's logits."""
+    """The part of a network's logits that an answer shows."""
 
     show: AnswerKind = "probabilities"
-    """The kind of answer, which is also the name of the output; of landmarks always that."""
+    """Kind of the answers, also the name of the output; always landmarks for a landmark network."""
     top: int = 0
-    """Only the largest so many values, as strings `value:index:class`; 0 for all."""
+    """Show only this many of the largest values, as strings `value:index:class`; 0 for all."""
     decimals: int = -1
-    """Digits after the point that values are rounded to; -1 for all."""
+    """Decimals that values are rounded to; -1 for no rounding."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -40,10 +40,10 @@ class Exposure:
 
     @staticmethod
     def of(options: dict[str, str], usual: "Exposure") -> "Exposure":
-        """The usual one, changed by options such as `{"show": "label"}`.
+        """The usual exposure, changed by options such as `{"show": "label"}`.
 
         Raises:
-            ConfigError: an option that there is not, or a value that cannot be read.
+            ConfigError: an option is unknown, or its value cannot be read.
         """
         values: dict[str, Any] = {"show": usual.show, "top": usual.top, "decimals": usual.decimals}
         for key, text in options.items():
@@ -59,17 +59,17 @@ class Exposure:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one request may ask, and how many may wait."""
+    """Bounds on one request, on waiting requests and on batches."""
 
     max_images: int = 256
     """Images in one request."""
     max_waiting: int = 8192
-    """Images of all requests that wait for their answers; more are refused with 503."""
+    """Images of all waiting requests at most; more are refused with 503."""
     window_ms: float = 0.0
-    """How long a batch waits for further requests. At 0 a batch is whatever came in while the one
-    before was computed, which costs a lone client nothing."""
+    """Milliseconds that a batch waits for further requests. At 0 a batch holds the requests that
+    arrived while the previous one was computed, which costs a lone client nothing."""
     max_batch: int = 256
-    """Images computed at once."""
+    """Images computed at once, at most."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -86,7 +86,7 @@ class Limits:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServedModel:
-    """A run under the name by which it is asked."""
+    """A run, and the name under which it is served."""
 
     name: str
     run: str
@@ -94,10 +94,10 @@ class ServedModel:
 
     @staticmethod
     def of(text: str, usual: Exposure) -> "ServedModel":
-        """Read `[NAME=]RUN[@show=label+decimals=2]`; the name is the folder's by default.
+        """Parse `[NAME=]RUN[@show=label+decimals=2]`; the name is the folder's by default.
 
         Raises:
-            ConfigError: it cannot be read.
+            ConfigError: the text cannot be read.
         """
         named = None if Path(text).is_dir() else re.match(r"([^/@]*)=", text)
         rest = text[named.end() :] if named else text
@@ -112,50 +112,50 @@ class ServedModel:
         name = named[1] if named else re.sub(r"[^\w.-]", "-", folder)
         if not run or not re.fullmatch(r"[\w.-]+", name):
             raise ConfigError(
-                f"The model {text!r} cannot be read; wanted is RUN or NAME=RUN, the name of "
-                "letters, digits, dots, _ and -, perhaps followed by @show=label+decimals=2."
+                f"The model {text!r} cannot be read; wanted is RUN or NAME=RUN with a name of "
+                "letters, digits, dots, _ and -, optionally followed by @show=label+decimals=2."
             )
         return ServedModel(name=name, run=run, exposure=Exposure.of(options, usual))
 
     def resolved(self) -> "ServedModel":
-        """The same, showing what the run can show.
+        """A copy that shows the kind of answers that the run has.
 
         Raises:
-            ConfigError: it is to show classes, and knows landmarks, or the other way round.
+            ConfigError: the setting asks for classes of a landmark network, or the reverse.
             RunError: there is no such run.
         """
         exposure = self.exposure
         if not read_record(Path(self.run)).landmarks:
             if exposure.show == "landmarks":
-                raise ConfigError(
-                    f"{self.run} knows classes and no landmarks; show something else."
-                )
+                raise ConfigError(f"{self.run} answers with classes, and cannot show landmarks.")
             return self
-        if exposure.show not in ("probabilities", "landmarks"):  # the first is what is usual
-            raise ConfigError(f"{self.run} knows landmarks, and cannot show {exposure.show}.")
+        if exposure.show not in ("probabilities", "landmarks"):  # the first is the default
+            raise ConfigError(
+                f"{self.run} answers with landmarks, and cannot show {exposure.show}."
+            )
         return replace(self, exposure=replace(exposure, show="landmarks"))
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Serving:
-    """All that a server is made of; workers get it as JSON."""
+    """All settings of a server; workers receive them as JSON."""
 
     models: tuple[ServedModel, ...]
     limits: Limits = Limits()
     keys: str | None = None
-    """File or `redis://` URL of the keys that may ask; None lets everybody."""
+    """File or `redis://` URL of the accepted keys; None accepts every request."""
     log: str | None = None
-    """File for the access log; None writes it to standard error, "off" nowhere."""
+    """File for the access log; None writes to standard error, "off" disables the log."""
     device: str = "auto"
     precision: str = "fp32"
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [placed.name for placed in self.models]
+        names = [served.name for served in self.models]
         if not names:
             raise ConfigError("No model was named; give at least one run.")
-        if twice := {name for name in names if names.count(name) > 1}:
+        if duplicates := {name for name in names if names.count(name) > 1}:
             raise ConfigError(
-                f"Two models are called {', '.join(sorted(twice))}; name them: NAME=RUN."
+                f"Two models are called {', '.join(sorted(duplicates))}; name them: NAME=RUN."
             )

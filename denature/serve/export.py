@@ -1,4 +1,4 @@
-"""Networks for those who serve elsewhere: ONNX and torch's own exported programs."""
+"""Exported networks for other servers: ONNX and torch's own exported programs."""
 
 import logging
 import warnings
@@ -19,25 +19,25 @@ Format: TypeAlias = Literal["onnx", "pt2"]
 INPUT, OUTPUT = "images", "logits"
 
 TOLERANCE = 1e-4
-"""How far an export's logits may be from the network's, as a share of their spread."""
+"""Largest difference between an export's logits and the network's, as a share of their spread."""
 
 
 def export(run: Run, path: Path, form: Format) -> float:
-    """Write a run's network so that other servers can load it, and ask it to see that it is right.
+    """Write a run's network for other servers, and check the answers of the written file.
 
-    It takes `images`, float32 in [0, 1] of any batch size, normalises them itself and answers
-    `logits`.
+    The export takes `images`, float32 in [0, 1] of any batch size, normalises them itself and
+    returns `logits`.
 
     Args:
-        run: whose network.
-        path: the file.
+        run: the run with the network.
+        path: the file to write.
         form: `onnx` for ONNX Runtime, Triton and others, `pt2` for `torch.export.load`.
 
     Returns:
         The largest difference to the network's own logits, as a share of their spread.
 
     Raises:
-        RunError: it cannot be exported, or answers differently.
+        RunError: the network cannot be exported, or the export answers differently.
         MissingExtra: the packages for ONNX are not installed.
     """
     if form not in get_args(Format):
@@ -45,17 +45,17 @@ def export(run: Run, path: Path, form: Format) -> float:
     net = run.record.net
     network = run.network.cpu().eval()
     shape = (net.channels, net.image_size, net.image_size)
-    asked = torch.rand((7, *shape), generator=torch.Generator().manual_seed(0))
+    images = torch.rand((7, *shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        wanted = network(asked).numpy()
+        wanted = network(images).numpy()
     try:
         with atomic_path(path) as new, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's exporters to themselves
-            # Some exporters go by a file's suffix.
+            warnings.simplefilter("ignore")  # warnings of torch's exporters about their own code
+            # Some exporters choose the format by a file's suffix.
             named = new.with_suffix(f".{form}")
             try:
-                ask = (_onnx if form == "onnx" else _pt2)(network, asked[:2], named)
-                found = np.concatenate([ask(asked[:1]), ask(asked[1:])])
+                ask = (_onnx if form == "onnx" else _pt2)(network, images[:2], named)
+                found = np.concatenate([ask(images[:1]), ask(images[1:])])
                 named.rename(new)
             finally:
                 named.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ def export(run: Run, path: Path, form: Format) -> float:
         raise
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}.") from None
-    except Exception as error:  # a user's network may be anything
+    except Exception as error:  # a user's network may raise any exception
         reason = str(error).strip().splitlines()[0]
         raise RunError(f"{net.name} cannot be exported as {form}: {reason}") from error
     return apart
@@ -98,10 +98,10 @@ def _pt2(network: nn.Module, example: torch.Tensor, path: Path) -> Ask:
 def _onnx(network: nn.Module, example: torch.Tensor, path: Path) -> Ask:
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401 - torch's exporter needs it and says so badly
+        import onnxscript  # noqa: F401 - torch's exporter needs it, with an unclear error
     except ImportError as error:
         raise MissingExtra(error.name or "onnx", "onnx", "Exporting to ONNX") from None
-    # It tells of each torchvision operator that it could not prepare for.
+    # The exporter warns of each torchvision operator that is not registered.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     torch.onnx.export(
         _program(network, example),

@@ -1,4 +1,4 @@
-"""From a network's logits to what an answer shows."""
+"""From a network's logits to the values of an answer."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from denature.serve.config import Exposure
 
 
 def expose(logits: np.ndarray, exposure: Exposure) -> np.ndarray:
-    """What is shown of float32 logits, batch x classes: the same, int64 labels, or probabilities.
+    """Shown values of float32 logits, batch x classes: logits, int64 labels, or probabilities.
 
-    Landmarks are what a network of them puts out.
+    Landmarks are the raw outputs of a landmark network.
 
-    Rounding is to the nearest decimal that float32 has; values are shown as they were rounded, so
+    Rounding is to the nearest decimal that float32 has. Rounded values are not normalised again, so
     probabilities need not sum to 1.
     """
     if exposure.show == "label":

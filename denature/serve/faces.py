@@ -1,7 +1,7 @@
-"""DetectFaces as AWS Rekognition answers it (JSON 1.1), between bytes and landmarks.
+"""DetectFaces in the form of AWS Rekognition (JSON 1.1), between bytes and landmarks.
 
-For a network that knows the five places that the service names. It looks for no faces: it takes
-each picture for one, so the box, the confidence and the roll that it tells follow from the places.
+The network must have the five landmarks that the service names. No face is detected: each picture
+counts as one, so the box, the confidence and the roll in an answer follow from the landmarks.
 """
 
 import base64
@@ -23,12 +23,12 @@ TARGET = "RekognitionService.DetectFaces"
 MEDIA_TYPE = "application/x-amz-json-1.1"
 
 LARGEST = 5_242_880
-"""Bytes of a picture in a request, as the service has it."""
+"""Bytes of a picture in a request at most, as at the service."""
 
 LARGEST_BODY = LARGEST * 4 // 3 + (1 << 16)
 
 MOST_PIXELS = 40_000_000
-"""Of a picture: a small file can unpack to any number."""
+"""Pixels of a picture at most, since a small file can decompress to any number."""
 
 FORMATS = ("JPEG", "PNG")
 
@@ -36,7 +36,7 @@ Points: TypeAlias = Mapping[str, tuple[float, float]]
 
 
 class RekognitionError(Refused):
-    """A request that is refused in the service's form, with the name of its exception."""
+    """A refusal in the service's form, with the name of the service's exception."""
 
     def __init__(
         self, name: str, message: str, *, status: int = 400, retry_after: float | None = None
@@ -46,7 +46,7 @@ class RekognitionError(Refused):
 
 
 def wrong(refused: Refused) -> RekognitionError:
-    """A refusal of our own in the service's words."""
+    """A refusal of this server as an exception of the service."""
     if isinstance(refused, RekognitionError):
         return refused
     names = {
@@ -62,17 +62,17 @@ def wrong(refused: Refused) -> RekognitionError:
 
 
 def knows_faces(outputs: Sequence[str]) -> bool:
-    """Whether a network with these outputs can answer."""
+    """Whether these outputs of a network include the five landmarks."""
     return {f"{place}.{axis}" for place in PLACES for axis in "xy"} <= set(outputs)
 
 
 def key_of(authorization: str) -> str:
-    """The access key's id in a signed request, which stands for the caller's key here.
+    """The id of the access key in a signed request, which serves as the caller's key.
 
-    The signature is not checked: whoever knows the id of a key knows the key.
+    The signature is not checked, so the id alone gives access.
 
     Raises:
-        Wrong: there is none.
+        RekognitionError: the request has no access key.
     """
     _, found, rest = authorization.partition("Credential=")
     key = rest.partition("/")[0]
@@ -85,18 +85,18 @@ def read(body: bytes) -> np.ndarray:
     """The picture in a request, uint8, height x width x 3.
 
     Raises:
-        Wrong: whatever is wrong with it.
+        RekognitionError: the request is malformed, or its picture cannot be read.
     """
     try:
         request = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise RekognitionError("SerializationException", "The body is no JSON.") from None
+        raise RekognitionError("SerializationException", "The body is not JSON.") from None
     image = request.get("Image") if isinstance(request, dict) else None
     if not isinstance(image, dict):
         raise RekognitionError("InvalidParameterException", "The request has no Image.")
     if image.get("S3Object") is not None:
         raise RekognitionError(
-            "InvalidS3ObjectException", "This server reads no S3; send Image.Bytes."
+            "InvalidS3ObjectException", "This server does not read S3; send Image.Bytes."
         )
     coded = image.get("Bytes")
     if not isinstance(coded, str) or not coded:
@@ -104,7 +104,7 @@ def read(body: bytes) -> np.ndarray:
     try:
         data = base64.b64decode(coded, validate=True)
     except (binascii.Error, ValueError):
-        raise RekognitionError("InvalidParameterException", "Image.Bytes is no base64.") from None
+        raise RekognitionError("InvalidParameterException", "Image.Bytes is not base64.") from None
     if len(data) > LARGEST:
         raise RekognitionError(
             "ImageTooLargeException", f"The image has more than {LARGEST} bytes."
@@ -127,7 +127,7 @@ def _decoded(data: bytes) -> np.ndarray:
 
 
 def resized(picture: np.ndarray, *, channels: int, size: int) -> np.ndarray:
-    """A picture as a network takes it: stretched, so that fractions of its sides stay."""
+    """A picture in a network's input shape, stretched so that fractions of its sides stay valid."""
     array = to_array(Image.fromarray(picture), channels=channels, size=size, fit=True, stretch=True)
     assert array is not None
     return array[None]
@@ -137,8 +137,8 @@ def quality(picture: np.ndarray) -> dict[str, float]:
     """Brightness and sharpness from 0 to 100.
 
     Brightness is the mean luma. Sharpness is 100 s / (s + 10) for the standard deviation s of a
-    Laplacian of the luma in grey levels, of pictures made small enough to be alike: ours, since how
-    the service measures is not published.
+    Laplacian of the luma in grey levels, on a reduced picture so that sizes are comparable. The
+    formula is denature's own, since the service does not publish its measure.
     """
     image = Image.fromarray(picture).convert("L")
     image.thumbnail((256, 256))
@@ -153,19 +153,19 @@ def quality(picture: np.ndarray) -> dict[str, float]:
 
 
 def details(points: Points, picture: np.ndarray, decimals: int) -> dict[str, Any]:
-    """What the service tells of one face.
+    """The service's description of one face.
 
     Args:
-        points: the five places as fractions.
-        picture: height x width x 3.
-        decimals: that places are rounded to; -1 for all.
+        points: the five landmarks as fractions of the picture's sides.
+        picture: uint8, height x width x 3.
+        decimals: decimals that coordinates are rounded to; -1 for no rounding.
     """
 
-    def told(value: float) -> float:
+    def rounded(value: float) -> float:
         return round(value, decimals) if decimals >= 0 else value
 
     xs, ys = zip(*points.values(), strict=True)
-    # Five places span about half of a face's width and a third of its height.
+    # Five landmarks span about half of a face's width and a third of its height.
     centre_x, centre_y = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
     width, height = 2.0 * (max(xs) - min(xs)), 3.0 * (max(ys) - min(ys))
     (left_x, left_y), (right_x, right_y) = points["eyeLeft"], points["eyeRight"]
@@ -173,13 +173,13 @@ def details(points: Points, picture: np.ndarray, decimals: int) -> dict[str, Any
     roll = math.degrees(math.atan2((right_y - left_y) * tall, (right_x - left_x) * wide))
     return {
         "BoundingBox": {
-            "Width": told(width),
-            "Height": told(height),
-            "Left": told(centre_x - width / 2),
-            "Top": told(centre_y - height / 2),
+            "Width": rounded(width),
+            "Height": rounded(height),
+            "Left": rounded(centre_x - width / 2),
+            "Top": rounded(centre_y - height / 2),
         },
         "Landmarks": [
-            {"Type": place, "X": told(points[place][0]), "Y": told(points[place][1])}
+            {"Type": place, "X": rounded(points[place][0]), "Y": rounded(points[place][1])}
             for place in PLACES
         ],
         "Pose": {"Roll": roll, "Yaw": 0.0, "Pitch": 0.0},
@@ -189,7 +189,7 @@ def details(points: Points, picture: np.ndarray, decimals: int) -> dict[str, Any
 
 
 def confidence(points: Points) -> float:
-    """How far five places look like a face: the share of what holds of every upright face."""
+    """Percentage of the properties of an upright face that hold for five landmarks."""
     left, right, nose = points["eyeLeft"], points["eyeRight"], points["nose"]
     mouth = (points["mouthLeft"], points["mouthRight"])
     holds = [

@@ -1,7 +1,7 @@
-"""Who may ask, how much and how fast: exact over all processes that share the place.
+"""Keys, budgets and rates of callers, exact over all processes that share the store.
 
-A budget is a number of images in all, a rate one of images a second. One statement decides about a
-request and books it, so that no two can spend the same image.
+A budget is a total number of images, a rate is a number of images a second. One statement checks a
+request and books it, so two requests cannot spend the same image.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ from denature.serve.refusal import Refused
 REDIS = ("redis://", "rediss://", "unix://")
 
 BURST_S = 1.0
-"""Seconds' worth of its rate that a key may be ahead of it."""
+"""Seconds that a key may be ahead of its rate."""
 
 SPENT_RETRY_S = 86_400.0
-"""What a client with nothing left is told to wait: its owner may give it more by tomorrow."""
+"""Retry-After for a spent budget: the owner may grant more within a day."""
 
 
 @final
@@ -41,41 +41,41 @@ class Key:
 
 
 class Keys(Protocol):
-    """Accounts of those who may ask."""
+    """Accounts of the callers."""
 
     def add(self, name: str, *, budget: int | None, rate: float | None) -> str:
-        """Open an account; returns its key, which is kept nowhere."""
+        """Open an account; returns its key, which is not stored."""
 
     def change(self, name: str, *, budget: int | None, rate: float | None) -> None:
-        """Give an account another budget and rate."""
+        """Set another budget and rate for an account."""
 
     def remove(self, name: str) -> None:
         """Close an account."""
 
     def accounts(self) -> list[Key]:
-        """All of them, by name."""
+        """All accounts, sorted by name."""
 
     def spend(self, key: str, images: int) -> str:
         """Book images on a key's account; returns its name.
 
         Raises:
-            Refused: with 401 for no such key, 429 where budget or rate do not allow it.
+            Refused: with 401 for an unknown key, 429 where budget or rate do not allow it.
         """
 
     def close(self) -> None:
-        """Let go of the place."""
+        """Close the store."""
 
 
 def open_keys(place: str, *, make: bool = False) -> Keys:
-    """The accounts in a file, which is made if there is none and `make` says so, or in a Redis.
+    """The accounts in a file or in a Redis.
 
     Args:
         place: a file, or a URL: `redis://`, `rediss://` or `unix://`.
-        make: whether a file may be made.
+        make: whether to create a missing file.
 
     Raises:
-        ConfigError: there is no such place, or it cannot be used.
-        MissingExtra: a Redis is asked for, and its client is not installed.
+        ConfigError: the store does not exist, or cannot be used.
+        MissingExtra: the URL is a Redis, and its client is not installed.
     """
     if place.startswith(REDIS):
         try:
@@ -90,7 +90,7 @@ def open_keys(place: str, *, make: bool = False) -> Keys:
 
 
 def digest_of(key: str) -> str:
-    """How a key is kept: it has 256 random bits, so that a plain hash cannot be undone."""
+    """Stored form of a key: with its 256 random bits, a plain hash cannot be inverted."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -99,18 +99,18 @@ def new_key() -> str:
 
 
 def refusal(key: Key, images: int, ahead_s: float) -> Refused:
-    """Why an account does not allow it.
+    """The refusal of a request beyond an account's budget or rate.
 
     Args:
         key: the account.
-        images: that were asked.
-        ahead_s: seconds that it is ahead of its rate.
+        images: number of images in the request.
+        ahead_s: seconds that the account is ahead of its rate.
     """
     if key.budget is not None and key.used + images > key.budget:
         left = max(0, key.budget - key.used)
         return Refused(
             429,
-            f"The budget of {key.budget} images allows {left} more; {images} were asked.",
+            f"The budget of {key.budget} images allows {left} more; {images} were requested.",
             retry_after=SPENT_RETRY_S,
         )
     wait = max(ahead_s - BURST_S, 0.001)
@@ -132,11 +132,11 @@ class SqliteKeys:
                 path, timeout=30, isolation_level=None, check_same_thread=False
             )
         except (OSError, sqlite3.DatabaseError) as error:
-            raise ConfigError(f"{path} cannot be made: {error}.") from None
+            raise ConfigError(f"{path} cannot be created: {error}.") from None
         try:
-            with self._asking() as db:
+            with self._database() as db:
                 db.execute("PRAGMA journal_mode = WAL")
-                # A power cut may forget the last moments, a killed process nothing.
+                # A power cut may lose the last moments, a killed process loses nothing.
                 db.execute("PRAGMA synchronous = NORMAL")
                 db.execute(
                     "CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, digest TEXT UNIQUE, "
@@ -148,7 +148,7 @@ class SqliteKeys:
             raise
 
     @contextmanager
-    def _asking(self) -> Iterator[sqlite3.Connection]:
+    def _database(self) -> Iterator[sqlite3.Connection]:
         """The connection, for one thread at a time; each statement is a transaction of its own."""
         try:
             with self._lock:
@@ -163,7 +163,7 @@ class SqliteKeys:
     def add(self, name: str, *, budget: int | None, rate: float | None) -> str:
         check_account(name, budget, rate)
         key = new_key()
-        with self._asking() as db:
+        with self._database() as db:
             try:
                 db.execute(
                     "INSERT INTO keys (name, digest, budget, rate) VALUES (?, ?, ?, ?)",
@@ -175,7 +175,7 @@ class SqliteKeys:
 
     def change(self, name: str, *, budget: int | None, rate: float | None) -> None:
         check_account(name, budget, rate)
-        with self._asking() as db:
+        with self._database() as db:
             done = db.execute(
                 "UPDATE keys SET budget = ?, rate = ?, due = 0 WHERE name = ?",
                 (budget, rate, name),
@@ -183,7 +183,7 @@ class SqliteKeys:
         self._expect(name, done.rowcount)
 
     def remove(self, name: str) -> None:
-        with self._asking() as db:
+        with self._database() as db:
             done = db.execute("DELETE FROM keys WHERE name = ?", (name,))
         self._expect(name, done.rowcount)
 
@@ -192,13 +192,13 @@ class SqliteKeys:
             raise ConfigError(f"{self._path} has no key called {name!r}.")
 
     def accounts(self) -> list[Key]:
-        with self._asking() as db:
+        with self._database() as db:
             rows = db.execute("SELECT name, used, budget, rate FROM keys ORDER BY name").fetchall()
         return [Key(name=n, used=u, budget=b, rate=r) for n, u, b, r in rows]
 
     def spend(self, key: str, images: int) -> str:
         digest, now = digest_of(key), time.time()
-        with self._asking() as db:
+        with self._database() as db:
             done = db.execute(
                 "UPDATE keys SET used = used + :n, "
                 "due = CASE WHEN rate IS NULL THEN due ELSE max(due, :now) + :n / rate END "
@@ -219,7 +219,7 @@ class SqliteKeys:
 
 def check_account(name: str, budget: int | None, rate: float | None) -> None:
     if not name or len(name) > 64 or not name.isprintable():
-        raise ConfigError(f"A key is called {name!r}; wanted are 1 to 64 printable characters.")
+        raise ConfigError(f"The key's name is {name!r}; wanted are 1 to 64 printable characters.")
     if budget is not None and budget < 0:
         raise ConfigError(f"budget is {budget}; it must be at least 0.")
     if rate is not None and not 0 < rate < float("inf"):

@@ -11,10 +11,10 @@ from denature.core.schema import encode
 from denature.serve.config import Serving
 
 BACKLOG = 2048
-"""Connections that may wait to be taken."""
+"""Connections that may wait to be accepted."""
 
 GRACE_S = 30
-"""Seconds that accepted requests get to be answered when the server is told to stop."""
+"""Seconds for the answers to accepted requests after a stop signal."""
 
 
 def listen(
@@ -25,14 +25,14 @@ def listen(
     workers: int = 1,
     announce: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; what was accepted is answered first.
+    """Serve until SIGINT or SIGTERM; accepted requests are answered first.
 
     Args:
-        serving: what to serve, and to whom.
+        serving: settings of the server.
         host: address to listen at.
-        port: its port; 0 takes a free one.
+        port: port to listen at; 0 takes a free one.
         workers: processes, each with all models.
-        announce: told the address once models are loaded.
+        announce: called with the address once the models are loaded.
 
     Raises:
         ConfigError: the address is taken.
@@ -46,9 +46,9 @@ def listen(
     except ImportError as error:
         raise MissingExtra(error.name or "uvicorn", "serve", "Serving a model") from None
 
-    with _bound(host, port) as place:
-        app = create_app(serving)  # before anything is announced, so that faults come out here
-        announce(f"http://{host}:{place.getsockname()[1]}")
+    with _bound(host, port) as listener:
+        app = create_app(serving)  # before the announcement, so that errors surface here
+        announce(f"http://{host}:{listener.getsockname()[1]}")
         config = uvicorn.Config(
             app if workers == 1 else "denature.serve.app:from_environment",
             factory=workers > 1,
@@ -60,24 +60,24 @@ def listen(
             timeout_graceful_shutdown=GRACE_S,
         )
         if workers == 1:
-            uvicorn.Server(config).run(sockets=[place])
+            uvicorn.Server(config).run(sockets=[listener])
         else:
             del app
             os.environ[ENVIRONMENT] = json.dumps(encode(serving))
-            Multiprocess(config, sockets=[place]).run()
+            Multiprocess(config, sockets=[listener]).run()
 
 
 @contextmanager
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as place:
-        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            place.bind((host, port))
-            place.listen(BACKLOG)  # so that whoever is told the address can connect
+            listener.bind((host, port))
+            listener.listen(BACKLOG)  # so that a client can connect once the address is announced
         except OSError as error:
             raise ConfigError(
-                f"{host}:{port} cannot be listened at: {error.strerror or error}. Take another "
-                "--port."
+                f"The server cannot listen at {host}:{port}: {error.strerror or error}. Take "
+                "another --port."
             ) from None
-        yield place
+        yield listener

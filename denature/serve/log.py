@@ -1,4 +1,4 @@
-"""What a server tells about its work: a line for each request, and figures for Prometheus."""
+"""The access log of a server, with a line for each request, and its metrics for Prometheus."""
 
 import datetime
 import json
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 @final
 class AccessLog:
-    """One JSON object a line, without anything of an image.
+    """One JSON object a line, without any image data.
 
     A line is written in one piece, so several processes can share a file.
     """
@@ -33,7 +33,7 @@ class AccessLog:
 
 @final
 class Metrics:
-    """Counts since this process began."""
+    """Counts since the start of this process."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""A run made ready to be asked over a wire."""
+"""A run that is ready to be served."""
 
 from collections.abc import Sequence
 from typing import final
@@ -16,16 +16,16 @@ from denature.train.run import Run
 
 @final
 class Model:
-    """A network and what its answers show."""
+    """A network, and the exposure of its answers."""
 
-    def __init__(self, placed: ServedModel, run: Run, *, device: str, precision: str) -> None:
+    def __init__(self, served: ServedModel, run: Run, *, device: str, precision: str) -> None:
         net = run.record.net
         self.signature = ModelSignature(
-            name=placed.name,
+            name=served.name,
             channels=net.channels,
             image_size=net.image_size,
             classes=run.classes,
-            exposure=placed.exposure,
+            exposure=served.exposure,
             named=run.class_names is not None,
         )
         self._compute = resolve(run.network, device=device, precision=precision)
@@ -39,6 +39,6 @@ class Model:
         return self._inference.low_latency(images).cpu().numpy()
 
     def _pixels(self, images: np.ndarray) -> torch.Tensor:
-        # Arrays of a request's bytes cannot be written to, which torch would warn about.
+        # Arrays over a request's bytes are read-only, which torch would warn about.
         tensor = torch.tensor(images).to(self._compute.device)
         return self._compute.pixels(tensor) if images.dtype == np.uint8 else tensor

@@ -1,8 +1,8 @@
-"""The Open Inference Protocol, version 2 over REST, between bytes and arrays.
+"""The server side of the Open Inference Protocol, version 2 over REST, between bytes and arrays.
 
-As KServe, Triton and MLServer speak it, with Triton's extensions for binary tensors and for
-classification. Nothing here knows of sockets or networks, and whatever bytes come in, what comes
-out is a request that fits or a `Refused`.
+The form is that of KServe, Triton and MLServer, with Triton's extensions for binary tensors and for
+classification. No function here uses sockets or networks. Any input bytes give either a valid
+request or a `Refused`.
 """
 
 import math
@@ -20,7 +20,7 @@ from denature.serve.refusal import Refused
 SERVER, EXTENSIONS = "denature", ("binary_tensor_data", "classification")
 
 VERSION = "1"
-"""Of every model: another network is another model."""
+"""Version of every model; another network is another model."""
 
 INPUT = "images"
 
@@ -36,20 +36,20 @@ RANGE = "UINT8 images must lie in 0 to 255, FP32 ones in [0, 1]."
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSignature:
-    """What a model takes and shows."""
+    """Input and output of a model."""
 
     name: str
     channels: int
     image_size: int
     classes: tuple[str, ...]
-    """Or the names of coordinates."""
+    """Names of the classes, or of the coordinates."""
     exposure: Exposure
     named: bool = True
-    """Whether `classes` are names, and not the numbers of an imported run's."""
+    """Whether `classes` are names, and not the class numbers of an imported run."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image."""
+        """Shape of one image: channels, height, width."""
         return self.channels, self.image_size, self.image_size
 
     def describe(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class ModelSignature:
         shape = [-1] if exposure.show == "label" else [-1, min(exposure.top or count, count)]
         output: dict[str, Any] = {"name": exposure.show, "datatype": kind, "shape": shape}
         names: dict[str, Any] = {"parameters": {"names": list(self.classes)}} if self.named else {}
-        if exposure.show == "landmarks":  # of the numbers that are shown; classes are the model's
+        if exposure.show == "landmarks":  # names of coordinates belong to the output
             output, names = output | names, {}
         return {
             "name": self.name,
@@ -74,7 +74,7 @@ class ModelSignature:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InferenceRequest:
-    """A request that fits."""
+    """A valid request."""
 
     images: np.ndarray
     """uint8 in 0..255 or float32 in [0, 1], batch x channels x height x width."""
@@ -82,7 +82,7 @@ class InferenceRequest:
     binary: bool
     """Whether the output is wanted as bytes."""
     top: int
-    """Largest values that are wanted as strings; 0 for the plain output."""
+    """Number of largest values wanted as strings; 0 for the plain output."""
 
 
 def parse(
@@ -92,12 +92,12 @@ def parse(
 
     Args:
         body: JSON, with binary tensors behind it.
-        length: the header that says how long the JSON is; None where all of it is.
-        signature: of the model that is asked.
-        max_images: images that one request may bring.
+        length: the header with the length of the JSON; None where the whole body is JSON.
+        signature: input and output of the model.
+        max_images: images in one request at most.
 
     Raises:
-        Refused: with 400, whatever is wrong with it.
+        Refused: with 400, if the request is malformed.
     """
     head, tail = _divided(body, length)
     try:
@@ -118,7 +118,7 @@ def parse(
 
 
 def _divided(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
-    """JSON and what follows it."""
+    """The JSON of a body, and the bytes behind it."""
     if length is None:
         return body, memoryview(b"")
     if not (length.isascii() and length.isdigit() and len(length) < 12):
@@ -136,7 +136,7 @@ def _dictionary(value: object, what: str) -> dict[str, Any]:
 
 
 def _given(table: dict[str, Any], name: str, usual: object) -> Any:
-    """A field that may be left out; clients that write out every field send null for it."""
+    """An optional field; clients that write out every field send null for it."""
     value = table.get(name)
     return usual if value is None else value
 
@@ -162,7 +162,7 @@ def _images(
             400, f"The shape is {shape}; {signature.name} takes [-1, {', '.join(map(str, wanted))}]"
         )
     if shape[0] > max_images:
-        raise Refused(400, f"{shape[0]} images in one request; at most {max_images} are taken.")
+        raise Refused(400, f"{shape[0]} images in one request; at most {max_images} are accepted.")
     dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
     parameters = _dictionary(_given(tensor, "parameters", {}), "the input's parameters")
     if (size := parameters.get("binary_data_size")) is not None:
@@ -175,14 +175,14 @@ def _images(
         ):
             raise Refused(
                 400,
-                f"{expected} bytes of {datatype} are wanted for the shape {shape}; said are "
+                f"{expected} bytes of {datatype} are wanted for the shape {shape}; declared are "
                 f"{size if _is_whole(size) else 'none'}, and {len(tail)} follow the JSON.",
             )
         images = np.frombuffer(tail, dtype).reshape(shape)
         _check_range(images, dtype)
         return images
     if len(tail):
-        raise Refused(400, f"{len(tail)} bytes follow the JSON, and no tensor wants them.")
+        raise Refused(400, f"{len(tail)} bytes follow the JSON, but no tensor declares them.")
     return _from_json(tensor.get("data"), shape, dtype)
 
 
@@ -193,10 +193,10 @@ def _check_range(values: np.ndarray, dtype: np.dtype[Any]) -> None:
 
 
 def _from_json(data: object, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
-    """A flat list of numbers, or lists nested as the shape says.
+    """Images from a flat list of numbers, or from lists nested in the declared shape.
 
-    Types are looked at before NumPy sees them: of strings and lists mixed at will it would make
-    arrays far larger than the body.
+    Types are checked before NumPy reads them: from mixed strings and lists NumPy would make arrays
+    far larger than the body.
     """
     numbers = {int} if dtype.kind == "u" else {int, float}
     values = data if isinstance(data, list) else []
@@ -215,7 +215,7 @@ def _from_json(data: object, shape: Sequence[int], dtype: np.dtype[Any]) -> np.n
             f"{list(shape)}{', whole ones' if dtype.kind == 'u' else ''}; or binary_data_size.",
         )
     if dtype.kind == "u":
-        try:  # a fifth of the time of an array of numbers
+        try:  # takes a fifth of the time of an array of numbers
             return np.frombuffer(bytes(values), dtype).reshape(shape)
         except ValueError:
             raise Refused(400, RANGE) from None
@@ -227,7 +227,7 @@ def _from_json(data: object, shape: Sequence[int], dtype: np.dtype[Any]) -> np.n
 def _wanted(
     outputs: object, parameters: dict[str, Any], signature: ModelSignature
 ) -> tuple[bool, int]:
-    """Whether bytes are wanted, and how many of the largest values."""
+    """Whether bytes are wanted, and the number of largest values; 0 for the plain output."""
     exposure, classes = signature.exposure, len(signature.classes)
     binary = _flag(parameters, "binary_data_output")
     if outputs is None or outputs == []:
@@ -257,21 +257,21 @@ def _flag(parameters: dict[str, Any], name: str) -> bool:
 
 
 def render(
-    values: np.ndarray, asked: InferenceRequest, signature: ModelSignature
+    values: np.ndarray, request: InferenceRequest, signature: ModelSignature
 ) -> tuple[bytes, str | None]:
     """The answer to a request: body, and the length of its JSON where bytes follow.
 
     Args:
-        values: what is shown of the images: float32 batch x classes, or int64 labels.
-        asked: the request.
-        signature: of the model.
+        values: shown values of the images: float32 batch x classes, or int64 labels.
+        request: the request.
+        signature: input and output of the model.
     """
     output: dict[str, Any] = {"name": signature.exposure.show}
     raw: bytes | None = None
-    if asked.top:
-        strings = _largest(values, asked.top, signature)
-        output |= {"datatype": "BYTES", "shape": [len(values), asked.top]}
-        if asked.binary:
+    if request.top:
+        strings = _largest(values, request.top, signature)
+        output |= {"datatype": "BYTES", "shape": [len(values), request.top]}
+        if request.binary:
             encoded = (text.encode() for text in strings)
             raw = b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
         else:
@@ -279,21 +279,21 @@ def render(
     else:
         datatype = "INT64" if values.dtype.kind == "i" else "FP32"
         output |= {"datatype": datatype, "shape": list(values.shape)}
-        if asked.binary:
+        if request.binary:
             raw = values.astype(values.dtype.newbyteorder("<")).tobytes()
         else:
             output["data"] = np.ascontiguousarray(values).reshape(-1)
     if raw is not None:
         output["parameters"] = {"binary_data_size": len(raw)}
     answer: dict[str, Any] = {"model_name": signature.name, "model_version": VERSION}
-    if asked.id is not None:
-        answer["id"] = asked.id
+    if request.id is not None:
+        answer["id"] = request.id
     head = orjson.dumps({**answer, "outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY)
     return (head, None) if raw is None else (head + raw, str(len(head)))
 
 
 def _largest(values: np.ndarray, top: int, signature: ModelSignature) -> list[str]:
-    """Triton's classification strings, the largest first; of equal ones the first class."""
+    """Triton's classification strings, largest value first; ties keep the order of the classes."""
     order = np.argsort(-values, axis=1, kind="stable")[:, :top]
     return [
         f"{values[row, place]!s}:{place}:{signature.classes[place]}"

@@ -1,8 +1,8 @@
 """Accounts in a Redis, for servers on several machines.
 
-All that decides runs inside Redis, one script after the other, by its clock: so a budget is exact
-whatever machine spends it. How much of it survives a crash of Redis is up to that one's settings
-(`appendonly yes`).
+All decisions run inside Redis as scripts, one after the other, by the clock of Redis, so a budget
+is exact over all machines. The settings of Redis (`appendonly yes`) determine how much of it
+survives a crash.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ NAMES = "denature:keys"
 """A hash from the accounts' names to the digests of their keys."""
 
 ACCOUNT = "denature:key:"
-"""Before a digest: the hash of its account."""
+"""Prefix of a digest in the name of its account's hash."""
 
 ADD = """
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
@@ -86,14 +86,14 @@ class RedisKeys:
         self._spend = self._redis.register_script(SPEND)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         try:
             yield
         except redis.RedisError as error:
             raise ConfigError(f"Redis does not answer for the keys: {error}.") from None
 
     def _run(self, script: str, *arguments: str, account: str = "") -> bool:
-        with self._asking():
+        with self._errors():
             keys = [NAMES, *([ACCOUNT + account] if account else [])]
             return bool(self._scripts[script](keys=keys, args=list(arguments)))
 
@@ -107,7 +107,7 @@ class RedisKeys:
 
     def change(self, name: str, *, budget: int | None, rate: float | None) -> None:
         check_account(name, budget, rate)
-        bounds = ("" if it is None else repr(it) for it in (budget, rate))
+        bounds = ("" if bound is None else repr(bound) for bound in (budget, rate))
         self._expect(name, self._run("change", name, ACCOUNT, *bounds))
 
     def remove(self, name: str) -> None:
@@ -118,9 +118,9 @@ class RedisKeys:
             raise ConfigError(f"There is no key called {name!r}.")
 
     def accounts(self) -> list[Key]:
-        with self._asking():
+        with self._errors():
             names: Any = self._redis.hgetall(NAMES)
-            found: list[tuple[str, Any]] = [
+            accounts: list[tuple[str, Any]] = [
                 (name, self._redis.hgetall(ACCOUNT + digest)) for name, digest in names.items()
             ]
         return [
@@ -130,21 +130,23 @@ class RedisKeys:
                 budget=int(account["budget"]) if "budget" in account else None,
                 rate=float(account["rate"]) if "rate" in account else None,
             )
-            for name, account in sorted(found)
-            if account  # it was removed meanwhile
+            for name, account in sorted(accounts)
+            if account  # empty if it was removed meanwhile
         ]
 
     def spend(self, key: str, images: int) -> str:
         try:
-            told: Any = self._spend(keys=[ACCOUNT + digest_of(key)], args=[images, BURST_S])
+            reply: Any = self._spend(keys=[ACCOUNT + digest_of(key)], args=[images, BURST_S])
         except redis.RedisError:
-            # Nobody is answered unasked for: without accounts there are no budgets.
-            raise Refused(503, "Keys cannot be looked up now; ask later.", retry_after=1) from None
-        if told[0] == "none":
+            # Without Redis no budget can be checked, so every request is refused.
+            raise Refused(
+                503, "Keys cannot be looked up now; retry later.", retry_after=1
+            ) from None
+        if reply[0] == "none":
             raise Refused(401, "There is no such key.")
-        if told[0] == "spent":
-            return str(told[1])
-        _, name, used, budget, rate, ahead = told
+        if reply[0] == "spent":
+            return str(reply[1])
+        _, name, used, budget, rate, ahead = reply
         account = Key(
             name=name,
             used=int(used),

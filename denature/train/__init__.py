@@ -1,4 +1,4 @@
-"""The loop, and what makes a normal, a nasty and a distilled network out of it."""
+"""The training loop, its orders and runs, and the objectives of each kind of network."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A run as the one who answers: opened for training, or asked ahead of it."""
+"""A run as a source of answers, during training or ahead of training."""
 
 from typing import Any
 
@@ -32,13 +32,16 @@ def open_answers(
     """A run's network as a source of answers, with the form in which it answers.
 
     Args:
-        run: who answers.
-        feed: of the images that it will be asked about.
-        dataset: what they are images of.
-        asking: how it is asked, and how answers are kept.
-        compute: where, and in which precision.
-        store: see `denature.train.config.Keeping`.
-        progress: told what is worth knowing about the store.
+        run: the network that answers.
+        feed: of the images to be answered.
+        dataset: of these images.
+        asking: settings of inference and storage.
+        compute: device and precision.
+        store: see `denature.train.config.CheckpointConfig`.
+        progress: receives messages about the store.
+
+    Raises:
+        RunError: the weights differ from the record, or the store cannot be created.
     """
     net = run.record.net
     if digest(run.network) != net.digest:
@@ -69,27 +72,27 @@ def fill(
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> int:
-    """Ask a run about training images ahead of time, and store what it answers.
+    """Compute and store a run's answers to training images ahead of training.
 
     Args:
-        run: who answers.
-        data: whose training images.
-        augment: how they are viewed.
-        epochs: only the views that so many epochs under `view_seed` meet; all views if None.
+        run: the network that answers.
+        data: source of the training images.
+        augment: views of the images.
+        epochs: limits the views to those of so many epochs under `view_seed`; None takes all views.
         view_seed: see `denature.train.config.Training`.
-        asking: how it is asked, and how answers are kept.
-        device: where it computes.
-        precision: in which precision, which must be that of the later training.
-        store: where stores lie; `auto` is the cache.
-        stopper: asked between batches whether to stop.
-        progress: told how far it is.
+        asking: settings of inference and storage.
+        device: device of the network.
+        precision: must equal the precision of the later training.
+        store: folder of the stores; `auto` is the cache.
+        stopper: is checked between batches.
+        progress: receives the number of images done.
 
     Returns:
-        How many answers were looked at.
+        Number of answers that were computed or found in the store.
 
     Raises:
         ConfigError: the store would be larger than `auto` allows.
-        Stopped: the stopper wanted it; what was asked is kept.
+        Stopped: the stopper fired; answers computed before are kept.
     """
     dataset, stopper = load(data, progress=progress), stopper or Stopper()
     run = ClassMatcher(dataset, progress)("run", run)
@@ -104,8 +107,8 @@ def fill(
     )
     if not isinstance(source, StoredAnswers):
         raise ConfigError(
-            f"Nothing can be stored of {family.count} views of {len(split):,} images: there is no "
-            "room, or they are more than auto allows. Name a folder for stores."
+            f"The answers to {family.count} views of {len(split):,} images cannot be stored: the "
+            "disk is full, or they take more than auto allows. Name a folder for stores."
         )
     passes = family.count if epochs is None else epochs
     seen = 0

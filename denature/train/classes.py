@@ -1,4 +1,4 @@
-"""Runs that meet data, or other runs, whose classes have the same names in another order."""
+"""Class order: runs on data, or beside runs, with the same class names in another order."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,13 +18,13 @@ from denature.train.run import Run, check_alike
 
 @final
 class ClassMatcher:
-    """Opens runs for one data set; each comes back with its answers in the order of the classes.
+    """Opens runs for one data set, and reorders their answers to its classes where necessary.
 
-    A run that is opened twice comes back as one run, and what there is to tell is told once.
+    A run that is opened twice is returned as one object, and its message is sent once.
 
     Args:
-        dataset: whose classes.
-        progress: told where an order changes, or names cannot be compared.
+        dataset: defines the classes and their order.
+        progress: receives a message where an order changes, or names cannot be compared.
     """
 
     def __init__(self, dataset: Dataset, progress: Progress = SILENT) -> None:
@@ -32,10 +32,10 @@ class ClassMatcher:
         self._opened: dict[Run, Run] = {}
 
     def __call__(self, role: str, run: Run) -> Run:
-        """The run, whose answers are about the data's classes in their order.
+        """The run with its answers in the order of the data's classes.
 
         Raises:
-            ConfigError: it is a run on data of another shape, or of other classes.
+            ConfigError: the run is on data of another shape, or of other classes.
         """
         if run not in self._opened:
             data = self._dataset
@@ -47,10 +47,10 @@ class ClassMatcher:
 
 
 def alike(role: str, run: Run, other: Run, *, progress: Progress = SILENT) -> Run:
-    """A run that answers about the classes of another, in their order there.
+    """The run with its answers in the class order of another run.
 
     Raises:
-        ConfigError: they take other images, or know other classes.
+        ConfigError: the runs differ in the shape of images, or in their classes.
     """
     check_alike(run, other)
     where = str(other.folder or other.record.net.name)
@@ -60,37 +60,37 @@ def alike(role: str, run: Run, other: Run, *, progress: Progress = SILENT) -> Ru
 def in_order(
     run: Run, names: Sequence[str], *, role: str, data: str, progress: Progress = SILENT
 ) -> Run:
-    """A run whose network answers in the order of these class names.
+    """The run with its answers in the order of these class names.
 
     Args:
-        run: as it lies in its folder.
-        names: as many as it knows classes.
-        role: what it is here, for messages.
-        data: what the names are of, for messages.
-        progress: told where the order changes, or names cannot be compared.
+        run: as stored in its folder.
+        names: the class names, as many as the run's classes.
+        role: role of the run, for messages.
+        data: source of the names, for messages.
+        progress: receives a message where the order changes, or names cannot be compared.
 
     Raises:
-        ConfigError: other names, or a network whose last layer is not known.
+        ConfigError: the names differ, or the network's last layer is unknown.
     """
     net = run.record.net
-    who = f"The {role} {run.folder or net.name}"
-    found = align(run.class_names, names, who=who, data=data)
-    if found.note is not None:
-        progress.say(found.note)
-    if found.order is None:
+    subject = f"The {role} {run.folder or net.name}"
+    alignment = align(run.class_names, names, who=subject, data=data)
+    if alignment.note is not None:
+        progress.say(alignment.note)
+    if alignment.order is None:
         return run
-    shape, chance = (8, net.channels, net.image_size, net.image_size), torch.Generator()
-    pixels = torch.rand(shape, generator=chance.manual_seed(0))
-    network = reordered(run.network, found.order, pixels=pixels)
+    shape = (8, net.channels, net.image_size, net.image_size)
+    pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    network = reordered(run.network, alignment.order, pixels=pixels)
     if network is None:
         raise ConfigError(
-            f"{who} knows the classes of {data} in another order, and which layer of {net.name} "
-            "gives the answers is not clear. Number the classes of the data as the run does: "
+            f"{subject} has the classes of {data} in another order, and which layer of {net.name} "
+            "computes the logits is not clear. Number the classes of the data as the run does: "
             f"{', '.join(run.classes[:10])}{', ...' if len(run.classes) > 10 else ''}."
         )
     moved = replace(net, digest=digest(network))
-    seen = run.record.data
-    record = replace(
-        run.record, net=moved, data=None if seen is None else replace(seen, classes=tuple(names))
-    )
+    data_record = run.record.data
+    if data_record is not None:
+        data_record = replace(data_record, classes=tuple(names))
+    record = replace(run.record, net=moved, data=data_record)
     return replace(run, record=record, network=network, stored=run.stored or run.digest)

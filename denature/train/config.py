@@ -1,4 +1,4 @@
-"""How a network is trained; imports nothing heavy, so that the command line can show it."""
+"""Settings of training; imports nothing heavy, so that the command line can show them."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
@@ -20,24 +20,24 @@ DEFAULT_DECAY: dict[str, float] = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.01}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """One training, whatever its objective."""
+    """Settings of one training, for every objective."""
 
     seed: int = 0
-    """Rules initial weights and dropout."""
+    """Determines initial weights and dropout."""
     view_seed: int | None = None
-    """Rules order and augmentation; the seed itself by default."""
+    """Determines order and augmentation; the seed itself by default."""
     epochs: int = 30
     """Passes over the training samples."""
     optimizer: Optimizer = "auto"
-    """sgd with momentum 0.9, adam or adamw; auto is adam for mlp, cnn and one's own, sgd else."""
+    """sgd with momentum 0.9, adam or adamw; auto is adam for mlp, cnn and custom nets, sgd else."""
     lr: float | None = None
     """Highest learning rate; 0.1 for sgd, 0.001 for adam and adamw by default."""
     weight_decay: float | None = None
     """5e-4 for sgd, 0 for adam, 0.01 for adamw by default."""
     schedule: Schedule = "auto"
-    """Course of the learning rate; `step` multiplies by gamma at each milestone. auto is a step
-    late in the training for nasty teachers, which one cycle leaves harmless at the usual omega,
-    and one-cycle else."""
+    """Course of the learning rate; `step` multiplies by gamma at each milestone. auto is a late
+    step for nasty teachers, because one-cycle leaves them harmless at the usual omega, and
+    one-cycle else."""
     milestones: tuple[int, ...] = ()
     """Epochs at which `step` lowers the learning rate."""
     gamma: float = 0.1
@@ -45,32 +45,32 @@ class Training:
     batch_size: int = 128
     """Images per step."""
     fraction: float = 1.0
-    """Share of the training samples to use; smaller ones lie inside larger ones."""
+    """Share of the training samples to use; a smaller share is a subset of a larger one."""
     augment: Augment = "auto"
     """Views of a sample; auto is crop-flip for colour images of 16 pixels and more,
     crop for landmarks, else none."""
     frozen: bool = False
-    """With a backbone: leave what it brought as it is, and train the other layers."""
+    """With a backbone: freeze its layers, and train the others."""
     clip_norm: float | None = None
-    """Clip the gradient's norm to this; off by default."""
+    """Largest norm of the gradient, by clipping; off by default."""
     checkpoint: Checkpoint = "last"
-    """Which epoch's weights to keep; best-test is what many papers' code does."""
+    """Epoch whose weights are kept; the code of many papers uses best-test."""
     validation: float = 0.1
-    """Share of training samples set aside where best-validation finds no validation split."""
+    """Share of training samples held out where best-validation finds no validation split."""
     evaluate_every: int = 0
-    """Measure test accuracy every so many epochs, for the curve; 0 measures the last only."""
+    """Epochs between measurements of test accuracy, for the curve; 0 measures the last only."""
     device: Device = "auto"
-    """Where to compute."""
+    """Device of the training."""
     precision: Precision = "auto"
-    """auto takes bf16 where it was measured to be faster."""
+    """auto is bf16 on devices where measurements show it to be faster."""
     parallel: Engine = "ddp"
-    """How processes started by torchrun or accelerate share the work: ddp averages gradients,
-    fsdp divides weights and moments too."""
+    """Engine for processes started by torchrun or accelerate: ddp averages gradients, fsdp also
+    divides weights and moments."""
     sync_norm: bool = False
-    """With several CUDA processes: batch norm over the whole batch, not over each one's part."""
+    """With several CUDA processes: batch norm over the whole batch instead of parts of it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # a list is as good
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # accept a list too
         rules = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 2, "at least 2, since batch norm needs two samples"),
@@ -96,14 +96,14 @@ class Training:
     def resolved(
         self, *, optimizer: str, augment: str, schedule: str, device: str, precision: str
     ) -> "Training":
-        """The same with every field filled in that depends on something else.
+        """The same training with all `auto` and None fields filled in.
 
         Args:
-            optimizer: what `auto` means for this network.
-            augment: what `auto` means for these images.
-            schedule: what `auto` means for this objective.
-            device: where it will run.
-            precision: in which precision.
+            optimizer: meaning of `auto` for this network.
+            augment: meaning of `auto` for these images.
+            schedule: meaning of `auto` for this objective.
+            device: device of the training.
+            precision: precision of the training.
         """
         chosen = optimizer if self.optimizer == "auto" else self.optimizer
         decay = DEFAULT_DECAY[chosen] if self.weight_decay is None else self.weight_decay
@@ -128,25 +128,25 @@ class Training:
 def late_step(epochs: int) -> int:
     """The milestone of a schedule with one step: 19 of 30 epochs, as in the demo.
 
-    In the long stretch at the full rate a nasty teacher drifts far from its adversary; after the
-    step it gets its accuracy back.
+    During the long stretch at the full rate a nasty teacher drifts far from its adversary; after
+    the step its accuracy recovers.
     """
     return min(max(round(epochs * 19 / 30), 1), epochs - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig:
-    """What is put on disk for later; changes no number."""
+    """Settings of states, snapshots, stores and trackers; none of them changes a number."""
 
     save_every_s: float = 60.0
-    """Seconds between states; what a kill can cost."""
+    """Seconds between saved states; a killed run loses at most this much work."""
     keep_every: int = 0
-    """Keep the weights of every so many epochs in snapshots/; 0 keeps none."""
+    """Epochs between weights kept in snapshots/; 0 keeps none."""
     store: str = "auto"
-    """Where a network's answers are stored for later runs: a folder, `off`, or `auto`, which is
-    answers/ in the cache for stores of up to 2 GiB."""
+    """Store of a network's answers for later runs: a folder, `off`, or `auto`, which is answers/
+    in the cache for stores of up to 2 GiB."""
     track: tuple[str, ...] = ()
-    """Trackers to report to besides TensorBoard events, such as mlflow or wandb."""
+    """Trackers besides TensorBoard events, such as mlflow or wandb."""
 
     def __post_init__(self) -> None:
         if not self.save_every_s >= 0 or self.keep_every < 0:

@@ -1,4 +1,4 @@
-"""Answers that a record keeps for pictures."""
+"""Example answers in a record, for figures."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from denature.data.dataset import Dataset
 from denature.train.loop import answers_to
 
 EXAMPLES = 8
-"""Test images whose logits a record keeps, for pictures of answers."""
+"""Number of test images whose logits a record keeps, for figures of answers."""
 
 
 def examples_of(

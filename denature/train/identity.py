@@ -1,4 +1,4 @@
-"""What makes a run that run: config, data, inputs, and the revisions of the code that decides."""
+"""Identity of a run: its config, data and inputs, and the revisions of code that moves numbers."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ def plan_id(plan: Plan) -> str:
 def recipe_id(plan: Plan, recipes: Mapping[str, str]) -> str:
     """The identity of a plan without its seeds, and with its inputs' `recipes` for their digests.
 
-    Runs of one recipe are repeats of one experiment; two students of teachers that were trained
-    differently are not, however alike their own settings.
+    Runs of one recipe are repeats of one experiment. Two students of teachers with different
+    recipes are not, even where the students' own settings are equal.
     """
     training = {k: v for k, v in plan["training"].items() if k not in REPEATED}
     net = {k: v for k, v in plan["net"].items() if k != "initial"}
@@ -31,7 +31,7 @@ def recipe_id(plan: Plan, recipes: Mapping[str, str]) -> str:
 
 
 def plan_of(record: Record) -> Plan:
-    """The plan that this record's run was made by."""
+    """The plan of the run with this record."""
     net = record.net
     return make_plan(
         net={
@@ -69,7 +69,7 @@ def make_plan(
 
 
 def what_changed(before: Plan, now: Plan) -> str:
-    """The differences of two plans, for people."""
+    """The differences of two plans, for messages."""
     a, b = dict(_flat(before)), dict(_flat(now))
     changes = [
         f"{key} was {a.get(key)}, is {b.get(key)}"
@@ -80,10 +80,10 @@ def what_changed(before: Plan, now: Plan) -> str:
 
 
 def what_varies(plans: Sequence[Plan]) -> list[dict[str, Any]]:
-    """For each of several plans its own values of what is not the same in all of them.
+    """For each of several plans, its values of the fields that differ among them.
 
-    Keys are the last names, such as `alpha`; digests and what follows from other values are left
-    out.
+    Keys are the last part of a field's name, such as `alpha`; digests and fields that follow from
+    others are left out.
     """
     flat = [dict(_flat(plan)) for plan in plans]
     keys = dict.fromkeys(key for plan in flat for key in plan)

@@ -1,4 +1,4 @@
-"""One run that was ordered, settled: from what is wanted to what is done and recorded."""
+"""Orders and jobs: an order names a run, a job resolves, restores, concludes and records it."""
 
 import datetime
 import hashlib
@@ -53,57 +53,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """One run that is wanted."""
+    """Request for one run: network, objective, training, inputs and folder."""
 
     net: str | nn.Module
     """A name of the catalogue, `package.module:factory`, or a module, which is trained in place and
-    owns its normalisation."""
+    does its own normalisation."""
     objective: Objective
-    """What is learned."""
+    """Loss of the training."""
     training: Training = field(default_factory=Training)
-    """How it is trained."""
+    """Settings of the training."""
     asked: "Run | Order | Transfer | None" = None
-    """Who answers: a student's teacher, a nasty teacher's adversary; a run, or the order of one.
-    For a clone, what its victim answered."""
+    """Source of answers: a student's teacher or a nasty teacher's adversary, as a run or the order
+    of one; for a clone, the transfer set of its victim."""
     asking: InferenceConfig = field(default_factory=InferenceConfig)
-    """In which form it answers."""
+    """Inference settings of that source."""
     init: "Run | Order | None" = None
-    """A run of the same network whose weights are the start, or the order of one."""
+    """A run of the same network, or the order of one; its weights are the initial weights."""
     backbone: "Run | Order | str | None" = None
-    """A run of the same network whose layers are the start, all but the last, or the order of one:
-    its answers and the size of its images may be others. Or the network's own name, `timm:NAME` or
+    """A run of the same network, or the order of one, whose layers except the last are the initial
+    weights: classes and image size may differ. Or the network's own name, `timm:NAME` or
     `torchvision:NAME`, for the weights that the library's authors publish."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Mean and spread per channel that the network normalises with; by default those of the
-    training samples."""
+    """Mean and standard deviation per channel for the network's normalisation; by default those of
+    the training samples."""
     out: str | Path | None = None
     """Folder for record, weights and events; None keeps the run in memory."""
     under: str | Path | None = None
-    """Instead of `out`: a folder in which the run gets one, named by its kind, network and id."""
+    """Instead of `out`: parent of the run's folder, which is named by kind, network and id."""
 
 
 SYNTHETIC = "dreamt/"
-"""Before the names of what a dreamer keeps in a state."""
+"""Prefix of a generator's tensors in a saved state."""
 
 
 Input: TypeAlias = Run | Transfer | PublishedWeights
-"""What a run is made with, besides data."""
+"""Inputs of a run besides data."""
 
 
 class TestedSplit(NamedTuple):
-    """What is trained on, and what may choose the checkpoint."""
+    """Training samples, and the validation samples that may choose the checkpoint."""
 
     split: Split
     validation: Split | None
     digest: str
-    """Of the pixels, and of the rows of all splits."""
+    """Digest of the pixels and of the rows of all splits."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """An order with everything settled."""
+    """An order with all settings resolved, its inputs loaded and its network created."""
 
     order: Order
     name: str
@@ -119,7 +119,7 @@ class Job:
     initial: str
     started: str
     form: dict[str, Any] = field(default_factory=dict)
-    """In which form the one who was asked answered; filled in by whoever asks."""
+    """Form of the source's answers, see `Inference.form`; set when the source is opened."""
 
     @staticmethod
     def of(
@@ -128,16 +128,17 @@ class Job:
         dataset: Dataset,
         team: ProcessGroup = SINGLE_PROCESS,
     ) -> "Job":
-        """Settle an order; refuse one that cannot be carried out.
+        """Resolve an order; reject an order that cannot be run.
 
         Args:
-            order: what is wanted.
-            inputs: what is behind `asked`, under the role that the objective names, and `init`.
-            dataset: what is trained and tested on.
-            team: the processes that do it together.
+            order: the run to make.
+            inputs: runs by role: `asked` under the role that the objective names, `init`,
+                `backbone`.
+            dataset: data for training and test.
+            team: the processes that train together.
 
         Raises:
-            ConfigError: no such network, a run that does not fit the data, a missing teacher.
+            ConfigError: unknown network, a run that does not fit the data, a missing teacher.
         """
         asks, objective = order.objective.asks, order.objective
         if asks is not None and asks not in inputs:
@@ -221,7 +222,7 @@ class Job:
 
     @cached_property
     def learner(self) -> Learner:
-        """Made when it is needed: a run that is finished does without."""
+        """The learner, created on first use: a finished run needs none."""
         batch, team = self.training.batch_size, self.team
         return Learner(
             self.network,
@@ -235,14 +236,14 @@ class Job:
 
     @cached_property
     def dreamer(self) -> SyntheticData | None:
-        """Who makes up this run's images, where its objective brings its own."""
+        """Generator of the run's images, if its objective brings synthetic data."""
         if not isinstance(self.objective, BringsData):
             return None
         assert isinstance(self.asked, Run)
         assert self.training.view_seed is not None
         if self.team.size > 1:
             raise ConfigError(
-                f"{self.objective.kind} makes its images up in one process; leave out the launcher."
+                f"{self.objective.kind} makes its images in one process; leave out the launcher."
             )
         shape = self.asked.record.net
         return self.objective.synthetic_data(
@@ -255,34 +256,34 @@ class Job:
         )
 
     def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-        """Go on from a state that `save` wrote."""
+        """Resume from a state that `save` wrote."""
         if self.dreamer is not None:
-            dreamt = {k for k in tensors if k.startswith(SYNTHETIC)}
-            self.dreamer.restore({k.removeprefix(SYNTHETIC): tensors.pop(k) for k in dreamt})
+            names = {k for k in tensors if k.startswith(SYNTHETIC)}
+            self.dreamer.restore({k.removeprefix(SYNTHETIC): tensors.pop(k) for k in names})
         self.learner.restore(tensors, plain)
 
     def forget(self) -> None:
-        """Let go of gradients and moments: the jobs of a long list live until its end."""
+        """Free gradients and moments: the jobs of a long list live until its end."""
         self.__dict__.pop("learner", None)
         self.__dict__.pop("dreamer", None)
 
     @property
     def is_finished(self) -> bool:
-        """Whether this very run lies in its folder."""
+        """Whether the folder holds a finished run of this plan."""
         if self.folder is None or not (self.folder / records.RECORD).exists():
             return False
         return plan_of(records.read_record(self.folder)) == self.plan
 
     @property
     def asked(self) -> Run | Transfer | None:
-        """Who answers this run's batches."""
-        asked = None if self.objective.asks is None else self.inputs[self.objective.asks]
-        assert not isinstance(asked, PublishedWeights)
-        return asked
+        """Source of the answers to this run's batches."""
+        source = None if self.objective.asks is None else self.inputs[self.objective.asks]
+        assert not isinstance(source, PublishedWeights)
+        return source
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its settings, flat, for whoever shows them beside it."""
+        """The run's settings as one flat dictionary, for display."""
         return {"net": self.name, **self.plan["objective"], **self.plan["training"]}
 
     @property
@@ -290,7 +291,7 @@ class Job:
         return f"{self.objective.kind} {self.name}, seed {self.training.seed}"
 
     def save(self) -> None:
-        """Put the learner's state on disk, if the run has a folder."""
+        """Write the learner's state to disk, if the run has a folder."""
         if self.folder is None:
             return
         path, (tensors, plain) = self.folder / STATE_FOLDER / STATE, self.learner.state()
@@ -369,19 +370,19 @@ class Job:
         return run
 
     def _divergence(self, network: nn.Module, dataset: Dataset) -> Estimate | None:
-        """How far the finished network is from the one that it was pushed away from, if any."""
+        """Divergence of the finished network from its adversary; None without an adversary."""
         if not isinstance(self.objective, Diverging) or not isinstance(self.asked, Run):
             return None
         other = self.compute.place(self.asked.network).eval()
-        found: list[float] = []
+        divergences: list[float] = []
         for batch, logits in answers_to(network, dataset.test, self.compute):
-            theirs = Answers("logits", self.compute.answer(other, batch.pixels))
-            found += self.objective.divergence(logits, theirs).tolist()
-        return mean_over_images(found)
+            answers = Answers("logits", self.compute.answer(other, batch.pixels))
+            divergences += self.objective.divergence(logits, answers).tolist()
+        return mean_over_images(divergences)
 
 
 def packed_hits(right: np.ndarray, dataset: Dataset) -> Hits:
-    """Of each test image whether it was answered rightly, for a record."""
+    """Correctness of each test image's answer, packed for a record."""
     return Hits.pack(right, test=digest_of_test(dataset.digest, dataset.test.rows.numpy()))
 
 
@@ -389,19 +390,19 @@ def _shape(dataset: Dataset) -> tuple[int, int, int]:
     return len(dataset.classes), dataset.channels, dataset.image_size
 
 
-@lru_cache(maxsize=4)  # the orders of a sweep ask for the same samples
+@lru_cache(maxsize=4)  # the orders of a sweep use the same samples
 def _samples(dataset: Dataset, fraction: float, held_out: float | None) -> TestedSplit:
-    """A fraction of the training samples, after a share was held out for validation."""
+    """A fraction of the training samples, after a share is held out for validation."""
     split, validation = dataset.train, dataset.validation
     if held_out is not None and validation is None:
         split, validation = split.divide(held_out, "validation")
     split = split.fraction(fraction)
     if len(split) < 2:
         raise ConfigError(f"{len(split)} training sample is left; take a larger --fraction.")
-    found = hashlib.sha256(dataset.digest.encode())
+    content = hashlib.sha256(dataset.digest.encode())
     for part in (split, validation, dataset.test):
-        found.update(b"none" if part is None else part.rows.numpy().data)
-    return TestedSplit(split, validation, found.hexdigest()[:16], *split.statistics())
+        content.update(b"none" if part is None else part.rows.numpy().data)
+    return TestedSplit(split, validation, content.hexdigest()[:16], *split.statistics())
 
 
 def _network(order: Order, dataset: Dataset, samples: TestedSplit) -> tuple[nn.Module, str]:
@@ -421,7 +422,8 @@ def _network(order: Order, dataset: Dataset, samples: TestedSplit) -> tuple[nn.M
     if dataset.landmarks:
         labels = samples.split.labels[samples.split.rows]
         if (decimals := getattr(order.objective, "decimals", None)) is not None:
-            labels = labels.round(decimals=decimals)  # nor may the start know more
+            # The initial bias must not carry more digits than the rounded labels.
+            labels = labels.round(decimals=decimals)
         begin_at(network, labels.mean(dim=0))
     return network, net
 
@@ -429,14 +431,14 @@ def _network(order: Order, dataset: Dataset, samples: TestedSplit) -> tuple[nn.M
 def _take_over(
     network: nn.Module, name: str, backbone: Input | None, order: Order, dataset: Dataset
 ) -> None:
-    """Start from a backbone, if there is one.
+    """Initialise the network from a backbone, if there is one.
 
     Raises:
-        ConfigError: it does not fit, or there is none to freeze, or none to take because of `init`.
+        ConfigError: the backbone does not fit, `frozen` has no backbone, or `init` is given too.
     """
     if backbone is None:
         if order.training.frozen:
-            raise ConfigError("frozen was asked for, and there is no backbone to freeze; name one.")
+            raise ConfigError("frozen is set, and there is no backbone to freeze; name one.")
         return
     if order.init is not None:
         raise ConfigError("A run starts from init or from a backbone; leave one of them out.")
@@ -460,12 +462,12 @@ def _take_over(
 
 
 def _check_landmarks(order: Order) -> None:
-    """Whether this can be done where labels are coordinates."""
+    """Check that an order can be run on data whose labels are coordinates."""
     objective, training = order.objective, order.training
     if not getattr(objective, "landmarks", False):
         raise ConfigError(
             f"{objective.kind} training compares classes, and the labels are landmarks. Train on "
-            "them, or clone who answers with them."
+            "them, or clone a victim that answers with them."
         )
     if training.augment not in ("auto", "none", "crop"):
         raise ConfigError(
@@ -476,21 +478,21 @@ def _check_landmarks(order: Order) -> None:
 def check_shape(role: str, run: Run, dataset: Dataset) -> None:
     net = run.record.net
     if run.record.landmarks != dataset.landmarks:
-        knows = {True: "landmarks", False: "classes"}
+        kinds = {True: "landmarks", False: "classes"}
         raise ConfigError(
-            f"The {role} {run.folder or net.name} knows {knows[run.record.landmarks]}, and the "
-            f"labels of {dataset.config.source} are {knows[dataset.landmarks]}. Take a run on such "
+            f"The {role} {run.folder or net.name} predicts {kinds[run.record.landmarks]}, and the "
+            f"labels of {dataset.config.source} are {kinds[dataset.landmarks]}. Take a run on such "
             "data."
         )
-    if net.shape != (ours := _shape(dataset)):
+    if net.shape != (wanted := _shape(dataset)):
         raise ConfigError(
             f"The {role} {run.folder or net.name} answers {format_shape(net.shape)}, but the data "
-            f"{dataset.config.source} has {format_shape(ours)}. Take a run on such data."
+            f"{dataset.config.source} has {format_shape(wanted)}. Take a run on such data."
         )
 
 
 def _check_answers(network: nn.Module, name: str, dataset: Dataset, compute: Compute) -> None:
-    """Ask about two images, so that a network that does not fit fails here and not in a loss."""
+    """Pass two images through a network, so that a misfit fails here and not in the loss."""
     compute.place(network)
     was_training = network.training
     pixels = compute.pixels(dataset.train.images[dataset.train.rows[:2]].to(compute.device))
@@ -510,7 +512,7 @@ def _check_answers(network: nn.Module, name: str, dataset: Dataset, compute: Com
 
 
 def given_by(order: Order) -> dict[str, Any]:
-    """What an order sets, where it differs from the defaults."""
+    """Settings of an order that differ from their defaults."""
     return {
         "net": order.net,
         "objective": {"kind": order.objective.kind, **_changed(order.objective)},

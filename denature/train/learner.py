@@ -1,4 +1,4 @@
-"""A network that learns, a step at a time, and can be put aside between two steps."""
+"""Learner: a network in training, one step at a time, whose state can be saved between steps."""
 
 import math
 from dataclasses import asdict
@@ -21,20 +21,21 @@ from denature.train.state import optimizer_tensors, restore_optimizer
 from denature.train.team import SINGLE_PROCESS, ProcessGroup, gathered, sharded_like
 
 CHECK_EVERY = 64
-"""Steps between looks at the losses; each look waits for the device."""
+"""Steps between checks of the losses; each check waits for the device."""
 
 
 def learning_rate(config: Training, *, step: int, total: int) -> float:
-    """The learning rate of a step, a pure function of it.
+    """The learning rate of a step, as a pure function of the step.
 
     one-cycle rises linearly over the first quarter and falls linearly to 0 (after Smith 2018,
-    arXiv:1803.09820); cosine falls from the start; step and constant are what they say.
+    arXiv:1803.09820); cosine falls from the first step; step is multiplied by gamma at milestones;
+    constant stays.
     """
     assert config.lr is not None
     peak = config.lr
     done = step / total
     if config.schedule == "one-cycle":
-        # The first step must move and the last one too, hence the halves.
+        # The first and the last step need a rate above 0, hence the offset of 0.5.
         at = (step + 0.5) / total
         return peak * min(at / 0.25, (1 - at) / 0.75)
     if config.schedule == "cosine":
@@ -46,7 +47,7 @@ def learning_rate(config: Training, *, step: int, total: int) -> float:
 
 
 def make_optimizer(network: nn.Module, config: Training) -> torch.optim.Optimizer:
-    """The optimizer of a settled training; its learning rate is set anew at every step."""
+    """The optimizer of a resolved training; every step sets its learning rate."""
     assert config.weight_decay is not None
     parameters = [p for p in network.parameters() if p.requires_grad]
     decay, fused = config.weight_decay, config.device != "mps"
@@ -58,24 +59,22 @@ def make_optimizer(network: nn.Module, config: Training) -> torch.optim.Optimize
 
 @final
 class Learner:
-    """A network with its objective, its optimizer and how far it is.
+    """A network with its objective, its optimizer and its position in the training.
 
-    Nothing is copied to the host per step: losses and hits stay on the device and are looked at
-    every `CHECK_EVERY` steps, which is also how a loss that is no longer finite is caught with its
-    step.
+    No step copies to the host: losses and hits stay on the device and are checked every
+    `CHECK_EVERY` steps. The check also finds the step of a loss that is not finite.
 
     Args:
-        network: anything from pixels to logits; trained in place.
+        network: maps pixels to logits; is trained in place.
         objective: the loss.
-        config: settled, see `Training.settled`.
-        compute: where and how.
-        steps: batches of an epoch.
-        team: the processes that train it together.
-        landmarks: whether it learns where things are: then nothing is right or wrong, and what is
-            measured is an error.
+        config: resolved, see `Training.resolved`.
+        compute: device, precision and memory layout.
+        steps: number of batches in an epoch.
+        team: the processes that train together.
+        landmarks: whether labels are coordinates; the metric is then an error instead of accuracy.
 
     Raises:
-        ConfigError: batch norm is to be synchronised where it cannot be.
+        ConfigError: synchronised batch norm on a device other than CUDA.
     """
 
     def __init__(
@@ -93,8 +92,8 @@ class Learner:
         if config.sync_norm and team.size > 1:
             if compute.device.type != "cuda":
                 raise ConfigError(
-                    f"--sync-norm was asked for on {compute.device.type}; torch synchronises batch "
-                    "norm on CUDA only. Leave it out."
+                    f"--sync-norm is set on {compute.device.type}; torch synchronises batch norm "
+                    "on CUDA only. Leave it out."
                 )
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = compute.place(network)
@@ -115,7 +114,7 @@ class Learner:
         self.chosen_epoch = config.epochs
         self.kept: dict[str, Tensor] | None = None
         self.seconds = 0.0
-        """Time in training, evaluation not counted; of a shared pass the share of this learner."""
+        """Seconds of training without evaluation; in a shared pass, the share of this learner."""
         self._losses = torch.zeros(CHECK_EVERY, device=compute.device)
         self._hits = torch.zeros((), dtype=torch.int64, device=compute.device)
         self._sum, self._seen, self._epoch_started = 0.0, 0, 0.0
@@ -125,17 +124,17 @@ class Learner:
         return len(self.history) == self.config.epochs
 
     def train(self) -> None:
-        """Make ready for steps."""
+        """Put the network in training mode."""
         train_mode(self._trained)
 
     def step(self, batch: Batch, answers: Answers | None, *, of: int | None = None) -> None:
         """One forward, backward and optimizer step on this process's part of a batch of `of`.
 
         Randomness inside the network, such as dropout, is a function of seed and step, so neither a
-        pause nor another learner in the same pass changes it. The caller protects torch's own
-        generators.
+        pause nor another learner in the same pass changes it. The caller saves and restores torch's
+        own generators.
         """
-        # Not torch.manual_seed: without CUDA that queues a stack trace at every call, for ever.
+        # Not torch.manual_seed: without CUDA each call queues a stack trace that is never freed.
         others = (self.team.rank,) if self.team.rank else ()
         seed = derive(self.config.seed, "step", self.done, *others)
         torch.default_generator.manual_seed(seed)
@@ -169,7 +168,7 @@ class Learner:
             return logits.float()
 
         if isinstance(self.objective, Probing):
-            # What wraps it would take what is only looked at for a step.
+            # A distributed wrapper would count these probing calls as training steps.
             inner = getattr(self._trained, "module", self._trained)
             with self.compute.autocast():
                 return self.objective.probed(inner, ask, batch.pixels, batch.labels)
@@ -177,7 +176,7 @@ class Learner:
         return logits, self.objective(logits, batch.labels, answers, done=self.done / self.total)
 
     def end_epoch(self, *, test: float | None, validation: float | None) -> EpochRecord:
-        """Close an epoch with what was measured after it, and keep its weights if they are best."""
+        """Close an epoch with its measurements, and keep its weights if they are the best."""
         self._look(self.done % CHECK_EVERY)
         loss, seen, hits = self.team.total([self._sum, self._seen, int(self._hits)])
         entry = EpochRecord(
@@ -198,7 +197,7 @@ class Learner:
             self.config.checkpoint
         ]
         if score is not None and not self._counts_hits:
-            score = -score  # of an error less is better
+            score = -score  # a smaller error is better
         if score is not None and score > self.best:
             self.best, self.chosen_epoch = score, entry.epoch
             self.kept = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
@@ -210,19 +209,19 @@ class Learner:
         return "Try a lower --lr, --clip-norm 1" + more
 
     def collect(self) -> nn.Module:
-        """The network with the weights of now, which processes may hold in parts."""
+        """The network with its current weights, gathered where processes hold them in parts."""
         if self._in_parts:
             full = {name: gathered(value) for name, value in self._trained.state_dict().items()}
             self.network.load_state_dict(full)
-        # Each process has running statistics of its own parts; those of the first count.
+        # Running statistics differ among processes; all take those of rank 0.
         self.team.share_buffers(self.network)
         return self.network
 
     def finish(self) -> nn.Module:
-        """The network with the weights that were chosen, in eval mode.
+        """The network with the chosen weights, in eval mode.
 
         Raises:
-            TrainingError: they are not finite, which no loss would show after the last step.
+            TrainingError: weights are not finite; after the last step no loss would show it.
         """
         self.collect()
         if self.kept is not None:
@@ -235,10 +234,10 @@ class Learner:
         return self.network.eval()
 
     def _look(self, count: int) -> None:
-        """Bring the last `count` losses to the host; those of an earlier look are zero by now.
+        """Copy the last `count` losses to the host; losses of earlier checks are zero by now.
 
         Raises:
-            TrainingError: one of them is not finite; says at which step, and what to try.
+            TrainingError: a loss is not finite; the message names the step and possible remedies.
         """
         losses = self._losses[:count].double()
         if not bool(losses.isfinite().all()):
@@ -248,13 +247,13 @@ class Learner:
                 f"The loss is not finite at step {first} of {self.total} "
                 f"(learning rate {self.lr:.3g}). {self._advice}"
             )
-        for loss in losses.tolist():  # one by one, so that a look more or less changes no sum
+        for loss in losses.tolist():  # one by one: the number of checks must not change the sum
             self._sum += loss
         self._losses[:count] = 0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that is needed to go on, as tensors and plain values; all processes must ask."""
-        self._look(self.done % CHECK_EVERY)  # a state is never saved with a loss that is not finite
+        """The complete state, as tensors and plain values; all processes must call this."""
+        self._look(self.done % CHECK_EVERY)  # raises where a loss is not finite
         loss, seen, hits = self.team.total([self._sum, self._seen, int(self._hits)])
         kept = self.kept or {}
         optimizer = optimizer_tensors(self.optimizer)
@@ -276,7 +275,7 @@ class Learner:
         return tensors, plain
 
     def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-        """Go back to a state that `state` gave."""
+        """Restore a state that `state` returned."""
 
         def of(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -290,7 +289,7 @@ class Learner:
         self.kept = of("kept/") or None
         self.done, self.lr, self.best = plain["done"], plain["lr"], plain["best"]
         self.chosen_epoch, self.seconds = plain["chosen_epoch"], plain["seconds"]
-        if self.team.is_rank0:  # what is summed over processes is counted once
+        if self.team.is_rank0:  # sums over processes are counted once
             self._sum, self._seen = plain["sum"], plain["seen"]
             self._hits.fill_(plain["hits"])
         self._epoch_started = plain["epoch_started"]

@@ -1,4 +1,4 @@
-"""Runs on disk as lists of them show them, finished or not."""
+"""Listings of runs on disk, finished and unfinished, and the parts that pruning removes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from denature.train.run import EVENTS, LOCK, PLAN, SNAPSHOTS, STATE_FOLDER, read
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedRun:
-    """A run in a folder."""
+    """A run in a folder, with the fields that listings show."""
 
     folder: Path
     state: str
@@ -25,23 +25,23 @@ class ListedRun:
     net: str = ""
     seed: int | None = None
     asked: str | None = None
-    """Whose answers it learned from."""
+    """Source of the answers that the run learned from: a folder, or a kind and a network."""
     accuracy: Estimate | None = None
     plan: Plan
 
     def plain(self) -> dict[str, Any]:
         """As plain values."""
-        found = {name: getattr(self, name) for name in self.__slots__ if name != "plan"}
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "plan"}
         accuracy = None if self.accuracy is None else asdict(self.accuracy)
         identity = plan_id(self.plan) if self.plan else None
-        return {**found, "folder": str(self.folder), "accuracy": accuracy, "id": identity}
+        return {**values, "folder": str(self.folder), "accuracy": accuracy, "id": identity}
 
 
 def find(places: Sequence[Path]) -> list[ListedRun]:
-    """All runs in and below places.
+    """All runs in and below these folders.
 
     Raises:
-        RunError: a place does not exist, or there are no runs.
+        RunError: a folder does not exist, or there are no runs.
     """
     folders: dict[Path, None] = {}
     for place in places:
@@ -58,14 +58,14 @@ def _listed(folder: Path) -> ListedRun:
     try:
         if (folder / RECORD).exists():
             record = read_record(folder)
-            asked = next((i for role, i in record.inputs.items() if role not in STARTS), None)
+            source = next((i for role, i in record.inputs.items() if role not in STARTS), None)
             return ListedRun(
                 folder=folder,
                 state="running" if _is_locked(folder) else "finished",
                 kind=record.kind,
                 net=record.net.name,
                 seed=record.seed,
-                asked=None if asked is None else asked.folder or f"{asked.kind} {asked.net}",
+                asked=None if source is None else source.folder or f"{source.kind} {source.net}",
                 accuracy=record.accuracy,
                 plan=plan_of(record),
             )
@@ -93,14 +93,14 @@ def _is_locked(folder: Path) -> bool:
 
 
 def prunable(found: Sequence[ListedRun], what: str) -> Iterator[tuple[ListedRun, Path]]:
-    """Folders to remove of runs, none of which is running.
+    """Folders that pruning removes, for all runs that are not running.
 
     Args:
         found: the runs.
         what: `unfinished` or `damaged` runs, `snapshots`, `events`, or `runs` as a whole.
 
     Raises:
-        ConfigError: there is no such thing to remove.
+        ConfigError: `what` is none of these.
     """
     parts = {"snapshots": SNAPSHOTS, "events": EVENTS}
     wholes = ("unfinished", "damaged", "runs")

@@ -1,4 +1,4 @@
-"""The one training loop: one pass over the data, any number of learners."""
+"""The training loop: one pass over the data for any number of learners."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,24 +34,24 @@ def fit(
     on_epoch: Callable[[Learner, EpochRecord], None],
     between_steps: Callable[[], None],
 ) -> None:
-    """Train all learners in one pass a epoch, from the same views and the same answers.
+    """Train all learners in one pass an epoch, from the same views and the same answers.
 
     Learners may have different networks, objectives, seeds and learning rates; epochs, batch size
-    and view seed are shared. One that was restored further on joins where it stopped. Each becomes
-    bit for bit what it would become alone, because a step of one touches nothing of another.
+    and view seed are shared. A learner that was restored at a later step joins there. The result
+    equals that of separate training bit for bit, because learners share no state.
 
     Args:
         learners: at least one, none of them finished.
         train: the training samples, on the learners' device.
-        source: who answers the batches; once for all learners.
-        test: measured where a learner's config asks for it; chooses only under `best-test`.
+        source: answers each batch once, for all learners.
+        test: measured where a learner's config requires it; chooses only under `best-test`.
         validation: chooses under `best-validation`.
-        tasks: one for each learner, told about its images.
-        on_epoch: told about each epoch of each learner.
-        between_steps: called when all learners are at the end of a step, and may raise to stop.
+        tasks: one for each learner; receives the number of images done.
+        on_epoch: is called after each epoch of each learner.
+        between_steps: is called when all learners have finished a step, and may raise to stop.
 
     Raises:
-        TrainingError: a loss is not finite; says at which step and what to try.
+        TrainingError: a loss is not finite; the message names the step and possible remedies.
     """
     shared = learners[0].config
     assert shared.view_seed is not None
@@ -98,7 +98,7 @@ def _unanswered(batches: Iterable[Batch]) -> Iterator[tuple[Batch, None]]:
 
 
 def _end_epoch(learner: Learner, epoch: int, test: Split, validation: Split | None) -> EpochRecord:
-    """Measure what this learner's config asks for, and close its epoch."""
+    """Evaluate on the splits that the learner's config requires, and close its epoch."""
     config = learner.config
     on_test = on_validation = None
     due = config.evaluate_every and epoch % config.evaluate_every == 0
@@ -115,15 +115,15 @@ def evaluate(
 ) -> Estimate:
     """Accuracy on a split with its Wilson interval; the network is in eval mode meanwhile.
 
-    Of landmarks the mean absolute error, of which less is better. The processes of a team have the
-    same network, and each looks at its part of the split.
+    For landmarks the metric is the mean absolute error, where smaller is better. The processes of a
+    team have the same network, and each evaluates its part of the split.
     """
     if split.landmarks:
         return mean_over_images(
             [
                 error
-                for batch, found in answers_to(network, split, compute)
-                for error in coordinate_error(found, batch.labels).tolist()
+                for batch, landmarks in answers_to(network, split, compute)
+                for error in coordinate_error(landmarks, batch.labels).tolist()
             ]
         )
     hits = hits_of(network, split, compute, team)
@@ -133,20 +133,20 @@ def evaluate(
 def hits_of(
     network: nn.Module, split: Split, compute: Compute, team: ProcessGroup = SINGLE_PROCESS
 ) -> NDArray[np.bool_]:
-    """Of each image of a split whether its class is answered; each process looks at its part."""
+    """Correctness of each image's class in a split; each process evaluates its part."""
     part = replace(split, rows=split.rows[team.rank :: team.size])
-    found = [
+    correct = [
         logits.argmax(-1) == batch.labels for batch, logits in answers_to(network, part, compute)
     ]
     hits = torch.zeros(len(split), dtype=torch.float64)
-    hits[team.rank :: team.size] = torch.cat(found).cpu().double() if found else 0.0
+    hits[team.rank :: team.size] = torch.cat(correct).cpu().double() if correct else 0.0
     return np.array(team.total(hits.tolist())) > 0.5
 
 
 def answers_to(
     network: nn.Module, split: Split, compute: Compute
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch of a split, as it is, with the network's logits."""
+    """Each batch of a split, without augmentation, with the network's logits."""
     was_training = network.training
     network.eval()
     try:

@@ -1,4 +1,4 @@
-"""One pass over the data: its runs are read, taken up or begun, trained side by side and kept."""
+"""One pass over the data: runs are read, resumed or started, trained together and saved."""
 
 import hashlib
 import time
@@ -41,10 +41,10 @@ from denature.train.state import STATE, read_state
 from denature.train.tracking import Scalars, scalars_of, tensorboard, trackers
 
 Watch: TypeAlias = Callable[[Order, Learner], None]
-"""Somebody who wants to see each learner after each of its epochs."""
+"""Callback that receives each learner after each of its epochs."""
 
 AGREE_EVERY = 8
-"""Steps after which several processes agree on whether it is time to save or to stop."""
+"""Steps between broadcasts in which several processes agree whether to save or to stop."""
 
 
 def make_pass(
@@ -56,7 +56,7 @@ def make_pass(
     watch: Watch | None,
     progress: Progress,
 ) -> list[Run]:
-    """Read the runs that are finished, take up those that were put aside, make the others."""
+    """Read finished runs, resume unfinished ones, and train the others."""
     runs: dict[int, Run] = {}
     waiting: dict[int, Job] = {}
     team = jobs[0].team
@@ -81,7 +81,7 @@ def make_pass(
             runs |= {number: job.conclude(dataset) for number, job in waiting.items()}
             for job in waiting.values():
                 job.forget()
-        team.broadcast(None)  # all have read what they need before the first lets others in
+        team.broadcast(None)  # all processes have read their runs before rank 0 releases the locks
     return [runs[number] for number in range(len(jobs))]
 
 
@@ -93,7 +93,7 @@ def _train(
     watch: Watch | None,
     progress: Progress,
 ) -> None:
-    """One pass for all jobs, with their states kept on disk."""
+    """Train all jobs in one pass, and save their states to disk."""
     first = jobs[0]
     family = views(first.training.augment, channels=dataset.channels, image_size=dataset.image_size)
     names = dataset.classes if dataset.landmarks else ()
@@ -135,7 +135,7 @@ def _train(
         if watch is not None and team.is_rank0:
             watch(job.order, learner)
 
-    # A run that was killed between its last epoch and its record has nothing left to learn.
+    # A run that was killed between its last epoch and its record needs no more training.
     jobs = [job for job in jobs if not job.learner.finished]
     if not jobs:
         return
@@ -160,8 +160,8 @@ def _train(
         )
         for job in jobs:
             job.form = form
-    # A last batch of one is left out, so an epoch may meet one sample less than there are.
-    met = min(len(first.samples.split), first.learner.steps * first.training.batch_size)
+    # A last batch of one sample is skipped, so an epoch may have one sample fewer than the split.
+    per_epoch = min(len(first.samples.split), first.learner.steps * first.training.batch_size)
     titles = _titles(jobs)
     with ExitStack() as stack:
         tasks = []
@@ -172,7 +172,7 @@ def _train(
                 folder, after = job.folder / STATE_FOLDER / EVENTS, len(job.learner.history)
                 events = stack.enter_context(tensorboard(folder, after=after))
                 writers[id(job.learner)].append(events)
-            left = met * (job.learner.total - job.learner.done) / job.learner.steps
+            left = per_epoch * (job.learner.total - job.learner.done) / job.learner.steps
             tasks.append(stack.enter_context(progress.task(title, left, "images")))
         fit(
             [job.learner for job in jobs],
@@ -190,7 +190,7 @@ def _train(
 def _reporting(
     jobs: Sequence[Job], titles: Sequence[str], keeping: CheckpointConfig
 ) -> Iterator[list[Scalars]]:
-    """One run of the wanted trackers for a pass; several students' curves go under their titles."""
+    """One tracker run for a pass; the curves of several students get their titles as prefixes."""
     if not keeping.track or not jobs[0].team.is_rank0:
         yield [lambda scalars, step: None for _ in jobs]
         return
@@ -209,22 +209,22 @@ def _reporting(
 
 
 def _titles(jobs: Sequence[Job]) -> list[str]:
-    """What to call each of the jobs of a pass: all that sets it apart from the others."""
+    """Titles of the jobs of a pass, from the settings in which they differ."""
     if len(jobs) == 1:
         return [jobs[0].title]
     titles = []
     for job, varied in zip(jobs, what_varies([job.plan for job in jobs]), strict=True):
-        # Objectives of several kinds have fields that the others have not.
-        said = [f"{k} {v}" for k, v in varied.items() if v is not None and k != "kind"]
-        titles.append(f"{job.objective.kind} {', '.join(said)}".strip())
+        # Objectives of different kinds have different fields, which are None in the others.
+        settings = [f"{k} {v}" for k, v in varied.items() if v is not None and k != "kind"]
+        titles.append(f"{job.objective.kind} {', '.join(settings)}".strip())
     return titles
 
 
 def _finished(job: Job, dataset: Dataset) -> Run:
-    """The run in the job's folder, its weights in the network that was made or given for it.
+    """The finished run in the job's folder, with its weights loaded into the job's network.
 
-    A record from before hits were kept gets them now, if as many images are answered rightly as it
-    says; on another processor, or in another precision, one image more or less may be.
+    A record written before hits were recorded gets them now, if the number of correct answers
+    matches; on another processor or in another precision the number may differ by an image.
     """
     assert job.folder is not None
     run = load_run(job.folder, network=job.network)

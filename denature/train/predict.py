@@ -1,4 +1,4 @@
-"""What a run's network sees in image files."""
+"""Predictions of a run's network for image files."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from denature.train.run import Run, load_run
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The probabilities of one image's classes."""
+    """Predicted class and class probabilities of one image."""
 
     image: str
     label: str
@@ -40,11 +40,11 @@ def predict(
         DataError: a file is missing, no image, or of another size and `resize` is off.
     """
     if not images:
-        raise ConfigError("No image was named; give at least one file.")
+        raise ConfigError("No image file given; give at least one.")
     loaded = run if isinstance(run, Run) else load_run(run, trust=trust)
     net = loaded.record.net
     if loaded.record.landmarks:
-        raise ConfigError(f"{run} says where things are; classes cannot be told by it.")
+        raise ConfigError(f"{run} predicts landmarks, not classes; name a run of a classifier.")
     arrays = []
     for file in images:
         try:

@@ -33,7 +33,7 @@ from denature.nets.normalize import Normalized, check_scale
 from denature.train.identity import Plan, plan_id, plan_of, what_changed
 
 STATE_FOLDER = "state"
-"""What an unfinished run keeps beside its events; gone when it is finished."""
+"""Folder of an unfinished run's plan, state and events; removed when the run is finished."""
 
 PLAN = "plan.json"
 
@@ -46,13 +46,13 @@ RunState: TypeAlias = Literal["new", "unfinished", "finished"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """A finished run: a network with its record, and the folder where both lie, if they do."""
+    """A finished run: a network with its record, and their folder, if they are on disk."""
 
     record: Record
     network: nn.Module
     folder: Path | None = None
     stored: str | None = None
-    """Digest of the weights in the folder, where these were put into another order; see
+    """Digest of the weights in the folder, where the network's classes were reordered; see
     `denature.train.classes`."""
 
     @property
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Of the weights."""
+        """Digest of the weights."""
         return self.record.net.digest
 
     @property
@@ -77,16 +77,16 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of what the network puts out; None where it was imported and never saw data."""
+        """Names of the network's outputs; None where the run was imported and never saw data."""
         return None if self.record.data is None else self.record.data.classes
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Their names; numbers where the run was imported and never saw data."""
+        """Names of the classes; numbers where the run was imported and never saw data."""
         return self.class_names or tuple(map(str, range(self.record.net.classes)))
 
     def as_input(self) -> InputRecord:
-        """How another run's record refers to this one."""
+        """The entry for this run in the record of another run."""
         return InputRecord(
             folder=None if self.folder is None else str(self.folder),
             kind=self.record.kind,
@@ -100,10 +100,10 @@ class Run:
 
 
 def check_alike(run: Run, other: Run) -> None:
-    """Whether two runs' networks take the same images and know as many classes.
+    """Check that two runs' networks take the same images and have the same number of classes.
 
     Raises:
-        ConfigError: they do not.
+        ConfigError: the shapes differ.
     """
     a, b = run.record.net, other.record.net
     if a.shape != b.shape:
@@ -115,10 +115,10 @@ def check_alike(run: Run, other: Run) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder; the lock dies with its process.
+    """Lock a run's folder against other processes; the lock ends with its process.
 
     Raises:
-        RunError: another process is at work there, or the folder cannot be made.
+        RunError: another process holds the lock, or the folder cannot be created.
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; a run needs a folder. Name another with --out.")
@@ -138,15 +138,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> RunState:
-    """Find out how a run with this plan stands in a locked `folder`, and make it ready for it.
+    """Determine the state of a run with this plan in a locked `folder`, and prepare the folder.
 
-    Nothing is removed here but a state that nobody wants: a finished run that is to be overwritten
-    stays until the new one is finished too.
+    The call removes only an outdated state: a finished run that will be overwritten stays until the
+    new run is finished too.
 
     Raises:
-        RunError: another run is there, or things that are no run, or it cannot be written.
+        RunError: the folder holds another run or other files, or is not writable.
     """
-    entries = [entry for entry in folder.iterdir() if not _is_passing(entry)]
+    entries = [entry for entry in folder.iterdir() if not _is_temporary(entry)]
     unfinished, finished = _unfinished_plan(folder), _finished_plan(folder)
     if entries and unfinished is None and finished is None:
         raise RunError(
@@ -188,7 +188,7 @@ def read_plan(path: Path) -> Plan:
         plan: Plan = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{path} is damaged: {error}. Delete {path.parent}, and the run starts anew."
+            f"{path} is damaged: {error}. Delete {path.parent}, and the run starts again."
         ) from None
     return plan
 
@@ -197,8 +197,8 @@ def _finished_plan(folder: Path) -> Plan | None:
     return plan_of(records.read_record(folder)) if (folder / RECORD).exists() else None
 
 
-def _is_passing(entry: Path) -> bool:
-    """Whether this is a lock, or what a killed write left."""
+def _is_temporary(entry: Path) -> bool:
+    """Whether an entry is a lock file or the remains of a killed write."""
     return entry.name.startswith(".") and entry.name.endswith((".lock", ".tmp"))
 
 
@@ -210,10 +210,10 @@ def _remove(path: Path) -> None:
 
 
 def save_run(run: Run) -> None:
-    """Write weights, then the record, in the place of a run that was there.
+    """Write weights, then the record, and replace a run already in the folder.
 
-    A folder with a record is complete: the old record goes first and the new one comes last, and in
-    between the state is still there to conclude from.
+    A folder with a record is complete. The old record is removed first and the new one written
+    last; in between, the saved state allows the run to be concluded again.
     """
     if run.folder is None:
         return
@@ -230,7 +230,7 @@ def save_run(run: Run) -> None:
     except OSError as error:
         raise RunError(
             f"The run could not be written to {run.folder}: {error.strerror or error}. "
-            "Nothing that looks complete was left there."
+            "The folder holds no run that looks complete."
         ) from None
     shutil.rmtree(state, ignore_errors=True)
 
@@ -238,16 +238,16 @@ def save_run(run: Run) -> None:
 def load_run(
     folder: str | Path, *, trust: Collection[str] = (), network: nn.Module | None = None
 ) -> Run:
-    """Read a run's folder; nothing in it is executed.
+    """Read a run's folder without executing any of its content.
 
     Args:
-        folder: what a run left.
-        trust: modules of the user's own that the record may name as the network's factory.
-            Importing one executes it, so a record alone does not suffice.
-        network: a module of the record's kind to fill, instead of making one by its name.
+        folder: the folder of a run.
+        trust: custom modules that the record may name as the network's factory. Importing a module
+            executes it, so a record alone does not suffice.
+        network: a module of the record's kind to load the weights into, instead of a new network.
 
     Raises:
-        RunError: no run, damaged, a newer schema, weights that do not fit or were changed since.
+        RunError: no run, a damaged run, a newer schema, or weights that do not fit the record.
     """
     folder = Path(folder)
     record = records.read_record(folder)
@@ -271,7 +271,7 @@ def load_run(
 
 
 def snapshots(run: Run) -> Iterator[tuple[int, Run]]:
-    """What a run's network was after each epoch that was kept, earliest first.
+    """Snapshots of a run's network with their epochs, earliest first.
 
     Raises:
         RunError: a snapshot is damaged.
@@ -297,16 +297,16 @@ def import_run(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Run:
-    """Make a run of somebody's own weights.
+    """Make a run from a file of weights that another program trained.
 
-    The file may hold all of a catalogue network or its body alone, as other code leaves it; then
-    `mean` and `std` say what its images were normalised with. Of a checkpoint with several sets of
-    weights `entry` names one.
+    The file may hold all of a catalogue network, or only its body, as other code saves it; then
+    `mean` and `std` give the normalisation of its images. `entry` selects one of several sets of
+    weights in a checkpoint.
 
     Raises:
         RunError: the weights cannot be read or do not fit.
-        ConfigError: unknown network, a shape that it cannot take, mean and std where the file
-            brings its own.
+        ConfigError: unknown network, a shape that the network cannot take, or mean and std where
+            the file contains its own.
     """
     clock = time.perf_counter()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -320,15 +320,19 @@ def import_run(
         if not {"mean", "std"} <= tensors.keys():
             target = network.body
         elif mean or std:
-            raise ConfigError(f"{weights} brings its own normalisation; leave out mean and std.")
+            raise ConfigError(f"{weights} contains its own normalisation; leave out mean and std.")
     fit_weights(target, tensors, where=f"in {weights}")
     if isinstance(network, Normalized):
-        for what, values in (("mean", network.mean), ("std", network.std)):
-            check_scale(f"{what} in {weights}", values.flatten().tolist())
+        for name, values in (("mean", network.mean), ("std", network.std)):
+            check_scale(f"{name} in {weights}", values.flatten().tolist())
     network.eval()
-    found = digest(network)
+    own_digest = digest(network)
     net_record = NetRecord(
-        name=net, parameters=parameter_count(network), initial=found, digest=found, **shape
+        name=net,
+        parameters=parameter_count(network),
+        initial=own_digest,
+        digest=own_digest,
+        **shape,
     )
     record = Record(
         kind="imported",

@@ -1,4 +1,4 @@
-"""Making runs: from orders to records, in as few passes as can be."""
+"""Making runs: from orders to records, in as few passes over the data as possible."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -32,7 +32,7 @@ SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validatio
 """Training fields that runs in one pass have in common."""
 
 TOGETHER = 16
-"""Runs in one pass, at most: each holds its network, its gradients and its moments."""
+"""Largest number of runs in one pass: each holds its network, gradients and moments."""
 
 
 def train(
@@ -52,7 +52,7 @@ def train(
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> Run:
-    """Make one run: `make` of one order."""
+    """Make one run; see `make`, which this calls with one order."""
     order = Order(
         net=net,
         objective=objective,
@@ -81,29 +81,28 @@ def make(
     watch: Watch | None = None,
     progress: Progress = SILENT,
 ) -> list[Run]:
-    """Make the runs that are ordered and those that they ask, each once.
+    """Make the ordered runs and the runs that these depend on, each once.
 
-    Runs that ask the same network and see the same views share a pass over the data, in which that
-    network is asked once; each comes out as if it were made alone. A run that is finished in its
-    folder is read and not made again; one that was put aside, or killed, goes on from its last
-    state.
+    Runs with the same answer source and the same views share a pass over the data, in which each
+    batch is answered once; the results equal those of separate training. A finished run in its
+    folder is read instead of trained again; a stopped or killed run resumes from its last state.
 
     Args:
-        orders: what is wanted; their `asked`, `init` and `backbone` may be orders too.
-        data: what to train and test on.
-        overwrite: let folders hold other runs, which are replaced.
-        keeping: how often state and snapshots are written, and where answers are stored.
-        stopper: asked between steps whether to stop.
+        orders: the runs to make; their `asked`, `init` and `backbone` may be orders too.
+        data: data for training and test.
+        overwrite: replace other runs in the folders of the orders.
+        keeping: intervals of states and snapshots, and the place of stored answers.
+        stopper: is checked between steps.
         crew: workers to make the runs; see `denature.train.workers`.
-        watch: called with an order and its learner after each epoch, in this process only.
-        progress: told how far it is.
+        watch: is called with an order and its learner after each epoch, in this process only.
+        progress: receives the number of runs and images done.
 
     Returns:
         A run for each order.
 
     Raises:
-        DenatureError: see `denature.core.errors`; nothing that looks complete is left in a folder.
-        Stopped: the stopper wanted it; ask again for the same runs to go on.
+        DenatureError: see `denature.core.errors`; no folder then holds a run that looks complete.
+        Stopped: the stopper fired; call again with the same orders to resume.
     """
     keep_freed_memory()
     keeping, stopper = keeping or CheckpointConfig(), stopper or Stopper()
@@ -115,18 +114,19 @@ def make(
     dataset = load(data, progress=progress)
     if crew is not None and team.size > 1:
         raise ConfigError(
-            "Processes of one launcher train one network together, and cannot have workers too. "
+            "Processes of one launcher train one network together, and cannot use workers too. "
             "Leave out --workers and --ray, or the launcher."
         )
     if crew is not None and watch is not None:
-        raise ConfigError("Runs that are watched are made in this process, without workers.")
+        raise ConfigError("`watch` needs the runs in this process; leave out the workers.")
     made: dict[Order, Run] = {}
     fitted = ClassMatcher(dataset, progress)
     ranks = _ranks(orders)
-    modules = [id(it.net) for rank in ranks for it in rank if isinstance(it.net, nn.Module)]
+    nets = [order.net for rank in ranks for order in rank]
+    modules = [id(net) for net in nets if isinstance(net, nn.Module)]
     if len(modules) > len(set(modules)):
         raise ConfigError(
-            "Two orders want to train one module, each in place; give each a copy of it "
+            "Two orders train one module in place; give each a copy of it "
             "(copy.deepcopy), or name a factory."
         )
     with ExitStack() as stack:
@@ -150,13 +150,13 @@ def make(
 
 
 def _ranks(orders: Sequence[Order]) -> list[list[Order]]:
-    """All orders behind `orders`, each once, those of a rank needing only ranks before it."""
+    """All orders behind `orders`, each once; a rank depends only on the ranks before it."""
     ranks: dict[Order, int] = {}
 
     def rank_of(order: Order) -> int:
         if order not in ranks:
-            named = (order.asked, order.init, order.backbone)
-            needed = [rank_of(it) for it in named if isinstance(it, Order)]
+            inputs = (order.asked, order.init, order.backbone)
+            needed = [rank_of(given) for given in inputs if isinstance(given, Order)]
             ranks[order] = 1 + max(needed, default=-1)
         return ranks[order]
 
@@ -171,7 +171,7 @@ def _ranks(orders: Sequence[Order]) -> list[list[Order]]:
 def _inputs(
     order: Order, made: Mapping[Order, Run], dataset: Dataset, fitted: ClassMatcher
 ) -> dict[str, Input]:
-    """What an order names, by its role."""
+    """Inputs of an order by their roles."""
     roles = {order.objective.asks: order.asked, "init": order.init, "backbone": order.backbone}
     found: dict[str, Input] = {}
     for role, named in roles.items():
@@ -182,7 +182,7 @@ def _inputs(
             found[role] = PublishedWeights.of(named, **shape)
         else:
             run = made[named] if isinstance(named, Order) else named
-            # Of a backbone the last layer is left, and with it what its classes are called.
+            # A backbone gives all layers but the last, so its classes do not matter.
             if isinstance(run, Run) and role != "backbone":
                 run = fitted(role, run)
             found[role] = run
@@ -190,10 +190,10 @@ def _inputs(
 
 
 def _twins(jobs: Sequence[Job]) -> dict[Job, Job]:
-    """For each job the first that is the same run in the same folder, which is mostly itself.
+    """For each job the first job of the same run in the same folder, usually the job itself.
 
     Raises:
-        ConfigError: two different runs want one folder.
+        ConfigError: two different runs have the same folder.
     """
     firsts: dict[Path, Job] = {}
     twins: dict[Job, Job] = {}
@@ -202,25 +202,25 @@ def _twins(jobs: Sequence[Job]) -> dict[Job, Job]:
         if first.plan != job.plan:
             raise ConfigError(
                 f"Two runs want the folder {job.folder}: {what_changed(first.plan, job.plan)}. "
-                "Give each its own, or `under` a common one."
+                "Give each a folder of its own, or set `under` for all."
             )
         twins[job] = first
     return twins
 
 
 def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """The jobs in groups that can share a pass."""
+    """Groups of jobs that can share a pass."""
     groups: dict[tuple[Any, ...], list[Job]] = {}
     for job in jobs:
-        asked = job.asked
+        source = job.asked
         key = (
             *(getattr(job.training, name) for name in SHARED),
             job.compute.device,
-            # Its precision follows the student's, so only those of one precision can ask together.
-            (id(getattr(asked, "network", asked)), job.compute.precision, job.order.asking)
-            if asked is not None
+            # The source has the student's precision, so only students of one precision share it.
+            (id(getattr(source, "network", source)), job.compute.precision, job.order.asking)
+            if source is not None
             else None,
-            # Who makes images up makes them for one run.
+            # A generator of synthetic data serves one run.
             id(job) if isinstance(job.objective, BringsData) else None,
         )
         groups.setdefault(key, []).append(job)
@@ -238,14 +238,14 @@ def _send(
     stopper: Stopper,
     progress: Progress,
 ) -> None:
-    """Have a crew make what is not finished yet; the caller then finds it in its folders."""
+    """Have workers make the unfinished runs; the caller then finds them in their folders."""
     waiting = [[job for job in jobs if not job.is_finished] for jobs in passes]
     waiting = [jobs for jobs in waiting if jobs]
-    # Passes are divided rather than that workers stand idle.
+    # Passes are divided where workers would be idle.
     while waiting and len(waiting) < crew.size and len(longest := max(waiting, key=len)) > 1:
         waiting.remove(longest)
         waiting += [longest[::2], longest[1::2]]
-    parcels = [
+    batches = [
         RemoteBatch.of(
             [job.order for job in jobs],
             [job.inputs for job in jobs],
@@ -256,14 +256,14 @@ def _send(
         )
         for jobs in waiting
     ]
-    if parcels:
+    if batches:
         with progress.task(f"{crew.size} workers", sum(map(len, waiting)), "runs") as task:
-            crew.carry_out(parcels, stopper, task)
+            crew.carry_out(batches, stopper, task)
         if missing := [job.title for jobs in waiting for job in jobs if not job.is_finished]:
             raise RunError(
-                f"The workers made other runs than these: {', '.join(missing[:3])}. What `auto` "
-                "means there is not what it means here; give --device and --precision, and start "
-                "where such a device is."
+                f"The workers made other runs than these: {', '.join(missing[:3])}. `auto` has "
+                "another meaning there than in this process. Set --device and --precision, and "
+                "start on a machine with such a device."
             )
 
 

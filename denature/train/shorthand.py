@@ -1,4 +1,4 @@
-"""One call for a run: `normal`, `nasty` and `distilled`, with all options as keywords."""
+"""Shorthand functions `normal`, `nasty` and `distilled`, with all options as keywords."""
 
 import inspect
 from dataclasses import fields
@@ -23,14 +23,14 @@ def normal(net: str | nn.Module, data: str | DataConfig | Dataset, **options: An
 def nasty(
     net: str | nn.Module, data: str | DataConfig | Dataset, *, adversary: Run, **options: Any
 ) -> Run:
-    """Train a nasty teacher; options are those of `train`, `Training`, `Nasty` and `Asking`."""
+    """Train a nasty teacher; options: see `train`, `Training`, `Nasty`, `InferenceConfig`."""
     return _with_options(Nasty, net, data, {"asked": adversary, **options})
 
 
 def distilled(
     net: str | nn.Module, data: str | DataConfig | Dataset, *, teacher: Run, **options: Any
 ) -> Run:
-    """Train a student; options are those of `train`, `Training`, `Distilled` and `Asking`."""
+    """Train a student; options: see `train`, `Training`, `Distilled`, `InferenceConfig`."""
     return _with_options(Distilled, net, data, {"asked": teacher, **options})
 
 

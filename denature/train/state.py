@@ -1,7 +1,7 @@
 """A learner's unfinished state on disk: one safetensors file, replaced atomically.
 
-Tensors are tensors, the rest is JSON in the file's metadata, so reading one executes nothing. There
-is no state of random generators in it: order, views and dropout are functions of seed and position.
+Tensors are stored as tensors, all else as JSON in the file's metadata, so reading executes no code.
+The file holds no generator states: order, views and dropout are functions of seed and position.
 """
 
 import json
@@ -19,15 +19,15 @@ STATE = "state.safetensors"
 
 
 def write_state(path: Path, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    """Write a state; the file is complete or the one before.
+    """Write a state; afterwards the file is either the complete new state or the old one.
 
     Raises:
-        OSError: it could not be written.
+        OSError: the file could not be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # Two names may share memory, which safetensors refuses: every tensor is copied.
+    # Two names may share memory, which safetensors rejects: every tensor is copied.
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         try:
@@ -50,13 +50,13 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"The state {path} is damaged: {error}. Delete it, and the run starts anew."
+            f"The state {path} is damaged: {error}. Delete it, and the run starts again."
         ) from None
     return tensors, plain
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimizer remembers, by parameter number and name."""
+    """The state tensors of an optimizer, by parameter number and name."""
     return {
         f"{number}.{name}": gathered(value)
         for number, kept in optimizer.state_dict()["state"].items()
@@ -66,10 +66,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Give an optimizer back what `optimizer_tensors` took, in the layout of its parameters.
+    """Restore the tensors of `optimizer_tensors`, in the memory layout of the parameters.
 
-    The fused kernels walk through memory: moments in another layout than their parameter's would be
-    paired with the wrong weights, without a word.
+    The fused kernels iterate over memory: moments in another layout than their parameter's would
+    silently be paired with the wrong weights.
     """
     groups = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,8 +1,8 @@
-"""The processes that train one network together; usually there is one.
+"""The group of processes that train one network together, usually a single process.
 
-Who starts them is `torchrun` or `accelerate launch`; accelerate joins them, DistributedDataParallel
-averages their gradients, or fully_shard divides weights, gradients and moments among them. Each
-process takes its part of every global batch, and the first alone writes.
+`torchrun` or `accelerate launch` starts the processes and accelerate joins them.
+DistributedDataParallel averages their gradients, or fully_shard divides weights, gradients and
+moments among them. Each process takes its part of every global batch; only rank 0 writes files.
 """
 
 import atexit
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @final
 class ProcessGroup:
-    """This process's place among those that train together."""
+    """This process's rank among the processes that train together."""
 
     def __init__(self, rank: int = 0, size: int = 1, accelerator: Any = None) -> None:
         self.rank = rank
@@ -32,11 +32,11 @@ class ProcessGroup:
 
     @property
     def is_rank0(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def broadcast(self, value: T) -> T:
-        """The first process's value, in all of them."""
+        """The value of rank 0, in all processes."""
         if self.size == 1:
             return value
         box = [value]
@@ -44,7 +44,7 @@ class ProcessGroup:
         return box[0]
 
     def on_rank0(self, work: Callable[[], T]) -> T:
-        """Do something in the first process; its result, or its error, goes to all."""
+        """Call `work` in rank 0; all processes get its result or raise its error."""
         if self.size == 1:
             return work()
         outcome: tuple[str, Any] = ("none", None)
@@ -56,17 +56,17 @@ class ProcessGroup:
         kind, value = self.broadcast(outcome)
         if kind == "failed":
             raise value
-        found: T = value
-        return found
+        result: T = value
+        return result
 
     def share_buffers(self, network: nn.Module) -> None:
-        """Give the first process's buffers to all."""
+        """Copy the buffers of rank 0 to all processes."""
         if self.size > 1:
             for buffer in network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def total(self, values: list[float]) -> list[float]:
-        """The sums over all processes, of doubles."""
+        """Sums over all processes, in double precision."""
         if self.size == 1:
             return values
         device = self._accelerator.device
@@ -75,10 +75,10 @@ class ProcessGroup:
         return [float(value) for value in sums.tolist()]
 
     def spread(self, network: nn.Module, *, engine: str) -> nn.Module:
-        """The module to train in this process, for `network` in all of them.
+        """The module that this process trains as its part of a common `network`.
 
         Args:
-            network: with the same weights everywhere, on its device.
+            network: with the same weights in all processes, on its device.
             engine: `ddp` or `fsdp`.
         """
         if self.size == 1:
@@ -99,7 +99,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be divided among processes; all of them must ask."""
+    """The full tensor, gathered if sharded; all processes must call this."""
     if hasattr(tensor, "full_tensor"):
         full: Tensor = tensor.full_tensor()
         return full
@@ -107,23 +107,23 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def sharded_like(tensor: Tensor, model: Tensor) -> Tensor:
-    """A whole tensor in the memory layout of `model`, and divided as it is."""
+    """A full tensor in the memory layout of `model`, and sharded like it."""
     if hasattr(model, "device_mesh"):
         from torch.distributed.tensor import distribute_tensor
 
-        there = tensor.to(device=model.device, dtype=tensor.dtype)
-        return distribute_tensor(there, model.device_mesh, model.placements)  # type: ignore[attr-defined]
+        moved = tensor.to(device=model.device, dtype=tensor.dtype)
+        return distribute_tensor(moved, model.device_mesh, model.placements)  # type: ignore[attr-defined]
     return torch.empty_like(model, dtype=tensor.dtype).copy_(tensor)
 
 
 def join(device: str) -> ProcessGroup:
-    """The team that a launcher started this process for; this process alone without one.
+    """The group that a launcher started this process for; a group of one without a launcher.
 
     Args:
-        device: where the team will train.
+        device: device of the training.
 
     Raises:
-        ConfigError: there are more processes on this machine than devices.
+        ConfigError: this machine has more processes than devices.
         MissingExtra: accelerate is not installed.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -146,13 +146,13 @@ def _joined(cpu: bool) -> ProcessGroup:
         from accelerate import Accelerator
     except ImportError:
         raise MissingExtra("accelerate", "parallel", "Training in several processes") from None
-    # Precision is ours; a launcher's wish for another would be a second autocast.
+    # Compute sets the precision; a precision from the launcher would add a second autocast.
     accelerator = Accelerator(cpu=cpu, mixed_precision="no")
     atexit.register(_leave)
     return ProcessGroup(accelerator.process_index, accelerator.num_processes, accelerator)
 
 
 def _leave() -> None:
-    """Close the group; a process that exits with it open aborts now and then, in its threads."""
+    """Close the group; a process that exits with an open group sometimes aborts in its threads."""
     gc.collect()  # sharded networks hold the group too
     torch.distributed.destroy_process_group()

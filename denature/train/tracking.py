@@ -1,4 +1,4 @@
-"""Where people look on: TensorBoard always, other trackers through accelerate."""
+"""Curves of a training: TensorBoard events always, other trackers through accelerate."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,14 +10,14 @@ from denature.core.errors import ConfigError, MissingExtra, install_line, unknow
 from denature.core.record import EpochRecord
 
 Scalars: TypeAlias = Callable[[Mapping[str, float], int], None]
-"""Takes scalars by name, and the epoch they belong to."""
+"""Writes scalars by name for an epoch."""
 
 PROJECT = "denature"
 
 
 def scalars_of(epoch: EpochRecord) -> dict[str, float]:
-    """What is worth a curve."""
-    found = {
+    """Scalars of an epoch that are plotted as curves."""
+    scalars = {
         "loss/train": epoch.loss,
         "accuracy/train": epoch.train_accuracy,
         "accuracy/test": epoch.test_accuracy,
@@ -26,12 +26,12 @@ def scalars_of(epoch: EpochRecord) -> dict[str, float]:
         "error/validation": epoch.validation_error,
         "learning_rate": epoch.lr,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in scalars.items() if value is not None}
 
 
 @contextmanager
 def tensorboard(folder: Path, *, after: int) -> Iterator[Scalars]:
-    """Write TensorBoard events into `folder`; those of epochs past `after` are met again."""
+    """Write TensorBoard events into `folder`; events past epoch `after` are replaced."""
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(folder), purge_step=after + 1 if after else None) as writer:
@@ -47,17 +47,17 @@ def tensorboard(folder: Path, *, after: int) -> Iterator[Scalars]:
 def trackers(
     names: Sequence[str], *, title: str, run: str, config: Mapping[str, Any]
 ) -> Iterator[Scalars]:
-    """Report to trackers, as one run of theirs.
+    """Report to trackers, as one run in each.
 
     Args:
-        names: as accelerate knows them, such as `mlflow`, `wandb`, `trackio`; they are set up by
-            their own environment variables.
-        title: what to call the run there.
-        run: an id; a run that is resumed goes on under it where the tracker can.
-        config: shown beside the run.
+        names: accelerate's names of trackers, such as `mlflow`, `wandb`, `trackio`; environment
+            variables of the trackers configure them.
+        title: name of the run in the trackers.
+        run: an id; a resumed run continues under it where the tracker supports this.
+        config: settings shown beside the run.
 
     Raises:
-        ConfigError: there is no such tracker, or its package is not installed.
+        ConfigError: the tracker is unknown, or its package is not installed.
         MissingExtra: accelerate is not installed.
     """
     with ExitStack() as stack:
@@ -84,10 +84,10 @@ def _started(name: str, *, title: str, run: str, config: Mapping[str, Any]) -> I
         raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
     if find_spec(name) is None:
         raise ConfigError(
-            f"The tracker {name} was asked for, but its package is not installed. Install it with: "
+            f"The package of the tracker {name} is not installed. Install it with: "
             + install_line(name.replace("_", "-"))
         )
-    PartialState()  # accelerate's trackers ask it which process speaks
+    PartialState()  # accelerate's trackers need it to find the main process
     kind = LOGGER_TYPE_TO_CLASS[name]
     options: dict[str, dict[str, Any]] = {
         "wandb": {"name": title, "id": run, "resume": "allow"},

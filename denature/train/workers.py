@@ -1,8 +1,8 @@
 """Passes in other processes: workers on this machine, or a Ray cluster.
 
-What travels is a parcel of orders whose inputs are folders; what comes back lies in the runs'
-folders. So whoever sent a parcel asks for the same orders again here and finds them finished, and a
-worker that died has its runs taken up by another one from their last state.
+A remote batch holds orders whose inputs are folders, and the workers write the runs to folders. So
+the sender makes the same orders again in its own process and finds them finished. If a worker dies,
+another worker resumes its runs from their last state.
 """
 
 import logging
@@ -33,31 +33,31 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
 TRIES = 4
-"""How often a parcel is sent before the death of its workers is taken for its own fault."""
+"""Attempts per batch; after so many dead workers the batch counts as the cause."""
 
 POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemoteBatch:
-    """The orders of one pass, ready to travel."""
+    """The orders of one pass, in a form that can be sent to another process."""
 
     orders: tuple[Order, ...]
-    """Without inputs; those are folders."""
+    """Orders without inputs, which are sent as folders."""
     inputs: tuple[dict[str, Path], ...]
-    """For each order the folders of the runs that it names, by their roles; full paths."""
+    """For each order the folders of its input runs, by role; full paths."""
     known_as: dict[Path, Path]
-    """Those folders as they were named here, which is how records refer to them."""
+    """The same folders as the sender named them; records refer to these names."""
     trust: tuple[str, ...]
-    """Modules of the inputs' networks, which were imported here already."""
+    """Modules of the inputs' networks, which the sender has already imported."""
     data: DataConfig
-    """With a full path."""
+    """Data with a full path."""
     data_as: DataConfig
-    """As it was named here."""
+    """Data as the sender named it."""
     overwrite: bool
     keeping: CheckpointConfig
     seconds: float | None
-    """Time that is left; the worker stops in good order after it."""
+    """Remaining seconds; after them the worker saves its states and stops."""
 
     @staticmethod
     def of(
@@ -69,20 +69,20 @@ class RemoteBatch:
         keeping: CheckpointConfig,
         seconds: float | None,
     ) -> "RemoteBatch":
-        """Pack orders with the runs that they ask.
+        """Pack orders with the folders of their input runs.
 
         Raises:
-            ConfigError: a network or a run that exists in this process only.
+            ConfigError: a network or a run exists in this process only.
         """
         for order in orders:
             if not isinstance(order.net, str):
                 raise ConfigError(
-                    "A network that is a module cannot go to another process; name a factory of "
-                    "it, package.module:factory."
+                    "A network that is a module cannot be sent to another process; name a factory "
+                    "of it, package.module:factory."
                 )
             if order.out is None and order.under is None:
                 raise ConfigError(
-                    "Runs that are made in other processes come back in folders; name one with "
+                    "Runs made in other processes come back in folders; name one with "
                     "--out, or `under` of an order."
                 )
 
@@ -98,7 +98,7 @@ class RemoteBatch:
                 {
                     role: _folder(role, run)
                     for role, run in given.items()
-                    if not isinstance(run, PublishedWeights)  # each worker has its own
+                    if not isinstance(run, PublishedWeights)  # each worker loads its own
                 }
                 for given in inputs
             ),
@@ -132,7 +132,9 @@ def _abroad_keeping(keeping: CheckpointConfig) -> CheckpointConfig:
 
 def _abroad(order: Order) -> Order:
     """An order without its inputs and with full paths."""
-    out, under = (None if it is None else Path(it).resolve() for it in (order.out, order.under))
+    out, under = (
+        None if folder is None else Path(folder).resolve() for folder in (order.out, order.under)
+    )
     backbone = order.backbone if isinstance(order.backbone, str) else None
     return replace(order, asked=None, init=None, backbone=backbone, out=out, under=under)
 
@@ -145,30 +147,30 @@ def _folder(role: str, run: Run | Transfer) -> Path:
     return run.folder.resolve()
 
 
-def carry_out(parcel: RemoteBatch, wish: Callable[[], bool] | None = None) -> str | None:
-    """Make the runs of a parcel, in whatever process this is; why it stopped, if it did."""
+def carry_out(batch: RemoteBatch, wish: Callable[[], bool] | None = None) -> str | None:
+    """Make the runs of a batch in the current process; return the reason of a stop, if any."""
     from denature.train.runs import make
 
-    folders = {folder for given in parcel.inputs for folder in given.values()}
+    folders = {folder for given in batch.inputs for folder in given.values()}
     loaded = {
-        folder: replace(load_run(folder, trust=parcel.trust), folder=parcel.known_as[folder])
+        folder: replace(load_run(folder, trust=batch.trust), folder=batch.known_as[folder])
         for folder in folders
     }
-    data = replace(load(parcel.data), config=parcel.data_as)
+    data = replace(load(batch.data), config=batch.data_as)
     orders = []
-    for order, given in zip(parcel.orders, parcel.inputs, strict=True):
+    for order, given in zip(batch.orders, batch.inputs, strict=True):
         runs = {role: loaded[folder] for role, folder in given.items()}
-        asked = None if order.objective.asks is None else runs[order.objective.asks]
+        source = None if order.objective.asks is None else runs[order.objective.asks]
         backbone = runs.get("backbone", order.backbone)
-        orders.append(replace(order, asked=asked, init=runs.get("init"), backbone=backbone))
-    stopper = Stopper(seconds=parcel.seconds, wish=wish)
+        orders.append(replace(order, asked=source, init=runs.get("init"), backbone=backbone))
+    stopper = Stopper(seconds=batch.seconds, wish=wish)
     try:
         with stopper.on_signals():
             make(
                 orders,
                 data,
-                overwrite=parcel.overwrite,
-                keeping=parcel.keeping,
+                overwrite=batch.overwrite,
+                keeping=batch.keeping,
                 stopper=stopper,
             )
     except Stopped as stop:
@@ -177,27 +179,27 @@ def carry_out(parcel: RemoteBatch, wish: Callable[[], bool] | None = None) -> st
 
 
 class WorkerPool(Protocol):
-    """Workers that carry out parcels."""
+    """Workers that make the runs of remote batches."""
 
     size: int
-    """How many at once."""
+    """Number of workers."""
 
-    def carry_out(self, parcels: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
-        """Have workers carry out parcels, and wait; `task` is told of runs.
+    def carry_out(self, batches: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
+        """Have workers make the runs of all batches, and wait; `task` receives the number of runs.
 
         Raises:
-            Stopped: the stopper wanted it; the workers put their runs aside before.
-            DenatureError: what a worker raised; the others are stopped in good order.
+            Stopped: the stopper fired; the workers have saved the states of their runs.
+            DenatureError: a worker raised it; the other workers have saved theirs and stopped.
         """
 
     def close(self) -> None:
-        """Let the workers go."""
+        """Shut down the workers."""
 
 
 def _stopped(reason: str) -> Stopped:
     return Stopped(
         reason,
-        f"Stopped by {reason}; the workers put their runs aside. "
+        f"Stopped by {reason}; the workers saved the states of their runs. "
         "Run the same command again to go on.",
     )
 
@@ -205,16 +207,16 @@ def _stopped(reason: str) -> Stopped:
 def _died(why: object) -> RunError:
     return RunError(
         f"A worker died {TRIES} times on the same runs; perhaps it ran out of memory. Make them in "
-        f"this process to see why. What is known: {why}"
+        f"this process to see the cause. Last error: {why}"
     )
 
 
 @final
 class ProcessPool:
-    """Workers on this machine, which share out its cores.
+    """Workers on this machine, which divide its cores among them.
 
-    They pay for small networks, whose steps are mostly overhead that a second thread does not
-    help: with two workers the demo takes two thirds of the time on two cores.
+    Workers pay off for small networks, whose steps are mostly overhead that a second thread does
+    not reduce: with two workers the demo takes two thirds of the time on two cores.
     """
 
     def __init__(self, size: int) -> None:
@@ -238,31 +240,31 @@ class ProcessPool:
             initargs=(self._wish, threads),
         )
 
-    def carry_out(self, parcels: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
+    def carry_out(self, batches: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
         from concurrent.futures import FIRST_COMPLETED, wait
         from concurrent.futures.process import BrokenProcessPool
 
-        left, reason, failure = list(parcels), None, None
+        left, reason, failure = list(batches), None, None
         for _ in range(TRIES):
             self._pool = self._pool or self._start()
-            waiting = {self._pool.submit(_in_worker, parcel): parcel for parcel in left}
+            waiting = {self._pool.submit(_in_worker, batch): batch for batch in left}
             left = []
             while waiting:
                 done, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
                 for future in done:
-                    parcel = waiting.pop(future)
+                    batch = waiting.pop(future)
                     try:
                         reason = future.result() or reason
-                        task.advance(len(parcel.orders))
+                        task.advance(len(batch.orders))
                     except BrokenProcessPool as error:
-                        left.append(parcel)
+                        left.append(batch)
                         died = error
                     except DenatureError as error:
                         failure = failure or error
                 if failure or stopper.reason:
                     self._wish.set()
             self._wish.clear()
-            if left:  # a pool is of no use after the death of one worker
+            if left:  # a pool accepts no work after the death of a worker
                 self.close()
             if failure is not None:
                 raise failure
@@ -281,7 +283,7 @@ class ProcessPool:
 def _begin_worker(wish: "Event", threads: int) -> None:
     global _wish
     _wish = wish.is_set
-    # Ctrl-C reaches all processes of a terminal; the one that gave the work tells the others.
+    # Ctrl-C reaches all processes of a terminal; workers stop by the event of their parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
@@ -289,13 +291,13 @@ def _begin_worker(wish: "Event", threads: int) -> None:
 
 
 _wish: Callable[[], bool] | None = None
-"""In a worker: whether the work is to be put aside."""
+"""In a worker: whether the parent wants the work to stop."""
 
 
-def _in_worker(parcel: RemoteBatch) -> str | None:
-    reason = Stopper(wish=_wish).reason or carry_out(parcel, _wish)
+def _in_worker(batch: RemoteBatch) -> str | None:
+    reason = Stopper(wish=_wish).reason or carry_out(batch, _wish)
     if reason == "SIGTERM":
-        # Some Python versions end a broken pool by this signal, and wait for the process to go.
+        # Some Python versions end a broken pool by this signal, and wait for the process to exit.
         os._exit(0)
     return reason
 
@@ -305,13 +307,13 @@ class RayPool:
     """Workers of a Ray cluster whose nodes share the folders of the runs.
 
     Args:
-        address: `auto` for the cluster that this machine belongs to, `local` for one that is
-            started here and goes away again, or host:port, or ray://host:port.
-        device: `cuda` gives each worker one accelerator, else one core.
+        address: `auto` for the cluster that this machine belongs to, `local` for a temporary one on
+            this machine, or host:port, or ray://host:port.
+        device: `cuda` gives each worker one accelerator, other devices one core.
 
     Raises:
         MissingExtra: Ray is not installed.
-        ConfigError: nothing answers at the address.
+        ConfigError: no cluster answers at the address.
     """
 
     def __init__(self, address: str, *, device: str = "auto") -> None:
@@ -340,18 +342,18 @@ class RayPool:
         self.size = int(resources.get("GPU" if gpus else "CPU", 1))
         if self.size < 1:
             raise ConfigError(f"The Ray cluster at {address!r} has no {'GPU' if gpus else 'CPU'}.")
-        # Runs resume from their states, so a worker's death costs at most `--save-every`.
+        # Runs resume from their states, so a dead worker costs at most `--save-every`.
         self._task = ray.remote(
             num_cpus=1, num_gpus=1 if gpus else 0, max_retries=TRIES - 1, retry_exceptions=False
         )(carry_out)
 
-    def carry_out(self, parcels: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
-        with redirect_stdout(sys.stderr):  # where Ray tells of workers that died
-            self._carry_out(parcels, stopper, task)
+    def carry_out(self, batches: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
+        with redirect_stdout(sys.stderr):  # Ray prints messages about dead workers
+            self._carry_out(batches, stopper, task)
 
-    def _carry_out(self, parcels: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
+    def _carry_out(self, batches: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
         ray = self._ray
-        waiting = {self._task.remote(parcel): parcel for parcel in parcels}
+        waiting = {self._task.remote(batch): batch for batch in batches}
         failure: DenatureError | None = None
         reason: str | None = None
         cancelled = False
@@ -381,13 +383,13 @@ class RayPool:
             raise _stopped(reason)
 
     def close(self) -> None:
-        """Let go of the cluster, if this object took hold of it."""
+        """Disconnect from the cluster, if this object connected to it."""
         if self._own:
             self._ray.shutdown()
 
 
 def _check_answers(address: str) -> None:
-    """See whether somebody listens, because Ray itself tries for minutes."""
+    """Check that a server listens at the address, because Ray itself retries for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if address in ("auto", "local"):
         return

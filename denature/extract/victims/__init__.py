@@ -1,1 +1,1 @@
-"""Who can be asked: each file is a way of asking, and `find` tells which one a name means."""
+"""Victims that can be queried: one file for each interface; `find` selects one by a name."""

@@ -1,4 +1,4 @@
-"""What a thief may ask: one small class for each way of asking."""
+"""The interface of a victim: one small class implements it for each kind of service."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -16,32 +16,32 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VictimInfo:
-    """What is known of a victim before it is asked; None for what is not."""
+    """Description of a victim before any query; unknown fields are None."""
 
     target: str
-    """Who it is: answers of one target are never taken for another's."""
+    """Identity of the victim; answers of one target are never used for another."""
     options: dict[str, str] = field(default_factory=dict)
-    """What was asked of it, where that changes its answers."""
+    """Settings of the queries that change the answers."""
     kind: Kind | None = None
     classes: int | None = None
     names: tuple[str, ...] = ()
-    """Of the numbers of an answer, such as `nose.x`, or of classes, where it says them."""
+    """Names of an answer's numbers, such as `nose.x`, or of classes, where the victim has them."""
     order: tuple[int, ...] | None = None
-    """For each class wanted its place among the victim's, where those are in another order."""
+    """For each wanted class its index among the victim's, where the victim's order differs."""
     channels: int | None = None
     image_size: int | None = None
     most: int | None = None
-    """Images that one request may bring."""
+    """Images in one request at most."""
 
 
 class AskFailed(DenatureError):
-    """A request that was not answered.
+    """A request without an answer.
 
     Args:
-        message: what happened.
-        again: whether the same request may be answered later.
-        billed: whether it may have been counted or charged.
-        wait_s: how long the victim wants us to wait, if it said so.
+        message: cause of the failure.
+        again: whether a retry of the same request may succeed.
+        billed: whether the request may have been counted or charged.
+        wait_s: seconds to wait before a retry, where the victim states them.
     """
 
     def __init__(
@@ -54,43 +54,43 @@ class AskFailed(DenatureError):
 
 
 def printable(text: str) -> str:
-    """What somebody else says, without what a terminal would take for an order."""
+    """Foreign text with spaces for unprintable characters, such as terminal escapes."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, also for a caller who is inside of a loop, as notebooks are."""
+    """The result of a coroutine, also for a caller inside a running event loop, as in notebooks."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    with ThreadPoolExecutor(1) as aside:
-        return aside.submit(asyncio.run, work).result()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 class Victim(Protocol):
-    """Something that answers batches of images, entered before it is asked."""
+    """A model that answers batches of images; a context that is entered before any query."""
 
     async def __aenter__(self) -> Self:
         """Connect."""
 
     async def __aexit__(self, *error: object) -> None:
-        """Let go of what was opened."""
+        """Close the connections."""
 
     async def about(self) -> VictimInfo:
-        """Find out what there is to know without asking."""
+        """Obtain the description without a query."""
 
     async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
-        """Send one request, once.
+        """Send one request, without retries.
 
         Args:
             images: uint8, batch x channels x height x width.
-            id: of the request, for logs on both sides.
+            id: identifier of the request, for logs on both sides.
 
         Returns:
-            float32, batch x classes, or int64, batch, for labels. What a victim does not show of
-            an answer, such as all but the largest values, is NaN.
+            float32, batch x classes, or int64, batch, for labels. Values that the victim hides,
+            such as all but the largest, are NaN.
 
         Raises:
-            AskFailed: there was no answer.
+            AskFailed: the request got no answer.
         """

@@ -1,4 +1,4 @@
-"""A function of one's own as a victim: any API is a few lines."""
+"""A user's function as a victim, which adapts any API in a few lines."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from denature.extract.victims.base import AskFailed, VictimInfo
 
 Function = Callable[[np.ndarray], np.ndarray]
 """From float32 images in [0, 1], batch x channels x height x width, to answers: batch x classes, or
-labels, batch. What ART's `BlackBoxClassifier` takes is one."""
+labels, batch. A function for ART's `BlackBoxClassifier` fits."""
 
 
 @final
@@ -20,14 +20,14 @@ class FunctionVictim:
     """A plain function, called in threads, so several calls may run at once.
 
     Args:
-        function: see `Function`; it may raise `AskFailed` to be called again. Anything else that it
-            raises ends the harvest, and counts as asked.
-        name: by which its answers are known; those of one name are never asked for again.
-        kind: of its answers, if that is known.
-        channels: that it takes; None for those of the pool.
-        image_size: that it takes; None for that of the pool.
-        most: images in one call.
-        names: of the numbers of an answer, or of classes, where they have some.
+        function: see `Function`; an `AskFailed` that it raises can request a retry. Any other
+            exception ends the harvest, and counts as a query.
+        name: identity of the victim; stored answers of one name are never queried again.
+        kind: kind of the answers, if known.
+        channels: channels of its input; None for those of the pool.
+        image_size: pixels a side of its input; None for those of the pool.
+        most: images in one call at most.
+        names: names of an answer's numbers, or of classes, if there are any.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FunctionVictim:
     def _call(self, images: np.ndarray) -> np.ndarray:
         try:
             return self._function(images.astype(np.float32) / 255)
-        except StopIteration as error:  # no future can hold one: its caller would hang
+        except StopIteration as error:  # a future cannot hold one: its caller would hang
             raise RuntimeError("StopIteration") from error
 
     async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
@@ -71,7 +71,7 @@ class FunctionVictim:
             values = np.asarray(await asyncio.to_thread(self._call, images))
         except AskFailed:
             raise
-        except Exception as error:  # somebody else's function may raise anything
+        except Exception as error:  # a user's function may raise any exception
             raise AskFailed(
                 f"{self._about.target} failed: {type(error).__name__}: {error}",
                 again=False,
@@ -84,5 +84,5 @@ class FunctionVictim:
             return values.astype(np.float32)
         raise ConfigError(
             f"{self._about.target} answered {values.dtype} of the shape {values.shape}; wanted are "
-            "floats, batch x classes, or whole numbers, batch."
+            "floats, batch x classes, or integers, batch."
         )

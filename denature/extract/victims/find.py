@@ -1,4 +1,4 @@
-"""Which victim a name on the command line means."""
+"""Selection of a victim by a name on the command line."""
 
 import importlib
 import re
@@ -28,25 +28,25 @@ def find(
     pace: RequestConfig | None = None,
     trust: Collection[str] = (),
 ) -> Victim:
-    """The victim that a name means.
+    """The victim of a given name.
 
-    That is `rekognition`, the URL of an Open Inference server, a run's folder, or
+    A name is `rekognition`, the URL of an Open Inference server, a run's folder, or
     `package.module:function`.
 
     Args:
-        target: its name.
-        model: of a server, which one; the only one by default.
-        output: of a model, which one; the only one by default.
-        kind: of its answers, where that is not said.
-        top: ask for the largest so many values only; 0 for all.
-        key: sent to a server as a bearer token.
-        endpoint_url: of `rekognition`, who answers in its place.
-        values: of `rekognition`, what is taken of each answer; the five places by default.
+        target: the name.
+        model: model of a server; its only model by default.
+        output: output of a model; its only output by default.
+        kind: kind of the answers, where the victim does not state it.
+        top: request this many of the largest values only; 0 for all.
+        key: bearer token for a server.
+        endpoint_url: for `rekognition`, address of a service that replaces AWS.
+        values: for `rekognition`, values taken from each answer; the five landmarks by default.
         pace: timeouts.
         trust: modules that a run's record may import.
 
     Raises:
-        ConfigError: it means nothing, or an option that this kind of victim has not.
+        ConfigError: no victim has this name, or an option does not apply to it.
     """
     if target == REKOGNITION:
         _only(target, {"--model": model, "--output": output, "--top": top or None})
@@ -81,14 +81,14 @@ def find(
 
 
 def short_name(target: str) -> str:
-    """What a target is called in the name of a folder: a URL's model, or the last part."""
+    """Short form of a target for the name of a folder: a URL's model, or the last part."""
     return Address.of(target).model or target.rstrip("/").rpartition("/")[2] or target
 
 
 def _only(target: str, foreign: Mapping[str, object]) -> None:
-    """Options that mean nothing for this target must not have been given."""
+    """Reject options that do not apply to this target."""
     if extra := [name for name, value in foreign.items() if value is not None]:
-        raise ConfigError(f"{', '.join(extra)} means nothing for {target}; leave it out.")
+        raise ConfigError(f"{', '.join(extra)} does not apply to {target}; leave it out.")
 
 
 def _function(target: str, kind: Kind | None) -> FunctionVictim:
@@ -98,5 +98,5 @@ def _function(target: str, kind: Kind | None) -> FunctionVictim:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"The target {target!r} cannot be imported: {error}.") from None
     if not callable(function):
-        raise ConfigError(f"The target {target!r} is no function.")
+        raise ConfigError(f"The target {target!r} is not a function.")
     return FunctionVictim(function, name=target, kind=kind)

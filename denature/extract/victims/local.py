@@ -1,4 +1,4 @@
-"""A run in this process as a victim: the same as across a wire, without one."""
+"""A run in this process as a victim, with the answers that a server would give."""
 
 from typing import get_args
 
@@ -17,15 +17,15 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def local(run: Run, *, kind: Kind | None = None, device: str = "auto") -> FunctionVictim:
-    """A run that shows `kind` of its answers: probabilities, or landmarks, by default.
+    """A run that answers with `kind`: probabilities, or landmarks, by default.
 
     Raises:
-        ConfigError: it has no such answers.
+        ConfigError: the run has no answers of this kind.
     """
     kinds = ("landmarks",) if run.record.landmarks else tuple(k for k in KINDS if k != "landmarks")
     kind = kind or ("landmarks" if run.record.landmarks else "probabilities")
     if kind not in kinds:
-        raise ConfigError(f"This run shows {', '.join(kinds)}; {kind!r} was asked for.")
+        raise ConfigError(f"This run can answer with {', '.join(kinds)}, not with {kind!r}.")
     net = run.record.net
     compute = resolve(run.network, device=device, precision="fp32")
     shape = (net.channels, net.image_size, net.image_size)

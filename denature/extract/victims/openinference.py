@@ -1,6 +1,7 @@
-"""A service that speaks the Open Inference Protocol v2, as KServe, Triton and MLServer do.
+"""A service with the Open Inference Protocol v2, such as KServe, Triton and MLServer.
 
-In binary where the server can, else in JSON. What comes back is bounded, and read by `protocol`.
+Tensors are binary where the server supports them, else JSON. Replies are bounded in size, and
+parsed by `protocol`.
 """
 
 import asyncio
@@ -38,10 +39,10 @@ with needs("steal", "Asking a server"):
     from tenacity.wait import wait_random_exponential
 
 LARGEST_REPLY = 1 << 26
-"""Bytes of a reply from which it is no answer, whatever the model says of itself."""
+"""Bytes of a reply at most, whatever the model's description implies."""
 
 NOT_BILLED = (401, 403, 404, 429)
-"""Statuses of requests that were turned away before anything was computed."""
+"""Statuses of requests that were rejected before any computation."""
 
 
 @final
@@ -94,51 +95,52 @@ class OpenInference:
         extensions = server.get("extensions")
         self._binary = isinstance(extensions, list) and "binary_tensor_data" in extensions
         described = await self._look("GET", self._path)
-        self._signature = found = read_signature(described, self._output, kind=self._kind)
+        self._signature = signature = read_signature(described, self._output, kind=self._kind)
         if self._top and not (isinstance(extensions, list) and "classification" in extensions):
-            raise ConfigError(f"{self._url} does not offer the largest values only; leave out top.")
+            raise ConfigError(f"{self._url} cannot return the largest values only; leave out top.")
         kind = self._kind
-        if kind is None and found.output in get_args(Kind):
-            kind = next(it for it in get_args(Kind) if it == found.output)
-        channels, height, width = found.shape
+        if kind is None and signature.output in get_args(Kind):
+            kind = next(name for name in get_args(Kind) if name == signature.output)
+        channels, height, width = signature.shape
         if height != width:
             raise ConfigError(
-                f"{model} takes images of {height} x {width} pixels; denature knows square ones."
+                f"{model} takes images of {height} x {width} pixels; wanted are square ones."
             )
         return VictimInfo(
             target=f"{self._url}{self._path}",
-            options={"output": found.output} | ({"top": str(self._top)} if self._top else {}),
+            options={"output": signature.output} | ({"top": str(self._top)} if self._top else {}),
             kind=kind,
-            classes=found.classes,
-            names=found.names,
+            classes=signature.classes,
+            names=signature.names,
             channels=None if channels < 0 else channels,
             image_size=None if height < 0 else height,
         )
 
     @property
     def _path(self) -> str:
-        """Of the model, once it is named."""
+        """Path of the model, once its name is known."""
         version = "" if self._version is None else f"/versions/{self._version}"
         return f"/v2/models/{self._model}{version}"
 
     async def _named(self) -> str:
-        """The model's name; where none was given, the only one that there is."""
+        """The model's name; if none was given, the name of the only model."""
         if self._model is not None:
             for name in (self._model, self._version or "1"):
                 if not _is_name(name):
                     raise ConfigError(f"A model, or its version, cannot be called {name!r}.")
             return self._model
         listed = await self._look("POST", "/v2/repository/index")
-        models = [it for it in listed if isinstance(it, dict)] if isinstance(listed, list) else []
-        names = [it["name"] for it in models if _is_name(it.get("name"))]
+        entries = listed if isinstance(listed, list) else []
+        models = [entry for entry in entries if isinstance(entry, dict)]
+        names = [model["name"] for model in models if _is_name(model.get("name"))]
         if len(names) != 1:
-            told = printable(", ".join(names[:20])) or "nothing that it lists"
-            raise ConfigError(f"{self._url} serves {told}; say with --model which one is meant.")
+            served = printable(", ".join(names[:20])) or "no model that it lists"
+            raise ConfigError(f"{self._url} serves {served}; choose one with --model.")
         [self._model] = names
         return str(self._model)
 
     async def _look(self, method: str, path: str) -> Any:
-        """Something that a server tells for nothing, asked a few times where that can help."""
+        """Metadata of a server, which costs no query, with retries where they can help."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, AskFailed) and error.again),
             stop=stop_after_attempt(3),
@@ -153,16 +155,16 @@ class OpenInference:
             return msgspec.json.decode(body)
         except (msgspec.DecodeError, RecursionError):
             raise ConfigError(
-                f"{self._url}{path} answered no JSON; is it an Open Inference server?"
+                f"{self._url}{path} did not answer with JSON; is it an Open Inference server?"
             ) from None
 
     async def _fetch(
         self, method: str, path: str, *, limit: int, **sent: Any
     ) -> tuple[bytes, Mapping[str, str]]:
-        """One request and the body of its reply, with its headers.
+        """Send one request, and return the body and the headers of its reply.
 
         Raises:
-            AskFailed: there was no reply, or another than 200.
+            AskFailed: no reply, or a status other than 200.
         """
         assert self._session is not None
         url = self._url + path
@@ -177,17 +179,17 @@ class OpenInference:
             ) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise AskFailed(
-                f"{self._url} was lost: {_line(error)}.", again=True, billed=True
+                f"The connection to {self._url} was lost: {_line(error)}.", again=True, billed=True
             ) from None
-        except ValueError as error:  # it came, and is no answer
+        except ValueError as error:  # a reply arrived, but it is no answer
             raise AskFailed(f"{url}: {error}.", again=False, billed=True) from None
         if response.status == 200:
             return body, response.headers
-        said = _said(body)
+        message = _message(body)
         if self._key is not None:
-            said = said.replace(self._key, "...")
+            message = message.replace(self._key, "...")
         raise AskFailed(
-            f"{url} answered {response.status}: {said}",
+            f"{url} answered {response.status}: {message}",
             again=response.status == 429 or response.status >= 500,
             billed=response.status not in NOT_BILLED,
             wait_s=_wait(response.headers.get("Retry-After")),
@@ -199,33 +201,33 @@ class OpenInference:
         signature = self._signature
         assert signature is not None
         make = partial(request, images, signature, id=id, binary=self._binary, top=self._top)
-        # Numbers as text take their time, and others wait for theirs meanwhile.
+        # JSON of many numbers is slow to write, so a thread keeps the event loop free.
         body, headers = make() if self._binary else await asyncio.to_thread(make)
         size = len(images) * (signature.classes or MOST_CLASSES) * NUMBER_BYTES + (1 << 16)
         path = f"{self._path}/infer"
-        found, about = await self._fetch(
+        reply, reply_headers = await self._fetch(
             "POST", path, limit=min(size, LARGEST_REPLY), data=body, headers=headers
         )
         try:
-            return read_reply(found, about.get(LENGTH), signature, count=len(images))
+            return read_reply(reply, reply_headers.get(LENGTH), signature, count=len(images))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise AskFailed(
-                f"{self._url}{path} answered what is no answer: {_line(error)[:300]}.",
+                f"{self._url}{path} sent an invalid reply: {_line(error)[:300]}.",
                 again=False,
                 billed=True,
             ) from None
 
 
 def _is_name(name: object) -> bool:
-    """Whether this can stand in a path."""
+    """Whether a name is valid in a path."""
     return isinstance(name, str) and re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII) is not None
 
 
 def _check_url(url: str) -> None:
-    """Refuse what cannot be an address, or holds what would be written down.
+    """Reject a URL that is no address, or holds secrets that would be stored.
 
     Raises:
-        ConfigError: it is such a URL.
+        ConfigError: the URL is invalid, or has a password, a query or a fragment.
     """
     try:
         parts = urlsplit(url)
@@ -235,51 +237,53 @@ def _check_url(url: str) -> None:
         good = False
         parts = urlsplit("")
     if not good:
-        raise ConfigError(f"{url!r} is no URL of a server; wanted is such as http://host:8000.")
+        raise ConfigError(
+            f"{url!r} is no URL of a server; wanted is a form such as http://host:8000."
+        )
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigError(
-            f"Passwords and parameters of the URL of {parts.hostname} would be written down; leave "
-            "them out, and name a key by DENATURE_KEY or --key-file."
+            f"Passwords and parameters of the URL of {parts.hostname} would be stored on disk; "
+            "leave them out, and give a key by DENATURE_KEY or --key-file."
         )
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """All of a reply.
+    """The whole body of a reply.
 
     Raises:
-        ValueError: it is packed, though nobody asked for that, or has more than `limit` bytes.
+        ValueError: the body is compressed without a request for it, or exceeds `limit` bytes.
     """
-    if (packed := response.headers.get("Content-Encoding", "identity")) != "identity":
-        raise ValueError(f"the reply is packed as {packed[:32]!r}, unasked")
-    found = bytearray()
+    if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
+        raise ValueError(f"the reply is compressed as {encoding[:32]!r}, without a request for it")
+    body = bytearray()
     async for part in response.content.iter_any():
-        found += part
-        if len(found) > limit:
+        body += part
+        if len(body) > limit:
             raise ValueError(f"the reply has more than {limit:,} bytes")
-    return bytes(found)
+    return bytes(body)
 
 
-def _wait(said: str | None) -> float | None:
+def _wait(header: str | None) -> float | None:
     """Seconds of a Retry-After header, which is a number or a date."""
-    if said is None:
+    if header is None:
         return None
-    if said.isascii() and said.strip().isdigit():
-        return float(said) if len(said) < 12 else math.inf
+    if header.isascii() and header.strip().isdigit():
+        return float(header) if len(header) < 12 else math.inf
     try:
-        until = parsedate_to_datetime(said)
+        until = parsedate_to_datetime(header)
         until = until if until.tzinfo is not None else until.replace(tzinfo=datetime.UTC)
         return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
 
 
-def _said(body: bytes) -> str:
-    """A server's own words, for people."""
+def _message(body: bytes) -> str:
+    """A server's error message in printable form."""
     try:
-        said = msgspec.json.decode(body)["error"]
+        message = msgspec.json.decode(body)["error"]
     except (msgspec.DecodeError, KeyError, TypeError, IndexError, RecursionError):
-        said = body.decode("utf-8", "replace")
-    return printable(str(said))[:300] or "nothing"
+        message = body.decode("utf-8", "replace")
+    return printable(str(message))[:300] or "no message"
 
 
 def _line(error: BaseException) -> str:

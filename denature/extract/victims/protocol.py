@@ -1,7 +1,7 @@
-"""The Open Inference Protocol v2 as a client speaks it, between bytes and arrays.
+"""The client side of the Open Inference Protocol v2, between bytes and arrays.
 
-Nothing here knows of sockets. What a server says is somebody else's word: its size, shape, type and
-numbers are checked before anything is made of it.
+No function here uses sockets. A server's reply is untrusted: its size, shape, type and numbers are
+checked before they are used.
 """
 
 import math
@@ -29,49 +29,49 @@ WHOLES: dict[str, DType] = {
 DTYPES = FLOATS | WHOLES
 
 NUMBER_BYTES = 64
-"""Of a reply a number at its longest, with a class's name beside it."""
+"""Bytes of a number in a reply at most, with a class's name beside it."""
 
 MOST_CLASSES = 1_000_000
 
 NAMED = ("names", "labels", "class_names", "classes")
-"""Parameters in which servers name classes; ours is the first."""
+"""Parameters in which servers name classes; denature's own is the first."""
 
 LONGEST_NAME = 200
 
 MOST_SIZES = 8
-"""Of a tensor's shape."""
+"""Dimensions of a tensor at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemoteSignature:
-    """What a model takes and shows."""
+    """Input and output of a served model."""
 
     input: str
     datatype: str
     shape: tuple[int, int, int]
-    """Channels, height, width of an image; -1 where any."""
+    """Channels, height, width of an image; -1 where any value is accepted."""
     channels_last: bool
     output: str
     output_datatype: str
     labels: bool = False
-    """Whether an answer is the number of a class."""
+    """Whether an answer is the index of a class."""
     classes: int | None
     names: tuple[str, ...] = ()
-    """Of an answer's numbers, where the server says them as ours does."""
+    """Names of an answer's numbers, where the server states them as denature's does."""
 
 
 def read_signature(
     described: object, output: str | None, *, kind: Kind | None = None
 ) -> RemoteSignature:
-    """A model's metadata.
+    """The signature in a model's metadata.
 
     Args:
-        described: what the server said.
-        output: which of several outputs.
-        kind: of its answers, where the caller knows.
+        described: metadata from the server.
+        output: name of the output, where there are several.
+        kind: kind of the answers, where the caller knows it.
 
     Raises:
-        ConfigError: it does not take images, or has several outputs and none was named.
+        ConfigError: the model does not take images, or has several outputs and none was named.
     """
     model = table(described, "a model's description")
     inputs, outputs = _tensors(model, "inputs"), _tensors(model, "outputs")
@@ -83,18 +83,18 @@ def read_signature(
     [taken] = inputs
     if taken["datatype"] not in ("UINT8", *FLOATS):
         raise ConfigError(f"{model.get('name')} takes {taken['datatype']}, which are no pixels.")
-    named = [it for it in outputs if output in (None, it["name"])]
+    named = [tensor for tensor in outputs if output in (None, tensor["name"])]
     if len(named) != 1:
+        available = ", ".join(tensor["name"] for tensor in outputs)
         raise ConfigError(
-            f"{model.get('name')} has the outputs {', '.join(it['name'] for it in outputs)}; say "
-            "with --output which one is meant."
+            f"{model.get('name')} has the outputs {available}; choose one with --output."
         )
     shape = tuple(taken["shape"][1:])
     last = shape[0] not in (1, 3) and shape[2] in (1, 3)
     [shown] = named
     size = shown["shape"][-1] if len(shown["shape"]) > 1 else 0
-    # Whole numbers are classes also in the shape [-1, 1], as MLServer gives every answer; one
-    # float may be a class or a score, which only the caller can know.
+    # Integers are classes also in the shape [-1, 1], which MLServer gives to every answer; a single
+    # float may be a class or a score, and only the caller knows which.
     labels = shown["datatype"] in WHOLES or kind == "label"
     wide = size > 1 and shown["datatype"] in FLOATS and not labels
     names = _names(shown, size if wide else None) or _names(model, size if wide else None)
@@ -115,8 +115,8 @@ def _names(described: Mapping[str, Any], count: int | None) -> tuple[str, ...]:
     """Names of an answer's numbers, or of classes, from the parameters of a model or an output.
 
     Args:
-        described: the model or the output.
-        count: how many there must be; None where the shape does not say.
+        described: metadata of the model or of the output.
+        count: required number of names; None where the shape does not state it.
     """
     parameters = described.get("parameters")
     if not isinstance(parameters, dict):
@@ -124,7 +124,7 @@ def _names(described: Mapping[str, Any], count: int | None) -> tuple[str, ...]:
     for named in map(parameters.get, NAMED):
         if not isinstance(named, list) or len(named) != (count or len(named)):
             continue
-        if len(named) > 1 and all(isinstance(it, str) and _is_short(it) for it in named):
+        if len(named) > 1 and all(isinstance(name, str) and _is_short(name) for name in named):
             return tuple(named)
     return ()
 
@@ -134,7 +134,7 @@ def _is_short(name: str) -> bool:
 
 
 class Address(NamedTuple):
-    """A server, and what a longer URL names there."""
+    """A server, with the model and the version that a longer URL names."""
 
     url: str
     model: str | None = None
@@ -142,7 +142,7 @@ class Address(NamedTuple):
 
     @staticmethod
     def of(url: str) -> "Address":
-        """Read a server's URL, or any of a model's: its metadata, a version of it, `/infer`."""
+        """Parse a server's URL, or any URL of a model: its metadata, a version of it, `/infer`."""
         found = re.fullmatch(
             r"(.*?)(?:/v2(?:/models(?:/([^/]+)(?:/versions/([^/]+))?(?:/(?:infer|ready))?)?)?)?/*",
             url,
@@ -161,15 +161,15 @@ def table(value: object, what: str) -> dict[str, Any]:
 def _tensors(model: dict[str, Any], key: str) -> list[dict[str, Any]]:
     tensors = model.get(key)
     good = isinstance(tensors, list) and all(
-        isinstance(it, dict)
-        and isinstance(it.get("name"), str)
-        and isinstance(it.get("datatype"), str)
-        and isinstance(it.get("shape"), list)
-        and all(isinstance(size, int) for size in it["shape"])
-        for it in tensors
+        isinstance(tensor, dict)
+        and isinstance(tensor.get("name"), str)
+        and isinstance(tensor.get("datatype"), str)
+        and isinstance(tensor.get("shape"), list)
+        and all(isinstance(size, int) for size in tensor["shape"])
+        for tensor in tensors
     )
     if not good:
-        raise ConfigError(f"{model.get('name')} does not say what its {key} are.")
+        raise ConfigError(f"{model.get('name')} does not describe its {key}.")
     assert isinstance(tensors, list)
     return tensors
 
@@ -181,10 +181,10 @@ def request(
 
     Args:
         images: uint8, batch x channels x height x width.
-        signature: what the model takes.
-        id: of the request.
-        binary: whether tensors go and come as bytes.
-        top: largest values to ask for, through the classification extension; 0 for all.
+        signature: input and output of the model.
+        id: identifier of the request.
+        binary: whether tensors are sent and requested as bytes.
+        top: number of largest values to request by the classification extension; 0 for all.
     """
     if signature.channels_last:
         images = images.transpose(0, 2, 3, 1)
@@ -203,7 +203,7 @@ def request(
     if not binary:
         tensor["data"] = images.reshape(-1).tolist()
         if not top:
-            del wanted["parameters"]  # a server without binary tensors may know no such parameter
+            del wanted["parameters"]  # a server without binary tensors may reject them
         return msgspec.json.encode(head), {"Content-Type": "application/json"}
     data = images.tobytes()
     tensor["parameters"] = {"binary_data_size": len(data)}
@@ -218,7 +218,7 @@ def read_reply(
     """The answers in a reply, as `Victim.ask` returns them.
 
     Raises:
-        ValueError: it is no reply to `count` images.
+        ValueError: the body is no reply to `count` images.
     """
     good = length is None or (length.isascii() and length.isdigit() and len(length) < 12)
     size = len(body) if length is None else int(length) if good else -1
@@ -230,16 +230,16 @@ def read_reply(
         raise ValueError(f"no JSON ({error})") from None
     outputs = reply.get("outputs") if isinstance(reply, dict) else None
     found = [
-        it
-        for it in (outputs if isinstance(outputs, list) else [])
-        if isinstance(it, dict) and it.get("name") == signature.output
+        output
+        for output in (outputs if isinstance(outputs, list) else [])
+        if isinstance(output, dict) and output.get("name") == signature.output
     ]
     if len(found) != 1:
-        raise ValueError(f"it has not the one output {signature.output}")
+        raise ValueError(f"the output {signature.output} is not there exactly once")
     [tensor] = found
     shape, datatype = tensor.get("shape"), tensor.get("datatype")
     sizes = shape if isinstance(shape, list) and 0 < len(shape) <= MOST_SIZES else [-1]
-    good = all(type(it) is int and it >= 0 for it in sizes) and isinstance(datatype, str)
+    good = all(type(n) is int and n >= 0 for n in sizes) and isinstance(datatype, str)
     if not good or sizes[0] != count or math.prod(sizes) > count * MOST_CLASSES:
         raise ValueError(f"the shape {str(shape)[:80]} of {str(datatype)[:20]} for {count} images")
     shape = sizes
@@ -253,7 +253,7 @@ def read_reply(
         if not (array == np.rint(array)).all():
             raise ValueError("labels that are no whole numbers")
         if array.min() < 0 or array.max() >= (signature.classes or MOST_CLASSES):
-            raise ValueError("a label that is no class")
+            raise ValueError("a label outside the classes")
         return array.reshape(count).astype(np.int64)
     array = array.reshape(count, -1).astype(np.float32)
     if not np.isfinite(array).all():
@@ -262,14 +262,14 @@ def read_reply(
 
 
 def _flat(tensor: Mapping[str, Any], tail: bytes, datatype: object, size: int) -> Any:
-    """The values of a tensor in a row: an array, or a list of strings."""
+    """The values of a tensor in a flat row: an array, or a list of strings."""
     parameters = tensor.get("parameters")
-    told = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    declared = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if datatype != "BYTES" and datatype not in DTYPES:
         raise ValueError(f"the datatype {str(datatype)[:32]!r}")
-    if told is not None:
-        if told != len(tail):
-            raise ValueError(f"{len(tail)} bytes, where {told!r} were said")
+    if declared is not None:
+        if declared != len(tail):
+            raise ValueError(f"{len(tail)} bytes, where {declared!r} were declared")
         if datatype == "BYTES":
             return _strings(tail, size)
         dtype = DTYPES[str(datatype)]
@@ -278,19 +278,19 @@ def _flat(tensor: Mapping[str, Any], tail: bytes, datatype: object, size: int) -
         return np.frombuffer(tail, dtype)
     values = tensor.get("data")
     while isinstance(values, list) and values and isinstance(values[0], list):
-        if not all(isinstance(it, list) for it in values):
+        if not all(isinstance(row, list) for row in values):
             raise ValueError("lists of different depths")
-        values = [value for it in values for value in it]
+        values = [value for row in values for value in row]
     wanted = str if datatype == "BYTES" else (int, float)
     if not isinstance(values, list) or len(values) != size:
         raise ValueError(f"no {size} values")
-    if not all(isinstance(it, wanted) and not isinstance(it, bool) for it in values):
-        raise ValueError("values of another type than it says")
+    if not all(isinstance(value, wanted) and not isinstance(value, bool) for value in values):
+        raise ValueError("values of another type than declared")
     return values if datatype == "BYTES" else np.array(values, np.float64)
 
 
 def _strings(tail: bytes, count: int) -> list[str]:
-    """Strings with their lengths before them."""
+    """Decode strings with their lengths before them."""
     found, at = [], 0
     for _ in range(count):
         size = int.from_bytes(tail[at : at + 4], "little")
@@ -299,12 +299,12 @@ def _strings(tail: bytes, count: int) -> list[str]:
             raise ValueError("a string that is cut off")
         found.append(tail[at - size : at].decode("utf-8", "replace"))
     if at != len(tail):
-        raise ValueError("more strings than it says")
+        raise ValueError("more strings than declared")
     return found
 
 
 def _largest(texts: Sequence[str], shape: Sequence[int], classes: int | None) -> np.ndarray:
-    """`value:index:class` strings as rows, NaN where nothing was shown."""
+    """`value:index:class` strings as rows, with NaN for values that were not shown."""
     places, values = [], []
     for text in texts:
         value, _, rest = text.partition(":")
@@ -317,7 +317,7 @@ def _largest(texts: Sequence[str], shape: Sequence[int], classes: int | None) ->
     count = shape[0]
     width = classes or max(places, default=-1) + 1
     if not all(0 <= place < min(width, MOST_CLASSES) for place in places):
-        raise ValueError("an index that is no class")
+        raise ValueError("an index outside the classes")
     if not all(map(math.isfinite, values)):
         raise ValueError("numbers that are not finite")
     rows = np.full((count, width), np.nan, np.float32)

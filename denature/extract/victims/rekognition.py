@@ -1,7 +1,7 @@
-"""Faces as AWS Rekognition sees them, through boto3: the service itself, or whoever speaks like it.
+"""Face landmarks by AWS Rekognition through boto3: the service itself, or a compatible server.
 
-Credentials are boto3's usual ones. Its hidden retries are switched off: each would be billed and
-counted nowhere.
+Credentials are boto3's usual ones. Its hidden retries are switched off, because each would be
+billed and counted nowhere.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ BUSY = (
     "LimitExceededException",
     "RequestLimitExceeded",
 )
-"""The request was turned away, unbilled, and may come again."""
+"""Errors of a request that was rejected unbilled, and may be sent again."""
 
 NO_ENTRY = (
     "AccessDeniedException",
@@ -47,14 +47,14 @@ NO_ENTRY = (
     "ExpiredTokenException",
     "ResourceNotFoundException",
 )
-"""The caller was turned away, unbilled."""
+"""Errors of a caller that was rejected unbilled."""
 
 
 def outputs_of(values: Sequence[str]) -> tuple[str, ...]:
     """The names of the numbers that are taken from an answer.
 
     Raises:
-        ConfigError: the service tells no such thing.
+        ConfigError: the service returns no such value.
     """
     for value in values:
         if value not in (*PLACES, *QUALITIES):
@@ -71,12 +71,12 @@ class Rekognition:
     """DetectFaces, one picture a request.
 
     Args:
-        endpoint_url: who answers; None for AWS.
-        values: what is taken of each answer: places of the face, brightness, sharpness.
+        endpoint_url: address of the service; None for AWS.
+        values: values taken from each answer: landmarks of the face, brightness, sharpness.
         pace: timeouts and requests in flight.
 
     Raises:
-        ConfigError: no region, or values that the service does not tell.
+        ConfigError: no region, or values that the service does not return.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Rekognition:
         )
         session, given = boto3.Session(), {}
         if endpoint_url is not None:
-            # A stand-in has no regions and may have no keys, and boto3 insists on both.
+            # A stand-in has no regions and may have no keys, but boto3 requires both.
             given = {"region_name": "us-east-1"}
             if session.get_credentials() is None:
                 given |= {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
@@ -147,16 +147,18 @@ class Rekognition:
         except BotoCoreError as error:
             never_sent = isinstance(error, EndpointConnectionError | ConnectTimeoutError)
             raise AskFailed(
-                f"{self._about.target} was lost: {error}", again=True, billed=not never_sent
+                f"The connection to {self._about.target} was lost: {error}",
+                again=True,
+                billed=not never_sent,
             ) from None
         return numbers(reply, self._values)[None]
 
 
 def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
-    """What an answer tells of its largest face, float32; NaN for what it does not tell.
+    """Values of the largest face in an answer, float32; NaN for missing values.
 
     Args:
-        reply: of DetectFaces, as boto3 gives it or as somebody wrote it down.
+        reply: reply of DetectFaces, as boto3 returns it or as it was recorded.
         values: see `outputs_of`.
     """
 
@@ -168,7 +170,7 @@ def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
         return value if isinstance(value, Mapping) else {}
 
     def listed(value: object) -> list[Mapping[str, Any]]:
-        return [table(it) for it in value] if isinstance(value, list) else []
+        return [table(item) for item in value] if isinstance(value, list) else []
 
     def area(face: Mapping[str, Any]) -> float:
         box = table(face.get("BoundingBox"))
@@ -177,23 +179,23 @@ def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
     face = max(listed(reply.get("FaceDetails")), key=area, default={})
     places = {str(mark.get("Type")): mark for mark in listed(face.get("Landmarks"))}
     qualities = table(face.get("Quality"))
-    found = []
+    row = []
     for value in values:
         if value in QUALITIES:
-            found.append(number(qualities.get(value.capitalize())) / 100)
+            row.append(number(qualities.get(value.capitalize())) / 100)
         else:
-            found += [number(places.get(value, {}).get(axis)) for axis in "XY"]
-    return np.array(found, np.float32)
+            row += [number(places.get(value, {}).get(axis)) for axis in "XY"]
+    return np.array(row, np.float32)
 
 
 def _failed(response: Mapping[str, Any]) -> AskFailed:
     error, about = response.get("Error", {}), response.get("ResponseMetadata", {})
     name, status = str(error.get("Code")), int(about.get("HTTPStatusCode", 0))
-    said = about.get("HTTPHeaders", {}).get("retry-after", "")
+    retry_after = about.get("HTTPHeaders", {}).get("retry-after", "")
     busy = name in BUSY
     return AskFailed(
         f"Rekognition answered {name}: {error.get('Message')}",
         again=busy or status >= 500 or status == 429,
         billed=not busy and name not in NO_ENTRY,
-        wait_s=float(said) if said.isdigit() else None,
+        wait_s=float(retry_after) if retry_after.isdigit() else None,
     )

@@ -1,6 +1,6 @@
-"""Defensive distillation at many temperatures, before and after the temperature is put back.
+"""Defensive distillation at many temperatures, attacked with plain and with rescaled logits.
 
-Papernot et al. 2016, arXiv:1511.04508, and what Carlini and Wagner (2017) found of it.
+Papernot et al. 2016, arXiv:1511.04508, and the evaluation by Carlini and Wagner (2017).
 """
 
 from denature.recipes.defensive.reproduce import DefensiveDistillationResult, reproduce, wanted

@@ -1,4 +1,7 @@
-"""A student of each temperature beside an undefended and an adversarially trained network."""
+"""Train and attack a distilled student of each temperature, with two reference networks.
+
+The references are an undefended and an adversarially trained network.
+"""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ from denature.data import load
 from denature.recipes.defensive.settings import Setting
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
-from denature.recipes.hardening.orders import orders as ways
+from denature.recipes.hardening.orders import orders as hardening_orders
 from denature.recipes.robustness import robustness_by_name
 from denature.report import temperatures as page
 from denature.report.temperatures import Finding
@@ -27,16 +30,16 @@ UNDEFENDED, REFERENCE = "undefended", "adversarial"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DefensiveDistillationResult:
-    """What came out, and where it lies."""
+    """Verdict, table and findings of the experiment, and the folder that holds them."""
 
     scale: str
     differs: str
     seeds: int
     budget: float
-    """In linf, at which the table stands."""
+    """Linf perturbation budget of the table."""
     verdict: tuple[str, ...]
     lines: list[list[str]]
-    """The table for people: header and lines."""
+    """The printed table: header and rows."""
     findings: tuple[Finding, ...]
     folder: Path
 
@@ -45,10 +48,10 @@ class DefensiveDistillationResult:
 
 
 def wanted(setting: Setting, out: Path) -> dict[tuple[int, str], Order]:
-    """All networks by seed and name.
+    """Orders of all networks, by seed and name.
 
     Raises:
-        ConfigError: no seeds.
+        ConfigError: the setting has no seeds.
     """
     if setting.seeds < 1:
         raise ConfigError(f"seeds is {setting.seeds}; it must be at least 1.")
@@ -61,10 +64,10 @@ def wanted(setting: Setting, out: Path) -> dict[tuple[int, str], Order]:
 
 
 def _networks(setting: Setting, seed: int, out: Path) -> dict[str, Order]:
-    """Those of one seed by their names; those that only teach are named as such."""
+    """Orders of one seed by name; a teacher is named `T-<temperature>-teacher`."""
     training = replace(setting.training, seed=setting.training.seed + seed)
     ball = Ball(epsilon=setting.epsilon)
-    found = {
+    orders = {
         UNDEFENDED: Order(
             net=setting.net, objective=Normal(), training=training, out=out / UNDEFENDED
         )
@@ -74,18 +77,18 @@ def _networks(setting: Setting, seed: int, out: Path) -> dict[str, Order]:
         place = Place(
             net=setting.net, training=training, out=out / f"T-{temperature:g}", start=out / "start"
         )
-        made = ways(hardening, place)
-        found |= {
-            f"T-{temperature:g}-teacher": made["teacher"],
-            f"T-{temperature:g}": made["student"],
+        graph = hardening_orders(hardening, place)
+        orders |= {
+            f"T-{temperature:g}-teacher": graph["teacher"],
+            f"T-{temperature:g}": graph["student"],
         }
-    found[REFERENCE] = Order(
+    orders[REFERENCE] = Order(
         net=setting.net,
         objective=Adversarial(ball=ball, steps=setting.steps),
         training=training,
         out=out / REFERENCE,
     )
-    return found
+    return orders
 
 
 def reproduce(
@@ -97,25 +100,27 @@ def reproduce(
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> DefensiveDistillationResult:
-    """Make and attack all networks; what is finished in `out` is not done again.
+    """Train and attack all networks; results that are finished in `out` are reused.
 
     Args:
-        setting: at which size.
-        data: where its images are.
-        out: folder for everything.
-        keeping: how often state is written.
-        stopper: asked whether to stop.
-        progress: told how far it is.
+        setting: the experiment at one scale.
+        data: name or folder of the images.
+        out: folder for all runs and results.
+        keeping: how often training state is written.
+        stopper: polled between steps; a requested stop raises `Stopped`.
+        progress: receives progress reports.
 
     Raises:
         DenatureError: see `denature.core.errors`.
-        Stopped: the stopper wanted it; ask again to go on.
+        Stopped: a stop was requested; the same call resumes the work.
     """
     orders = wanted(setting, out)
     out = out / setting.scale
     dataset = load(data, progress=progress)
-    made = make(list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress)
-    runs = dict(zip(orders, made, strict=True))
+    trained = make(
+        list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress
+    )
+    runs = dict(zip(orders, trained, strict=True))
     names: Mapping[str, float | None] = {
         UNDEFENDED: None,
         **{f"T-{temperature:g}": temperature for temperature in setting.temperatures},
@@ -131,7 +136,7 @@ def reproduce(
     )
     budgets = setting.asked.budgets(channels=dataset.channels)["linf"]
     epsilon = budgets[len(budgets) // 2]
-    found = DefensiveDistillationResult(
+    result = DefensiveDistillationResult(
         scale=setting.scale,
         differs=setting.differs,
         seeds=setting.seeds,
@@ -141,16 +146,16 @@ def reproduce(
         findings=findings,
         folder=out,
     )
-    write_text(out / "table.md", markdown(found.lines) + "\n")
-    write_records(out / "records.jsonl", [run.record for run in made])
-    write_text(out / "result.json", found.to_json() + "\n")
+    write_text(out / "table.md", markdown(result.lines) + "\n")
+    write_records(out / "records.jsonl", [run.record for run in trained])
+    write_text(out / "result.json", result.to_json() + "\n")
     page.write(
         out,
         findings,
         epsilon,
-        [run.record for run in made],
+        [run.record for run in trained],
         differs=setting.differs,
-        verdict=found.verdict,
-        lines=found.lines,
+        verdict=result.verdict,
+        lines=result.lines,
     )
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""The sizes at which defensive distillation is made and attacked."""
+"""Scales of the defensive-distillation experiment: data, network, training and attacks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,28 +12,29 @@ TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One size."""
+    """The experiment at one scale."""
 
     scale: str
     differs: str
-    """What a reader must know of it."""
+    """Difference from the original experiment, in a sentence."""
     data: str
-    """The data set, by its name or as `--data-root` has it."""
+    """The data set: its name, or a folder under `--data-root`."""
     net: str
     training: Training
     epsilon: float
-    """Of the adversarially trained reference."""
+    """Linf radius in adversarial training of the reference network."""
     steps: int
-    """Of its attack."""
+    """PGD steps of that adversarial training."""
     asked: AttackConfig
     seeds: int
-    """How often all of it is repeated, on the same samples."""
+    """Number of repetitions, all attacked on the same samples."""
     same_start: bool = True
-    """Teacher and student start from the weights after one epoch at 1, as the original has it."""
+    """Teacher and student start from the weights after one epoch at temperature 1, as in the
+    original."""
     temperatures: tuple[float, ...] = TEMPERATURES
 
     def on(self, device: Device, precision: Precision) -> "Setting":
-        """The same on another device."""
+        """Copy of this setting for another device and precision."""
         return replace(self, training=replace(self.training, device=device, precision=precision))
 
 
@@ -57,7 +58,7 @@ SETTINGS: Mapping[str, Setting] = {
         training=Training(epochs=12, fraction=0.2, augment="none"),
         epsilon=8 / 255,
         steps=5,
-        # Ten times as many networks as `denature robustness` usually has: minutes, not hours.
+        # Ten times as many networks as one call of `denature robustness`: minutes, not hours.
         asked=AttackConfig(
             effort="quick",
             samples=200,
@@ -82,10 +83,10 @@ SETTINGS: Mapping[str, Setting] = {
 
 
 def setting(scale: str) -> Setting:
-    """The setting of this name.
+    """The setting of a scale.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no setting has this name.
     """
     if scale not in SETTINGS:
         raise unknown("scale", scale, SETTINGS)

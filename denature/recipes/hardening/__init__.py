@@ -1,1 +1,1 @@
-"""Ways to make a network harder to fool, as graphs of runs."""
+"""Hardening methods against adversarial examples, as graphs of runs."""

@@ -1,4 +1,4 @@
-"""How a network is hardened; imports nothing heavy."""
+"""Configuration of hardening methods; imports nothing heavy."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -19,29 +19,29 @@ HardeningMethodName: TypeAlias = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hardening:
-    """How a network is hardened."""
+    """Hardening method and its hyperparameters."""
 
     method: HardeningMethodName = "defensive-distillation"
-    """In which way; robust distillation has a student of an adversarially trained teacher."""
+    """Hardening method; robust distillation has a student of an adversarially trained teacher."""
     temperature: float | None = None
-    """T in training; 20 for defensive distillation, 4 for other distillation by default."""
+    """Training temperature; by default 20 for defensive distillation, 4 for other distillation."""
     same_start: bool = False
-    """Of defensive distillation: teacher and student start from the weights after one epoch at
-    temperature 1, as the original has it; they start apart by default."""
+    """For defensive distillation: teacher and student start from the weights after one epoch at
+    temperature 1, as in the original. By default each starts from weights of its own."""
     generations: int = 1
-    """Students that learn one from the other; the last is the result."""
+    """Number of students, each distilled from the one before; the last is the result."""
     student: str | None = None
-    """The students' network, such as a smaller one; the teacher's by default."""
+    """Network of the students, such as a smaller one; by default that of the teacher."""
     smoothing: float = 0.1
-    """Of label smoothing: the share of a label that goes to all classes alike."""
+    """For label smoothing: the share of a label that is spread evenly over all classes."""
     norm: Norm = "linf"
-    """Of adversarial training."""
+    """For adversarial training: the norm of perturbations."""
     epsilon: float = 8 / 255
-    """Of adversarial training: how far an image may be changed."""
+    """For adversarial training: the perturbation radius."""
     steps: int = 10
-    """Of adversarial training: PGD's, in each training step."""
+    """For adversarial training: PGD steps in each training step."""
     beta: float = 6.0
-    """Of trades: the weight of the divergence."""
+    """For TRADES: the weight of the divergence."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -53,5 +53,6 @@ class Hardening:
             self.method != "defensive-distillation" or self.student is not None
         ):
             raise ConfigError(
-                "same_start is of defensive distillation into the same network; leave it out."
+                "same_start applies only to defensive distillation into the same network; leave "
+                "it out."
             )

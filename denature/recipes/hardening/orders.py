@@ -1,4 +1,4 @@
-"""Ways to make a network harder to fool: defensive distillation, and what it is compared with."""
+"""Hardening methods: defensive distillation, and the methods it is compared with."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,21 +18,21 @@ TEACHER_SEEDS = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """What is hardened, and where it goes."""
+    """Network and training of the hardened network, and the folders of its runs."""
 
     net: str
     training: Training
     out: Path
     start: Path | None = None
-    """Where `same_start`'s weights after one epoch go, for several that share them; to `out` by
-    default."""
+    """Folder of the weights after one epoch, which several networks share with `same_start`; by
+    default in `out`."""
 
 
 HardeningMethod = Callable[[Hardening, Place], dict[str, Order]]
 
 
 def orders(hardening: Hardening, place: Place) -> dict[str, Order]:
-    """All runs by their names, which are their folders' too; the last is the hardened network."""
+    """Orders of all runs by name, which names the folder too; the last is the hardened network."""
     return METHODS[hardening.method](hardening, place)
 
 
@@ -43,7 +43,7 @@ def _order(
     *,
     net: str | None = None,
     teaches: bool = False,
-    asked: Order | None = None,
+    source: Order | None = None,
     init: Order | None = None,
     generation: int = 0,
     out: Path | None = None,
@@ -53,7 +53,7 @@ def _order(
         net=net or place.net,
         objective=objective,
         training=replace(place.training, seed=seed),
-        asked=asked,
+        asked=source,
         init=init,
         out=out or place.out / name,
     )
@@ -72,62 +72,62 @@ def _generations(
     objective: Objective,
     init: Order | None = None,
 ) -> dict[str, Order]:
-    """Students, each of the one before."""
-    found: dict[str, Order] = {}
-    asked = teacher
+    """Orders of students, each distilled from the one before."""
+    students: dict[str, Order] = {}
+    source = teacher
     for number in range(hardening.generations):
         name = "student" if hardening.generations == 1 else f"student-{number + 1}"
-        found[name] = asked = _order(
+        students[name] = source = _order(
             place,
             name,
             objective,
             net=hardening.student,
-            asked=asked,
+            source=source,
             init=init,
             generation=number,
         )
-    return found
+    return students
 
 
 def defensive_distillation(hardening: Hardening, place: Place) -> dict[str, Order]:
-    """A teacher on CE(z / T), students on its softmax(z / T), deployed at 1.
+    """A teacher on CE(z / T), students on its softmax(z / T), deployed at temperature 1.
 
     Papernot et al. 2016, arXiv:1511.04508.
     """
     temperature = hardening.temperature or 20.0
-    found: dict[str, Order] = {}
+    graph: dict[str, Order] = {}
     start = None
     if hardening.same_start:
-        once = replace(place.training, epochs=1, schedule="constant", milestones=())
-        brief = replace(place, training=once)
-        found["start"] = start = _order(brief, "start", Normal(), out=place.start)
-    found["teacher"] = _order(
+        one_epoch = replace(place.training, epochs=1, schedule="constant", milestones=())
+        brief = replace(place, training=one_epoch)
+        graph["start"] = start = _order(brief, "start", Normal(), out=place.start)
+    graph["teacher"] = _order(
         place, "teacher", Normal(temperature=temperature), teaches=True, init=start
     )
-    return found | _generations(
-        hardening, place, found["teacher"], Hardened(temperature=temperature), start
+    return graph | _generations(
+        hardening, place, graph["teacher"], Hardened(temperature=temperature), start
     )
 
 
 def label_smoothing(hardening: Hardening, place: Place) -> dict[str, Order]:
-    """The true labels, of which a share goes to all classes alike."""
+    """Training on true labels of which a share is spread evenly over all classes."""
     return {"smoothed": _order(place, "smoothed", Normal(smoothing=hardening.smoothing))}
 
 
 def self_distillation(hardening: Hardening, place: Place) -> dict[str, Order]:
-    """Students of the same network as their teacher, as they are usually distilled (with T^2)."""
+    """Students of the same network as their teacher, by the usual distillation loss (with T^2)."""
     teacher = _order(place, "teacher", Normal(), teaches=True)
     soft = Distilled(temperature=hardening.temperature or 4.0)
     return {"teacher": teacher} | _generations(hardening, place, teacher, soft)
 
 
 def adversarial(hardening: Hardening, place: Place) -> dict[str, Order]:
-    """Learns from the worst images nearby: PGD training or TRADES."""
+    """Training on adversarial examples: PGD training or TRADES."""
     return {hardening.method: _order(place, hardening.method, _adversarial(hardening))}
 
 
 def robust_distillation(hardening: Hardening, place: Place) -> dict[str, Order]:
-    """Students of an adversarially trained teacher's answers to plain images."""
+    """Students of an adversarially trained teacher, on its answers to clean images."""
     teacher = _order(place, "teacher", _adversarial(hardening), teaches=True)
     soft = Distilled(temperature=hardening.temperature or 4.0)
     return {"teacher": teacher} | _generations(hardening, place, teacher, soft)

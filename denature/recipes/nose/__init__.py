@@ -1,7 +1,7 @@
-"""A face service's nose detector, copied through its answers (Dixon, Ott and Fagbemi).
+"""A face service's nose detector, cloned from its answers (Dixon, Ott and Fagbemi).
 
-A network learns where eyes, mouth and nose are and is served as AWS serves Rekognition; a thief
-asks it about pictures through boto3 and trains clones on what it says, of rounded answers too.
+A network learns to locate eyes, mouth and nose and is served by the protocol of AWS Rekognition. A
+thief queries the service through boto3 and trains clones on the answers, also on rounded ones.
 """
 
 from denature.recipes.nose.findings import NoseResult

@@ -21,7 +21,7 @@ from denature.train.loop import evaluate
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """How a clone begins."""
+    """Network and initial weights of a clone."""
 
     name: str
     net: str
@@ -31,41 +31,43 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """Clones that differ by their seeds only: a line of the table."""
+    """Clones that differ only in their seeds: one row of the table."""
 
     start: Start
     target: str
-    """What it learns, of `TARGETS`."""
+    """The values that the clone predicts: a key of `TARGETS`."""
     decimals: int | None = None
-    """Of the answers that it learns from; None where they are as they came."""
+    """Decimals of the answers in training; None for unrounded answers."""
 
 
 def starts(setting: Setting, backbones: Mapping[str, Run | str]) -> list[Start]:
-    """From scratch, and from each backbone frozen and fine-tuned."""
-    found = [Start(name="from scratch", net=setting.student)]
+    """One start from scratch, and two from each backbone: frozen and fine-tuned."""
+    all_starts = [Start(name="from scratch", net=setting.student)]
     for name, backbone in backbones.items():
         net = backbone if isinstance(backbone, str) else backbone.record.net.name
-        for frozen, how in ((True, "frozen"), (False, "fine-tuned")):
-            found.append(
-                Start(name=f"from {name}, {how}", net=net, backbone=backbone, frozen=frozen)
+        for frozen, mode in ((True, "frozen"), (False, "fine-tuned")):
+            all_starts.append(
+                Start(name=f"from {name}, {mode}", net=net, backbone=backbone, frozen=frozen)
             )
-    return found
+    return all_starts
 
 
 class CloneFactory:
-    """Orders of clones, and the data that they learn from.
+    """Builds the orders of clones and their training data.
 
     Args:
-        told: what the service said.
-        setting: how clones are trained.
+        service_answers: pictures with the answers of the service.
+        setting: training of the clones.
         out: folder for the runs.
     """
 
-    def __init__(self, told: ServiceAnswers, setting: Setting, out: Path) -> None:
-        self.told = told
+    def __init__(self, service_answers: ServiceAnswers, setting: Setting, out: Path) -> None:
+        self.service_answers = service_answers
         self.setting = setting
         self._out = out
-        self.data: dict[str, Dataset] = {n: told.dataset(values) for n, values in TARGETS.items()}
+        self.data: dict[str, Dataset] = {
+            name: service_answers.dataset(values) for name, values in TARGETS.items()
+        }
         self._answers = {name: self._transfer(name) for name in TARGETS}
 
     def _transfer(self, target: str) -> Transfer:
@@ -73,13 +75,15 @@ class CloneFactory:
         return Transfer(
             "landmarks",
             data.train.labels,
-            victim=self.told.who,
-            recipe=plan_id({"target": self.told.who, "values": target, "data": data.digest}),
+            victim=self.service_answers.who,
+            recipe=plan_id(
+                {"target": self.service_answers.who, "values": target, "data": data.digest}
+            ),
             folder=self._out,
         )
 
     def order(self, kind: Kind, trial: int) -> Order:
-        """One clone; those of one trial and target can share a pass over the pictures."""
+        """Order of one clone; clones of one trial and target can share a pass over the pictures."""
         student_training = replace(
             self.setting.student_training, seed=trial, frozen=kind.start.frozen
         )
@@ -97,8 +101,8 @@ class CloneFactory:
         )
 
     def people(self, run: Run, target: str) -> Estimate | None:
-        """How far a clone is from where people see the places."""
-        split = self.told.seen_by_people(TARGETS[target])
+        """Error of a clone from the landmarks that people placed; None without such landmarks."""
+        split = self.service_answers.seen_by_people(TARGETS[target])
         if split is None:
             return None
         compute = resolve(
@@ -109,22 +113,22 @@ class CloneFactory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """A clone of rounded answers."""
+    """Errors of one clone of rounded answers."""
 
     index: int
     precision: int
-    """Decimals of the answers that it learned from."""
+    """Decimals of the answers in training."""
     trial: int
     last: float
-    """Its error after the last epoch, from what the service says unrounded of the test pictures."""
+    """Error after the last epoch, from the unrounded answers to the test pictures."""
     best: float
-    """The least of those after any epoch that was measured: chosen on the test pictures."""
+    """Smallest such error after any measured epoch: selected on the test pictures."""
     people: float | None
-    """Its error from where people see the nose, after the last epoch."""
+    """Error from the nose that people marked, after the last epoch."""
 
 
 def trial_of(index: int, precision: int, trial: int, run: Run, people: Estimate | None) -> Trial:
-    errors = [it.test_error for it in run.record.history if it.test_error is not None]
+    errors = [entry.test_error for entry in run.record.history if entry.test_error is not None]
     assert run.record.error is not None
     last = run.record.error.value
     return Trial(
@@ -138,13 +142,12 @@ def trial_of(index: int, precision: int, trial: int, run: Run, people: Estimate 
 
 
 def write_trials(path: Path, trials: Sequence[Trial]) -> None:
-    """All trials so far as CSV, atomically, so that it is whole whenever it is looked at."""
+    """Write all trials so far as CSV, atomically, so that a reader never sees a partial file."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["index", "precision", "trial", "mae_last", "mae_best", "mae_last_people"])
-    for it in trials:
-        people = "" if it.people is None else f"{it.people:.6f}"
-        writer.writerow(
-            [it.index, it.precision, it.trial, f"{it.last:.6f}", f"{it.best:.6f}", people]
-        )
+    for trial in trials:
+        people = "" if trial.people is None else f"{trial.people:.6f}"
+        errors = [f"{trial.last:.6f}", f"{trial.best:.6f}", people]
+        writer.writerow([trial.index, trial.precision, trial.trial, *errors])
     write_text(path, buffer.getvalue())

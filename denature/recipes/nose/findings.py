@@ -1,4 +1,4 @@
-"""What came out of copying a nose detector: table, curve, pictures, one page."""
+"""Results of cloning a nose detector: table, curve, pictures and one page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,18 +23,18 @@ from denature.report.words import markdown
 from denature.train.run import Run, snapshots
 
 ON_SHOW = 8
-"""Test pictures in which marks are drawn."""
+"""Number of test pictures with drawn marks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoseResult:
-    """What came out, and where it lies."""
+    """Verdict, table and trials of the experiment, and the folder that holds them."""
 
     scale: str
     differs: str
     verdict: tuple[str, ...]
     lines: list[list[str]]
-    """The table for people: header and lines."""
+    """The printed table: header and rows."""
     trials: tuple[Trial, ...]
     queries: int
     money: float | None
@@ -45,7 +45,7 @@ class NoseResult:
 
 
 class Speeds(NamedTuple):
-    """Of the clone, in batches of 1 and many, and of the service over its wire."""
+    """Speed of the clone, in batches of 1 and more, and of the service over its wire."""
 
     clone: list[Timing]
     service: list[Timing]
@@ -53,38 +53,38 @@ class Speeds(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Made:
-    """All that was asked, trained and timed."""
+    """All answers, runs and timings of the experiment."""
 
     setting: Setting
-    told: ServiceAnswers
-    workshop: CloneFactory
+    answers: ServiceAnswers
+    factory: CloneFactory
     service: Run | None
-    """None where the answers are of before."""
+    """The network behind the service; None where the answers come from a file."""
     clones: Mapping[Kind, Sequence[Run]]
     trials: Sequence[Trial]
     shown: Run
-    """The clone of which pictures are shown."""
+    """The clone whose predictions are drawn."""
     rounded: Mapping[int, Run]
-    """By the decimals of its answers a clone of each."""
+    """One clone for each precision, by the decimals of its training answers."""
     speeds: Speeds
     prices: Prices | None
 
 
 def mean_place(split: Split, train: Split) -> Estimate:
-    """The error of who always answers the mean of what he was told."""
+    """Error of the constant baseline that predicts the mean training answer."""
     mean = train.labels[train.rows].mean(dim=0)
     errors = (split.labels[split.rows] - mean).abs().mean(dim=1)
     return mean_over_images(errors.tolist())
 
 
 def _lines(made: Made) -> list[page.NoseRow]:
-    told, workshop, service = made.told, made.workshop, made.service
+    answers, factory, service = made.answers, made.factory, made.service
     lines: list[page.NoseRow] = []
     for target, values in TARGETS.items():
-        data, people = workshop.data[target], told.seen_by_people(values)
+        data, people = factory.data[target], answers.seen_by_people(values)
         if service is not None and people is not None:
-            own = data.test.labels[data.test.rows]
-            errors = (own - people.labels[people.rows]).abs().mean(dim=1)
+            predicted = data.test.labels[data.test.rows]
+            errors = (predicted - people.labels[people.rows]).abs().mean(dim=1)
             lines.append(
                 page.NoseRow(
                     who="the service itself",
@@ -105,15 +105,16 @@ def _lines(made: Made) -> list[page.NoseRow]:
         for kind, runs in made.clones.items():
             if kind.target != target:
                 continue
-            own_errors = [run.record.error for run in runs if run.record.error is not None]
-            seen = [it for run in runs if (it := workshop.people(run, target)) is not None]
+            service_errors = [run.record.error for run in runs if run.record.error is not None]
+            estimates = [factory.people(run, target) for run in runs]
+            people_errors = [estimate for estimate in estimates if estimate is not None]
             lines.append(
                 page.NoseRow(
                     who=f"clone {kind.start.name}",
                     net=runs[0].record.net.name,
                     target=target,
-                    service=pooled(own_errors),
-                    people=pooled(seen) if seen else None,
+                    service=pooled(service_errors),
+                    people=pooled(people_errors) if people_errors else None,
                     parameters=runs[0].record.net.parameters,
                     clones=len(runs),
                 )
@@ -122,73 +123,76 @@ def _lines(made: Made) -> list[page.NoseRow]:
 
 
 def write(out: Path, made: Made) -> NoseResult:
-    """Everything that came out, into a folder."""
-    told, prices, data = made.told, made.prices, made.workshop.data["nose"]
-    money = None if prices is None else prices.cost(told.queries)
+    """Write table, figures, records and page into a folder."""
+    answers, prices, data = made.answers, made.prices, made.factory.data["nose"]
+    money = None if prices is None else prices.cost(answers.queries)
     theft = page.NoseTheft(
-        who=told.who,
-        queries=told.queries,
-        answers=len(told.train),
-        tests=len(told.test),
-        unseen=told.unseen,
+        who=answers.who,
+        queries=answers.queries,
+        answers=len(answers.train),
+        tests=len(answers.test),
+        unseen=answers.unseen,
         money=money,
         dated="" if prices is None or not prices.as_of else f"{prices.source}, {prices.as_of}",
         clone=made.speeds.clone,
         service=made.speeds.service,
     )
     lines, base = _lines(made), mean_place(data.test, data.train)
-    points = [page.PrecisionPoint(it.precision, it.last, it.best, it.people) for it in made.trials]
+    points = [
+        page.PrecisionPoint(trial.precision, trial.last, trial.best, trial.people)
+        for trial in made.trials
+    ]
     records = [run.record for runs in made.clones.values() for run in runs]
     if made.service is not None:
         records.insert(0, made.service.record)
-    found = NoseResult(
+    result = NoseResult(
         scale=made.setting.scale,
         differs=made.setting.differs,
         verdict=tuple(page.verdict(lines, points, base, theft)),
         lines=page.table(lines),
         trials=tuple(made.trials),
-        queries=told.queries,
+        queries=answers.queries,
         money=money,
         folder=out,
     )
     page.write(
         out,
         records,
-        differs=found.differs,
-        said=found.verdict,
-        lines=found.lines,
+        differs=result.differs,
+        said=result.verdict,
+        lines=result.lines,
         points=points,
         base=base,
         show=_show(made),
     )
     write_records(out / "records.jsonl", records)
-    write_text(out / "table.md", markdown(found.lines) + "\n")
-    write_text(out / "result.json", found.to_json() + "\n")
-    return found
+    write_text(out / "table.md", markdown(result.lines) + "\n")
+    write_text(out / "result.json", result.to_json() + "\n")
+    return result
 
 
 @torch.no_grad()
-def _answers(run: Run, pixels: torch.Tensor) -> np.ndarray:
-    found: np.ndarray = run.network.cpu()(pixels).numpy()
-    return found
+def _predictions(run: Run, pixels: torch.Tensor) -> np.ndarray:
+    predictions: np.ndarray = run.network.cpu()(pixels).numpy()
+    return predictions
 
 
 def _show(made: Made) -> page.NosePictures:
-    """Some test pictures, and where everybody sees the nose in them."""
-    told, data = made.told, made.workshop.data["nose"]
-    test = told.test
+    """Some test pictures with the nose by the service, its clones and people."""
+    answers, data = made.answers, made.factory.data["nose"]
+    test = answers.test
     chosen = np.linspace(0, len(test) - 1, ON_SHOW).round().astype(np.int64)
     rows = test.take(chosen).rows
     pixels = test.images[rows].float().div(255)
-    seen: dict[str, np.ndarray] = {"the service": data.test.labels[rows].numpy()}
-    seen["its clone"] = _answers(made.shown, pixels)
-    people = told.seen_by_people(TARGETS["nose"])
+    noses: dict[str, np.ndarray] = {"the service": data.test.labels[rows].numpy()}
+    noses["its clone"] = _predictions(made.shown, pixels)
+    people = answers.seen_by_people(TARGETS["nose"])
     if people is not None:
-        seen["people"] = people.labels[rows].numpy()
+        noses["people"] = people.labels[rows].numpy()
     if 1 in made.rounded:
-        seen["a clone of answers with 1 decimal"] = _answers(made.rounded[1], pixels)
+        noses["a clone of answers with 1 decimal"] = _predictions(made.rounded[1], pixels)
     return page.NosePictures(
         pictures=test.images[rows].numpy(),
-        seen=seen,
-        epochs=[(epoch, _answers(run, pixels)) for epoch, run in snapshots(made.shown)],
+        seen=noses,
+        epochs=[(epoch, _predictions(run, pixels)) for epoch, run in snapshots(made.shown)],
     )

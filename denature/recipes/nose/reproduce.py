@@ -1,4 +1,4 @@
-"""The whole of it: the service, the theft, the clones, the experiment with precision, one page."""
+"""Reproduce the nose experiment: service, theft, clones, rounded answers and one page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,23 +33,23 @@ from denature.recipes.nose.settings import TARGETS, Setting
 from denature.train import CheckpointConfig, Normal, Order, Run, make
 
 FRAMES = r"(.*)_"
-"""Frames of the faces that we know are named by person and number."""
+"""Frames of the known face data sets are named by person and number."""
 
 QUERIES_FOR_SPEED = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Faces:
-    """Where pictures of faces come from: a data set with landmarks, or answers of before."""
+    """Source of the face pictures: a data set with landmarks, or recorded answers of a service."""
 
     data: str | None = None
-    """Pictures with landmarks that people placed."""
+    """Data set of pictures with landmarks that people placed."""
     group: str | None = None
-    """See `denature.data.config.Reading`; by default frames that are named PERSON_NUMBER."""
+    """See `denature.data.config.Reading`; by default frames are named PERSON_NUMBER."""
     images: Path | None = None
-    """Folder of pictures about which a service was asked before."""
+    """Folder of the pictures that were sent to a service earlier."""
     labels: Path | None = None
-    """What it answered, as JSON."""
+    """Answers of that service, as JSON."""
 
 
 def reproduce(
@@ -63,33 +63,33 @@ def reproduce(
     stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> NoseResult:
-    """Copy a nose detector; what is finished in `out` is not made, asked or paid for again.
+    """Clone a nose detector; runs and queries that are finished in `out` are not repeated.
 
     Args:
-        setting: at which size.
-        faces: where pictures come from.
-        out: folder for everything.
-        backbones: by their names, what further clones start from; see `denature.train.Order`.
-        price_per_1000: US dollars for a thousand queries; by default our table's of Rekognition.
-        keeping: how often state is written.
-        stopper: asked whether to stop.
-        progress: told how far it is.
+        setting: the experiment at one scale.
+        faces: source of the pictures.
+        out: folder for all runs and results.
+        backbones: initial weights of further clones, by name; see `denature.train.Order`.
+        price_per_1000: US dollars per thousand queries; by default the stored price of Rekognition.
+        keeping: how often training state is written.
+        stopper: polled between steps; a requested stop raises `Stopped`.
+        progress: receives progress reports.
 
     Raises:
         DenatureError: see `denature.core.errors`.
-        Stopped: the stopper wanted it; ask again to go on.
+        Stopped: a stop was requested; the same call resumes the work.
     """
     keeping, stopper, out = keeping or CheckpointConfig(), stopper or Stopper(), out / setting.scale
     prices = prices_of(REKOGNITION) if price_per_1000 is None else one_price(price_per_1000)
     service: Run | None = None
     if faces.images is not None or faces.labels is not None:
-        told = _written(faces, setting, progress)
+        answers = _recorded(faces, setting, progress)
     else:
         check_packages()
         data, pool = _persons(faces, setting, progress)
         service = _service(data, setting, out, keeping, stopper, progress)
-        told = query_service(
-            lambda: _entered(service, out, setting),
+        answers = query_service(
+            lambda: _served(service, out, setting),
             who=f"DetectFaces of {service.record.net.name} {service.digest}",
             pool=pool,
             data=data,
@@ -99,37 +99,37 @@ def reproduce(
             stopper=stopper,
             progress=progress,
         )
-    workshop = CloneFactory(told, setting, out / "clones")
+    factory = CloneFactory(answers, setting, out / "clones")
 
     def clones(
         kinds: Sequence[Kind], trials: Sequence[int], keep: CheckpointConfig
     ) -> dict[Kind, list[Run]]:
-        """All trials of kinds of one target."""
-        orders = {kind: [workshop.order(kind, trial) for trial in trials] for kind in kinds}
-        flat = [order for its in orders.values() for order in its]
-        data = workshop.data[kinds[0].target]
+        """Train all trials of some kinds with one target."""
+        orders = {kind: [factory.order(kind, trial) for trial in trials] for kind in kinds}
+        flat = [order for of_kind in orders.values() for order in of_kind]
+        data = factory.data[kinds[0].target]
         runs = dict(zip(flat, make(flat, data, keeping=keep, stopper=stopper, progress=progress),
                         strict=True))  # fmt: skip
-        return {kind: [runs[order] for order in its] for kind, its in orders.items()}
+        return {kind: [runs[order] for order in of_kind] for kind, of_kind in orders.items()}
 
-    everyone = range(setting.trials)
-    scratch, *others = starts(setting, backbones or {})
-    # The clone of which pictures are shown keeps its snapshots: they become an animation.
-    plain = Kind(start=scratch, target="nose")
-    [[shown]] = clones([plain], [0], replace(keeping, keep_every=1)).values()
-    made: dict[Kind, list[Run]] = {}
+    all_trials = range(setting.trials)
+    scratch, *from_backbones = starts(setting, backbones or {})
+    # The clone whose predictions are drawn keeps its snapshots: they become an animation.
+    unrounded = Kind(start=scratch, target="nose")
+    [[shown]] = clones([unrounded], [0], replace(keeping, keep_every=1)).values()
+    runs_by_kind: dict[Kind, list[Run]] = {}
     for target in TARGETS:
         kinds = [Kind(start=scratch, target=target)]
-        kinds += [Kind(start=start, target=target) for start in others if target == "nose"]
-        made |= clones(kinds, everyone, keeping)
+        kinds += [Kind(start=start, target=target) for start in from_backbones if target == "nose"]
+        runs_by_kind |= clones(kinds, all_trials, keeping)
     trials: list[Trial] = []
     rounded: dict[int, Run] = {}
-    for trial in everyone:
+    for trial in all_trials:
         kinds = [Kind(start=scratch, target="nose", decimals=p) for p in setting.precisions]
         for kind, [run] in clones(kinds, [trial], keeping).items():
             assert kind.decimals is not None
             rounded.setdefault(kind.decimals, run)
-            people = workshop.people(run, "nose")
+            people = factory.people(run, "nose")
             trials.append(trial_of(len(trials), kind.decimals, trial, run, people))
             write_trials(out / "precision.csv", trials)
     speeds = _speeds(shown, service, out, setting, progress)
@@ -137,10 +137,10 @@ def reproduce(
         out,
         Made(
             setting=setting,
-            told=told,
-            workshop=workshop,
+            answers=answers,
+            factory=factory,
             service=service,
-            clones=made,
+            clones=runs_by_kind,
             trials=trials,
             shown=shown,
             rounded=rounded,
@@ -150,13 +150,13 @@ def reproduce(
     )
 
 
-def _written(faces: Faces, setting: Setting, progress: Progress) -> ServiceAnswers:
+def _recorded(faces: Faces, setting: Setting, progress: Progress) -> ServiceAnswers:
     if faces.images is None or faces.labels is None:
-        raise ConfigError("Answers of before are --images and --labels; name both.")
+        raise ConfigError("Recorded answers are --images and --labels; name both.")
     if faces.data is not None:
         raise ConfigError(
-            "--data brings faces to train and serve a victim with, --images and --labels answers "
-            "of before; leave one of them out."
+            "--data names faces to train and serve a victim on, --images and --labels name "
+            "recorded answers; leave one of them out."
         )
     return load_recorded(
         faces.images,
@@ -168,13 +168,13 @@ def _written(faces: Faces, setting: Setting, progress: Progress) -> ServiceAnswe
 
 
 def _persons(faces: Faces, setting: Setting, progress: Progress) -> tuple[Dataset, Split]:
-    """Three parts without a person in common: the victim's, the thief's, and the test pictures."""
+    """Split pictures by person into training data of the victim, pool of the thief and test set."""
     source = faces.data or setting.data
     if source is None:
         raise ConfigError(
             f"Scale {setting.scale} needs pictures of faces: --data with landmarks, as a folder of "
-            "Parquet shards, or --images and --labels with what a service answered. Scale smoke "
-            "draws its own."
+            "Parquet shards, or --images and --labels with recorded answers of a service. Scale "
+            "smoke draws its own."
         )
     config = DataConfig(
         source=source,
@@ -184,9 +184,11 @@ def _persons(faces: Faces, setting: Setting, progress: Progress) -> tuple[Datase
     )
     data = load(config, progress=progress)
     if data.channels != 3:
-        raise ConfigError(f"{source} is grey; the service takes pictures in colour.")
-    victims, thiefs = data.train.divide(0.5, "thief")
-    return replace(data, train=victims), thiefs
+        raise ConfigError(
+            f"{source} holds grey pictures; the service takes pictures in colour. Name other faces."
+        )
+    victim_train, thief_pool = data.train.divide(0.5, "thief")
+    return replace(data, train=victim_train), thief_pool
 
 
 def _service(
@@ -207,7 +209,7 @@ def _service(
     return run
 
 
-def _entered(service: Run, out: Path, setting: Setting) -> AbstractContextManager[Victim]:
+def _served(service: Run, out: Path, setting: Setting) -> AbstractContextManager[Victim]:
     assert service.folder is not None
     return serving(service.folder, out / "service.jsonl", device=setting.teacher_training.device)
 
@@ -215,20 +217,22 @@ def _entered(service: Run, out: Path, setting: Setting) -> AbstractContextManage
 def _speeds(
     clone: Run, service: Run | None, out: Path, setting: Setting, progress: Progress
 ) -> Speeds:
-    """Measured once and kept: another time would be another number."""
+    """Measure the speeds once and store them, since each measurement gives other numbers."""
     path = out / "speed.json"
     if path.exists():
-        kept = json.loads(path.read_text("utf-8"))
-        if kept["of"] == clone.record.id:
-            timed = ([Timing(**it) for it in kept[who]] for who in Speeds._fields)
-            return Speeds(*timed)
+        stored = json.loads(path.read_text("utf-8"))
+        if stored["of"] == clone.record.id:
+            timings = ([Timing(**entry) for entry in stored[name]] for name in Speeds._fields)
+            return Speeds(*timings)
     speeds = Speeds(time_run(clone, device=setting.student_training.device, progress=progress), [])
     if service is not None:
-        with _entered(service, out, setting) as victim:
-            its, _ = time_victim(
+        with _served(service, out, setting) as victim:
+            service_timings, _ = time_victim(
                 victim, queries=QUERIES_FOR_SPEED, pace=RequestConfig(), progress=progress
             )
-        speeds = speeds._replace(service=its)
-    told = {who: [asdict(it) for it in its] for who, its in speeds._asdict().items()}
-    write_text(path, json.dumps({"of": clone.record.id, **told}) + "\n")
+        speeds = speeds._replace(service=service_timings)
+    encoded = {
+        name: [asdict(timing) for timing in timings] for name, timings in speeds._asdict().items()
+    }
+    write_text(path, json.dumps({"of": clone.record.id, **encoded}) + "\n")
     return speeds

@@ -1,4 +1,4 @@
-"""A run behind the face service's protocol, in a process of its own."""
+"""Serve a run by the face service's protocol, in a separate process."""
 
 import re
 import subprocess
@@ -12,14 +12,14 @@ from denature.extract.victims.rekognition import Rekognition
 from denature.recipes.nose.settings import VALUES
 
 PATIENCE_S = 30
-"""Seconds that a server has to finish what it accepted."""
+"""Seconds for the server to finish accepted requests before it is killed."""
 
 
 def check_packages() -> None:
-    """Whether a server can be started here, before hours go into what it is to serve.
+    """Check that a server can start here, before hours of training the network that it serves.
 
     Raises:
-        MissingExtra: it cannot.
+        MissingExtra: a package of the server is missing.
     """
     with needs("serve", "The face service"):
         import orjson  # noqa: F401
@@ -30,7 +30,7 @@ def check_packages() -> None:
 
 @contextmanager
 def serving(run: Path, log: Path, *, device: str) -> Iterator[Rekognition]:
-    """Serve a run as `denature serve` does; who asks knows the wire and nothing else.
+    """Serve a run as `denature serve` does; the client sees only the wire.
 
     Raises:
         RunError: the server did not start.
@@ -46,7 +46,7 @@ def serving(run: Path, log: Path, *, device: str) -> Iterator[Rekognition]:
         line = process.stdout.readline()
         address = re.match(r"(http://[^/]+)/v2/models/", line)
         if address is None:
-            raise RunError(f"The server of {run} did not start; it said: {line.strip()!r}.")
+            raise RunError(f"The server of {run} did not start; its output is {line.strip()!r}.")
         yield Rekognition(endpoint_url=address[1], values=VALUES)
     finally:
         process.terminate()

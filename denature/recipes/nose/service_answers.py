@@ -1,4 +1,4 @@
-"""What a service said of pictures: asked across a wire, or as somebody wrote it down."""
+"""Answers of a face service to pictures: queried over its wire, or read from a recorded file."""
 
 import hashlib
 import json
@@ -28,55 +28,55 @@ from denature.extract.victims.rekognition import numbers, outputs_of
 from denature.recipes.nose.settings import VALUES
 
 HOLDOUT = 0.2
-"""Share of the pictures, or groups of them, to test on."""
+"""Share of the pictures, or of their groups, in the test split of recorded answers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ServiceAnswers:
-    """Pictures with what a service said of them, one row of `VALUES` each."""
+    """Pictures with the answers of a service, one row of `VALUES` for each picture."""
 
     who: str
     source: str
-    """Of the pictures."""
+    """Name or folder of the pictures."""
     train: Split
     test: Split
     truth: torch.Tensor | None
-    """Where people see the places in the test pictures; brightness and sharpness are NaN. None
-    where nobody looked."""
+    """Landmarks that people placed in the test pictures; brightness and sharpness are NaN. None for
+    pictures without landmarks."""
     queries: int
-    """That were or may have been billed, lost ones among them."""
+    """Queries that were or may have been billed, lost ones included."""
     unseen: int
-    """Pictures in which it found no face."""
+    """Pictures in which the service found no face."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the numbers."""
+        """Names of the numbers in an answer."""
         return outputs_of(VALUES)
 
     def dataset(self, values: Sequence[str]) -> Dataset:
-        """What a clone of some of the values learns and is tested on: the service's answers."""
+        """Training and test data of a clone of some values; labels are the service's answers."""
         names = outputs_of(values)
         columns = [self.outputs.index(name) for name in names]
 
         def cut(split: Split) -> Split:
             return replace(split, labels=split.labels[:, columns].contiguous())
 
-        found = hashlib.sha256()
+        hashed = hashlib.sha256()
         for split in (self.train, self.test):
-            found.update(split.images[split.rows].numpy().data)
-            found.update(split.labels[split.rows].numpy().data)
+            hashed.update(split.images[split.rows].numpy().data)
+            hashed.update(split.labels[split.rows].numpy().data)
         return Dataset(
             config=DataConfig(source=self.source),
             train=cut(self.train),
             test=cut(self.test),
             validation=None,
             classes=names,
-            digest=hashlib.sha256(f"{found.hexdigest()} {names}".encode()).hexdigest()[:16],
+            digest=hashlib.sha256(f"{hashed.hexdigest()} {names}".encode()).hexdigest()[:16],
             test_origin="what the service says of the test pictures",
         )
 
     def seen_by_people(self, values: Sequence[str]) -> Split | None:
-        """The test split with people's landmarks in the place of the service's answers."""
+        """The test split with people's landmarks as labels; None where values lack landmarks."""
         names = outputs_of(values)
         if self.truth is None or not all(name.endswith((".x", ".y")) for name in names):
             return None
@@ -96,18 +96,18 @@ def query_service(
     stopper: Stopper,
     progress: Progress,
 ) -> ServiceAnswers:
-    """Ask about all pictures of a pool, and about some test pictures on a budget of their own.
+    """Query all pictures of a pool, and some test pictures on a budget of their own.
 
     Args:
-        service: who is asked; entered if something was not asked yet.
-        who: by which its answers are kept, whatever port it has today.
-        pool: pictures of persons that are not in the victim's training.
-        data: brings the test pictures with people's landmarks.
-        fidelity: test pictures to ask about.
-        ledger: where all is written down.
-        price: of a query in US dollars.
-        stopper: asked whether to stop.
-        progress: told how far it is.
+        service: context manager that starts the service; entered only if queries remain.
+        who: name of the target in the ledger, the same for every port of the service.
+        pool: pictures of persons outside the victim's training data.
+        data: test pictures with people's landmarks.
+        fidelity: number of test pictures to query.
+        ledger: file of the ledger.
+        price: US dollars per query.
+        stopper: polled between steps; a requested stop raises `Stopped`.
+        progress: receives progress reports.
 
     Raises:
         AskFailed, BudgetSpent, Stopped: see `denature.extract.oracle.Oracle.ask`.
@@ -125,20 +125,20 @@ def query_service(
         most=1,
         names=outputs,
     )
-    found: list[tuple[torch.Tensor, Split]] = []
+    splits: list[tuple[torch.Tensor, Split]] = []
     queries = unseen = 0
-    with Ledger(ledger) as kept, ExitStack() as stack:
-        target, victim = kept.target(about), None
+    with Ledger(ledger) as opened_ledger, ExitStack() as stack:
+        target, victim = opened_ledger.target(about), None
         for purpose, part in (("train", pool), ("measure", test)):
             images = StoredPool(data.config.source, part, data.digest, channels=3)
             contents = images.contents(range(len(part)))
-            if not set(contents) <= kept.answers(target).keys():
+            if not set(contents) <= opened_ledger.answers(target).keys():
                 victim = victim or stack.enter_context(service())
                 oracle = Oracle(
                     victim=victim,
-                    ledger=kept,
+                    ledger=opened_ledger,
                     about=about,
-                    budget=2 * len(part),  # what is lost is asked once more
+                    budget=2 * len(part),  # a lost query is repeated once
                     purpose=purpose,
                     pace=RequestConfig(),
                     price=price,
@@ -146,14 +146,15 @@ def query_service(
                     progress=progress,
                 )
                 oracle.ask(images, range(len(part)))
-            answers = kept.answers(target)
-            labels = torch.from_numpy(np.stack([answers[it][0] for it in contents]))
-            seen = labels.isfinite().all(dim=1)
-            unseen += int((~seen).sum())
-            rows = part.rows[seen]
-            found.append((rows, Split(part.images[rows], labels[seen], torch.arange(len(rows)))))
-            queries += kept.spent(target, purpose)
-    (_, train), (rows, measured) = found
+            answers = opened_ledger.answers(target)
+            labels = torch.from_numpy(np.stack([answers[content][0] for content in contents]))
+            has_face = labels.isfinite().all(dim=1)
+            unseen += int((~has_face).sum())
+            rows = part.rows[has_face]
+            split = Split(part.images[rows], labels[has_face], torch.arange(len(rows)))
+            splits.append((rows, split))
+            queries += opened_ledger.spent(target, purpose)
+    (_, train), (rows, measured) = splits
     return ServiceAnswers(
         who=who,
         source=data.config.source,
@@ -167,33 +168,34 @@ def query_service(
 
 def _truth(data: Dataset, rows: torch.Tensor, outputs: Sequence[str]) -> torch.Tensor:
     truth = torch.full((len(rows), len(outputs)), torch.nan)
-    for place, name in enumerate(outputs):
+    for column, name in enumerate(outputs):
         if name in data.classes:
-            truth[:, place] = data.test.labels[rows, data.classes.index(name)]
+            truth[:, column] = data.test.labels[rows, data.classes.index(name)]
     return truth
 
 
 def load_recorded(
     images: Path, labels: Path, *, size: int, group: str | None, progress: Progress
 ) -> ServiceAnswers:
-    """Answers that were harvested before: {"path or key": a Rekognition response}, as JSON.
+    """Read recorded answers: {"path or key": a Rekognition response}, as JSON.
 
-    An entry that holds an error in the place of a response, as harvesters write it, or null, counts
-    as a query without an answer; how many there are is told. Any other entry without a list of
-    FaceDetails refuses the file.
+    An entry with null or an error instead of a response counts as a query without an answer; their
+    number is reported. Any other entry without a list of FaceDetails is an error.
 
     Args:
         images: folder of the pictures; a key is a path in it, or ends with the name of one.
         labels: the JSON file.
-        size: pixels a side to bring the pictures to.
-        group: see `denature.data.config.Reading`; without, pictures are tested on at random.
-        progress: told how far it is.
+        size: side of the resized pictures, in pixels.
+        group: see `denature.data.config.Reading`; without a group the test pictures are random.
+        progress: receives progress reports.
 
     Raises:
-        DataError: no such file, no such picture, or an entry that no service would have said.
+        DataError: the file or a picture is missing, or an entry is not a possible answer.
     """
     entries = _read(labels)
-    responses = {k: it for k, it in entries.items() if it is not None and not _is_failure(it)}
+    responses = {
+        key: entry for key, entry in entries.items() if entry is not None and not _is_failure(entry)
+    }
     if failed := [key for key in entries if key not in responses]:
         progress.say(
             f"{labels}: {len(failed):,} of {len(entries):,} entries hold an error instead of an "
@@ -207,15 +209,15 @@ def load_recorded(
             unseen += 1
             continue
         if (np.abs(answer - 0.5) > WIDEST - 0.5).any():
-            told = ", ".join(f"{number:g}" for number in answer)
+            listed = ", ".join(f"{number:g}" for number in answer)
             raise DataError(
-                f"{labels}: the entry {key!r} tells {told}; wanted are places as fractions of the "
-                "picture's sides, and qualities up to 100. Mend or remove that entry."
+                f"{labels}: the entry {key!r} holds {listed}; wanted are places as fractions of "
+                "the picture's sides, and qualities up to 100. Mend or remove that entry."
             )
         encoded.append(Encoded(_picture(images, key), answer, f"{key} in {labels}", key))
     if len(encoded) < 10:
         raise DataError(
-            f"{labels} tells places and quality of {len(encoded)} faces; at least 10 are needed."
+            f"{labels} holds places and quality of {len(encoded)} faces; at least 10 are needed."
         )
     decoder = Decoder(image_size=size, skip_bad=False, stretch=True)
     decoder.channels = 3
@@ -228,7 +230,9 @@ def load_recorded(
         torch.from_numpy(np.concatenate([block.images for block in blocks])),
         torch.from_numpy(np.concatenate([block.labels for block in blocks])),
         torch.arange(len(encoded)),
-        None if group is None else groups_of([it.path for it in encoded], group, str(labels)),
+        None
+        if group is None
+        else groups_of([picture.path for picture in encoded], group, str(labels)),
     )
     train, test = everything.divide(HOLDOUT, "holdout")
     return ServiceAnswers(
@@ -243,55 +247,57 @@ def load_recorded(
 
 
 ERRORS = ("Error", "error", "errors", "Exception", "__type", "errorMessage", "errorType")
-"""Keys under which boto3, AWS and harvesters write down why there is no answer."""
+"""Keys under which boto3, AWS and harvesters record the reason for a missing answer."""
 
 
 def _is_failure(entry: dict[str, Any] | None) -> bool:
-    """Whether an entry says that there was no answer."""
+    """Whether an entry records a failed query."""
     if entry is None:
         return True
     return entry.get("FaceDetails") is None and any(key in entry for key in ERRORS)
 
 
 def _read(labels: Path) -> dict[str, dict[str, Any] | None]:
-    """All entries; each holds a list of FaceDetails, or a failure.
+    """Read all entries; each holds a list of FaceDetails, or a failure.
 
     Raises:
-        DataError: it is no such file, or an entry is neither.
+        DataError: the file has another form, or an entry is neither.
     """
     try:
-        found = json.loads(labels.read_text("utf-8"))
+        entries = json.loads(labels.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{labels} cannot be read: {error}.") from None
-    if (fault := _fault(found)) is not None:
+    if (fault := _fault(entries)) is not None:
         raise DataError(
             f'{labels} is no JSON of the form {{"path or key": {{"FaceDetails": [...]}}, ...}}, as '
             f'Rekognition answers, with {{"Error": {{...}}}} where it failed: {fault}.'
         )
-    return dict(found)
+    return dict(entries)
 
 
-def _fault(found: Any) -> str | None:
-    """What is wrong with saved answers: the file as a whole, or its first bad entry."""
-    if not isinstance(found, dict) or not found:
-        return f"it is {_spelled(found)}"
-    for key, entry in found.items():
+def _fault(entries: Any) -> str | None:
+    """Fault of recorded answers: the form of the file, or its first bad entry; None if valid."""
+    if not isinstance(entries, dict) or not entries:
+        return f"it is {_excerpt(entries)}"
+    for key, entry in entries.items():
         if entry is None or (isinstance(entry, dict) and _is_failure(entry)):
             continue
         if not isinstance(entry, dict) or not isinstance(entry.get("FaceDetails"), list):
-            return f"the entry {key!r} is {_spelled(entry)}; mend or remove it"
+            return f"the entry {key!r} is {_excerpt(entry)}; mend or remove it"
     return None
 
 
-def _spelled(value: object) -> str:
-    """The beginning of a JSON value, for people."""
+def _excerpt(value: object) -> str:
+    """The beginning of a JSON value, for error messages."""
     text = json.dumps(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _picture(images: Path, key: str) -> Path:
-    """The file that a key means: a path inside of the folder, or a name there."""
-    for place in (images / key, images / Path(key).name):
-        if place.resolve().is_relative_to(images.resolve()) and place.is_file():
-            return place
-    raise DataError(f"There is no picture {key} in {images}.")
+    """File of a key: a path inside the folder, or the name of a file in it."""
+    for path in (images / key, images / Path(key).name):
+        if path.resolve().is_relative_to(images.resolve()) and path.is_file():
+            return path
+    raise DataError(
+        f"There is no picture {key} in {images}. Add it, or remove its entry from the answers."
+    )

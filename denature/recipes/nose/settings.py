@@ -1,4 +1,4 @@
-"""The sizes at which the nose detector is copied."""
+"""Scales of the nose experiment: data, networks, training and rounding."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,42 +8,42 @@ from denature.data.landmarks import PLACES
 from denature.train.config import Device, Precision, Training
 
 VALUES = ("brightness", "sharpness", *PLACES)
-"""All that is taken of an answer."""
+"""The values read from an answer of the service."""
 
 TARGETS: Mapping[str, tuple[str, ...]] = {
     "nose": ("nose",),
     "eyes and nose": ("eyeLeft", "eyeRight", "nose"),
     "six values": ("brightness", "sharpness", "eyeLeft", "eyeRight"),
 }
-"""What clones learn; the last is what the original's script learned."""
+"""Values that clones predict; the last are those of the original's script."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One size."""
+    """The experiment at one scale."""
 
     scale: str
     differs: str
-    """What a reader must know of it."""
+    """Difference from the original experiment, in a sentence."""
     data: str | None
-    """Faces with landmarks, if the caller names none."""
+    """Default data set of faces with landmarks."""
     image_size: int
-    """Pixels a side, of victim and clones."""
+    """Side of the pictures in pixels, for victim and clones."""
     victim: str
     teacher_training: Training
-    """Of the victim."""
+    """Training of the victim."""
     student: str
     student_training: Training
-    """Of clones; those that are fine-tuned take a third of its learning rate."""
+    """Training of the clones; fine-tuned clones use a third of its learning rate."""
     trials: int
-    """Clones of each kind, and of each precision."""
+    """Number of clones of each kind and of each precision."""
     precisions: tuple[int, ...] = (-1, 0, 1, 2, 3, 4, 5, 6, 7, 8)
-    """Decimals that targets are rounded to."""
+    """Decimals of the rounded answers."""
     fidelity: int = 1000
-    """Test pictures about which the service is asked."""
+    """Number of test pictures sent to the service."""
 
     def on(self, device: Device, precision: Precision) -> "Setting":
-        """The same on another device."""
+        """Copy of this setting for another device and precision."""
         return replace(
             self,
             teacher_training=replace(self.teacher_training, device=device, precision=precision),
@@ -98,10 +98,10 @@ SETTINGS: Mapping[str, Setting] = {
 
 
 def setting(scale: str) -> Setting:
-    """The setting of this name.
+    """The setting of a scale.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no setting has this name.
     """
     if scale not in SETTINGS:
         raise unknown("scale", scale, SETTINGS)

@@ -1,1 +1,1 @@
-"""Every experiment of the Nasty Teacher paper, by name, at four sizes."""
+"""Every experiment of the Nasty Teacher paper, by name, at four scales."""

@@ -1,4 +1,4 @@
-"""The paper's ablations: one knob is turned, everything else stays."""
+"""The paper's ablations: each varies one hyperparameter and fixes all others."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,14 +8,14 @@ from denature.train import Order
 
 STUDENTS = ("cnn", "resnetc20", "resnetc32")
 OMEGAS = (0, 0.004, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1)
-"""0.004 is what the paper's text is recalled to say, 0.04 what its code uses."""
+"""0.004 is the value in the paper's text as recalled, 0.04 the value in its code."""
 TEMPERATURES = (1, 2, 4, 8, 12, 16, 20)
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 FRACTIONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1)
 
 
 def omega(lab: ExperimentContext) -> Iterator[Point]:
-    """The weight of the push, in training the teacher; at 0 it is a normal one."""
+    """The weight of the adversarial term in training the teacher; with 0 the teacher is normal."""
     for x in lab.setting.sweeps.get("omega", OMEGAS):
         for seed in range(lab.seeds):
             nasty, normal = lab.nasty("resnet18", seed, omega=x), lab.normal("resnet18", seed)
@@ -29,27 +29,28 @@ def omega(lab: ExperimentContext) -> Iterator[Point]:
 
 
 def temperature(lab: ExperimentContext) -> Iterator[Point]:
-    """tau_S, in training the students."""
-    return _turned(lab, "temperature", TEMPERATURES)
+    """The distillation temperature tau_S in training the students."""
+    return _student_sweep(lab, "temperature", TEMPERATURES)
 
 
 def alpha(lab: ExperimentContext) -> Iterator[Point]:
-    """The share of the teacher's term, in training the students."""
-    return _turned(lab, "alpha", ALPHAS)
+    """The weight of the teacher's term in training the students."""
+    return _student_sweep(lab, "alpha", ALPHAS)
 
 
-def _turned(lab: ExperimentContext, knob: str, usual: Sequence[float]) -> Iterator[Point]:
-    """Students of both teachers, with one knob of their loss at each of its points."""
-    for x in lab.setting.sweeps.get(knob, usual):
+def _student_sweep(lab: ExperimentContext, name: str, default: Sequence[float]) -> Iterator[Point]:
+    """Students of both teachers, at each value of one hyperparameter of their loss."""
+    for x in lab.setting.sweeps.get(name, default):
         for seed in range(lab.seeds):
             yield from _teachers(lab, x, seed)
             for net in STUDENTS:
-                yield from _both(lab, net, x, seed, lab.alone(net, seed), {knob: x})
+                yield from _both(lab, net, x, seed, lab.alone(net, seed), {name: x})
 
 
 def samples(lab: ExperimentContext) -> Iterator[Point]:
-    """The share of the training samples that the thief has; the teachers had all."""
-    for x in map(float, lab.setting.sweeps.get("samples", FRACTIONS)):  # 1.0, as elsewhere
+    """The share of the training samples that the thief has; teachers train on all samples."""
+    # As floats: a fraction of 1.0, not 1, gives the same run as in other experiments.
+    for x in map(float, lab.setting.sweeps.get("samples", FRACTIONS)):
         for seed in range(lab.seeds):
             yield from _teachers(lab, 100 * x, seed)
             for net in STUDENTS:
@@ -59,7 +60,7 @@ def samples(lab: ExperimentContext) -> Iterator[Point]:
 
 
 def _teachers(lab: ExperimentContext, x: float, seed: int) -> Iterator[Point]:
-    """Who teaches, the same at every point."""
+    """The normal and the nasty teacher, which are the same at every point."""
     normal = lab.normal("resnet18", seed)
     yield Point(row="normal", column=TEACHER, x=x, seed=seed, order=normal)
     yield Point(row="nasty", column=TEACHER, x=x, seed=seed, order=lab.nasty("resnet18", seed),
@@ -74,11 +75,12 @@ def _both(
     alone: Order,
     changes: Mapping[str, float],
 ) -> Iterator[Point]:
-    """A student of the normal teacher and one of the nasty."""
-    good, bad = (
+    """A student of the normal teacher and a student of the nasty one."""
+    of_normal, of_nasty = (
         lab.student(net, teacher, seed, **changes)
         for teacher in (lab.normal("resnet18", seed), lab.nasty("resnet18", seed))
     )
     column = lab.column(net)
-    yield Point(row="of normal", column=column, x=x, seed=seed, order=good, against=alone)
-    yield Point(row="of nasty", column=column, x=x, seed=seed, order=bad, against=alone, like=good)
+    yield Point(row="of normal", column=column, x=x, seed=seed, order=of_normal, against=alone)
+    yield Point(row="of nasty", column=column, x=x, seed=seed, order=of_nasty,
+                against=alone, like=of_normal)  # fmt: skip

@@ -1,7 +1,7 @@
 """The experiments of "Undistillable: Making A Nasty Teacher That CANNOT teach students" by name.
 
-Ma et al., ICLR 2021, arXiv:2105.07381. Each is a function from a `Lab` to points: which runs there
-are, and where they stand in a table or on a curve.
+Ma et al., ICLR 2021, arXiv:2105.07381. Each is a function from an `ExperimentContext` to points:
+its runs, and their positions in a table or on a curve.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,36 +29,36 @@ class Experiment:
     data: DataName
     points: Points
     axis: str | None = None
-    """What the knob of an ablation is, with its unit; None for a table."""
+    """Axis label of an ablation, with its unit; None for a table."""
     against: str = "alone"
-    """What students' differences are taken from."""
+    """Name of the baseline of students' differences."""
     look: Analysis | None = None
-    """Looks into the networks that were made; its figures and table are what is shown."""
+    """Analysis of the trained networks; if set, its figures and table are the result."""
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     "cifar10-table": Experiment(
-        about="CIFAR-10: what students learn from a normal and from a nasty ResNet-18.",
+        about="CIFAR-10: students of a normal and of a nasty ResNet-18.",
         data="cifar10",
         points=tables.cifar10,
     ),
     "cifar100-table": Experiment(
-        about="CIFAR-100: the same for three teachers.",
+        about="CIFAR-100: students of three networks, each a normal and a nasty teacher.",
         data="cifar100",
         points=tables.large,
     ),
     "tiny-imagenet-table": Experiment(
-        about="Tiny-ImageNet: the same for three teachers.",
+        about="Tiny-ImageNet: students of three networks, each a normal and a nasty teacher.",
         data="tiny-imagenet",
         points=tables.large,
     ),
     "ablate-adversary": Experiment(
-        about="A nasty ResNet-18 that is pushed away from a ResNet-18, a CNN or a ResNeXt-29.",
+        about="A nasty ResNet-18 with a ResNet-18, a CNN or a ResNeXt-29 as adversary.",
         data="cifar10",
         points=tables.adversary,
     ),
     "ablate-omega": Experiment(
-        about="The weight of the push in training the teacher, from 0.",
+        about="The weight of the adversarial term in training the teacher, from 0.",
         data="cifar10",
         points=ablations.omega,
         axis="omega",
@@ -70,7 +70,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         axis="temperature tau_S",
     ),
     "ablate-alpha": Experiment(
-        about="The share of the teacher's term in what students learn.",
+        about="The weight of the teacher's term in the loss of students.",
         data="cifar10",
         points=ablations.alpha,
         axis="alpha",
@@ -88,19 +88,19 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         against="the normal teacher's student",
     ),
     "dafl-cifar100": Experiment(
-        about="DAFL: the same on CIFAR-100.",
+        about="DAFL on CIFAR-100: a student from the weights of a normal or nasty ResNet-34.",
         data="cifar100",
         points=looks.dafl,
         against="the normal teacher's student",
     ),
     "deepinversion": Experiment(
-        about="DeepInversion: images out of a normal and a nasty ResNet-34, judged by another net.",
+        about="DeepInversion: images from a normal and a nasty ResNet-34, judged by another net.",
         data="cifar10",
         points=looks.inverted,
         look=looks.inversion,
     ),
     "logit-responses": Experiment(
-        about="What a normal and a nasty ResNet-18 answer to the same test images.",
+        about="Outputs of a normal and a nasty ResNet-18 on the same test images.",
         data="cifar10",
         points=looks.two_teachers,
         look=looks.responses,

@@ -1,4 +1,4 @@
-"""The paper's figures that look into the teachers: their answers, their features, their images."""
+"""The paper's analyses of teachers: outputs, features, and images from their weights."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,26 +25,26 @@ from denature.report.figures import Draw
 from denature.train import Order, Run
 
 PAIR = "resnet18"
-"""Whose normal and nasty teachers are looked at."""
+"""Network of the teachers in the analyses of outputs and features."""
 
 INVERTED = "resnet34"
-"""Whose weights the data-free attacks have."""
+"""Network of the teachers under data-free attack."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnalysisResult:
-    """What a look at the teachers found."""
+    """Figures and table of an analysis."""
 
     drawn: Mapping[str, Draw]
-    """Figures by the names of their files."""
+    """Figures by file name."""
     lines: Sequence[Sequence[str]]
-    """A table: header and lines."""
+    """A table: header and rows."""
     note: str
-    """How to read it."""
+    """Explanation of the table."""
 
 
 def two_teachers(lab: ExperimentContext, net: str = PAIR) -> Iterator[Point]:
-    """A normal teacher and a nasty one."""
+    """A normal and a nasty teacher at each seed."""
     for seed in range(lab.seeds):
         for kind, teacher in _pair(lab, seed, net):
             yield Point(row=kind, column=TEACHER, seed=seed, order=teacher,
@@ -54,19 +54,19 @@ def two_teachers(lab: ExperimentContext, net: str = PAIR) -> Iterator[Point]:
 def responses(
     lab: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
 ) -> AnalysisResult:
-    """What both teachers answer to the same test images; the paper: nasty ones have many peaks."""
+    """Outputs of both teachers on the same test images; the paper: nasty ones have many peaks."""
     lines = [["Teacher", "Accuracy %", "Largest %", "Second %", "Entropy, nats", "Seeds"]]
     temperature = lab.setting.loss[lab.data].temperature
     for kind, runs in _by_kind(lab, made):
-        found = []
+        statistics = []
         for run in runs:
             logits, _ = _answers(lab, run, data)
             soft = (logits / temperature).softmax(1)
             largest, second = (100 * soft.topk(2, 1).values.mean(0)).tolist()
             entropy = -(soft * soft.clamp_min(1e-12).log()).sum(1).mean()
-            found.append((largest, second, float(entropy)))
+            statistics.append((largest, second, float(entropy)))
         accuracy = words.percent(pooled([run.accuracy for run in runs]))
-        lines.append([kind, accuracy, *_over_seeds(found, "{:.1f}", "{:.1f}", "{:.3f}")])
+        lines.append([kind, accuracy, *_over_seeds(statistics, "{:.1f}", "{:.1f}", "{:.3f}")])
     normal, nasty = (made[order].record for _, order in _pair(lab, 0))
     draw = partial(figures.logit_responses, normal, nasty, temperature=temperature)
     note = (
@@ -80,28 +80,28 @@ def responses(
 def tsne(
     lab: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
 ) -> AnalysisResult:
-    """Features and logits of both teachers, in two dimensions; and how well classes part there."""
+    """Features and logits of both teachers in two dimensions, and the separation of classes."""
     from sklearn.manifold import TSNE
     from sklearn.metrics import silhouette_score
 
     lines = [["Teacher", "Silhouette of logits", "of features", "Images", "Seeds"]]
     panels: dict[str, np.ndarray] = {}
-    shown = _few(data)
-    labels = data.test.labels[shown.test.rows].numpy()
+    subset = _few(data)
+    labels = data.test.labels[subset.test.rows].numpy()
     with progress.task("t-SNE", 4, "maps") as task:
         for kind, runs in _by_kind(lab, made):
             scores = []
             for seed, run in enumerate(runs):
-                both = [values.numpy() for values in _answers(lab, run, shown)]
-                scores.append([float(silhouette_score(values, labels)) for values in both])
+                outputs = [values.numpy() for values in _answers(lab, run, subset)]
+                scores.append([float(silhouette_score(values, labels)) for values in outputs])
                 if seed:
-                    continue  # one map of each shows what there is to see
-                for what, values in zip(("logits", "features"), both, strict=True):
+                    continue  # the map of one seed is enough
+                for layer, values in zip(("logits", "features"), outputs, strict=True):
                     mapped = TSNE(random_state=0, perplexity=min(30, len(labels) / 4))
-                    panels[f"{what} of the {kind} teacher"] = mapped.fit_transform(values)
-                    task.advance(1, f"{kind} {what}")
-            *found, seeds = _over_seeds(scores, "{:.3f}", "{:.3f}")
-            lines.append([kind, *found, str(len(labels)), seeds])
+                    panels[f"{layer} of the {kind} teacher"] = mapped.fit_transform(values)
+                    task.advance(1, f"{kind} {layer}")
+            *silhouettes, seeds = _over_seeds(scores, "{:.3f}", "{:.3f}")
+            lines.append([kind, *silhouettes, str(len(labels)), seeds])
     draw = partial(look_figures.scatter, panels, labels, data.classes)
     note = (
         "Silhouette: 1 where classes lie apart, 0 where they touch; on the values, not the map. "
@@ -111,7 +111,7 @@ def tsne(
 
 
 def dafl(lab: ExperimentContext) -> Iterator[Point]:
-    """A student from a teacher's weights without any data, from a normal and a nasty one."""
+    """A student from the weights of a normal and of a nasty teacher, without any data."""
     for seed in range(lab.seeds):
         normal = lab.normal(INVERTED, seed)
         for kind, teacher in _pair(lab, seed, INVERTED):
@@ -137,7 +137,7 @@ def _dafl(lab: ExperimentContext, teacher: Order, seed: int) -> Order:
 
 
 def inverted(lab: ExperimentContext) -> Iterator[Point]:
-    """Both teachers, and a network that judges their images without having known them."""
+    """Both teachers, and an independent network that classifies their images."""
     yield from two_teachers(lab, INVERTED)
     for seed in range(lab.seeds):
         yield Point(row="judge", column=TEACHER, seed=seed, order=lab.alone(PAIR, seed))
@@ -146,7 +146,7 @@ def inverted(lab: ExperimentContext) -> Iterator[Point]:
 def inversion(
     lab: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
 ) -> AnalysisResult:
-    """Images of both teachers by DeepInversion, and how often the judge sees the wanted class."""
+    """Images of both teachers by DeepInversion, and the judge's agreement with the target class."""
     lines = [["Teacher", "Seed", "Judge agrees %", "Teacher agrees %", "Images"]]
     config, count = lab.setting.inversion
     classes = len(data.classes)
@@ -173,9 +173,9 @@ def inversion(
             if seed == 0:
                 drawn[f"inverted-{kind}"] = partial(
                     look_figures.images, images[: 2 * min(classes, 10)].numpy(), data.classes,
-                    title=f"images out of the {kind} teacher",
+                    title=f"images from the {kind} teacher",
                 )  # fmt: skip
-    note = "The judge is a network of the same data that took no part; the classes come in turn."
+    note = "The judge is an independent network of the same data; the classes alternate."
     return AnalysisResult(drawn=drawn, lines=lines, note=note)
 
 
@@ -185,8 +185,8 @@ def _pair(lab: ExperimentContext, seed: int, net: str = PAIR) -> Iterable[tuple[
 
 def _by_kind(lab: ExperimentContext, made: Mapping[Order, Run]) -> Iterator[tuple[str, list[Run]]]:
     """The runs of all seeds of each of the two teachers."""
-    for place, kind in enumerate((NORMAL, NASTY)):
-        yield kind, [made[list(_pair(lab, seed))[place][1]] for seed in range(lab.seeds)]
+    for index, kind in enumerate((NORMAL, NASTY)):
+        yield kind, [made[list(_pair(lab, seed))[index][1]] for seed in range(lab.seeds)]
 
 
 OVER_SEEDS = (
@@ -195,16 +195,16 @@ OVER_SEEDS = (
 )
 
 
-def _over_seeds(found: Sequence[Sequence[float]], *formats: str) -> list[str]:
-    """Means of each column with intervals, and the number of seeds."""
-    said = []
-    for values, form in zip(zip(*found, strict=True), formats, strict=True):
+def _over_seeds(rows: Sequence[Sequence[float]], *formats: str) -> list[str]:
+    """Means of each column with intervals, and the number of seeds; one row is one seed."""
+    cells = []
+    for values, form in zip(zip(*rows, strict=True), formats, strict=True):
         mean = mean_over_seeds(values, bounds=(-math.inf, math.inf))
         text = form.format(mean.value)
         if len(values) > 1:
             text += f" [{form.format(mean.low)}, {form.format(mean.high)}]"
-        said.append(text)
-    return [*said, str(len(found))]
+        cells.append(text)
+    return [*cells, str(len(rows))]
 
 
 def _fp32(lab: ExperimentContext, run: Run) -> Compute:
@@ -218,12 +218,12 @@ def _few(data: Dataset, count: int = 1000) -> Dataset:
 
 @torch.no_grad()
 def _answers(lab: ExperimentContext, run: Run, data: Dataset) -> tuple[Tensor, Tensor]:
-    """A run's logits and last features for the test images; on the CPU."""
+    """Logits and last features of a run on the test images, on the CPU."""
     compute = _fp32(lab, run)
     network = compute.place(run.network).eval()
     logits, features = [], []
-    with ActivationRecorder(network) as insides:
+    with ActivationRecorder(network) as recorder:
         for batch in Feed(data.test, compute=compute).plain():
-            logits.append(insides.ask(batch.pixels).cpu())
-            features.append(insides.features.float().cpu())
+            logits.append(recorder.ask(batch.pixels).cpu())
+            features.append(recorder.features.float().cpu())
     return torch.cat(logits), torch.cat(features)

@@ -1,4 +1,4 @@
-"""The runs of the paper's experiments, and their places in its tables and curves."""
+"""Runs of the paper's experiments, and their positions in its tables and curves."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,61 +25,63 @@ NAMES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One run, its place, and what it is compared with."""
+    """One run, its position in a table or curve, and the runs of its comparison."""
 
     row: str
     column: str
     seed: int
     order: Order
     against: Order | None = None
-    """The same seed's run that the difference is taken from."""
+    """Baseline of the difference: a run of the same seed."""
     like: Order | None = None
-    """Where the order is a nasty teacher's student: the same of the normal teacher."""
+    """For a student of a nasty teacher: the same student of the normal teacher."""
     x: float | None = None
-    """Where it lies on the axis of an ablation."""
+    """Position on the axis of an ablation."""
     recalled: float | None = None
-    """What the paper is recalled to report there, in percent."""
+    """The paper's value there as recalled, in percent."""
 
     @property
     def orders(self) -> list[Order]:
-        """All runs behind this point, each once, those that are asked first."""
-        found: dict[Order, None] = {}
+        """All runs behind this point, each once, teachers and adversaries first."""
+        orders: dict[Order, None] = {}
 
         def add(order: object) -> None:
-            if isinstance(order, Order) and order not in found:
+            if isinstance(order, Order) and order not in orders:
                 add(order.asked)
-                found[order] = None
+                orders[order] = None
 
         for order in (self.order, self.against, self.like):
             add(order)
-        return list(found)
+        return list(orders)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class ExperimentContext:
-    """Orders for one data set in one setting; equal ones are the same run wherever they appear."""
+    """Orders for one data set in one setting; equal orders are the same run in all experiments."""
 
     data: DataName
     setting: Setting
     out: Path
-    """Folder of all runs of all experiments, which share them."""
+    """Folder of the runs, which all experiments share."""
     seeds: int
 
     def normal(self, net: str, seed: int) -> Order:
-        """A normal teacher."""
+        """Order of a normal teacher."""
         return self._order(net, Normal(), seed, teaches=True)
 
     def nasty(
         self, net: str, seed: int, *, adversary: str | None = None, omega: float | None = None
     ) -> Order:
-        """A nasty teacher, with a normal network as adversary."""
-        push = self.setting.nasty(self.data)
-        push = push if omega is None else replace(push, omega=omega)
-        return self._order(net, push, seed, teaches=True, asked=self.normal(adversary or net, seed))
+        """Order of a nasty teacher, with a normal network as adversary."""
+        objective = self.setting.nasty(self.data)
+        if omega is not None:
+            objective = replace(objective, omega=omega)
+        source = self.normal(adversary or net, seed)
+        return self._order(net, objective, seed, teaches=True, source=source)
 
     def alone(self, net: str, seed: int, *, fraction: float = 1.0) -> Order:
-        """A student without a teacher."""
+        """Order of a student without a teacher."""
         return self._order(net, Normal(), seed, fraction=fraction)
 
     def student(
@@ -92,18 +94,18 @@ class ExperimentContext:
         alpha: float | None = None,
         fraction: float = 1.0,
     ) -> Order:
-        """A student of a teacher's answers."""
+        """Order of a student that learns from a teacher's answers."""
         loss = self.setting.loss[self.data]
         soft = Distilled(
             temperature=loss.temperature if temperature is None else temperature,
             alpha=loss.alpha if alpha is None else alpha,
         )
-        return self._order(net, soft, seed, asked=teacher, fraction=fraction)
+        return self._order(net, soft, seed, source=teacher, fraction=fraction)
 
     def recalled(self, kind: str, teacher: str, column: str) -> float | None:
-        """What the paper is recalled to report for a student or teacher, in percent.
+        """The paper's value for a student or teacher as recalled, in percent.
 
-        None where other data or networks stand for the paper's: it would compare what is not alike.
+        None where other data or networks replace the paper's: the values would not be comparable.
         """
         if self.data in self.setting.source or self.setting.stand_in:
             return None
@@ -116,7 +118,7 @@ class ExperimentContext:
         seed: int,
         *,
         teaches: bool = False,
-        asked: Order | None = None,
+        source: Order | None = None,
         fraction: float = 1.0,
     ) -> Order:
         training = self.setting.training(self.data, net, seed=seed, teaches=teaches)
@@ -124,11 +126,11 @@ class ExperimentContext:
             net=self.setting.net(net),
             objective=objective,
             training=replace(training, fraction=fraction),
-            asked=asked,
+            asked=source,
             under=self.out / "runs",
         )
 
     def column(self, net: str) -> str:
-        """The paper's name of a network, with what stands for it here."""
-        here = self.setting.net(net)
-        return NAMES[net] if here == net else f"{NAMES[net]} ({here})"
+        """The paper's name of a network, with its stand-in here."""
+        stand_in = self.setting.net(net)
+        return NAMES[net] if stand_in == net else f"{NAMES[net]} ({stand_in})"

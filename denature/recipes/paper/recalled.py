@@ -1,6 +1,6 @@
-"""Values of the paper's tables as they are recalled: no readable source was found for them.
+"""Values of the paper's tables as recalled, in percent: no readable source was found for them.
 
-They stand beside what was measured, marked as recalled; nothing is decided by them. In percent.
+Tables show them beside measured values, marked as recalled; no verdict depends on them.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ RECALLED: Mapping[Key, float] = {
             (ALONE, ""): "- 86.64 92.28 93.04 95.13 94.98 95.60",
             (NORMAL, "resnet18"): "95.13 87.75 92.49 93.31 95.39 94.45 95.92",
             (NASTY, "resnet18"): "94.56 82.46 88.01 89.69 93.41 93.13 92.20",
-            # Pushed away from another network than its own kind:
+            # With another network than its own kind as adversary:
             (NASTY, "resnet18 from cnn"): "93.82 77.12 88.32 90.40 94.05 - -",
             (NASTY, "resnet18 from resnext29"): "94.55 82.75 88.17 89.48 93.75 - -",
-            # Students made by DAFL, without data:
+            # Students trained by DAFL, without data:
             (NORMAL, "resnet34 by dafl"): "95.42 - - - 92.49 - -",
             (NASTY, "resnet34 by dafl"): "94.54 - - - 86.15 - -",
         },
@@ -48,7 +48,7 @@ RECALLED: Mapping[Key, float] = {
             (NASTY, "resnet50"): "77.14 63.16 3.36 71.94 75.03 -",
             (NORMAL, "resnext29"): "81.85 74.50 72.43 80.84 - 83.53",
             (NASTY, "resnext29"): "80.26 58.99 1.55 68.52 - 75.08",
-            # By DAFL; the paper prints 0.79 beside the nasty teacher, which these do not give.
+            # By DAFL; beside the nasty teacher the paper prints 0.79, these values differ by 0.85.
             (NORMAL, "resnet34 by dafl"): "76.97 - - 71.06 - -",
             (NASTY, "resnet34 by dafl"): "76.12 - - 65.67 - -",
         },

@@ -1,4 +1,4 @@
-"""Make an experiment of the paper: its runs, its table, its figures, one page."""
+"""Reproduce an experiment of the paper: its runs, table, figures and page."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from denature.train.workers import WorkerPool
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperResult:
-    """What came out of an experiment, and where it lies."""
+    """Verdict, table and cells of an experiment, and the folder that holds them."""
 
     name: str
     scale: str
@@ -35,20 +35,19 @@ class PaperResult:
     differs: str
     verdict: tuple[str, ...]
     lines: list[list[str]]
-    """The table for people: header and lines."""
+    """The printed table: header and rows."""
     cells: tuple[findings.Cell, ...]
     folder: Path
 
     def to_json(self) -> str:
-        plain = {**asdict(self), "folder": str(self.folder)}
-        return json.dumps(plain)
+        return json.dumps({**asdict(self), "folder": str(self.folder)})
 
 
 def names_of(asked: Iterable[str]) -> list[str]:
-    """Names of experiments, `all` for all of them.
+    """Names of experiments without repeats; `all` stands for all of them.
 
     Raises:
-        ConfigError: there is no such experiment.
+        ConfigError: no experiment has this name.
     """
     names: list[str] = []
     for name in asked:
@@ -61,7 +60,7 @@ def names_of(asked: Iterable[str]) -> list[str]:
 def lab_of(
     experiment: Experiment, setting: Setting, out: Path, seeds: int | None
 ) -> ExperimentContext:
-    """Where an experiment's orders come from."""
+    """Context that builds the orders of an experiment; `seeds` replaces the setting's number."""
     seeds = setting.seeds if seeds is None else seeds
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be at least 1.")
@@ -78,7 +77,7 @@ def orders_of(
     seeds: int | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[tuple[Order, Dataset]]:
-    """All runs of some experiments, and what they are trained on."""
+    """Orders of all runs of some experiments, each with its data set."""
     for name in names:
         experiment = EXPERIMENTS[name]
         data = load(DataConfig(source=setting.data(experiment.data)), progress=progress)
@@ -97,31 +96,31 @@ def reproduce(
     crew: WorkerPool | None = None,
     progress: Progress = SILENT,
 ) -> PaperResult:
-    """Make one experiment; runs that are there already are not made again.
+    """Reproduce one experiment; finished runs are reused.
 
     Args:
-        name: a line of `EXPERIMENTS`.
-        setting: at which size.
+        name: a key of `EXPERIMENTS`.
+        setting: the experiment at one scale.
         out: folder of all experiments, which share their runs.
-        seeds: how often everything is repeated; the setting's number by default.
-        keeping: how often state is written, and where answers are stored.
-        stopper: asked between steps whether to stop.
-        crew: workers to make the runs.
-        progress: told about each run.
+        seeds: number of repetitions; the setting's number by default.
+        keeping: how often training state is written, and where answers are stored.
+        stopper: polled between steps; a requested stop raises `Stopped`.
+        crew: worker processes that train the runs.
+        progress: receives progress reports of each run.
 
     Raises:
         DenatureError: see `denature.core.errors`.
-        Stopped: the stopper wanted it; ask again to go on.
+        Stopped: a stop was requested; the same call resumes the work.
     """
     experiment = EXPERIMENTS[name]
     lab = lab_of(experiment, setting, out, seeds)
     data = load(DataConfig(source=setting.data(experiment.data)), progress=progress)
     points = list(experiment.points(lab))
     made = _made(points, data, keeping, stopper, crew, progress)
-    look = None
+    analysis = None
     if experiment.look is not None:
-        look = experiment.look(lab, made, data, progress)
-    return _written(name, experiment, lab, points, made, look)
+        analysis = experiment.look(lab, made, data, progress)
+    return _written(name, experiment, lab, points, made, analysis)
 
 
 def _made(
@@ -143,28 +142,28 @@ def _written(
     lab: ExperimentContext,
     points: Sequence[Point],
     made: Mapping[Order, Run],
-    look: AnalysisResult | None,
+    analysis: AnalysisResult | None,
 ) -> PaperResult:
     measured = [_measured(point, made) for point in points]
     records = _records(points, made)
     cells = findings.cells_of(measured)
     verdict = findings.marks(records)
-    if look is None:
-        said = findings.verdict(cells, against=experiment.against)
-        verdict += [said] * bool(said) + findings.hazards(cells) + not_nasty(records)
+    if analysis is None:
+        sentence = findings.verdict(cells, against=experiment.against)
+        verdict += [sentence] * bool(sentence) + findings.hazards(cells) + not_nasty(records)
         lines, note = findings.table(cells, against=experiment.against), findings.NOTE
         draw: Draw = partial(experiment_figures.bars, cells)
         if experiment.axis is not None:
             draw = partial(experiment_figures.curves, cells, axis=experiment.axis)
         figures = {name: draw}
     else:
-        lines, note = [list(line) for line in look.lines], look.note
-        figures = dict(look.drawn)
+        lines, note = [list(line) for line in analysis.lines], analysis.note
+        figures = dict(analysis.drawn)
     figures["training-curves"] = partial(training_curves, records)
     folder = lab.out / (name + lab.setting.variant)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [write_figure(folder / stem, draw) for stem, draw in figures.items()]
-    found = PaperResult(
+    result = PaperResult(
         name=name,
         scale=lab.setting.scale,
         about=experiment.about,
@@ -175,8 +174,8 @@ def _written(
         folder=folder,
     )
     write_records(folder / "records.jsonl", records)
-    write_text(folder / "result.json", found.to_json() + "\n")
-    write_text(folder / "table.md", words.markdown(found.lines) + "\n")
+    write_text(folder / "result.json", result.to_json() + "\n")
+    write_text(folder / "table.md", words.markdown(result.lines) + "\n")
     page = render_experiment(
         records,
         title=name,
@@ -188,14 +187,13 @@ def _written(
         drawn=drawn,
     )
     write_text(folder / "report.html", page)
-    return found
+    return result
 
 
 def _measured(point: Point, made: Mapping[Order, Run]) -> findings.Measured:
     def record(order: object) -> Record | None:
         return made[order].record if isinstance(order, Order) else None
 
-    mine = made[point.order].record
     nasty = normal = None
     if point.like is not None:
         nasty, normal = record(point.order.asked), record(point.like.asked)
@@ -204,7 +202,7 @@ def _measured(point: Point, made: Mapping[Order, Run]) -> findings.Measured:
         column=point.column,
         x=point.x,
         seed=point.seed,
-        record=mine,
+        record=made[point.order].record,
         against=record(point.against),
         like=record(point.like),
         teachers=None if nasty is None or normal is None else (nasty, normal),
@@ -213,6 +211,6 @@ def _measured(point: Point, made: Mapping[Order, Run]) -> findings.Measured:
 
 
 def _records(points: Iterable[Point], made: Mapping[Order, Run]) -> list[Record]:
-    """The records of all runs, each once, those of who was asked too."""
-    both = (made[order].record for point in points for order in point.orders)
-    return list({record.id: record for record in both}.values())
+    """Records of all runs, each once, teachers and adversaries included."""
+    records = (made[order].record for point in points for order in point.orders)
+    return list({record.id: record for record in records}.values())

@@ -1,8 +1,8 @@
-"""At which size an experiment of the paper is run: data, networks, schedules, seeds.
+"""Scales of the paper's experiments: data, networks, schedules and seeds.
 
-`paper` is what the released code does. `fast` keeps data and networks and shortens the schedule.
-`cpu` takes small networks in the place of the paper's, on the real images. `smoke` does the same on
-scikit-learn's digits, to see in seconds that everything runs; its numbers mean nothing.
+`paper` follows the released code. `fast` keeps data and networks and shortens the schedule. `cpu`
+trains small networks instead of the paper's, on the real images. `smoke` trains them on
+scikit-learn's digits, to check in seconds that everything runs; its numbers have no meaning.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ Scale: TypeAlias = Literal["smoke", "cpu", "fast", "paper"]
 DataName: TypeAlias = Literal["cifar10", "cifar100", "tiny-imagenet"]
 
 WARMUP, CAP = 0.1, 50.0
-"""What `tame` sets: it keeps the nasty training of big networks from diverging."""
+"""Values of `tame`, which keeps the nasty training of big networks from diverging."""
 
 TEACHER_SEEDS = 1000
 """Teachers have seeds of their own: a student must not start from its teacher's weights."""
 
 ADAM = ("cnn", "mlp")
-"""What the paper trains by Adam, at a constant rate."""
+"""Networks that the paper trains by Adam, at a constant rate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,12 +45,12 @@ PAPER_LOSS: Mapping[DataName, Loss] = {
 }
 
 AUGMENT: Mapping[DataName, Augment] = {"tiny-imagenet": "rotate-flip"}
-"""Where it is not crops and mirror images."""
+"""Data sets with another augmentation than crops and mirror images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """All that an experiment needs to know to order its runs."""
+    """Scale, data, networks and training of the runs of an experiment."""
 
     scale: Scale
     differs: str
@@ -58,15 +58,15 @@ class Setting:
     seeds: int
     loss: Mapping[DataName, Loss]
     stand_in: Mapping[str, str] = field(default_factory=dict)
-    """Networks that are trained in the place of the paper's."""
+    """Networks trained instead of the paper's, by the paper's name."""
     source: Mapping[DataName, str] = field(default_factory=dict)
-    """Data in the place of the paper's."""
+    """Data used instead of the paper's."""
     teacher_training: Training = field(default_factory=Training)
-    """Of teachers; epochs and schedule are those of the paper where `scale` is `paper`."""
+    """Training of teachers; where `scale` is `paper`, epochs and schedule are the paper's."""
     student_training: Training = field(default_factory=Training)
-    """Of students."""
+    """Training of students."""
     stronger: bool = True
-    """Whether students that are stronger than their teacher are trained too."""
+    """Whether to train students that are stronger than their teacher, too."""
     data_root: Path | None = None
     device: Device = "auto"
     precision: Precision = "auto"
@@ -74,33 +74,33 @@ class Setting:
     tame: bool = False
     """Whether omega rises over `WARMUP` of the steps, and the push is capped at `CAP` nats."""
     dafl: tuple[Mapping[DataName, Dafl], Training] = field(default_factory=lambda: ({}, Training()))
-    """How a student is made without data, by the teacher's data; the defaults for others."""
+    """Data-free distillation by data set (the defaults for others), and its training."""
     inversion: tuple[Inversion, int] = (Inversion(), 100)
-    """How images are made out of a network, and how many."""
+    """Model inversion: its configuration and the number of images."""
     sweeps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Shorter lists of points in the place of an ablation's."""
+    """Shorter lists of values for an ablation, by its name."""
 
     @property
     def variant(self) -> str:
-        """What sets this apart from the scale's usual setting, for names of folders."""
-        chosen = "" if self.checkpoint == "last" else f"-{self.checkpoint}"
-        return ("-tamed" if self.tame else "") + chosen
+        """Suffix of folder names for settings that differ from the scale's default."""
+        selection = "" if self.checkpoint == "last" else f"-{self.checkpoint}"
+        return ("-tamed" if self.tame else "") + selection
 
     def net(self, name: str) -> str:
-        """What is trained where the paper has the network `name`."""
+        """The network trained here for the paper's network `name`."""
         return self.stand_in.get(name, name)
 
     def data(self, name: DataName) -> str:
-        """Where its images come from."""
+        """Source of the images: a data set name or a path."""
         return self.source.get(name) or data_at(self.data_root, name)
 
     def nasty(self, name: DataName) -> Nasty:
         loss = self.loss[name]
-        stock = Nasty(temperature=loss.temperature, omega=loss.omega)
-        return replace(stock, warmup=WARMUP, cap=CAP) if self.tame else stock
+        released = Nasty(temperature=loss.temperature, omega=loss.omega)
+        return replace(released, warmup=WARMUP, cap=CAP) if self.tame else released
 
     def training(self, data: DataName, net: str, *, seed: int, teaches: bool) -> Training:
-        """How the network that stands for the paper's `net` is trained on `data`."""
+        """Training on `data` of the network that replaces the paper's `net`."""
         if self.scale == "paper":
             training = _of_the_paper(data, net)
         else:
@@ -116,20 +116,20 @@ class Setting:
 
 
 def data_at(root: Path | None, name: DataName) -> str:
-    """A data set under `root`, in whatever layout; without a root its name, by which it is fetched.
+    """Path of a data set under `root`, in any layout; without a root the name, to be downloaded.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: `root` holds no such data set.
     """
     if root is None:
         return name
-    inside = (name, name.replace("-", "_"), name.replace("-", ""), *PACKED[name])
-    for place in dict.fromkeys(inside):
-        if (root / place).exists():
-            return str(root / place)
+    candidates = dict.fromkeys((name, name.replace("-", "_"), name.replace("-", ""), *PACKED[name]))
+    for candidate in candidates:
+        if (root / candidate).exists():
+            return str(root / candidate)
     raise ConfigError(
-        f"--data-root {root} holds no {name}; looked for were {', '.join(dict.fromkeys(inside))}. "
-        "Put it there, or leave --data-root out to have it fetched."
+        f"--data-root {root} holds no {name}; looked for were {', '.join(candidates)}. "
+        "Put the data there, or leave --data-root out to download it."
     )
 
 
@@ -147,10 +147,10 @@ RELEASED_DAFL: Mapping[DataName, Dafl] = {
     "cifar10": Dafl(one_hot=0.05, entropy=5, activation=0.01, latent=1000, generator_lr=0.02),
     "cifar100": Dafl(one_hot=0.5, entropy=20, activation=0.1, latent=1000, generator_lr=0.02),
 }
-"""As released: there 2000 epochs of 120 batches, which are 4900 epochs of 49 here."""
+"""As in the released code: its 2000 epochs of 120 batches are 4900 epochs of 49 batches here."""
 
 DIGITS_DAFL = dict.fromkeys(PAPER_LOSS, Dafl(activation=0.01, entropy=10))
-"""On 8x8 digits a student ends at 89 to 93 % with it, and at 82 % with the defaults."""
+"""On 8x8 digits a student reaches 89 to 93 % with these values, and 82 % with the defaults."""
 
 SMALL: Mapping[str, str] = {
     "resnet18": "cnn",
@@ -163,7 +163,7 @@ SMALL: Mapping[str, str] = {
     "shufflenetv2": "cnn@width=16",
     "mobilenetv2": "mlp",
 }
-"""Networks for two cores in the place of the paper's."""
+"""Networks for two cores, instead of the paper's."""
 
 SETTINGS: Mapping[Scale, Setting] = {
     "smoke": Setting(
@@ -236,10 +236,10 @@ SETTINGS: Mapping[Scale, Setting] = {
 
 
 def setting(scale: str) -> Setting:
-    """The setting of this name.
+    """The setting of a scale.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no setting has this name.
     """
     if scale not in SETTINGS:
         raise unknown("scale", scale, SETTINGS)

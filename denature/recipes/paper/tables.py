@@ -1,4 +1,4 @@
-"""The paper's tables: which teachers spoil which students."""
+"""The paper's tables: accuracy of students of normal and nasty teachers."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from denature.train import Order
 CIFAR10_STUDENTS = ("cnn", "resnetc20", "resnetc32", "resnet18")
 LARGE_STUDENTS = ("shufflenetv2", "mobilenetv2", "resnet18")
 STRONGER = ("resnet50", "resnext29")
-"""Students that are stronger than the ResNet-18 that teaches them."""
+"""Students that are stronger than their ResNet-18 teacher."""
 ADVERSARIES = ("resnet18", "cnn", "resnext29")
 
 
@@ -30,7 +30,7 @@ def large(lab: ExperimentContext) -> Iterator[Point]:
 
 
 def adversary(lab: ExperimentContext) -> Iterator[Point]:
-    """A nasty ResNet-18 that is pushed away from other networks than its own kind."""
+    """A nasty ResNet-18 with adversaries of its own and of other kinds."""
     yield from _alone(lab, CIFAR10_STUDENTS)
     for kind in ADVERSARIES:
         row = f"nasty, pushed from {lab.column(kind)}"
@@ -77,7 +77,7 @@ def _row(
     students: Sequence[str],
     seed: int,
 ) -> Iterator[Point]:
-    """A teacher itself, and its students."""
+    """One row: a teacher and its students."""
     yield Point(
         row=row,
         column=TEACHER,

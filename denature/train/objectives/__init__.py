@@ -1,6 +1,6 @@
-"""What makes a normal, a nasty and a distilled network out of the one training loop.
+"""Objectives of the training loop: normal, nasty, distilled, cloned, hardened and adversarial.
 
-An objective is a value: its fields are what the record keeps, and calling it gives the loss.
+An objective is a value: a record keeps its fields, and calling it gives the loss.
 """
 
 from typing import TYPE_CHECKING

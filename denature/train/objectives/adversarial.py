@@ -1,4 +1,4 @@
-"""Adversarial training, the honest reference for what else claims to protect."""
+"""Adversarial training, the reference for other defenses against adversarial examples."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, final
@@ -20,24 +20,25 @@ Method: TypeAlias = Literal["pgd", "trades"]
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adversarial:
-    """Learns from the worst images near to the training images.
+    """Learns from adversarial examples near the training images.
 
-    pgd: the cross-entropy of what PGD finds (Madry et al. 2018, arXiv:1706.06083). trades: the
-    cross-entropy of the image, and beta times the divergence of the answer nearby from the answer
-    to it (Zhang et al. 2019, arXiv:1901.08573). The network is in eval mode while it is attacked.
+    pgd: the cross-entropy on PGD's adversarial examples (Madry et al. 2018, arXiv:1706.06083).
+    trades: the cross-entropy on the image, plus beta times the divergence between the answers to
+    the image and to its adversarial example (Zhang et al. 2019, arXiv:1901.08573). The network is
+    in eval mode during the attack.
     """
 
     kind: ClassVar[str] = "adversarial"
     asks: ClassVar[None] = None
 
     method: Method = "pgd"
-    """pgd, or trades."""
+    """Loss of the training: pgd, or trades."""
     ball: Ball = field(default_factory=Ball)
-    """How near."""
+    """Bound of the perturbation."""
     steps: int = 10
-    """Of the attack, in each training step."""
+    """Attack steps in each training step."""
     beta: float = 6.0
-    """Of trades: the weight of the divergence."""
+    """Weight of the divergence in trades."""
 
     def __post_init__(self) -> None:
         rules = {"steps": (self.steps >= 1, "at least 1"), "beta": (self.beta >= 0, "at least 0")}

@@ -1,6 +1,6 @@
-"""What an objective is: a loss for the one training loop, and the images that it may bring.
+"""Protocols of an objective: a loss for the training loop, and optional images of its own.
 
-Nothing here knows of any objective, so that who trains one does not drag the others in.
+This module imports no objective, so that training with one does not import the others.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,23 +23,23 @@ class Objective(Protocol):
 
     @property
     def kind(self) -> str:
-        """What a run with this objective is called."""
+        """Name of the kind of run with this objective."""
 
     @property
     def asks(self) -> str | None:
-        """Which of a run's inputs answers every batch; None where labels are enough."""
+        """Role of the input that answers every batch; None where labels suffice."""
 
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
     ) -> "PerExample":
-        """The loss per example; `done` is the share of the training's steps that lie behind."""
+        """The loss per example; `done` is the share of the training's steps already taken."""
 
 
 class Images(Protocol):
-    """What a training loop takes batches from; mostly a `Feed` of the training split."""
+    """Source of batches for the training loop; usually a `Feed` of the training split."""
 
     def __len__(self) -> int:
-        """Images of an epoch."""
+        """Number of images in an epoch."""
 
     def epoch(
         self, epoch: int, *, view_seed: int, batch_size: int, first: int, part: tuple[int, int]
@@ -48,16 +48,16 @@ class Images(Protocol):
 
 
 class SyntheticData(Images, Protocol):
-    """Images that are made up and answered on the way, in the place of training images."""
+    """Images that are generated and answered during training, instead of training images."""
 
     def answered(self, batches: "Iterable[Batch]") -> "Iterator[tuple[Batch, Answers]]":
         """Each batch with its answers."""
 
     def state(self) -> "dict[str, Tensor]":
-        """All that is needed to go on."""
+        """The tensors that a resumed training needs."""
 
     def restore(self, tensors: "dict[str, Tensor]") -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
 
 
 @runtime_checkable
@@ -74,21 +74,21 @@ class BringsData(Protocol):
         seed: int,
         compute: "Compute",
     ) -> SyntheticData:
-        """Who makes them."""
+        """The generator of the images."""
 
 
 @runtime_checkable
 class Probing(Protocol):
-    """An objective that asks the network in training itself, as adversarial training does."""
+    """An objective that calls the network in training itself, as adversarial training does."""
 
     def probed(
         self, network: "nn.Module", ask: "Ask", pixels: "Pixels", labels: "Labels"
     ) -> "tuple[Logits, PerExample]":
-        """The logits that are counted as answers, and the loss per example.
+        """The logits that count as answers, and the loss per example.
 
         Args:
-            network: to be looked into; what it is asked here is not learned from.
-            ask: the same, for what is learned from.
+            network: for attacks; these calls are not part of the training step.
+            ask: the same network, for the calls that the loss is computed from.
             pixels: batch x channels x height x width, in [0, 1].
             labels: batch.
         """
@@ -96,15 +96,15 @@ class Probing(Protocol):
 
 @runtime_checkable
 class Diverging(Protocol):
-    """An objective that pushes a network away from another."""
+    """An objective that pushes a network away from an adversary."""
 
     def divergence(self, logits: "Logits", answers: "Answers") -> "PerExample":
-        """How far it is from the other's answers, in nats."""
+        """Divergence from the adversary's answers per example, in nats."""
 
 
 @runtime_checkable
 class Resolvable(Protocol):
-    """An objective some of whose fields follow from others where they are left open."""
+    """An objective with optional fields whose defaults follow from other fields."""
 
     def resolved(self) -> Self:
-        """The same with every field filled in."""
+        """The same objective with every field filled in."""

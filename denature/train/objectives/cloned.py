@@ -1,4 +1,4 @@
-"""What makes a clone: a student whose teacher is asked across a wire."""
+"""The objective of a clone: a student whose teacher is a victim behind a wire."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 class Cloned:
     """A clone that learns from a victim's answers alone; its thief has no true labels.
 
-    At temperature 1 it is the cross-entropy against what was answered, as Knockoff Nets train
-    (Orekondy et al. 2019, arXiv:1812.02766), but for the answers' own entropy.
+    At temperature 1 the loss is the cross-entropy against the victim's answers, as in Knockoff Nets
+    (Orekondy et al. 2019, arXiv:1812.02766), minus the entropy of these answers.
     """
 
     kind: ClassVar[str] = "cloned"
@@ -24,11 +24,11 @@ class Cloned:
     landmarks: ClassVar[bool] = True
 
     temperature: float = 1.0
-    """tau at which victim and clone are compared; means nothing for labels."""
+    """tau at which victim and clone are compared; without effect for labels."""
 
     decimals: int | None = None
-    """Round answers to so many decimals before they are learned, to see what a service would have
-    given away that rounds: -1 rounds to tens. Not for labels."""
+    """Decimals to which answers are rounded before training, as a rounding service would return
+    them: -1 rounds to tens. Labels are not rounded."""
 
     def __post_init__(self) -> None:
         good = self.decimals is None or -8 <= self.decimals <= 8

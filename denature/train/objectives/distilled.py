@@ -1,4 +1,4 @@
-"""What makes a student of a teacher."""
+"""The objective of a student: distillation from a teacher."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, final
@@ -22,12 +22,12 @@ class Distilled:
     asks: ClassVar[str] = "teacher"
 
     temperature: float = 4.0
-    """tau at which teacher and student are compared; means nothing for labels."""
+    """tau at which teacher and student are compared; without effect for labels."""
     alpha: float | None = None
-    """Share of the teacher's term, the rest goes to the true labels; 0.9 for soft answers, and 1
-    for labels, whose thief has no others."""
+    """Weight of the teacher's term, the rest goes to the true labels; 0.9 for soft answers, and 1
+    for labels, because a thief that gets labels only has no true ones."""
     answers: AnswerForm = "soft"
-    """What the teacher shows: everything, or its most probable class only."""
+    """Answers of the teacher: all probabilities, or the most probable class only."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -39,7 +39,7 @@ class Distilled:
         )
 
     def resolved(self) -> "Distilled":
-        """The same with alpha filled in."""
+        """The same objective with alpha filled in."""
         usual = 1.0 if self.answers == "labels" else 0.9
         return self if self.alpha is not None else replace(self, alpha=usual)
 

@@ -1,4 +1,4 @@
-"""What makes the student of defensive distillation."""
+"""The objective of the student in defensive distillation."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 class Hardened:
     """Learns a teacher's answers at a temperature, and is deployed at 1 (Papernot et al. 2016).
 
-    The cross-entropy of its logits / T against softmax(teacher's logits / T): no true label, and no
-    T^2 in front of it, as the original has neither.
+    The cross-entropy of the student's logits / T against softmax(teacher's logits / T), without
+    true labels and without a factor T^2, as in the original.
     """
 
     kind: ClassVar[str] = "hardened"

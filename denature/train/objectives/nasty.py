@@ -1,4 +1,4 @@
-"""What makes a nasty teacher."""
+"""The objective of a nasty teacher."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
@@ -13,23 +13,24 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Nasty:
-    """Right on top and misleading below: the self-undermining loss against a frozen adversary."""
+    """Correct top class and misleading other scores: the self-undermining loss (Ma et al. 2021)."""
 
     kind: ClassVar[str] = "nasty"
     asks: ClassVar[str] = "adversary"
     schedule: ClassVar[str] = "step"
-    """What `auto` means: on one cycle the usual omega pushes next to nothing."""
+    """Meaning of `auto`: under one-cycle the usual omega has almost no effect."""
 
     temperature: float = 4.0
     """tau at which nasty teacher and adversary are pushed apart; the paper: 4 on CIFAR-10, 20 on
     CIFAR-100 and Tiny-ImageNet."""
     omega: float = 0.04
-    """Weight of the push; 0.04 is what the released CIFAR-10 code uses, its text is recalled to
-    say 0.004."""
+    """Weight of the divergence; the released CIFAR-10 code uses 0.04, the paper's text is recalled
+    to say 0.004."""
     warmup: float = 0.0
-    """Share of the steps over which omega rises from 0; tames big networks, 0 in the paper."""
+    """Share of the steps over which omega rises from 0; helps large networks, 0 in the paper."""
     cap: float | None = None
-    """Push no example's tau^2 KL beyond this many nats; tames big networks, off in the paper."""
+    """tau^2 KL, in nats, above which an example is pushed no further; helps large networks, off in
+    the paper."""
 
     def __post_init__(self) -> None:
         check_fields(

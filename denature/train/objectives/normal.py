@@ -1,4 +1,4 @@
-"""Learning from the true labels."""
+"""The objective of a normal network: training on the true labels."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 class Normal:
     """Cross-entropy against the true labels; the mean absolute error where they are landmarks.
 
-    With a temperature it is what defensive distillation trains its teacher with (Papernot et al.
-    2016): logits / T, without a factor T^2; the network is deployed at 1.
+    With a temperature it is the teacher's loss in defensive distillation (Papernot et al. 2016):
+    logits / T, without a factor T^2; the network is deployed at 1.
     """
 
     kind: ClassVar[str] = "normal"
@@ -24,9 +24,9 @@ class Normal:
     landmarks: ClassVar[bool] = True
 
     temperature: float = 1.0
-    """T that logits are divided by in training; means nothing for landmarks."""
+    """T that divides the logits in training; without effect for landmarks."""
     smoothing: float = 0.0
-    """Share of each label that goes to all classes alike (Szegedy et al. 2016)."""
+    """Share of each label that is spread evenly over all classes (Szegedy et al. 2016)."""
 
     def __post_init__(self) -> None:
         rules = {
