@@ -43,7 +43,7 @@ def evaluate(
         trust: A module of your own that the record may import.
     """
     from denature.data import load
-    from denature.report.words import spell
+    from denature.report.words import marked, spell
     from denature.train import evaluate_run, load_run
 
     loaded = load_run(run, trust=trust)
@@ -56,7 +56,9 @@ def evaluate(
         found = {what: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}
         print(json.dumps({**found, "run": json.loads(loaded.record.to_json())}))
         return
-    said = spell(measured, landmarks=dataset.landmarks)
+    record = loaded.record
+    same = record.data is not None and record.data.digest == dataset.digest
+    said = marked(spell(measured, landmarks=dataset.landmarks), same and record.chosen_on == "test")
     print(f"{run}: {said} on {measured.n:,} images ({dataset.test_origin})")
 
 

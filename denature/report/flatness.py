@@ -22,12 +22,12 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY)
 
 NOTE = (
     "Weights are changed by random directions in which each filter is as long as its own; "
-    "the size is that share of its length, intervals are over directions. A minimum is one of the "
-    "training loss: accuracy, loss and curvature under such changes are those of training images "
-    "without augmentation, by the loss that the network was trained with. Losses of different "
-    "kinds or temperatures differ in scale; accuracy does not. Curvature: the Hessian's largest "
-    "eigenvalue of that loss. Sensitivity, on test images: mean Frobenius norm of the Jacobian "
-    "with respect to the image, of logits and of probabilities at temperature 1."
+    "the size is that share of its length, intervals are over directions and images. A minimum is "
+    "one of the training loss: accuracy, loss and curvature under such changes are those of "
+    "training images without augmentation, by the loss that the network was trained with. Losses "
+    "of different kinds or temperatures differ in scale; accuracy does not. Curvature: the "
+    "Hessian's largest eigenvalue of that loss. Sensitivity, on test images: mean Frobenius norm "
+    "of the Jacobian with respect to the image, of logits and of probabilities at temperature 1."
 )
 
 ABOUT = (
@@ -129,10 +129,11 @@ def surfaces(shown: Sequence[Shown]) -> "Figure | None":
     figure = new_figure(2.6 * len(shown) + 0.6, 2.7)
     low = min(float(it.surface.min()) for it in shown)
     high = max(float(it.surface.max()) for it in shown)
-    # A nasty teacher's loss falls below 0.
+    # A nasty teacher's loss falls below 0, and that of a network that fits its data is 0.
     low, spaced, norm = (
         (low, np.linspace, Normalize) if low < 0 else (max(low, 1e-4), np.geomspace, LogNorm)
     )
+    high = max(high, 2 * low, 1e-4)
     for place, it in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), place + 1)
         drawn = axes.contourf(

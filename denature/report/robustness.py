@@ -12,7 +12,7 @@ from denature.core.record import Record
 from denature.core.stats import Estimate
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
 from denature.report.html import render_robustness
-from denature.report.words import percent
+from denature.report.words import CHOSEN_ON_TEST, marked, percent
 from denature.robust.evaluate import AttackResult, Evidence, Robustness, spell
 from denature.robust.masking import Check
 from denature.robust.verdict import PLAIN
@@ -50,7 +50,8 @@ def table(shown: Sequence[Shown]) -> list[list[str]]:
     lines = [["Network", "Attack", "Norm", "Budget", "Robust %", "Smallest", "Not run", "Seconds"]]
     for it in shown:
         found = it.robustness
-        lines.append([found.run, "none", "", "", percent(found.clean), "", "", ""])
+        clean = marked(percent(found.clean), found.chosen_on_test)
+        lines.append([found.run, "none", "", "", clean, "", "", ""])
         for attack in found.attacks:
             key = middle[attack.norm] if middle[attack.norm] in attack.robust else None
             key = key or next(iter(attack.robust), "")
@@ -179,6 +180,7 @@ def write(
         write_figure(out / "smallest", partial(smallest_changes, shown, classes)),
     ]
     verdicts = [f"{it.robustness.run}: {it.word}. {it.said}" for it in shown if it.word is not None]
+    verdicts += [CHOSEN_ON_TEST] * any(it.robustness.chosen_on_test for it in shown)
     text = render_robustness(
         records,
         title="Robustness",

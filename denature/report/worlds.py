@@ -20,7 +20,7 @@ from denature.core.stats import (
 )
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
 from denature.report.html import render_experiment
-from denature.report.words import INTERVALS, percent, points
+from denature.report.words import INTERVALS, of_one_seed, percent, points
 from denature.robust.evaluate import spell
 from denature.robust.verdict import Judged
 
@@ -80,9 +80,9 @@ class World:
         return {seed: copy.score for seed, copy in enumerate(self.copies[way])}
 
     def robust(self, key: str) -> list[Estimate]:
-        """Of each seed, where all attacks ran."""
-        worst = (judged.robustness.worst["linf"].get(key) for judged in self.judged)
-        return [share for share in worst if share is not None]
+        """Of each seed; nothing where an attack did not run at one of them."""
+        worst = [judged.robustness.worst["linf"].get(key) for judged in self.judged]
+        return [share for share in worst if share is not None and None not in worst]
 
 
 def _over(found: Sequence[Estimate]) -> str:
@@ -118,8 +118,9 @@ def _clones(found: Estimate | None) -> str:
         "within": f"equal clones within {100 * MARGIN:g} point",
         "undecided": "not settled",
     }
-    alone = " (one seed)" if found.over == "images" else ""
-    return f"{words[against_margin(found)]}, {points(found)} points{alone}"
+    if of_one_seed(found):
+        return f"not settled (one seed), {points(found)} points"
+    return f"{words[against_margin(found)]}, {points(found)} points"
 
 
 def _robustness(judged: Judged) -> str:

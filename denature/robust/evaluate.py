@@ -32,6 +32,9 @@ SLACK = 1e-4
 CHANGED = 1e-5
 """A value that differs by less is the same."""
 
+FEWEST = 5
+"""Distances of which a mean is told: the interval of fewer holds the true one too rarely."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tried:
@@ -163,6 +166,8 @@ class Robustness:
     effort: str
     seed: int
     environment: dict[str, object] = field(default_factory=dict)
+    chosen_on_test: bool = False
+    """Whether the network's epoch was chosen by the test images, which it is attacked on."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), allow_nan=False)
@@ -403,7 +408,7 @@ def summary(evidence: Evidence, asked: Asked, environment: dict[str, object]) ->
             shares[spell(epsilon)] = proportion(int(held.sum()), int(ran.sum()))
         fooled = right & np.isfinite(it.distances[attack.norm])
         smallest = None
-        if attack.smallest and fooled.sum() > 1 and not it.crashed:
+        if attack.smallest and fooled.sum() >= FEWEST and not it.crashed:
             smallest = mean_over_images(it.distances[attack.norm][fooled].tolist())
         results.append(
             AttackResult(
@@ -446,4 +451,5 @@ def summary(evidence: Evidence, asked: Asked, environment: dict[str, object]) ->
         effort=asked.effort,
         seed=asked.seed,
         environment=environment,
+        chosen_on_test=target.chosen_on_test,
     )

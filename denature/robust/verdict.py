@@ -88,7 +88,7 @@ def judge(
       (AutoAttack, or PGD on the logits with restarts).
     - *an illusion*: plain gradient attacks show a gain of at least `LEAST`, and more than half of
       it is surely lost under everything. *mostly an illusion*: the same, and what is left is
-      surely above 0.
+      surely above 0, or at least `LEAST` and not settled.
     - *no evidence*: everything else. A gain that is not significant is not therefore zero.
 
     Without gradients the word is always *no evidence*: attacks that see as little cannot prove a
@@ -186,9 +186,13 @@ def _word(
     everything = f"Against everything that was tried {_spelled(real)}"
     shown = apparent.difference.value
     if shown >= LEAST and masked.low > shown / 2:
-        word: Word = "mostly an illusion" if real.difference.low > 0 else "an illusion"
         lost = f"{everything[0].lower()}{everything[1:]}"
-        return word, f"Against plain gradient attacks {_spelled(apparent)}; {lost}."
+        said = f"Against plain gradient attacks {_spelled(apparent)}; {lost}"
+        if real.difference.low > 0:
+            return "mostly an illusion", f"{said}."
+        if real.difference.value >= LEAST:
+            return "mostly an illusion", f"{said}; whether that much is left is not settled."
+        return "an illusion", f"{said}."
     if real.sure and ensembles:
         part = ""
         if masked.low > 0:
@@ -203,6 +207,13 @@ def _word(
     if not real.difference.settled:
         return "no evidence", (
             f"{everything}; with one undefended network the spread between seeds is unknown."
+        )
+    if real.difference.high < 0:
+        return "no evidence", f"{everything}: surely less robust."
+    if real.difference.low > 0:
+        return "no evidence", (
+            f"{everything}: more than seeds and samples leave open, and less than the "
+            f"{100 * LEAST:g} points that count."
         )
     return "no evidence", f"{everything}, which is within what seeds and samples leave open."
 

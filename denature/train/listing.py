@@ -27,6 +27,8 @@ class Listed:
     asked: str | None = None
     """Whose answers it learned from."""
     accuracy: Estimate | None = None
+    chosen_on_test: bool = False
+    """Whether its epoch was the best on the test images."""
     plan: Plan
 
     def plain(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ def _listed(folder: Path) -> Listed:
                 seed=record.seed,
                 asked=None if asked is None else asked.folder or f"{asked.kind} {asked.net}",
                 accuracy=record.accuracy,
+                chosen_on_test=record.chosen_on == "test",
                 plan=plan_of(record),
             )
         plan = read_plan(folder / STATE_FOLDER / PLAN)
