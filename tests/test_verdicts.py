@@ -115,6 +115,21 @@ def test_a_gain_below_five_points_is_none_however_sure() -> None:
     said = judge([network(plain=0.54, everything=0.54)], others, [])
     assert said.real.difference.low > 0
     assert said.word == "no evidence"
+    assert "more than seeds and samples leave open, and less than the 5 points" in said.said
+
+
+def test_a_loss_that_is_sure_is_said_to_be_one() -> None:
+    said = judge([network(plain=0.2, everything=0.14)], undefended(0.48), [])
+    assert said.word == "no evidence"
+    assert said.said.endswith("points: surely less robust.")
+
+
+def test_where_what_is_left_is_not_settled_not_all_is_called_an_illusion() -> None:
+    others = [network(plain=s, everything=s) for s in (0.2, 0.3, 0.4)]
+    said = judge([network(plain=0.95, everything=0.42)], others, [])
+    assert said.real.difference.low < 0 < said.real.difference.high
+    assert said.word == "mostly an illusion"
+    assert said.said.endswith("whether that much is left is not settled.")
 
 
 def test_evidence_of_the_simulation_is_as_it_is_meant() -> None:

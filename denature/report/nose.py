@@ -27,8 +27,9 @@ NOTE = (
     "sharpness as a share of their range. From the service: from what it says of the test "
     "pictures. From people: from where people see the places. Intervals (95 %) cover other starts "
     "of clones and other test pictures together, of one clone other pictures alone; pictures of "
-    "one person are alike, so the pictures' part is too narrow. No person in the test pictures is "
-    "in those that the service or the thief learned from."
+    "one person are alike, so the pictures' part is too narrow. Bands of the figure are over "
+    "trials alone. No person in the test pictures is in those that the service or the thief "
+    "learned from."
 )
 
 ROUNDING = (
