@@ -145,9 +145,10 @@ def distances(
         alike: images of one person each, which have half of the variance in common.
     """
     count = images or world.images
-    person = np.repeat(random.normal(0, 1, -(-count // alike)), alike)[:count]
-    own = random.normal(0, 1, count)
-    logarithms = SKEW * ((person + own) / np.sqrt(2) if alike > 1 else own)
+    logarithms = random.normal(0, SKEW, count)
+    if alike > 1:
+        person = np.repeat(random.normal(0, SKEW, -(-count // alike)), alike)[:count]
+        logarithms = (logarithms + person) / np.sqrt(2)
     return mean_over_images(np.exp(logarithms).tolist()), float(np.exp(SKEW**2 / 2))
 
 
