@@ -18,7 +18,7 @@ from denature.recipes import demo as demo_module
 from denature.recipes.demo import Demo, demo
 from denature.report import summarise
 from denature.report.html import render
-from denature.report.words import score, student_table, verdict
+from denature.report.words import of_one_seed, score, student_table, verdict
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_teachers_are_told_from_students_by_who_was_taught(small: Demo) -> None:
         # The normal teacher's student falls as far: that is distillation, and no nasty teacher.
         (700, 700, 900, "No student is surely spoiled", "does not protect its labels"),
         (700, None, 900, "it cannot be told whether the nasty teacher or", "does not protect"),
-        (700, 900, 800, "spoils the only student here", "costs something too"),
+        (700, 900, 800, "spoils the only student here", "costs accuracy"),
         (700, 900, 890, "spoils the only student here", "is not settled"),
     ],
 )
@@ -255,6 +255,91 @@ def test_a_normal_run_of_another_objective_is_no_student_alone(
 PLAIN = {"temperature": 1.0, "smoothing": 0.0}
 
 
+def test_one_network_under_several_ids_is_one_seed(small: Demo) -> None:
+    """As when a run is made again with another number of evaluations."""
+    records = family(small.records[0], alone=900, soft=700, labels=900)
+    again = [replace(record, id=f"{record.id}-again") for record in records]
+    assert summarise([*records, *again]) == summarise(records)
+
+
+def test_a_plain_run_that_taught_is_a_student_alone_still(small: Demo) -> None:
+    template = small.records[0]
+    plain = [made(template, "normal", seed, 900, objective=PLAIN) for seed in range(3)]
+    how: dict[str, Any] = {"objective": {"answers": "soft"}}
+    how["inputs"] = {"teacher": input_of(plain[0])}
+    students = [made(template, "distilled", seed, 850, **how) for seed in range(3)]
+    summary = summarise([*plain, *students])
+    assert [row.seeds for row in summary.teachers] == [1]
+    alone, taught = summary.students
+    assert (alone.teacher, alone.seeds) == ("none", 3)
+    assert taught.difference is not None
+    assert taught.difference.n == 3
+    assert taught.difference.value == pytest.approx(-0.05)
+
+
+def test_students_of_teachers_without_common_seeds_are_paired_by_their_own(small: Demo) -> None:
+    records = family(small.records[0], alone=900, soft=700, labels=900)
+    moved = []
+    for record in records:
+        given = record.inputs.get("teacher")
+        if given is not None and given.kind == "nasty":
+            other = replace(given, seed=2000 + (given.seed or 0))
+            record = replace(record, inputs={"teacher": other})
+        moved.append(record)
+    row, wanted = (summarise(some).student("mlp", "nasty", "soft") for some in (moved, records))
+    assert row is not None
+    assert wanted is not None
+    assert row.from_normal == wanted.from_normal
+    assert row.from_normal is not None
+
+
+def test_a_control_that_is_missing_for_some_students_is_named(small: Demo) -> None:
+    template = small.records[0]
+    records = family(template, alone=900, soft=899, labels=900)
+    net = replace(template.net, name="cnn")
+    other = [
+        replace(r, id=f"cnn-{r.id}", recipe=f"cnn-{r.recipe}", net=replace(net, digest=f"c{r.id}"))
+        for r in family(template, alone=900, soft=600, labels=900, of_normal=None)
+        if r.kind != "nasty" and r.seed is not None and r.seed < 1000
+    ]
+    [said, *_] = verdict(summarise([*records, *other]))
+    assert "Without the normal teacher's students of cnn it cannot be told" in said
+    assert "cnn ends -30" in said
+
+
+@pytest.mark.parametrize(
+    ("of_normal", "said"),
+    [
+        (800, "as the normal teacher's labels do"),
+        (900, "more than the normal teacher's labels"),
+        (None, "what the normal teacher's labels cost is not known here"),
+    ],
+)
+def test_labels_are_held_against_the_normal_teachers(
+    small: Demo, of_normal: int | None, said: str
+) -> None:
+    template = small.records[0]
+    records = family(template, alone=900, soft=700, labels=800)
+    for seed in range(2) if of_normal is not None else ():
+        normal = next(r for r in records if r.kind == "normal" and r.seed == 1000 + seed)
+        how: dict[str, Any] = {"objective": {"answers": "labels"}}
+        how["inputs"] = {"teacher": input_of(normal)}
+        assert of_normal is not None
+        records.append(made(template, "distilled", seed, of_normal + 2 * seed, **how))
+    assert said in verdict(summarise(records))[1]
+
+
+def test_rows_of_other_test_images_are_told_apart(small: Demo) -> None:
+    template = small.records[0]
+    assert template.data is not None
+    first = made(template, "normal", 0, 900, objective=PLAIN)
+    data = replace(template.data, test=719, split_digest="other1")
+    second = replace(first, id="x", recipe="x", net=replace(first.net, digest="x"), data=data)
+    notes = {row.note for row in summarise([first, second]).students}
+    assert len(notes) == 2
+    assert any("719 images (holdout other1)" in note for note in notes)
+
+
 def test_controls_of_one_seed_settle_nothing_for_three(small: Demo) -> None:
     """A student of three seeds whose controls are of the first alone."""
     template, records = small.records[0], []
@@ -286,7 +371,8 @@ def test_students_of_one_seed_and_three_teachers_all_count(small: Demo) -> None:
         teacher = made(template, "normal", 1000 + seed, 990)
         how = {"objective": {"answers": "soft"}, "inputs": {"teacher": input_of(teacher)}}
         run = made(template, "distilled", 0, right, **how)
-        records += [teacher, replace(run, id=f"{run.id}-{seed}")]
+        net = replace(run.net, digest=f"{run.net.digest}-{seed}")
+        records += [teacher, replace(run, id=f"{run.id}-{seed}", net=net)]
     first, second = summarise(records), summarise(records[::-1])
     row = first.student("mlp", "normal", "soft")
     assert row is not None
@@ -294,6 +380,8 @@ def test_students_of_one_seed_and_three_teachers_all_count(small: Demo) -> None:
     assert row.accuracy.value == pytest.approx(0.915)
     assert row.difference is not None
     assert row.difference.value == pytest.approx(-0.025)
+    # Against one run alone they are one difference, whatever the number of teachers.
+    assert of_one_seed(row.difference)
     assert row == second.student("mlp", "normal", "soft")
 
 

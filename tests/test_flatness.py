@@ -131,7 +131,10 @@ def test_a_trained_network_gets_worse_as_its_weights_move(run: Run) -> None:
     assert found.accuracy[0].value > found.accuracy[2].value
     assert found.loss[0].value < found.loss[1].value < found.loss[2].value
     assert found.curvature > 0
-    assert (found.accuracy[1].n, found.accuracy[1].over) == (4, "seeds")
+    assert (found.accuracy[1].n, found.accuracy[1].over) == (4, "seeds and images")
+    # Without a change all directions are one network, and images are all there is.
+    assert (found.accuracy[0].n, found.accuracy[0].over) == (200, "images")
+    assert found.accuracy[0].low < found.accuracy[0].value
     places, losses = surface(target, images, by_labels(labels), points=5)
     assert losses.shape == (5, 5)
     assert losses[2, 2] == pytest.approx(found.loss[0].value, rel=1e-4)

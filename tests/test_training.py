@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from denature.cli.app import main
 from denature.core.compute import resolve
 from denature.core.errors import ConfigError, TrainingError
 from denature.core.seeds import seeded
@@ -121,6 +122,35 @@ def test_the_test_split_plays_no_part_in_training(data: Dataset) -> None:
     fooled = train("mlp", lying, Normal(), QUICK)
     assert digest(fooled.network) == digest(honest.network)
     assert fooled.accuracy.value < 0.1 < honest.accuracy.value
+
+
+def test_an_accuracy_whose_epoch_the_test_images_chose_is_marked_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark, run = "best epoch on the test images", str(tmp_path / "run")
+    words = ["train", "mlp", "--data", "digits", "--epochs", "2", "--checkpoint", "best-test"]
+    assert main([*words, "--device", "cpu", "--out", run, "-q"]) == 0
+    for command in (
+        ["runs", run],
+        ["runs", run, "--compare"],
+        ["eval", run, "--data", "digits"],
+        ["report", run, "--markdown", "--out", str(tmp_path / "report.html")],
+    ):
+        capsys.readouterr()
+        assert main(command) == 0
+        assert mark in capsys.readouterr().out, command
+    assert (tmp_path / "report.html").read_text().count(mark) >= 3  # table, figure and list of runs
+    out = str(tmp_path / "attacked")
+    attack = ["robustness", run, "--undefended", run, "--controls", "1", "--data", "digits"]
+    attack += ["--samples", "10", "--attacks", "fgsm", "--device", "cpu", "--out", out, "-q"]
+    assert main(attack) == 0
+    assert mark in capsys.readouterr().out
+    page = (tmp_path / "attacked" / "report.html").read_text()
+    assert mark in page
+    assert "these accuracies are too high" in page
+    # Other images chose nothing.
+    capsys.readouterr()
+    assert main(["eval", run, "--data", "digits", "--holdout", "0.4"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.coverage import CASES, INTERVALS, OLD, attacked, coverage, evidence, words, worlds
+from benchmarks.coverage import (
+    CASES,
+    INTERVALS,
+    LIMITS,
+    OLD,
+    attacked,
+    coverage,
+    evidence,
+    words,
+    worlds,
+)
 from denature.robust.evaluate import EvaluationData
 from denature.robust.verdict import judge
 
@@ -24,13 +34,15 @@ def test_what_is_there_is_found_more_often_than_not() -> None:
     robust = words(200, 500, gain=0.7, spread=0.1)
     assert robust["more robust"] > 0.5
     mask = words(200, 500, masked=3.0)
-    assert mask["an illusion"] > 0.7
+    # By chance some of these networks are so much more robust that something may be left.
+    assert mask["an illusion"] > 0.5
+    assert mask["an illusion"] + mask["mostly an illusion"] > 0.7
     partly = words(200, 500, seeds=3, masked=3.0, gain=0.2, spread=0.05)
     assert partly["mostly an illusion"] > 0.5
     assert partly.get("more robust", 0.0) < 0.05
 
 
-@pytest.mark.parametrize("name", [name for name in INTERVALS if name != OLD])
+@pytest.mark.parametrize("name", [name for name in INTERVALS if name not in LIMITS])
 def test_intervals_hold_the_true_value(name: str) -> None:
     draw, counts = INTERVALS[name]
     least = min(coverage(draw, world, 300)[0] for n in counts for world in worlds(n, draw))
@@ -103,6 +115,21 @@ def test_a_gain_below_five_points_is_none_however_sure() -> None:
     said = judge([network(plain=0.54, everything=0.54)], others, [])
     assert said.real.difference.low > 0
     assert said.word == "no evidence"
+    assert "more than seeds and samples leave open, and less than the 5 points" in said.said
+
+
+def test_a_loss_that_is_sure_is_said_to_be_one() -> None:
+    said = judge([network(plain=0.2, everything=0.14)], undefended(0.48), [])
+    assert said.word == "no evidence"
+    assert said.said.endswith("points: surely less robust.")
+
+
+def test_where_what_is_left_is_not_settled_not_all_is_called_an_illusion() -> None:
+    others = [network(plain=s, everything=s) for s in (0.2, 0.3, 0.4)]
+    said = judge([network(plain=0.95, everything=0.42)], others, [])
+    assert said.real.difference.low < 0 < said.real.difference.high
+    assert said.word == "mostly an illusion"
+    assert said.said.endswith("whether that much is left is not settled.")
 
 
 def test_evidence_of_the_simulation_is_as_it_is_meant() -> None:

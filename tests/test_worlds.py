@@ -96,6 +96,14 @@ def test_each_victim_is_held_against_the_normal_one() -> None:
     [said] = verdict([normal, worse])
     assert "less robust, -30.0 [-40.0, -20.0] points of robust samples" in said
     assert "by labels worse clones, -50.0 [" in said
+    # One seed settles nothing of clones, however many images they were tested on.
+    [said] = verdict([world("normal", [0.5], [0.8], open_), world("one", [0.5], [0.5], open_)])
+    assert "by labels not settled (one seed), -30.0 [" in said
+    # A share over some of the seeds would stand beside shares over all of them.
+    lost = replace(normal.judged[1].robustness, worst={"linf": {}})
+    judged = (normal.judged[0], replace(normal.judged[1], robustness=lost), normal.judged[2])
+    some = replace(normal, judged=judged)
+    assert table([some], [proportion(700, 1000)] * 3, 0.1)[1][2] == "did not run"
     lines = table([normal, spread], [proportion(700, 1000)] * 3, 0.1)
     assert lines[2][3] == "no evidence"
     assert lines[1][4] == "80.0 [77.4, 82.4] (80.0)"

@@ -43,7 +43,7 @@ def evaluate(
         trust: A module of your own that the run's record may import; repeat the option for several.
     """
     from denature.data import load
-    from denature.report.words import format_score
+    from denature.report.words import format_score, marked
     from denature.train import evaluate_run, load_run
 
     loaded = load_run(run, trust=trust)
@@ -56,7 +56,11 @@ def evaluate(
         found = {metric: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}
         print(json.dumps({**found, "run": json.loads(loaded.record.to_json())}))
         return
-    score = format_score(measured, landmarks=dataset.landmarks)
+    record = loaded.record
+    same = record.data is not None and record.data.digest == dataset.digest
+    score = marked(
+        format_score(measured, landmarks=dataset.landmarks), same and record.chosen_on == "test"
+    )
     print(f"{run}: {score} on {measured.n:,} images ({dataset.test_origin})")
 
 

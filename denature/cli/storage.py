@@ -69,7 +69,7 @@ def runs(
 
 def _print_runs(found: Sequence[Any], compare: bool) -> None:
     from denature.cli.show import print_table
-    from denature.report.words import percent
+    from denature.report.words import marked, percent
     from denature.train.identity import what_varies
 
     if compare:
@@ -80,7 +80,7 @@ def _print_runs(found: Sequence[Any], compare: bool) -> None:
         rows = [[run.kind, run.net, _short(run.seed), _near(run.asked or "")] for run in found]
     lines = [["Run", "State", *head, "Accuracy %"]]
     for run, row in zip(found, rows, strict=True):
-        accuracy = percent(run.accuracy) if run.accuracy else ""
+        accuracy = marked(percent(run.accuracy), run.chosen_on_test) if run.accuracy else ""
         lines.append([_near(str(run.folder)), run.state, *row, accuracy])
     print_table(lines)
     done = sum(run.state == "finished" for run in found)

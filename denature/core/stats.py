@@ -69,9 +69,16 @@ T95 = (12.706204736174694, 4.302652729749462, 3.1824463052837078, 2.776445105197
 them would take a tenth of the time of a finished recipe that is requested again."""
 
 
-def _t95(freedom: int) -> float:
-    if freedom <= len(T95):
-        return T95[freedom - 1]
+MANY = 100
+"""Degrees of freedom from which Student's t is the normal quantile and two terms, to 1e-6."""
+
+
+def _t95(freedom: float) -> float:
+    if freedom in range(1, len(T95) + 1):
+        return T95[int(freedom) - 1]
+    if freedom >= MANY:
+        first = (Z95**3 + Z95) / (4 * freedom)
+        return Z95 + first + (5 * Z95**5 + 16 * Z95**3 + 3 * Z95) / (96 * freedom**2)
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.975))
@@ -122,10 +129,16 @@ def _both(seeds: Estimate, below: float, above: float, bounds: tuple[float, floa
 
 
 def mean_over_images(values: Sequence[float]) -> Estimate:
-    """The mean of one value per image with its normal interval, adequate for hundreds of images."""
+    """The mean of one distance an image, with its Student t interval, clipped at 0.
+
+    Distances are skewed: of a few images such an interval is too narrow (docs/statistics.md).
+
+    Args:
+        values: at least 0 each; of one alone nothing is known, and the interval has no end.
+    """
     n, mean = len(values), statistics.fmean(values)
-    half = Z95 * statistics.stdev(values) / math.sqrt(n) if n > 1 else math.inf
-    return Estimate(mean, mean - half, mean + half, n, "images")
+    half = _t95(n - 1) * statistics.stdev(values) / math.sqrt(n) if n > 1 else math.inf
+    return Estimate(mean, max(0.0, mean - half), mean + half, n, "images")
 
 
 class Score(NamedTuple):
@@ -134,7 +147,26 @@ class Score(NamedTuple):
     accuracy: Estimate
     test: str = ""
     """Digest of the test images; scores with different ones cannot be compared image by image."""
-    hits: "NDArray[np.bool_] | None" = None
+    hits: "NDArray[np.bool_ | np.float64] | None" = None
+    """Of the mean of several runs, the share of them that did."""
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """The mean of several runs as one; its interval is over images."""
+    if len(scores) == 1:
+        return scores[0]
+    accuracies = [score.accuracy for score in scores]
+    value, low, high = (
+        statistics.fmean(getattr(accuracy, name) for accuracy in accuracies)
+        for name in ("value", "low", "high")
+    )
+    alike = len({score.test for score in scores}) == 1
+    hits = _mean_hits(scores) if alike else None
+    return Score(
+        Estimate(value, low, high, min(accuracy.n for accuracy in accuracies), "images"),
+        scores[0].test if alike else "",
+        hits,
+    )
 
 
 def paired_difference(treated: Mapping[K, Score], control: Mapping[K, Score]) -> Estimate | None:
@@ -221,25 +253,38 @@ def against_margin(difference: Estimate | None, margin: float = MARGIN) -> Verdi
 def unpaired_difference(treated: "NDArray[np.float64]", control: "NDArray[np.float64]") -> Estimate:
     """The mean of the treated networks minus that of the controls, on the same images.
 
-    The spread between networks of the same kind estimates the effect of another seed (Student's t,
-    pooled variance). One network on each side shows no spread: the interval is then [-1, 1]. A
-    single network is compared with the mean of the other side by that side's spread: the interval
-    then covers the value of one more network of that side.
+    The spread between networks of the same kind says what another seed does; where there is none
+    to see, as with one network on each side, nothing is known. Sides of as many networks share one
+    variance, which then does even where it is not shared; others have their own (Welch 1947,
+    Biometrika 34). A single network is compared with the others' mean by their spread: the interval
+    holds what one more of them would reach, and takes the network for one that differs between
+    seeds as they do.
 
     Args:
         treated: networks x images, in [0, 1].
         control: networks x images, in [0, 1].
     """
-    freedom = len(treated) + len(control) - 2
     if not treated.size or not control.size:
         return Estimate(0.0, -1.0, 1.0, 1, "seeds")
     ours, theirs = treated.mean(axis=1), control.mean(axis=1)
     value = float(ours.mean() - theirs.mean())
-    if freedom < 1:
+    if len(ours) == len(theirs) == 1:
         return Estimate(value, -1.0, 1.0, 1, "seeds")
-    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in (ours, theirs))
-    spread = math.sqrt(squares / freedom * (1 / len(ours) + 1 / len(theirs)))
-    half = _t95(freedom) * spread
+    half = _between_networks(ours, theirs)
     seeds = Estimate(value, value - half, value + half, len(ours) + len(theirs), "seeds")
     below, above = _reach(treated.mean(axis=0) - control.mean(axis=0), value)
     return _both(seeds, below, above, (-1.0, 1.0))
+
+
+def _between_networks(ours: "NDArray[np.float64]", theirs: "NDArray[np.float64]") -> float:
+    """Half the interval of a difference of two means, as far as the spread of networks says."""
+    sides = [side for side in (ours, theirs) if len(side) > 1]
+    squares = [float(side.var(ddof=1)) / len(side) for side in sides]
+    freedom = float(sum(len(side) - 1 for side in sides))
+    if len(sides) == 1:
+        return _t95(freedom) * math.sqrt(squares[0] * (len(sides[0]) + 1))
+    total = math.fsum(squares)
+    if len(ours) != len(theirs) and total:
+        parts = (square**2 / (len(side) - 1) for square, side in zip(squares, sides, strict=True))
+        freedom = total**2 / math.fsum(parts)
+    return _t95(freedom) * math.sqrt(total)

@@ -49,6 +49,11 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
             f"{config.source} has {_named(found.splits)} with labels; nothing to test on. "
             "Hold a share out with --holdout 0.2."
         )
+    if len(cut.test) < 2:
+        raise DataError(
+            f"{config.source} has 1 test image, over which no interval can be given. Bring more, "
+            "or leave the test split out and hold a share out with --holdout 0.2."
+        )
     if untrained := _untrained(found.classes, cut.train, cut.test):
         progress.say(f"{config.source}: {untrained}")
     return Dataset(

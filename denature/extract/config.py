@@ -71,6 +71,6 @@ class ExtractionConfig:
                 "round_size": (self.round_size >= 2, "at least 2"),
                 "repeats": (self.repeats >= 1, "at least 1"),
                 "seeds": (self.seeds >= 1, "at least 1"),
-                "fidelity": (self.fidelity >= 1, "at least 1"),
+                "fidelity": (self.fidelity >= 2, "at least 2"),
             },
         )

@@ -17,10 +17,10 @@ def warning(record: Record) -> str | None:
     objective = record.config["objective"]
     return (
         f"not nasty: tau^2 KL from its adversary is only {measured.value:.2g} nats on "
-        f"{measured.n:,} test images, and students were spoiled from about {SPOILS_FROM:g} on "
-        f"(tau {objective['temperature']:g}, omega {objective['omega']:g}). Raise --omega or "
-        "--epochs, or take a schedule with a long stretch at the full rate, such as "
-        "--schedule step."
+        f"{measured.n:,} test images, and on digits students were spoiled from about "
+        f"{SPOILS_FROM:g} on (tau {objective['temperature']:g}, omega {objective['omega']:g}). "
+        "Raise --omega or --epochs, or take a schedule with a long stretch at the full rate, such "
+        "as --schedule step."
     )
 
 
@@ -38,6 +38,7 @@ def not_nasty(records: Iterable[Record]) -> list[str]:
         return []
     return [
         f"{len(harmless)} of {len(pushed)} nasty teachers with an omega above 0 are not nasty: "
-        f"tau^2 KL from their adversaries is at most {max(harmless):.2g} nats, and students were "
-        f"spoiled from about {SPOILS_FROM:g} on. Their students show nothing about the defense."
+        f"tau^2 KL from their adversaries is at most {max(harmless):.2g} nats, and on digits "
+        f"students were spoiled from about {SPOILS_FROM:g} on. Their students show little about "
+        "the defense."
     ]

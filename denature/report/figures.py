@@ -16,7 +16,7 @@ from denature.core.files import atomic_path, write_text
 from denature.core.record import ExampleRecord, Record
 from denature.data.decode import open_image
 from denature.report.summary import Row, Summary
-from denature.report.words import learned
+from denature.report.words import learned, marked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,8 @@ def accuracies(summary: Summary) -> "Figure | None":
 
 
 def _name(row: Row) -> str:
-    return f"{row.net}, {learned(row)}" + (f" ({row.note})" if row.note else "")
+    name = f"{row.net}, {learned(row)}" + (f" ({row.note})" if row.note else "")
+    return marked(name, row.chosen_on_test)
 
 
 def logit_responses(normal: Record, nasty: Record, *, temperature: float) -> "Figure | None":

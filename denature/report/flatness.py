@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY)
 
 NOTE = (
-    "Weights are changed by random directions in which each filter is as long as the network's; "
-    "the size is a share of that length, intervals are over directions. A minimum is one of the "
-    "training loss: accuracy, loss and curvature under such changes are those of training images "
-    "without augmentation, by the loss that the network was trained with. Losses of different "
-    "kinds or temperatures differ in scale; accuracy does not. Curvature: the Hessian's largest "
-    "eigenvalue of that loss. Sensitivity, on test images: mean Frobenius norm of the Jacobian "
-    "with respect to the image, of logits and of probabilities at temperature 1."
+    "Weights are changed by random directions in which each filter is as long as its own; "
+    "the size is that share of its length, intervals are over directions and images. A minimum is "
+    "one of the training loss: accuracy, loss and curvature under such changes are those of "
+    "training images without augmentation, by the loss that the network was trained with. Losses "
+    "of different kinds or temperatures differ in scale; accuracy does not. Curvature: the "
+    "Hessian's largest eigenvalue of that loss. Sensitivity, on test images: mean Frobenius norm "
+    "of the Jacobian with respect to the image, of logits and of probabilities at temperature 1."
 )
 
 ABOUT = (
@@ -129,10 +129,11 @@ def surfaces(entries: Sequence[FlatnessEntry]) -> "Figure | None":
     figure = new_figure(2.6 * len(entries) + 0.6, 2.7)
     low = min(float(entry.surface.min()) for entry in entries)
     high = max(float(entry.surface.max()) for entry in entries)
-    # A nasty teacher's loss falls below 0.
+    # A nasty teacher's loss falls below 0, and that of a network that fits its data is 0.
     low, spaced, norm = (
         (low, np.linspace, Normalize) if low < 0 else (max(low, 1e-4), np.geomspace, LogNorm)
     )
+    high = max(high, 2 * low, 1e-4)
     for place, entry in enumerate(entries):
         axes = figure.add_subplot(1, len(entries), place + 1)
         drawn = axes.contourf(

@@ -194,7 +194,9 @@ def _run_table(records: Sequence[Record]) -> list[list[str]]:
             [
                 f"{record.kind} {record.net.name}{source}",
                 str(record.seed if record.seed is not None else ""),
-                words.percent(record.accuracy) if record.accuracy else words.score(record),
+                words.marked(words.percent(record.accuracy), record.chosen_on == "test")
+                if record.accuracy
+                else words.score(record),
                 str(record.chosen_epoch or ""),
                 f"{record.seconds:.1f}",
                 f"{record.images_per_second:,.0f}" if record.images_per_second else "",

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 NOTE = (
     "Errors: mean distance, axis by axis, as a share of the picture's side; of brightness and "
-    "sharpness as a share of their range. From the service: against the service's answers to the "
-    "test pictures. From people: against the places that people marked. Intervals (95 %) cover "
-    "other starts of clones and other test pictures together, of one clone other pictures alone; "
-    "pictures of one person are alike, so the pictures' part is too narrow. No person in the test "
-    "pictures is in those that the service or the thief learned from."
+    "sharpness as a share of their range. From the service: from what it says of the test "
+    "pictures. From people: from where people see the places. Intervals (95 %) cover other starts "
+    "of clones and other test pictures together, of one clone other pictures alone; pictures of "
+    "one person are alike, so the pictures' part is too narrow. Bands of the figure are over "
+    "trials alone. No person in the test pictures is in those that the service or the thief "
+    "learned from."
 )
 
 ROUNDING = (

@@ -12,7 +12,7 @@ from denature.core.record import Record
 from denature.core.stats import Estimate
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
 from denature.report.html import render_robustness
-from denature.report.words import percent
+from denature.report.words import CHOSEN_ON_TEST, marked, percent
 from denature.robust.evaluate import AttackResult, EvaluationData, Robustness, format_budget
 from denature.robust.masking import Check
 from denature.robust.verdict import PLAIN
@@ -53,7 +53,8 @@ def table(entries: Sequence[RobustnessEntry]) -> list[list[str]]:
     lines = [["Network", "Attack", "Norm", "Budget", "Robust %", "Smallest", "Not run", "Seconds"]]
     for entry in entries:
         measured = entry.robustness
-        lines.append([measured.run, "none", "", "", percent(measured.clean), "", "", ""])
+        clean = marked(percent(measured.clean), measured.chosen_on_test)
+        lines.append([measured.run, "none", "", "", clean, "", "", ""])
         for attack in measured.attacks:
             key = middle[attack.norm] if middle[attack.norm] in attack.robust else None
             key = key or next(iter(attack.robust), "")
@@ -192,6 +193,10 @@ def write(
         for entry in entries
         if entry.word is not None
     ]
+    verdicts = [
+        f"{it.robustness.run}: {it.word}. {it.said}" for it in entries if it.word is not None
+    ]
+    verdicts += [CHOSEN_ON_TEST] * any(it.robustness.chosen_on_test for it in entries)
     text = render_robustness(
         records,
         title="Robustness",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from denature.core.record import STARTS, Record
-from denature.core.stats import Estimate, paired_difference, pooled
+from denature.core.stats import Estimate, Score, mean_score, paired_difference, pooled
 from denature.train.identity import REPEATED
 
 
@@ -55,8 +55,12 @@ class Summary:
 
 
 def summarise(records: Iterable[Record]) -> Summary:
-    """Group runs of one recipe, which differ in seeds alone; any run that taught is a teacher."""
-    groups: dict[tuple[bool, str], dict[str, Record]] = defaultdict(dict)
+    """Group runs of one recipe, which differ in seeds alone.
+
+    Runs that taught are teachers. Where some runs of a recipe taught and others did not, all of
+    them are students alone too, for what was done with them later changes none of them.
+    """
+    recipes: dict[str, dict[str, Record]] = defaultdict(dict)
     measured = [record for record in records if record.accuracy is not None]
     taught = {
         given.digest
@@ -65,18 +69,25 @@ def summarise(records: Iterable[Record]) -> Summary:
         if role in ("teacher", "adversary")
     }
     for record in measured:
-        teaches = record.kind == "nasty" or record.net.digest in taught
-        # By id, so that a run that is named twice counts once.
-        groups[teaches, record.recipe][record.id] = record
-    members = {key: list(group.values()) for key, group in groups.items()}
-    all_groups = list(members.values())
-
-    def rows(teaching: bool) -> list[Row]:
-        return _rows([g for (teaches, _), g in members.items() if teaches == teaching], all_groups)
-
+        # By weights: a run that is named twice, or made again with another number of evaluations,
+        # is no second seed.
+        recipes[record.recipe].setdefault(record.net.digest, record)
+    all_groups = [list(group.values()) for group in recipes.values()]
+    teachers, students = [], []
+    for group in all_groups:
+        teach = [r for r in group if r.kind == "nasty" or r.net.digest in taught]
+        if teach:
+            teachers.append(teach)
+        if len(teach) < len(group):
+            students.append(group)
     return Summary(
-        tuple(sorted(rows(True), key=lambda row: (row.kind != "normal", row.net, row.note))),
-        tuple(sorted(rows(False), key=_reading_order)),
+        tuple(
+            sorted(
+                _rows(teachers, all_groups),
+                key=lambda row: (row.kind != "normal", row.net, row.note),
+            )
+        ),
+        tuple(sorted(_rows(students, all_groups), key=_reading_order)),
     )
 
 
@@ -133,19 +144,23 @@ def _difference(
 ) -> Estimate | None:
     """Mean difference of the runs from the references of the same seeds, where there are any.
 
-    Runs of one seed with different teachers all count, each against the same run alone.
+    Runs of one seed that have several teachers are one seed, by their mean: against the same run
+    alone they are no independent differences. Where teachers have no seeds in common, students are
+    paired by their own.
     """
-    control = {_seeds(record, teacher=teacher): record.score for record in reference}
-    pairs = {
-        record.id: (score, other)
-        for record in group
-        if (score := record.score) is not None
-        and (other := control.get(_seeds(record, teacher=teacher))) is not None
-    }
-    return paired_difference(
-        {key: ours for key, (ours, _) in pairs.items()},
-        {key: theirs for key, (_, theirs) in pairs.items()},
-    )
+    treated, control = (_by_seed(side, teacher=teacher) for side in (group, reference))
+    if teacher and not treated.keys() & control.keys():
+        treated, control = (_by_seed(side, teacher=False) for side in (group, reference))
+    return paired_difference(treated, control)
+
+
+def _by_seed(records: Sequence[Record], *, teacher: bool) -> dict[tuple[Any, ...], Score]:
+    """The score of each seed, the mean of its runs."""
+    found: dict[tuple[Any, ...], list[Score]] = defaultdict(list)
+    for record in records:
+        if (score := record.score) is not None:
+            found[_seeds(record, teacher=teacher)].append(score)
+    return {seed: mean_score(scores) for seed, scores in found.items()}
 
 
 def _alone(record: Record, all_groups: Sequence[Sequence[Record]]) -> Sequence[Record]:
@@ -231,7 +246,10 @@ def _described(record: Record) -> dict[str, Any]:
     names = {"temperature": "tau", "batch_size": "batch"}
     settings = {**record.config.get("objective", {}), **_training(record), **_asking(record)}
     found = {names.get(key, key): value for key, value in settings.items()}
-    found["data"] = f"{record.data.source} {record.data.digest[:6]}" if record.data else ""
+    if record.data is not None:
+        data = record.data
+        found["data"] = f"{data.source} {data.digest[:6]}"
+        found["tested on"] = f"{data.test:,} images ({data.test_origin} {data.split_digest[:6]})"
     for role, given in sorted(record.inputs.items()):
         found[role] = f"{given.kind} {given.net} {given.recipe[:6]}"
     found |= {role: found.get(role, "none") for role in STARTS}

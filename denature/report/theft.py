@@ -81,8 +81,8 @@ def verdict(theft: Theft) -> list[str]:
         )
     else:
         gets = (
-            f"that is right on {own} % of the test images, where the victim is on {victim} %, and "
-            f"says the same as the victim on {like} %."
+            f"that is right on {own} % of the test images, where the victim is on {victim} % of "
+            f"{theft.victim_accuracy.n:,} of them, and says the same as the victim on {like} %."
         )
     lost = f", {theft.lost:,} of them without an answer" if theft.lost else ""
     speed = theft.answers_per_second

@@ -17,8 +17,7 @@ def score(record: Record) -> str:
     measured = record.error if record.landmarks else record.accuracy
     if measured is None:
         return "never measured"
-    best = f" ({BEST_ON_TEST})" if record.chosen_on == "test" else ""
-    return format_score(measured, landmarks=record.landmarks) + best
+    return marked(format_score(measured, landmarks=record.landmarks), record.chosen_on == "test")
 
 
 def format_score(measured: Estimate, *, landmarks: bool) -> str:
@@ -65,6 +64,13 @@ INTERVALS = (
 
 BEST_ON_TEST = "best epoch on the test images"
 """Note beside an accuracy that is biased upwards by the choice of its epoch."""
+
+CHOSEN_ON_TEST = "Epochs were chosen by the test images, so these accuracies are too high."
+
+
+def marked(text: str, chosen_on_test: bool) -> str:
+    """An accuracy, and whether its epoch was the best on the images that it was measured on."""
+    return f"{text} ({BEST_ON_TEST})" if chosen_on_test else text
 
 
 def teacher_table(summary: Summary) -> list[list[str]]:
@@ -134,7 +140,7 @@ def verdict(summary: Summary) -> list[str]:
     if labels:
         sentences.append(_labels(labels))
     if any(row.chosen_on_test for row in (*summary.teachers, *summary.students)):
-        sentences.append("Epochs were chosen by the test images, so these accuracies are too high.")
+        sentences.append(CHOSEN_ON_TEST)
     return sentences
 
 
@@ -151,10 +157,12 @@ def _spoiled(rows: Sequence[Row], summary: Summary) -> str:
         return f"Imitating the nasty teacher's answers spoils {_count(spoiled, rows)}: {ends}."
     if of_one_seed(worst.difference) or of_one_seed(worst.from_normal):
         return f"With one seed nothing is settled. Imitating the nasty teacher's answers, {ends}."
-    if all(row.from_normal is None for row in rows):
+    unknown = [row for row in rows if row.from_normal is None]
+    if unknown:
+        which = "" if len(unknown) == len(rows) else f" of {', '.join(row.net for row in unknown)}"
         return (
-            "Without the normal teacher's students it cannot be told whether the nasty teacher or "
-            f"distillation itself costs accuracy: {ends}."
+            f"Without the normal teacher's students{which} it cannot be told whether the nasty "
+            f"teacher or distillation itself costs accuracy: {ends}."
         )
     return (
         f"No student is surely spoiled by more than {100 * MARGIN:g} point, against itself alone "
@@ -187,8 +195,23 @@ def _labels(rows: Sequence[Row]) -> str:
             f"{100 * MARGIN:g} point of those of the true labels, or above them ({shown})."
         )
     if "below" in words:
-        return f"Learning from its labels alone costs something too ({shown} from alone)."
+        return _labels_cost([r for r in rows if against_margin(r.difference) == "below"], shown)
     return (
         f"Whether learning from its labels alone costs more than {100 * MARGIN:g} point is not "
         f"settled ({shown} from alone)."
     )
+
+
+def _labels_cost(lost: Sequence[Row], shown: str) -> str:
+    """Labels of the normal teacher cost something too where it errs: that is no protection."""
+    cost = f"Learning from its labels alone costs accuracy ({shown} from alone)"
+    known = [row for row in lost if row.from_normal is not None]
+    if not known:
+        return f"{cost}; what the normal teacher's labels cost is not known here."
+    apart = ", ".join(f"{row.net} {points(row.from_normal)} points" for row in known)
+    words = {against_margin(row.from_normal) for row in known}
+    if words == {"below"}:
+        return f"{cost}, more than the normal teacher's labels ({apart} from those)."
+    if words <= {"within", "above"}:
+        return f"{cost}, as the normal teacher's labels do ({apart} from those)."
+    return f"{cost}; whether more than the normal teacher's labels is not settled ({apart})."

@@ -20,7 +20,7 @@ from denature.core.stats import (
 )
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
 from denature.report.html import render_experiment
-from denature.report.words import INTERVALS, percent, points
+from denature.report.words import INTERVALS, of_one_seed, percent, points
 from denature.robust.evaluate import format_budget
 from denature.robust.verdict import Evaluation
 
@@ -81,9 +81,9 @@ class VictimResult:
         return {seed: copy.score for seed, copy in enumerate(self.copies[way])}
 
     def robust(self, key: str) -> list[Estimate]:
-        """Robust share of each seed at which all attacks ran."""
-        worst = (judged.robustness.worst["linf"].get(key) for judged in self.judged)
-        return [share for share in worst if share is not None]
+        """Of each seed; nothing where an attack did not run at one of them."""
+        worst = [judged.robustness.worst["linf"].get(key) for judged in self.judged]
+        return [share for share in worst if share is not None and None not in worst]
 
 
 def _over(estimates: Sequence[Estimate]) -> str:
@@ -121,8 +121,9 @@ def _clones(difference: Estimate | None) -> str:
         "within": f"equal clones within {100 * MARGIN:g} point",
         "undecided": "not settled",
     }
-    alone = " (one seed)" if difference.over == "images" else ""
-    return f"{words[against_margin(difference)]}, {points(difference)} points{alone}"
+    if of_one_seed(difference):
+        return f"not settled (one seed), {points(difference)} points"
+    return f"{words[against_margin(difference)]}, {points(difference)} points"
 
 
 def _robustness(judged: Evaluation) -> str:

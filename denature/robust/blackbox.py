@@ -58,6 +58,7 @@ class BlackBox(nn.Module):
 
     net = kind = "unknown"
     trained_at = 1.0
+    chosen_on_test = False
 
     def __init__(self, ask: Ask, name: str, digest: str, images: Pixels, *, classes: int) -> None:
         super().__init__()

@@ -34,6 +34,9 @@ SLACK = 1e-4
 CHANGED = 1e-5
 """Values that differ by less count as equal."""
 
+FEWEST = 5
+"""Distances of which a mean is told: the interval of fewer holds the true one too rarely."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttackOutcome:
@@ -165,6 +168,8 @@ class Robustness:
     effort: str
     seed: int
     environment: dict[str, object] = field(default_factory=dict)
+    chosen_on_test: bool = False
+    """Whether the network's epoch was chosen by the test images, which it is attacked on."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), allow_nan=False)
@@ -427,7 +432,7 @@ def summary(
             shares[format_budget(epsilon)] = proportion(int(held.sum()), int(ran.sum()))
         fooled = right & np.isfinite(outcome.distances[attack.norm])
         smallest = None
-        if attack.smallest and fooled.sum() > 1 and not outcome.crashed:
+        if attack.smallest and fooled.sum() >= FEWEST and not outcome.crashed:
             smallest = mean_over_images(outcome.distances[attack.norm][fooled].tolist())
         results.append(
             AttackResult(
@@ -470,4 +475,5 @@ def summary(
         effort=config.effort,
         seed=config.seed,
         environment=environment,
+        chosen_on_test=target.chosen_on_test,
     )

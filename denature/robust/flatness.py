@@ -19,7 +19,7 @@ from torch.func import functional_call, grad, vjp
 
 from denature.core.progress import SILENT, Progress
 from denature.core.seeds import derive
-from denature.core.stats import Estimate, mean_over_images, mean_over_seeds
+from denature.core.stats import Estimate, mean_over_images, pooled, proportion
 from denature.core.types import Labels, Logits, PerExample, Pixels
 from denature.robust.target import Target
 
@@ -51,9 +51,9 @@ class Flatness:
     """The split of the images that were changed themselves."""
     sizes: tuple[float, ...]
     accuracy: tuple[Estimate, ...]
-    """Training accuracy at each size, over random directions as seeds."""
+    """At each size, over random directions, which are its seeds, and images."""
     loss: tuple[Estimate, ...]
-    """Mean training loss at each size, in nats, over random directions."""
+    """Mean training loss at each size, in nats, over random directions and images."""
     curvature: float
     """Largest eigenvalue of the Hessian of the mean training loss with respect to the weights."""
     curvature_moved: float
@@ -99,15 +99,17 @@ def flatness(
         progress: display of the measured directions.
     """
     images, labels = images.to(target.device), labels.to(target.device)
-    hits: dict[float, list[float]] = {size: [] for size in sizes}
-    losses: dict[float, list[float]] = {size: [] for size in sizes}
-    with progress.task(f"measuring flatness of {target.name}", directions, "directions") as task:
+    hits: dict[float, list[Estimate]] = {size: [] for size in sizes}
+    losses: dict[float, list[Estimate]] = {size: [] for size in sizes}
+    with progress.task(f"looking around {target.name}", directions, "directions") as task:
         for number in range(directions):
             direction = filter_normalised(target.network, derive(seed, "direction", number))
             for size in sizes:
                 logits = moved(target, direction, size, images)
-                hits[size].append(float((logits.argmax(1) == labels).float().mean()))
-                losses[size].append(float(loss(logits).mean()))
+                if size or not hits[size]:  # without a change all directions are one
+                    right = int((logits.argmax(1) == labels).sum())
+                    hits[size].append(proportion(right, len(labels)))
+                    losses[size].append(mean_over_images(loss(logits).tolist()))
             task.advance(1)
     value, change = largest_curvature(target, images, loss, seed=seed)
     of_logits, of_probabilities = jacobian_norms(target, tested.to(target.device))
@@ -118,10 +120,8 @@ def flatness(
         weights_split="train",
         images_split="test",
         sizes=tuple(sizes),
-        accuracy=tuple(mean_over_seeds(hits[size]) for size in sizes),
-        loss=tuple(
-            mean_over_seeds(losses[size], bounds=(-float("inf"), float("inf"))) for size in sizes
-        ),
+        accuracy=tuple(pooled(hits[size]) for size in sizes),
+        loss=tuple(pooled(losses[size], bounds=(0.0, float("inf"))) for size in sizes),
         curvature=value,
         curvature_moved=change,
         sensitivity=mean_over_images(of_logits),

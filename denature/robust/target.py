@@ -42,7 +42,9 @@ class Attacked(Protocol):
     gap: float
     """Median of the largest logit less the second; 0 for a black box that shows labels only."""
     trained_at: float
-    """The training temperature, from the record; 1 for most networks."""
+    """The temperature that it was trained at, by its record; 1 for most."""
+    chosen_on_test: bool
+    """Whether its epoch was chosen by the test images, so that it is too good on them."""
 
     @property
     def temperature(self) -> float:
@@ -95,6 +97,7 @@ class Target(nn.Module):
         self.name = str(folder) if folder is not None else record.net.name
         self.net, self.kind, self.digest = record.net.name, record.kind, run.digest
         self.trained_at = _trained_at(record)
+        self.chosen_on_test = record.chosen_on == "test"
         compute = resolve(run.network, device=device, precision="fp32")
         self.device = compute.device
         self.network = compute.place(run.network).eval().requires_grad_(False)

@@ -89,8 +89,8 @@ def judge(
     - *more robust*: the gain under everything is sure, and an ensemble ran on all samples
       (AutoAttack, or PGD on the logits with restarts).
     - *an illusion*: plain gradient attacks show a gain of at least `LEAST`, and more than half of
-      the gain is surely lost under everything. *mostly an illusion*: the same, and the remaining
-      gain is surely above 0.
+      it is surely lost under everything. *mostly an illusion*: the same, and what is left is
+      surely above 0, or at least `LEAST` and not settled.
     - *no evidence*: everything else. A gain that is not significant is not therefore zero.
 
     Without gradients the word is always *no evidence*: black-box attacks alone cannot prove a
@@ -116,7 +116,9 @@ def judge(
         word = "no evidence"
         sentence = "There is no sample that all compared networks answer rightly."
     elif not theirs:
-        word, sentence = "no evidence", "No attack ran to its end on all compared networks."
+        word, said = "no evidence", "No attack ran to its end on all compared networks."
+    if word == "more robust" and len(defended) == 1:
+        said += " That is said of this network; of its training only more seeds can tell."
     raised = [check.name for check in checks if check.raised]
     signs = f" Signs of masked gradients: {', '.join(raised)}." if raised else ""
     return Verdict(
@@ -192,9 +194,13 @@ def _word(
     everything = f"Against everything that was tried {_spelled(real)}"
     shown = apparent.difference.value
     if shown >= LEAST and masked.low > shown / 2:
-        word: Word = "mostly an illusion" if real.difference.low > 0 else "an illusion"
         lost = f"{everything[0].lower()}{everything[1:]}"
-        return word, f"Against plain gradient attacks {_spelled(apparent)}; {lost}."
+        said = f"Against plain gradient attacks {_spelled(apparent)}; {lost}"
+        if real.difference.low > 0:
+            return "mostly an illusion", f"{said}."
+        if real.difference.value >= LEAST:
+            return "mostly an illusion", f"{said}; whether that much is left is not settled."
+        return "an illusion", f"{said}."
     if real.sure and ensembles:
         part = ""
         if masked.low > 0:
@@ -209,6 +215,13 @@ def _word(
     if not real.difference.significant:
         return "no evidence", (
             f"{everything}; with one undefended network the spread between seeds is unknown."
+        )
+    if real.difference.high < 0:
+        return "no evidence", f"{everything}: surely less robust."
+    if real.difference.low > 0:
+        return "no evidence", (
+            f"{everything}: more than seeds and samples leave open, and less than the "
+            f"{100 * LEAST:g} points that count."
         )
     return "no evidence", f"{everything}, which is within what seeds and samples leave open."
 

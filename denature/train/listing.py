@@ -27,6 +27,8 @@ class ListedRun:
     asked: str | None = None
     """Source of the answers that the run learned from: a folder, or a kind and a network."""
     accuracy: Estimate | None = None
+    chosen_on_test: bool = False
+    """Whether its epoch was the best on the test images."""
     plan: Plan
 
     def plain(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ def _listed(folder: Path) -> ListedRun:
                 seed=record.seed,
                 asked=None if source is None else source.folder or f"{source.kind} {source.net}",
                 accuracy=record.accuracy,
+                chosen_on_test=record.chosen_on == "test",
                 plan=plan_of(record),
             )
         plan = read_plan(folder / STATE_FOLDER / PLAN)
