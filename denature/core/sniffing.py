@@ -21,6 +21,9 @@ PACKED = {
 }
 
 
+INDEX = "is the index of weights that lie in several files beside it. Join those into one"
+
+
 def what_else(path: Path) -> str | None:
     """What a file is that cannot be a checkpoint, and what to do; None where it may be one."""
     with path.open("rb") as file:
@@ -28,7 +31,7 @@ def what_else(path: Path) -> str | None:
     if not head:
         return "is empty. Download it again"
     if (text := _text(head)) is not None:
-        return _kind_of_text(text)
+        return INDEX if path.name.endswith(".index.json") else _kind_of_text(text)
     for magic, name in PACKED.items():
         if head.startswith(magic):
             return f"is packed with {name}. Unpack it first"
@@ -86,6 +89,8 @@ def _kind_of_text(text: str) -> str:
         return f"is an HTML page. {again}"
     if start.startswith("<"):
         return f"is an XML document. {again}"
+    if re.match(r'\{.*"weight_map"', start, re.DOTALL):
+        return INDEX
     if start.startswith(("{", "[")):
         return f"is JSON. {again}"
     return f"is text that begins with {text[:40]!r}. Name the file with the weights"
