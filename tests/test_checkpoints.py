@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from denature.core.errors import ConfigError, RunError
+from denature.core.record import find_records, read_record
 from denature.core.weights import digest, fit_weights, read_weights, save_weights
 from denature.nets import create
 from denature.train import import_run
@@ -262,13 +263,35 @@ def test_what_lies_in_a_checkpoints_place_is_called_what_it_is(
     assert "execute code" not in str(caught.value)
 
 
+LEFT = [
+    ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "is a Git LFS poi"),
+    ("<!DOCTYPE html>\n<html>sign in</html>", "is an HTML page"),
+    ("<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code></Error>", "is an XML document"),
+    ('{"schema": 1,', "is damaged"),
+    ("run", "is damaged"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), LEFT)
+def test_what_lies_in_a_records_place_is_called_what_it_is(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    (tmp_path / "kept.jsonl").write_text(content)
+    with pytest.raises(RunError, match=f"line 1 {said}"):
+        find_records([tmp_path / "kept.jsonl"])
+    for before in ("", "\ufeff", "\n\n"):
+        (tmp_path / "record.json").write_text(before + content, encoding="utf-8")
+        with pytest.raises(RunError, match=f"json {said}"):
+            read_record(tmp_path)
+
+
 def test_a_folder_in_a_checkpoints_place_is_called_one(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "last.ckpt"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(RunError, match=r"is a folder.*such as last\.ckpt, model\.safetensors\."):
         read_weights(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match="is a folder. Name the file with the weights in it"):
+    with pytest.raises(RunError, match=r"is a folder\. Name the file with the weights in it"):
         read_weights(tmp_path / "empty")
     with pytest.raises(RunError, match="There is no weights file"):
         read_weights(tmp_path / "gone.pth")

@@ -137,7 +137,7 @@ def _loaded(path: Path) -> object:
 
 
 def _at(checkpoint: object, entry: str) -> object:
-    """What lies under a name, or under one such as `ema.module` inside of another; None: nothing."""
+    """What lies under a name, or under one such as `ema.module` inside of another, if anything."""
     if not isinstance(checkpoint, Mapping) or entry in checkpoint:
         return checkpoint.get(entry) if isinstance(checkpoint, Mapping) else None
     heads = (key for key in checkpoint if isinstance(key, str) and entry.startswith(f"{key}."))
@@ -161,7 +161,7 @@ def _innermost(loaded: object, above: Sequence[str], path: Path) -> object:
         loaded = loaded[inner]
     chosen, own = ".".join(names), _shapes(loaded.values() if isinstance(loaded, Mapping) else ())
     if others := [it for it in beside if _are_alike(it.shapes, own)]:
-        ways = [f"--entry {it.name}" for it in others if it.named][:1] + [f"--entry {chosen}"]
+        ways = [*[f"--entry {it.name}" for it in others if it.named][:1], f"--entry {chosen}"]
         raise RunError(
             f"{path} holds several sets of weights, {_few([chosen, *(it.name for it in others)])}, "
             "which may differ (one may be an average over the training). Say which with "
@@ -229,8 +229,8 @@ def unwrapped(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, 
     """The tensors without what wrappers put before all of their names, as far as that helps.
 
     DataParallel leaves `module.`, torch.compile `_orig_mod.`, Lightning and other wrappers what
-    their attribute is called, one around the other; an average adds its count. Of all prefixes that the names share so many
-    are left out that the most names are the network's.
+    their attribute is called, one around the other. Of all prefixes that the names share so many
+    are left out that the most names are the network's. The count in torch's averages is left out.
 
     Args:
         tensors: by the names in the file.
