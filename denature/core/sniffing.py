@@ -21,6 +21,11 @@ PACKED = {
 }
 
 
+INDEX = "is the index of weights that lie in several files beside it. Join those into one"
+
+AGAIN = "The server may want a login, or its quota is spent; download the file again"
+
+
 def what_else(path: Path) -> str | None:
     """What a file is that cannot be a checkpoint, and what to do; None where it may be one."""
     with path.open("rb") as file:
@@ -28,7 +33,7 @@ def what_else(path: Path) -> str | None:
     if not head:
         return "is empty. Download it again"
     if (text := _text(head)) is not None:
-        return _kind_of_text(text)
+        return INDEX if path.name.endswith(".index.json") else _kind_of_text(text)
     for magic, name in PACKED.items():
         if head.startswith(magic):
             return f"is packed with {name}. Unpack it first"
@@ -77,17 +82,24 @@ def _text(head: bytes) -> str | None:
     return None if re.search(r"[\x00-\x08\x0e-\x1f]", text) else text.strip()
 
 
-def _kind_of_text(text: str) -> str:
-    start = text.lower()
-    again = "The server may want a login, or its quota is spent; download the file again"
+def left_by_download(text: str) -> str | None:
+    """What a download left in a file's place, by how its text begins, and what to do."""
+    start = text.lstrip("\ufeff \t\r\n")[:HEAD].lower()
     if start.startswith("version https://git-lfs"):
         return "is a Git LFS pointer, and not what it points to. Fetch that with `git lfs pull`"
     if re.match(r"(<!--.*?-->\s*)?<(!doctype html|html|head|body)\b", start, re.DOTALL):
-        return f"is an HTML page. {again}"
-    if start.startswith("<"):
-        return f"is an XML document. {again}"
+        return f"is an HTML page. {AGAIN}"
+    return f"is an XML document. {AGAIN}" if start.startswith("<") else None
+
+
+def _kind_of_text(text: str) -> str:
+    if (left := left_by_download(text)) is not None:
+        return left
+    start = text.lower()
+    if re.match(r'\{.*"weight_map"', start, re.DOTALL):
+        return INDEX
     if start.startswith(("{", "[")):
-        return f"is JSON. {again}"
+        return f"is JSON. {AGAIN}"
     return f"is text that begins with {text[:40]!r}. Name the file with the weights"
 
 

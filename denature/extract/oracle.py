@@ -68,6 +68,7 @@ class Oracle:
         if said is not None and known is not None and said != known:
             self._say_otherwise(said, known)
         self._failure: BaseException | None = None
+        self._divides = False
         self.answered = 0
         """Answers that this process got."""
         self.seconds = 0.0
@@ -230,9 +231,9 @@ class Oracle:
         )
         clock = time.perf_counter()
         try:
-            values = await self.victim.ask(images[:count], id=str(request))
+            said = await self.victim.ask(images[:count], id=str(request))
             known = self.kind or self.about.kind
-            kind = fitting(values, count=count, kind=known, about=self.about)
+            kind, values = fitting(said, count=count, kind=known, about=self.about)
         except Exception as error:
             await self.ledger.failed(
                 self.target,
@@ -245,6 +246,11 @@ class Oracle:
             raise
         if known is None:
             self.progress.say(f"{self.about.target} answers with {kind}.")
+        if values is not said and not self._divides:
+            self._divides = True
+            self.progress.say(
+                f"{self.about.target} answers in percent; they are divided by 100, and kept so."
+            )
         await self.ledger.answered(
             self.target,
             request,

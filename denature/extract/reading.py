@@ -1,6 +1,7 @@
 """What a victim's answers are, and what can be learned of answers that show only a part."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -11,6 +12,13 @@ from denature.extract.victims.base import About
 SUM_TOLERANCE = 0.05
 """Probabilities may sum to 1 within this, since services round them."""
 
+ENOUGH = 4
+"""So many rows of logits never sum to 100 by chance."""
+
+PERCENT_HINT = (
+    " (in percent they are taken where they sum to 100 and all are shown; else divide them by 100 "
+    "in a function of your own, package.module:function)"
+)
 
 # Rows of [0, 1] that sum to 1 are no logits, but by a chance that is never met.
 LOOKS: Mapping[Kind, tuple[Kind | None, ...]] = {
@@ -26,6 +34,8 @@ def kind_of(values: np.ndarray) -> Kind | None:
     """Of which kind answers are, by their looks; None where they could be several."""
     if values.ndim == 1:
         return "label"
+    if _are_percent(values):
+        return "probabilities" if len(values) >= ENOUGH else None
     shown = values[~np.isnan(values)]
     if len(shown) and (shown.min() < 0 or shown.max() > 1):
         return "logits"
@@ -34,8 +44,18 @@ def kind_of(values: np.ndarray) -> Kind | None:
     return "probabilities" if np.abs(values.sum(axis=1) - 1).max() <= SUM_TOLERANCE else None
 
 
-def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: About) -> Kind:
+def _are_percent(values: np.ndarray) -> bool:
+    """Whether answers are probabilities as a share of 100; not where some are not shown."""
+    sums = values.sum(axis=1)
+    return bool((values >= 0).all() and (np.abs(sums / 100 - 1) <= SUM_TOLERANCE).all())
+
+
+def fitting(
+    values: np.ndarray, *, count: int, kind: Kind | None, about: About
+) -> tuple[Kind, np.ndarray]:
     """The kind of a request's answers, which are looked at before they are kept.
+
+    Probabilities in percent are divided by 100.
 
     Args:
         values: see `Victim.ask`.
@@ -43,13 +63,37 @@ def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: About) 
         kind: of which kind they should be; None to find out.
         about: the victim.
 
+    Returns:
+        Their kind, and the answers.
+
     Raises:
         ConfigError: they are of another kind, of none that is clear, or no answers.
     """
+    _check_answers(values, count=count, kind=kind, about=about)
+    found = kind_of(values)
+    settled = kind or found
+    if settled is None:
+        raise _no_answers(
+            about, "answers that could be logits or probabilities: say with --kind what they are"
+        )
+    if found not in LOOKS[settled]:
+        raise _no_answers(
+            about,
+            f"answers that are said to be {kind} and look like {found}: say with --kind what they "
+            "are" + (PERCENT_HINT if settled == "probabilities" and found == "logits" else ""),
+        )
+    if settled == "probabilities" and _are_percent(values):
+        return settled, values / np.float32(100)
+    return settled, values
 
-    def no_answers(what: str) -> ConfigError:
-        return ConfigError(f"{about.target} gave {what}; they are not kept, though they count.")
 
+def _no_answers(about: About, what: str) -> ConfigError:
+    return ConfigError(f"{about.target} gave {what}; they are not kept, though they count.")
+
+
+def _check_answers(values: np.ndarray, *, count: int, kind: Kind | None, about: About) -> None:
+    """Whether these are answers at all; see `fitting`."""
+    no_answers = partial(_no_answers, about)
     if len(values) != count or values.ndim not in (1, 2) or not values.size:
         raise no_answers(f"answers of the shape {values.shape} to {count} images")
     classes = about.classes
@@ -65,19 +109,6 @@ def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: About) 
         # Where no face was found, an answer shows nothing.
         if kind != "landmarks" and np.isnan(values).all(axis=1).any():
             raise no_answers("answers that show nothing")
-    found = kind_of(values)
-    if kind is None:
-        if found is None:
-            raise no_answers(
-                "answers that could be logits or probabilities: say with --kind what they are"
-            )
-        return found
-    if found not in LOOKS[kind]:
-        raise no_answers(
-            f"answers that are said to be {kind} and look like {found}: say with --kind what they "
-            "are"
-        )
-    return kind
 
 
 def completed(kind: Kind, values: np.ndarray) -> np.ndarray:

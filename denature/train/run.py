@@ -305,13 +305,14 @@ def import_run(
 
     Raises:
         RunError: the weights cannot be read or do not fit.
-        ConfigError: unknown network, a shape that it cannot take, mean and std where the file
-            brings its own.
+        ConfigError: unknown network, a shape that it cannot take, one of mean and std without the
+            other, both where the file brings its own.
     """
     clock = time.perf_counter()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     shape = {"classes": classes, "channels": channels, "image_size": image_size}
     network = create(net, **shape, mean=mean, std=std)
+    _check_normalisation(network, net, mean, std)
     tensors = read_weights(Path(weights), entry)
     target = network
     if isinstance(network, Normalized):
@@ -355,3 +356,21 @@ def import_run(
             open_folder(folder, plan, overwrite=overwrite)
             save_run(run)
     return run
+
+
+def _check_normalisation(
+    network: nn.Module, net: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> None:
+    """Whether both or neither were given, and the network takes them.
+
+    Raises:
+        ConfigError: they were not, or it does not.
+    """
+    if (mean is None) != (std is None):
+        there, gone = ("mean", "std") if std is None else ("std", "mean")
+        raise ConfigError(
+            f"{there} is given and {gone} is not; wanted are both, or neither. Where images were "
+            "only shifted std is 1, where they were only divided mean is 0, for each channel."
+        )
+    if (mean or std) and not isinstance(network, Normalized):
+        raise ConfigError(f"{net} owns its normalisation; leave out mean and std.")

@@ -26,6 +26,8 @@ class About:
     classes: int | None = None
     names: tuple[str, ...] = ()
     """Of the numbers of an answer, such as `nose.x`, or of classes, where it says them."""
+    unread: str | None = None
+    """What it says in the place of names, where that is in no form that is known."""
     order: tuple[int, ...] | None = None
     """For each class wanted its place among the victim's, where those are in another order."""
     channels: int | None = None

@@ -111,6 +111,7 @@ class OpenInference:
             kind=kind,
             classes=found.classes,
             names=found.names,
+            unread=found.unread,
             channels=None if channels < 0 else channels,
             image_size=None if height < 0 else height,
         )

@@ -33,8 +33,14 @@ NUMBER_BYTES = 64
 
 MOST_CLASSES = 1_000_000
 
-NAMED = ("names", "labels", "class_names", "classes")
+NAMED = ("names", "labels", "class_names", "classes", "id2label", "label2id")
 """Parameters in which servers name classes; ours is the first."""
+
+BETWEEN = ("\n", ";", "|", ",")
+"""What parts names in a text; a comma last, since names have some."""
+
+FORMS = "a list, an object of numbers from 0 to names or the reverse, and a text with commas"
+"""In which names are known."""
 
 LONGEST_NAME = 200
 
@@ -57,7 +63,9 @@ class Signature:
     """Whether an answer is the number of a class."""
     classes: int | None
     names: tuple[str, ...] = ()
-    """Of an answer's numbers, where the server says them as ours does."""
+    """Of an answer's numbers, where the server says them in a form that is known."""
+    unread: str | None = None
+    """What it says in the place of names, in short, where that is in no form that is known."""
 
 
 def read_signature(described: object, output: str | None, *, kind: Kind | None = None) -> Signature:
@@ -95,7 +103,7 @@ def read_signature(described: object, output: str | None, *, kind: Kind | None =
     # float may be a class or a score, which only the caller can know.
     labels = shown["datatype"] in WHOLES or kind == "label"
     wide = size > 1 and shown["datatype"] in FLOATS and not labels
-    names = _names(shown, size if wide else None) or _names(model, size if wide else None)
+    names, unread = _names((shown, model), size if wide else None)
     return Signature(
         input=taken["name"],
         datatype=taken["datatype"],
@@ -106,25 +114,81 @@ def read_signature(described: object, output: str | None, *, kind: Kind | None =
         labels=labels,
         classes=size if wide else len(names) or None,
         names=names,
+        unread=unread,
     )
 
 
-def _names(described: Mapping[str, Any], count: int | None) -> tuple[str, ...]:
-    """Names of an answer's numbers, or of classes, from the parameters of a model or an output.
+def _names(
+    described: Sequence[Mapping[str, Any]], count: int | None
+) -> tuple[tuple[str, ...], str | None]:
+    """Names of an answer's numbers, or of classes, from the parameters of an output or a model.
 
     Args:
-        described: the model or the output.
+        described: the output and the model.
         count: how many there must be; None where the shape does not say.
+
+    Returns:
+        The names, and what else lies in their place where there are none.
     """
-    parameters = described.get("parameters")
-    if not isinstance(parameters, dict):
+    unread = None
+    for parameters in (it.get("parameters") for it in described):
+        for key in NAMED:
+            said = parameters.get(key) if isinstance(parameters, dict) else None
+            if names := _read_names(said, count):
+                return names, None
+            if unread is None and isinstance(said, list | dict | str) and said:
+                unread = f"{key}: {_told(said)}"
+    return (), unread
+
+
+def _read_names(said: object, count: int | None) -> tuple[str, ...]:
+    """Names in a list, an object of numbers to names or of names to numbers, or a text of these."""
+    if isinstance(said, str):
+        return _read_text(said.strip(), count)
+    if isinstance(said, dict):
+        if said.keys() == {"string_value"}:  # as Triton's configuration writes a parameter
+            return _read_names(said["string_value"], count)
+        said = _in_order(said)
+    if not isinstance(said, list) or len(said) < 2 or len(said) != (count or len(said)):
         return ()
-    for named in map(parameters.get, NAMED):
-        if not isinstance(named, list) or len(named) != (count or len(named)):
-            continue
-        if len(named) > 1 and all(isinstance(it, str) and _is_short(it) for it in named):
-            return tuple(named)
+    return tuple(said) if all(isinstance(it, str) and _is_short(it) for it in said) else ()
+
+
+def _in_order(said: Mapping[str, object]) -> list[object] | None:
+    """The names of an object in the order of their numbers, which count from 0."""
+    turned = {str(number): name for name, number in said.items() if type(number) is int}
+    by_number = turned if len(turned) == len(said) else said
+    numbers = [str(number) for number in range(len(said))]
+    return [by_number[it] for it in numbers] if by_number.keys() == {*numbers} else None
+
+
+def _read_text(said: str, count: int | None) -> tuple[str, ...]:
+    if said.startswith(("[", "{")):
+        try:
+            inner = msgspec.json.decode(said)
+        except (msgspec.DecodeError, RecursionError):
+            return ()
+        return _read_names(inner, count)
+    for sign in BETWEEN:
+        if names := _read_names([it.strip() for it in said.split(sign)], count):
+            return names
     return ()
+
+
+def _told(said: list[Any] | dict[str, Any] | str) -> str:
+    """Something that a server says, in a few words."""
+    if isinstance(said, str):
+        return f"a text, {_word(said)}"
+    if isinstance(said, list):
+        return f"a list of {len(said)}, such as {_word(said[0])}"
+    key, value = next(iter(said.items()))
+    return f"an object of {len(said)}, such as {_word(key)}: {_word(value)}"
+
+
+def _word(said: object) -> str:
+    if isinstance(said, list | dict):
+        return "a list" if isinstance(said, list) else "an object"
+    return f"{said!r:.30}"
 
 
 def _is_short(name: str) -> bool:
