@@ -33,6 +33,8 @@ class Source:
     """Whether there are labels; without, images can be asked about and nothing more."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many files, folders or images are not read, by reason."""
+    told: tuple[str, ...] = ()
+    """What else is worth telling, in lines."""
 
 
 def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
