@@ -140,6 +140,14 @@ def test_classes_that_no_training_image_is_of_are_told(tmp_path: Path) -> None:
     assert lines.said == [f"{tmp_path}: no training image is of class 0; 2 test images are."]
 
 
+def test_a_folder_of_one_class_is_told(tmp_path: Path) -> None:
+    root = images(tmp_path, img_align_celeba=4)
+    (root / "list_attr.csv").write_text("0.png,1")
+    lines = Lines()
+    load(DataConfig(source=str(root), holdout=0.5), progress=lines)
+    assert lines.said[-1] == f"{root}: all images are of one class, img_align_celeba"
+
+
 def test_a_folder_without_images_says_what_lies_there(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.heic").write_bytes(b"")
