@@ -272,6 +272,23 @@ SHARDS: dict[str, tuple[dict[str, int], tuple[int, int, int]]] = {
 }  # fmt: skip
 
 
+SHARDS |= {
+    "numbered after": ({"train_1.parquet": 5, "train_2.parquet": 4, "test.parquet": 3}, (9, 0, 3)),
+    "in numbered parts": (
+        {"train-part-1.parquet": 5, "train-part-2.parquet": 4, "test-part-1.parquet": 3},
+        (9, 0, 3),
+    ),
+    "with checksums alone": (
+        {"train-0a1b2c.parquet": 5, "train-ff00ee.parquet": 4, "test-1e9a.parquet": 3}, (9, 0, 3),
+    ),
+    "one packed": ({"train-0.snappy.parquet": 5, "train-1.snappy.parquet": 4,
+                    "test-0.snappy.parquet": 3}, (9, 0, 3)),
+    "of any name in folders": ({"train/a.parquet": 5, "train/b.parquet": 4, "test/a.parquet": 3},
+                               (9, 0, 3)),
+    "in folders and beside them": ({"train/0.parquet": 5, "test.parquet": 3}, (5, 0, 3)),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("case", SHARDS)
 def test_shards_are_of_the_split_that_they_say(tmp_path: Path, case: str) -> None:
     files, expected = SHARDS[case]
@@ -289,6 +306,18 @@ NO_SHARDS: dict[str, tuple[Iterable[str], str]] = {
     "a folder against a name": (("train/test.parquet", "val/0.parquet"), "says test and train"),
     "two in a name": (("train-test.parquet",), "says test and train"),
 }
+
+
+NO_SHARDS |= {
+    "a part of a split": (("train.parquet", "train_small.parquet", "test.parquet"), "train.*small"),
+    "a variant of a split": (("train.parquet", "test.parquet", "test_corrupted.parquet"),
+                             "test.parquet, test_corrupted.parquet, which all say test"),
+    "a variant in a folder": (("train/0.parquet", "train_mini/0.parquet"), "which all say train"),
+    "two words of a split": (("train.parquet", "val.parquet", "dev.parquet"),
+                             "dev.parquet, val.parquet, which all say validation"),
+    "variants of shards": (
+        ("train-00000-of-00001.parquet", "train-clean-00000-of-00001.parquet"), "all say train"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", NO_SHARDS)
