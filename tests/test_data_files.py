@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from denature.core.progress import SILENT, Task
 from denature.data import DataConfig, load
@@ -225,6 +226,32 @@ def test_a_split_that_is_renamed_is_read_anew(tmp_path: Path) -> None:
     (root / "spare").rename(root / "test")
     found = read(root)
     assert (sizes(found), found.test_origin) == ((6, 0, 2), "test")
+
+
+def test_class_folders_that_change_places_are_read_anew(tmp_path: Path) -> None:
+    """Files of equal size and time: uncompressed pictures out of an archive."""
+    for place, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("L", (8, 8), 100 * place).save(tmp_path / name / f"{number}.bmp")
+            same_time(tmp_path / name / f"{number}.bmp")
+    assert read(tmp_path, holdout=0.34).train.images[:2].unique().tolist() == [0]
+    (tmp_path / "a").rename(tmp_path / "between")
+    (tmp_path / "b").rename(tmp_path / "a")
+    (tmp_path / "between").rename(tmp_path / "b")
+    assert read(tmp_path, holdout=0.34).train.images[:2].unique().tolist() == [100]
+
+
+def test_a_file_that_is_written_over_is_read_anew_whatever_its_time(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    for value in (7, 9):
+        made = tmp_path / "made.npz"
+        pixels = np.full((4, 8, 8), value, np.uint8)
+        np.savez(made, x_train=pixels, y_train=np.arange(4) % 2)
+        with open(file, "r+b" if file.exists() else "wb") as over:  # the same file
+            over.write(made.read_bytes())
+        same_time(file)
+        assert read(file, holdout=0.5).train.images.unique().tolist() == [value]
 
 
 # Names.

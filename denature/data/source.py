@@ -37,8 +37,12 @@ class Source:
     """What else is worth telling, in lines."""
 
 
-def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Name, size and time of each file, behind links: a link that changes is another file."""
+def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
+    """Name, size, times and inode of each file, behind links: a link that changes is another file.
+
+    Files of equal size and time may change places, or be written over: a folder that is renamed
+    leaves their times and not their inodes, what writes leaves the inode and not the time of change.
+    """
     folders: dict[Path, str] = {}
     stats = []
     for file in files:
@@ -47,7 +51,8 @@ def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
         name = os.path.join(folders[file.parent], file.name)
         status = file.stat()
         name = os.path.realpath(name) if file.is_symlink() else name
-        stats.append((name, status.st_size, status.st_mtime_ns))
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        stats.append((name, status.st_size, *times, status.st_ino))
     return stats
 
 
