@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from denature.core.classes import composed
 from denature.core.errors import DataError, unknown
 from denature.data.config import DataConfig
 from denature.data.landmarks import coordinates
@@ -76,7 +77,7 @@ def class_names(schema: Any, label: str) -> tuple[str, ...] | None:
     """Class names from the metadata that `datasets` writes into a Parquet file."""
     try:
         info = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
-        return tuple(map(str, info["names"]))
+        return tuple(composed(str(name)) for name in info["names"])
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -215,7 +216,7 @@ class Labels:
         if absent and not trained:
             return -1
         if self.kind == "names" and cell is not None:
-            return self.numbers[cell]
+            return self.numbers[composed(cell)]
         if isinstance(cell, float) and cell.is_integer():
             cell = int(cell)
         if not isinstance(cell, int) or not -1 <= cell <= MOST_CLASSES:

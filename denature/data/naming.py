@@ -1,9 +1,11 @@
 """What the classes of a table are called, and which cells name none."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from denature.core.classes import composed
 from denature.core.errors import DataError
 from denature.data.columns import Columns
 from denature.data.source import MOST_CLASSES
@@ -59,13 +61,40 @@ def numbers_of(classes: Iterable[str]) -> dict[str, int]:
     return numbers
 
 
-def listed_classes(path: Path) -> tuple[str, ...] | None:
-    """Class names from a `classes.txt` beside the shards, one a line in label order."""
-    listed = path / CLASS_LIST if path.is_dir() else path.with_name(CLASS_LIST)
-    if not listed.is_file():
-        return None
+def listed_classes(root: Path, shards: Iterable[Path]) -> tuple[str, ...] | None:
+    """Class names from a `classes.txt` beside the shards or in a folder between them and the root.
+
+    Raises:
+        DataError: there are several and they differ, or one cannot be read for certain.
+    """
+    top = root if root.is_dir() else root.parent
+    folders: dict[Path, None] = {}
+    for shard in shards:
+        depth = len(shard.parent.relative_to(top).parts)
+        folders |= dict.fromkeys([shard.parent, *shard.parent.parents][: depth + 1])
+    lists = [one for folder in sorted(folders) if (one := folder / CLASS_LIST).is_file()]
+    named = {listed: _lines_of(listed) for listed in lists}
+    if len(set(named.values())) > 1:
+        raise DataError(
+            f"{few(str(listed) for listed in named)} differ; one number would stand for two "
+            "classes. Keep one of them."
+        )
+    return next(iter(named.values()), None)
+
+
+def _lines_of(listed: Path) -> tuple[str, ...]:
+    """The names in a list: one a line in label order, or each behind its number."""
     lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    names = tuple(line.strip() for line in lines if line.strip())
+    names = tuple(composed(line.strip()) for line in lines if line.strip())
+    found = [re.fullmatch(r"([0-9]+)(?:\s*[:,)]|\.?\s)\s*(.*)", name) for name in names]
+    numbered = {int(match[1]): match[2] for match in found if match and match[2]}
+    if len(numbered) == len(names) and [*sorted(numbered)] == [*range(1, len(names) + 1)]:
+        raise DataError(
+            f"{listed} numbers its classes from 1, and labels count from 0. Number them from 0, or "
+            "leave the numbers out and write one name a line in the order of the labels."
+        )
+    if len(numbered) == len(names) and [*sorted(numbered)] == [*range(len(names))]:
+        names = tuple(numbered[number] for number in range(len(names)))
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(
             f"{listed} names {few(twice)} more than once; a class has one name. Correct the list."

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from denature.core.classes import composed
 from denature.core.errors import DataError, MissingExtra
 from denature.data.columns import Columns, Labels, class_names, columns_of, kind_of, no_shares
 from denature.data.config import DataConfig
@@ -40,7 +41,7 @@ def parquet(path: Path, config: DataConfig) -> Source:
         if not _compatible(parts, columns, first, trained=split == "train"):
             left_out[f"unlabelled {split} image"] += sum(rows[file] for file in parts)
             del shards[split]
-    names = class_names(_schema(first), columns.label) or listed_classes(path)
+    names = class_names(_schema(first), columns.label) or listed_classes(path, files)
     train = shards.get("train", [])
     trained = sum(rows[file] for file in train)
     if columns.kind == "names":
@@ -165,7 +166,13 @@ def _distinct(parts: Iterable[Path], column: str) -> set[Any]:
     for file in parts:
         for chunk in pq.ParquetFile(file).read([column])[column].chunks:
             found.update(chunk.unique().to_pylist())
-    return {name for name in found if name is not None}
+    return _given(found)
+
+
+def _given(found: Iterable[Any]) -> set[Any]:
+    """Names, composed, or numbers; without None."""
+    given = (composed(name) if isinstance(name, str) else name for name in found)
+    return {name for name in given if name is not None}
 
 
 def _is_truth(schema: Any, label: str) -> bool:
@@ -232,9 +239,9 @@ def hub(config: DataConfig) -> Source:
         raise DataError(f"{config.source} has the splits {', '.join(loaded)}; wanted is train.")
     first = splits["train"]
     columns = columns_of(first.features.arrow_schema, config, config.source)
-    names = tuple(getattr(first.features[columns.label], "names", None) or ()) or None
+    names = tuple(map(composed, getattr(first.features[columns.label], "names", ()) or ())) or None
     if columns.kind == "names":
-        found = {s: set(part.unique(columns.label)) - {None} for s, part in splits.items()}
+        found = {s: _given(part.unique(columns.label)) for s, part in splits.items()}
         names = named_classes(found["train"], len(first), names, config.source, columns)
         for split in found:
             if split != "train" and not has_labels(found[split], names, f"The {split} split"):
@@ -242,7 +249,7 @@ def hub(config: DataConfig) -> Source:
     elif columns.kind == "landmarks":
         no_shares(_cells(first, columns.label), columns, config.source)
     elif columns.guessed and names is None:
-        no_counts(set(first.unique(columns.label)) - {None}, len(first), config.source, columns)
+        no_counts(_given(first.unique(columns.label)), len(first), config.source, columns)
     labels = Labels(columns.kind, numbers_of(names or ()))
 
     def read(split: str) -> Opener:
