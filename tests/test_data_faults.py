@@ -1,5 +1,6 @@
 """Faults that a review found in the reading of data, each held by a test."""
 
+import base64
 import io
 import struct
 import zlib
@@ -141,6 +142,42 @@ def test_a_damaged_npz_is_one_clear_error(tmp_path: Path, kind: str) -> None:
     (tmp_path / "d.npz").write_bytes(damaged(kind))
     with pytest.raises(DataError, match=r"d\.npz"):
         read(tmp_path / "d.npz", holdout=0.5)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_an_array_without_images_is_named(tmp_path: Path, kind: type) -> None:
+    pixels, labels = np.zeros((8, 8, 8), np.uint8), np.arange(8) % 2
+    none = np.zeros((0, 8, 8), kind)
+    np.savez(tmp_path / "d.npz", x_train=pixels, y_train=labels, x_test=none, y_test=labels[:0])
+    with pytest.raises(DataError, match="test split of .* holds no image"):
+        read(tmp_path / "d.npz")
+
+
+BASE64 = base64.b64encode(np.random.default_rng(0).bytes(9000)).decode()
+NO_PATHS = {
+    "base64": BASE64,
+    "little base64": BASE64[:250],
+    "base64 without slashes": BASE64.replace("/", "+"),
+    "a URI with data": f"data:image/png;base64,{BASE64}",
+    "a URL": "https://example.org/pictures/0.png",
+    "NUL": "0.png" + chr(0),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PATHS)
+@pytest.mark.parametrize("struct", [False, True])
+def test_texts_that_are_no_paths_are_named_in_short(
+    tmp_path: Path, kind: str, struct: bool
+) -> None:
+    text = NO_PATHS[kind]
+    cells = [{"bytes": None, "path": text}] * 4 if struct else [text] * 4
+    file = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": cells, "label": [0, 1] * 2}), file)
+    with pytest.raises(DataError, match=r"train.parquet, row 0") as raised:
+        read(tmp_path, holdout=0.5)
+    assert len(str(raised.value)) < 400
+    if kind != "little base64":
+        assert "no path of an image file" in str(raised.value)
 
 
 def test_shards_with_other_columns_are_named(tmp_path: Path) -> None:

@@ -254,6 +254,38 @@ def test_a_file_that_is_written_over_is_read_anew_whatever_its_time(tmp_path: Pa
         assert read(file, holdout=0.5).train.images.unique().tolist() == [value]
 
 
+def spoil(kind: str, folder: Path) -> None:
+    """Damage what the cache holds of one split."""
+    file = folder / {"images": "train.images", "labels": "test.labels.npy"}.get(kind[4:], kind[4:])
+    if kind.startswith("cut "):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif kind.startswith("odd "):
+        file.write_bytes(b"x" * file.stat().st_size)
+    else:
+        file.unlink()
+
+
+SPOILT = [f"{how} {what}" for how in ("cut", "odd", "off") for what in ("meta.json", "labels")]
+
+
+@pytest.mark.parametrize("kind", [*SPOILT, "cut images", "off images", "cut train.paths.json"])
+def test_what_is_damaged_in_the_cache_is_decoded_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("DENATURE_CACHE", str(tmp_path / "cache"))
+    root = images(tmp_path / "data", train__a=3, train__b=3, test__a=1, test__b=1)
+    before = read(root)
+    pixels = before.train.images.clone()
+    [folder] = (tmp_path / "cache" / "data").iterdir()
+    spoil(kind, folder)
+    for _ in range(2):
+        after = read(root)
+        assert (sizes(after), after.digest) == (sizes(before), before.digest)
+        assert (after.train.images == pixels).all()
+        assert after.test.labels.tolist() == [0, 1]
+        assert [file.name for file in (tmp_path / "cache" / "data").iterdir()] == [folder.name]
+
+
 # Names.
 
 

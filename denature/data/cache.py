@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,12 @@ class Decoded:
     def paths(self, split: str) -> list[str]:
         """By which the source knows a split's images; empty where it has no paths."""
         listed = self.folder / f"{split}.paths.json"
-        found: list[str] = json.loads(listed.read_text("utf-8")) if listed.exists() else []
+        try:
+            found: list[str] = json.loads(listed.read_text("utf-8")) if listed.exists() else []
+        except ValueError:
+            raise DataError(
+                f"{listed} is damaged. Remove {self.folder}; images are then decoded anew."
+            ) from None
         return found
 
 
@@ -56,9 +62,14 @@ def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
     wanted = {"version": VERSION, "fingerprint": source.fingerprint, **reading}
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:20]
     folder = cache_root() / "data" / key
-    if not (folder / "meta.json").exists():
-        with atomic_folder(folder, complete=(folder / "meta.json").exists) as new:
-            _write(new, source, config, progress)
+    if folder.exists():
+        try:
+            return _read(folder, source)
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            progress.say(f"{folder} is damaged; {config.source} is decoded anew")
+            shutil.rmtree(folder)
+    with atomic_folder(folder, complete=(folder / "meta.json").exists) as new:
+        _write(new, source, config, progress)
     return _read(folder, source)
 
 
@@ -104,6 +115,7 @@ def _write(folder: Path, source: Source, config: DataConfig, progress: Progress)
         "digest": digest.hexdigest()[:16],
         "skipped": decoder.skipped,
         "unlabelled": unlabelled,
+        "files": {file.name: file.stat().st_size for file in folder.iterdir()},
         "told": [split["dark"] for split in splits.values() if split["dark"]],
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
@@ -207,7 +219,15 @@ def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:
 
 
 def _read(folder: Path, source: Source) -> Decoded:
+    """Map what was written.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, EOFError: it is not all there.
+    """
     meta = json.loads((folder / "meta.json").read_text())
+    for file, size in meta["files"].items():
+        if (folder / file).stat().st_size != size:
+            raise ValueError(f"{file} is cut off")
     splits = {}
     for name, split in meta["splits"].items():
         shape = (split["count"], *split["shape"])

@@ -173,7 +173,7 @@ class Decoder:
 
     def resized(self, images: np.ndarray) -> np.ndarray:
         """Images that came decoded, in the size that was asked for."""
-        if not self.resize or images.shape[-1] == self.size:
+        if not self.resize or images.shape[-1] == self.size or not len(images):
             return images
         from PIL import Image
 
@@ -263,6 +263,8 @@ def open_image(
             return picture.copy()
     except BadImage:
         raise
+    except FileNotFoundError:
+        raise BadImage("there is no such file") from None
     except UnidentifiedImageError:
         raise BadImage(f"it is none of {', '.join(formats)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -1,8 +1,9 @@
 """Parquet shards, and data sets of the Hugging Face hub."""
 
-import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -194,9 +195,33 @@ def _pictures(file: Path, image: str) -> Iterator[Path]:
         paths = [cell and cell.get("path") for cell in cells]
     else:
         return
-    for path in paths:
-        if path and (picture := file.parent / path).is_file():
+    for row, path in enumerate(paths):
+        if path and (picture := _path_in(file.parent, path, f"{file}, row {row}")).is_file():
             yield picture
+
+
+def _path_in(folder: Path, text: str, where: str) -> Path:
+    """A text in a cell as a path, whether there is such a file or not.
+
+    Raises:
+        DataError: it cannot be one, as a picture in base64.
+    """
+    try:
+        if re.match(r"(?i)data:|[a-z][a-z0-9+.-]+://", text):
+            raise ValueError(text)
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            (folder / text).stat()
+    except (OSError, ValueError):
+        raise DataError(
+            f"{where} holds {_short(text)!r}, which is no path of an image file. Wanted are the "
+            "bytes of images, or paths of files in the folder of the Parquet file; texts such as "
+            "base64 are not decoded, nor is anything fetched."
+        ) from None
+    return folder / text
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _names_files(file: Path, image: str) -> bool:
@@ -297,10 +322,10 @@ def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
     if isinstance(cell, str):
         if folder is None:
             return Encoded(Path(cell), label, where, cell)
-        file = (folder / cell).resolve()
+        file = _path_in(folder, cell, where).resolve()
         if not file.is_relative_to(folder.resolve()):
-            raise DataError(f"{where} points to {cell}, outside of {folder}; refused.")
-        return Encoded(file, label, f"{where} ({cell})", cell)
+            raise DataError(f"{where} points to {_short(cell)}, outside of {folder}; refused.")
+        return Encoded(file, label, f"{where} ({_short(cell)})", cell)
     if cell is None:
         raise DataError(f"{where} holds neither image bytes nor a path.")
     return Encoded(cell, label, where, path)

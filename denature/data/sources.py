@@ -147,6 +147,8 @@ def _as_uint8(images: np.ndarray, where: str) -> np.ndarray:
             f"{where} has the shape {images.shape}; wanted is n x size x size, "
             "n x size x size x channels or n x channels x size x size, with 1 or 3 channels."
         )
+    if not images.size:
+        images = images.astype(np.uint8)
     if images.dtype != np.uint8:
         low, high = float(np.min(images)), float(np.max(images))
         if not np.issubdtype(images.dtype, np.floating) or not 0 <= low <= high <= 1:
