@@ -1,7 +1,6 @@
 """Labels in Parquet files: which column they are in, and what a cell of it means."""
 
 import json
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +152,11 @@ def test_names_with_numbers_that_do_not_count_are_names(
     assert read(tmp_path, holdout=0.5).classes == names
 
 
-@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("forms", [("caf\xe9", "cafe\u0301"), ("cafe\u0301", "caf\xe9")])
 def test_one_name_in_two_forms_of_unicode_is_one_class(
     tmp_path: Path, forms: tuple[str, str]
 ) -> None:
-    train, test = (unicodedata.normalize(form, "caf\xe9") for form in forms)
+    train, test = forms
     table(tmp_path / "names" / "train.parquet", {"label": [train, "tea"] * 2})
     table(tmp_path / "names" / "test.parquet", {"label": [test, "tea", test, train]})
     (tmp_path / "names" / "classes.txt").write_text(f"tea\n{test}\n", "utf-8")
@@ -208,9 +207,7 @@ SHARES: dict[str, list[list[float]]] = {
 @pytest.mark.parametrize("how", SHARES)
 @pytest.mark.parametrize("kind", ["list", "fixed"])
 @pytest.mark.parametrize("name", ["label", "soft"])
-def test_shares_of_classes_are_no_landmarks(
-    tmp_path: Path, how: str, kind: str, name: str
-) -> None:
+def test_shares_of_classes_are_no_landmarks(tmp_path: Path, how: str, kind: str, name: str) -> None:
     made = pa.list_(pa.float32(), len(SHARES[how][0]) if kind == "fixed" else -1)
     table(tmp_path / "train.parquet", {name: pa.array(SHARES[how], made)})
     with pytest.raises(DataError, match=rf"column {name} .*one-hot or as probabilities.*number of"):
@@ -297,7 +294,9 @@ def said(source: Path) -> list[str]:
 
 def test_a_label_column_without_a_usual_name_is_told(tmp_path: Path) -> None:
     table(tmp_path / "train.parquet", {"Tierart": CATS})
-    said_of_it = f"{tmp_path}: labels are read from the column Tierart; --label-column names another"
+    said_of_it = (
+        f"{tmp_path}: labels are read from the column Tierart; --label-column names another"
+    )
     for _ in range(2):
         assert said(tmp_path) == [said_of_it]
     table(tmp_path / "train.parquet", {"label": CATS})

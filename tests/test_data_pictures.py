@@ -259,7 +259,7 @@ def test_low_bits_of_sixteen_are_refused_and_not_read_as_black(
     tmp_path: Path, kind: str, highest: int
 ) -> None:
     root = deep(tmp_path, kind, highest, highest, 100)
-    with pytest.raises(DataError, match="6 images of 16 bits in the train .* read as black"):
+    with pytest.raises(DataError, match=r"6 images of 16 bits in the train .* read as black"):
         read(root, holdout=0.5)
 
 

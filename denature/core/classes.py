@@ -49,7 +49,10 @@ def align(there: Sequence[str] | None, wanted: Sequence[str], *, who: str, data:
         return Alignment(None, None)
     ours, theirs = _keys(wanted), _keys(there)
     if len({*ours}) < len(ours) or len({*theirs}) < len(theirs):
-        ours, theirs = [*map(composed, wanted)], [*map(composed, there)]  # such as A and a, two classes of EMNIST
+        ours, theirs = (
+            [*map(composed, wanted)],
+            [*map(composed, there)],
+        )  # such as A and a, two classes of EMNIST
     if ours == theirs:
         return Alignment(None, None)
     if sorted(ours) != sorted(theirs):

@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint: what downloads leave, and archives of something else."""
+"""What a file is that is not what was wanted: what downloads leave, archives of something else."""
 
 import pickletools
 import re
@@ -23,12 +23,9 @@ PACKED = {
 
 def what_else(path: Path) -> str | None:
     """What a file is that cannot be a checkpoint, and what to do; None where it may be one."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    if not head:
-        return "is empty. Download it again"
-    if (text := _text(head)) is not None:
-        return _kind_of_text(text)
+    head = head_of(path)
+    if (found := instead_of(head, "Name the file with the weights")) is not None:
+        return found
     for magic, name in PACKED.items():
         if head.startswith(magic):
             return f"is packed with {name}. Unpack it first"
@@ -37,6 +34,25 @@ def what_else(path: Path) -> str | None:
     if head[257:262] == b"ustar":
         return "is a tar archive of other files. Unpack it, and name the checkpoint inside"
     return _kind_of_zip(path) if head.startswith(b"PK") else None
+
+
+def instead_of(data: bytes, otherwise: str | None = None) -> str | None:
+    """What downloads leave in place of a binary file; None where it may be one.
+
+    Args:
+        data: the file's bytes, or the first `HEAD` of them.
+        otherwise: what to do about text of no such kind; None where that may be right.
+    """
+    if not data:
+        return "is empty. Download it again"
+    text = _text(data[:HEAD])
+    return None if text is None else _kind_of_text(text, otherwise)
+
+
+def head_of(path: Path) -> bytes:
+    """The bytes by which a file is known."""
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def is_safetensors(path: Path) -> bool:
@@ -77,7 +93,7 @@ def _text(head: bytes) -> str | None:
     return None if re.search(r"[\x00-\x08\x0e-\x1f]", text) else text.strip()
 
 
-def _kind_of_text(text: str) -> str:
+def _kind_of_text(text: str, otherwise: str | None) -> str | None:
     start = text.lower()
     again = "The server may want a login, or its quota is spent; download the file again"
     if start.startswith("version https://git-lfs"):
@@ -88,7 +104,7 @@ def _kind_of_text(text: str) -> str:
         return f"is an XML document. {again}"
     if start.startswith(("{", "[")):
         return f"is JSON. {again}"
-    return f"is text that begins with {text[:40]!r}. Name the file with the weights"
+    return None if otherwise is None else f"is text that begins with {text[:40]!r}. {otherwise}"
 
 
 def _kind_of_zip(path: Path) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from denature.core.errors import DataError
+from denature.core.sniffing import head_of, instead_of
 
 if TYPE_CHECKING:  # Pillow is imported where it decodes: training on arrays does without
     from PIL.Image import Image
@@ -266,7 +267,9 @@ def open_image(
     except FileNotFoundError:
         raise BadImage("there is no such file") from None
     except UnidentifiedImageError:
-        raise BadImage(f"it is none of {', '.join(formats)}") from None
+        found = instead_of(head_of(image) if isinstance(image, Path) else image)
+        why = f"; it {found}" if found else ""
+        raise BadImage(f"it is none of {', '.join(formats)}{why}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels(str(error).rstrip(".")) from None
     except Exception as error:  # Pillow raises a dozen kinds for images that are damaged

@@ -10,6 +10,7 @@ from typing import Any
 
 from denature.core.classes import composed
 from denature.core.errors import DataError, MissingExtra
+from denature.core.sniffing import head_of, instead_of
 from denature.data.columns import Columns, Labels, class_names, columns_of, kind_of, no_shares
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
@@ -103,9 +104,9 @@ def _rows_of(file: Path) -> int:
     try:
         return int(pq.read_metadata(file).num_rows)
     except (OSError, ArrowException) as error:
-        raise DataError(
-            f"{file} cannot be read as Parquet: {line_of(error)}. Is it cut off? Copy it again."
-        ) from None
+        found = file.is_file() and instead_of(head_of(file), "Wanted is a Parquet file")
+        why = f"it {found}" if found else f"{line_of(error)}. Is it cut off? Copy it again"
+        raise DataError(f"{file} cannot be read as Parquet: {why}.") from None
 
 
 def _schema(file: Path) -> Any:

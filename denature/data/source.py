@@ -40,8 +40,8 @@ class Source:
 def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
     """Name, size, times and inode of each file, behind links: a link that changes is another file.
 
-    Files of equal size and time may change places, or be written over: a folder that is renamed
-    leaves their times and not their inodes, what writes leaves the inode and not the time of change.
+    Files of equal size and time may change places, where only the inode tells them apart, or be
+    written over, where only the time of change does.
     """
     folders: dict[Path, str] = {}
     stats = []
