@@ -147,7 +147,7 @@ def test_a_damaged_npz_is_one_clear_error(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 def test_an_array_without_images_is_named(tmp_path: Path, kind: type) -> None:
     pixels, labels = np.zeros((8, 8, 8), np.uint8), np.arange(8) % 2
-    none = np.zeros((0, 8, 8)).astype(kind)
+    none: np.ndarray = np.zeros((0, 8, 8)).astype(kind)
     np.savez(tmp_path / "d.npz", x_train=pixels, y_train=labels, x_test=none, y_test=labels[:0])
     with pytest.raises(DataError, match=r"test split of .* holds no image"):
         read(tmp_path / "d.npz")
