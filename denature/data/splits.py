@@ -86,12 +86,7 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
                 f"{few(places)}. Name one of them by its path, such as "
                 f"{one if one.parent == root else one.parent}."
             )
-    for split, named in variants.items():
-        if len(named) > 1:
-            raise DataError(
-                f"{root} holds {few(sorted(named.values()))}, which all say {split}. Keep one of "
-                "them there, or give the shards of one split names that differ in numbers alone."
-            )
+    _no_variants(variants, root)
     folders = {parent.rpartition("/")[0] for found in parents.values() for parent in found}
     if len(folders) > 1 and all(folders):
         raise DataError(
@@ -99,6 +94,16 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
             "one of them by its path, or put all splits into one folder."
         )
     return {split: found for split, found in shards.items() if split} or {"train": unnamed}
+
+
+def _no_variants(variants: Mapping[str, Mapping[tuple[str, ...], str]], root: Path) -> None:
+    """Raise where files say one split in different words; of each words there is one path."""
+    for split, named in variants.items():
+        if len(named) > 1:
+            raise DataError(
+                f"{root} holds {few(sorted(named.values()))}, which all say {split}. Keep one of "
+                "them there, or give the shards of one split names that differ in numbers alone."
+            )
 
 
 def _located(path: PurePath, shared: int) -> tuple[str | None, str, str]:
