@@ -5,6 +5,7 @@ as folders sorted by name ("0", "1", "10", "2") and labels in an array (0, 1, 2,
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -48,7 +49,10 @@ def align(there: Sequence[str] | None, wanted: Sequence[str], *, who: str, data:
         return Alignment(None, None)
     ours, theirs = _keys(wanted), _keys(there)
     if len({*ours}) < len(ours) or len({*theirs}) < len(theirs):
-        ours, theirs = list(wanted), list(there)  # such as A and a, two classes of EMNIST
+        ours, theirs = (
+            [*map(composed, wanted)],
+            [*map(composed, there)],
+        )  # such as A and a, two classes of EMNIST
     if ours == theirs:
         return Alignment(None, None)
     if sorted(ours) != sorted(theirs):
@@ -71,9 +75,14 @@ def align(there: Sequence[str] | None, wanted: Sequence[str], *, who: str, data:
     )
 
 
+def composed(name: str) -> str:
+    """A name in the one form of Unicode that names are compared in: accents in their letters."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _keys(names: Sequence[str]) -> list[str]:
     """What spellings of one name have in common."""
-    words = [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in names]
+    words = [re.sub(r"[\s_-]+", " ", composed(name)).strip().casefold() for name in names]
     return [re.sub(r"^0+(?=[0-9])", "", word) if _is_number(word) else word for word in words]
 
 

@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint: what downloads leave, and archives of something else."""
+"""What a file is that is not what was wanted: what downloads leave, archives of something else."""
 
 import pickletools
 import re
@@ -28,12 +28,11 @@ AGAIN = "The server may want a login, or its quota is spent; download the file a
 
 def what_else(path: Path) -> str | None:
     """What a file is that cannot be a checkpoint, and what to do; None where it may be one."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    if not head:
-        return "is empty. Download it again"
-    if (text := _text(head)) is not None:
-        return INDEX if path.name.endswith(".index.json") else _kind_of_text(text)
+    head = head_of(path)
+    if path.name.endswith(".index.json") and _text(head) is not None:
+        return INDEX
+    if (found := instead_of(head, "Name the file with the weights")) is not None:
+        return found
     for magic, name in PACKED.items():
         if head.startswith(magic):
             return f"is packed with {name}. Unpack it first"
@@ -42,6 +41,25 @@ def what_else(path: Path) -> str | None:
     if head[257:262] == b"ustar":
         return "is a tar archive of other files. Unpack it, and name the checkpoint inside"
     return _kind_of_zip(path) if head.startswith(b"PK") else None
+
+
+def instead_of(data: bytes, otherwise: str | None = None) -> str | None:
+    """What downloads leave in place of a binary file; None where it may be one.
+
+    Args:
+        data: the file's bytes, or the first `HEAD` of them.
+        otherwise: what to do about text of no such kind; None where that may be right.
+    """
+    if not data:
+        return "is empty. Download it again"
+    text = _text(data[:HEAD])
+    return None if text is None else _kind_of_text(text, otherwise)
+
+
+def head_of(path: Path) -> bytes:
+    """The bytes by which a file is known."""
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def is_safetensors(path: Path) -> bool:
@@ -92,7 +110,7 @@ def left_by_download(text: str) -> str | None:
     return f"is an XML document. {AGAIN}" if start.startswith("<") else None
 
 
-def _kind_of_text(text: str) -> str:
+def _kind_of_text(text: str, otherwise: str | None) -> str | None:
     if (left := left_by_download(text)) is not None:
         return left
     start = text.lower()
@@ -100,7 +118,7 @@ def _kind_of_text(text: str) -> str:
         return INDEX
     if start.startswith(("{", "[")):
         return f"is JSON. {AGAIN}"
-    return f"is text that begins with {text[:40]!r}. Name the file with the weights"
+    return None if otherwise is None else f"is text that begins with {text[:40]!r}. {otherwise}"
 
 
 def _kind_of_zip(path: Path) -> str | None:

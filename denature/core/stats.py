@@ -277,10 +277,11 @@ def _between_networks(ours: "NDArray[np.float64]", theirs: "NDArray[np.float64]"
     """Half the interval of a difference of two means, as far as the spread of networks says."""
     sides = [side for side in (ours, theirs) if len(side) > 1]
     squares = [float(side.var(ddof=1)) / len(side) for side in sides]
-    freedom: float = sum(len(side) - 1 for side in sides)
+    freedom = float(sum(len(side) - 1 for side in sides))
     if len(sides) == 1:
         return _t95(freedom) * math.sqrt(squares[0] * (len(sides[0]) + 1))
-    if len(ours) != len(theirs) and sum(squares):
+    total = math.fsum(squares)
+    if len(ours) != len(theirs) and total:
         parts = (square**2 / (len(side) - 1) for square, side in zip(squares, sides, strict=True))
-        freedom = sum(squares) ** 2 / sum(parts)
-    return _t95(freedom) * math.sqrt(sum(squares))
+        freedom = total**2 / math.fsum(parts)
+    return _t95(freedom) * math.sqrt(total)

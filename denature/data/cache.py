@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,13 @@ from denature.data.decode import Block, ColourFound, Decoder, Encoded
 from denature.data.places import cache_root
 from denature.data.source import Source
 
-VERSION = 3
+VERSION = 4
 """Raise it when what is cached for the same source changes."""
+
+BLACK, DIM = 17, 65
+"""Upper bytes of 16 bits: where all are below, values have 12 bits or less, or 14 or less.
+
+Of 16-bit colours in .ppm Pillow rounds the upper byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +40,19 @@ class Decoded:
     skipped: int
     left_out: dict[str, int]
     """What was not read, by reason."""
+    told: tuple[str, ...]
+    """What is worth telling, in lines."""
     folder: Path
 
     def paths(self, split: str) -> list[str]:
         """By which the source knows a split's images; empty where it has no paths."""
         listed = self.folder / f"{split}.paths.json"
-        found: list[str] = json.loads(listed.read_text("utf-8")) if listed.exists() else []
+        try:
+            found: list[str] = json.loads(listed.read_text("utf-8")) if listed.exists() else []
+        except ValueError:
+            raise DataError(
+                f"{listed} is damaged. Remove {self.folder}; images are then decoded anew."
+            ) from None
         return found
 
 
@@ -49,9 +62,14 @@ def decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
     wanted = {"version": VERSION, "fingerprint": source.fingerprint, **reading}
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:20]
     folder = cache_root() / "data" / key
-    if not (folder / "meta.json").exists():
-        with atomic_folder(folder, complete=(folder / "meta.json").exists) as new:
-            _write(new, source, config, progress)
+    if folder.exists():
+        try:
+            return _read(folder, source)
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            progress.say(f"{folder} is damaged; {config.source} is decoded anew")
+            shutil.rmtree(folder)
+    with atomic_folder(folder, complete=(folder / "meta.json").exists) as new:
+        _write(new, source, config, progress)
     return _read(folder, source)
 
 
@@ -97,6 +115,8 @@ def _write(folder: Path, source: Source, config: DataConfig, progress: Progress)
         "digest": digest.hexdigest()[:16],
         "skipped": decoder.skipped,
         "unlabelled": unlabelled,
+        "files": {file.name: file.stat().st_size for file in folder.iterdir()},
+        "told": [split["dark"] for split in splits.values() if split["dark"]],
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
@@ -119,6 +139,7 @@ def _write_split(
     paths: list[str] = []
     shape: tuple[int, ...] = ()
     digest = hashlib.sha256()
+    decoder.deep.clear()
     with open(folder / f"{name}.images", "wb") as file:
         for block in _blocks(samples, decoder):
             block = block._replace(images=decoder.resized(block.images))
@@ -134,12 +155,13 @@ def _write_split(
         raise DataError(f"Images of {source} have different numbers of landmarks.") from None
     if not len(merged):
         raise DataError(f"The {name} split of {source} holds no image that can be decoded.")
+    dark = _dark(decoder.deep, f"the {name} split of {source}")
     if any(paths):
         (folder / f"{name}.paths.json").write_text(json.dumps(paths), "utf-8")
     if merged.dtype == np.float32:  # coordinates, which were looked at one by one
         np.save(folder / f"{name}.labels.npy", merged)
         digest.update(merged.data)
-        return _about(merged, shape, digest.hexdigest(), highest=0)
+        return _about(merged, shape, digest.hexdigest(), dark, highest=0)
     if name != "train" and merged.max() < 0:
         (folder / f"{name}.images").unlink()
         return len(merged)
@@ -150,13 +172,34 @@ def _write_split(
         )
     np.save(folder / f"{name}.labels.npy", merged)
     digest.update(merged.data)
-    return _about(merged, shape, digest.hexdigest(), highest=int(merged.max()))
+    return _about(merged, shape, digest.hexdigest(), dark, highest=int(merged.max()))
 
 
 def _about(
-    labels: np.ndarray, shape: tuple[int, ...], digest: str, *, highest: int
+    labels: np.ndarray, shape: tuple[int, ...], digest: str, dark: str, *, highest: int
 ) -> dict[str, Any]:
-    return {"count": len(labels), "shape": list(shape), "sha256": digest, "highest": highest}
+    about = {"count": len(labels), "shape": list(shape), "sha256": digest, "highest": highest}
+    return {**about, "dark": dark}
+
+
+def _dark(deep: Sequence[int], where: str) -> str:
+    """What is worth telling of images of 16 bits, by their upper bytes.
+
+    Raises:
+        DataError: they use low bits alone, as images of 8 or 12 bits in files of 16.
+    """
+    if not deep or max(deep) >= DIM:
+        return ""
+    said = (
+        f"no value of the {len(deep):,} images of 16 bits in {where} is above "
+        f"{max(deep) * 256 + 255:,}, and white is 65,535"
+    )
+    if max(deep) < BLACK:
+        raise DataError(
+            f"{said[0].upper()}{said[1:]}: they would be read as black. Write them with 8 bits, "
+            "or bring them to 0..65,535."
+        )
+    return f"{said}: they are read as dark as they are."
 
 
 def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:
@@ -176,7 +219,15 @@ def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:
 
 
 def _read(folder: Path, source: Source) -> Decoded:
+    """Map what was written.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, EOFError: it is not all there.
+    """
     meta = json.loads((folder / "meta.json").read_text())
+    for file, size in meta["files"].items():
+        if (folder / file).stat().st_size != size:
+            raise ValueError(f"{file} is cut off")
     splits = {}
     for name, split in meta["splits"].items():
         shape = (split["count"], *split["shape"])
@@ -194,5 +245,6 @@ def _read(folder: Path, source: Source) -> Decoded:
         meta["digest"],
         len(meta["skipped"]),
         {**source.left_out, **left_out},
+        (*source.told, *meta["told"]),
         folder,
     )

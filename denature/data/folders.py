@@ -13,6 +13,17 @@ from denature.data.listing import IMAGE_SUFFIXES, ListedFolder, list_folder
 from denature.data.source import Opener, Source, legible, spell, stats_of
 from denature.data.splits import SPELT, few, has_labels, is_keyword, split_of, splits_in, words_of
 
+OF_IMAGES = {
+    *("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"),
+    *("jpegimages", "jpg", "jpeg", "png", "frames", "data", "dataset"),
+}
+OF_ANNOTATIONS = {
+    *("label", "labels", "mask", "masks", "annotation", "annotations", "annot", "gt"),
+    *("groundtruth", "truth", "ground", "segmentation", "segmentations", "segmentationclass"),
+    *("bbox", "bboxes", "xml", "xmls", "json"),
+}
+"""Words of folders that are named for what kind of file they hold, and of no class."""
+
 Files = Mapping[str, Sequence[tuple[Path, int]]]
 """Of each split, with their labels."""
 
@@ -58,6 +69,7 @@ def image_folder(root: Path) -> Source:
         len(stats),
         labelled=bool(classes),
         left_out=+left_out,  # without those that are none
+        told=(f"all images are of one class, {legible(classes[0])}",) if len(classes) == 1 else (),
     )
 
 
@@ -77,6 +89,8 @@ def _labelled(top: ListedFolder, left_out: Counter[str]) -> tuple[list[str], Fil
             f"folder train/ in {top.path}."
         )
     classes = sorted({inner.name for part in splits["train"] for inner in part.folders})
+    for part in splits["train"]:
+        _no_kinds(part)
     files: dict[str, list[tuple[Path, int]]] = {}
     for split, parts in splits.items():
         found = {inner.name for part in parts for inner in part.filled}
@@ -141,10 +155,52 @@ def _parts(split: str, folders: Sequence[ListedFolder], top: ListedFolder) -> li
     return parts
 
 
+def _no_kinds(part: ListedFolder) -> None:
+    """Raise where folders that should be classes are named for kinds of files: images, masks.
+
+    Some of them may be classes, such as mask beside no_mask; not all of them, nor images and
+    annotations together, here or inside of a class.
+    """
+    filled = [folder.name for folder in part.filled]
+    kinds = filled if all(_kind(name) for name in filled) else []
+    for folder in (part, *part.filled):
+        found = {name: _kind(name) for name in (inner.name for inner in folder.folders)}
+        if {"image", "annotation"} <= set(found.values()):
+            part, kinds = folder, [name for name, kind in found.items() if kind]
+            break
+    if kinds:
+        raise DataError(
+            f"{part.path} holds {few(kinds)}, named for kinds of files; they are no classes. "
+            "Wanted are images in a folder for each class, or Parquet files with a label column: "
+            "labels in files beside images are not read. To ask about images without labels, name "
+            "the one folder that holds them; if they are classes, give them other names."
+        )
+
+
+def _kind(name: str) -> str | None:
+    """Which kind of file a folder is named for."""
+    words = set(words_of(name))
+    if words & OF_ANNOTATIONS and words <= OF_ANNOTATIONS | OF_IMAGES:
+        return "annotation"
+    return "image" if words and words <= OF_IMAGES else None
+
+
 def _no_configurations(folders: Sequence[ListedFolder]) -> None:
-    """Raise where folders that should be classes hold splits of their own."""
+    """Raise where folders that should be classes hold splits of their own, or all the classes."""
     if found := [folder for folder in folders if _holds_splits(folder)]:
         _refuse_configurations(found)
+    inside = [_unwrapped(folder, split=True) for folder in folders]
+    if len(inside) < 2 or any(folder.files for folder in inside):
+        return
+    names = [{inner.name for inner in folder.filled} for folder in inside]
+    shared, known = set.intersection(*names), set.union(*names)
+    if len(shared) > 1 and 2 * len(shared) >= len(known):
+        raise DataError(
+            f"{few(str(folder.path) for folder in folders)} hold the same folders "
+            f"({few(sorted(shared))}) where class folders were expected. If those are the classes, "
+            f"name one data set by its path, such as {folders[0].path}, or put all images of a "
+            "class into one folder."
+        )
 
 
 def _refuse_configurations(found: Sequence[ListedFolder]) -> None:

@@ -102,6 +102,8 @@ def _decoded(source: Source, config: DataConfig, progress: Progress) -> Decoded:
     found = decoded(source, config, progress)
     if found.left_out:
         progress.say(f"{config.source}: left out {spell(found.left_out)}")
+    for line in found.told:
+        progress.say(f"{config.source}: {line}")
     return found
 
 

@@ -33,10 +33,16 @@ class Source:
     """Whether there are labels; without, images can be asked about and nothing more."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many files, folders or images are not read, by reason."""
+    told: tuple[str, ...] = ()
+    """What else is worth telling, in lines."""
 
 
-def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Name, size and time of each file, behind links: a link that changes is another file."""
+def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
+    """Name, size, times and inode of each file, behind links: a link that changes is another file.
+
+    Files of equal size and time may change places, where only the inode tells them apart, or be
+    written over, where only the time of change does.
+    """
     folders: dict[Path, str] = {}
     stats = []
     for file in files:
@@ -45,7 +51,8 @@ def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
         name = os.path.join(folders[file.parent], file.name)
         status = file.stat()
         name = os.path.realpath(name) if file.is_symlink() else name
-        stats.append((name, status.st_size, status.st_mtime_ns))
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        stats.append((name, status.st_size, *times, status.st_ino))
     return stats
 
 
