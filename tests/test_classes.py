@@ -124,6 +124,7 @@ def renamed(data: Dataset, names: Sequence[str], order: Sequence[str] | None = N
         (("00", "01", "02"), ("2", "1", "0"), (2, 1, 0)),
         (AS_FOLDERS, NUMBERS, (0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3)),
         (("A", "a"), ("a", "A"), (1, 0)),
+        (("caf\xe9", "tea"), ("tea", "cafe\u0301"), (1, 0)),
         (("nose.x", "nose.y", "eye.x", "eye.y"), ("eye.x", "eye.y", "nose.x", "nose.y"),
          (2, 3, 0, 1)),
     ],

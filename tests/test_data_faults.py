@@ -1,5 +1,6 @@
 """Faults that a review found in the reading of data, each held by a test."""
 
+import base64
 import io
 import struct
 import zlib
@@ -141,6 +142,95 @@ def test_a_damaged_npz_is_one_clear_error(tmp_path: Path, kind: str) -> None:
     (tmp_path / "d.npz").write_bytes(damaged(kind))
     with pytest.raises(DataError, match=r"d\.npz"):
         read(tmp_path / "d.npz", holdout=0.5)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_an_array_without_images_is_named(tmp_path: Path, kind: type) -> None:
+    pixels, labels = np.zeros((8, 8, 8), np.uint8), np.arange(8) % 2
+    none: np.ndarray = np.zeros((0, 8, 8)).astype(kind)
+    np.savez(tmp_path / "d.npz", x_train=pixels, y_train=labels, x_test=none, y_test=labels[:0])
+    with pytest.raises(DataError, match=r"test split of .* holds no image"):
+        read(tmp_path / "d.npz")
+
+
+BASE64 = base64.b64encode(np.random.default_rng(0).bytes(9000)).decode()
+NO_PATHS = {
+    "base64": BASE64,
+    "little base64": BASE64[:250],
+    "base64 without slashes": BASE64.replace("/", "+"),
+    "a URI with data": f"data:image/png;base64,{BASE64}",
+    "a URL": "https://example.org/pictures/0.png",
+    "NUL": "0.png" + chr(0),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PATHS)
+@pytest.mark.parametrize("struct", [False, True])
+def test_texts_that_are_no_paths_are_named_in_short(
+    tmp_path: Path, kind: str, struct: bool
+) -> None:
+    text = NO_PATHS[kind]
+    cells = [{"bytes": None, "path": text}] * 4 if struct else [text] * 4
+    file = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": cells, "label": [0, 1] * 2}), file)
+    with pytest.raises(DataError, match=r"train.parquet, row 0") as raised:
+        read(tmp_path, holdout=0.5)
+    assert len(str(raised.value)) < 400
+    if kind != "little base64":
+        assert "no path of an image file" in str(raised.value)
+
+
+INSTEAD = {
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+                "is a Git LFS pointer.*git lfs pull"),
+    "page": (b"<!DOCTYPE html>\n<html><head><title>Sign in</title>", "is an HTML page.*login"),
+    "json": (b'{"error": "quota"}', "is JSON.*download the file again"),
+    "empty": (b"", "is empty. Download it again"),
+}  # fmt: skip
+FILES = ("a.npz", "A.NPZ", "p.parquet", "folder/train.parquet", "cifar-10-python.tar.gz", "t.zip")
+
+
+@pytest.mark.parametrize("what", INSTEAD)
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_download_left_in_place_of_a_file_is_named(
+    tmp_path: Path, what: str, name: str
+) -> None:
+    data, said = INSTEAD[what]
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=said) as raised:
+        read(file.parent if "folder" in name else file)
+    assert str(raised.value).startswith(f"{file} ")
+    assert "weights" not in str(raised.value)
+
+
+@pytest.mark.parametrize("what", ["pointer", "page", "json"])
+def test_what_a_download_left_in_place_of_a_picture_is_named(tmp_path: Path, what: str) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(INSTEAD[what][0])
+    with pytest.raises(DataError, match=r"a/0.png cannot be decoded.*it " + INSTEAD[what][1]):
+        read(tmp_path, holdout=0.5)
+
+
+@pytest.mark.parametrize("layout", ["cifar-10-batches-bin", "cifar-10-batches-py"])
+def test_pointers_in_place_of_cifar_are_named(tmp_path: Path, layout: str) -> None:
+    suffix = ".bin" if layout.endswith("bin") else ""
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        (tmp_path / f"{name}{suffix}").write_bytes(INSTEAD["pointer"][0])
+    with pytest.raises(DataError, match=rf"data_batch_1{suffix} is a Git LFS pointer"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["TRAIN.PARQUET", "Train.Parquet"])
+def test_a_suffix_may_be_written_large(tmp_path: Path, name: str) -> None:
+    assert len(read(shard(tmp_path / name, *FEW), holdout=0.5).train) == 3
+    assert len(read(tmp_path, holdout=0.5).train) == 3
+    pixels, labels = np.zeros((8, 8, 8), np.uint8), np.arange(8) % 2
+    with open(tmp_path / "A.NPZ", "wb") as file:
+        np.savez(file, x_train=pixels, y_train=labels)
+    assert len(read(tmp_path / "A.NPZ", holdout=0.5).train) == 4
 
 
 def test_shards_with_other_columns_are_named(tmp_path: Path) -> None:

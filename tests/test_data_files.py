@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from denature.core.progress import SILENT, Task
 from denature.data import DataConfig, load
@@ -140,6 +141,14 @@ def test_classes_that_no_training_image_is_of_are_told(tmp_path: Path) -> None:
     assert lines.said == [f"{tmp_path}: no training image is of class 0; 2 test images are."]
 
 
+def test_a_folder_of_one_class_is_told(tmp_path: Path) -> None:
+    root = images(tmp_path, img_align_celeba=4)
+    (root / "list_attr.csv").write_text("0.png,1")
+    lines = Lines()
+    load(DataConfig(source=str(root), holdout=0.5), progress=lines)
+    assert lines.said[-1] == f"{root}: all images are of one class, img_align_celeba"
+
+
 def test_a_folder_without_images_says_what_lies_there(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.heic").write_bytes(b"")
@@ -217,6 +226,64 @@ def test_a_split_that_is_renamed_is_read_anew(tmp_path: Path) -> None:
     (root / "spare").rename(root / "test")
     found = read(root)
     assert (sizes(found), found.test_origin) == ((6, 0, 2), "test")
+
+
+def test_class_folders_that_change_places_are_read_anew(tmp_path: Path) -> None:
+    """Files of equal size and time: uncompressed pictures out of an archive."""
+    for place, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("L", (8, 8), 100 * place).save(tmp_path / name / f"{number}.bmp")
+            same_time(tmp_path / name / f"{number}.bmp")
+    assert read(tmp_path, holdout=0.34).train.images[:2].unique().tolist() == [0]
+    (tmp_path / "a").rename(tmp_path / "between")
+    (tmp_path / "b").rename(tmp_path / "a")
+    (tmp_path / "between").rename(tmp_path / "b")
+    assert read(tmp_path, holdout=0.34).train.images[:2].unique().tolist() == [100]
+
+
+def test_a_file_that_is_written_over_is_read_anew_whatever_its_time(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    for value in (7, 9):
+        made = tmp_path / "made.npz"
+        pixels = np.full((4, 8, 8), value, np.uint8)
+        np.savez(made, x_train=pixels, y_train=np.arange(4) % 2)
+        with open(file, "r+b" if file.exists() else "wb") as over:  # the same file
+            over.write(made.read_bytes())
+        same_time(file)
+        assert read(file, holdout=0.5).train.images.unique().tolist() == [value]
+
+
+def spoil(kind: str, folder: Path) -> None:
+    """Damage what the cache holds of one split."""
+    file = folder / {"images": "train.images", "labels": "test.labels.npy"}.get(kind[4:], kind[4:])
+    if kind.startswith("cut "):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif kind.startswith("odd "):
+        file.write_bytes(b"x" * file.stat().st_size)
+    else:
+        file.unlink()
+
+
+SPOILT = [f"{how} {what}" for how in ("cut", "odd", "off") for what in ("meta.json", "labels")]
+
+
+@pytest.mark.parametrize("kind", [*SPOILT, "cut images", "off images", "cut train.paths.json"])
+def test_what_is_damaged_in_the_cache_is_decoded_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("DENATURE_CACHE", str(tmp_path / "cache"))
+    root = images(tmp_path / "data", train__a=3, train__b=3, test__a=1, test__b=1)
+    before = read(root)
+    pixels = before.train.images.clone()
+    [folder] = (tmp_path / "cache" / "data").iterdir()
+    spoil(kind, folder)
+    for _ in range(2):
+        after = read(root)
+        assert (sizes(after), after.digest) == (sizes(before), before.digest)
+        assert (after.train.images == pixels).all()
+        assert after.test.labels.tolist() == [0, 1]
+        assert [file.name for file in (tmp_path / "cache" / "data").iterdir()] == [folder.name]
 
 
 # Names.

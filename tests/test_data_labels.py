@@ -10,7 +10,8 @@ import pytest
 
 from denature.core.errors import DataError
 from denature.data import DataConfig, Dataset, load
-from tests.layouts import png, read
+from tests.layouts import pictures, png, read
+from tests.test_data_files import Lines
 
 CATS = ["dog", "cat", "dog", "cat", "emu", "dog"]
 """Of classes cat, dog, emu."""
@@ -103,6 +104,70 @@ def test_a_list_of_classes_gives_names_their_order(tmp_path: Path, line: str) ->
         read(tmp_path, holdout=0.5)
 
 
+@pytest.mark.parametrize("root", ["", "data"])
+@pytest.mark.parametrize("where", ["", "data", "data/train"])
+def test_a_list_of_classes_is_found_wherever_it_lies_above_the_shards(
+    tmp_path: Path, root: str, where: str
+) -> None:
+    table(tmp_path / "data" / "train" / "0.parquet", {"label": CATS})
+    table(tmp_path / "data" / "test" / "0.parquet", {"label": CATS})
+    (tmp_path / where / "classes.txt").write_text("emu\ndog\ncat\n", "utf-8")
+    listed = where.startswith(root)
+    assert read(tmp_path / root).classes == (
+        ("emu", "dog", "cat") if listed else ("cat", "dog", "emu")
+    )
+
+
+def test_lists_of_classes_that_differ_are_refused(tmp_path: Path) -> None:
+    table(tmp_path / "data" / "train.parquet", {"label": CATS})
+    (tmp_path / "classes.txt").write_text("emu\ndog\ncat\n")
+    (tmp_path / "data" / "classes.txt").write_text("cat\ndog\nemu\n")
+    with pytest.raises(DataError, match=r"data/classes.txt .*differ.*Keep one"):
+        read(tmp_path, holdout=0.5)
+    (tmp_path / "data" / "classes.txt").write_text("emu\n dog\n\ncat")
+    assert read(tmp_path, holdout=0.5).classes == ("emu", "dog", "cat")
+
+
+@pytest.mark.parametrize("line", ["{} {}", "{}: {}", "{},{}", "{}\t{}", "{}) {}"])
+def test_a_list_that_numbers_its_classes_is_read_by_its_numbers(tmp_path: Path, line: str) -> None:
+    listed = [line.format(number, name) for number, name in ((1, "dog"), (2, "emu"), (0, "cat"))]
+    (tmp_path / "classes.txt").write_text("\n".join(listed))
+    table(tmp_path / "train.parquet", {"label": [0, 1, 2, 0]})
+    assert read(tmp_path, holdout=0.5).classes == ("cat", "dog", "emu")
+
+
+def test_a_list_that_numbers_its_classes_from_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("1 cat\n2 dog\n")
+    table(tmp_path / "train.parquet", {"label": [0, 1, 1, 0]})
+    with pytest.raises(DataError, match=r"classes.txt numbers its classes from 1.*from 0"):
+        read(tmp_path, holdout=0.5)
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("2 door", "4 door"), ("0 a", "b")])
+def test_names_with_numbers_that_do_not_count_are_names(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    table(tmp_path / "train.parquet", {"label": [0, 1, 1, 0]})
+    assert read(tmp_path, holdout=0.5).classes == names
+
+
+@pytest.mark.parametrize("forms", [("caf\xe9", "cafe\u0301"), ("cafe\u0301", "caf\xe9")])
+def test_one_name_in_two_forms_of_unicode_is_one_class(
+    tmp_path: Path, forms: tuple[str, str]
+) -> None:
+    train, test = forms
+    table(tmp_path / "names" / "train.parquet", {"label": [train, "tea"] * 2})
+    table(tmp_path / "names" / "test.parquet", {"label": [test, "tea", test, train]})
+    (tmp_path / "names" / "classes.txt").write_text(f"tea\n{test}\n", "utf-8")
+    found = read(tmp_path / "names")
+    assert (found.classes, found.test.labels.tolist()) == (("tea", "caf\xe9"), [1, 0, 1, 1])
+    folders = {"train/tea": 2, f"train/{train}": 3, f"test/{test}": 2, "test/tea": 1}
+    found = read(pictures(tmp_path / "folders", folders))
+    assert found.classes == ("caf\xe9", "tea")
+    assert (found.train.labels.tolist(), found.test.labels.tolist()) == ([0, 0, 0, 1, 1], [0, 0, 1])
+
+
 UNFIT: dict[str, Any] = {
     "list<element: int64>": [[0, 1]] * 4,
     "struct<a: int64>": [{"a": 1}] * 4,
@@ -130,6 +195,32 @@ def test_a_class_written_one_hot_is_no_landmark(tmp_path: Path) -> None:
         read(tmp_path, holdout=0.5)
 
 
+SHARES: dict[str, list[list[float]]] = {
+    "one-hot of two": [[1, 0], [0, 1]] * 3,
+    "one-hot of three": [[1, 0, 0], [0, 1, 0]] * 3,
+    "several classes": [[1, 1, 0, 0], [0, 1, 0, 1]] * 3,
+    "probabilities": [[0.7, 0.1, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25]] * 3,
+    "rounded probabilities": [[0.33, 0.33, 0.33], [0.9, 0.06, 0.04]] * 3,
+}
+
+
+@pytest.mark.parametrize("how", SHARES)
+@pytest.mark.parametrize("kind", ["list", "fixed"])
+@pytest.mark.parametrize("name", ["label", "soft"])
+def test_shares_of_classes_are_no_landmarks(tmp_path: Path, how: str, kind: str, name: str) -> None:
+    made = pa.list_(pa.float32(), len(SHARES[how][0]) if kind == "fixed" else -1)
+    table(tmp_path / "train.parquet", {name: pa.array(SHARES[how], made)})
+    with pytest.raises(DataError, match=rf"column {name} .*one-hot or as probabilities.*number of"):
+        read(tmp_path, holdout=0.5)
+
+
+def test_landmarks_may_add_up_to_one_in_some_rows(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"label": [[0.5, 0.5], [0.2, 0.8], [0.3, 0.3], [0.1, 0.9]]})
+    assert read(tmp_path, holdout=0.5).classes == ("0.x", "0.y")
+    table(tmp_path / "train.parquet", {"keypoints": [[0.5, 0.5], [0.2, 0.8]] * 2})
+    assert read(tmp_path, holdout=0.5).classes == ("0.x", "0.y")
+
+
 def test_broken_numbers_are_no_labels(tmp_path: Path) -> None:
     table(tmp_path / "train.parquet", {"label": [0.0, 1.0, 1.5, 0.0]})
     with pytest.raises(DataError, match=r"row 2: the label is 1\.5"):
@@ -155,6 +246,61 @@ def test_texts_that_differ_from_image_to_image_are_no_classes(tmp_path: Path) ->
     table(tmp_path / "train.parquet", {"said": [f"picture {number}" for number in range(8)]})
     with pytest.raises(DataError, match=r"said .* 8 different texts for 8 images.*--label-column"):
         read(tmp_path, holdout=0.5)
+
+
+NUMBERS_BESIDE: dict[str, list[Any]] = {
+    "age": [3, 50] * 6,
+    "patient_id": [100 + number // 2 for number in range(12)],
+    "img_width": [16] * 12,
+    "year": [2019, 2020] * 6,
+    "frame": list(range(12)),
+    "timestamp": [1_700_000_000 + number for number in range(12)],
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS_BESIDE)
+@pytest.mark.parametrize("labels", [["ill", "well"] * 6, [True, False] * 6, [[0.1, 0.2]] * 12])
+def test_an_unnamed_number_beside_what_could_be_the_label_is_refused(
+    tmp_path: Path, name: str, labels: list[Any]
+) -> None:
+    table(tmp_path / "train.parquet", {name: NUMBERS_BESIDE[name], "diagnosis": labels})
+    with pytest.raises(DataError, match=rf"2 columns .*\({name}, diagnosis\).*--label-column"):
+        read(tmp_path, holdout=0.5)
+    config = DataConfig(source=str(tmp_path), holdout=0.5, label_column="diagnosis")
+    assert len(load(config).classes) == 2
+
+
+@pytest.mark.parametrize("name", ["patient_id", "img_width", "year", "frame", "timestamp"])
+def test_numbers_that_do_not_count_classes_are_not_guessed(tmp_path: Path, name: str) -> None:
+    table(tmp_path / "train.parquet", {name: NUMBERS_BESIDE[name]})
+    with pytest.raises(DataError, match=rf"column {name} .*look like no classes.*--label-column"):
+        read(tmp_path, holdout=0.5)
+
+
+def test_a_column_that_its_file_calls_one_of_classes_is_no_guess(tmp_path: Path) -> None:
+    feature = {"names": ["ant", "bee"], "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"animal": feature}}})}
+    columns = {"animal": [0, 1] * 4, "age": [3, 50] * 4, "said": ["a", "b"] * 4}
+    table(tmp_path / "train.parquet", columns, metadata)
+    assert said(tmp_path) == []
+    assert read(tmp_path, holdout=0.5).classes == ("ant", "bee")
+
+
+def said(source: Path) -> list[str]:
+    lines = Lines()
+    load(DataConfig(source=str(source), holdout=0.5), progress=lines)
+    return lines.said
+
+
+def test_a_label_column_without_a_usual_name_is_told(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"Tierart": CATS})
+    said_of_it = (
+        f"{tmp_path}: labels are read from the column Tierart; --label-column names another"
+    )
+    for _ in range(2):
+        assert said(tmp_path) == [said_of_it]
+    table(tmp_path / "train.parquet", {"label": CATS})
+    assert said(tmp_path) == []
 
 
 UNLABELLED: dict[str, tuple[list[Any], dict[str, Any]]] = {

@@ -26,6 +26,7 @@ from denature.serve.faces import details as face_details
 from denature.serve.faces import read as read_request
 from denature.train import Normal, Run, Training, train
 from tests.layouts import read
+from tests.test_data_files import Lines
 
 TURNS = {
     1: None,
@@ -224,3 +225,74 @@ def test_what_was_decoded_before_pictures_were_turned_is_decoded_again(
         patch.setattr(decode, "open_image", lambda _: pytest.fail("decoded again"))
         with pytest.raises(pytest.fail.Exception):
             load(config)
+
+
+# Sixteen bits.
+
+
+def sixteen(kind: str, highest: int) -> bytes:
+    """A picture of 16 bits with values from 0 to `highest`."""
+    grey = np.linspace(0, highest, 64).reshape(8, 8).astype(np.uint16)
+    if kind == "ppm":
+        return b"P6\n8 8\n65535\n" + np.repeat(grey[..., None], 3, 2).astype(">u2").tobytes()
+    if kind == "pgm":
+        return b"P5\n8 8\n65535\n" + grey.astype(">u2").tobytes()
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def deep(root: Path, kind: str, *highest: int) -> Path:
+    for place, most in enumerate(highest):
+        for name in "ab":
+            (root / name).mkdir(parents=True, exist_ok=True)
+            (root / name / f"{place}.{kind}").write_bytes(sixteen(kind, most))
+    return root
+
+
+DEEP = ("png", "tiff", "pgm", "ppm")
+
+
+@pytest.mark.parametrize("kind", DEEP)
+@pytest.mark.parametrize("highest", [255, 4095])
+def test_low_bits_of_sixteen_are_refused_and_not_read_as_black(
+    tmp_path: Path, kind: str, highest: int
+) -> None:
+    root = deep(tmp_path, kind, highest, highest, 100)
+    with pytest.raises(DataError, match=r"6 images of 16 bits in the train .* read as black"):
+        read(root, holdout=0.5)
+
+
+def test_low_bits_in_the_test_split_alone_are_refused(tmp_path: Path) -> None:
+    deep(tmp_path / "train", "png", 65535, 255)
+    deep(tmp_path / "test", "png", 255)
+    with pytest.raises(DataError, match=r"16 bits in the test split .* read as black"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_sixteen_bits_are_read_by_their_upper_byte(tmp_path: Path, kind: str) -> None:
+    root = deep(tmp_path, kind, 65535, 255)
+    found = read(root, holdout=0.5)
+    assert found.train.images.max() == 255
+    small = read(root, holdout=0.5, image_size=2)
+    assert small.channels == (3 if kind == "ppm" else 1)
+
+
+def test_sixteen_bits_that_are_dark_are_told_at_every_load(tmp_path: Path) -> None:
+    root = deep(tmp_path, "png", 16383, 9000)
+    for _ in range(2):
+        lines = Lines()
+        load(DataConfig(source=str(root), holdout=0.5), progress=lines)
+        assert len(lines.said) == 1
+        assert "16 bits in the train split" in lines.said[0]
+        assert "above 16,383, and white is 65,535" in lines.said[0]
+
+
+def test_a_plain_map_of_another_white_is_scaled_to_it(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            data = b"P5\n8 8\n4095\n" + np.full(64, 4095, ">u2").tobytes()
+            (tmp_path / name / f"{number}.pgm").write_bytes(data)
+    assert read(tmp_path, holdout=0.5).train.images.unique().tolist() == [255]

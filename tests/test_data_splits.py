@@ -108,6 +108,9 @@ CLASSES = [
 ]
 
 
+CLASSES += [("mask", "no_mask"), ("photo", "sketch"), ("1", "2"), ("label", "price")]
+
+
 @pytest.mark.parametrize("names", CLASSES)
 def test_a_class_may_have_a_word_of_a_split_in_its_name(
     tmp_path: Path, names: tuple[str, ...]
@@ -142,6 +145,29 @@ REFUSED: dict[str, tuple[Iterable[str], str]] = {
 }
 
 
+REFUSED |= {
+    "one kind of file": (("images",), "images, .*no classes"),
+    "one kind of file in a split": (("train/img", "test/img"), "img, .*no classes"),
+    "images and masks": (("train/images", "train/masks", "test/images"), "images, masks, .*no cl"),
+    "images and masks of all": (("Images", "Masks", "overlays"), "Images, Masks, .*no classes"),
+    "numbered kinds": (("images_001", "images_002"), "images_001, images_002, .*no classes"),
+    "masks of classes": (("cat/images", "cat/masks", "dog/images"), "images, masks, .*no classes"),
+    "folds": ([f"fold{n}/{name}" for n in range(3) for name in ("cat", "dog")], "same .*cat, dog"),
+    "domains": (
+        [f"{split}/{kind}/{name}" for split in ("train", "test")
+         for kind in ("photo", "sketch") for name in ("cat", "dog")],
+        "photo, .*sketch hold the same folders .*cat, dog",
+    ),
+    "domains inside themselves": (
+        [f"{kind}/{kind}/{name}" for kind in ("photo", "sketch") for name in ("cat", "dog")],
+        "same folders .*cat, dog",
+    ),
+    "domains without a class": (
+        ("photo/cat", "photo/dog", "photo/emu", "sketch/cat", "sketch/dog"), "same .*cat, dog",
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("holdout", [0.0, 0.2])
 def test_folders_that_could_be_read_in_several_ways_are_refused(
@@ -152,6 +178,31 @@ def test_folders_that_could_be_read_in_several_ways_are_refused(
     with pytest.raises(DataError, match=said) as raised:
         read(root, holdout=holdout)
     assert "--holdout" not in str(raised.value)
+
+
+def test_labels_beside_images_are_no_empty_class(tmp_path: Path) -> None:
+    root = images(tmp_path, train__images=3, test__images=2)
+    for split in ("train", "test"):
+        (root / split / "labels").mkdir()
+        (root / split / "labels" / "0.txt").write_text("0 .5 .5 1 1")
+    with pytest.raises(DataError, match=r"images, labels, .*no classes.*a folder for each class"):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("cat/images", "dog/images"),
+        ("cat/day", "cat/night", "dog/house", "dog/street"),
+        ("cat/day", "cat/night", "dog"),
+        ("cat", "cat/front", "cat/back", "dog", "dog/front", "dog/back"),
+    ],
+)
+def test_folders_inside_of_a_class_are_of_the_class(
+    tmp_path: Path, folders: tuple[str, ...]
+) -> None:
+    found = read(pictures(tmp_path, dict.fromkeys(folders, 2)), holdout=0.5)
+    assert (found.classes, sum(sizes(found))) == (("cat", "dog"), 2 * len(folders))
 
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
@@ -221,6 +272,23 @@ SHARDS: dict[str, tuple[dict[str, int], tuple[int, int, int]]] = {
 }  # fmt: skip
 
 
+SHARDS |= {
+    "numbered after": ({"train_1.parquet": 5, "train_2.parquet": 4, "test.parquet": 3}, (9, 0, 3)),
+    "in numbered parts": (
+        {"train-part-1.parquet": 5, "train-part-2.parquet": 4, "test-part-1.parquet": 3},
+        (9, 0, 3),
+    ),
+    "with checksums alone": (
+        {"train-0a1b2c.parquet": 5, "train-ff00ee.parquet": 4, "test-1e9a.parquet": 3}, (9, 0, 3),
+    ),
+    "one packed": ({"train-0.snappy.parquet": 5, "train-1.snappy.parquet": 4,
+                    "test-0.snappy.parquet": 3}, (9, 0, 3)),
+    "of any name in folders": ({"train/a.parquet": 5, "train/b.parquet": 4, "test/a.parquet": 3},
+                               (9, 0, 3)),
+    "in folders and beside them": ({"train/0.parquet": 5, "test.parquet": 3}, (5, 0, 3)),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("case", SHARDS)
 def test_shards_are_of_the_split_that_they_say(tmp_path: Path, case: str) -> None:
     files, expected = SHARDS[case]
@@ -238,6 +306,18 @@ NO_SHARDS: dict[str, tuple[Iterable[str], str]] = {
     "a folder against a name": (("train/test.parquet", "val/0.parquet"), "says test and train"),
     "two in a name": (("train-test.parquet",), "says test and train"),
 }
+
+
+NO_SHARDS |= {
+    "a part of a split": (("train.parquet", "train_small.parquet", "test.parquet"), "train.*small"),
+    "a variant of a split": (("train.parquet", "test.parquet", "test_corrupted.parquet"),
+                             "test.parquet, test_corrupted.parquet, which all say test"),
+    "a variant in a folder": (("train/0.parquet", "train_mini/0.parquet"), "which all say train"),
+    "two words of a split": (("train.parquet", "val.parquet", "dev.parquet"),
+                             "dev.parquet, val.parquet, which all say validation"),
+    "variants of shards": (
+        ("train-00000-of-00001.parquet", "train-clean-00000-of-00001.parquet"), "all say train"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", NO_SHARDS)

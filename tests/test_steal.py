@@ -35,7 +35,7 @@ from denature.extract.oracle import Oracle
 from denature.extract.pool import NoisePool, StoredPool, open_pool
 from denature.extract.pricing import one_price, prices_of
 from denature.extract.reading import combined, completed, fitting, kind_of
-from denature.extract.stealing import about_of, steal
+from denature.extract.stealing import about_of, fitted, steal
 from denature.extract.theft import LEDGER, RESULT, read_theft
 from denature.extract.victims.base import AskFailed, VictimInfo
 from denature.extract.victims.called import FunctionVictim
@@ -54,6 +54,7 @@ from denature.serve.config import Exposure
 from denature.serve.exposure import expose
 from denature.train import Cloned, Normal, Run, Training, load_run, train
 from tests.served import Served, serve, stop
+from tests.test_classes import Heard
 
 QUICK = Training(epochs=2, batch_size=32, device="cpu", precision="fp32")
 SOFT = np.array([0.5, 0.2, 0.3], np.float32)
@@ -322,12 +323,65 @@ def test_the_kind_of_answers_is_seen(values: np.ndarray, kind: str | None) -> No
     assert kind_of(values) == kind
 
 
+PERCENT = np.array([[55.0, 45.0, 0.0], [12.5, 80.0, 7.4], [0.1, 0.2, 99.6], [33, 33, 33]])
+
+
+def test_answers_in_percent_are_probabilities_and_divided(ledger: Ledger) -> None:
+    assert kind_of(PERCENT) == "probabilities"
+    assert kind_of(PERCENT - 1) == "logits"
+    assert kind_of(PERCENT[:1]) is None  # a single row of logits may sum to 100 by chance
+    heard, rows = Heard(), np.tile(PERCENT, (3, 1)).astype(np.float32)
+    for number, kind in enumerate((None, "probabilities")):
+        oracle = oracle_of(
+            ledger,
+            lambda it: rows[: len(it)],
+            kind=kind,
+            pace=RequestConfig(per_request=12),
+            progress=heard,
+        )
+        oracle.about = replace(oracle.about, classes=3, target=f"m{number}")
+        oracle.target = ledger.target(oracle.about)
+        oracle.ask(images_of(12), range(12))
+        assert oracle.kind == "probabilities"
+        kept = np.concatenate(
+            [row for its in ledger.answers(oracle.target).values() for row in its.values()]
+        )
+        np.testing.assert_allclose(np.sort(kept), np.sort(rows.reshape(-1) / 100), rtol=1e-6)
+        assert sum("in percent; they are divided by 100" in line for line in heard.lines) == 1
+        heard.lines.clear()
+
+
+def test_a_request_of_few_logits_that_sum_to_a_hundred_stays_one_of_logits() -> None:
+    about = VictimInfo(target="m", classes=3)
+    kind, values = fitting(PERCENT[:1], count=1, kind="logits", about=about)
+    assert kind == "logits"
+    assert (values == PERCENT[:1]).all()
+    kind, values = fitting(PERCENT[:1], count=1, kind="probabilities", about=about)
+    np.testing.assert_allclose(values, PERCENT[:1] / 100)
+    kind, values = fitting(PERCENT, count=4, kind="landmarks", about=about)
+    assert kind == "landmarks"
+    assert (values == PERCENT).all()
+    with pytest.raises(ConfigError, match="are stated to be logits but look like probabilities"):
+        fitting(PERCENT, count=4, kind="logits", about=about)
+
+
 LOGIT = np.array([[3.0, -1.0, 0.5]], np.float32)
 UNFIT: list[tuple[str | None, Any, str]] = [
     ("probabilities", LOGIT, "are stated to be probabilities but look like logits"),
     ("logits", SOFT[None], "are stated to be logits but look like probabilities"),
     ("label", LOGIT, "are stated to be label but look like logits"),
     ("probabilities", np.array([1]), "are stated to be probabilities but look like label"),
+    (
+        "probabilities",
+        PERCENT[1:2] * [[1, np.nan, 1]],
+        "stated to be probabilities.*sum to 100 and all are shown",
+    ),
+    ("probabilities", PERCENT[:1] * 2, r"in percent they .*package\.module:function"),
+    (
+        None,
+        PERCENT[:1],
+        r"could be logits or probabilities \(state which with --kind",
+    ),
     (
         None,
         np.full((1, 3), 0.9, np.float32),
@@ -601,7 +655,87 @@ def test_a_server_may_name_classes_in_several_ways(place: str, key: str) -> None
     output |= {"datatype": "FP32", "shape": [-1, 3]}
     for wrong in (names[:2], [*names[:2], 3], [*names[:2], "\x1b[2J"], "eel", None):
         (model if place == "model" else output)["parameters"] = {key: wrong}
-        assert read_signature(model, None).names == ()
+        found = read_signature(model, None)
+        assert found.names == ()
+        assert (found.unread is None) == (wrong is None)
+
+
+NAMES = ("dog", "cat", "great tit")
+COUNTED: list[Any] = [
+    {"0": "dog", "1": "cat", "2": "great tit"},
+    {"2": "great tit", "0": "dog", "1": "cat"},
+    {"cat": 1, "great tit": 2, "dog": 0},
+    "dog,cat,great tit",
+    "dog, cat, great tit",
+    "dog\ncat\r\ngreat tit\n",
+    "dog; cat; great tit",
+    '["dog", "cat", "great tit"]',
+    '{"0": "dog", "1": "cat", "2": "great tit"}',
+    {"string_value": "dog,cat,great tit"},
+]
+
+
+@pytest.mark.parametrize("key", ["names", "labels", "id2label", "label2id"])
+@pytest.mark.parametrize("named", COUNTED)
+def test_class_names_in_an_object_or_a_text_are_read(named: Any, key: str) -> None:
+    parameters = {"parameters": {key: named}}
+    for form in ({"datatype": "FP32", "shape": [-1, 3]}, {"datatype": "INT64", "shape": [-1]}):
+        model = {**DESCRIBED, "outputs": [{"name": "a", **form, **parameters}]}
+        found = read_signature(model, None)
+        assert (found.names, found.classes, found.unread) == (NAMES, 3, None)
+
+
+def test_a_text_is_parted_where_that_gives_as_many_names_as_there_are_classes() -> None:
+    output = {"name": "a", "datatype": "FP32", "shape": [-1, 2]}
+    for text in ("tit, great\neel", "tit, great; eel", "tit, great|eel"):
+        model = {**DESCRIBED, "outputs": [{**output, "parameters": {"labels": text}}]}
+        assert read_signature(model, None).names == ("tit, great", "eel")
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"1": "dog", "2": "cat", "3": "eel"}, "labels: an object of 3, such as '1': 'dog'"),
+        ({"0": "dog", "1": "cat", "1.0": "eel"}, "labels: an object of 3"),
+        ({"dog": 0, "cat": 0, "eel": 1}, "labels: an object of 3"),
+        ({"dog": True, "cat": 0, "eel": 2}, "labels: an object of 3"),
+        ({"0": {"name": "dog"}}, "labels: an object of 1"),
+        ([{"id": 0, "name": "dog"}] * 3, "labels: a list of 3, such as an object"),
+        (["dog", "cat"], "labels: a list of 2, such as 'dog'"),
+        ("dog,cat", "labels: a text, 'dog,cat'"),
+        ("labels.txt", "labels: a text, 'labels.txt'"),
+        ("[" * 100_000, "labels: a text"),
+        ("\x1b" * 100, "labels: a text"),
+        ([["\x1b[2J" * 99]] * 3, "labels: a list of 3, such as a list"),
+        ({"\x1b" * 99: None, "1": 2}, "labels: an object of 2"),
+        ("x\x1b[2J,y,z", "labels: a text, 'x"),
+    ],
+)
+def test_class_names_in_a_form_that_is_not_known_are_told(
+    named: Any, said: str, digits: Dataset
+) -> None:
+    output = {"name": "a", "datatype": "FP32", "shape": [-1, 3], "parameters": {"labels": named}}
+    found = read_signature({**DESCRIBED, "outputs": [output]}, None)
+    assert found.names == ()
+    assert found.unread is not None
+    assert found.unread.startswith(said)
+    assert found.unread.isprintable()
+    assert len(found.unread) < 100
+    heard = Heard()
+    told = VictimInfo(target="m", classes=10, unread=found.unread)
+    for data, count in ((digits, 0), (replace(digits, classes=tuple("abcdefghij")), 1)):
+        fitted(told, data, heard)
+        assert len(heard.lines) == count
+    assert "m names its classes in a form that is not known here (labels: " in heard.lines[0]
+    assert "no class names" not in heard.lines[0]
+
+
+def test_numbers_of_classes_are_no_names() -> None:
+    nothing: list[Any] = [3, True, [], {}, "", None]
+    for said in nothing:
+        model = {**DESCRIBED, "parameters": {"classes": said}}
+        found = read_signature(model, "a")
+        assert (found.names, found.unread) == ((), None)
 
 
 DESCRIBED: dict[str, Any] = {

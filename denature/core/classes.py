@@ -5,6 +5,7 @@ as folders sorted by name ("0", "1", "10", "2") and labels in an array (0, 1, 2,
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,9 +29,9 @@ def align(
 ) -> Alignment:
     """Compare the class names of a network with those of the data that it answers.
 
-    Letter case, leading zeros, spaces, hyphens and underscores do not distinguish names. Where one
-    side has no names, or only the default numbers of labels, no comparison is possible: classes are
-    matched by number, and the note says so.
+    Letter case, leading zeros, spaces, hyphens, underscores and the Unicode form of accents do not
+    distinguish names. Where one side has no names, or only the default numbers of labels, no
+    comparison is possible: classes are matched by number, and the note says so.
 
     Args:
         present: class names of the answers, in their order; None where they are unknown.
@@ -51,7 +52,7 @@ def align(
     wanted_keys, present_keys = _keys(wanted), _keys(present)
     if len({*wanted_keys}) < len(wanted_keys) or len({*present_keys}) < len(present_keys):
         # Spellings that distinguish classes, such as A and a in EMNIST.
-        wanted_keys, present_keys = list(wanted), list(present)
+        wanted_keys, present_keys = [*map(composed, wanted)], [*map(composed, present)]
     if wanted_keys == present_keys:
         return Alignment(None, None)
     if sorted(wanted_keys) != sorted(present_keys):
@@ -75,9 +76,14 @@ def align(
     )
 
 
+def composed(name: str) -> str:
+    """A name in composed Unicode (NFC), the form of all comparisons: letters with their accents."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _keys(names: Sequence[str]) -> list[str]:
     """Keys that are equal for all spellings of a name."""
-    words = [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in names]
+    words = [re.sub(r"[\s_-]+", " ", composed(name)).strip().casefold() for name in names]
     return [re.sub(r"^0+(?=[0-9])", "", word) if _is_number(word) else word for word in words]
 
 

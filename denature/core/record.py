@@ -12,6 +12,7 @@ from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
 from denature.core.hits import Hits
 from denature.core.schema import decode
+from denature.core.sniffing import left_by_download
 from denature.core.stats import Estimate, Score
 
 SCHEMA = 1
@@ -273,6 +274,8 @@ def parse_record(text: str, *, where: str) -> Record:
     try:
         raw = json.loads(text)
     except ValueError as error:
+        if (left := left_by_download(text)) is not None:
+            raise RunError(f"{where} {left}.") from None
         raise RunError(f"{where} is damaged: {error}. Make the run again.") from None
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(schema, int):

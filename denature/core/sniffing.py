@@ -1,4 +1,4 @@
-"""Identify files that are no checkpoints: failed downloads, and archives of other contents."""
+"""Identify files of unexpected contents: failed downloads, and archives of other files."""
 
 import pickletools
 import re
@@ -20,15 +20,18 @@ PACKED = {
     b"Rar!": "rar",
 }
 
+INDEX = "is the index of weights that lie in several files beside it. Join those into one"
+
+AGAIN = "The server may require a login, or its quota is exhausted; download the file again"
+
 
 def what_else(path: Path) -> str | None:
     """Describe a file that cannot be a checkpoint, with the next step; None where it may be one."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    if not head:
-        return "is empty. Download it again"
-    if (text := _text(head)) is not None:
-        return _kind_of_text(text)
+    head = head_of(path)
+    if path.name.endswith(".index.json") and _text(head) is not None:
+        return INDEX
+    if (found := instead_of(head, "Name the file with the weights")) is not None:
+        return found
     for magic, name in PACKED.items():
         if head.startswith(magic):
             return f"is packed with {name}. Unpack it first"
@@ -37,6 +40,26 @@ def what_else(path: Path) -> str | None:
     if head[257:262] == b"ustar":
         return "is a tar archive of other files. Unpack it, and name the checkpoint inside"
     return _kind_of_zip(path) if head.startswith(b"PK") else None
+
+
+def instead_of(data: bytes, otherwise: str | None = None) -> str | None:
+    """Describe an empty file, or text in place of a binary file, with the next step; else None.
+
+    Args:
+        data: bytes of the file, or the first `HEAD` of them.
+        otherwise: next step for text that is no failed download; None where such text may be
+            right.
+    """
+    if not data:
+        return "is empty. Download it again"
+    text = _text(data[:HEAD])
+    return None if text is None else _kind_of_text(text, otherwise)
+
+
+def head_of(path: Path) -> bytes:
+    """The leading bytes that identify the format of a file."""
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def is_safetensors(path: Path) -> bool:
@@ -77,18 +100,25 @@ def _text(head: bytes) -> str | None:
     return None if re.search(r"[\x00-\x08\x0e-\x1f]", text) else text.strip()
 
 
-def _kind_of_text(text: str) -> str:
-    start = text.lower()
-    again = "The server may require a login, or its quota is exhausted; download the file again"
+def left_by_download(text: str) -> str | None:
+    """Describe a failed download by the beginning of its text, with the next step; else None."""
+    start = text.lstrip("\ufeff \t\r\n")[:HEAD].lower()
     if start.startswith("version https://git-lfs"):
         return "is a Git LFS pointer, not the file itself. Fetch the file with `git lfs pull`"
     if re.match(r"(<!--.*?-->\s*)?<(!doctype html|html|head|body)\b", start, re.DOTALL):
-        return f"is an HTML page. {again}"
-    if start.startswith("<"):
-        return f"is an XML document. {again}"
+        return f"is an HTML page. {AGAIN}"
+    return f"is an XML document. {AGAIN}" if start.startswith("<") else None
+
+
+def _kind_of_text(text: str, otherwise: str | None) -> str | None:
+    if (left := left_by_download(text)) is not None:
+        return left
+    start = text.lower()
+    if re.match(r'\{.*"weight_map"', start, re.DOTALL):
+        return INDEX
     if start.startswith(("{", "[")):
-        return f"is JSON. {again}"
-    return f"is text that begins with {text[:40]!r}. Name the file with the weights"
+        return f"is JSON. {AGAIN}"
+    return None if otherwise is None else f"is text that begins with {text[:40]!r}. {otherwise}"
 
 
 def _kind_of_zip(path: Path) -> str | None:

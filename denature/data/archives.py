@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from denature.core.errors import DataError
+from denature.core.sniffing import instead_of
 from denature.data import pickles
 from denature.data.decode import Block
 from denature.data.source import DataSource, Opener, line_of
@@ -42,6 +43,7 @@ def _records(label_bytes: int) -> Callable[[bytes, str], tuple[np.ndarray, np.nd
     def unpack(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
         width = label_bytes + PIXELS
         if not data or len(data) % width:
+            _check_download(data, where)
             raise DataError(
                 f"{where} has {len(data)} bytes; wanted is a multiple of {width}, the bytes of a "
                 "record. Copy it again: the file may be cut off."
@@ -52,11 +54,18 @@ def _records(label_bytes: int) -> Callable[[bytes, str], tuple[np.ndarray, np.nd
     return unpack
 
 
+def _check_download(data: bytes, where: str) -> None:
+    """Raise DataError where a failed download lies in place of a file."""
+    if data and (found := instead_of(data)) is not None:
+        raise DataError(f"{where} {found}.")
+
+
 def _unpickled(data: bytes, where: str) -> dict[str, Any]:
     try:
         found = pickles.loads(data)
         return {key.decode() if isinstance(key, bytes) else str(key): found[key] for key in found}
     except Exception as error:  # a damaged pickle may raise anything
+        _check_download(data, where)
         raise DataError(f"{where} is no pickle of CIFAR: {line_of(error)}.") from None
 
 
@@ -148,9 +157,9 @@ def archived(path: Path) -> DataSource | None:
         return next((sources[0] for sources in inside.values()), None)
     tree: Tree
     with reading(path):
-        if zipfile.is_zipfile(path) and path.suffix != ".npz":
+        if zipfile.is_zipfile(path) and path.suffix.lower() != ".npz":
             tree = ZipTree(path)
-        elif path.suffix in (".gz", ".tgz", ".tar") and tarfile.is_tarfile(path):
+        elif path.suffix.lower() in (".gz", ".tgz", ".tar") and tarfile.is_tarfile(path):
             tree = TarTree(path)
         else:
             return None

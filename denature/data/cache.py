@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,13 @@ from denature.data.decode import Block, ColourFound, Decoder, Encoded
 from denature.data.places import cache_root
 from denature.data.source import DataSource
 
-VERSION = 3
+VERSION = 4
 """Raise this number when the cached content of a source changes."""
+
+BLACK, DIM = 17, 65
+"""Limits of the upper byte of 16 bits: values below use at most 12 bits, or at most 14.
+
+Pillow rounds the upper byte of 16-bit colours in .ppm, so each limit is one higher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +40,19 @@ class Decoded:
     skipped: int
     left_out: dict[str, int]
     """Number of images and files that were not read, by reason."""
+    notes: tuple[str, ...]
+    """Further lines for the user."""
     folder: Path
 
     def paths(self, split: str) -> list[str]:
         """Paths of a split's images in the source; empty where the source has no paths."""
         listed = self.folder / f"{split}.paths.json"
-        found: list[str] = json.loads(listed.read_text("utf-8")) if listed.exists() else []
+        try:
+            found: list[str] = json.loads(listed.read_text("utf-8")) if listed.exists() else []
+        except ValueError:
+            raise DataError(
+                f"{listed} is damaged. Remove {self.folder}; images are then decoded again."
+            ) from None
         return found
 
 
@@ -49,9 +62,14 @@ def decoded(source: DataSource, config: DataConfig, progress: Progress) -> Decod
     wanted = {"version": VERSION, "fingerprint": source.fingerprint, **reading}
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:20]
     folder = cache_root() / "data" / key
-    if not (folder / "meta.json").exists():
-        with atomic_folder(folder, complete=(folder / "meta.json").exists) as new:
-            _write(new, source, config, progress)
+    if folder.exists():
+        try:
+            return _read(folder, source)
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            progress.say(f"{folder} is damaged; {config.source} is decoded again")
+            shutil.rmtree(folder)
+    with atomic_folder(folder, complete=(folder / "meta.json").exists) as new:
+        _write(new, source, config, progress)
     return _read(folder, source)
 
 
@@ -97,6 +115,8 @@ def _write(folder: Path, source: DataSource, config: DataConfig, progress: Progr
         "digest": digest.hexdigest()[:16],
         "skipped": decoder.skipped,
         "unlabelled": unlabelled,
+        "files": {file.name: file.stat().st_size for file in folder.iterdir()},
+        "told": [split["dark"] for split in splits.values() if split["dark"]],
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
@@ -119,6 +139,7 @@ def _write_split(
     paths: list[str] = []
     shape: tuple[int, ...] = ()
     digest = hashlib.sha256()
+    decoder.deep.clear()
     with open(folder / f"{name}.images", "wb") as file:
         for block in _blocks(samples, decoder):
             block = block._replace(images=decoder.resized(block.images))
@@ -136,12 +157,13 @@ def _write_split(
         ) from None
     if not len(merged):
         raise DataError(f"The {name} split of {source} holds no image that can be decoded.")
+    dark = _dark(decoder.deep, f"the {name} split of {source}")
     if any(paths):
         (folder / f"{name}.paths.json").write_text(json.dumps(paths), "utf-8")
     if merged.dtype == np.float32:  # coordinates, which were checked one by one
         np.save(folder / f"{name}.labels.npy", merged)
         digest.update(merged.data)
-        return _about(merged, shape, digest.hexdigest(), highest=0)
+        return _about(merged, shape, digest.hexdigest(), dark, highest=0)
     if name != "train" and merged.max() < 0:
         (folder / f"{name}.images").unlink()
         return len(merged)
@@ -152,13 +174,34 @@ def _write_split(
         )
     np.save(folder / f"{name}.labels.npy", merged)
     digest.update(merged.data)
-    return _about(merged, shape, digest.hexdigest(), highest=int(merged.max()))
+    return _about(merged, shape, digest.hexdigest(), dark, highest=int(merged.max()))
 
 
 def _about(
-    labels: np.ndarray, shape: tuple[int, ...], digest: str, *, highest: int
+    labels: np.ndarray, shape: tuple[int, ...], digest: str, dark: str, *, highest: int
 ) -> dict[str, Any]:
-    return {"count": len(labels), "shape": list(shape), "sha256": digest, "highest": highest}
+    about = {"count": len(labels), "shape": list(shape), "sha256": digest, "highest": highest}
+    return {**about, "dark": dark}
+
+
+def _dark(deep: Sequence[int], where: str) -> str:
+    """A note that images of 16 bits are dark, from their upper bytes; empty where they are not.
+
+    Raises:
+        DataError: the images use low bits only, as 8 or 12 bits in files of 16 do.
+    """
+    if not deep or max(deep) >= DIM:
+        return ""
+    dim = (
+        f"no value of the {len(deep):,} images of 16 bits in {where} is above "
+        f"{max(deep) * 256 + 255:,}, and white is 65,535"
+    )
+    if max(deep) < BLACK:
+        raise DataError(
+            f"{dim[0].upper()}{dim[1:]}: they would be read as black. Write them with 8 bits, "
+            "or scale them to 0..65,535."
+        )
+    return f"{dim}: the images are read without brightening."
 
 
 def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:
@@ -178,7 +221,15 @@ def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:
 
 
 def _read(folder: Path, source: DataSource) -> Decoded:
+    """Map the files of a cache folder.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, EOFError: a file is missing or damaged.
+    """
     meta = json.loads((folder / "meta.json").read_text())
+    for file, size in meta["files"].items():
+        if (folder / file).stat().st_size != size:
+            raise ValueError(f"{file} is cut off")
     splits = {}
     for name, split in meta["splits"].items():
         shape = (split["count"], *split["shape"])
@@ -196,5 +247,6 @@ def _read(folder: Path, source: DataSource) -> Decoded:
         meta["digest"],
         len(meta["skipped"]),
         {**source.left_out, **left_out},
+        (*source.notes, *meta["told"]),
         folder,
     )

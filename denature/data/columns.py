@@ -1,11 +1,13 @@
 """Find the image and label columns of a table, and the kind of its labels."""
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from denature.core.classes import composed
 from denature.core.errors import DataError, unknown
 from denature.data.config import DataConfig
 from denature.data.landmarks import coordinates
@@ -14,11 +16,15 @@ from denature.data.source import MOST_CLASSES, no_label
 Kind = Literal["whole", "names", "landmarks"]
 
 IMAGE_NAMES = ("image", "img")
+LANDMARK_NAMES = ("keypoints", "landmarks")
 LABEL_NAMES = (
     *("label", "labels", "fine_label", "class", "target", "y"),
-    *("category", "class_id", "label_id", "keypoints", "landmarks"),
+    *("category", "class_id", "label_id", *LANDMARK_NAMES),
 )
 """Usual names, in any letter case: a column of such a name is the label, whatever the others."""
+
+ROUNDED = 0.02
+"""Largest difference of the sum of rounded probabilities from one."""
 
 NO_LABELS = {
     *("id", "idx", "index", "__index_level_0__", "image_id", "file_id", "width", "height", "size"),
@@ -38,6 +44,12 @@ class Columns:
     guessed: bool = False
     """Whether the label column has no usual name and was not named by the caller."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about the choice."""
+        line = f"labels are read from the column {self.label}; --label-column names another"
+        return (line,) if self.guessed else ()
+
 
 def columns_of(schema: Any, config: DataConfig, where: object) -> Columns:
     """The image and the label column: named by the caller, of a usual name, or the only candidate.
@@ -56,9 +68,18 @@ def columns_of(schema: Any, config: DataConfig, where: object) -> Columns:
     # Floats are weights or ages; a number that counts rows or pixels is no class either.
     likely = [name for name in serving if name.lower() not in NO_LABELS]
     likely = [name for name in likely if not types.is_floating(schema.field(name).type)]
-    whole = [name for name in likely if types.is_integer(schema.field(name).type)]
-    label = _only("label", whole or likely, schema, where)
-    return Columns(image, label, _kind(schema, label), guessed=True)
+    classes = [name for name in likely if class_names(schema, name)]
+    label = classes[0] if len(classes) == 1 else _only("label", likely, schema, where)
+    return Columns(image, label, _kind(schema, label), guessed=not classes)
+
+
+def class_names(schema: Any, label: str) -> tuple[str, ...] | None:
+    """Class names from the metadata that `datasets` writes into a Parquet file."""
+    try:
+        info = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
+        return tuple(composed(str(name)) for name in info["names"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _kind(schema: Any, label: str) -> Kind:
@@ -138,6 +159,42 @@ def _can_be_image(kind: Any) -> bool:
     return _is_image(kind) or any(test(kind) for test in tests)
 
 
+def check_landmarks(lists: Iterable[Any], columns: Columns, where: object) -> None:
+    """Check that the lists of floats in a column can be landmarks.
+
+    Args:
+        lists: the column, in batches.
+        columns: names of the columns; of a usual name of landmarks no list is checked.
+        where: the data set, for the error.
+
+    Raises:
+        DataError: all lists are classes, one-hot or as probabilities.
+    """
+    import pyarrow.compute as pc
+
+    if columns.label.lower() in LANDMARK_NAMES:
+        return
+    first, shares, flags = "", True, True
+    for batch in lists:
+        given = batch.drop_null()
+        values = given.flatten().to_numpy(zero_copy_only=False)
+        if len(set(pc.list_value_length(given).to_pylist())) != 1 or not len(values):
+            return
+        rows = values.reshape(len(given), -1)
+        shares &= bool(((rows >= 0).all(1) & (np.abs(rows.sum(1) - 1) <= ROUNDED)).all())
+        flags &= bool(np.isin(rows, (0, 1)).all())
+        if not shares and not flags:
+            return
+        place = int(np.argmax(np.asarray(batch.is_valid())))
+        first = first or f"{where}, row {place}: the label is {str(rows[0].tolist())[:60]}"
+    if first:
+        raise DataError(
+            f"{first}, and all in the column {columns.label} are classes written one-hot or as "
+            "probabilities; a list of floats is read as landmarks. Write the number of the class "
+            "instead."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
     """Turns the cells of a label column into labels."""
@@ -164,7 +221,7 @@ class Labels:
         if absent and not trained:
             return -1
         if self.kind == "names" and cell is not None:
-            return self.numbers[cell]
+            return self.numbers[composed(cell)]
         if isinstance(cell, float) and cell.is_integer():
             cell = int(cell)
         if not isinstance(cell, int) or not -1 <= cell <= MOST_CLASSES:

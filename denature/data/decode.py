@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from denature.core.errors import DataError
+from denature.core.sniffing import head_of, instead_of
 
 if TYPE_CHECKING:  # Pillow is imported where it decodes: training on arrays does without
     from PIL.Image import Image
@@ -27,6 +29,9 @@ MOST_PIXELS = 89_478_485
 
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 GREY_MODES = {"1", "L", "LA", *SIXTEEN_BIT}
+
+DEEP = "denature: 16 bits"
+"""Key in an opened image's `info` that marks a file of 16 bits a channel."""
 
 
 class Encoded(NamedTuple):
@@ -80,6 +85,8 @@ class Decoder:
         self.skip_bad = skip_bad
         self.channels: int | None = None
         self.skipped: list[str] = []
+        self.deep: list[int] = []
+        """The highest upper byte of each image of 16 bits a channel; lower bytes are dropped."""
 
     def blocks(self, samples: Iterable[Encoded]) -> Iterator[Block]:
         """Decode `samples` in order; at most a few chunks are in memory at a time.
@@ -155,6 +162,8 @@ class Decoder:
         image = open_image(sample.image)
         if channels == 1 and image.mode not in GREY_MODES:
             raise ColourFound
+        if DEEP in image.info:
+            self.deep.append(_upper_byte(image))
         array = to_array(image, channels=channels, size=size, fit=self.resize, stretch=self.stretch)
         if array is None:
             raise DataError(
@@ -165,7 +174,7 @@ class Decoder:
 
     def resized(self, images: np.ndarray) -> np.ndarray:
         """Resize images that came decoded to the configured size."""
-        if not self.resize or images.shape[-1] == self.size:
+        if not self.resize or images.shape[-1] == self.size or not len(images):
             return images
         from PIL import Image
 
@@ -214,6 +223,12 @@ def to_array(
     return np.ascontiguousarray(array[None] if channels == 1 else array.transpose(2, 0, 1))
 
 
+def _upper_byte(image: "Image") -> int:
+    """The highest upper byte of an image of 16 bits a channel; Pillow drops the lower ones."""
+    pixels = np.asarray(image)
+    return int(pixels.max() >> 8 if image.mode in SIXTEEN_BIT else pixels[..., :3].max())
+
+
 def open_image(
     image: bytes | Path, *, formats: tuple[str, ...] = FORMATS, most_pixels: int = MOST_PIXELS
 ) -> "Image":
@@ -239,17 +254,37 @@ def open_image(
                     f"it is {picture.width}x{picture.height}; wanted are at most {most_pixels:,} "
                     "pixels"
                 )
+            deep = _is_deep(picture)
             picture.load()
+            if deep:
+                picture.info[DEEP] = True
             _turn_upright(picture)
+            if deep and picture.format == "PPM" and picture.mode == "I":
+                return picture.convert("I;16")  # Pillow has scaled the values to 0..65535
             return picture.copy()
     except BadImage:
         raise
+    except FileNotFoundError:
+        raise BadImage("there is no such file") from None
     except UnidentifiedImageError:
-        raise BadImage(f"it is none of {', '.join(formats)}") from None
+        found = instead_of(head_of(image) if isinstance(image, Path) else image)
+        why = f"; it {found}" if found else ""
+        raise BadImage(f"it is none of {', '.join(formats)}{why}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels(str(error).rstrip(".")) from None
     except Exception as error:  # Pillow raises a dozen kinds for images that are damaged
         raise BadImage(str(error).rstrip(".") or type(error).__name__) from None
+
+
+def _is_deep(picture: "Image") -> bool:
+    """Whether an opened file, not decoded yet, holds 16 bits a channel."""
+    for tile in getattr(picture, "tile", ()):
+        settings = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if settings and re.search(r"(?<!BGR);1[26][BLNR]?$", str(settings[0])):
+            return True
+        if picture.format == "PPM" and isinstance(settings[-1], int) and settings[-1] > 255:
+            return True
+    return False
 
 
 def _turn_upright(picture: "Image") -> None:

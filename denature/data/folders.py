@@ -21,6 +21,17 @@ from denature.data.splits import (
     words_of,
 )
 
+OF_IMAGES = {
+    *("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"),
+    *("jpegimages", "jpg", "jpeg", "png", "frames", "data", "dataset"),
+}
+OF_ANNOTATIONS = {
+    *("label", "labels", "mask", "masks", "annotation", "annotations", "annot", "gt"),
+    *("groundtruth", "truth", "ground", "segmentation", "segmentations", "segmentationclass"),
+    *("bbox", "bboxes", "xml", "xmls", "json"),
+}
+"""Words in names of folders that state the kind of their files and no class."""
+
 Files = Mapping[str, Sequence[tuple[Path, int]]]
 """Files of each split, with their labels."""
 
@@ -66,6 +77,7 @@ def image_folder(root: Path) -> DataSource:
         len(stats),
         labelled=bool(classes),
         left_out=+left_out,  # drops zero counts
+        notes=(f"all images are of one class, {legible(classes[0])}",) if len(classes) == 1 else (),
     )
 
 
@@ -77,7 +89,7 @@ def _labelled(top: ListedFolder, left_out: Counter[str]) -> tuple[list[str], Fil
         left_out["image outside of class folders"] += len(top.files)
     else:
         splits = {"train": [top]}
-        _no_configurations(top.filled)
+        _check_configurations(top.filled)
     if "train" not in splits:
         raise DataError(
             f"{top.path} has only the split{'s' * (len(splits) > 1)} {', '.join(splits)} and no "
@@ -85,6 +97,8 @@ def _labelled(top: ListedFolder, left_out: Counter[str]) -> tuple[list[str], Fil
             f"folder train/ in {top.path}."
         )
     classes = sorted({inner.name for part in splits["train"] for inner in part.folders})
+    for part in splits["train"]:
+        _check_kinds(part)
     files: dict[str, list[tuple[Path, int]]] = {}
     for split, parts in splits.items():
         found = {inner.name for part in parts for inner in part.filled}
@@ -147,14 +161,59 @@ def _parts(split: str, folders: Sequence[ListedFolder], top: ListedFolder) -> li
     for part in parts:
         if _holds_splits(part) and any(folder.filled for folder in part.filled):
             _refuse_configurations([part])
-        _no_configurations(part.filled)
+        _check_configurations(part.filled)
     return parts
 
 
-def _no_configurations(folders: Sequence[ListedFolder]) -> None:
-    """Raise where folders that should be classes hold splits of their own."""
+def _check_kinds(part: ListedFolder) -> None:
+    """Check that class folders are not named for kinds of files, such as images and masks.
+
+    Some such names may be classes, as mask beside no_mask is.
+
+    Raises:
+        DataError: all names state kinds of files, or images and annotations lie side by side, here
+            or inside a class.
+    """
+    filled = [folder.name for folder in part.filled]
+    kinds = filled if all(_kind(name) for name in filled) else []
+    for folder in (part, *part.filled):
+        found = {name: _kind(name) for name in (inner.name for inner in folder.folders)}
+        if {"image", "annotation"} <= set(found.values()):
+            part, kinds = folder, [name for name, kind in found.items() if kind]
+            break
+    if kinds:
+        raise DataError(
+            f"{part.path} holds {brief(kinds)}, named for kinds of files; they are no classes. "
+            "Wanted are images in a folder for each class, or Parquet files with a label column: "
+            "labels in files beside images are not read. To query images without labels, name "
+            "the one folder that holds them; if they are classes, give them other names."
+        )
+
+
+def _kind(name: str) -> str | None:
+    """The kind of file that the name of a folder states; None where it states none."""
+    words = set(words_of(name))
+    if words & OF_ANNOTATIONS and words <= OF_ANNOTATIONS | OF_IMAGES:
+        return "annotation"
+    return "image" if words and words <= OF_IMAGES else None
+
+
+def _check_configurations(folders: Sequence[ListedFolder]) -> None:
+    """Check that class folders hold no splits of their own, nor all of them the same folders."""
     if found := [folder for folder in folders if _holds_splits(folder)]:
         _refuse_configurations(found)
+    inside = [_unwrapped(folder, split=True) for folder in folders]
+    if len(inside) < 2 or any(folder.files for folder in inside):
+        return
+    names = [{inner.name for inner in folder.filled} for folder in inside]
+    shared, known = set.intersection(*names), set.union(*names)
+    if len(shared) > 1 and 2 * len(shared) >= len(known):
+        raise DataError(
+            f"{brief(str(folder.path) for folder in folders)} hold the same folders "
+            f"({brief(sorted(shared))}) where class folders were expected. If those are the "
+            f"classes, name one data set by its path, such as {folders[0].path}, or put all "
+            "images of a class into one folder."
+        )
 
 
 def _refuse_configurations(found: Sequence[ListedFolder]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from denature.core.classes import composed
 from denature.core.errors import DataError
 
 IMAGE_SUFFIXES = {
@@ -33,7 +34,8 @@ class ListedFolder:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """Name in composed form: file systems and archives write an accent in two ways."""
+        return composed(self.path.name)
 
     @property
     def filled(self) -> list["ListedFolder"]:

@@ -102,6 +102,8 @@ def _decoded(source: DataSource, config: DataConfig, progress: Progress) -> Deco
     found = decoded(source, config, progress)
     if found.left_out:
         progress.say(f"{config.source}: left out {format_left_out(found.left_out)}")
+    for line in found.notes:
+        progress.say(f"{config.source}: {line}")
     return found
 
 

@@ -1,21 +1,29 @@
 """Parquet shards, and data sets of the Hugging Face hub."""
 
-import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from denature.core.classes import composed
 from denature.core.errors import DataError, MissingExtra
-from denature.data.columns import Columns, Labels, columns_of, kind_of
+from denature.core.sniffing import head_of, instead_of
+from denature.data.columns import Columns, Labels, check_landmarks, class_names, columns_of, kind_of
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, list_folder
-from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, stats_of
+from denature.data.naming import (
+    CLASS_LIST,
+    check_numbers,
+    listed_classes,
+    named_classes,
+    numbers_of,
+)
+from denature.data.source import DataSource, Opener, line_of, stats_of
 from denature.data.splits import brief, has_labels, is_keyword, shards_by_split, split_of
-
-CLASS_LIST = "classes.txt"
 
 
 def has_parquet(folder: Path) -> bool:
@@ -41,17 +49,22 @@ def parquet(path: Path, config: DataConfig) -> DataSource:
         if not _compatible(parts, columns, first, trained=split == "train"):
             left_out[f"unlabelled {split} image"] += sum(rows[file] for file in parts)
             del shards[split]
-    names = _class_names(_schema(first), columns.label) or _listed_classes(path)
+    names = class_names(_schema(first), columns.label) or listed_classes(path, files)
+    train = shards.get("train", [])
+    trained = sum(rows[file] for file in train)
     if columns.kind == "names":
         found = {s: _distinct(parts, columns.label) for s, parts in shards.items()}
-        trained = sum(rows[file] for file in shards.get("train", ()))
-        names = _named_classes(found.get("train", set()), trained, names, path, columns)
+        names = named_classes(found.get("train", set()), trained, names, path, columns)
         for split in found:
             if split != "train" and not has_labels(found[split], names, f"The {split} split"):
                 left_out[f"unlabelled {split} image"] += sum(rows[f] for f in shards.pop(split))
     elif _is_truth(_schema(first), columns.label):
         names = names or ("False", "True")
-    labels = Labels(columns.kind, _numbers(names or ()))
+    elif columns.kind == "landmarks":
+        check_landmarks(_batches(train, columns.label), columns, first)
+    elif columns.guessed and names is None:
+        check_numbers(_distinct(train, columns.label), trained, path, columns)
+    labels = Labels(columns.kind, numbers_of(names or ()))
     files = list(chain.from_iterable(shards.values()))
     pictures = [picture for file in files for picture in _pictures(file, columns.image)]
     stats = [(s, *stat) for s, parts in shards.items() for stat in stats_of(parts)]
@@ -62,6 +75,7 @@ def parquet(path: Path, config: DataConfig) -> DataSource:
         sum(rows[file] for file in files),
         columns.kind == "landmarks",
         left_out=left_out,
+        notes=columns.notes,
     )
 
 
@@ -96,10 +110,9 @@ def _rows_of(file: Path) -> int:
     try:
         return int(pq.read_metadata(file).num_rows)
     except (OSError, ArrowException) as error:
-        raise DataError(
-            f"{file} cannot be read as Parquet: {line_of(error)}. Copy it again: the file may be "
-            "cut off."
-        ) from None
+        found = file.is_file() and instead_of(head_of(file), "Wanted is a Parquet file")
+        why = f"it {found}" if found else f"{line_of(error)}. Copy it again: it may be cut off"
+        raise DataError(f"{file} cannot be read as Parquet: {why}.") from None
 
 
 def _schema(file: Path) -> Any:
@@ -145,49 +158,29 @@ def _compatible(parts: Sequence[Path], columns: Columns, first: Path, *, trained
     return False
 
 
-def _distinct(parts: Iterable[Path], column: str) -> set[str]:
-    """The names in a column, without those that are absent."""
+def _batches(parts: Iterable[Path], column: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    found: set[str | None] = set()
+    for file in parts:
+        for batch in pq.ParquetFile(file).iter_batches(4096, columns=[column]):
+            yield batch[column]
+
+
+def _distinct(parts: Iterable[Path], column: str) -> set[Any]:
+    """The names or numbers in a column, without those that are absent."""
+    import pyarrow.parquet as pq
+
+    found: set[Any] = set()
     for file in parts:
         for chunk in pq.ParquetFile(file).read([column])[column].chunks:
             found.update(chunk.unique().to_pylist())
-    return {name for name in found if name is not None}
+    return _given(found)
 
 
-def _named_classes(
-    found: set[str],
-    images: int,
-    listed: tuple[str, ...] | None,
-    where: object,
-    columns: Columns,
-) -> tuple[str, ...]:
-    """Class names in the order of `listed`, where there is a list, else sorted."""
-    # A text that is unique to nearly every image is a caption or the name of a file.
-    if len(found) > MOST_CLASSES or (columns.guessed and 2 * len(found) > images):
-        raise DataError(
-            f"The column {columns.label} of {where} holds {len(found):,} different texts for "
-            f"{images:,} images, too many for classes. Name the column of the labels with "
-            "--label-column."
-        )
-    if listed is None:
-        return tuple(sorted(found))
-    if strange := sorted(found - _numbers(listed).keys()):
-        raise DataError(
-            f"The column {columns.label} of {where} holds {brief(strange)}, which the list of "
-            f"classes ({brief(listed)}) lacks. Correct the list, or remove it."
-        )
-    return listed
-
-
-def _numbers(classes: Iterable[str]) -> dict[str, int]:
-    """Labels by name; of a line in a list such as `n01443537<tab>goldfish` the first word too."""
-    numbers: dict[str, int] = {}
-    for label, name in enumerate(classes):
-        numbers.setdefault(name.split("\t")[0], label)
-        numbers[name] = label
-    return numbers
+def _given(found: Iterable[Any]) -> set[Any]:
+    """Names in composed form, or numbers; without None."""
+    given = (composed(name) if isinstance(name, str) else name for name in found)
+    return {name for name in given if name is not None}
 
 
 def _is_truth(schema: Any, label: str) -> bool:
@@ -209,9 +202,33 @@ def _pictures(file: Path, image: str) -> Iterator[Path]:
         paths = [cell and cell.get("path") for cell in cells]
     else:
         return
-    for path in paths:
-        if path and (picture := file.parent / path).is_file():
+    for row, path in enumerate(paths):
+        if path and (picture := _path_in(file.parent, path, f"{file}, row {row}")).is_file():
             yield picture
+
+
+def _path_in(folder: Path, text: str, where: str) -> Path:
+    """The text of a cell as a path; the file need not exist.
+
+    Raises:
+        DataError: the text cannot be a path, such as a picture in base64.
+    """
+    try:
+        if re.match(r"(?i)data:|[a-z][a-z0-9+.-]+://", text):
+            raise ValueError(text)
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            (folder / text).stat()
+    except (OSError, ValueError):
+        raise DataError(
+            f"{where} holds {_short(text)!r}, which is no path of an image file. Wanted are the "
+            "bytes of images, or paths of files in the folder of the Parquet file; texts such as "
+            "base64 are not decoded, nor is anything fetched."
+        ) from None
+    return folder / text
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _names_files(file: Path, image: str) -> bool:
@@ -254,14 +271,18 @@ def hub(config: DataConfig) -> DataSource:
         raise DataError(f"{config.source} has the splits {', '.join(loaded)}; wanted is train.")
     first = splits["train"]
     columns = columns_of(first.features.arrow_schema, config, config.source)
-    names = tuple(getattr(first.features[columns.label], "names", None) or ()) or None
+    names = tuple(map(composed, getattr(first.features[columns.label], "names", ()) or ())) or None
     if columns.kind == "names":
-        found = {s: set(part.unique(columns.label)) - {None} for s, part in splits.items()}
-        names = _named_classes(found["train"], len(first), names, config.source, columns)
+        found = {s: _given(part.unique(columns.label)) for s, part in splits.items()}
+        names = named_classes(found["train"], len(first), names, config.source, columns)
         for split in found:
             if split != "train" and not has_labels(found[split], names, f"The {split} split"):
                 left_out[f"unlabelled {split} image"] += len(splits.pop(split))
-    labels = Labels(columns.kind, _numbers(names or ()))
+    elif columns.kind == "landmarks":
+        check_landmarks(_cells(first, columns.label), columns, config.source)
+    elif columns.guessed and names is None:
+        check_numbers(_given(first.unique(columns.label)), len(first), config.source, columns)
+    labels = Labels(columns.kind, numbers_of(names or ()))
 
     def read(split: str) -> Opener:
         encoded = splits[split].cast_column(columns.image, datasets.Image(decode=False))
@@ -282,7 +303,17 @@ def hub(config: DataConfig) -> DataSource:
         sum(map(len, splits.values())),
         columns.kind == "landmarks",
         left_out=left_out,
+        notes=columns.notes,
     )
+
+
+def _cells(rows: Any, column: str) -> Iterator[Any]:
+    """A column of the hub's rows, in batches."""
+    import pyarrow as pa
+
+    table = rows.select_columns(column)
+    for start in range(0, len(table), 4096):
+        yield pa.array(table[start : start + 4096][column])
 
 
 def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
@@ -298,10 +329,10 @@ def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
     if isinstance(cell, str):
         if folder is None:
             return Encoded(Path(cell), label, where, cell)
-        file = (folder / cell).resolve()
+        file = _path_in(folder, cell, where).resolve()
         if not file.is_relative_to(folder.resolve()):
-            raise DataError(f"{where} points to {cell}, outside of {folder}; refused.")
-        return Encoded(file, label, f"{where} ({cell})", cell)
+            raise DataError(f"{where} points to {_short(cell)}, outside of {folder}; refused.")
+        return Encoded(file, label, f"{where} ({_short(cell)})", cell)
     if cell is None:
         raise DataError(f"{where} holds neither image bytes nor a path.")
     return Encoded(cell, label, where, path)
@@ -315,7 +346,7 @@ def _check_names(schema: Any, label: str, file: Path, first: Path) -> None:
             holds truth values and the other numbers.
     """
     other = _schema(first)
-    names, first_names = _class_names(schema, label), _class_names(other, label)
+    names, first_names = class_names(schema, label), class_names(other, label)
     if names is not None and first_names is not None and names != first_names:
         raise DataError(
             f"The classes of {file} are {brief(names)}, of {first} {brief(first_names)}; one "
@@ -326,27 +357,3 @@ def _check_names(schema: Any, label: str, file: Path, first: Path) -> None:
             f"The column {label} holds truth values in one of {file} and {first} and numbers in "
             "the other. Shards of one data set must have labels of one kind."
         )
-
-
-def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
-    """Class names from the metadata that `datasets` writes into a Parquet file."""
-    try:
-        info = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
-        return tuple(map(str, info["names"]))
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _listed_classes(path: Path) -> tuple[str, ...] | None:
-    """Class names from a `classes.txt` beside the shards, one a line in label order."""
-    listed = path / CLASS_LIST if path.is_dir() else path.with_name(CLASS_LIST)
-    if not listed.is_file():
-        return None
-    lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    names = tuple(line.strip() for line in lines if line.strip())
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(
-            f"{listed} names {brief(repeated)} more than once; a class has one name. Correct the "
-            "list."
-        )
-    return names

@@ -33,10 +33,16 @@ class DataSource:
     """Whether there are labels; images without labels serve as queries only."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many files, folders or images are not read, by reason."""
+    notes: tuple[str, ...] = ()
+    """Further lines for the user."""
 
 
-def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Name, size and time of each file, with links resolved: a changed link is another file."""
+def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
+    """Name, size, times and inode of each file, links resolved: a changed link is another file.
+
+    Only the inode distinguishes files of equal size and time that change places, and only the time
+    of change one that is overwritten.
+    """
     folders: dict[Path, str] = {}
     stats = []
     for file in files:
@@ -45,7 +51,8 @@ def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
         name = os.path.join(folders[file.parent], file.name)
         status = file.stat()
         name = os.path.realpath(name) if file.is_symlink() else name
-        stats.append((name, status.st_size, status.st_mtime_ns))
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        stats.append((name, status.st_size, *times, status.st_ino))
     return stats
 
 

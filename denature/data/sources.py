@@ -15,6 +15,7 @@ import numpy as np
 
 from denature.core.errors import DataError, unknown
 from denature.core.progress import SILENT, Progress
+from denature.core.sniffing import head_of, instead_of
 from denature.data.archives import archived
 from denature.data.config import DataConfig
 from denature.data.decode import Block
@@ -24,6 +25,8 @@ from denature.data.landmarks import PLACES
 from denature.data.parquet import has_parquet, hub, parquet
 from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, no_label, stats_of
 from denature.data.splits import SPELT, brief, is_keyword, split_of
+
+ARCHIVES = (".gz", ".tgz", ".tar", ".zip")
 
 
 def open_source(config: DataConfig, progress: Progress = SILENT) -> DataSource:
@@ -45,14 +48,17 @@ def open_source(config: DataConfig, progress: Progress = SILENT) -> DataSource:
             error = unknown("data set", name, {*NAMED, *PUBLISHED})
             raise DataError(f"{error} There is no file or folder {path.absolute()} either.")
         raise DataError(f"There is no file or folder {path.absolute()}.")
-    if path.suffix == ".npz":
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
         return npz(path)
     if (found := archived(path)) is not None:
         return found
-    if path.suffix == ".parquet" or (path.is_dir() and has_parquet(path)):
+    if suffix == ".parquet" or (path.is_dir() and has_parquet(path)):
         return parquet(path, config)
     if path.is_dir():
         return image_folder(path)
+    if suffix in ARCHIVES and (instead := instead_of(head_of(path))) is not None:
+        raise DataError(f"{path} {instead}.")
     raise DataError(
         f"{path} is no folder, .npz, .parquet or published archive. Data can be: "
         f"{', '.join((*NAMED, *PUBLISHED))}; a folder of Parquet shards or of images; an .npz; an "
@@ -98,7 +104,11 @@ def npz(path: Path) -> DataSource:
                 return [archive[name] for name in wanted] or [np.array(archive.files)]
         except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
             part = f" ({', '.join(wanted)})" if wanted else ""
-            raise DataError(f"{path}{part} cannot be read as .npz: {line_of(error)}.") from None
+            found = path.is_file() and instead_of(
+                head_of(path), "Wanted is a file that NumPy saved"
+            )
+            why = f"it {found}" if found else line_of(error)
+            raise DataError(f"{path}{part} cannot be read as .npz: {why}.") from None
 
     names = set(read_arrays()[0].tolist())
     images = {name[2:] for name in names if name.startswith("x_")}
@@ -147,6 +157,8 @@ def _as_uint8(images: np.ndarray, where: str) -> np.ndarray:
             f"{where} has the shape {images.shape}; wanted is n x size x size, "
             "n x size x size x channels or n x channels x size x size, with 1 or 3 channels."
         )
+    if not images.size:
+        images = images.astype(np.uint8)
     if images.dtype != np.uint8:
         low, high = float(np.min(images)), float(np.max(images))
         if not np.issubdtype(images.dtype, np.floating) or not 0 <= low <= high <= 1:

@@ -64,10 +64,13 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
     shared = _shared_folder(list(inside.values()))
     shards: dict[str | None, list[Path]] = {}
     parents: dict[str | None, dict[str, str]] = {}
+    variants: dict[str, dict[tuple[str, ...], str]] = {}
     for file, path in inside.items():
-        split, parent = _located(path, shared)
+        split, parent, name = _located(path, shared)
         shards.setdefault(split, []).append(file)
         parents.setdefault(split, {})[parent] = path.as_posix()
+        if split is not None:
+            variants.setdefault(split, {}).setdefault(_variant(name), path.as_posix())
     unnamed = shards.pop(None, [])
     if unnamed and shards:
         raise DataError(
@@ -83,6 +86,7 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
                 f"{brief(places)}. Name one of them by its path, such as "
                 f"{example if example.parent == root else example.parent}."
             )
+    _check_variants(variants, root)
     folders = {parent.rpartition("/")[0] for found in parents.values() for parent in found}
     if len(folders) > 1 and all(folders):
         raise DataError(
@@ -92,8 +96,29 @@ def shards_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
     return {split: found for split, found in shards.items() if split} or {"train": unnamed}
 
 
-def _located(path: PurePath, shared: int) -> tuple[str | None, str]:
-    """The split of a path, and its configuration: the part before the word of the split."""
+def _check_variants(variants: Mapping[str, Mapping[tuple[str, ...], str]], root: Path) -> None:
+    """Check that all files of a split have the same words in their names.
+
+    Args:
+        variants: by split and words, one path each.
+        root: the data set, for the error.
+
+    Raises:
+        DataError: several files name one split in different words.
+    """
+    for split, named in variants.items():
+        if len(named) > 1:
+            raise DataError(
+                f"{root} holds {brief(sorted(named.values()))}, which all say {split}. Keep one of "
+                "them there, or give the shards of one split names that differ in numbers alone."
+            )
+
+
+def _located(path: PurePath, shared: int) -> tuple[str | None, str, str]:
+    """The split of a path, its configuration, and the name that contains the split.
+
+    The configuration is the part before the word of the split.
+    """
     parts = path.parts
     for place in reversed(range(len(parts))):
         if (split := split_of(parts[place])) is None:
@@ -105,8 +130,19 @@ def _located(path: PurePath, shared: int) -> tuple[str | None, str]:
                 f"The path {path.as_posix()} says {split} and {', '.join(map(str, outer))}; wanted "
                 "is one split. Rename it."
             )
-        return split, "/".join([*parts[:place], _before(parts[place])])
-    return None, "/".join(parts[:-1])
+        return split, "/".join([*parts[:place], _before(parts[place])]), parts[place]
+    return None, "/".join(parts[:-1]), ""
+
+
+def _variant(name: str) -> tuple[str, ...]:
+    """The words that distinguish `train_small.parquet` from `train.parquet`.
+
+    Numbers of shards and checksums, as in `train-00000-of-00002-abcdef01`, are not words.
+    """
+    stem = re.sub(r"(?i)[-_.]\d+-of-\d+([-_.][0-9a-f]+)?(?![^-_.])", "", name)
+    stem = re.sub(r"(?i)(?<![^-_.])(?=[a-f]*\d)[0-9a-f]{4,}(?![^-_.])", "", stem)
+    words = words_of(stem)
+    return words[:-1] if words[-1:] == ("parquet",) else words
 
 
 def _before(name: str) -> str:

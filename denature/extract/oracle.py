@@ -68,6 +68,7 @@ class Oracle:
         if stated is not None and stored is not None and stated != stored:
             self._change_kind(stated, stored)
         self._failure: BaseException | None = None
+        self._divides = False
         self.answered = 0
         """Answers that this process received."""
         self.seconds = 0.0
@@ -235,9 +236,9 @@ class Oracle:
         )
         clock = time.perf_counter()
         try:
-            values = await self.victim.ask(images[:count], id=str(request))
+            reply = await self.victim.ask(images[:count], id=str(request))
             known = self.kind or self.about.kind
-            kind = fitting(values, count=count, kind=known, about=self.about)
+            kind, values = fitting(reply, count=count, kind=known, about=self.about)
         except Exception as error:
             await self.ledger.failed(
                 self.target,
@@ -250,6 +251,11 @@ class Oracle:
             raise
         if known is None:
             self.progress.say(f"{self.about.target} answers with {kind}.")
+        if values is not reply and not self._divides:
+            self._divides = True
+            self.progress.say(
+                f"{self.about.target} answers in percent; they are divided by 100 and stored so."
+            )
         await self.ledger.answered(
             self.target,
             request,

@@ -1,6 +1,7 @@
 """Kinds of a victim's answers, and completion of answers that show only a part."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -11,6 +12,13 @@ from denature.extract.victims.base import VictimInfo
 SUM_TOLERANCE = 0.05
 """Tolerance on the sum of probabilities, since services round them."""
 
+ENOUGH = 4
+"""Rows that must all sum to 100; so many rows of logits never do by chance."""
+
+PERCENT_HINT = (
+    "; in percent they are taken where they sum to 100 and all are shown; else divide them by 100 "
+    "in a function of your own, package.module:function"
+)
 
 # Rows in [0, 1] that sum to 1 are taken as probabilities: logits hit this by negligible chance.
 LOOKS: Mapping[Kind, tuple[Kind | None, ...]] = {
@@ -26,6 +34,8 @@ def kind_of(values: np.ndarray) -> Kind | None:
     """Kind of answers, inferred from their values; None where it is ambiguous."""
     if values.ndim == 1:
         return "label"
+    if _are_percent(values):
+        return "probabilities" if len(values) >= ENOUGH else None
     shown = values[~np.isnan(values)]
     if len(shown) and (shown.min() < 0 or shown.max() > 1):
         return "logits"
@@ -34,8 +44,18 @@ def kind_of(values: np.ndarray) -> Kind | None:
     return "probabilities" if np.abs(values.sum(axis=1) - 1).max() <= SUM_TOLERANCE else None
 
 
-def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: VictimInfo) -> Kind:
+def _are_percent(values: np.ndarray) -> bool:
+    """Whether answers are probabilities in percent; never where values are hidden."""
+    sums = values.sum(axis=1)
+    return bool((values >= 0).all() and (np.abs(sums / 100 - 1) <= SUM_TOLERANCE).all())
+
+
+def fitting(
+    values: np.ndarray, *, count: int, kind: Kind | None, about: VictimInfo
+) -> tuple[Kind, np.ndarray]:
     """The kind of a request's answers, which are checked before they are stored.
+
+    Probabilities in percent are divided by 100.
 
     Args:
         values: see `Victim.ask`.
@@ -43,13 +63,42 @@ def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: VictimI
         kind: expected kind; None to infer it.
         about: the victim.
 
+    Returns:
+        The kind, and the answers.
+
     Raises:
         ConfigError: the answers are of another kind, of an ambiguous kind, or invalid.
     """
+    _check_answers(values, count=count, kind=kind, about=about)
+    found = kind_of(values)
+    resolved = kind or found
+    if resolved is None:
+        raise _unfit(
+            about, "answers that could be logits or probabilities (state which with --kind)"
+        )
+    if found not in LOOKS[resolved]:
+        hint = PERCENT_HINT if resolved == "probabilities" and found == "logits" else ""
+        raise _unfit(
+            about,
+            f"answers that are stated to be {kind} but look like {found} (state another "
+            f"--kind{hint})",
+        )
+    if resolved == "probabilities" and _are_percent(values):
+        return resolved, values / np.float32(100)
+    return resolved, values
 
-    def unfit(what: str) -> ConfigError:
-        return ConfigError(f"{about.target} gave {what}; they are not stored but count as queries.")
 
+def _unfit(about: VictimInfo, what: str) -> ConfigError:
+    return ConfigError(f"{about.target} gave {what}; they are not stored but count as queries.")
+
+
+def _check_answers(values: np.ndarray, *, count: int, kind: Kind | None, about: VictimInfo) -> None:
+    """Check the shape and the numbers of answers; see `fitting`.
+
+    Raises:
+        ConfigError: the values are no answers of the victim.
+    """
+    unfit = partial(_unfit, about)
     if len(values) != count or values.ndim not in (1, 2) or not values.size:
         raise unfit(f"answers of the shape {values.shape} to {count} images")
     classes = about.classes
@@ -65,16 +114,6 @@ def fitting(values: np.ndarray, *, count: int, kind: Kind | None, about: VictimI
         # An answer without a detected face has no values.
         if kind != "landmarks" and np.isnan(values).all(axis=1).any():
             raise unfit("answers without any value")
-    found = kind_of(values)
-    if kind is None:
-        if found is None:
-            raise unfit("answers that could be logits or probabilities (state which with --kind)")
-        return found
-    if found not in LOOKS[kind]:
-        raise unfit(
-            f"answers that are stated to be {kind} but look like {found} (state another --kind)"
-        )
-    return kind
 
 
 def completed(kind: Kind, values: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ from denature.extract.pool import BLOCK, NOISE, Pool, StoredPool, open_pool
 from denature.extract.reading import combined
 from denature.extract.theft import LEDGER, RESULT, Clone, Theft
 from denature.extract.victims.base import Victim, VictimInfo, run_now
+from denature.extract.victims.protocol import FORMS
 from denature.nets import create
 from denature.train.config import CheckpointConfig, Training
 from denature.train.identity import plan_id
@@ -235,7 +236,14 @@ def fitted(about: VictimInfo, dataset: Dataset, progress: Progress = SILENT) -> 
     alignment = align(
         about.names or None, dataset.classes, who=about.target, data=dataset.config.source
     )
-    if alignment.note is not None:
+    if alignment.note is not None and about.unread is not None:
+        progress.say(
+            f"{about.target} names its classes in a form that is not known here ({about.unread}); "
+            f"known are {FORMS}. So they cannot be compared with those of "
+            f"{dataset.config.source}, and class 0 of one is taken for class 0 of the other, and "
+            "so on. Check that both use the same order."
+        )
+    elif alignment.note is not None:
         progress.say(alignment.note)
     return replace(about, classes=len(dataset.classes), order=alignment.order)
 

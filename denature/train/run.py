@@ -305,13 +305,14 @@ def import_run(
 
     Raises:
         RunError: the weights cannot be read or do not fit.
-        ConfigError: unknown network, a shape that the network cannot take, or mean and std where
-            the file contains its own.
+        ConfigError: unknown network, a shape that the network cannot take, one of mean and std
+            without the other, or both where the file contains its own.
     """
     clock = time.perf_counter()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     shape = {"classes": classes, "channels": channels, "image_size": image_size}
     network = create(net, **shape, mean=mean, std=std)
+    _check_normalisation(network, net, mean, std)
     tensors = read_weights(Path(weights), entry)
     target = network
     if isinstance(network, Normalized):
@@ -359,3 +360,21 @@ def import_run(
             open_folder(folder, plan, overwrite=overwrite)
             save_run(run)
     return run
+
+
+def _check_normalisation(
+    network: nn.Module, net: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> None:
+    """Check that mean and std are given together, and that the network takes them.
+
+    Raises:
+        ConfigError: only one is given, or the network normalises its own input.
+    """
+    if (mean is None) != (std is None):
+        given, absent = ("mean", "std") if std is None else ("std", "mean")
+        raise ConfigError(
+            f"{given} is given and {absent} is not; wanted are both, or neither. Where images were "
+            "only shifted std is 1, where they were only divided mean is 0, for each channel."
+        )
+    if (mean or std) and not isinstance(network, Normalized):
+        raise ConfigError(f"{net} owns its normalisation; leave out mean and std.")

@@ -26,6 +26,8 @@ class VictimInfo:
     classes: int | None = None
     names: tuple[str, ...] = ()
     """Names of an answer's numbers, such as `nose.x`, or of classes, where the victim has them."""
+    unread: str | None = None
+    """The victim's names as an excerpt, where their form is not known."""
     order: tuple[int, ...] | None = None
     """For each wanted class its index among the victim's, where the victim's order differs."""
     channels: int | None = None

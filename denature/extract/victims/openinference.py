@@ -112,6 +112,7 @@ class OpenInference:
             kind=kind,
             classes=signature.classes,
             names=signature.names,
+            unread=signature.unread,
             channels=None if channels < 0 else channels,
             image_size=None if height < 0 else height,
         )
