@@ -368,7 +368,7 @@ class Job:
         for batch, logits in answers_to(network, dataset.test, self.compute):
             theirs = Answers("logits", self.compute.answer(other, batch.pixels))
             found += self.objective.divergence(logits, theirs).tolist()
-        return mean_over_images(found)
+        return mean_over_images(found) if len(found) > 1 else None
 
 
 def packed_hits(right: np.ndarray, dataset: Dataset) -> Hits:
