@@ -3,17 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from denature.cli.app import main
 from denature.core.stats import Estimate
-from denature.data import Dataset
+from denature.data import Dataset, load
 from denature.losses.soft import softened_divergence
 from denature.recipes.paper.settings import SETTINGS
 from denature.recipes.worlds import SETTINGS as WORLDS
 from denature.report.divergence import SPOILS_FROM, not_nasty, warning
-from denature.train import Distilled, Nasty, Normal, Run, Training, train
+from denature.train import Distilled, Nasty, Normal, Run, Training, load_run, train
 from denature.train.config import late_step
 
 BRIEF = Training(epochs=3, batch_size=64, fraction=0.3, device="cpu", precision="fp32")
@@ -118,3 +119,14 @@ def test_by_default_a_students_accuracy_falls(digits: Dataset) -> None:
     student_training = Training(epochs=10, seed=1, device="cpu")
     student = train("mlp", digits, Distilled(temperature=20), student_training, asked=nasty)
     assert student.accuracy.value < nasty.accuracy.value - 0.1
+
+
+def test_of_one_test_image_nothing_is_said_of_the_divergence(tmp_path: Path) -> None:
+    """An interval over one image has no end, which JSON cannot hold."""
+    digits = load("digits")
+    one = replace(digits, test=digits.test.take(np.array([0])), digest="one")
+    brief = Training(epochs=1, device="cpu", precision="fp32")
+    normal = train("mlp", one, Normal(), brief, out=tmp_path / "normal")
+    run = train("mlp", one, Nasty(), brief, asked=normal, out=tmp_path / "nasty")
+    assert run.record.divergence is None
+    assert (run.accuracy.n, load_run(tmp_path / "nasty").record.divergence) == (1, None)

@@ -49,9 +49,9 @@ def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> 
             f"{config.source} has {_named(found.splits)} with labels; nothing to test on. "
             "Hold a share out with --holdout 0.2."
         )
-    if len(cut.test) < 2:
+    if cut.test.landmarks and len(cut.test) < 2:
         raise DataError(
-            f"{config.source} has 1 test image, over which no interval can be given. Bring more, "
+            f"{config.source} has 1 test image, and an error over one has no interval. Bring more, "
             "or leave the test split out and hold a share out with --holdout 0.2."
         )
     if untrained := _untrained(found.classes, cut.train, cut.test):

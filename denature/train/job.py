@@ -378,7 +378,7 @@ class Job:
         for batch, logits in answers_to(network, dataset.test, self.compute):
             answers = Answers("logits", self.compute.answer(other, batch.pixels))
             divergences += self.objective.divergence(logits, answers).tolist()
-        return mean_over_images(divergences)
+        return mean_over_images(divergences) if len(divergences) > 1 else None
 
 
 def packed_hits(right: np.ndarray, dataset: Dataset) -> Hits:
