@@ -118,7 +118,7 @@ def judge(
     elif not theirs:
         word, said = "no evidence", "No attack ran to its end on all compared networks."
     if word == "more robust" and len(defended) == 1:
-        said += " That is said of this network; of its training only more seeds can tell."
+        sentence += " That is said of this network; of its training only more seeds can tell."
     raised = [check.name for check in checks if check.raised]
     signs = f" Signs of masked gradients: {', '.join(raised)}." if raised else ""
     return Verdict(
