@@ -176,3 +176,13 @@ def test_where_nothing_can_be_compared_that_is_said() -> None:
     said = judge([wrong], undefended(0.5), [])
     assert (said.word, said.samples) == ("no evidence", 0)
     assert "no sample that all compared networks answer rightly" in said.said
+
+
+def test_where_no_attack_ran_to_its_end_on_all_networks_that_is_said() -> None:
+    """Samples were compared, and no attack finished on each of them."""
+    others = [network(plain=s, everything=s) for s in (0.49, 0.5, 0.51)]
+    for name in ("fgsm", "pgd", "autoattack"):
+        others[2] = crashed(others[2], name)
+    found = judge([network(plain=0.7, everything=0.7)], others, [])
+    assert found.word == "no evidence"
+    assert found.said == "No attack ran to its end on all compared networks."

@@ -116,7 +116,7 @@ def judge(
         word = "no evidence"
         sentence = "There is no sample that all compared networks answer rightly."
     elif not theirs:
-        word, said = "no evidence", "No attack ran to its end on all compared networks."
+        word, sentence = "no evidence", "No attack ran to its end on all compared networks."
     if word == "more robust" and len(defended) == 1:
         sentence += " That is said of this network; of its training only more seeds can tell."
     raised = [check.name for check in checks if check.raised]
@@ -195,12 +195,12 @@ def _word(
     shown = apparent.difference.value
     if shown >= LEAST and masked.low > shown / 2:
         lost = f"{everything[0].lower()}{everything[1:]}"
-        said = f"Against plain gradient attacks {_spelled(apparent)}; {lost}"
+        sentence = f"Against plain gradient attacks {_spelled(apparent)}; {lost}"
         if real.difference.low > 0:
-            return "mostly an illusion", f"{said}."
+            return "mostly an illusion", f"{sentence}."
         if real.difference.value >= LEAST:
-            return "mostly an illusion", f"{said}; whether that much is left is not settled."
-        return "an illusion", f"{said}."
+            return "mostly an illusion", f"{sentence}; whether that much is left is not settled."
+        return "an illusion", f"{sentence}."
     if real.sure and ensembles:
         part = ""
         if masked.low > 0:
