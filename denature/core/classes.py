@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, brief
 
 SHOWN = 3
 """Names of each side that a message shows."""
@@ -71,8 +71,8 @@ def align(
     order = tuple(present_keys.index(key) for key in wanted_keys)
     return Alignment(
         order,
-        f"{who} has the classes of {data} in another order ({_few(present)} there, {_few(wanted)} "
-        "here); its answers are reordered to match the data.",
+        f"{who} has the classes of {data} in another order ({brief(present, SHOWN)} there, "
+        f"{brief(wanted, SHOWN)} here); its answers are reordered to match the data.",
     )
 
 
@@ -104,20 +104,15 @@ def _counted(names: Sequence[str]) -> bool:
 
 
 def _unnamed(present: Sequence[str] | None, wanted: Sequence[str], who: str, data: str) -> str:
-    names = "no class names" if present is None else f"the class names {_few(present)}"
+    names = "no class names" if present is None else f"the class names {brief(present, SHOWN)}"
     return (
-        f"{who} has {names}, {data} has {_few(wanted)}: names cannot be compared, so classes are "
-        "matched by number. Check that both sides number their classes alike."
+        f"{who} has {names}, {data} has {brief(wanted, SHOWN)}: names cannot be compared, so "
+        "classes are matched by number. Check that both sides number their classes alike."
     )
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _listed(names: Sequence[str], others: Sequence[str]) -> str:
     """A few of the names, starting with those that the other side lacks."""
     known = {*_keys(others)}
     lacking = [name for name, key in zip(names, _keys(names), strict=True) if key not in known]
-    return _few([*lacking, *(name for name in names if name not in lacking)])
+    return brief([*lacking, *(name for name in names if name not in lacking)], SHOWN)

@@ -101,3 +101,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
     return ConfigError(f"There is no {what} {name!r}. {hint}")
+
+
+def brief(names: Iterable[str], most: int = 5) -> str:
+    """The first of some names and the number of the others, for errors."""
+    listed = list(names)
+    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from denature.core.errors import RunError
+from denature.core.errors import RunError, brief
 from denature.core.files import atomic_path
 from denature.core.sniffing import is_cut_pickle, is_pickle, is_safetensors, what_else
 
@@ -87,14 +87,14 @@ def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
         loaded = _at(loaded, entry)
         if not isinstance(loaded, Mapping):
             raise RunError(
-                f"{path} has no entry {entry} with weights; it holds {_few(held) or 'none'}."
+                f"{path} has no entry {entry} with weights; it holds {brief(held, 8) or 'none'}."
             )
     loaded = _innermost(loaded, () if entry is None else (entry,), path)
     if not isinstance(loaded, Mapping) or not loaded:
         raise RunError(f"{path} holds no weights, but {type(loaded).__name__}.")
     tensors = {str(k): v for k, v in loaded.items()}
     if strange := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
-        raise RunError(f"{path} holds more than weights: {_few(strange, 5)}.{_hint(loaded, entry)}")
+        raise RunError(f"{path} holds more than weights: {brief(strange)}.{_hint(loaded, entry)}")
     return tensors
 
 
@@ -106,7 +106,7 @@ def _loaded(path: Path) -> object:
     """
     if path.is_dir():
         inside = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
-        such = f", such as {_few(inside)}" if inside else ""
+        such = f", such as {brief(inside, 8)}" if inside else ""
         raise RunError(f"{path} is a folder. Name the file with the weights in it{such}.")
     if not path.is_file():
         raise RunError(f"There is no weights file {path}.")
@@ -166,8 +166,8 @@ def _innermost(loaded: object, above: Sequence[str], path: Path) -> object:
         loadable = [found.name for found in others if found.named]
         flags = " or ".join(f"--entry {name}" for name in [*loadable[:1], chosen])
         raise RunError(
-            f"{path} holds several sets of weights, {_few(names)}, which may differ (one may be an "
-            f"average over the training). Say which with {flags}."
+            f"{path} holds several sets of weights, {brief(names, 8)}, which may differ (one may "
+            f"be an average over the training). Say which with {flags}."
         )
     return loaded
 
@@ -222,11 +222,6 @@ def _hint(loaded: Mapping[Any, object], entry: str | None) -> str:
     names = [found.name for found in sets if found.named and found.name not in ("", entry)]
     flags = " or ".join(f"--entry {name}" for name in names[:3])
     return f" Choose the weights with {flags}." if flags else ""
-
-
-def _few(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def unwrapped(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
@@ -299,7 +294,7 @@ def _faults(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[st
         ("", wild),
         (f"{advice}: ", [f"{name} {reason}" for name, reason in odd.items()]),
     )
-    return [prefix + _few(names, 3) for prefix, names in faults if names]
+    return [prefix + brief(names, 3) for prefix, names in faults if names]
 
 
 def _unsupported(tensor: Tensor) -> str | None:

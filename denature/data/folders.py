@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from denature.core.errors import DataError
+from denature.core.errors import DataError, brief
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, ListedFolder, list_folder
 from denature.data.source import DataSource, Opener, format_left_out, legible, stats_of
 from denature.data.splits import (
     SPELT,
-    brief,
     has_labels,
     is_keyword,
     split_of,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from denature.core.errors import ConfigError, DataError
+from denature.core.errors import ConfigError, DataError, brief
 from denature.core.progress import SILENT, Progress
 from denature.core.types import Indices
 from denature.data.cache import Decoded, decoded
@@ -80,12 +80,8 @@ def _untrained(classes: Sequence[str], train: Split, test: Split) -> str:
     empty = (counts == 0).nonzero()[:, 0].tolist()
     if not empty:
         return ""
-    names = ", ".join(str(classes[place]) for place in empty[:5])
-    more = f" and {len(empty) - 5:,} more" if len(empty) > 5 else ""
-    return (
-        f"no training image is of class {names}{more}; "
-        f"{int(tested[empty].sum()):,} test images are."
-    )
+    names = brief(classes[place] for place in empty)
+    return f"no training image is of class {names}; {int(tested[empty].sum()):,} test images are."
 
 
 def load_images(config: DataConfig, *, progress: Progress = SILENT) -> tuple[Split, str]:

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from denature.core.classes import composed
-from denature.core.errors import DataError
+from denature.core.errors import DataError, brief
 from denature.data.columns import Columns
 from denature.data.source import MOST_CLASSES
-from denature.data.splits import brief
 
 CLASS_LIST = "classes.txt"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from denature.core.classes import composed
-from denature.core.errors import DataError, MissingExtra
+from denature.core.errors import DataError, MissingExtra, brief
 from denature.core.sniffing import head_of, instead_of
 from denature.data.columns import Columns, Labels, check_landmarks, class_names, columns_of, kind_of
 from denature.data.config import DataConfig
@@ -23,7 +23,7 @@ from denature.data.naming import (
     numbers_of,
 )
 from denature.data.source import DataSource, Opener, line_of, stats_of
-from denature.data.splits import brief, has_labels, is_keyword, shards_by_split, split_of
+from denature.data.splits import has_labels, is_keyword, shards_by_split, split_of
 
 
 def has_parquet(folder: Path) -> bool:

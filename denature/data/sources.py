@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from denature.core.errors import DataError, unknown
+from denature.core.errors import DataError, brief, unknown
 from denature.core.progress import SILENT, Progress
 from denature.core.sniffing import head_of, instead_of
 from denature.data.archives import archived
@@ -24,7 +24,7 @@ from denature.data.folders import image_folder
 from denature.data.landmarks import PLACES
 from denature.data.parquet import has_parquet, hub, parquet
 from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, no_label, stats_of
-from denature.data.splits import SPELT, brief, is_keyword, split_of
+from denature.data.splits import SPELT, is_keyword, split_of
 
 ARCHIVES = (".gz", ".tgz", ".tar", ".zip")
 

@@ -1,10 +1,10 @@
 """Names of splits in the names of files and folders, as the Hugging Face hub documents them."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from denature.core.errors import DataError
+from denature.core.errors import DataError, brief
 
 KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -186,9 +186,3 @@ def has_labels(found: Collection[str], classes: Collection[str], where: str) -> 
             f"({brief(classes)}). Name it as there, or move it out."
         )
     return True
-
-
-def brief(names: Iterable[str]) -> str:
-    """The first of some names, for errors."""
-    listed = list(names)
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from pathlib import PurePosixPath
 
-from denature.core.errors import DataError
+from denature.core.errors import DataError, brief
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES
 from denature.data.source import DataSource, Opener
-from denature.data.splits import brief
 from denature.data.trees import Tree, lines_of, stats_in
 
 WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
