@@ -60,20 +60,20 @@ def test_a_network_learns_the_digits(data: Dataset, net: str) -> None:
 @pytest.mark.parametrize("net", NETS)
 def test_every_network_can_be_fitted(data: Dataset, net: str) -> None:
     """The largest would take minutes to learn the digits; all learn one batch of them."""
+    images, labels = data.train.images[:12].float() / 255, data.train.labels[:12]
+    losses: list[float] = []
     with seeded(0, net):
         network = create(net, classes=10, channels=1, image_size=8).train()
-    images, labels = data.train.images[:12].float() / 255, data.train.labels[:12]
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    losses: list[float] = []
-    # Without batch norm the start is slow.
-    for _ in range(12 if net != "papernot" else 60):
-        loss = nn.functional.cross_entropy(network(images), labels)
-        losses.append(loss.item())
-        if losses[-1] < 0.5 * losses[0]:
-            return
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+        # Without batch norm the start is slow: papernot took 36 to 59 steps with twelve seeds.
+        for _ in range(12 if net != "papernot" else 120):
+            loss = nn.functional.cross_entropy(network(images), labels)
+            losses.append(loss.item())
+            if losses[-1] < 0.5 * losses[0]:
+                return
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     pytest.fail(f"the losses of {net} are {losses}")
 
 
