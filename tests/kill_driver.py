@@ -58,7 +58,7 @@ if __name__ == "__main__":
         "digits",
         Distilled(),
         replace(brief, epochs=6, checkpoint="best-validation", augment="crop"),
-        asked=teacher,
+        source=teacher,
         out=out,
         keeping=CheckpointConfig(save_every_s=0.02, store=str(out.with_name("answers"))),
     )

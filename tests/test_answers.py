@@ -267,8 +267,8 @@ def test_a_store_teaches_bit_for_bit_what_the_live_network_teaches(
     def learn(store: str) -> Run:
         training = replace(BRIEF, precision=precision)  # type: ignore[arg-type]
         return train(
-            "mlp", data, OBJECTIVES[objective], training, asked=teacher,
-            asking=InferenceConfig(storage=storage), keeping=CheckpointConfig(store=store),
+            "mlp", data, OBJECTIVES[objective], training, source=teacher,
+            inference=InferenceConfig(storage=storage), keeping=CheckpointConfig(store=store),
         )  # fmt: skip
 
     fresh = learn("off")
@@ -294,7 +294,7 @@ def test_half_a_store_of_damaged_records_teaches_the_same(
     data: Dataset, teacher: Run, tmp_path: Path
 ) -> None:
     def learn() -> str:
-        run = train("mlp", data, Distilled(), BRIEF, asked=teacher,
+        run = train("mlp", data, Distilled(), BRIEF, source=teacher,
                     keeping=CheckpointConfig(store=str(tmp_path)))  # fmt: skip
         return run.record.net.digest
 
@@ -339,7 +339,7 @@ def test_a_network_that_was_edited_is_asked_again(
     for scale in (1.0, 3.0):
         monkeypatch.setattr(Mine, "scale", scale)
         for store in (str(tmp_path), "off"):
-            run = train("mlp", data, Distilled(), BRIEF, asked=teacher, progress=Hears(),
+            run = train("mlp", data, Distilled(), BRIEF, source=teacher, progress=Hears(),
                         keeping=CheckpointConfig(store=store))  # fmt: skip
             results.append(run.record.net.digest)
     assert results[0] == results[1] != results[2] == results[3]
@@ -351,14 +351,14 @@ def test_where_a_store_finds_no_room_auto_asks_live(
     data: Dataset, teacher: Run, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DENATURE_CACHE", str(small_disk))
-    run = train("mlp", data, Distilled(), BRIEF, asked=teacher)
+    run = train("mlp", data, Distilled(), BRIEF, source=teacher)
     monkeypatch.delenv("DENATURE_CACHE")
     off = train(
-        "mlp", data, Distilled(), BRIEF, asked=teacher, keeping=CheckpointConfig(store="off")
+        "mlp", data, Distilled(), BRIEF, source=teacher, keeping=CheckpointConfig(store="off")
     )
     assert run.record.net.digest == off.record.net.digest
     with pytest.raises(RunError, match="No space"):
-        train("mlp", data, Distilled(), BRIEF, asked=teacher,
+        train("mlp", data, Distilled(), BRIEF, source=teacher,
               keeping=CheckpointConfig(store=str(small_disk)))  # fmt: skip
 
 
@@ -366,7 +366,7 @@ def test_auto_stores_in_the_cache_up_to_its_limit(
     data: Dataset, teacher: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def learn(**options: Any) -> None:
-        train("mlp", data, Distilled(), replace(BRIEF, epochs=1), asked=teacher, **options)
+        train("mlp", data, Distilled(), replace(BRIEF, epochs=1), source=teacher, **options)
 
     monkeypatch.setenv("DENATURE_CACHE", os.environ["DENATURE_CACHE"] + "/auto")
     monkeypatch.setattr(opening_module, "STORE_LIMIT", 1797 * 9 * 44 - 1)
@@ -376,13 +376,13 @@ def test_auto_stores_in_the_cache_up_to_its_limit(
     learn()
     [folder] = answers_root().iterdir()
     assert json.loads((folder / HEADER).read_text())["key"]["storage"] == "exact"
-    learn(asking=InferenceConfig(storage="fp16"))
+    learn(inference=InferenceConfig(storage="fp16"))
     assert len(list(answers_root().iterdir())) == 2
 
 
 def test_students_in_one_pass_ask_once(data: Dataset, teacher: Run, asked: list[int]) -> None:
     orders = [
-        Order(net="mlp", objective=Distilled(alpha=alpha), training=BRIEF, asked=teacher)
+        Order(net="mlp", objective=Distilled(alpha=alpha), training=BRIEF, source=teacher)
         for alpha in (0.1, 0.5, 0.9)
     ]
     make(orders, data, keeping=CheckpointConfig(store="off"))
@@ -409,7 +409,7 @@ def test_a_network_whose_answers_depend_on_their_neighbours_is_not_stored(
         data,
         Distilled(),
         BRIEF,
-        asked=teacher,
+        source=teacher,
         keeping=CheckpointConfig(store=str(tmp_path)),
     )
     assert list(tmp_path.iterdir()) == []
@@ -422,4 +422,4 @@ def test_a_network_that_was_trained_further_does_not_answer_for_its_run(
     first = train(mine, data, Normal(), BRIEF)
     train(mine, data, Normal(), BRIEF)
     with pytest.raises(RunError, match="weights were changed after it was made"):
-        train("mlp", data, Distilled(), BRIEF, asked=first)
+        train("mlp", data, Distilled(), BRIEF, source=first)

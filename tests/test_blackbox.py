@@ -87,9 +87,16 @@ def boxed(run: Run, shown: str, images: torch.Tensor) -> BlackBox:
 
 
 def attack(victim: FunctionVictim, plain: Run, out: Path, **options: Any) -> RobustnessResult:
-    asked = options.pop("asked", TINY)
+    attack_config = options.pop("attack_config", TINY)
     return robustness(
-        [victim], "digits", asked, out, undefended=[plain], controls=1, device="cpu", **options
+        [victim],
+        "digits",
+        attack_config,
+        out,
+        undefended=[plain],
+        controls=1,
+        device="cpu",
+        **options,
     )
 
 
@@ -105,8 +112,14 @@ def test_who_only_answers_is_attacked_with_what_works_there(
     shown: str, attacks: tuple[str, ...], plain: Run, tmp_path: Path
 ) -> None:
     counts: list[int] = []
-    asked = replace(TINY, attacks=attacks)
-    found = attack(answering(plain, shown, counts), plain, tmp_path, budget=100_000, asked=asked)
+    attack_config = replace(TINY, attacks=attacks)
+    found = attack(
+        answering(plain, shown, counts),
+        plain,
+        tmp_path,
+        budget=100_000,
+        attack_config=attack_config,
+    )
     box, undefended = found.judged
     names = [it.name for it in box.robustness.attacks]
     assert names == list(attacks or ("transfer", "decision"))
@@ -151,8 +164,8 @@ def test_images_arrive_as_bytes_and_within_the_budget(plain: Run, tmp_path: Path
     images = data.test.images[data.test.rows].float() / 255
     box = boxed(plain, "logits", images)
     white = Target(plain, images, device="cpu")
-    asked = replace(TINY, linf=(whole_steps(0.05), whole_steps(0.3)), attacks=("transfer",))
-    found = evaluate(box, white, data, asked, tmp_path)
+    attack_config = replace(TINY, linf=(whole_steps(0.05), whole_steps(0.3)), attacks=("transfer",))
+    found = evaluate(box, white, data, attack_config, tmp_path)
     steps = found.tried["transfer"].found * 255
     assert np.abs(steps - steps.round()).max() < 1e-3
     distances = found.tried["transfer"].distances["linf"] * 255
@@ -162,15 +175,23 @@ def test_images_arrive_as_bytes_and_within_the_budget(plain: Run, tmp_path: Path
 
 def test_a_budget_holds_and_who_is_not_asked_counts_for_nothing(plain: Run, tmp_path: Path) -> None:
     counts: list[int] = []
-    asked = replace(TINY, attacks=("transfer", "square"))
-    found = attack(answering(plain, "logits", counts), plain, tmp_path, budget=300, asked=asked)
+    attack_config = replace(TINY, attacks=("transfer", "square"))
+    found = attack(
+        answering(plain, "logits", counts), plain, tmp_path, budget=300, attack_config=attack_config
+    )
     assert sum(counts) == 300
     robust = found.judged[0].robustness
     square = next(it for it in robust.attacks if it.name == "square")
     assert "budget of 300 queries is spent" in square.error
     assert square.not_run > 0
     # A larger budget asks the difference only.
-    more = attack(answering(plain, "logits", counts), plain, tmp_path, budget=9000, asked=asked)
+    more = attack(
+        answering(plain, "logits", counts),
+        plain,
+        tmp_path,
+        budget=9000,
+        attack_config=attack_config,
+    )
     assert next(iter(more.queries.values())) == sum(counts)
     assert all(it.not_run == 0 for it in more.judged[0].robustness.attacks)
 
@@ -185,13 +206,15 @@ def test_an_attack_that_finds_a_lucky_draw_is_not_believed(plain: Run, tmp_path:
         lucky = drawn.random(len(logits)) < 0.1
         return np.asarray(np.where(lucky[:, None], np.roll(logits, 1, axis=1), logits))
 
-    asked = AttackConfig(effort="quick", samples=40, linf=(1 / 255,), attacks=("square",), batch=40)
+    attack_config = AttackConfig(
+        effort="quick", samples=40, linf=(1 / 255,), attacks=("square",), batch=40
+    )
     found = attack(
         FunctionVictim(answer, name="lucky", kind="logits"),
         plain,
         tmp_path,
         budget=9000,
-        asked=asked,
+        attack_config=attack_config,
     )
     robust = found.judged[0].robustness
     [told] = [it for it in robust.attacks if it.name == "square"]
@@ -200,14 +223,16 @@ def test_an_attack_that_finds_a_lucky_draw_is_not_believed(plain: Run, tmp_path:
 
 
 def test_a_budget_below_one_step_of_a_byte_is_told(plain: Run, tmp_path: Path) -> None:
-    asked = replace(TINY, linf=(0.003,))
+    attack_config = replace(TINY, linf=(0.003,))
     with pytest.raises(ConfigError, match="the least change is 1/255"):
-        attack(answering(plain, "logits", []), plain, tmp_path, budget=100, asked=asked)
+        attack(
+            answering(plain, "logits", []), plain, tmp_path, budget=100, attack_config=attack_config
+        )
 
 
 def test_other_options_are_another_model(plain: Run, tmp_path: Path) -> None:
     """Two outputs of one server in one folder: neither has the other's results."""
-    asked = replace(TINY, attacks=("transfer",))
+    attack_config = replace(TINY, attacks=("transfer",))
     shares = []
     for flipped in (False, True):
 
@@ -218,7 +243,7 @@ def test_other_options_are_another_model(plain: Run, tmp_path: Path) -> None:
 
         victim = FunctionVictim(answer, name="two outputs", kind="logits")
         victim._about = replace(victim._about, options={"output": str(flipped)})
-        found = attack(victim, plain, tmp_path, budget=500, asked=asked)
+        found = attack(victim, plain, tmp_path, budget=500, attack_config=attack_config)
         shares.append(found.judged[0].robustness)
     assert shares[0].digest != shares[1].digest
 
@@ -229,9 +254,9 @@ def test_random_answers_are_told_of_a_black_box_too(plain: Run, tmp_path: Path) 
             logits = plain.network(torch.from_numpy(pixels))
         return np.asarray(logits + torch.randn_like(logits))
 
-    asked = replace(TINY, attacks=("transfer",))
+    attack_config = replace(TINY, attacks=("transfer",))
     found = attack(FunctionVictim(answer, name="noise", kind="logits"), plain, tmp_path, budget=999,
-                   asked=asked)  # fmt: skip
+                   attack_config=attack_config)  # fmt: skip
     raised = {check.name for check in found.judged[0].checks if check.raised}
     assert "answers are random" in raised
 
@@ -240,9 +265,15 @@ def test_random_answers_are_told_of_a_black_box_too(plain: Run, tmp_path: Path) 
 def test_gradients_are_not_to_be_had_and_what_works_is_offered(
     attacks: tuple[str, ...], plain: Run, tmp_path: Path
 ) -> None:
-    asked = replace(TINY, attacks=attacks)
+    attack_config = replace(TINY, attacks=attacks)
     with pytest.raises(ConfigError, match=r"shows scores only.*--attacks transfer,square,decision"):
-        attack(answering(plain, "logits", []), plain, tmp_path, budget=1000, asked=asked)
+        attack(
+            answering(plain, "logits", []),
+            plain,
+            tmp_path,
+            budget=1000,
+            attack_config=attack_config,
+        )
 
 
 def test_each_attack_says_what_it_needs_and_costs(plain: Run, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_a_run_on_other_classes_is_refused(run: Run, bars: Path) -> None:
     with pytest.raises(ConfigError, match=r"lion, ant.* there, lynx, ant"):
         evaluate_run(made, other)
     with pytest.raises(ConfigError, match="other classes"):
-        train("mlp", other, Distilled(), QUICK, asked=made)
+        train("mlp", other, Distilled(), QUICK, source=made)
     with pytest.raises(ConfigError, match="other classes"):
         fill(made, other, augment="none")
 
@@ -224,7 +224,7 @@ def test_numbers_and_names_are_not_compared_and_that_is_said_once(run: Run, bars
     heard, data = Heard(), load(str(bars / "bars.npz"))
     plain = train("mlp", data, Normal(), QUICK)
     animals = renamed(data, ANIMALS)
-    train("mlp", animals, Distilled(), QUICK, asked=plain, init=plain, progress=heard)
+    train("mlp", animals, Distilled(), QUICK, source=plain, init=plain, progress=heard)
     assert [line for line in heard.lines if "cannot be compared" in line] == heard.lines[:1]
     assert evaluate_run(plain, animals).value == 1
 
@@ -242,14 +242,14 @@ def test_a_student_learns_from_a_teacher_of_another_order_and_its_record_says_so
     run: Run, bars: Path, tmp_path: Path
 ) -> None:
     data, soft = str(bars / "bars.npz"), Distilled(alpha=1.0)
-    made = train("mlp", data, soft, QUICK, asked=run, out=tmp_path / "student")
+    made = train("mlp", data, soft, QUICK, source=run, out=tmp_path / "student")
     assert made.accuracy.value == 1
     record = read_record(tmp_path / "student")
     teacher = record.inputs["teacher"]
     assert teacher.digest == run.digest
     assert teacher.reordered not in (None, run.digest)
     assert plan_id(plan_of(record)) == record.id
-    again = train("mlp", data, soft, QUICK, asked=run, out=tmp_path / "student")
+    again = train("mlp", data, soft, QUICK, source=run, out=tmp_path / "student")
     assert again.record == record
 
 
@@ -263,9 +263,9 @@ def test_runs_of_two_orders_are_two_runs_and_share_no_stored_answer(
     ids, digests = set(), set()
     for its in (data, swapped):
         fill(run, its, augment="none", device="cpu", precision="fp32", store=str(tmp_path))
-        stored = train("mlp", its, Distilled(), QUICK, asked=run, keeping=keeping)
+        stored = train("mlp", its, Distilled(), QUICK, source=run, keeping=keeping)
         fresh = train(
-            "mlp", its, Distilled(), QUICK, asked=run, keeping=CheckpointConfig(store="off")
+            "mlp", its, Distilled(), QUICK, source=run, keeping=CheckpointConfig(store="off")
         )
         assert stored.digest == fresh.digest
         ids.add(stored.record.id)
@@ -282,7 +282,7 @@ def test_a_start_and_an_adversary_of_another_order_are_brought_into_it(
     started = train("mlp", data, Normal(), still, init=run)
     assert started.accuracy.value == 1
     gentle = Nasty(temperature=4, omega=0.0)
-    assert train("mlp", data, gentle, still, asked=run, init=run).accuracy.value == 1
+    assert train("mlp", data, gentle, still, source=run, init=run).accuracy.value == 1
 
 
 def test_flatness_and_robustness_see_the_true_classes(run: Run, bars: Path, tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ def test_answers_that_are_stored_stay_right_for_a_storage_of_the_largest_only(
     run: Run, bars: Path, tmp_path: Path
 ) -> None:
     made = train(
-        "mlp", str(bars / "bars.npz"), Distilled(alpha=1.0), QUICK, asked=run,
-        asking=InferenceConfig(storage="top-3"), keeping=CheckpointConfig(store=str(tmp_path)),
+        "mlp", str(bars / "bars.npz"), Distilled(alpha=1.0), QUICK, source=run,
+        inference=InferenceConfig(storage="top-3"), keeping=CheckpointConfig(store=str(tmp_path)),
     )  # fmt: skip
     assert made.accuracy.value == 1

@@ -253,7 +253,7 @@ def test_a_generator_of_odd_images_is_refused() -> None:
 
 def test_a_student_without_data_is_a_run_like_others(teacher: Run, digits: Dataset) -> None:
     before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
-    run = train("mlp", digits, Dafl(), QUICK, asked=teacher)
+    run = train("mlp", digits, Dafl(), QUICK, source=teacher)
     assert run.record.kind == "dafl"
     assert run.record.inputs["teacher"].digest == teacher.record.net.digest
     assert run.record.config["objective"]["entropy"] == 5.0
@@ -263,8 +263,8 @@ def test_a_student_without_data_is_a_run_like_others(teacher: Run, digits: Datas
 def test_a_report_tells_a_student_without_data_from_others(
     teacher: Run, digits: Dataset, tmp_path: Path
 ) -> None:
-    dreamt = train("mlp", digits, Dafl(), QUICK, asked=teacher)
-    told = train("mlp", digits, Distilled(answers="labels"), QUICK, asked=teacher)
+    dreamt = train("mlp", digits, Dafl(), QUICK, source=teacher)
+    told = train("mlp", digits, Distilled(answers="labels"), QUICK, source=teacher)
     records = [run.record for run in (teacher, dreamt, told)]
     assert [record.answers for record in records] == ["none", "dreams", "labels"]
     page = write_report(records, tmp_path / "report.html").read_text(encoding="utf-8")
@@ -289,12 +289,12 @@ class After(Stopper):
 def test_dafl_that_was_put_aside_goes_on_bit_for_bit(
     teacher: Run, digits: Dataset, tmp_path: Path
 ) -> None:
-    whole = train("mlp", digits, Dafl(), QUICK, asked=teacher)
+    whole = train("mlp", digits, Dafl(), QUICK, source=teacher)
     for times in (3, 30):
         with pytest.raises(Stopped):
-            train("mlp", digits, Dafl(), QUICK, asked=teacher, out=tmp_path,
+            train("mlp", digits, Dafl(), QUICK, source=teacher, out=tmp_path,
                   stopper=After(times), keeping=CheckpointConfig())  # fmt: skip
-    resumed = train("mlp", digits, Dafl(), QUICK, asked=teacher, out=tmp_path)
+    resumed = train("mlp", digits, Dafl(), QUICK, source=teacher, out=tmp_path)
     assert resumed.record.net.digest == whole.record.net.digest
 
 
@@ -325,5 +325,5 @@ def test_dafl_copies_a_network_of_digits_without_data(good_teacher: Run, digits:
     """Measured for seeds 0 to 2: 0.89 to 0.93. At the released activation of 0.1 it is 0.82."""
     learning = Training(epochs=60, batch_size=64, lr=1e-3, optimizer="adam", device="cpu",
                         precision="fp32")  # fmt: skip
-    run = train("cnn", digits, Dafl(activation=0.01, entropy=10), learning, asked=good_teacher)
+    run = train("cnn", digits, Dafl(activation=0.01, entropy=10), learning, source=good_teacher)
     assert run.accuracy.value >= 0.85

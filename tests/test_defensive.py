@@ -24,7 +24,7 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
         temperatures=(1.0, 100.0),
         steps=2,
         seeds=2,
-        asked=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
+        attack_config=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
     )
     found = reproduce(tiny, "digits", tmp_path)
     names = [line[0] for line in found.lines[1:]]
@@ -61,7 +61,9 @@ def test_the_smoke_scale_says_what_came_out(
     """An adversarially trained network holds more than any distilled one."""
     smoke = SETTINGS["smoke"]
     attacks = ("fgsm", "pgd", "pgd-margin-restarts")
-    few = replace(smoke, temperatures=(100.0,), asked=replace(smoke.asked, attacks=attacks))
+    few = replace(
+        smoke, temperatures=(100.0,), attack_config=replace(smoke.attack_config, attacks=attacks)
+    )
     monkeypatch.setitem(SETTINGS, "smoke", few)
     words = ["reproduce", "defensive-distillation", "--scale", "smoke", "--seeds", "1"]
     assert main([*words, "--device", "cpu", "--out", str(tmp_path), "--json", "-q"]) == 0

@@ -31,7 +31,7 @@ class Said(Silent):
 
 
 def student(objective: Objective, teacher: Order) -> Order:
-    return Order(net="mlp", objective=objective, training=BRIEF, asked=teacher)
+    return Order(net="mlp", objective=objective, training=BRIEF, source=teacher)
 
 
 def test_the_generators_step_is_a_part_of_dafls(

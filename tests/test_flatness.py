@@ -166,7 +166,7 @@ def test_the_loss_is_that_of_the_run_at_its_temperature_and_with_its_targets(
     torch.testing.assert_close(losses, wanted)
     assert name == "normal (temperature 4, smoothing 0.2)"
 
-    hardened = train("mlp", data, Hardened(temperature=7), brief, asked=plain)
+    hardened = train("mlp", data, Hardened(temperature=7), brief, source=plain)
     targets = (plain.network(images) / 7).softmax(-1)
     wanted = -(targets * (hardened.network(images) / 7).log_softmax(-1)).sum(-1)
     losses, name = found(hardened)
@@ -196,7 +196,7 @@ def test_a_teacher_is_asked_again_in_the_order_and_form_that_its_student_learned
         digest="turned",
     )  # fmt: skip
     objective, asking = Distilled(temperature=4, alpha=0.9), InferenceConfig(storage=storage)
-    student = train("mlp", turned, objective, brief, asked=teacher, asking=asking)
+    student = train("mlp", turned, objective, brief, source=teacher, inference=asking)
     images, labels = turned.train.images[:50].float() / 255, turned.train.labels[:50]
     loss = training_loss(student, images, labels, ClassMatcher(turned))
     answers = teacher.network(images).detach().flip(1)

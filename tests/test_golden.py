@@ -170,7 +170,7 @@ def losses(case: Case) -> list[float]:
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # of what the objective makes, such as a generator
     try:
-        run = train(network, digits(), case.objective, case.training, asked=asked,
+        run = train(network, digits(), case.objective, case.training, source=asked,
                     keeping=CheckpointConfig(store="off"))  # fmt: skip
     finally:
         torch.set_default_dtype(usual)

@@ -111,7 +111,7 @@ def test_generations_and_smaller_students(tmp_path: Path) -> None:
     assert list(wanted) == names
     students = [wanted[name] for name in names[1:]]
     assert [it.net for it in students] == ["cnn@width=4"] * 3
-    assert [it.asked for it in students] == [wanted[name] for name in names[:-1]]
+    assert [it.source for it in students] == [wanted[name] for name in names[:-1]]
     assert all(isinstance(it.objective, Distilled) for it in students)
     assert len({it.training.seed for it in wanted.values()}) == 4
 

@@ -172,7 +172,7 @@ def test_answers_are_filled_ahead_listed_verified_and_pruned(
     assert {f["key"]["storage"] for f in found} == {"exact", "top-3"}
     asked.clear()
     train("mlp", "digits", Distilled(), Training(epochs=3, precision="fp32", device="cpu",
-          augment="crop"), asked=teacher, keeping=CheckpointConfig(store=str(root)))  # fmt: skip
+          augment="crop"), source=teacher, keeping=CheckpointConfig(store=str(root)))  # fmt: skip
     assert sum(asked) == 16  # all was there but what is asked as a check
     [exact] = [s for s in find_stores(root) if s.key and s.key.storage == "exact"]
     raw = bytearray((exact.folder / ANSWERS).read_bytes())

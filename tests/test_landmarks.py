@@ -112,7 +112,7 @@ def test_what_compares_classes_is_refused(tmp_path: Path) -> None:
     run = train("cnn", data, Normal(), Training(epochs=1, device="cpu"))
     for objective in (Distilled(), Nasty()):
         with pytest.raises(ConfigError, match="compares classes, and the labels are landmarks"):
-            train("cnn", data, objective, QUICK, asked=run)
+            train("cnn", data, objective, QUICK, source=run)
     with pytest.raises(ConfigError, match="landmarks can follow a crop only"):
         train("cnn", data, Normal(), Training(augment="flip"))
     with pytest.raises(

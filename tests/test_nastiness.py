@@ -27,7 +27,7 @@ def adversary() -> Run:
 
 @pytest.fixture(scope="module")
 def harmless(adversary: Run) -> Run:
-    return train("mlp", "digits", Nasty(temperature=20), BRIEF, asked=adversary)
+    return train("mlp", "digits", Nasty(temperature=20), BRIEF, source=adversary)
 
 
 def schedule_of(run: Run) -> tuple[str, list[int]]:
@@ -40,11 +40,11 @@ def test_nasty_teachers_get_a_late_step_and_others_one_cycle(
 ) -> None:
     assert schedule_of(harmless) == ("step", [2])
     assert schedule_of(adversary) == ("one-cycle", [])
-    student = train("mlp", digits, Distilled(), BRIEF, asked=adversary)
+    student = train("mlp", digits, Distilled(), BRIEF, source=adversary)
     assert schedule_of(student) == ("one-cycle", [])
     chosen = replace(BRIEF, epochs=1, schedule="constant")
-    assert schedule_of(train("mlp", digits, Nasty(), chosen, asked=adversary)) == ("constant", [])
-    one = train("mlp", digits, Nasty(), replace(BRIEF, epochs=1), asked=adversary)
+    assert schedule_of(train("mlp", digits, Nasty(), chosen, source=adversary)) == ("constant", [])
+    one = train("mlp", digits, Nasty(), replace(BRIEF, epochs=1), source=adversary)
     assert schedule_of(one) == ("one-cycle", [])  # there is no room for a step
 
 
@@ -114,10 +114,10 @@ def test_by_default_a_students_accuracy_falls(digits: Dataset) -> None:
     teacher = train("cnn", digits, Normal(), Training(epochs=10, device="cpu"))
     push = Nasty(temperature=20, omega=0.1)
     nasty = train("cnn", digits, push, Training(epochs=20, batch_size=64, device="cpu"),
-                  asked=teacher)  # fmt: skip
+                  source=teacher)  # fmt: skip
     assert warning(nasty.record) is None
     student_training = Training(epochs=10, seed=1, device="cpu")
-    student = train("mlp", digits, Distilled(temperature=20), student_training, asked=nasty)
+    student = train("mlp", digits, Distilled(temperature=20), student_training, source=nasty)
     assert student.accuracy.value < nasty.accuracy.value - 0.1
 
 
@@ -127,6 +127,6 @@ def test_of_one_test_image_nothing_is_said_of_the_divergence(tmp_path: Path) -> 
     one = replace(digits, test=digits.test.take(np.array([0])), digest="one")
     brief = Training(epochs=1, device="cpu", precision="fp32")
     normal = train("mlp", one, Normal(), brief, out=tmp_path / "normal")
-    run = train("mlp", one, Nasty(), brief, asked=normal, out=tmp_path / "nasty")
+    run = train("mlp", one, Nasty(), brief, source=normal, out=tmp_path / "nasty")
     assert run.record.divergence is None
     assert (run.accuracy.n, load_run(tmp_path / "nasty").record.divergence) == (1, None)

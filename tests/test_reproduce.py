@@ -23,7 +23,7 @@ from denature.recipes.estimate import seconds_of
 from denature.recipes.paper.catalogue import EXPERIMENTS
 from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.recipes.paper.recalled import RECALLED
-from denature.recipes.paper.reproduce import lab_of, names_of, orders_of
+from denature.recipes.paper.reproduce import context_of, names_of, orders_of
 from denature.recipes.paper.settings import CAP, PAPER_LOSS, SETTINGS, WARMUP, DataName, setting
 from denature.report import experiment as findings
 from denature.report.experiment import TEACHER, Cell, Measured
@@ -34,7 +34,7 @@ every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
 
 def points_of(name: str, scale: str, *, seeds: int = 2) -> list[Point]:
     experiment = EXPERIMENTS[name]
-    return list(experiment.points(lab_of(experiment, setting(scale), Path("out"), seeds)))
+    return list(experiment.points(context_of(experiment, setting(scale), Path("out"), seeds)))
 
 
 # Settings
@@ -56,8 +56,8 @@ def test_points_are_complete(name: str, scale: str) -> None:
         if point.against is not None:
             assert point.against.training.seed == own
         if isinstance(point.order.objective, Distilled):
-            assert isinstance(point.order.asked, Order)
-            assert point.order.asked.training.seed == 1000 + point.seed
+            assert isinstance(point.order.source, Order)
+            assert point.order.source.training.seed == 1000 + point.seed
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no scale 'gpu'"):
         setting("gpu")
     with pytest.raises(ConfigError, match="seeds is 0"):
-        lab_of(EXPERIMENTS["dafl"], setting("cpu"), Path("x"), 0)
+        context_of(EXPERIMENTS["dafl"], setting("cpu"), Path("x"), 0)
     assert names_of(["all", "dafl"]) == list(EXPERIMENTS)
 
 
@@ -239,14 +239,14 @@ def test_every_nasty_teachers_student_is_held_against_the_normal_teachers(name: 
     nasty = [p for p in points if p.like is not None]
     assert nasty
     for point in points:
-        asked = point.order.asked
+        asked = point.order.source
         push = asked.objective if isinstance(asked, Order) else None
         assert (point.like is not None) == (isinstance(push, Nasty) and push.omega > 0)
         if point.like is not None:
-            assert isinstance(point.like.asked, Order)
-            assert isinstance(point.like.asked.objective, Normal)
-            assert replace(point.order, asked=None) == replace(point.like, asked=None)
-            assert {point.order.asked, point.like.asked, point.like} <= set(point.orders)
+            assert isinstance(point.like.source, Order)
+            assert isinstance(point.like.source.objective, Normal)
+            assert replace(point.order, source=None) == replace(point.like, source=None)
+            assert {point.order.source, point.like.source, point.like} <= set(point.orders)
 
 
 def test_cells_are_paired_by_seed() -> None:
@@ -275,7 +275,7 @@ def test_what_was_chosen_on_the_test_split_or_tamed_is_said(digits: Dataset) -> 
     training = Training(epochs=1, device="cpu", precision="fp32", checkpoint="best-test")
     normal = train("mlp", digits, Normal(), training)
     push = Nasty(temperature=4, omega=0.04, warmup=0.1, cap=50)
-    nasty = train("mlp", digits, push, replace(training, checkpoint="last"), asked=normal)
+    nasty = train("mlp", digits, push, replace(training, checkpoint="last"), source=normal)
     assert findings.marks([]) == []
     chosen, tamed = findings.marks([normal.record, nasty.record])
     assert "best on the test split" in chosen

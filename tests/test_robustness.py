@@ -28,7 +28,7 @@ from denature.train import Adversarial, Normal, Run, Training, load_run, train
 
 QUICK = Training(epochs=12, batch_size=64, device="cpu", precision="fp32")
 
-ASKED = AttackConfig(effort="quick", samples=60)
+ATTACK_CONFIG = AttackConfig(effort="quick", samples=60)
 
 ENSEMBLE = ("fgsm", "pgd", "pgd-margin-restarts")
 
@@ -105,12 +105,12 @@ class Noisy(Loud):
 
 
 def judged(
-    runs: list[Run], undefended: list[Run], out: Path, asked: AttackConfig = ASKED
+    runs: list[Run], undefended: list[Run], out: Path, attack_config: AttackConfig = ATTACK_CONFIG
 ) -> list[Evaluation]:
     """Runs against exactly these undefended ones."""
     count = len(undefended)
     found = robustness(
-        runs, "digits", asked, out, undefended=undefended, controls=count, device="cpu"
+        runs, "digits", attack_config, out, undefended=undefended, controls=count, device="cpu"
     )
     return list(found.judged)
 
@@ -164,8 +164,8 @@ def test_the_ensemble_finds_the_border_of_a_line(
     monkeypatch.setitem(EFFORTS, "standard", trouble)
     target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
     border = GAP / 7
-    asked = AttackConfig(samples=10, linf=(border * 1.02,))
-    [tried] = evaluate(target, target, data, asked, tmp_path).tried.values()
+    attack_config = AttackConfig(samples=10, linf=(border * 1.02,))
+    [tried] = evaluate(target, target, data, attack_config, tmp_path).tried.values()
     assert tried.error == ""
     assert tried.ran.all()
     assert (tried.distances["linf"] >= border * 0.999).all()
@@ -188,9 +188,9 @@ def test_each_attack_finds_the_border_of_a_line(
     trouble = replace(EFFORTS["standard"], attacks=(name,), ensembles=2, steps=20)
     monkeypatch.setitem(EFFORTS, "standard", trouble)
     budgets = {"linf": near, "l2": near} if attack.norm != "l0" else {}
-    asked = replace(AttackConfig(samples=10), **budgets)  # type: ignore[arg-type]
+    attack_config = replace(AttackConfig(samples=10), **budgets)  # type: ignore[arg-type]
     target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
-    found = evaluate(target, target, data, asked, tmp_path)
+    found = evaluate(target, target, data, attack_config, tmp_path)
     [tried] = found.tried.values()
     assert tried.error == ""
     assert tried.ran.all()
@@ -212,8 +212,8 @@ def test_a_border_is_found_by_the_answered_class_alone(
     trouble = replace(EFFORTS["full"], attacks=("decision",), iterations=200)
     monkeypatch.setitem(EFFORTS, "full", trouble)
     target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
-    asked = AttackConfig(effort="full", samples=10)
-    [tried] = evaluate(target, target, data, asked, tmp_path).tried.values()
+    attack_config = AttackConfig(effort="full", samples=10)
+    [tried] = evaluate(target, target, data, attack_config, tmp_path).tried.values()
     assert tried.error == ""
     measured = tried.distances["l2"]
     assert (measured >= GAP / 5 * 0.999).all()
@@ -286,8 +286,8 @@ def test_small_steps_that_are_caught_are_found_out(
     data, run = line
     run = around(run, Trapped(), "trapped")
     target = Target(run, torch.full((4, 1, 8, 8), 128 / 255), device="cpu")
-    asked = AttackConfig(effort="quick", samples=40, linf=(0.1,), attacks=("fgsm", "pgd"))
-    evidence = evaluate(target, target, data, asked, tmp_path)
+    attack_config = AttackConfig(effort="quick", samples=40, linf=(0.1,), attacks=("fgsm", "pgd"))
+    evidence = evaluate(target, target, data, attack_config, tmp_path)
     checks = {check.name: check for check in look(evidence)}
     assert checks["one step beats many"].raised
     assert "fgsm fools 100% of 40 samples at 0.1, pgd 0%" in checks["one step beats many"].found
@@ -299,8 +299,8 @@ def test_small_steps_that_are_caught_are_found_out(
 def test_adversarial_training_is_no_illusion(
     plains: list[Run], hardened: Run, attacked: Path
 ) -> None:
-    asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1, 0.15))
-    first, *_ = judged([hardened], plains, attacked, asked)
+    attack_config = replace(ATTACK_CONFIG, attacks=ENSEMBLE, linf=(0.1, 0.15))
+    first, *_ = judged([hardened], plains, attacked, attack_config)
     assert first.verdict is not None
     assert first.verdict.word == "more robust"
     assert raised(first) == set()
@@ -311,8 +311,8 @@ def test_adversarial_training_is_no_illusion(
 def test_without_an_ensemble_nothing_is_called_more_robust(
     plains: list[Run], hardened: Run, attacked: Path
 ) -> None:
-    asked = replace(ASKED, attacks=("fgsm", "pgd", "pgd-margin"), linf=(0.1, 0.15))
-    first, *_ = judged([hardened], plains, attacked, asked)
+    attack_config = replace(ATTACK_CONFIG, attacks=("fgsm", "pgd", "pgd-margin"), linf=(0.1, 0.15))
+    first, *_ = judged([hardened], plains, attacked, attack_config)
     assert first.verdict is not None
     assert first.verdict.real.sure
     assert first.verdict.word == "no evidence"
@@ -320,8 +320,8 @@ def test_without_an_ensemble_nothing_is_called_more_robust(
 
 
 def test_one_undefended_network_settles_nothing(plain: Run, hardened: Run, attacked: Path) -> None:
-    asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1, 0.15))
-    first, _ = judged([hardened], [plain], attacked, asked)
+    attack_config = replace(ATTACK_CONFIG, attacks=ENSEMBLE, linf=(0.1, 0.15))
+    first, _ = judged([hardened], [plain], attacked, attack_config)
     assert first.verdict is not None
     assert first.verdict.word == "no evidence"
     assert "the spread between seeds is unknown" in first.verdict.said
@@ -331,8 +331,8 @@ def test_seeds_of_one_defense_are_judged_together(plains: list[Run], attacked: P
     """Three normal networks against three others: six of one recipe, and no evidence."""
     first, second, third = plains
     twins = [around(r, r.network, f"twin-{r.digest}", "twin") for r in (second, third, first)]
-    asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1,))
-    *of_twins, _, _, _ = judged(twins, plains, attacked, asked)
+    attack_config = replace(ATTACK_CONFIG, attacks=ENSEMBLE, linf=(0.1,))
+    *of_twins, _, _, _ = judged(twins, plains, attacked, attack_config)
     assert {judged_.verdict for judged_ in of_twins} == {of_twins[0].verdict}
     assert of_twins[0].verdict is not None
     assert of_twins[0].verdict.networks == (3, 3)
@@ -343,10 +343,10 @@ def test_seeds_of_one_defense_are_judged_together(plains: list[Run], attacked: P
 def test_a_network_is_no_second_seed_of_itself(plains: list[Run], tmp_path: Path) -> None:
     """A folder that is opened twice, or named on both sides, is one run."""
     again = [load_run(run.folder) for run in (plains[0], plains[0]) if run.folder is not None]
-    asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1,))
+    attack_config = replace(ATTACK_CONFIG, attacks=ENSEMBLE, linf=(0.1,))
     twin = around(plains[1], plains[1].network, "twin")
     found = robustness(
-        [twin, twin, *again], "digits", asked, tmp_path, undefended=[plains[0], *again],
+        [twin, twin, *again], "digits", attack_config, tmp_path, undefended=[plains[0], *again],
         controls=1, device="cpu",
     )  # fmt: skip
     assert [one.robustness.digest for one in found.judged] == [twin.digest, plains[0].digest]
@@ -369,23 +369,23 @@ def test_the_norm_of_a_verdict_is_that_of_the_ensemble(
     """PGD with the temperature put back is added by itself, and decides on no norm."""
     training = replace(QUICK, epochs=2)
     hot = train("cnn", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
-    asked = replace(ASKED, attacks=("pgd-l2", "pgd-l2-restarts"), l2=(0.5,))
-    first, *_ = judged([hot], plains[:2], attacked, asked)
+    attack_config = replace(ATTACK_CONFIG, attacks=("pgd-l2", "pgd-l2-restarts"), l2=(0.5,))
+    first, *_ = judged([hot], plains[:2], attacked, attack_config)
     assert first.verdict is not None
     assert (first.verdict.real.norm, first.verdict.real.budgets) == ("l2", (0.5,))
 
 
 def test_no_undefended_network_is_refused(plain: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="controls is 0; it must be at least 1"):
-        robustness([plain], "digits", ASKED, tmp_path, controls=0)
+        robustness([plain], "digits", ATTACK_CONFIG, tmp_path, controls=0)
 
 
 def test_who_was_trained_at_a_temperature_is_attacked_with_it_put_back(plain: Run) -> None:
     target = Target(plain, torch.rand(4, 1, 8, 8), device="cpu")
-    asked = replace(ASKED, attacks=("pgd",))
-    assert chosen(asked, target) == ("pgd",)
+    attack_config = replace(ATTACK_CONFIG, attacks=("pgd",))
+    assert chosen(attack_config, target) == ("pgd",)
     target.trained_at = 100.0
-    assert chosen(asked, target) == ("pgd", "pgd-rescaled")
+    assert chosen(attack_config, target) == ("pgd", "pgd-rescaled")
     assert target.temperature == 100
 
 
@@ -394,7 +394,7 @@ def test_without_attacks_that_see_through_masks_nobody_is_called_robust(
     attacks: tuple[str, ...], plain: Run, plains: list[Run], attacked: Path
 ) -> None:
     hidden = around(plain, Loud(plain.network), "loud")
-    first, *_ = judged([hidden], plains, attacked, replace(ASKED, attacks=attacks))
+    first, *_ = judged([hidden], plains, attacked, replace(ATTACK_CONFIG, attacks=attacks))
     assert first.verdict is not None
     assert first.verdict.word == "no evidence"
     assert "no ensemble of attacks ran" in first.verdict.said
@@ -404,7 +404,7 @@ def test_what_is_tried_on_one_is_tried_on_all(plain: Run, tmp_path: Path, attack
     """A rescaled attack that the undefended network never met would be left out of the verdict."""
     training = replace(QUICK, epochs=1)
     hot = train("cnn", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
-    found = judged([hot], [plain], attacked, replace(ASKED, attacks=("fgsm", "pgd")))
+    found = judged([hot], [plain], attacked, replace(ATTACK_CONFIG, attacks=("fgsm", "pgd")))
     for it in found:
         assert [a.name for a in it.robustness.attacks] == ["fgsm", "pgd", "pgd-rescaled"]
 
@@ -416,7 +416,7 @@ def test_where_nothing_ran_there_is_no_worst_and_still_a_page(
         raise RuntimeError("no memory")
 
     monkeypatch.setitem(ATTACKS, "pgd", replace(ATTACKS["pgd"], propose=broken))
-    [only] = judged([plain], [plain], tmp_path, replace(ASKED, attacks=("pgd",)))
+    [only] = judged([plain], [plain], tmp_path, replace(ATTACK_CONFIG, attacks=("pgd",)))
     assert only.robustness.worst["linf"] == {}
     assert only.robustness.attacks[0].error == "RuntimeError: no memory"
     assert "failed: RuntimeError: no memory" in (tmp_path / "report.html").read_text()
@@ -424,8 +424,8 @@ def test_where_nothing_ran_there_is_no_worst_and_still_a_page(
 
 def test_another_seed_is_no_evidence(plains: list[Run], tmp_path: Path, attacked: Path) -> None:
     twin = train("cnn", "digits", Normal(), replace(QUICK, seed=7), out=tmp_path / "twin")
-    asked = replace(ASKED, attacks=ENSEMBLE, linf=(0.1,), l2=(0.5,))
-    first, *_ = judged([twin], plains, attacked, asked)
+    attack_config = replace(ATTACK_CONFIG, attacks=ENSEMBLE, linf=(0.1,), l2=(0.5,))
+    first, *_ = judged([twin], plains, attacked, attack_config)
     assert first.verdict is not None
     assert first.verdict.word == "no evidence"
 
@@ -443,7 +443,7 @@ def test_probabilities_are_seen_through(plain: Run, attacked: Path) -> None:
             return getattr(SILENT, name)
 
     shown = around(plain, Shown(plain.network), "shown")
-    found = robustness([shown], "digits", ASKED, attacked, undefended=[plain], controls=1,
+    found = robustness([shown], "digits", ATTACK_CONFIG, attacked, undefended=[plain], controls=1,
                        device="cpu", progress=Heard())  # fmt: skip
     ours, theirs = (it.robustness for it in found.judged)
     assert (ours.shows_probabilities, theirs.shows_probabilities) == (True, False)
@@ -498,19 +498,19 @@ def test_what_was_attacked_is_not_attacked_again(
         calls += 1
         return calls > 4
 
-    asked = replace(ASKED, batch=20)
+    attack_config = replace(ATTACK_CONFIG, batch=20)
     with pytest.raises(Stopped, match="Run the same command again"):
-        evaluate(target, target, data, asked, tmp_path, stopper=Stopper(wish=wish))
+        evaluate(target, target, data, attack_config, tmp_path, stopper=Stopper(wish=wish))
     half = len(list(tmp_path.glob("*.npz")))
     assert 0 < half < 3 * len(EFFORTS["quick"].attacks)
-    first = evaluate(target, target, data, asked, tmp_path)
+    first = evaluate(target, target, data, attack_config, tmp_path)
 
     def never(*_: object) -> Tensor:
         raise AssertionError("asked again")
 
     for name, attack in ATTACKS.items():
         monkeypatch.setitem(ATTACKS, name, replace(attack, propose=never))
-    again = evaluate(target, target, data, asked, tmp_path)
+    again = evaluate(target, target, data, attack_config, tmp_path)
     for name, tried in first.tried.items():
         for norm, measured in tried.distances.items():
             np.testing.assert_array_equal(measured, again.tried[name].distances[norm])
@@ -532,9 +532,9 @@ def test_an_attack_that_fails_counts_for_nothing(
         return square.propose(*given)
 
     monkeypatch.setitem(ATTACKS, "square", replace(square, propose=sometimes))
-    asked = replace(ASKED, batch=20)
-    evidence = evaluate(target, target, data, asked, tmp_path)
-    found = summary(evidence, asked, {})
+    attack_config = replace(ATTACK_CONFIG, batch=20)
+    evidence = evaluate(target, target, data, attack_config, tmp_path)
+    found = summary(evidence, attack_config, {})
     [told] = [it for it in found.attacks if it.name == "square"]
     assert told.not_run == 20
     assert told.error == "RuntimeError: out of luck"
@@ -563,11 +563,11 @@ def test_what_an_attack_proposes_is_not_believed(
     trouble = replace(EFFORTS["quick"], attacks=("liar",))
     monkeypatch.setitem(ATTACKS, "liar", liar)
     monkeypatch.setitem(EFFORTS, "quick", trouble)
-    evidence = evaluate(target, target, data, ASKED, tmp_path)
+    evidence = evaluate(target, target, data, ATTACK_CONFIG, tmp_path)
     tried = evidence.tried["liar"]
     assert tried.found.min() >= 0
     assert tried.found.max() <= 1
-    robust = summary(evidence, ASKED, {}).attacks[0].robust
+    robust = summary(evidence, ATTACK_CONFIG, {}).attacks[0].robust
     assert all(it.value > 0.9 for it in robust.values())
 
 
@@ -619,8 +619,8 @@ def test_who_knows_places_cannot_be_attacked(tmp_path: Path, plain: Run) -> None
     with pytest.raises(ConfigError, match="predicts landmarks"):
         Target(finder, torch.rand(2, 3, 64, 64))
     with pytest.raises(ConfigError, match="has landmarks; attacks here change classes"):
-        robustness([finder], "drawn-faces", ASKED, tmp_path)
+        robustness([finder], "drawn-faces", ATTACK_CONFIG, tmp_path)
     with pytest.raises(ConfigError, match="has landmarks; flatness is measured for classes"):
         flatness([finder], "drawn-faces", tmp_path)
     with pytest.raises(ConfigError, match="No target given"):
-        robustness([], "digits", ASKED, tmp_path)
+        robustness([], "digits", ATTACK_CONFIG, tmp_path)

@@ -904,14 +904,14 @@ def transfer_of(dataset: Dataset, kind: Any) -> Transfer:
 @pytest.mark.parametrize("kind", ["label", "probabilities", "logits"])
 def test_a_clone_learns_from_answers_of_every_kind(digits: Dataset, kind: Any) -> None:
     learning = replace(QUICK, epochs=8)
-    clone = train("mlp", digits, Cloned(), learning, asked=transfer_of(digits, kind))
+    clone = train("mlp", digits, Cloned(), learning, source=transfer_of(digits, kind))
     assert clone.accuracy.value > 0.85
     assert (clone.record.kind, clone.record.answers) == ("cloned", kind)
     assert clone.record.inputs["victim"].net == "oracle"
 
 
 def test_a_clone_of_right_labels_is_what_training_makes(digits: Dataset) -> None:
-    clone = train("mlp", digits, Cloned(), QUICK, asked=transfer_of(digits, "label"))
+    clone = train("mlp", digits, Cloned(), QUICK, source=transfer_of(digits, "label"))
     normal = train("mlp", digits, Normal(), QUICK)
     assert clone.record.net.digest == normal.record.net.digest
 
@@ -919,7 +919,7 @@ def test_a_clone_of_right_labels_is_what_training_makes(digits: Dataset) -> None
 def test_answers_to_other_images_are_refused(digits: Dataset) -> None:
     values = torch.zeros(7, dtype=torch.int64)
     with pytest.raises(ConfigError, match="answered 7 images"):
-        train("mlp", digits, Cloned(), QUICK, asked=Transfer("label", values, victim="x"))
+        train("mlp", digits, Cloned(), QUICK, source=Transfer("label", values, victim="x"))
     with pytest.raises(ConfigError, match="needs a run as victim"):
         train("mlp", digits, Cloned(), QUICK)
     with pytest.raises(ConfigError, match="not finite"):

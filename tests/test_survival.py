@@ -101,7 +101,7 @@ def test_a_run_that_was_stopped_often_ends_like_one_that_was_not(
     def make(out: Path, stopper: Stopper | None) -> Run:
         net = given["net"] if isinstance(given["net"], str) else given["net"]()
         return train(
-            net, data, given["objective"], training, asked=teacher, out=out,
+            net, data, given["objective"], training, source=teacher, out=out,
             stopper=stopper,
         )  # fmt: skip
 
@@ -285,7 +285,9 @@ def test_students_in_one_pass_are_those_trained_alone(data: Dataset, teacher: Ru
     base = replace(QUICK, view_seed=7, augment="crop")
 
     def order(net: str, objective: Distilled, **changes: Any) -> Order:
-        return Order(net=net, objective=objective, training=replace(base, **changes), asked=teacher)
+        return Order(
+            net=net, objective=objective, training=replace(base, **changes), source=teacher
+        )
 
     orders = [
         order("mlp", Distilled(alpha=0.1)),
@@ -307,7 +309,7 @@ def test_a_pass_that_was_stopped_goes_on_with_all_its_students(
 
     def orders(folder: str) -> list[Order]:
         return [
-            Order(net="mlp", objective=Distilled(alpha=alpha), training=QUICK, asked=teacher,
+            Order(net="mlp", objective=Distilled(alpha=alpha), training=QUICK, source=teacher,
                   out=tmp_path / folder / str(alpha))
             for alpha in (0.1, 0.5, 0.9)
         ]  # fmt: skip
@@ -354,7 +356,7 @@ def test_a_graph_of_runs_makes_each_once_and_again_only_what_changed(
 
     def orders(omega: float) -> list[Order]:
         def under(net: str, objective: Any, asked: Order | None = None) -> Order:
-            return Order(net=net, objective=objective, training=QUICK, asked=asked, under=tmp_path)
+            return Order(net=net, objective=objective, training=QUICK, source=asked, under=tmp_path)
 
         normal = under("cnn", Normal())
         nasty = under("cnn", Nasty(temperature=20, omega=omega), normal)
@@ -381,7 +383,7 @@ def test_orders_of_one_run_in_one_folder_make_it_once(
 
     def order(**fields: Any) -> Order:
         return Order(
-            net="mlp", objective=Distilled(**fields), training=QUICK, asked=teacher, under=tmp_path
+            net="mlp", objective=Distilled(**fields), training=QUICK, source=teacher, under=tmp_path
         )
 
     first, second = make([order(), order(alpha=0.9)], data)
@@ -417,7 +419,7 @@ def test_a_run_that_dies_after_its_last_step_is_still_that_run(
     data: Dataset, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def make_it() -> Run:
-        return train("mlp", data, Distilled(), QUICK, asked=teacher, out=tmp_path,
+        return train("mlp", data, Distilled(), QUICK, source=teacher, out=tmp_path,
                      keeping=CheckpointConfig(save_every_s=0))  # fmt: skip
 
     with monkeypatch.context() as patch:

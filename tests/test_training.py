@@ -82,8 +82,8 @@ def test_a_push_that_runs_away_is_tamed_and_the_record_says_so(data: Dataset) ->
     fast = replace(QUICK, epochs=6, batch_size=64, optimizer="sgd", lr=0.1)
     adversary = train("mlp", data, Normal(), fast)
     stock = Nasty(temperature=20, omega=0.5)
-    wild = train("mlp", data, stock, fast, asked=adversary)
-    tame = train("mlp", data, replace(stock, warmup=WARMUP, cap=CAP), fast, asked=adversary)
+    wild = train("mlp", data, stock, fast, source=adversary)
+    tame = train("mlp", data, replace(stock, warmup=WARMUP, cap=CAP), fast, source=adversary)
     assert wild.accuracy.value < 0.3 < 0.9 < tame.accuracy.value
     assert tame.record.given["objective"]["cap"] == CAP
     assert tame.record.given["objective"]["warmup"] == WARMUP

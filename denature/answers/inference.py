@@ -33,7 +33,7 @@ class Inference:
     Args:
         network: is put in eval mode and on the device; its weights are not changed.
         compute: device, precision and memory layout.
-        asking: whether to fold and to compile.
+        config: whether to fold and to compile.
         shape: of one image, channels x height x width; a few random images test whether folding
             changed the logits.
     """
@@ -42,7 +42,7 @@ class Inference:
         self,
         network: nn.Module,
         compute: Compute,
-        asking: InferenceConfig,
+        config: InferenceConfig,
         *,
         shape: tuple[int, int, int],
     ) -> None:
@@ -58,7 +58,7 @@ class Inference:
         )
         """Whether a batch norm uses batch statistics: answers then depend on their neighbours."""
         self.folded = False
-        if asking.fold and (folded := fold(self.network)) is not None:
+        if config.fold and (folded := fold(self.network)) is not None:
             self.folded = _spread_apart(self.network, folded, pixels) <= FOLD_TOLERANCE
             if self.folded:
                 self.network = compute.place(folded)
@@ -71,7 +71,7 @@ class Inference:
                     module.to(torch.bfloat16)
         with torch.no_grad(), compute.autocast():
             self.dtype: torch.dtype = self.network(pixels).dtype
-        self.compiled = asking.compile
+        self.compiled = config.compile
         if self.compiled:
             # torch.compile has no types.
             self.network = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]

@@ -131,7 +131,7 @@ class FolderOptions:
 
 Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA)]
 ReadingOptions: TypeAlias = Annotated[ReaderConfig, Parameter(name="*", group=DATA)]
-AskingOptions: TypeAlias = Annotated[InferenceConfig, Parameter(name="*", group=INFERENCE)]
+InferenceOptions: TypeAlias = Annotated[InferenceConfig, Parameter(name="*", group=INFERENCE)]
 TrainingOptions: TypeAlias = Annotated[Training, Parameter(name="*", group=TRAINING)]
 OutputFlags: TypeAlias = Annotated[OutputOptions, Parameter(name="*", group=OUTPUT)]
 RunFlags: TypeAlias = Annotated[RunOptions, Parameter(name="*", group=OUTPUT)]

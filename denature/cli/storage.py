@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 
 from denature.answers.config import InferenceConfig
 from denature.cli.options import (
-    AskingOptions,
+    InferenceOptions,
     OutputFlags,
     OutputOptions,
     ReadingOptions,
@@ -77,7 +77,7 @@ def _print_runs(found: Sequence[Any], compare: bool) -> None:
         head, rows = list(varied[0]), [list(map(_short, values.values())) for values in varied]
     else:
         head = ["Kind", "Network", "Seed", "Source"]
-        rows = [[run.kind, run.net, _short(run.seed), _near(run.asked or "")] for run in found]
+        rows = [[run.kind, run.net, _short(run.seed), _near(run.source or "")] for run in found]
     lines = [["Run", "State", *head, "Accuracy %"]]
     for run, row in zip(found, rows, strict=True):
         accuracy = marked(percent(run.accuracy), run.chosen_on_test) if run.accuracy else ""
@@ -112,7 +112,7 @@ def answers(
     time_limit: Annotated[str | None, Parameter(group=FILLING)] = None,
     trust: Trust = (),
     reading: ReadingOptions = ReaderConfig(),
-    asking: AskingOptions = InferenceConfig(),
+    inference: InferenceOptions = InferenceConfig(),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """List, verify or remove stored answers, or fill a store ahead of training.
@@ -152,7 +152,7 @@ def answers(
                 augment=augment,
                 epochs=epochs,
                 view_seed=view_seed,
-                asking=asking,
+                inference=inference,
                 device=device,
                 precision=precision,
                 store="auto" if place is None else str(place),

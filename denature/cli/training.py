@@ -11,11 +11,11 @@ from cyclopts import Group, Parameter
 
 from denature.answers.config import InferenceConfig
 from denature.cli.options import (
-    AskingOptions,
     ConfigFile,
     Data,
     FolderFlags,
     FolderOptions,
+    InferenceOptions,
     OutputFlags,
     OutputOptions,
     ReadingOptions,
@@ -69,7 +69,7 @@ class TrainingRequest:
     data: str
     objective: Objective
     source: Path | None = None
-    asking: InferenceConfig = field(default_factory=InferenceConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     common: Common
 
 
@@ -97,7 +97,7 @@ def nasty(
     data: Data,
     adversary: RunFolder,
     objective: Annotated[Nasty, Parameter(name="*", group=OBJECTIVE)] = Nasty(),
-    asking: AskingOptions = InferenceConfig(),
+    inference: InferenceOptions = InferenceConfig(),
     common: CommonOptions = Common(),
 ) -> TrainingRequest:
     """Train a nasty teacher: accurate itself, harmful to students that imitate it.
@@ -111,7 +111,12 @@ def nasty(
         adversary: Folder of the normally trained run that the nasty teacher is pushed away from.
     """
     return TrainingRequest(
-        net=net, data=data, objective=objective, source=adversary, asking=asking, common=common
+        net=net,
+        data=data,
+        objective=objective,
+        source=adversary,
+        inference=inference,
+        common=common,
     )
 
 
@@ -121,7 +126,7 @@ def distill(
     data: Data,
     teacher: RunFolder,
     objective: Annotated[Distilled, Parameter(name="*", group=OBJECTIVE)] = Distilled(),
-    asking: AskingOptions = InferenceConfig(),
+    inference: InferenceOptions = InferenceConfig(),
     common: CommonOptions = Common(),
 ) -> TrainingRequest:
     """Train a student on a teacher's answers.
@@ -135,7 +140,7 @@ def distill(
         teacher: Folder of the run whose answers the student learns.
     """
     return TrainingRequest(
-        net=net, data=data, objective=objective, source=teacher, asking=asking, common=common
+        net=net, data=data, objective=objective, source=teacher, inference=inference, common=common
     )
 
 
@@ -184,8 +189,8 @@ def carry_out(requests: Sequence[TrainingRequest]) -> None:
             net=request.net,
             objective=request.objective,
             training=request.common.training,
-            asked=None if request.source is None else inputs[request.source],
-            asking=request.asking,
+            source=None if request.source is None else inputs[request.source],
+            inference=request.inference,
             init=None if request.common.init is None else inputs[request.common.init],
             backbone=start(request.common.backbone),
             out=out,

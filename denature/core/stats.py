@@ -70,7 +70,7 @@ T95 = (
     *(2.262157162798205, 2.228138851986274),
 )
 """Student's t at 0.975 for 1 to 10 degrees of freedom. Training does without scipy; importing it
-would be a tenth of the time of a recipe that is finished and asked for again."""
+would be a tenth of the time of a recipe that is finished and requested again."""
 
 
 def _t95(freedom: float) -> float:

@@ -53,7 +53,7 @@ async def _locate(victim: Victim, pictures: Sequence["Image"], progress: Progres
                 f"{about.target} answers with {about.kind or 'an unknown kind'}; only landmarks "
                 "can be marked."
             )
-        with progress.task(f"asking {about.target}", len(pictures), "pictures") as task:
+        with progress.task(f"querying {about.target}", len(pictures), "pictures") as task:
             for number, picture in enumerate(pictures):
                 if about.image_size is None:
                     image = np.asarray(picture).transpose(2, 0, 1)

@@ -140,7 +140,7 @@ class Oracle:
                         self._failure = error
                     return
 
-        title = f"asking {self.about.target}"
+        title = f"querying {self.about.target}"
         with self.progress.task(title, len(wanted), "answers") as task:
             async with self.victim:
                 if self.kind is None and self.about.kind is None:

@@ -489,7 +489,7 @@ class Thief:
                 net=self.net,
                 objective=self.objective,
                 training=replace(self.training, seed=self.training.seed + number),
-                asked=transfer,
+                source=transfer,
                 backbone=self.backbone,
                 under=folder,
             )

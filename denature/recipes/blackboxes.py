@@ -34,7 +34,7 @@ class Terms:
 
     budget: int | None
     """Query budget of each victim; queries of earlier calls count."""
-    asked: AttackConfig
+    attack_config: AttackConfig
     pace: RequestConfig
     stopper: Stopper
     progress: Progress = SILENT
@@ -83,8 +83,10 @@ def _enough(terms: Terms, data: Dataset, count: int) -> int:
     minimum = count + TWICE
     if terms.budget is not None and terms.budget >= minimum:
         return terms.budget
-    names = terms.asked.attacks or BLACK_BOX_ATTACKS
-    maximum = int(cost(names, terms.asked, channels=data.channels).answers) * count + minimum
+    names = terms.attack_config.attacks or BLACK_BOX_ATTACKS
+    maximum = (
+        int(cost(names, terms.attack_config, channels=data.channels).answers) * count + minimum
+    )
     raise ConfigError(
         f"The budget is {terms.budget or 'not set'}; a black box needs {minimum:,} queries to "
         f"classify {count} samples, and at most {maximum:,} for all attacks on them. Set --budget; "

@@ -146,7 +146,7 @@ def _orders(
         name: str, net: str, objective: Objective, training: Training, source: Order | None = None
     ) -> Order:
         return Order(
-            net=net, objective=objective, training=training, asked=source, out=folder / name
+            net=net, objective=objective, training=training, source=source, out=folder / name
         )
 
     push = Nasty(temperature=TEMPERATURE, omega=OMEGA)

@@ -90,7 +90,7 @@ def busy() -> str | None:
 
 def _with_inputs(order: Order) -> Iterator[Order]:
     """An order and all orders that it needs, inputs first."""
-    for required in (order.asked, order.init, order.backbone):
+    for required in (order.source, order.init, order.backbone):
         if isinstance(required, Order):
             yield from _with_inputs(required)
     yield order
@@ -99,7 +99,7 @@ def _with_inputs(order: Order) -> Iterator[Order]:
 def _identity(order: Order, data: Dataset) -> str:
     """Identity of an order, with the identities of the orders that it needs."""
     sources = [
-        source for source in (order.asked, order.init, order.backbone) if isinstance(source, Order)
+        source for source in (order.source, order.init, order.backbone) if isinstance(source, Order)
     ]
     return _encoded(given_by(order), data.digest, [_identity(source, data) for source in sources])
 
@@ -147,7 +147,7 @@ def _seconds_by_kind(records: Iterable[Record]) -> dict[str, float]:
 
 def _kind_of(order: Order, data: Dataset, compute: Compute) -> list[Any]:
     """The properties of an order that decide its speed; see `_seconds_by_kind`."""
-    inputs = (order.asked, order.init, order.backbone)
+    inputs = (order.source, order.init, order.backbone)
     return [
         str(order.net),
         [order.objective.kind, getattr(order.objective, "steps", None)],
@@ -180,11 +180,11 @@ class _Clock:
         """Seconds per image of an epoch: the training step and the teacher's answers."""
         passes = 1 + (order.objective.steps if isinstance(order.objective, Adversarial) else 0)
         spent = passes * self._cost(order, data).step
-        if not isinstance(order.asked, Order):
+        if not isinstance(order.source, Order):
             return spent
         if isinstance(order.objective, BringsData):
-            return spent + self._generation(order, order.objective, order.asked, data)
-        return spent + self._cost(order.asked, data).answer
+            return spent + self._generation(order, order.objective, order.source, data)
+        return spent + self._cost(order.source, data).answer
 
     def _cost(self, order: Order, data: Dataset) -> Cost:
         key = _key(order, data)

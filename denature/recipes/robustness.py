@@ -63,7 +63,7 @@ class RobustnessResult:
 def robustness(
     targets: Sequence[Run | Victim],
     data: str | DataConfig,
-    asked: AttackConfig,
+    attack_config: AttackConfig,
     out: Path,
     *,
     undefended: Sequence[Run] = (),
@@ -80,7 +80,7 @@ def robustness(
     Args:
         targets: the models under attack: runs, and victims that answer queries.
         data: data set of the test samples; each run was trained on it.
-        asked: effort and configuration of the attacks.
+        attack_config: effort and configuration of the attacks.
         out: folder for all results; finished results in it are reused.
         undefended: normally trained runs of this data set, which differ in seeds alone; by default
             those among `targets`. If there are fewer than `controls`, more are trained: with the
@@ -101,7 +101,7 @@ def robustness(
     """
     if not targets:
         raise ConfigError("No target given; name at least one run, URL or package.module:function.")
-    check_names(asked.attacks)
+    check_names(attack_config.attacks)
     stopper = stopper or Stopper()
     dataset = load(data, progress=progress)
     if controls < 1:
@@ -122,11 +122,13 @@ def robustness(
     added = [run for run in control_runs if run not in runs]
     models = [*targets, *added]
     records += [run.record for run in added]
-    split = choose(dataset.test, asked.samples or asked.preset.samples, asked.seed)
+    split = choose(
+        dataset.test, attack_config.samples or attack_config.preset.samples, attack_config.seed
+    )
     images = split.images[split.rows].float().div(255)
     victims = [target for target in targets if not isinstance(target, Run)]
     if victims:
-        asked = _in_whole_steps(asked, dataset)
+        attack_config = _in_whole_steps(attack_config, dataset)
     with ExitStack() as stack:
         boxes: Mapping[int, Box] = {}
         if victims:
@@ -134,7 +136,7 @@ def robustness(
 
             terms = Terms(
                 budget=budget,
-                asked=asked,
+                attack_config=attack_config,
                 pace=pace or RequestConfig(),
                 stopper=stopper,
                 progress=progress,
@@ -147,7 +149,9 @@ def robustness(
             else boxes[id(model)].target
             for model in models
         ]
-        planned = [(target, _common_attacks(asked, target, attacked)) for target in attacked]
+        planned = [
+            (target, _common_attacks(attack_config, target, attacked)) for target in attacked
+        ]
         _announce(planned, images, dataset, progress)
         surrogates = [
             target for model, target in zip(models, attacked, strict=True) if model in control_runs
@@ -187,7 +191,7 @@ def robustness_by_name(
     runs: Mapping[tuple[int, str], Run],
     names: Collection[str],
     data: DataConfig,
-    asked: AttackConfig,
+    attack_config: AttackConfig,
     out: Path,
     *,
     undefended: str,
@@ -202,7 +206,7 @@ def robustness_by_name(
         runs: the runs by seed and name.
         names: names of the attacked networks, `undefended` among them; other runs only teach.
         data: data set of the test samples.
-        asked: effort and configuration of the attacks.
+        attack_config: effort and configuration of the attacks.
         out: folder for all results.
         undefended: name of the undefended networks, the baseline of all others.
         device: where to compute.
@@ -214,7 +218,7 @@ def robustness_by_name(
     judged = robustness(
         [runs[seed, name] for name in names for seed in seeds],
         data,
-        asked,
+        attack_config,
         out,
         undefended=[runs[seed, undefended] for seed in seeds],
         device=device,

@@ -314,7 +314,7 @@ def run_all(
             net=folder.net,
             objective=folder.objective,
             training=folder.training,
-            asked=None if asks is None else inputs[asks],
+            source=None if asks is None else inputs[asks],
             init=inputs.get("init"),
             statistics=STATISTICS[name],
             out=folder.path / OWN,

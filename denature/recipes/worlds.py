@@ -56,7 +56,7 @@ class Setting:
     """Linf radius of adversarial training."""
     steps: int
     """PGD steps of adversarial training."""
-    asked: AttackConfig
+    attack_config: AttackConfig
     seeds: int
 
     def on(self, device: Device, precision: Precision) -> "Setting":
@@ -81,7 +81,7 @@ SETTINGS: Mapping[str, Setting] = {
         distillation_temperature=20,
         epsilon=0.1,
         steps=7,
-        asked=AttackConfig(samples=100, linf=(0.05, 0.1, 0.2)),
+        attack_config=AttackConfig(samples=100, linf=(0.05, 0.1, 0.2)),
         seeds=3,
     ),
     "cpu": Setting(
@@ -96,7 +96,7 @@ SETTINGS: Mapping[str, Setting] = {
         distillation_temperature=20,
         epsilon=8 / 255,
         steps=5,
-        asked=AttackConfig(effort="quick", samples=200),
+        attack_config=AttackConfig(effort="quick", samples=200),
         seeds=1,
     ),
     "paper": Setting(
@@ -112,7 +112,7 @@ SETTINGS: Mapping[str, Setting] = {
         distillation_temperature=100,
         epsilon=8 / 255,
         steps=10,
-        asked=AttackConfig(effort="full"),
+        attack_config=AttackConfig(effort="full"),
         seeds=3,
     ),
 }
@@ -171,7 +171,7 @@ def victims(setting: Setting, seed: int, out: Path) -> dict[str, Order]:
 
     def order(name: str, objective: Normal | Nasty | Adversarial, source: Order | None) -> Order:
         return Order(
-            net=setting.victim, objective=objective, training=teacher_training, asked=source,
+            net=setting.victim, objective=objective, training=teacher_training, source=source,
             out=out / name,
         )  # fmt: skip
 
@@ -212,7 +212,7 @@ def clones(setting: Setting, seed: int, of: Mapping[str, Order], out: Path) -> d
                 net=setting.clone,
                 objective=objective,
                 training=student_training,
-                asked=victim,
+                source=victim,
                 out=out / "clones" / f"{name}-{answers.replace(' ', '-')}",
             )
     return orders
@@ -250,7 +250,7 @@ def reproduce(
     runs = dict(zip(orders, trained, strict=True))
     names = list(victims(setting, 0, out))
     judged = robustness_by_name(
-        runs, names, dataset.config, setting.asked, out / "robustness", undefended=NORMAL,
+        runs, names, dataset.config, setting.attack_config, out / "robustness", undefended=NORMAL,
         device=setting.teacher_training.device, keeping=keeping, stopper=stopper, progress=progress,
     )  # fmt: skip
     results = tuple(
@@ -266,7 +266,7 @@ def reproduce(
         for name in names
     )
     alone = tuple(runs[seed, ALONE].accuracy for seed in range(setting.seeds))
-    budgets = setting.asked.budgets(channels=dataset.channels)["linf"]
+    budgets = setting.attack_config.budgets(channels=dataset.channels)["linf"]
     epsilon = budgets[len(budgets) // 2]
     result = RobustnessAndExtractionResult(
         scale=setting.scale,

@@ -108,7 +108,7 @@ def verdict(
     dated = f" ({theft.dated})" if theft.dated else ""
     unseen = f"; it saw no face in {theft.unseen:,}" if theft.unseen else ""
     sentences = [
-        f"{theft.who} was asked {theft.queries:,} times{cost}{dated}: about {theft.answers:,} "
+        f"{theft.who} was queried {theft.queries:,} times{cost}{dated}: about {theft.answers:,} "
         f"pictures to learn from and {theft.tests:,} to measure with{unseen}."
     ]
     plain = next(row for row in lines if row.who == "clone from scratch" and row.target == "nose")

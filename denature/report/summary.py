@@ -219,8 +219,8 @@ def _of_normal(record: Record, all_groups: Sequence[Sequence[Record]]) -> Sequen
 
 def _asking(record: Record) -> dict[str, Any]:
     """How the answers of a run's teacher were stored and learned from."""
-    asking = record.config.get("asking", {})
-    return {key: value for key, value in asking.items() if key != "form"}
+    inference = record.config.get("asking", {})
+    return {key: value for key, value in inference.items() if key != "form"}
 
 
 def _trained_alike(record: Record, other: Record) -> bool:

@@ -200,7 +200,7 @@ def evaluate(
     target: Attacked,
     surrogate: Attacked | None,
     data: Dataset,
-    asked: AttackConfig,
+    attack_config: AttackConfig,
     out: Path,
     *,
     stopper: Stopper | None = None,
@@ -213,7 +213,7 @@ def evaluate(
         surrogate: another network of the same data, whose adversarial examples are tried too;
             without one there is no transfer attack.
         data: provides the test samples; no other split is used.
-        asked: effort, attacks and budgets.
+        attack_config: effort, attacks and budgets.
         out: folder for the outcomes, one file for each attack and batch.
         stopper: checked between batches.
         progress: display of the attacked images.
@@ -223,16 +223,16 @@ def evaluate(
         MissingExtra: a library is not installed.
         Stopped: the stopper stopped the evaluation; the same call resumes it.
     """
-    preset, stopper = asked.preset, stopper or Stopper()
-    split = choose(data.test, asked.samples or preset.samples, asked.seed)
+    preset, stopper = attack_config.preset, stopper or Stopper()
+    split = choose(data.test, attack_config.samples or preset.samples, attack_config.seed)
     images = split.images[split.rows].float().div(255).to(target.device)
     labels = split.labels[split.rows].to(target.device)
     right = (target.says(images) == labels).cpu().numpy()
-    budgets = asked.budgets(channels=data.channels)
+    budgets = attack_config.budgets(channels=data.channels)
     context = AttackContext(
-        target=target, surrogate=surrogate, preset=preset, seed=asked.seed, data=data.digest
+        target=target, surrogate=surrogate, preset=preset, seed=attack_config.seed, data=data.digest
     )
-    names = [name for name in chosen(asked, target) if surrogate or name != "transfer"]
+    names = [name for name in chosen(attack_config, target) if surrogate or name != "transfer"]
     tried: dict[str, AttackOutcome] = {}
     total = len(names) * int(right.sum())
     with progress.task(f"attacking {target.name}", total, "images") as task:
@@ -243,9 +243,9 @@ def evaluate(
                 images,
                 labels,
                 right,
-                budgets_of(name, asked, channels=data.channels),
+                budgets_of(name, attack_config, channels=data.channels),
                 split,
-                asked,
+                attack_config,
                 out,
                 stopper,
                 task,

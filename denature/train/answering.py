@@ -23,7 +23,7 @@ def open_answers(
     run: Run,
     feed: Feed,
     dataset: Dataset,
-    asking: InferenceConfig,
+    config: InferenceConfig,
     compute: Compute,
     *,
     store: str,
@@ -35,7 +35,7 @@ def open_answers(
         run: the network that answers.
         feed: of the images to be answered.
         dataset: of these images.
-        asking: settings of inference and storage.
+        config: settings of inference and storage.
         compute: device and precision.
         store: see `denature.train.config.CheckpointConfig`.
         progress: receives messages about the store.
@@ -50,9 +50,9 @@ def open_answers(
             "weights were changed after it was made. Load the run again, or train copies."
         )
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    inference = Inference(run.network, compute, asking, shape=shape)
-    network = live(inference, asking.storage, classes=len(dataset.classes))
-    key = store_key(network, feed, dataset, net=net.name, digest=net.digest, storage=asking.storage)
+    inference = Inference(run.network, compute, config, shape=shape)
+    network = live(inference, config.storage, classes=len(dataset.classes))
+    key = store_key(network, feed, dataset, net=net.name, digest=net.digest, storage=config.storage)
     about = {"data": dataset.config.source, "kind": run.record.kind, "seed": run.record.seed}
     source = with_store(network, feed, key, where=store, about=about, progress=progress)
     return source, inference.form
@@ -65,7 +65,7 @@ def fill(
     augment: str = "auto",
     epochs: int | None = None,
     view_seed: int = 0,
-    asking: InferenceConfig | None = None,
+    inference: InferenceConfig | None = None,
     device: str = "auto",
     precision: str = "auto",
     store: str = "auto",
@@ -80,7 +80,7 @@ def fill(
         augment: views of the images.
         epochs: limits the views to those of so many epochs under `view_seed`; None takes all views.
         view_seed: see `denature.train.config.Training`.
-        asking: settings of inference and storage.
+        inference: settings of inference and storage.
         device: device of the network.
         precision: must equal the precision of the later training.
         store: folder of the stores; `auto` is the cache.
@@ -103,7 +103,7 @@ def fill(
     split: Split = dataset.train
     feed = Feed(split, compute=compute, views=family)
     source, _ = open_answers(
-        run, feed, dataset, asking or InferenceConfig(), compute, store=store, progress=progress
+        run, feed, dataset, inference or InferenceConfig(), compute, store=store, progress=progress
     )
     if not isinstance(source, StoredAnswers):
         raise ConfigError(
@@ -112,7 +112,7 @@ def fill(
         )
     passes = family.count if epochs is None else epochs
     seen = 0
-    with progress.task(f"asking {run.record.net.name}", passes * len(split), "images") as task:
+    with progress.task(f"answers of {run.record.net.name}", passes * len(split), "images") as task:
         for number in range(passes):
             batches = (
                 feed.every_view(number)

@@ -62,10 +62,10 @@ class Order:
     """Loss of the training."""
     training: Training = field(default_factory=Training)
     """Settings of the training."""
-    asked: "Run | Order | Transfer | None" = None
+    source: "Run | Order | Transfer | None" = None
     """Source of answers: a student's teacher or a nasty teacher's adversary, as a run or the order
     of one; for a clone, the transfer set of its victim."""
-    asking: InferenceConfig = field(default_factory=InferenceConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     """Inference settings of that source."""
     init: "Run | Order | None" = None
     """A run of the same network, or the order of one; its weights are the initial weights."""
@@ -132,7 +132,7 @@ class Job:
 
         Args:
             order: the run to make.
-            inputs: runs by role: `asked` under the role that the objective names, `init`,
+            inputs: runs by role: `source` under the role that the objective names, `init`,
                 `backbone`.
             dataset: data for training and test.
             team: the processes that train together.
@@ -192,7 +192,7 @@ class Job:
             config={
                 "objective": {"kind": objective.kind, **encode(objective)},
                 "training": encode(training),
-                "asking": encode(order.asking) if isinstance(answerer, Run) else {},
+                "asking": encode(order.inference) if isinstance(answerer, Run) else {},
             },
             inputs={role: given.digest for role, given in inputs.items()},
             revisions=dict(REVISIONS),
@@ -235,19 +235,19 @@ class Job:
         )
 
     @cached_property
-    def dreamer(self) -> SyntheticData | None:
+    def synthetic(self) -> SyntheticData | None:
         """Generator of the run's images, if its objective brings synthetic data."""
         if not isinstance(self.objective, BringsData):
             return None
-        assert isinstance(self.asked, Run)
+        assert isinstance(self.source, Run)
         assert self.training.view_seed is not None
         if self.team.size > 1:
             raise ConfigError(
                 f"{self.objective.kind} makes its images in one process; leave out the launcher."
             )
-        shape = self.asked.record.net
+        shape = self.source.record.net
         return self.objective.synthetic_data(
-            self.asked.network,
+            self.source.network,
             images=len(self.samples.split),
             channels=shape.channels,
             image_size=shape.image_size,
@@ -257,15 +257,15 @@ class Job:
 
     def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Resume from a state that `save` wrote."""
-        if self.dreamer is not None:
+        if self.synthetic is not None:
             names = {k for k in tensors if k.startswith(SYNTHETIC)}
-            self.dreamer.restore({k.removeprefix(SYNTHETIC): tensors.pop(k) for k in names})
+            self.synthetic.restore({k.removeprefix(SYNTHETIC): tensors.pop(k) for k in names})
         self.learner.restore(tensors, plain)
 
     def forget(self) -> None:
         """Free gradients and moments: the jobs of a long list live until its end."""
         self.__dict__.pop("learner", None)
-        self.__dict__.pop("dreamer", None)
+        self.__dict__.pop("synthetic", None)
 
     @property
     def is_finished(self) -> bool:
@@ -275,7 +275,7 @@ class Job:
         return plan_of(records.read_record(self.folder)) == self.plan
 
     @property
-    def asked(self) -> Run | Transfer | None:
+    def source(self) -> Run | Transfer | None:
         """Source of the answers to this run's batches."""
         source = None if self.objective.asks is None else self.inputs[self.objective.asks]
         assert not isinstance(source, PublishedWeights)
@@ -295,8 +295,8 @@ class Job:
         if self.folder is None:
             return
         path, (tensors, plain) = self.folder / STATE_FOLDER / STATE, self.learner.state()
-        if self.dreamer is not None:
-            tensors |= {SYNTHETIC + k: v for k, v in self.dreamer.state().items()}
+        if self.synthetic is not None:
+            tensors |= {SYNTHETIC + k: v for k, v in self.synthetic.state().items()}
 
         def write() -> None:
             try:
@@ -371,9 +371,9 @@ class Job:
 
     def _divergence(self, network: nn.Module, dataset: Dataset) -> Estimate | None:
         """Divergence of the finished network from its adversary; None without an adversary."""
-        if not isinstance(self.objective, Diverging) or not isinstance(self.asked, Run):
+        if not isinstance(self.objective, Diverging) or not isinstance(self.source, Run):
             return None
-        other = self.compute.place(self.asked.network).eval()
+        other = self.compute.place(self.source.network).eval()
         divergences: list[float] = []
         for batch, logits in answers_to(network, dataset.test, self.compute):
             answers = Answers("logits", self.compute.answer(other, batch.pixels))
@@ -517,7 +517,7 @@ def given_by(order: Order) -> dict[str, Any]:
         "net": order.net,
         "objective": {"kind": order.objective.kind, **_changed(order.objective)},
         "training": _changed(order.training),
-        "asking": _changed(order.asking),
+        "asking": _changed(order.inference),
     }
 
 

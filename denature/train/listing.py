@@ -24,7 +24,7 @@ class ListedRun:
     kind: str = ""
     net: str = ""
     seed: int | None = None
-    asked: str | None = None
+    source: str | None = None
     """Source of the answers that the run learned from: a folder, or a kind and a network."""
     accuracy: Estimate | None = None
     chosen_on_test: bool = False
@@ -67,7 +67,7 @@ def _listed(folder: Path) -> ListedRun:
                 kind=record.kind,
                 net=record.net.name,
                 seed=record.seed,
-                asked=None if source is None else source.folder or f"{source.kind} {source.net}",
+                source=None if source is None else source.folder or f"{source.kind} {source.net}",
                 accuracy=record.accuracy,
                 chosen_on_test=record.chosen_on == "test",
                 plan=plan_of(record),

@@ -141,19 +141,19 @@ def _train(
         return
     images: Images = feed
     source: AnswerSource | None = None
-    if first.dreamer is not None:
-        images = source = first.dreamer
-    elif isinstance(first.asked, Transfer):
-        source = first.asked
-    elif first.asked is not None:
+    if first.synthetic is not None:
+        images = source = first.synthetic
+    elif isinstance(first.source, Transfer):
+        source = first.source
+    elif first.source is not None:
         compute = resolve(
-            first.asked.network, device=first.training.device, precision=first.training.precision
+            first.source.network, device=first.training.device, precision=first.training.precision
         )
         source, form = open_answers(
-            first.asked,
+            first.source,
             feed,
             dataset,
-            first.order.asking,
+            first.order.inference,
             compute,
             store=keeping.store,
             progress=progress,

@@ -41,8 +41,8 @@ def train(
     objective: Objective,
     training: Training | None = None,
     *,
-    asked: Run | Order | Transfer | None = None,
-    asking: InferenceConfig | None = None,
+    source: Run | Order | Transfer | None = None,
+    inference: InferenceConfig | None = None,
     init: Run | Order | None = None,
     backbone: Run | Order | str | None = None,
     out: str | Path | None = None,
@@ -57,8 +57,8 @@ def train(
         net=net,
         objective=objective,
         training=training or Training(),
-        asked=asked,
-        asking=asking or InferenceConfig(),
+        source=source,
+        inference=inference or InferenceConfig(),
         init=init,
         backbone=backbone,
         out=out,
@@ -88,7 +88,7 @@ def make(
     folder is read instead of trained again; a stopped or killed run resumes from its last state.
 
     Args:
-        orders: the runs to make; their `asked`, `init` and `backbone` may be orders too.
+        orders: the runs to make; their `source`, `init` and `backbone` may be orders too.
         data: data for training and test.
         overwrite: replace other runs in the folders of the orders.
         keeping: intervals of states and snapshots, and the place of stored answers.
@@ -155,7 +155,7 @@ def _ranks(orders: Sequence[Order]) -> list[list[Order]]:
 
     def rank_of(order: Order) -> int:
         if order not in ranks:
-            inputs = (order.asked, order.init, order.backbone)
+            inputs = (order.source, order.init, order.backbone)
             needed = [rank_of(given) for given in inputs if isinstance(given, Order)]
             ranks[order] = 1 + max(needed, default=-1)
         return ranks[order]
@@ -172,7 +172,7 @@ def _inputs(
     order: Order, made: Mapping[Order, Run], dataset: Dataset, fitted: ClassMatcher
 ) -> dict[str, Input]:
     """Inputs of an order by their roles."""
-    roles = {order.objective.asks: order.asked, "init": order.init, "backbone": order.backbone}
+    roles = {order.objective.asks: order.source, "init": order.init, "backbone": order.backbone}
     found: dict[str, Input] = {}
     for role, named in roles.items():
         if role is None or named is None:
@@ -212,12 +212,12 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     """Groups of jobs that can share a pass."""
     groups: dict[tuple[Any, ...], list[Job]] = {}
     for job in jobs:
-        source = job.asked
+        source = job.source
         key = (
             *(getattr(job.training, name) for name in SHARED),
             job.compute.device,
             # The source has the student's precision, so only students of one precision share it.
-            (id(getattr(source, "network", source)), job.compute.precision, job.order.asking)
+            (id(getattr(source, "network", source)), job.compute.precision, job.order.inference)
             if source is not None
             else None,
             # A generator of synthetic data serves one run.

@@ -24,14 +24,14 @@ def nasty(
     net: str | nn.Module, data: str | DataConfig | Dataset, *, adversary: Run, **options: Any
 ) -> Run:
     """Train a nasty teacher; options: see `train`, `Training`, `Nasty`, `InferenceConfig`."""
-    return _with_options(Nasty, net, data, {"asked": adversary, **options})
+    return _with_options(Nasty, net, data, {"source": adversary, **options})
 
 
 def distilled(
     net: str | nn.Module, data: str | DataConfig | Dataset, *, teacher: Run, **options: Any
 ) -> Run:
     """Train a student; options: see `train`, `Training`, `Distilled`, `InferenceConfig`."""
-    return _with_options(Distilled, net, data, {"asked": teacher, **options})
+    return _with_options(Distilled, net, data, {"source": teacher, **options})
 
 
 def _with_options(
@@ -44,7 +44,7 @@ def _with_options(
         return {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
 
     made, training = objective(**take(objective)), Training(**take(Training))
-    asking = InferenceConfig(**take(InferenceConfig)) if objective.asks else InferenceConfig()
+    inference = InferenceConfig(**take(InferenceConfig)) if objective.asks else InferenceConfig()
     known = inspect.signature(train).parameters
     for name in options:
         if name not in known:
@@ -52,4 +52,4 @@ def _with_options(
             raise unknown(
                 "option", name, {*known, *(f.name for kind in kinds for f in fields(kind))}
             )
-    return train(net, data, made, training, asking=asking, **options)
+    return train(net, data, made, training, inference=inference, **options)

@@ -136,7 +136,7 @@ def _abroad(order: Order) -> Order:
         None if folder is None else Path(folder).resolve() for folder in (order.out, order.under)
     )
     backbone = order.backbone if isinstance(order.backbone, str) else None
-    return replace(order, asked=None, init=None, backbone=backbone, out=out, under=under)
+    return replace(order, source=None, init=None, backbone=backbone, out=out, under=under)
 
 
 def _folder(role: str, run: Run | Transfer) -> Path:
@@ -162,7 +162,7 @@ def carry_out(batch: RemoteBatch, wish: Callable[[], bool] | None = None) -> str
         runs = {role: loaded[folder] for role, folder in given.items()}
         source = None if order.objective.asks is None else runs[order.objective.asks]
         backbone = runs.get("backbone", order.backbone)
-        orders.append(replace(order, asked=source, init=runs.get("init"), backbone=backbone))
+        orders.append(replace(order, source=source, init=runs.get("init"), backbone=backbone))
     stopper = Stopper(seconds=batch.seconds, wish=wish)
     try:
         with stopper.on_signals():

@@ -127,14 +127,15 @@ def reproduce(
         REFERENCE: None,
     }
     judged = robustness_by_name(
-        runs, names, dataset.config, setting.asked, out / "robustness", undefended=UNDEFENDED,
+        runs, names, dataset.config, setting.attack_config, out / "robustness",
+        undefended=UNDEFENDED,
         device=setting.training.device, keeping=keeping, stopper=stopper, progress=progress,
     )  # fmt: skip
     findings = tuple(
         Finding(name=name, temperature=temperature, judged=judged[name])
         for name, temperature in names.items()
     )
-    budgets = setting.asked.budgets(channels=dataset.channels)["linf"]
+    budgets = setting.attack_config.budgets(channels=dataset.channels)["linf"]
     epsilon = budgets[len(budgets) // 2]
     result = DefensiveDistillationResult(
         scale=setting.scale,

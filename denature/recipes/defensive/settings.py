@@ -25,7 +25,7 @@ class Setting:
     """Linf radius in adversarial training of the reference network."""
     steps: int
     """PGD steps of that adversarial training."""
-    asked: AttackConfig
+    attack_config: AttackConfig
     seeds: int
     """Number of repetitions, all attacked on the same samples."""
     same_start: bool = True
@@ -47,7 +47,7 @@ SETTINGS: Mapping[str, Setting] = {
         training=Training(epochs=15, batch_size=64),
         epsilon=0.1,
         steps=7,
-        asked=AttackConfig(samples=100, linf=(0.03, 0.06, 0.1, 0.15, 0.2)),
+        attack_config=AttackConfig(samples=100, linf=(0.03, 0.06, 0.1, 0.15, 0.2)),
         seeds=3,
     ),
     "cpu": Setting(
@@ -59,7 +59,7 @@ SETTINGS: Mapping[str, Setting] = {
         epsilon=8 / 255,
         steps=5,
         # Ten times as many networks as one call of `denature robustness`: minutes, not hours.
-        asked=AttackConfig(
+        attack_config=AttackConfig(
             effort="quick",
             samples=200,
             linf=(2 / 255, 4 / 255, 8 / 255),
@@ -76,7 +76,7 @@ SETTINGS: Mapping[str, Setting] = {
         training=Training(epochs=50, augment="none", schedule="constant"),
         epsilon=8 / 255,
         steps=10,
-        asked=AttackConfig(effort="full"),
+        attack_config=AttackConfig(effort="full"),
         seeds=3,
     ),
 }

@@ -53,7 +53,7 @@ def _order(
         net=net or place.net,
         objective=objective,
         training=replace(place.training, seed=seed),
-        asked=source,
+        source=source,
         init=init,
         out=out or place.out / name,
     )

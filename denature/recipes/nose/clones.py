@@ -95,7 +95,7 @@ class CloneFactory:
             net=kind.start.net,
             objective=Cloned(decimals=kind.decimals),
             training=student_training,
-            asked=self._answers[kind.target],
+            source=self._answers[kind.target],
             backbone=kind.start.backbone,
             under=self._out,
         )

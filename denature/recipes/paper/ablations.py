@@ -14,61 +14,68 @@ ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 FRACTIONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1)
 
 
-def omega(lab: ExperimentContext) -> Iterator[Point]:
+def omega(context: ExperimentContext) -> Iterator[Point]:
     """The weight of the adversarial term in training the teacher; with 0 the teacher is normal."""
-    for x in lab.setting.sweeps.get("omega", OMEGAS):
-        for seed in range(lab.seeds):
-            nasty, normal = lab.nasty("resnet18", seed, omega=x), lab.normal("resnet18", seed)
+    for x in context.setting.sweeps.get("omega", OMEGAS):
+        for seed in range(context.seeds):
+            nasty, normal = (
+                context.nasty("resnet18", seed, omega=x),
+                context.normal("resnet18", seed),
+            )
             yield Point(row="nasty teacher", column=TEACHER, x=x, seed=seed, order=nasty,
                         against=normal)  # fmt: skip
             for net in STUDENTS:
-                yield Point(row="of nasty", column=lab.column(net), x=x, seed=seed,
-                            order=lab.student(net, nasty, seed),
-                            against=lab.alone(net, seed),
-                            like=lab.student(net, normal, seed) if x else None)  # fmt: skip
+                yield Point(row="of nasty", column=context.column(net), x=x, seed=seed,
+                            order=context.student(net, nasty, seed),
+                            against=context.alone(net, seed),
+                            like=context.student(net, normal, seed) if x else None)  # fmt: skip
 
 
-def temperature(lab: ExperimentContext) -> Iterator[Point]:
+def temperature(context: ExperimentContext) -> Iterator[Point]:
     """The distillation temperature tau_S in training the students."""
-    return _student_sweep(lab, "temperature", TEMPERATURES)
+    return _student_sweep(context, "temperature", TEMPERATURES)
 
 
-def alpha(lab: ExperimentContext) -> Iterator[Point]:
+def alpha(context: ExperimentContext) -> Iterator[Point]:
     """The weight of the teacher's term in training the students."""
-    return _student_sweep(lab, "alpha", ALPHAS)
+    return _student_sweep(context, "alpha", ALPHAS)
 
 
-def _student_sweep(lab: ExperimentContext, name: str, default: Sequence[float]) -> Iterator[Point]:
+def _student_sweep(
+    context: ExperimentContext, name: str, default: Sequence[float]
+) -> Iterator[Point]:
     """Students of both teachers, at each value of one hyperparameter of their loss."""
-    for x in lab.setting.sweeps.get(name, default):
-        for seed in range(lab.seeds):
-            yield from _teachers(lab, x, seed)
+    for x in context.setting.sweeps.get(name, default):
+        for seed in range(context.seeds):
+            yield from _teachers(context, x, seed)
             for net in STUDENTS:
-                yield from _both(lab, net, x, seed, lab.alone(net, seed), {name: x})
+                yield from _both(context, net, x, seed, context.alone(net, seed), {name: x})
 
 
-def samples(lab: ExperimentContext) -> Iterator[Point]:
+def samples(context: ExperimentContext) -> Iterator[Point]:
     """The share of the training samples that the thief has; teachers train on all samples."""
     # As floats: a fraction of 1.0, not 1, gives the same run as in other experiments.
-    for x in map(float, lab.setting.sweeps.get("samples", FRACTIONS)):
-        for seed in range(lab.seeds):
-            yield from _teachers(lab, 100 * x, seed)
+    for x in map(float, context.setting.sweeps.get("samples", FRACTIONS)):
+        for seed in range(context.seeds):
+            yield from _teachers(context, 100 * x, seed)
             for net in STUDENTS:
-                alone = lab.alone(net, seed, fraction=x)
-                yield Point(row="alone", column=lab.column(net), x=100 * x, seed=seed, order=alone)
-                yield from _both(lab, net, 100 * x, seed, alone, {"fraction": x})
+                alone = context.alone(net, seed, fraction=x)
+                yield Point(
+                    row="alone", column=context.column(net), x=100 * x, seed=seed, order=alone
+                )
+                yield from _both(context, net, 100 * x, seed, alone, {"fraction": x})
 
 
-def _teachers(lab: ExperimentContext, x: float, seed: int) -> Iterator[Point]:
+def _teachers(context: ExperimentContext, x: float, seed: int) -> Iterator[Point]:
     """The normal and the nasty teacher, which are the same at every point."""
-    normal = lab.normal("resnet18", seed)
+    normal = context.normal("resnet18", seed)
     yield Point(row="normal", column=TEACHER, x=x, seed=seed, order=normal)
-    yield Point(row="nasty", column=TEACHER, x=x, seed=seed, order=lab.nasty("resnet18", seed),
+    yield Point(row="nasty", column=TEACHER, x=x, seed=seed, order=context.nasty("resnet18", seed),
                 against=normal)  # fmt: skip
 
 
 def _both(
-    lab: ExperimentContext,
+    context: ExperimentContext,
     net: str,
     x: float,
     seed: int,
@@ -77,10 +84,10 @@ def _both(
 ) -> Iterator[Point]:
     """A student of the normal teacher and a student of the nasty one."""
     of_normal, of_nasty = (
-        lab.student(net, teacher, seed, **changes)
-        for teacher in (lab.normal("resnet18", seed), lab.nasty("resnet18", seed))
+        context.student(net, teacher, seed, **changes)
+        for teacher in (context.normal("resnet18", seed), context.nasty("resnet18", seed))
     )
-    column = lab.column(net)
+    column = context.column(net)
     yield Point(row="of normal", column=column, x=x, seed=seed, order=of_normal, against=alone)
     yield Point(row="of nasty", column=column, x=x, seed=seed, order=of_nasty,
                 against=alone, like=of_normal)  # fmt: skip

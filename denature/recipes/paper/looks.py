@@ -43,31 +43,31 @@ class AnalysisResult:
     """Explanation of the table."""
 
 
-def two_teachers(lab: ExperimentContext, net: str = PAIR) -> Iterator[Point]:
+def two_teachers(context: ExperimentContext, net: str = PAIR) -> Iterator[Point]:
     """A normal and a nasty teacher at each seed."""
-    for seed in range(lab.seeds):
-        for kind, teacher in _pair(lab, seed, net):
+    for seed in range(context.seeds):
+        for kind, teacher in _pair(context, seed, net):
             yield Point(row=kind, column=TEACHER, seed=seed, order=teacher,
-                        against=None if kind == NORMAL else lab.normal(net, seed))  # fmt: skip
+                        against=None if kind == NORMAL else context.normal(net, seed))  # fmt: skip
 
 
 def responses(
-    lab: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
+    context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
 ) -> AnalysisResult:
     """Outputs of both teachers on the same test images; the paper: nasty ones have many peaks."""
     lines = [["Teacher", "Accuracy %", "Largest %", "Second %", "Entropy, nats", "Seeds"]]
-    temperature = lab.setting.loss[lab.data].temperature
-    for kind, runs in _by_kind(lab, made):
+    temperature = context.setting.loss[context.data].temperature
+    for kind, runs in _by_kind(context, made):
         statistics = []
         for run in runs:
-            logits, _ = _answers(lab, run, data)
+            logits, _ = _answers(context, run, data)
             soft = (logits / temperature).softmax(1)
             largest, second = (100 * soft.topk(2, 1).values.mean(0)).tolist()
             entropy = -(soft * soft.clamp_min(1e-12).log()).sum(1).mean()
             statistics.append((largest, second, float(entropy)))
         accuracy = words.percent(pooled([run.accuracy for run in runs]))
         lines.append([kind, accuracy, *_over_seeds(statistics, "{:.1f}", "{:.1f}", "{:.3f}")])
-    normal, nasty = (made[order].record for _, order in _pair(lab, 0))
+    normal, nasty = (made[order].record for _, order in _pair(context, 0))
     draw = partial(figures.logit_responses, normal, nasty, temperature=temperature)
     note = (
         f"Largest and second probability and entropy are means over the test images of the answers "
@@ -78,7 +78,7 @@ def responses(
 
 
 def tsne(
-    lab: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
+    context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
 ) -> AnalysisResult:
     """Features and logits of both teachers in two dimensions, and the separation of classes."""
     from sklearn.manifold import TSNE
@@ -89,10 +89,10 @@ def tsne(
     subset = _few(data)
     labels = data.test.labels[subset.test.rows].numpy()
     with progress.task("t-SNE", 4, "maps") as task:
-        for kind, runs in _by_kind(lab, made):
+        for kind, runs in _by_kind(context, made):
             scores = []
             for seed, run in enumerate(runs):
-                outputs = [values.numpy() for values in _answers(lab, run, subset)]
+                outputs = [values.numpy() for values in _answers(context, run, subset)]
                 scores.append([float(silhouette_score(values, labels)) for values in outputs])
                 if seed:
                     continue  # the map of one seed is enough
@@ -110,53 +110,53 @@ def tsne(
     return AnalysisResult(drawn={"tsne": draw}, lines=lines, note=note)
 
 
-def dafl(lab: ExperimentContext) -> Iterator[Point]:
+def dafl(context: ExperimentContext) -> Iterator[Point]:
     """A student from the weights of a normal and of a nasty teacher, without any data."""
-    for seed in range(lab.seeds):
-        normal = lab.normal(INVERTED, seed)
-        for kind, teacher in _pair(lab, seed, INVERTED):
-            row = f"of {kind} {lab.column(INVERTED)}"
-            like = None if kind == NORMAL else _dafl(lab, normal, seed)
+    for seed in range(context.seeds):
+        normal = context.normal(INVERTED, seed)
+        for kind, teacher in _pair(context, seed, INVERTED):
+            row = f"of {kind} {context.column(INVERTED)}"
+            like = None if kind == NORMAL else _dafl(context, normal, seed)
             yield Point(row=row, column=TEACHER, seed=seed, order=teacher,
                         against=None if kind == NORMAL else normal,
-                        recalled=lab.recalled(kind, "resnet34 by dafl", TEACHER))  # fmt: skip
-            yield Point(row=row, column=f"{lab.column(PAIR)} by DAFL", seed=seed,
-                        order=_dafl(lab, teacher, seed), against=like, like=like,
-                        recalled=lab.recalled(kind, "resnet34 by dafl", PAIR))  # fmt: skip
+                        recalled=context.recalled(kind, "resnet34 by dafl", TEACHER))  # fmt: skip
+            yield Point(row=row, column=f"{context.column(PAIR)} by DAFL", seed=seed,
+                        order=_dafl(context, teacher, seed), against=like, like=like,
+                        recalled=context.recalled(kind, "resnet34 by dafl", PAIR))  # fmt: skip
 
 
-def _dafl(lab: ExperimentContext, teacher: Order, seed: int) -> Order:
-    student = lab.alone(PAIR, seed)
-    by_data, training = lab.setting.dafl
+def _dafl(context: ExperimentContext, teacher: Order, seed: int) -> Order:
+    student = context.alone(PAIR, seed)
+    by_data, training = context.setting.dafl
     training = replace(training, seed=seed, checkpoint=student.training.checkpoint,
                        device=student.training.device,
                        precision=student.training.precision)  # fmt: skip
     return replace(
-        student, objective=by_data.get(lab.data, Dafl()), training=training, asked=teacher
+        student, objective=by_data.get(context.data, Dafl()), training=training, source=teacher
     )
 
 
-def inverted(lab: ExperimentContext) -> Iterator[Point]:
+def inverted(context: ExperimentContext) -> Iterator[Point]:
     """Both teachers, and an independent network that classifies their images."""
-    yield from two_teachers(lab, INVERTED)
-    for seed in range(lab.seeds):
-        yield Point(row="judge", column=TEACHER, seed=seed, order=lab.alone(PAIR, seed))
+    yield from two_teachers(context, INVERTED)
+    for seed in range(context.seeds):
+        yield Point(row="judge", column=TEACHER, seed=seed, order=context.alone(PAIR, seed))
 
 
 def inversion(
-    lab: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
+    context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
 ) -> AnalysisResult:
     """Images of both teachers by DeepInversion, and the judge's agreement with the target class."""
     lines = [["Teacher", "Seed", "Judge agrees %", "Teacher agrees %", "Images"]]
-    config, count = lab.setting.inversion
+    config, count = context.setting.inversion
     classes = len(data.classes)
     targets = torch.arange(count) % classes
     drawn: dict[str, Draw] = {}
-    for seed in range(lab.seeds):
-        judge = made[lab.alone(PAIR, seed)]
-        for kind, order in _pair(lab, seed, INVERTED):
+    for seed in range(context.seeds):
+        judge = made[context.alone(PAIR, seed)]
+        for kind, order in _pair(context, seed, INVERTED):
             run = made[order]
-            compute = _fp32(lab, run)
+            compute = _fp32(context, run)
             images = invert(
                 run.network,
                 targets,
@@ -179,14 +179,16 @@ def inversion(
     return AnalysisResult(drawn=drawn, lines=lines, note=note)
 
 
-def _pair(lab: ExperimentContext, seed: int, net: str = PAIR) -> Iterable[tuple[str, Order]]:
-    return ((NORMAL, lab.normal(net, seed)), (NASTY, lab.nasty(net, seed)))
+def _pair(context: ExperimentContext, seed: int, net: str = PAIR) -> Iterable[tuple[str, Order]]:
+    return ((NORMAL, context.normal(net, seed)), (NASTY, context.nasty(net, seed)))
 
 
-def _by_kind(lab: ExperimentContext, made: Mapping[Order, Run]) -> Iterator[tuple[str, list[Run]]]:
+def _by_kind(
+    context: ExperimentContext, made: Mapping[Order, Run]
+) -> Iterator[tuple[str, list[Run]]]:
     """The runs of all seeds of each of the two teachers."""
     for index, kind in enumerate((NORMAL, NASTY)):
-        yield kind, [made[list(_pair(lab, seed))[index][1]] for seed in range(lab.seeds)]
+        yield kind, [made[list(_pair(context, seed))[index][1]] for seed in range(context.seeds)]
 
 
 OVER_SEEDS = (
@@ -207,8 +209,8 @@ def _over_seeds(rows: Sequence[Sequence[float]], *formats: str) -> list[str]:
     return [*cells, str(len(rows))]
 
 
-def _fp32(lab: ExperimentContext, run: Run) -> Compute:
-    return resolve(run.network, device=lab.setting.device, precision="fp32")
+def _fp32(context: ExperimentContext, run: Run) -> Compute:
+    return resolve(run.network, device=context.setting.device, precision="fp32")
 
 
 def _few(data: Dataset, count: int = 1000) -> Dataset:
@@ -217,9 +219,9 @@ def _few(data: Dataset, count: int = 1000) -> Dataset:
 
 
 @torch.no_grad()
-def _answers(lab: ExperimentContext, run: Run, data: Dataset) -> tuple[Tensor, Tensor]:
+def _answers(context: ExperimentContext, run: Run, data: Dataset) -> tuple[Tensor, Tensor]:
     """Logits and last features of a run on the test images, on the CPU."""
-    compute = _fp32(lab, run)
+    compute = _fp32(context, run)
     network = compute.place(run.network).eval()
     logits, features = [], []
     with ActivationRecorder(network) as recorder:

@@ -47,7 +47,7 @@ class Point:
 
         def add(order: object) -> None:
             if isinstance(order, Order) and order not in orders:
-                add(order.asked)
+                add(order.source)
                 orders[order] = None
 
         for order in (self.order, self.against, self.like):
@@ -126,7 +126,7 @@ class ExperimentContext:
             net=self.setting.net(net),
             objective=objective,
             training=replace(training, fraction=fraction),
-            asked=source,
+            source=source,
             under=self.out / "runs",
         )
 

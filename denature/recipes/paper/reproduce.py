@@ -43,21 +43,21 @@ class PaperResult:
         return json.dumps({**asdict(self), "folder": str(self.folder)})
 
 
-def names_of(asked: Iterable[str]) -> list[str]:
+def names_of(selected: Iterable[str]) -> list[str]:
     """Names of experiments without repeats; `all` stands for all of them.
 
     Raises:
         ConfigError: no experiment has this name.
     """
     names: list[str] = []
-    for name in asked:
+    for name in selected:
         if name != "all" and name not in EXPERIMENTS:
             raise unknown("experiment", name, {*EXPERIMENTS, "all"})
         names += EXPERIMENTS if name == "all" else [name]
     return list(dict.fromkeys(names))
 
 
-def lab_of(
+def context_of(
     experiment: Experiment, setting: Setting, out: Path, seeds: int | None
 ) -> ExperimentContext:
     """Context that builds the orders of an experiment; `seeds` replaces the setting's number."""
@@ -81,7 +81,7 @@ def orders_of(
     for name in names:
         experiment = EXPERIMENTS[name]
         data = load(DataConfig(source=setting.data(experiment.data)), progress=progress)
-        for point in experiment.points(lab_of(experiment, setting, out, seeds)):
+        for point in experiment.points(context_of(experiment, setting, out, seeds)):
             yield from ((order, data) for order in point.orders)
 
 
@@ -113,14 +113,14 @@ def reproduce(
         Stopped: a stop was requested; the same call resumes the work.
     """
     experiment = EXPERIMENTS[name]
-    lab = lab_of(experiment, setting, out, seeds)
+    context = context_of(experiment, setting, out, seeds)
     data = load(DataConfig(source=setting.data(experiment.data)), progress=progress)
-    points = list(experiment.points(lab))
+    points = list(experiment.points(context))
     made = _made(points, data, keeping, stopper, crew, progress)
     analysis = None
     if experiment.look is not None:
-        analysis = experiment.look(lab, made, data, progress)
-    return _written(name, experiment, lab, points, made, analysis)
+        analysis = experiment.look(context, made, data, progress)
+    return _written(name, experiment, context, points, made, analysis)
 
 
 def _made(
@@ -139,7 +139,7 @@ def _made(
 def _written(
     name: str,
     experiment: Experiment,
-    lab: ExperimentContext,
+    context: ExperimentContext,
     points: Sequence[Point],
     made: Mapping[Order, Run],
     analysis: AnalysisResult | None,
@@ -160,14 +160,14 @@ def _written(
         lines, note = [list(line) for line in analysis.lines], analysis.note
         figures = dict(analysis.drawn)
     figures["training-curves"] = partial(training_curves, records)
-    folder = lab.out / (name + lab.setting.variant)
+    folder = context.out / (name + context.setting.variant)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [write_figure(folder / stem, draw) for stem, draw in figures.items()]
     result = PaperResult(
         name=name,
-        scale=lab.setting.scale,
+        scale=context.setting.scale,
         about=experiment.about,
-        differs=lab.setting.differs,
+        differs=context.setting.differs,
         verdict=tuple(verdict),
         lines=lines,
         cells=tuple(cells),
@@ -180,7 +180,7 @@ def _written(
         records,
         title=name,
         about=experiment.about,
-        differs=lab.setting.differs,
+        differs=context.setting.differs,
         verdict=verdict,
         lines=lines,
         note=note,
@@ -196,7 +196,7 @@ def _measured(point: Point, made: Mapping[Order, Run]) -> findings.Measured:
 
     nasty = normal = None
     if point.like is not None:
-        nasty, normal = record(point.order.asked), record(point.like.asked)
+        nasty, normal = record(point.order.source), record(point.like.source)
     return findings.Measured(
         row=point.row,
         column=point.column,

@@ -14,61 +14,61 @@ STRONGER = ("resnet50", "resnext29")
 ADVERSARIES = ("resnet18", "cnn", "resnext29")
 
 
-def cifar10(lab: ExperimentContext) -> Iterator[Point]:
+def cifar10(context: ExperimentContext) -> Iterator[Point]:
     """ResNet-18 teaches smaller students, itself, and stronger ones."""
-    students = (*CIFAR10_STUDENTS, *_stronger(lab))
-    yield from _alone(lab, students)
-    yield from _teacher(lab, "resnet18", students)
+    students = (*CIFAR10_STUDENTS, *_stronger(context))
+    yield from _alone(context, students)
+    yield from _teacher(context, "resnet18", students)
 
 
-def large(lab: ExperimentContext) -> Iterator[Point]:
+def large(context: ExperimentContext) -> Iterator[Point]:
     """Three teachers, two small students, ResNet-18, themselves, and stronger ones."""
-    yield from _alone(lab, (*LARGE_STUDENTS, *STRONGER))
-    yield from _teacher(lab, "resnet18", (*LARGE_STUDENTS, *_stronger(lab)))
+    yield from _alone(context, (*LARGE_STUDENTS, *STRONGER))
+    yield from _teacher(context, "resnet18", (*LARGE_STUDENTS, *_stronger(context)))
     for net in STRONGER:
-        yield from _teacher(lab, net, (*LARGE_STUDENTS, net))
+        yield from _teacher(context, net, (*LARGE_STUDENTS, net))
 
 
-def adversary(lab: ExperimentContext) -> Iterator[Point]:
+def adversary(context: ExperimentContext) -> Iterator[Point]:
     """A nasty ResNet-18 with adversaries of its own and of other kinds."""
-    yield from _alone(lab, CIFAR10_STUDENTS)
+    yield from _alone(context, CIFAR10_STUDENTS)
     for kind in ADVERSARIES:
-        row = f"nasty, pushed from {lab.column(kind)}"
+        row = f"nasty, pushed from {context.column(kind)}"
         name = "resnet18" if kind == "resnet18" else f"resnet18 from {kind}"
-        for seed in range(lab.seeds):
-            normal = lab.normal("resnet18", seed)
-            teacher = lab.nasty("resnet18", seed, adversary=kind)
-            yield from _row(lab, row, NASTY, name, teacher, normal, CIFAR10_STUDENTS, seed)
+        for seed in range(context.seeds):
+            normal = context.normal("resnet18", seed)
+            teacher = context.nasty("resnet18", seed, adversary=kind)
+            yield from _row(context, row, NASTY, name, teacher, normal, CIFAR10_STUDENTS, seed)
 
 
-def _stronger(lab: ExperimentContext) -> tuple[str, ...]:
-    return STRONGER if lab.setting.stronger else ()
+def _stronger(context: ExperimentContext) -> tuple[str, ...]:
+    return STRONGER if context.setting.stronger else ()
 
 
-def _alone(lab: ExperimentContext, students: Sequence[str]) -> Iterator[Point]:
+def _alone(context: ExperimentContext, students: Sequence[str]) -> Iterator[Point]:
     for net in students:
-        for seed in range(lab.seeds):
+        for seed in range(context.seeds):
             yield Point(
                 row=ALONE,
-                column=lab.column(net),
+                column=context.column(net),
                 seed=seed,
-                order=lab.alone(net, seed),
-                recalled=lab.recalled(ALONE, "", net),
+                order=context.alone(net, seed),
+                recalled=context.recalled(ALONE, "", net),
             )
 
 
-def _teacher(lab: ExperimentContext, net: str, students: Sequence[str]) -> Iterator[Point]:
+def _teacher(context: ExperimentContext, net: str, students: Sequence[str]) -> Iterator[Point]:
     """Two rows: a normal teacher and a nasty one."""
     for kind in (NORMAL, NASTY):
-        for seed in range(lab.seeds):
-            normal = lab.normal(net, seed)
-            teacher = normal if kind == NORMAL else lab.nasty(net, seed)
-            row = f"of {kind} {lab.column(net)}"
-            yield from _row(lab, row, kind, net, teacher, normal, students, seed)
+        for seed in range(context.seeds):
+            normal = context.normal(net, seed)
+            teacher = normal if kind == NORMAL else context.nasty(net, seed)
+            row = f"of {kind} {context.column(net)}"
+            yield from _row(context, row, kind, net, teacher, normal, students, seed)
 
 
 def _row(
-    lab: ExperimentContext,
+    context: ExperimentContext,
     row: str,
     kind: str,
     name: str,
@@ -84,15 +84,15 @@ def _row(
         seed=seed,
         order=teacher,
         against=None if teacher is normal else normal,
-        recalled=lab.recalled(kind, name, TEACHER),
+        recalled=context.recalled(kind, name, TEACHER),
     )
     for net in students:
         yield Point(
             row=row,
-            column=lab.column(net),
+            column=context.column(net),
             seed=seed,
-            order=lab.student(net, teacher, seed),
-            against=lab.alone(net, seed),
-            like=None if teacher is normal else lab.student(net, normal, seed),
-            recalled=lab.recalled(kind, name, net),
+            order=context.student(net, teacher, seed),
+            against=context.alone(net, seed),
+            like=None if teacher is normal else context.student(net, normal, seed),
+            recalled=context.recalled(kind, name, net),
         )
