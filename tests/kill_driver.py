@@ -21,6 +21,7 @@ from denature.answers import store
 from denature.core import files
 from denature.train import CheckpointConfig, Distilled, Normal, Training, job, loop, state, train
 from denature.train.learner import Learner
+from denature.train.session import Session
 
 log = open(sys.argv[1], "a", buffering=1)  # noqa: SIM115
 
@@ -60,7 +61,9 @@ if __name__ == "__main__":
         replace(brief, epochs=6, checkpoint="best-validation", augment="crop"),
         source=teacher,
         out=out,
-        keeping=CheckpointConfig(save_every_s=0.02, store=str(out.with_name("answers"))),
+        session=Session(
+            checkpointing=CheckpointConfig(save_every_s=0.02, store=str(out.with_name("answers")))
+        ),
     )
     print("finished", file=log)
     print(run.record.net.digest)

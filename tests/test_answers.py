@@ -33,6 +33,7 @@ from denature.train import (
     train,
 )
 from denature.train.objectives import Objective
+from denature.train.session import Session
 
 SHAPE = (3, 32, 32)
 
@@ -268,7 +269,8 @@ def test_a_store_teaches_bit_for_bit_what_the_live_network_teaches(
         training = replace(BRIEF, precision=precision)  # type: ignore[arg-type]
         return train(
             "mlp", data, OBJECTIVES[objective], training, source=teacher,
-            inference=InferenceConfig(storage=storage), keeping=CheckpointConfig(store=store),
+            inference=InferenceConfig(storage=storage),
+            session=Session(checkpointing=CheckpointConfig(store=store)),
         )  # fmt: skip
 
     fresh = learn("off")
@@ -294,8 +296,14 @@ def test_half_a_store_of_damaged_records_teaches_the_same(
     data: Dataset, teacher: Run, tmp_path: Path
 ) -> None:
     def learn() -> str:
-        run = train("mlp", data, Distilled(), BRIEF, source=teacher,
-                    keeping=CheckpointConfig(store=str(tmp_path)))  # fmt: skip
+        run = train(
+            "mlp",
+            data,
+            Distilled(),
+            BRIEF,
+            source=teacher,
+            session=Session(checkpointing=CheckpointConfig(store=str(tmp_path))),
+        )
         return run.record.net.digest
 
     first = learn()
@@ -339,8 +347,14 @@ def test_a_network_that_was_edited_is_asked_again(
     for scale in (1.0, 3.0):
         monkeypatch.setattr(Mine, "scale", scale)
         for store in (str(tmp_path), "off"):
-            run = train("mlp", data, Distilled(), BRIEF, source=teacher, progress=Hears(),
-                        keeping=CheckpointConfig(store=store))  # fmt: skip
+            run = train(
+                "mlp",
+                data,
+                Distilled(),
+                BRIEF,
+                source=teacher,
+                session=Session(progress=Hears(), checkpointing=CheckpointConfig(store=store)),
+            )
             results.append(run.record.net.digest)
     assert results[0] == results[1] != results[2] == results[3]
     assert len(said) == 1
@@ -354,12 +368,17 @@ def test_where_a_store_finds_no_room_auto_asks_live(
     run = train("mlp", data, Distilled(), BRIEF, source=teacher)
     monkeypatch.delenv("DENATURE_CACHE")
     off = train(
-        "mlp", data, Distilled(), BRIEF, source=teacher, keeping=CheckpointConfig(store="off")
+        "mlp",
+        data,
+        Distilled(),
+        BRIEF,
+        source=teacher,
+        session=Session(checkpointing=CheckpointConfig(store="off")),
     )
     assert run.record.net.digest == off.record.net.digest
     with pytest.raises(RunError, match="No space"):
         train("mlp", data, Distilled(), BRIEF, source=teacher,
-              keeping=CheckpointConfig(store=str(small_disk)))  # fmt: skip
+              session=Session(checkpointing=CheckpointConfig(store=str(small_disk))))  # fmt: skip
 
 
 def test_auto_stores_in_the_cache_up_to_its_limit(
@@ -385,7 +404,7 @@ def test_students_in_one_pass_ask_once(data: Dataset, teacher: Run, asked: list[
         Order(net="mlp", objective=Distilled(alpha=alpha), training=BRIEF, source=teacher)
         for alpha in (0.1, 0.5, 0.9)
     ]
-    make(orders, data, keeping=CheckpointConfig(store="off"))
+    make(orders, data, session=Session(checkpointing=CheckpointConfig(store="off")))
     assert sum(asked) == 2 * len(data.train)
 
 
@@ -410,7 +429,7 @@ def test_a_network_whose_answers_depend_on_their_neighbours_is_not_stored(
         Distilled(),
         BRIEF,
         source=teacher,
-        keeping=CheckpointConfig(store=str(tmp_path)),
+        session=Session(checkpointing=CheckpointConfig(store=str(tmp_path))),
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -15,6 +15,7 @@ from denature.nets import create
 from denature.nets.heads import graft, head_of
 from denature.nets.published import PublishedWeights
 from denature.train import Normal, Order, Run, Training, load_run, make, train
+from denature.train.session import Session
 
 QUICK = Training(epochs=1, batch_size=64, device="cpu", precision="fp32")
 
@@ -89,7 +90,7 @@ def test_a_frozen_run_goes_on_bit_for_bit(backbone: Run, tmp_path: Path) -> None
 
     def again(stopper: Stopper) -> Run:
         return train("sepcnn@width=4", data, Normal(), learning, backbone=backbone,
-                     out=tmp_path / "run", stopper=stopper)  # fmt: skip
+                     out=tmp_path / "run", session=Session(stopper=stopper))  # fmt: skip
 
     with pytest.raises(Stopped):
         again(Stopper(wish=wish))

@@ -41,6 +41,7 @@ from denature.train.answering import fill
 from denature.train.classes import alike
 from denature.train.identity import plan_id, plan_of
 from denature.train.runs import evaluate_run
+from denature.train.session import Session
 from tests.served import serve, stop
 
 QUICK = Training(epochs=6, batch_size=16, augment="none", device="cpu", precision="fp32")
@@ -224,7 +225,15 @@ def test_numbers_and_names_are_not_compared_and_that_is_said_once(run: Run, bars
     heard, data = Heard(), load(str(bars / "bars.npz"))
     plain = train("mlp", data, Normal(), QUICK)
     animals = renamed(data, ANIMALS)
-    train("mlp", animals, Distilled(), QUICK, source=plain, init=plain, progress=heard)
+    train(
+        "mlp",
+        animals,
+        Distilled(),
+        QUICK,
+        source=plain,
+        init=plain,
+        session=Session(progress=heard),
+    )
     assert [line for line in heard.lines if "cannot be compared" in line] == heard.lines[:1]
     assert evaluate_run(plain, animals).value == 1
 
@@ -259,13 +268,20 @@ def test_runs_of_two_orders_are_two_runs_and_share_no_stored_answer(
     # The same pixels and labels twice; only the names say that the classes are others.
     data = load(str(bars / "bars.npz"))
     swapped = replace(data, classes=tuple(reversed(NUMBERS)))
-    keeping = CheckpointConfig(store=str(tmp_path))
+    checkpointing = CheckpointConfig(store=str(tmp_path))
     ids, digests = set(), set()
     for its in (data, swapped):
         fill(run, its, augment="none", device="cpu", precision="fp32", store=str(tmp_path))
-        stored = train("mlp", its, Distilled(), QUICK, source=run, keeping=keeping)
+        stored = train(
+            "mlp", its, Distilled(), QUICK, source=run, session=Session(checkpointing=checkpointing)
+        )
         fresh = train(
-            "mlp", its, Distilled(), QUICK, source=run, keeping=CheckpointConfig(store="off")
+            "mlp",
+            its,
+            Distilled(),
+            QUICK,
+            source=run,
+            session=Session(checkpointing=CheckpointConfig(store="off")),
         )
         assert stored.digest == fresh.digest
         ids.add(stored.record.id)
@@ -368,6 +384,7 @@ def test_answers_that_are_stored_stay_right_for_a_storage_of_the_largest_only(
 ) -> None:
     made = train(
         "mlp", str(bars / "bars.npz"), Distilled(alpha=1.0), QUICK, source=run,
-        inference=InferenceConfig(storage="top-3"), keeping=CheckpointConfig(store=str(tmp_path)),
+        inference=InferenceConfig(storage="top-3"),
+        session=Session(checkpointing=CheckpointConfig(store=str(tmp_path))),
     )  # fmt: skip
     assert made.accuracy.value == 1

@@ -27,6 +27,7 @@ from denature.datafree.insides import ActivationRecorder
 from denature.nets import NETS, create
 from denature.report.html import write_report
 from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, import_run, train
+from denature.train.session import Session
 
 CPU = Compute(torch.device("cpu"), "fp32", True)
 QUICK = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
@@ -292,8 +293,15 @@ def test_dafl_that_was_put_aside_goes_on_bit_for_bit(
     whole = train("mlp", digits, Dafl(), QUICK, source=teacher)
     for times in (3, 30):
         with pytest.raises(Stopped):
-            train("mlp", digits, Dafl(), QUICK, source=teacher, out=tmp_path,
-                  stopper=After(times), keeping=CheckpointConfig())  # fmt: skip
+            train(
+                "mlp",
+                digits,
+                Dafl(),
+                QUICK,
+                source=teacher,
+                out=tmp_path,
+                session=Session(stopper=After(times), checkpointing=CheckpointConfig()),
+            )
     resumed = train("mlp", digits, Dafl(), QUICK, source=teacher, out=tmp_path)
     assert resumed.record.net.digest == whole.record.net.digest
 

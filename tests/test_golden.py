@@ -43,6 +43,7 @@ from denature.train import (
 )
 from denature.train.config import Schedule
 from denature.train.objectives import Objective
+from denature.train.session import Session
 
 GOLDEN = Path(__file__).with_name("golden.json")
 ROOT = Path(__file__).parents[1]
@@ -171,7 +172,7 @@ def losses(case: Case) -> list[float]:
     torch.set_default_dtype(torch.float64)  # of what the objective makes, such as a generator
     try:
         run = train(network, digits(), case.objective, case.training, source=asked,
-                    keeping=CheckpointConfig(store="off"))  # fmt: skip
+                    session=Session(checkpointing=CheckpointConfig(store="off")))  # fmt: skip
     finally:
         torch.set_default_dtype(usual)
     return [epoch.loss for epoch in run.record.history]

@@ -20,6 +20,7 @@ from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import METHODS, Place, orders
 from denature.train import Normal, Order, Run, Training, load_run, make, train
 from denature.train.objectives import Adversarial, Distilled, Hardened
+from denature.train.session import Session
 
 QUICK = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
 
@@ -129,7 +130,9 @@ def test_adversarial_training_protects_and_goes_on_bit_for_bit(method: str, tmp_
         return calls > 40
 
     def run(stopper: Stopper) -> Run:
-        return train("cnn", data, objective, learning, out=tmp_path / "run", stopper=stopper)
+        return train(
+            "cnn", data, objective, learning, out=tmp_path / "run", session=Session(stopper=stopper)
+        )
 
     with pytest.raises(Stopped):
         run(Stopper(wish=wish))

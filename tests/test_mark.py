@@ -15,6 +15,7 @@ from denature.extract.locating import locate, open_picture, places_of
 from denature.extract.victims.local import local
 from denature.report.marks import COLOURS, SMALLEST, Mark, marked
 from denature.train import CheckpointConfig, Normal, Run, Training, train
+from denature.train.session import Session
 from tests.served import serve, stop
 
 ORANGE = tuple(int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
@@ -30,7 +31,7 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Run:
         Normal(),
         learning,
         out=tmp_path_factory.mktemp("runs") / "finder",
-        keeping=CheckpointConfig(keep_every=1),
+        session=Session(checkpointing=CheckpointConfig(keep_every=1)),
     )
 
 

@@ -25,6 +25,7 @@ from denature.robust.masking import SIGNS, chance, look
 from denature.robust.target import Target
 from denature.robust.verdict import Evaluation
 from denature.train import Adversarial, Normal, Run, Training, load_run, train
+from denature.train.session import Session
 
 QUICK = Training(epochs=12, batch_size=64, device="cpu", precision="fp32")
 
@@ -444,7 +445,7 @@ def test_probabilities_are_seen_through(plain: Run, attacked: Path) -> None:
 
     shown = around(plain, Shown(plain.network), "shown")
     found = robustness([shown], "digits", ATTACK_CONFIG, attacked, undefended=[plain], controls=1,
-                       device="cpu", progress=Heard())  # fmt: skip
+                       device="cpu", session=Session(progress=Heard()))  # fmt: skip
     ours, theirs = (it.robustness for it in found.judged)
     assert (ours.shows_probabilities, theirs.shows_probabilities) == (True, False)
     assert any("their logarithms are attacked" in line for line in said)
@@ -500,7 +501,14 @@ def test_what_was_attacked_is_not_attacked_again(
 
     attack_config = replace(ATTACK_CONFIG, batch=20)
     with pytest.raises(Stopped, match="Run the same command again"):
-        evaluate(target, target, data, attack_config, tmp_path, stopper=Stopper(wish=wish))
+        evaluate(
+            target,
+            target,
+            data,
+            attack_config,
+            tmp_path,
+            session=Session(stopper=Stopper(wish=wish)),
+        )
     half = len(list(tmp_path.glob("*.npz")))
     assert 0 < half < 3 * len(EFFORTS["quick"].attacks)
     first = evaluate(target, target, data, attack_config, tmp_path)

@@ -35,6 +35,7 @@ from denature.train import (
 from denature.train import passes as passes_module
 from denature.train.identity import plan_id, plan_of
 from denature.train.job import Job
+from denature.train.session import Session
 from denature.train.team import ProcessGroup
 
 QUICK = Training(epochs=2, batch_size=96, precision="fp32", device="cpu")
@@ -102,7 +103,7 @@ def test_a_run_that_was_stopped_often_ends_like_one_that_was_not(
         net = given["net"] if isinstance(given["net"], str) else given["net"]()
         return train(
             net, data, given["objective"], training, source=teacher, out=out,
-            stopper=stopper,
+            session=Session(stopper=stopper or Stopper()),
         )  # fmt: skip
 
     whole = make(tmp_path / "whole", None)
@@ -147,14 +148,14 @@ def test_an_unfinished_run_is_not_taken_up_with_another_config(
     change: dict[str, Any], said: str, data: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(Stopped):
-        train("mlp", data, Normal(), QUICK, out=tmp_path, stopper=StopsAt(3))
+        train("mlp", data, Normal(), QUICK, out=tmp_path, session=Session(stopper=StopsAt(3)))
     with pytest.raises(RunError, match=said):
         train("mlp", data, Normal(), replace(QUICK, **change), out=tmp_path)
 
 
 def test_a_damaged_state_is_said_to_be_damaged(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        train("mlp", data, Normal(), QUICK, out=tmp_path, stopper=StopsAt(3))
+        train("mlp", data, Normal(), QUICK, out=tmp_path, session=Session(stopper=StopsAt(3)))
     state = tmp_path / "state" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"is damaged.*Delete it"):
@@ -168,7 +169,7 @@ def test_snapshots_are_kept_as_often_as_asked(data: Dataset, tmp_path: Path) -> 
         Normal(),
         replace(QUICK, epochs=5),
         out=tmp_path,
-        keeping=CheckpointConfig(keep_every=2),
+        session=Session(checkpointing=CheckpointConfig(keep_every=2)),
     )
     names = sorted(p.name for p in (tmp_path / "snapshots").iterdir())
     assert names == ["epoch-0002", "epoch-0004"]
@@ -316,9 +317,9 @@ def test_a_pass_that_was_stopped_goes_on_with_all_its_students(
 
     whole = make(orders("whole"), data)
     with pytest.raises(Stopped):
-        make(orders("cut")[:2], data, stopper=StopsAt(9))
+        make(orders("cut")[:2], data, session=Session(stopper=StopsAt(9)))
     with pytest.raises(Stopped):
-        make(orders("cut")[1:2], data, stopper=StopsAt(4))
+        make(orders("cut")[1:2], data, session=Session(stopper=StopsAt(4)))
     make(orders("cut")[2:], data)
     cut = make(orders("cut"), data)
     assert [r.record.net.digest for r in cut] == [r.record.net.digest for r in whole]
@@ -400,14 +401,19 @@ def test_a_disk_that_is_full_when_a_state_is_written_loses_nothing(
     disk = disk_of("12m")
     whole = train("mlp", data, Normal(), QUICK, out=tmp_path / "whole")
     with pytest.raises(Stopped):
-        train("mlp", data, Normal(), QUICK, out=disk / "run", stopper=StopsAt(5))
+        train("mlp", data, Normal(), QUICK, out=disk / "run", session=Session(stopper=StopsAt(5)))
     state = disk / "run" / "state" / "state.safetensors"
     before = state.read_bytes()
     with pytest.raises(OSError, match="No space"), open(disk / "junk", "wb") as junk:
         junk.write(bytes(2**24))
     with pytest.raises(RunError, match=r"could not be written.*The one before is kept; make room"):
         train(
-            "mlp", data, Normal(), QUICK, out=disk / "run", keeping=CheckpointConfig(save_every_s=0)
+            "mlp",
+            data,
+            Normal(),
+            QUICK,
+            out=disk / "run",
+            session=Session(checkpointing=CheckpointConfig(save_every_s=0)),
         )
     assert state.read_bytes() == before
     (disk / "junk").unlink()
@@ -420,7 +426,7 @@ def test_a_run_that_dies_after_its_last_step_is_still_that_run(
 ) -> None:
     def make_it() -> Run:
         return train("mlp", data, Distilled(), QUICK, source=teacher, out=tmp_path,
-                     keeping=CheckpointConfig(save_every_s=0))  # fmt: skip
+                     session=Session(checkpointing=CheckpointConfig(save_every_s=0)))  # fmt: skip
 
     with monkeypatch.context() as patch:
         patch.setattr(Job, "conclude", lambda self, dataset: 1 / 0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from denature.cli.options import RunOptions
+from denature.cli.options import OutputOptions, RunOptions
 from denature.core.errors import ConfigError
 from denature.data import DataConfig
 from denature.train import CheckpointConfig, Distilled, Normal, Order, Training, train
@@ -22,8 +22,8 @@ CREWS = {"processes": ("--workers", "2"), "ray": ("--ray", "local")}
 
 
 @pytest.fixture(params=CREWS)
-def crew(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """Options for each kind of crew."""
+def pool(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Options for each kind of pool."""
     if request.param == "ray":
         pytest.importorskip("ray", reason="Ray is not installed: pip install 'denature[ray]'")
     return CREWS[request.param]
@@ -56,8 +56,8 @@ def results(process: "subprocess.Popen[str]") -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def workers(crew: tuple[str, ...], driver: int) -> list[int]:
-    """The processes of a crew that can be at work."""
+def workers(pool: tuple[str, ...], driver: int) -> list[int]:
+    """The processes of a pool that can be at work."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -67,7 +67,7 @@ def workers(crew: tuple[str, ...], driver: int) -> list[int]:
             continue
         if (
             title.startswith(b"ray::carry_out")
-            if "--ray" in crew
+            if "--ray" in pool
             else (parent == driver and b"spawn_main" in title)
         ):
             found.append(int(entry.name))
@@ -77,16 +77,16 @@ def workers(crew: tuple[str, ...], driver: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_sweep_with_a_killed_worker_ends_like_one_in_this_process(
-    teacher: Run, tmp_path: Path, crew: tuple[str, ...]
+    teacher: Run, tmp_path: Path, pool: tuple[str, ...]
 ) -> None:
     """Two workers, one killed in the middle of its run: its run is resumed by another one."""
     here = results(sweep(teacher, tmp_path / "here", epochs=30))
-    there = sweep(teacher, tmp_path / "there", *crew, epochs=30)
+    there = sweep(teacher, tmp_path / "there", *pool, epochs=30)
     limit = time.monotonic() + 120
     killed = None
     while killed is None and time.monotonic() < limit:
         states = list((tmp_path / "there").glob("*/state/state.safetensors"))
-        busy = workers(crew, there.pid)
+        busy = workers(pool, there.pid)
         if len(states) == 2 and len(busy) == 2:
             killed = busy[0]
             os.kill(killed, signal.SIGKILL)
@@ -105,15 +105,15 @@ def test_a_sweep_with_a_killed_worker_ends_like_one_in_this_process(
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_deadline_and_a_signal_stop_the_workers_in_good_order(
-    teacher: Run, tmp_path: Path, crew: tuple[str, ...]
+    teacher: Run, tmp_path: Path, pool: tuple[str, ...]
 ) -> None:
-    cut = sweep(teacher, tmp_path, *crew, "--time-limit", "8s", epochs=5000)
+    cut = sweep(teacher, tmp_path, *pool, "--time-limit", "8s", epochs=5000)
     _, errors = cut.communicate(timeout=120)
     assert cut.returncode == 75, errors
     assert "the workers saved the states of their runs" in errors
     assert len(list(tmp_path.glob("*/state/state.safetensors"))) == 2
     before = [p.read_bytes() for p in tmp_path.glob("*/state/state.safetensors")]
-    again = sweep(teacher, tmp_path, *crew, epochs=5000)
+    again = sweep(teacher, tmp_path, *pool, epochs=5000)
     limit = time.monotonic() + 120
     while [p.read_bytes() for p in tmp_path.glob("*/state/state.safetensors")] == before:
         assert time.monotonic() < limit
@@ -127,14 +127,14 @@ def test_a_deadline_and_a_signal_stop_the_workers_in_good_order(
 @pytest.mark.slow
 @pytest.mark.alone
 def test_what_a_worker_refuses_is_said_here(
-    teacher: Run, tmp_path: Path, crew: tuple[str, ...]
+    teacher: Run, tmp_path: Path, pool: tuple[str, ...]
 ) -> None:
     results(sweep(teacher, tmp_path / "a", epochs=1))
     folders = sorted((tmp_path / "a").iterdir())
     assert len(folders) == 2
     for folder in folders:
         (folder / "record.json").write_text("{}")
-    failed = sweep(teacher, tmp_path / "a", *crew, epochs=1)
+    failed = sweep(teacher, tmp_path / "a", *pool, epochs=1)
     _, errors = failed.communicate(timeout=120)
     assert failed.returncode == 1
     assert errors.splitlines()[-1].startswith("denature: ")
@@ -163,7 +163,7 @@ def parcel(teacher: Run | None, **order: Any) -> RemoteBatch:
     assert teacher is not None
     return RemoteBatch.of(
         [Order(**given)], [{"teacher": teacher}], DataConfig(source="digits"),
-        overwrite=False, keeping=CheckpointConfig(), seconds=None,
+        overwrite=False, checkpointing=CheckpointConfig(), seconds=None,
     )  # fmt: skip
 
 
@@ -184,6 +184,6 @@ def test_no_workers_and_two_kinds_of_workers_are_refused() -> None:
         ProcessPool(0)
     with (
         pytest.raises(ConfigError, match="pass one of them"),
-        RunOptions(workers=2, ray="local").crew("cpu"),
+        RunOptions(workers=2, ray="local").session(OutputOptions(), "cpu"),
     ):
         pass

@@ -55,15 +55,12 @@ def defensive_distillation(
     )
     if estimate:
         return
-    stopper = run_options.stopper()
-    with stopper.on_signals():
+    with run_options.session(output_options, device) as session:
         result = reproduce(
             chosen,
             data,
             out,
-            keeping=run_options.keeping(),
-            stopper=stopper,
-            progress=output_options.display(),
+            session=session,
         )
     _show(result, f"Attack success in percent at {result.budget:g} in linf.", output_options)
 
@@ -102,15 +99,12 @@ def both_worlds(
     )
     if estimate:
         return
-    stopper = run_options.stopper()
-    with stopper.on_signals():
+    with run_options.session(output_options, device) as session:
         result = reproduce(
             chosen,
             data,
             out,
-            keeping=run_options.keeping(),
-            stopper=stopper,
-            progress=output_options.display(),
+            session=session,
         )
     _show(result, "Robustness and clones of the same networks.", output_options)
 

@@ -42,17 +42,14 @@ def demo(
     run_options = RunOptions(
         time_limit=time_limit, workers=_workers(device) if workers is None else workers
     )
-    stopper = run_options.stopper()
-    with run_options.crew(device) as crew, stopper.on_signals():
+    with run_options.session(output_options, device) as session:
         result = run_demo(
             out,
             seeds=seeds,
             overwrite=overwrite,
             device=device,
             precision=precision,
-            stopper=stopper,
-            crew=crew,
-            progress=output_options.display(),
+            session=session,
         )
     if output_options.json:
         print(result.to_json())

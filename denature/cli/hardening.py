@@ -52,16 +52,12 @@ def harden(
 
     out = folder_options.out or Path("runs") / f"{hardening.method}-{net}"
     wanted = orders(hardening, Place(net=net, training=training, out=out))
-    stopper = run_options.stopper()
-    with run_options.crew(training.device) as crew, stopper.on_signals():
+    with run_options.session(output_options, training.device) as session:
         runs = make(
             list(wanted.values()),
             data_config(data, reading),
             overwrite=folder_options.overwrite,
-            keeping=run_options.keeping(),
-            stopper=stopper,
-            crew=crew,
-            progress=output_options.display(),
+            session=session,
         )
     if output_options.json:
         for run in runs:

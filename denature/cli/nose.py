@@ -72,17 +72,14 @@ def nose(
     for name in backbone:
         folder: RunFolder | None = folder_of(name)
         starts[name] = name if folder is None else load_run(folder, trust=trust)
-    stopper = run_options.stopper()
-    with stopper.on_signals():
+    with run_options.session(output_options, device) as session:
         result = reproduce(
             chosen,
             Faces(data=data, group=group, images=images, labels=labels),
             out,
             backbones=starts,
             price_per_1000=price_per_1000,
-            keeping=run_options.keeping(),
-            stopper=stopper,
-            progress=output_options.display(),
+            session=session,
         )
     if output_options.json:
         print(result.to_json())

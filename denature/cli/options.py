@@ -20,6 +20,7 @@ from denature.data.config import DataConfig, ReaderConfig
 from denature.datafree.config import Dafl
 from denature.train.config import CheckpointConfig, Training
 from denature.train.objectives import Distilled, Nasty, Normal
+from denature.train.session import Session
 
 if TYPE_CHECKING:
     from denature.cli.show import Display
@@ -86,16 +87,30 @@ class RunOptions:
     track: tuple[str, ...] = ()
     """Also report to a tracker, such as mlflow or wandb; TensorBoard events are always written."""
 
-    def keeping(self) -> CheckpointConfig:
-        return CheckpointConfig(
-            save_every_s=seconds_of(self.save_every),
-            keep_every=self.keep_every,
-            store=self.store,
-            track=self.track,
-        )
+    @contextmanager
+    def session(self, output_options: OutputOptions, device: str) -> "Iterator[Session]":
+        """The session of these options; signals stop it, and its workers are shut down at its end.
+
+        Args:
+            output_options: the display of progress.
+            device: where the workers of `--ray` compute.
+        """
+        stopper = Stopper(seconds=None if self.time_limit is None else seconds_of(self.time_limit))
+        with self._workers(device) as workers, stopper.on_signals():
+            yield Session(
+                checkpointing=CheckpointConfig(
+                    save_every_s=seconds_of(self.save_every),
+                    keep_every=self.keep_every,
+                    store=self.store,
+                    track=self.track,
+                ),
+                stopper=stopper,
+                workers=workers,
+                progress=output_options.display(),
+            )
 
     @contextmanager
-    def crew(self, device: str) -> "Iterator[WorkerPool | None]":
+    def _workers(self, device: str) -> "Iterator[WorkerPool | None]":
         """The worker pool that `--workers` or `--ray` selects; None where neither does."""
         if self.ray is None and self.workers == 1:
             yield None
@@ -104,15 +119,11 @@ class RunOptions:
 
         if self.ray is not None and self.workers != 1:
             raise ConfigError("--ray and --workers were both given; pass one of them.")
-        crew = ProcessPool(self.workers) if self.ray is None else RayPool(self.ray, device=device)
+        pool = ProcessPool(self.workers) if self.ray is None else RayPool(self.ray, device=device)
         try:
-            yield crew
+            yield pool
         finally:
-            crew.close()
-
-    def stopper(self) -> Stopper:
-        limit = self.time_limit
-        return Stopper(seconds=None if limit is None else seconds_of(limit))
+            pool.close()
 
 
 @dataclass(frozen=True, kw_only=True)

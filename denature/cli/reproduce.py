@@ -91,18 +91,14 @@ def reproduce(
         if output_options.json:
             print(f'{{"seconds": {seconds:.0f}}}')
         return
-    stopper = run_options.stopper()
-    with run_options.crew(device) as crew, stopper.on_signals():
+    with run_options.session(output_options, device) as session:
         for name in wanted:
             result = run_experiment(
                 name,
                 chosen,
                 out,
                 seeds=seeds,
-                keeping=run_options.keeping(),
-                stopper=stopper,
-                crew=crew,
-                progress=display,
+                session=session,
             )
             if output_options.json:
                 print(result.to_json())

@@ -101,8 +101,7 @@ def robustness(
     plain = [load_run(run, trust=trust) for run in undefended]
     names = "-".join(re.sub(r"[^\w.=@+]+", "-", short_name(target)) for target in targets[:2])
     folder = out or Path("runs") / f"robustness-of-{names}"
-    stopper = run_options.stopper()
-    with stopper.on_signals():
+    with run_options.session(output_options, device) as session:
         result = evaluate(
             loaded,
             data_config(data, reading),
@@ -113,9 +112,7 @@ def robustness(
             budget=budget,
             pace=pace,
             device=device,
-            keeping=run_options.keeping(),
-            stopper=stopper,
-            progress=output_options.display(),
+            session=session,
         )
     if output_options.json:
         print(result.to_json())

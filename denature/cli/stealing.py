@@ -14,6 +14,7 @@ from denature.cli.options import (
     OutputOptions,
     ReadingOptions,
     RunFolder,
+    RunOptions,
     TrainingOptions,
     Trust,
     data_config,
@@ -21,7 +22,6 @@ from denature.cli.options import (
     key_of,
 )
 from denature.core.errors import ConfigError
-from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import ReaderConfig
 from denature.extract.config import ExtractionConfig, RequestConfig
 from denature.train.config import Device, Precision, Training
@@ -111,8 +111,8 @@ def steal(
     folder = (
         out or Path("runs") / f"theft-of-{_slug(model or short_name(target))}-with-{_slug(pool)}"
     )
-    stopper = Stopper(seconds=None if time_limit is None else seconds_of(time_limit))
-    with stopper.on_signals():
+    run_options = RunOptions(time_limit=time_limit)
+    with run_options.session(output_options, training.device) as session:
         theft = carry_out(
             victim,
             net=student,
@@ -126,8 +126,7 @@ def steal(
             objective=objective,
             training=training,
             price=None if price_per_1000 is None else price_per_1000 / 1000,
-            stopper=stopper,
-            progress=output_options.display(),
+            session=session,
         )
     page = write(theft, folder)
     if output_options.json:

@@ -144,8 +144,7 @@ def answers(
 
         if data is None:
             raise ConfigError("--fill needs --data: the data set whose views are to be answered.")
-        stopper = RunOptions(time_limit=time_limit).stopper()
-        with stopper.on_signals():
+        with RunOptions(time_limit=time_limit).session(output_options, device) as session:
             fill_store(
                 load_run(fill, trust=trust),
                 data_config(data, reading),
@@ -156,8 +155,7 @@ def answers(
                 device=device,
                 precision=precision,
                 store="auto" if place is None else str(place),
-                stopper=stopper,
-                progress=output_options.display(),
+                session=session,
             )
     elif data is not None:
         raise ConfigError("--data was given without --fill, the run whose answers are stored.")

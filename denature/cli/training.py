@@ -198,16 +198,12 @@ def carry_out(requests: Sequence[TrainingRequest]) -> None:
         )
         for request in requests
     ]
-    stopper = common.run_options.stopper()
-    with common.run_options.crew(training.device) as crew, stopper.on_signals():
+    with common.run_options.session(common.output_options, training.device) as session:
         runs = make(
             orders,
             data_config(requests[0].data, common.reading),
             overwrite=common.folder_options.overwrite,
-            keeping=common.run_options.keeping(),
-            stopper=stopper,
-            crew=crew,
-            progress=common.output_options.display(),
+            session=session,
         )
     if not join(training.device).is_rank0:
         return

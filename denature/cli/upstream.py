@@ -67,15 +67,12 @@ def run(
     ordered = in_order([read(folder, overrides) for folder in find(folders)])
     for note in sorted({note for folder in ordered for note in folder.notes}):
         display.say(f"Difference from the official code: {note}.")
-    stopper = run_options.stopper()
-    with stopper.on_signals():
+    with run_options.session(output_options, device) as session:
         for folder, made in run_all(
             ordered,
             overrides,
             overwrite=overwrite,
-            keeping=run_options.keeping(),
-            stopper=stopper,
-            progress=display,
+            session=session,
         ):
             if output_options.json:
                 print(json.dumps(made.record.config | {"folder": str(folder.path)}))

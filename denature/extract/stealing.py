@@ -26,7 +26,6 @@ from denature.core.record import environment
 from denature.core.schema import encode
 from denature.core.seeds import generator
 from denature.core.stats import Estimate, mean_over_images, proportion
-from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.extract.choosing import CHOOSERS
@@ -39,13 +38,14 @@ from denature.extract.theft import LEDGER, RESULT, Clone, Theft
 from denature.extract.victims.base import Victim, VictimInfo, run_now
 from denature.extract.victims.protocol import FORMS
 from denature.nets import create
-from denature.train.config import CheckpointConfig, Training
+from denature.train.config import Training
 from denature.train.identity import plan_id
 from denature.train.job import Order
 from denature.train.loop import answers_to
 from denature.train.objectives.cloned import Cloned
 from denature.train.run import Run
 from denature.train.runs import make
+from denature.train.session import Session
 
 PLAN = "plan.json"
 
@@ -77,9 +77,7 @@ def steal(
     objective: Cloned | None = None,
     training: Training | None = None,
     price: float | None = None,
-    keeping: CheckpointConfig | None = None,
-    stopper: Stopper | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> Theft:
     """Query a victim with images, and train clones on its answers.
 
@@ -100,13 +98,12 @@ def steal(
         objective: training objective of the clone.
         training: settings of its training; the seed is the first clone's.
         price: US dollars a query.
-        keeping: see `denature.train.make`.
-        stopper: checked between requests and between training steps.
-        progress: receives the progress of all parts.
+        session: saved states, stops, workers and progress.
 
     Raises:
         DenatureError: see `denature.core.errors`; received answers are stored.
     """
+    session = session or Session()
     stealing, training, objective = (
         stealing or ExtractionConfig(),
         training or Training(),
@@ -122,8 +119,8 @@ def steal(
         raise ConfigError(f"price is {price}; it must be at least 0, and finite.")
     about = about_of(victim)
     source = pool if isinstance(pool, DataConfig) else DataConfig(source=pool)
-    dataset = _test_data(test, source, about, progress)
-    about = fitted(about, dataset, progress)
+    dataset = _test_data(test, source, about, session.progress)
+    about = fitted(about, dataset, session.progress)
     # A network that cannot be built fails here, before any query is paid for.
     create(
         net,
@@ -136,7 +133,7 @@ def steal(
         channels=dataset.channels,
         image_size=dataset.image_size,
         seed=stealing.pool_seed,
-        progress=progress,
+        progress=session.progress,
     )
     if images.size is None and stealing.choose != "random":
         raise ConfigError(
@@ -153,8 +150,8 @@ def steal(
             purpose="measure",
             pace=pace or RequestConfig(),
             price=price,
-            stopper=stopper or Stopper(),
-            progress=progress,
+            stopper=session.stopper,
+            progress=session.progress,
         )
         thief = Thief(
             oracle=replace(measuring, budget=budgets[-1], purpose="train"),
@@ -166,7 +163,7 @@ def steal(
             backbone=backbone,
             objective=objective,
             training=training,
-            keeping=keeping or CheckpointConfig(),
+            session=session,
             out=Path(out),
         )
         theft = thief.steal(budgets)
@@ -306,7 +303,7 @@ class Thief:
     backbone: Run | str | None
     objective: Cloned
     training: Training
-    keeping: CheckpointConfig
+    session: Session
     out: Path
 
     def steal(self, budgets: Sequence[int]) -> Theft:
@@ -495,10 +492,7 @@ class Thief:
             )
             for number in range(seeds)
         ]
-        oracle = self.oracle
-        return make(
-            orders, data, keeping=self.keeping, stopper=oracle.stopper, progress=oracle.progress
-        )
+        return make(orders, data, session=self.session)
 
     def _pairs(self, rows: Sequence[int], transfer: Transfer) -> Dataset:
         """The images of a transfer set as training data; the victim's answers are the labels."""

@@ -13,16 +13,14 @@ from pathlib import Path
 
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
-from denature.core.progress import SILENT, Progress
 from denature.core.record import Record
-from denature.core.stopping import Stopper
 from denature.data import load
 from denature.report.html import write_report
 from denature.report.summary import Summary, summarise
 from denature.train import Distilled, Nasty, Normal, Order, Training, make
 from denature.train.config import Device, Precision
 from denature.train.objectives import Objective
-from denature.train.workers import WorkerPool
+from denature.train.session import Session
 
 TEMPERATURE, OMEGA = 20.0, 0.04
 
@@ -83,9 +81,7 @@ def demo(
     overwrite: bool = False,
     device: Device = "auto",
     precision: Precision = "auto",
-    stopper: Stopper | None = None,
-    crew: WorkerPool | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> Demo:
     """Train teachers and students on the digits and write the report.
 
@@ -99,10 +95,9 @@ def demo(
         overwrite: replace other runs in the folder.
         device: where to compute.
         precision: floating-point precision of training.
-        stopper: polled between steps; a requested stop raises `Stopped`.
-        crew: worker processes that train the runs.
-        progress: receives progress reports of each run.
+        session: saved states, stops, workers and progress.
     """
+    session = session or Session()
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be at least 1.")
     own = {"demo.json", "report.html"}
@@ -111,7 +106,7 @@ def demo(
             f"{out} holds files that do not belong to a demo. Name another folder with --out."
         )
     clock = time.perf_counter()
-    data = load("digits", progress=progress)
+    data = load("digits", progress=session.progress)
     orders = []
     for seed in range(seeds):
         teacher_training = replace(
@@ -121,7 +116,7 @@ def demo(
         orders += _orders(
             out / f"seed-{seed}", teacher, students, teacher_training, student_training
         )
-    runs = make(orders, data, overwrite=overwrite, stopper=stopper, crew=crew, progress=progress)
+    runs = make(orders, data, overwrite=overwrite, session=session)
     records = [run.record for run in runs]
     title = "A nasty teacher and its students"
     report = write_report(records, out / "report.html", title=title, caveat=CAVEAT)

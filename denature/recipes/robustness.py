@@ -11,10 +11,9 @@ import torch
 
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
-from denature.core.progress import SILENT, Progress, format_seconds
+from denature.core.progress import Progress, format_seconds
 from denature.core.record import Record, environment
 from denature.core.schema import decode
-from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
@@ -28,9 +27,10 @@ from denature.robust.evaluate import EvaluationData, choose, evaluate, format_bu
 from denature.robust.masking import Check, look
 from denature.robust.target import PROBE, Attacked, Target
 from denature.robust.verdict import CONTROLS, Evaluation, judge
-from denature.train import CheckpointConfig, Normal, Order, Run, Training, make
+from denature.train import Normal, Order, Run, Training, make
 from denature.train.classes import ClassMatcher
 from denature.train.config import Device
+from denature.train.session import Session
 
 if TYPE_CHECKING:
     from denature.recipes.blackboxes import Box
@@ -71,9 +71,7 @@ def robustness(
     budget: int | None = None,
     pace: RequestConfig | None = None,
     device: Device = "auto",
-    keeping: CheckpointConfig | None = None,
-    stopper: Stopper | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> RobustnessResult:
     """Attack networks and judge whether they are more robust than undefended ones.
 
@@ -90,23 +88,21 @@ def robustness(
         budget: query budget of each victim; queries of earlier calls count.
         pace: rate and size of requests to victims.
         device: where to compute.
-        keeping: how often training state is written.
-        stopper: polled between steps; a requested stop raises `Stopped`.
-        progress: receives progress reports.
+        session: saved states, stops, workers and progress.
 
     Raises:
         ConfigError: a run of another data set or without classes; victims without a budget, or
             without an undefended run.
         Stopped: a stop was requested; the same call resumes the work.
     """
+    session = session or Session()
     if not targets:
         raise ConfigError("No target given; name at least one run, URL or package.module:function.")
     check_names(attack_config.attacks)
-    stopper = stopper or Stopper()
-    dataset = load(data, progress=progress)
+    dataset = load(data, progress=session.progress)
     if controls < 1:
         raise ConfigError(f"controls is {controls}; it must be at least 1, and 2 for a verdict.")
-    fitted = ClassMatcher(dataset, progress)
+    fitted = ClassMatcher(dataset, session.progress)
     targets = _each_once(targets)
     records = [target.record for target in targets if isinstance(target, Run)]
     targets = [fitted("run", target) if isinstance(target, Run) else target for target in targets]
@@ -116,9 +112,7 @@ def robustness(
             "classes."
         )
     runs = [target for target in targets if isinstance(target, Run)]
-    control_runs = _undefended(
-        targets, undefended, controls, fitted, dataset, out, device, keeping, stopper, progress
-    )
+    control_runs = _undefended(targets, undefended, controls, fitted, dataset, out, device, session)
     added = [run for run in control_runs if run not in runs]
     models = [*targets, *added]
     records += [run.record for run in added]
@@ -138,8 +132,8 @@ def robustness(
                 budget=budget,
                 attack_config=attack_config,
                 pace=pace or RequestConfig(),
-                stopper=stopper,
-                progress=progress,
+                stopper=session.stopper,
+                progress=session.progress,
             )
             boxes = stack.enter_context(opened(victims, dataset, images, out / LEDGER, terms))
         probes = dataset.test.images[dataset.test.rows[:PROBE]].float().div(255)
@@ -152,14 +146,14 @@ def robustness(
         planned = [
             (target, _common_attacks(attack_config, target, attacked)) for target in attacked
         ]
-        _announce(planned, images, dataset, progress)
+        _announce(planned, images, dataset, session.progress)
         surrogates = [
             target for model, target in zip(models, attacked, strict=True) if model in control_runs
         ]
         evidence = [
             evaluate(
                 target, next((other for other in surrogates if other is not target), None), dataset,
-                config, out / "attacks", stopper=stopper, progress=progress,
+                config, out / "attacks", session=session,
             )
             for target, config in planned
         ]  # fmt: skip
@@ -196,9 +190,7 @@ def robustness_by_name(
     *,
     undefended: str,
     device: Device,
-    keeping: CheckpointConfig | None,
-    stopper: Stopper | None,
-    progress: Progress,
+    session: Session,
 ) -> dict[str, tuple[Evaluation, ...]]:
     """Judge the networks of an experiment: evaluations of all seeds, by name.
 
@@ -210,9 +202,7 @@ def robustness_by_name(
         out: folder for all results.
         undefended: name of the undefended networks, the baseline of all others.
         device: where to compute.
-        keeping: how often training state is written.
-        stopper: polled between steps; a requested stop raises `Stopped`.
-        progress: receives progress reports.
+        session: saved states, stops, workers and progress.
     """
     seeds = sorted({seed for seed, _ in runs})
     judged = robustness(
@@ -222,9 +212,7 @@ def robustness_by_name(
         out,
         undefended=[runs[seed, undefended] for seed in seeds],
         device=device,
-        keeping=keeping,
-        stopper=stopper,
-        progress=progress,
+        session=session,
     ).judged
     remaining = iter(judged)
     return {name: tuple(next(remaining) for _ in seeds) for name in names}
@@ -328,9 +316,7 @@ def _undefended(
     data: Dataset,
     out: Path,
     device: Device,
-    keeping: CheckpointConfig | None,
-    stopper: Stopper,
-    progress: Progress,
+    session: Session,
 ) -> list[Run]:
     """Undefended networks of one recipe: the given ones, and newly trained ones up to `controls`.
 
@@ -363,13 +349,13 @@ def _undefended(
     if all(target in plain for target in targets):
         return plain
     if missing > 0 and (not plain or model.record.is_plain):
-        progress.say(
+        session.progress.say(
             f"{len(plain)} undefended networks were given; {missing} "
             f"{'more are' if plain else 'are'} trained, since a gain must exceed the spread "
             "between their seeds."
         )
         orders = _more(model, missing, {run.record.seed for run in plain}, device, out)
-        plain += make(orders, data, keeping=keeping, stopper=stopper, progress=progress)
+        plain += make(orders, data, session=session)
     return plain
 
 

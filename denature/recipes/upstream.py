@@ -16,16 +16,13 @@ from torch import nn
 
 from denature.core.errors import ConfigError, RunError, unknown
 from denature.core.files import atomic_path, write_text
-from denature.core.progress import SILENT, Progress
 from denature.core.record import RECORD
 from denature.core.schema import decode
-from denature.core.stopping import Stopper
 from denature.core.weights import read_weights, unwrapped
 from denature.data import DataConfig, Dataset, load
 from denature.nets.normalize import Normalized
 from denature.recipes.paper.settings import DataName, data_at
 from denature.train import (
-    CheckpointConfig,
     Distilled,
     Nasty,
     Normal,
@@ -40,6 +37,7 @@ from denature.train.config import Augment, Device, Precision
 from denature.train.learner import Learner
 from denature.train.objectives import Objective
 from denature.train.run import STATE_FOLDER
+from denature.train.session import Session
 
 PARAMS, LOG, BEST, LAST, OWN = (
     "params.json",
@@ -291,9 +289,7 @@ def run_all(
     overrides: Overrides,
     *,
     overwrite: bool = False,
-    keeping: CheckpointConfig | None = None,
-    stopper: Stopper | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> Iterator[tuple[ExperimentFolder, Run]]:
     """Run sorted folders one after the other; finished runs are loaded.
 
@@ -301,10 +297,13 @@ def run_all(
         DenatureError: see `denature.core.errors`.
         Stopped: a stop was requested; the same call resumes the work.
     """
+    session = session or Session()
     made: dict[Path, Run] = {}
     for folder in folders:
         name = DATA[folder.params.dataset]
-        data = load(DataConfig(source=data_at(overrides.data_root, name)), progress=progress)
+        data = load(
+            DataConfig(source=data_at(overrides.data_root, name)), progress=session.progress
+        )
         inputs = {
             role: _input(folder, role, checkpoint, made, data)
             for role, checkpoint in folder.needs.items()
@@ -323,10 +322,8 @@ def run_all(
             [order],
             data,
             overwrite=overwrite,
-            keeping=keeping,
-            stopper=stopper,
             watch=lambda order, learner: _leave(Path(str(order.out)).parent, learner),
-            progress=progress,
+            session=session,
         )
         made[folder.path] = run
         if not (folder.path / BEST).exists():  # a finished run keeps no optimizer moments

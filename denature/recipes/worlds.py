@@ -9,10 +9,8 @@ from denature.attacks.config import Ball
 from denature.core.compute import resolve
 from denature.core.errors import ConfigError, unknown
 from denature.core.files import write_text
-from denature.core.progress import SILENT, Progress
 from denature.core.record import write_records
 from denature.core.stats import proportion
-from denature.core.stopping import Stopper
 from denature.data import Dataset, load
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
@@ -23,9 +21,10 @@ from denature.report.divergence import not_nasty
 from denature.report.words import markdown
 from denature.report.worlds import CLONED_BY, CloneScore, VictimResult
 from denature.robust.config import AttackConfig
-from denature.train import Adversarial, CheckpointConfig, Distilled, Nasty, Normal, Order, Run, make
+from denature.train import Adversarial, Distilled, Nasty, Normal, Order, Run, make
 from denature.train.config import Device, Precision, Training
 from denature.train.loop import answers_to
+from denature.train.session import Session
 
 NORMAL, ALONE = "normal", "alone"
 
@@ -223,9 +222,7 @@ def reproduce(
     data: str,
     out: Path,
     *,
-    keeping: CheckpointConfig | None = None,
-    stopper: Stopper | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> RobustnessAndExtractionResult:
     """Train, attack and clone all networks; results that are finished in `out` are reused.
 
@@ -233,25 +230,22 @@ def reproduce(
         setting: the experiment at one scale.
         data: name or folder of the images.
         out: folder for all runs and results.
-        keeping: how often training state is written.
-        stopper: polled between steps; a requested stop raises `Stopped`.
-        progress: receives progress reports.
+        session: saved states, stops, workers and progress.
 
     Raises:
         DenatureError: see `denature.core.errors`.
         Stopped: a stop was requested; the same call resumes the work.
     """
+    session = session or Session()
     orders = wanted(setting, out)
     out = out / setting.scale
-    dataset = load(data, progress=progress)
-    trained = make(
-        list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress
-    )
+    dataset = load(data, progress=session.progress)
+    trained = make(list(orders.values()), dataset, session=session)
     runs = dict(zip(orders, trained, strict=True))
     names = list(victims(setting, 0, out))
     judged = robustness_by_name(
         runs, names, dataset.config, setting.attack_config, out / "robustness", undefended=NORMAL,
-        device=setting.teacher_training.device, keeping=keeping, stopper=stopper, progress=progress,
+        device=setting.teacher_training.device, session=session,
     )  # fmt: skip
     results = tuple(
         VictimResult(

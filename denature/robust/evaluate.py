@@ -13,7 +13,7 @@ import torch
 from denature.attacks import cross_entropy
 from denature.core.errors import DenatureError, Stopped
 from denature.core.files import atomic_path
-from denature.core.progress import SILENT, Progress, Task
+from denature.core.progress import Task
 from denature.core.seeds import derive, generator
 from denature.core.stats import Estimate, mean_over_images, proportion
 from denature.core.stopping import Stopper
@@ -23,6 +23,7 @@ from denature.robust.blackbox import OutOfQueries
 from denature.robust.catalogue import ATTACKS, Attack, AttackContext, budgets_of, chosen, left_out
 from denature.robust.config import AttackConfig
 from denature.robust.target import AccessLevel, Attacked
+from denature.train.session import Session
 
 FORMER_NAMES = {"pgd-rescaled": "pgd-cooled"}
 
@@ -203,8 +204,7 @@ def evaluate(
     attack_config: AttackConfig,
     out: Path,
     *,
-    stopper: Stopper | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> EvaluationData:
     """Attack a network; batches whose outcome is in `out` are not attacked again.
 
@@ -215,15 +215,15 @@ def evaluate(
         data: provides the test samples; no other split is used.
         attack_config: effort, attacks and budgets.
         out: folder for the outcomes, one file for each attack and batch.
-        stopper: checked between batches.
-        progress: display of the attacked images.
+        session: saved states, stops, workers and progress.
 
     Raises:
         ConfigError: an attack is unknown, or does not work on the target.
         MissingExtra: a library is not installed.
         Stopped: the stopper stopped the evaluation; the same call resumes it.
     """
-    preset, stopper = attack_config.preset, stopper or Stopper()
+    session = session or Session()
+    preset = attack_config.preset
     split = choose(data.test, attack_config.samples or preset.samples, attack_config.seed)
     images = split.images[split.rows].float().div(255).to(target.device)
     labels = split.labels[split.rows].to(target.device)
@@ -235,7 +235,7 @@ def evaluate(
     names = [name for name in chosen(attack_config, target) if surrogate or name != "transfer"]
     tried: dict[str, AttackOutcome] = {}
     total = len(names) * int(right.sum())
-    with progress.task(f"attacking {target.name}", total, "images") as task:
+    with session.progress.task(f"attacking {target.name}", total, "images") as task:
         for name in names:
             tried[name] = _run_attack(
                 name,
@@ -247,7 +247,7 @@ def evaluate(
                 split,
                 attack_config,
                 out,
-                stopper,
+                session.stopper,
                 task,
             )
     return EvaluationData(

@@ -9,7 +9,6 @@ from denature.answers.sources import AnswerSource, StoredAnswers
 from denature.core.compute import Compute, resolve
 from denature.core.errors import ConfigError, RunError, Stopped
 from denature.core.progress import SILENT, Progress
-from denature.core.stopping import Stopper
 from denature.core.weights import digest
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
@@ -17,6 +16,7 @@ from denature.data.feed import Feed
 from denature.data.views import auto_views, views
 from denature.train.classes import ClassMatcher
 from denature.train.run import Run
+from denature.train.session import Session
 
 
 def open_answers(
@@ -69,8 +69,7 @@ def fill(
     device: str = "auto",
     precision: str = "auto",
     store: str = "auto",
-    stopper: Stopper | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> int:
     """Compute and store a run's answers to training images ahead of training.
 
@@ -84,8 +83,7 @@ def fill(
         device: device of the network.
         precision: must equal the precision of the later training.
         store: folder of the stores; `auto` is the cache.
-        stopper: is checked between batches.
-        progress: receives the number of images done.
+        session: saved states, stops, workers and progress.
 
     Returns:
         Number of answers that were computed or found in the store.
@@ -94,8 +92,9 @@ def fill(
         ConfigError: the store would be larger than `auto` allows.
         Stopped: the stopper fired; answers computed before are kept.
     """
-    dataset, stopper = load(data, progress=progress), stopper or Stopper()
-    run = ClassMatcher(dataset, progress)("run", run)
+    session = session or Session()
+    dataset, stopper = load(data, progress=session.progress), session.stopper
+    run = ClassMatcher(dataset, session.progress)("run", run)
     compute = resolve(run.network, device=device, precision=precision)
     if augment == "auto":
         augment = auto_views(channels=dataset.channels, image_size=dataset.image_size)
@@ -103,8 +102,9 @@ def fill(
     split: Split = dataset.train
     feed = Feed(split, compute=compute, views=family)
     source, _ = open_answers(
-        run, feed, dataset, inference or InferenceConfig(), compute, store=store, progress=progress
-    )
+        run, feed, dataset, inference or InferenceConfig(), compute,
+        store=store, progress=session.progress,
+    )  # fmt: skip
     if not isinstance(source, StoredAnswers):
         raise ConfigError(
             f"The answers to {family.count} views of {len(split):,} images cannot be stored: the "
@@ -112,7 +112,8 @@ def fill(
         )
     passes = family.count if epochs is None else epochs
     seen = 0
-    with progress.task(f"answers of {run.record.net.name}", passes * len(split), "images") as task:
+    title = f"answers of {run.record.net.name}"
+    with session.progress.task(title, passes * len(split), "images") as task:
         for number in range(passes):
             batches = (
                 feed.every_view(number)

@@ -13,9 +13,7 @@ from denature.answers.sources import AnswerSource
 from denature.answers.transfer import Transfer
 from denature.core.compute import resolve
 from denature.core.errors import Stopped
-from denature.core.progress import Progress
 from denature.core.record import EpochRecord, write_record
-from denature.core.stopping import Stopper
 from denature.core.weights import save_weights
 from denature.data import Dataset
 from denature.data.feed import Feed
@@ -37,6 +35,7 @@ from denature.train.run import (
     locked,
     open_folder,
 )
+from denature.train.session import Session
 from denature.train.state import STATE, read_state
 from denature.train.tracking import Scalars, scalars_of, tensorboard, trackers
 
@@ -51,10 +50,8 @@ def make_pass(
     jobs: Sequence[Job],
     dataset: Dataset,
     overwrite: bool,
-    keeping: CheckpointConfig,
-    stopper: Stopper,
     watch: Watch | None,
-    progress: Progress,
+    session: Session,
 ) -> list[Run]:
     """Read finished runs, resume unfinished ones, and train the others."""
     runs: dict[int, Run] = {}
@@ -77,7 +74,7 @@ def make_pass(
                     job.restore(*read_state(state))
             waiting[number] = job
         if waiting:
-            _train(list(waiting.values()), dataset, keeping, stopper, watch, progress)
+            _train(list(waiting.values()), dataset, watch, session)
             runs |= {number: job.conclude(dataset) for number, job in waiting.items()}
             for job in waiting.values():
                 job.forget()
@@ -88,13 +85,11 @@ def make_pass(
 def _train(
     jobs: Sequence[Job],
     dataset: Dataset,
-    keeping: CheckpointConfig,
-    stopper: Stopper,
     watch: Watch | None,
-    progress: Progress,
+    session: Session,
 ) -> None:
     """Train all jobs in one pass, and save their states to disk."""
-    first = jobs[0]
+    first, checkpointing = jobs[0], session.checkpointing
     family = views(first.training.augment, channels=dataset.channels, image_size=dataset.image_size)
     names = dataset.classes if dataset.landmarks else ()
     feed = Feed(first.samples.split, compute=first.compute, views=family, names=names)
@@ -107,9 +102,8 @@ def _train(
         calls += 1
         if team.size > 1 and calls % AGREE_EVERY:
             return
-        reason, due = team.broadcast(
-            (stopper.reason, time.monotonic() - last_saved >= keeping.save_every_s)
-        )
+        since = time.monotonic() - last_saved
+        reason, due = team.broadcast((session.stopper.reason, since >= checkpointing.save_every_s))
         if reason or due:
             for job in jobs:
                 job.save()
@@ -127,7 +121,8 @@ def _train(
         job = by_learner[id(learner)]
         for write in writers[id(learner)]:
             write(scalars_of(entry), entry.epoch)
-        if keeping.keep_every and entry.epoch % keeping.keep_every == 0 and job.folder is not None:
+        every = checkpointing.keep_every
+        if every and entry.epoch % every == 0 and job.folder is not None:
             name = f"epoch-{entry.epoch:04d}"
             snapshot = job.folder / STATE_FOLDER / SNAPSHOTS / name
             network = learner.collect()
@@ -155,8 +150,8 @@ def _train(
             dataset,
             first.order.inference,
             compute,
-            store=keeping.store,
-            progress=progress,
+            store=checkpointing.store,
+            progress=session.progress,
         )
         for job in jobs:
             job.form = form
@@ -165,7 +160,7 @@ def _train(
     titles = _titles(jobs)
     with ExitStack() as stack:
         tasks = []
-        report = stack.enter_context(_reporting(jobs, titles, keeping))
+        report = stack.enter_context(_reporting(jobs, titles, checkpointing))
         for job, title, write in zip(jobs, titles, report, strict=True):
             writers[id(job.learner)] = [write]
             if job.folder is not None and team.is_rank0:
@@ -173,7 +168,7 @@ def _train(
                 events = stack.enter_context(tensorboard(folder, after=after))
                 writers[id(job.learner)].append(events)
             left = per_epoch * (job.learner.total - job.learner.done) / job.learner.steps
-            tasks.append(stack.enter_context(progress.task(title, left, "images")))
+            tasks.append(stack.enter_context(session.progress.task(title, left, "images")))
         fit(
             [job.learner for job in jobs],
             images,
@@ -188,16 +183,16 @@ def _train(
 
 @contextmanager
 def _reporting(
-    jobs: Sequence[Job], titles: Sequence[str], keeping: CheckpointConfig
+    jobs: Sequence[Job], titles: Sequence[str], checkpointing: CheckpointConfig
 ) -> Iterator[list[Scalars]]:
     """One tracker run for a pass; the curves of several students get their titles as prefixes."""
-    if not keeping.track or not jobs[0].team.is_rank0:
+    if not checkpointing.track or not jobs[0].team.is_rank0:
         yield [lambda scalars, step: None for _ in jobs]
         return
     name = jobs[0].title if len(jobs) == 1 else f"{len(jobs)} runs of one pass"
     identity = hashlib.sha256(" ".join(plan_id(job.plan) for job in jobs).encode()).hexdigest()[:16]
     config = jobs[0].settings if len(jobs) == 1 else dict(zip(titles, titles, strict=True))
-    with trackers(keeping.track, title=name, run=identity, config=config) as write:
+    with trackers(checkpointing.track, title=name, run=identity, config=config) as write:
         prefixes = [""] if len(jobs) == 1 else [f"{title}/" for title in titles]
 
         def of(prefix: str) -> Scalars:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,17 @@ from denature.core.errors import ConfigError, RunError
 from denature.core.memory import keep_freed_memory
 from denature.core.progress import SILENT, Progress
 from denature.core.stats import Estimate
-from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
 from denature.nets.published import PublishedWeights
 from denature.train.classes import ClassMatcher
-from denature.train.config import CheckpointConfig, Training
+from denature.train.config import Training
 from denature.train.identity import what_changed
 from denature.train.job import Input, Job, Order
 from denature.train.loop import evaluate
 from denature.train.objectives.base import BringsData, Objective
 from denature.train.passes import Watch, make_pass
 from denature.train.run import Run
+from denature.train.session import Session
 from denature.train.team import join
 from denature.train.workers import RemoteBatch, WorkerPool
 
@@ -48,11 +49,10 @@ def train(
     out: str | Path | None = None,
     under: str | Path | None = None,
     overwrite: bool = False,
-    keeping: CheckpointConfig | None = None,
-    stopper: Stopper | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> Run:
     """Make one run; see `make`, which this calls with one order."""
+    session = session or Session()
     order = Order(
         net=net,
         objective=objective,
@@ -64,9 +64,7 @@ def train(
         out=out,
         under=under,
     )
-    [run] = make(
-        [order], data, overwrite=overwrite, keeping=keeping, stopper=stopper, progress=progress
-    )
+    [run] = make([order], data, overwrite=overwrite, session=session)
     return run
 
 
@@ -75,11 +73,8 @@ def make(
     data: str | DataConfig | Dataset,
     *,
     overwrite: bool = False,
-    keeping: CheckpointConfig | None = None,
-    stopper: Stopper | None = None,
-    crew: WorkerPool | None = None,
     watch: Watch | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> list[Run]:
     """Make the ordered runs and the runs that these depend on, each once.
 
@@ -91,11 +86,8 @@ def make(
         orders: the runs to make; their `source`, `init` and `backbone` may be orders too.
         data: data for training and test.
         overwrite: replace other runs in the folders of the orders.
-        keeping: intervals of states and snapshots, and the place of stored answers.
-        stopper: is checked between steps.
-        crew: workers to make the runs; see `denature.train.workers`.
+        session: saved states, stops, workers and progress.
         watch: is called with an order and its learner after each epoch, in this process only.
-        progress: receives the number of runs and images done.
 
     Returns:
         A run for each order.
@@ -104,23 +96,24 @@ def make(
         DenatureError: see `denature.core.errors`; no folder then holds a run that looks complete.
         Stopped: the stopper fired; call again with the same orders to resume.
     """
+    session = session or Session()
     keep_freed_memory()
-    keeping, stopper = keeping or CheckpointConfig(), stopper or Stopper()
     team = join(orders[0].training.device if orders else "auto")
     if not team.is_rank0:
-        progress = SILENT
+        session = replace(session, progress=SILENT)
     if not isinstance(data, Dataset):
+        progress = session.progress
         team.on_rank0(lambda: (load(data, progress=progress), None)[1])  # decodes once for all
-    dataset = load(data, progress=progress)
-    if crew is not None and team.size > 1:
+    dataset = load(data, progress=session.progress)
+    if session.workers is not None and team.size > 1:
         raise ConfigError(
             "Processes of one launcher train one network together, and cannot use workers too. "
             "Leave out --workers and --ray, or the launcher."
         )
-    if crew is not None and watch is not None:
+    if session.workers is not None and watch is not None:
         raise ConfigError("`watch` needs the runs in this process; leave out the workers.")
     made: dict[Order, Run] = {}
-    fitted = ClassMatcher(dataset, progress)
+    fitted = ClassMatcher(dataset, session.progress)
     ranks = _ranks(orders)
     nets = [order.net for rank in ranks for order in rank]
     modules = [id(net) for net in nets if isinstance(net, nn.Module)]
@@ -131,7 +124,8 @@ def make(
         )
     with ExitStack() as stack:
         count = sum(map(len, ranks))
-        task = stack.enter_context(progress.task("all", count, "runs")) if count > 1 else SILENT
+        display = session.progress if count > 1 else SILENT
+        task = stack.enter_context(display.task("all", count, "runs"))
         for rank in ranks:
             jobs = [
                 Job.of(order, _inputs(order, made, dataset, fitted), dataset, team)
@@ -139,10 +133,10 @@ def make(
             ]
             twins = _twins(jobs)
             passes = list(_passes([job for job in jobs if twins[job] is job]))
-            if crew is not None:
-                _send(passes, crew, dataset, overwrite, keeping, stopper, progress)
+            if session.workers is not None:
+                _send(passes, session.workers, dataset, overwrite, session)
             for together in passes:
-                runs = make_pass(together, dataset, overwrite, keeping, stopper, watch, progress)
+                runs = make_pass(together, dataset, overwrite, watch, session)
                 made |= zip((job.order for job in together), runs, strict=True)
                 task.advance(len(together))
             made |= {job.order: made[twin.order] for job, twin in twins.items()}
@@ -231,18 +225,16 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 def _send(
     passes: Sequence[Sequence[Job]],
-    crew: WorkerPool,
+    workers: WorkerPool,
     dataset: Dataset,
     overwrite: bool,
-    keeping: CheckpointConfig,
-    stopper: Stopper,
-    progress: Progress,
+    session: Session,
 ) -> None:
     """Have workers make the unfinished runs; the caller then finds them in their folders."""
     waiting = [[job for job in jobs if not job.is_finished] for jobs in passes]
     waiting = [jobs for jobs in waiting if jobs]
     # Passes are divided where workers would be idle.
-    while waiting and len(waiting) < crew.size and len(longest := max(waiting, key=len)) > 1:
+    while waiting and len(waiting) < workers.size and len(longest := max(waiting, key=len)) > 1:
         waiting.remove(longest)
         waiting += [longest[::2], longest[1::2]]
     batches = [
@@ -251,14 +243,15 @@ def _send(
             [job.inputs for job in jobs],
             dataset.config,
             overwrite=overwrite,
-            keeping=keeping,
-            seconds=stopper.seconds_left,
+            checkpointing=session.checkpointing,
+            seconds=session.stopper.seconds_left,
         )
         for jobs in waiting
     ]
     if batches:
-        with progress.task(f"{crew.size} workers", sum(map(len, waiting)), "runs") as task:
-            crew.carry_out(batches, stopper, task)
+        count = sum(map(len, waiting))
+        with session.progress.task(f"{workers.size} workers", count, "runs") as task:
+            workers.carry_out(batches, session.stopper, task)
         if missing := [job.title for jobs in waiting for job in jobs if not job.is_finished]:
             raise RunError(
                 f"The workers made other runs than these: {', '.join(missing[:3])}. `auto` has "

@@ -27,6 +27,7 @@ from denature.nets.published import PublishedWeights
 from denature.train.config import CheckpointConfig
 from denature.train.job import Input, Order
 from denature.train.run import Run, load_run
+from denature.train.session import Session
 
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
@@ -55,7 +56,7 @@ class RemoteBatch:
     data_as: DataConfig
     """Data as the sender named it."""
     overwrite: bool
-    keeping: CheckpointConfig
+    checkpointing: CheckpointConfig
     seconds: float | None
     """Remaining seconds; after them the worker saves its states and stops."""
 
@@ -66,7 +67,7 @@ class RemoteBatch:
         data: DataConfig,
         *,
         overwrite: bool,
-        keeping: CheckpointConfig,
+        checkpointing: CheckpointConfig,
         seconds: float | None,
     ) -> "RemoteBatch":
         """Pack orders with the folders of their input runs.
@@ -114,7 +115,7 @@ class RemoteBatch:
             data=_abroad_data(data),
             data_as=data,
             overwrite=overwrite,
-            keeping=_abroad_keeping(keeping),
+            checkpointing=_abroad_checkpointing(checkpointing),
             seconds=seconds,
         )
 
@@ -124,10 +125,10 @@ def _abroad_data(data: DataConfig) -> DataConfig:
     return replace(data, source=str(path.resolve())) if path.exists() else data
 
 
-def _abroad_keeping(keeping: CheckpointConfig) -> CheckpointConfig:
-    if keeping.store in ("auto", "off"):
-        return keeping
-    return replace(keeping, store=str(Path(keeping.store).resolve()))
+def _abroad_checkpointing(checkpointing: CheckpointConfig) -> CheckpointConfig:
+    if checkpointing.store in ("auto", "off"):
+        return checkpointing
+    return replace(checkpointing, store=str(Path(checkpointing.store).resolve()))
 
 
 def _abroad(order: Order) -> Order:
@@ -170,8 +171,7 @@ def carry_out(batch: RemoteBatch, wish: Callable[[], bool] | None = None) -> str
                 orders,
                 data,
                 overwrite=batch.overwrite,
-                keeping=batch.keeping,
-                stopper=stopper,
+                session=Session(checkpointing=batch.checkpointing, stopper=stopper),
             )
     except Stopped as stop:
         return stop.reason

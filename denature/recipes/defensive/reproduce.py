@@ -11,9 +11,7 @@ from pathlib import Path
 from denature.attacks.config import Ball
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
-from denature.core.progress import SILENT, Progress
 from denature.core.record import write_records
-from denature.core.stopping import Stopper
 from denature.data import load
 from denature.recipes.defensive.settings import Setting
 from denature.recipes.hardening.config import Hardening
@@ -23,7 +21,8 @@ from denature.recipes.robustness import robustness_by_name
 from denature.report import temperatures as page
 from denature.report.temperatures import Finding
 from denature.report.words import markdown
-from denature.train import Adversarial, CheckpointConfig, Normal, Order, make
+from denature.train import Adversarial, Normal, Order, make
+from denature.train.session import Session
 
 UNDEFENDED, REFERENCE = "undefended", "adversarial"
 
@@ -96,9 +95,7 @@ def reproduce(
     data: str,
     out: Path,
     *,
-    keeping: CheckpointConfig | None = None,
-    stopper: Stopper | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> DefensiveDistillationResult:
     """Train and attack all networks; results that are finished in `out` are reused.
 
@@ -106,20 +103,17 @@ def reproduce(
         setting: the experiment at one scale.
         data: name or folder of the images.
         out: folder for all runs and results.
-        keeping: how often training state is written.
-        stopper: polled between steps; a requested stop raises `Stopped`.
-        progress: receives progress reports.
+        session: saved states, stops, workers and progress.
 
     Raises:
         DenatureError: see `denature.core.errors`.
         Stopped: a stop was requested; the same call resumes the work.
     """
+    session = session or Session()
     orders = wanted(setting, out)
     out = out / setting.scale
-    dataset = load(data, progress=progress)
-    trained = make(
-        list(orders.values()), dataset, keeping=keeping, stopper=stopper, progress=progress
-    )
+    dataset = load(data, progress=session.progress)
+    trained = make(list(orders.values()), dataset, session=session)
     runs = dict(zip(orders, trained, strict=True))
     names: Mapping[str, float | None] = {
         UNDEFENDED: None,
@@ -129,7 +123,7 @@ def reproduce(
     judged = robustness_by_name(
         runs, names, dataset.config, setting.attack_config, out / "robustness",
         undefended=UNDEFENDED,
-        device=setting.training.device, keeping=keeping, stopper=stopper, progress=progress,
+        device=setting.training.device, session=session,
     )  # fmt: skip
     findings = tuple(
         Finding(name=name, temperature=temperature, judged=judged[name])

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
-from denature.core.progress import SILENT, Progress
-from denature.core.stopping import Stopper
+from denature.core.progress import Progress
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.landmarks import PLACES
@@ -30,7 +29,8 @@ from denature.recipes.nose.findings import Made, NoseResult, Speeds, write
 from denature.recipes.nose.service import check_packages, serving
 from denature.recipes.nose.service_answers import ServiceAnswers, load_recorded, query_service
 from denature.recipes.nose.settings import TARGETS, Setting
-from denature.train import CheckpointConfig, Normal, Order, Run, make
+from denature.train import Normal, Order, Run, make
+from denature.train.session import Session
 
 FRAMES = r"(.*)_"
 """Frames of the known face data sets are named by person and number."""
@@ -59,9 +59,7 @@ def reproduce(
     *,
     backbones: Mapping[str, Run | str] | None = None,
     price_per_1000: float | None = None,
-    keeping: CheckpointConfig | None = None,
-    stopper: Stopper | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> NoseResult:
     """Clone a nose detector; runs and queries that are finished in `out` are not repeated.
 
@@ -71,23 +69,22 @@ def reproduce(
         out: folder for all runs and results.
         backbones: initial weights of further clones, by name; see `denature.train.Order`.
         price_per_1000: US dollars per thousand queries; by default the stored price of Rekognition.
-        keeping: how often training state is written.
-        stopper: polled between steps; a requested stop raises `Stopped`.
-        progress: receives progress reports.
+        session: saved states, stops, workers and progress.
 
     Raises:
         DenatureError: see `denature.core.errors`.
         Stopped: a stop was requested; the same call resumes the work.
     """
-    keeping, stopper, out = keeping or CheckpointConfig(), stopper or Stopper(), out / setting.scale
+    session = session or Session()
+    out = out / setting.scale
     prices = prices_of(REKOGNITION) if price_per_1000 is None else one_price(price_per_1000)
     service: Run | None = None
     if faces.images is not None or faces.labels is not None:
-        answers = _recorded(faces, setting, progress)
+        answers = _recorded(faces, setting, session.progress)
     else:
         check_packages()
-        data, pool = _persons(faces, setting, progress)
-        service = _service(data, setting, out, keeping, stopper, progress)
+        data, pool = _persons(faces, setting, session.progress)
+        service = _service(data, setting, out, session)
         answers = query_service(
             lambda: _served(service, out, setting),
             who=f"DetectFaces of {service.record.net.name} {service.digest}",
@@ -96,43 +93,42 @@ def reproduce(
             fidelity=setting.fidelity,
             ledger=out / "ledger.sqlite",
             price=None if prices is None else prices.cost(1),
-            stopper=stopper,
-            progress=progress,
+            session=session,
         )
     factory = CloneFactory(answers, setting, out / "clones")
 
     def clones(
-        kinds: Sequence[Kind], trials: Sequence[int], keep: CheckpointConfig
+        kinds: Sequence[Kind], trials: Sequence[int], session: Session = session
     ) -> dict[Kind, list[Run]]:
         """Train all trials of some kinds with one target."""
         orders = {kind: [factory.order(kind, trial) for trial in trials] for kind in kinds}
         flat = [order for of_kind in orders.values() for order in of_kind]
         data = factory.data[kinds[0].target]
-        runs = dict(zip(flat, make(flat, data, keeping=keep, stopper=stopper, progress=progress),
-                        strict=True))  # fmt: skip
+        runs = dict(zip(flat, make(flat, data, session=session), strict=True))
         return {kind: [runs[order] for order in of_kind] for kind, of_kind in orders.items()}
 
     all_trials = range(setting.trials)
     scratch, *from_backbones = starts(setting, backbones or {})
     # The clone whose predictions are drawn keeps its snapshots: they become an animation.
     unrounded = Kind(start=scratch, target="nose")
-    [[shown]] = clones([unrounded], [0], replace(keeping, keep_every=1)).values()
+    snapshots = replace(session.checkpointing, keep_every=1)
+    [[shown]] = clones([unrounded], [0], replace(session, checkpointing=snapshots)).values()
     runs_by_kind: dict[Kind, list[Run]] = {}
     for target in TARGETS:
         kinds = [Kind(start=scratch, target=target)]
         kinds += [Kind(start=start, target=target) for start in from_backbones if target == "nose"]
-        runs_by_kind |= clones(kinds, all_trials, keeping)
+        runs_by_kind |= clones(kinds, all_trials)
     trials: list[Trial] = []
     rounded: dict[int, Run] = {}
     for trial in all_trials:
         kinds = [Kind(start=scratch, target="nose", decimals=p) for p in setting.precisions]
-        for kind, [run] in clones(kinds, [trial], keeping).items():
+        for kind, [run] in clones(kinds, [trial]).items():
             assert kind.decimals is not None
             rounded.setdefault(kind.decimals, run)
             people = factory.people(run, "nose")
             trials.append(trial_of(len(trials), kind.decimals, trial, run, people))
             write_trials(out / "precision.csv", trials)
-    speeds = _speeds(shown, service, out, setting, progress)
+    speeds = _speeds(shown, service, out, setting, session.progress)
     return write(
         out,
         Made(
@@ -195,9 +191,7 @@ def _service(
     data: Dataset,
     setting: Setting,
     out: Path,
-    keeping: CheckpointConfig,
-    stopper: Stopper,
-    progress: Progress,
+    session: Session,
 ) -> Run:
     order = Order(
         net=setting.victim,
@@ -205,7 +199,7 @@ def _service(
         training=setting.teacher_training,
         under=out / "service",
     )
-    [run] = make([order], data, keeping=keeping, stopper=stopper, progress=progress)
+    [run] = make([order], data, session=session)
     return run
 
 

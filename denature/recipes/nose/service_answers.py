@@ -13,7 +13,6 @@ import torch
 
 from denature.core.errors import DataError
 from denature.core.progress import Progress
-from denature.core.stopping import Stopper
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.data.decode import Block, Decoder, Encoded
@@ -26,6 +25,7 @@ from denature.extract.pool import StoredPool
 from denature.extract.victims.base import Victim, VictimInfo
 from denature.extract.victims.rekognition import numbers, outputs_of
 from denature.recipes.nose.settings import VALUES
+from denature.train.session import Session
 
 HOLDOUT = 0.2
 """Share of the pictures, or of their groups, in the test split of recorded answers."""
@@ -93,8 +93,7 @@ def query_service(
     fidelity: int,
     ledger: Path,
     price: float | None,
-    stopper: Stopper,
-    progress: Progress,
+    session: Session,
 ) -> ServiceAnswers:
     """Query all pictures of a pool, and some test pictures on a budget of their own.
 
@@ -106,8 +105,7 @@ def query_service(
         fidelity: number of test pictures to query.
         ledger: file of the ledger.
         price: US dollars per query.
-        stopper: polled between steps; a requested stop raises `Stopped`.
-        progress: receives progress reports.
+        session: saved states, stops, workers and progress.
 
     Raises:
         AskFailed, BudgetSpent, Stopped: see `denature.extract.oracle.Oracle.ask`.
@@ -142,8 +140,8 @@ def query_service(
                     purpose=purpose,
                     pace=RequestConfig(),
                     price=price,
-                    stopper=stopper,
-                    progress=progress,
+                    stopper=session.stopper,
+                    progress=session.progress,
                 )
                 oracle.ask(images, range(len(part)))
             answers = opened_ledger.answers(target)

@@ -10,7 +10,6 @@ from denature.core.errors import ConfigError, unknown
 from denature.core.files import write_text
 from denature.core.progress import SILENT, Progress
 from denature.core.record import Record, write_records
-from denature.core.stopping import Stopper
 from denature.data import DataConfig, Dataset, load
 from denature.recipes.paper.catalogue import EXPERIMENTS, Experiment
 from denature.recipes.paper.looks import AnalysisResult
@@ -21,8 +20,8 @@ from denature.report import experiment_figures, words
 from denature.report.divergence import not_nasty
 from denature.report.figures import Draw, training_curves, write_figure
 from denature.report.html import render_experiment
-from denature.train import CheckpointConfig, Order, Run, make
-from denature.train.workers import WorkerPool
+from denature.train import Order, Run, make
+from denature.train.session import Session
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,10 +90,7 @@ def reproduce(
     out: Path,
     *,
     seeds: int | None = None,
-    keeping: CheckpointConfig | None = None,
-    stopper: Stopper | None = None,
-    crew: WorkerPool | None = None,
-    progress: Progress = SILENT,
+    session: Session | None = None,
 ) -> PaperResult:
     """Reproduce one experiment; finished runs are reused.
 
@@ -103,36 +99,31 @@ def reproduce(
         setting: the experiment at one scale.
         out: folder of all experiments, which share their runs.
         seeds: number of repetitions; the setting's number by default.
-        keeping: how often training state is written, and where answers are stored.
-        stopper: polled between steps; a requested stop raises `Stopped`.
-        crew: worker processes that train the runs.
-        progress: receives progress reports of each run.
+        session: saved states, stops, workers and progress.
 
     Raises:
         DenatureError: see `denature.core.errors`.
         Stopped: a stop was requested; the same call resumes the work.
     """
+    session = session or Session()
     experiment = EXPERIMENTS[name]
     context = context_of(experiment, setting, out, seeds)
-    data = load(DataConfig(source=setting.data(experiment.data)), progress=progress)
+    data = load(DataConfig(source=setting.data(experiment.data)), progress=session.progress)
     points = list(experiment.points(context))
-    made = _made(points, data, keeping, stopper, crew, progress)
+    made = _made(points, data, session)
     analysis = None
     if experiment.look is not None:
-        analysis = experiment.look(context, made, data, progress)
+        analysis = experiment.look(context, made, data, session.progress)
     return _written(name, experiment, context, points, made, analysis)
 
 
 def _made(
     points: Sequence[Point],
     data: Dataset,
-    keeping: CheckpointConfig | None,
-    stopper: Stopper | None,
-    crew: WorkerPool | None,
-    progress: Progress,
+    session: Session,
 ) -> dict[Order, Run]:
     orders = dict.fromkeys(order for point in points for order in point.orders)
-    runs = make(list(orders), data, keeping=keeping, stopper=stopper, crew=crew, progress=progress)
+    runs = make(list(orders), data, session=session)
     return dict(zip(orders, runs, strict=True))
 
 

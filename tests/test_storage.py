@@ -17,6 +17,7 @@ from denature.data import load
 from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, train
 from denature.train.answering import fill
 from denature.train.listing import find
+from denature.train.session import Session
 from denature.train.tracking import trackers
 
 QUICK = Training(epochs=1, precision="fp32", device="cpu")
@@ -92,7 +93,9 @@ def test_runs_are_listed_compared_and_pruned(
 ) -> None:
     said(capsys, *sweep(teacher, tmp_path / "s", "--alpha", "0.1,0.9", "--keep-every", "1"))
     with pytest.raises(Stopped):
-        train("mlp", "digits", Normal(), QUICK, out=tmp_path / "cut", stopper=Stops())
+        train(
+            "mlp", "digits", Normal(), QUICK, out=tmp_path / "cut", session=Session(stopper=Stops())
+        )
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "record.json").write_text("{")
 
@@ -110,7 +113,7 @@ def test_runs_are_listed_compared_and_pruned(
         json.loads(line) for line in said(capsys, "runs", str(tmp_path), "--json").splitlines()
     ]
     assert {run["state"] for run in plain} == set(states())
-    assert {run["asked"] for run in plain} == {None, str(teacher.folder)}
+    assert {run["source"] for run in plain} == {None, str(teacher.folder)}
     would = said(capsys, "runs", str(tmp_path), "--prune", "unfinished", "--prune", "snapshots")
     assert would.count("would remove") == 3
     assert len(states()) == 4
@@ -171,8 +174,14 @@ def test_answers_are_filled_ahead_listed_verified_and_pruned(
     assert [(f["present"], f["damaged"]) for f in found] == [(count, 0)] * 2
     assert {f["key"]["storage"] for f in found} == {"exact", "top-3"}
     asked.clear()
-    train("mlp", "digits", Distilled(), Training(epochs=3, precision="fp32", device="cpu",
-          augment="crop"), source=teacher, keeping=CheckpointConfig(store=str(root)))  # fmt: skip
+    train(
+        "mlp",
+        "digits",
+        Distilled(),
+        Training(epochs=3, precision="fp32", device="cpu", augment="crop"),
+        source=teacher,
+        session=Session(checkpointing=CheckpointConfig(store=str(root))),
+    )
     assert sum(asked) == 16  # all was there but what is asked as a check
     [exact] = [s for s in find_stores(root) if s.key and s.key.storage == "exact"]
     raw = bytearray((exact.folder / ANSWERS).read_bytes())
@@ -195,7 +204,7 @@ def test_answers_are_filled_ahead_listed_verified_and_pruned(
 def test_filling_can_stop_and_go_on_and_follow_a_training(teacher: Run, tmp_path: Path) -> None:
     options: dict[str, Any] = {"augment": "crop", "store": str(tmp_path), "device": "cpu"}
     with pytest.raises(Stopped, match="after 512 answers; they are kept"):
-        fill(teacher, "digits", stopper=Stops(), **options)
+        fill(teacher, "digits", session=Session(stopper=Stops()), **options)
     [store] = find_stores(tmp_path)
     first = store.open().standing().present
     assert first >= 512

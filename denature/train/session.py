@@ -1,0 +1,25 @@
+"""What the calls that take long have in common: saved states, stops, workers and progress."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from denature.core.progress import SILENT, Progress
+from denature.core.stopping import Stopper
+from denature.train.config import CheckpointConfig
+
+if TYPE_CHECKING:
+    from denature.train.workers import WorkerPool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """How a call runs. Nothing here changes a number."""
+
+    checkpointing: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Intervals of states and snapshots, the place of stored answers, and trackers."""
+    stopper: Stopper = field(default_factory=Stopper)
+    """Is checked between steps; a requested stop raises `Stopped`, and the same call resumes."""
+    workers: "WorkerPool | None" = None
+    """Worker processes that make the runs; None makes them in this process."""
+    progress: Progress = SILENT
+    """Receives the progress of all parts."""
