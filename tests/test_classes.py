@@ -24,8 +24,6 @@ from denature.extract.victims.find import find
 from denature.extract.victims.local import local
 from denature.nets import NETS, create
 from denature.nets.heads import reordered
-from denature.recipes.flatness import flatness
-from denature.recipes.robustness import robustness
 from denature.robust.config import AttackConfig
 from denature.train import (
     CheckpointConfig,
@@ -42,6 +40,7 @@ from denature.train.classes import alike
 from denature.train.identity import plan_id, plan_of
 from denature.train.runs import evaluate_run
 from denature.train.session import Session
+from tests.evaluations import flatness, robustness
 from tests.served import serve, stop
 
 QUICK = Training(epochs=6, batch_size=16, augment="none", device="cpu", precision="fp32")

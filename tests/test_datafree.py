@@ -25,7 +25,8 @@ from denature.datafree.deepinversion import (
 )
 from denature.datafree.insides import ActivationRecorder
 from denature.nets import NETS, create
-from denature.report.html import write_report
+from denature.report.page import write_html
+from denature.report.runs import page as page_of_runs
 from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, import_run, train
 from denature.train.session import Session
 
@@ -268,7 +269,7 @@ def test_a_report_tells_a_student_without_data_from_others(
     told = train("mlp", digits, Distilled(answers="labels"), QUICK, source=teacher)
     records = [run.record for run in (teacher, dreamt, told)]
     assert [record.answers for record in records] == ["none", "dreams", "labels"]
-    page = write_report(records, tmp_path / "report.html").read_text(encoding="utf-8")
+    page = write_html(page_of_runs(records), tmp_path / "report.html").read_text(encoding="utf-8")
     for said in ("normal teacher, without data", "normal teacher, labels only"):
         assert said in page
     assert "dafl mlp from normal cnn, without data" in page

@@ -16,8 +16,6 @@ from denature.core.errors import ConfigError, Stopped
 from denature.core.stopping import Stopper
 from denature.data import Dataset, load
 from denature.data.dataset import Split
-from denature.recipes.flatness import flatness
-from denature.recipes.robustness import robustness
 from denature.robust.catalogue import ATTACKS, Attack, Cost, chosen
 from denature.robust.config import EFFORTS, AttackConfig
 from denature.robust.evaluate import choose, evaluate, summary
@@ -26,6 +24,7 @@ from denature.robust.target import Target
 from denature.robust.verdict import Evaluation
 from denature.train import Adversarial, Normal, Run, Training, load_run, train
 from denature.train.session import Session
+from tests.evaluations import flatness, robustness
 
 QUICK = Training(epochs=12, batch_size=64, device="cpu", precision="fp32")
 

@@ -46,9 +46,10 @@ def invert(
 
     from denature.core.compute import resolve
     from denature.core.files import atomic_path
+    from denature.data.png import to_png
     from denature.datafree.deepinversion import agreement
     from denature.datafree.deepinversion import invert as make_images
-    from denature.report import look_figures
+    from denature.report import analysis_figures
     from denature.report.figures import write_figure
     from denature.report.words import percent
     from denature.train import load_run
@@ -82,9 +83,9 @@ def invert(
     with atomic_path(arrays) as path, open(path, "wb") as file:
         pixels = (made * 255).round().to(torch.uint8).numpy()
         np.savez_compressed(file, x_train=pixels, y_train=targets.numpy())
-    shown = made[: 2 * min(10, net.classes)].numpy()
+    shown = [to_png(image) for image in pixels[: 2 * min(10, net.classes)]]
     title = f"images from the weights of {network}"
-    write_figure(out, lambda: look_figures.images(shown, run.classes, title=title))
+    write_figure(out, lambda: analysis_figures.images(shown, run.classes, title=title))
     own = agreement(run.network, made, targets, compute)
     found = {"images": str(arrays), "count": images, "network": asdict(own)}
     summary = f"{images} images; the network assigns {percent(own)} % of them to the wanted class"

@@ -84,10 +84,11 @@ def steal(
         time_limit: Stop with exit code 75 after this time, such as 9m; answers so far are kept.
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
-    from denature.cli.show import print_table
+    from denature.cli.show import show
+    from denature.core.record import read_record
     from denature.extract.stealing import steal as carry_out
     from denature.extract.victims.find import REKOGNITION, find, short_name
-    from denature.report.theft import table, verdict, write
+    from denature.report.results import write_outcome
     from denature.train.run import load_run
 
     if price_per_1000 is not None and price_per_1000 < 0:
@@ -128,14 +129,8 @@ def steal(
             price=None if price_per_1000 is None else price_per_1000 / 1000,
             session=session,
         )
-    page = write(theft, folder)
-    if output_options.json:
-        print(json.dumps({**asdict(theft), "report": str(page)}))
-        return
-    print_table(table(theft))
-    for sentence in verdict(theft):
-        print(sentence)
-    print(f"Look at {page}")
+    records = [read_record(Path(clone.folder)) for clone in theft.clones]
+    show(write_outcome(theft, records, folder), output_options)
 
 
 def speed(

@@ -21,7 +21,8 @@ from denature.core.schema import decode
 from denature.core.weights import read_weights, unwrapped
 from denature.data import DataConfig, Dataset, load
 from denature.nets.normalize import Normalized
-from denature.recipes.paper.settings import DataName, data_at
+from denature.recipes.data_root import data_at
+from denature.recipes.paper.config import DataName
 from denature.train import (
     Distilled,
     Nasty,

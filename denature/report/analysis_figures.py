@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from denature.data.png import from_png
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
 # Okabe and Ito's eight; with the shapes twice as many classes can be told apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#000000")
@@ -14,7 +17,7 @@ SHAPES = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 
 def scatter(
-    panels: Mapping[str, np.ndarray], labels: np.ndarray, classes: Sequence[str]
+    panels: Mapping[str, "ArrayLike"], labels: Sequence[int], classes: Sequence[str]
 ) -> "Figure":
     """Two-dimensional maps side by side; a class has a colour and a shape.
 
@@ -27,10 +30,11 @@ def scatter(
 
     figure = Figure(figsize=(7.4, 3.5 * ((len(panels) + 1) // 2)))
     grid = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).ravel()
-    present = [int(k) for k in np.unique(labels)]
+    of_class = np.asarray(labels)
+    present = [int(k) for k in np.unique(of_class)]
     for axes, (title, places) in zip(grid, panels.items(), strict=False):
         for k in present:
-            own = places[labels == k]
+            own = np.asarray(places)[of_class == k]
             axes.scatter(own[:, 0], own[:, 1], s=7, color=COLOURS[k % 8],
                          marker=SHAPES[(k + k // 8) % 8], linewidths=0,
                          label=classes[k])  # fmt: skip
@@ -47,27 +51,26 @@ def scatter(
     return figure
 
 
-def images(pixels: np.ndarray, classes: Sequence[str], *, title: str) -> "Figure":
+def images(pngs: Sequence[str], classes: Sequence[str], *, title: str) -> "Figure":
     """A grid of images, a column for each of up to ten classes, in the order of their classes.
 
     Args:
-        pixels: n x channels x side x side, in [0, 1].
+        pngs: PNG files in base64.
         classes: names of the classes; image i is of class i modulo their number.
         title: title of the figure.
     """
     from matplotlib.figure import Figure
 
     columns = min(10, len(classes))
-    rows = (len(pixels) + columns - 1) // columns
+    rows = (len(pngs) + columns - 1) // columns
     figure = Figure(figsize=(7.4, 0.75 * rows + 0.4))
     spacing = {"hspace": 0.05, "wspace": 0.08, "top": 1 - 0.5 / (0.75 * rows + 0.4)}
     grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=spacing)
     for number, axes in enumerate(grid.ravel()):
         axes.set_axis_off()
-        if number < len(pixels):
-            image = pixels[number]
-            axes.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray",
-                        vmin=0, vmax=1, interpolation="nearest")  # fmt: skip
+        if number < len(pngs):
+            image = from_png(pngs[number])
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             if number < columns:
                 axes.set_title(str(classes[number % len(classes)])[:12], fontsize=7, pad=2)
     figure.suptitle(title, fontsize=9)

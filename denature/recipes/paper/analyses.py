@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,14 +13,15 @@ from denature.core.progress import Progress
 from denature.core.stats import mean_over_seeds, pooled
 from denature.data import Dataset
 from denature.data.feed import Feed
+from denature.data.png import to_png
 from denature.datafree.config import Dafl
 from denature.datafree.deepinversion import agreement, invert
 from denature.datafree.insides import ActivationRecorder
 from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.recipes.paper.recalled import NASTY, NORMAL
-from denature.report import figures, look_figures, words
-from denature.report.experiment import TEACHER
-from denature.report.figures import Draw
+from denature.report import words
+from denature.report.cells import TEACHER
+from denature.report.paper import Analysis, ImageGrid, Map
 from denature.train import Order, Run
 
 PAIR = "resnet18"
@@ -29,18 +29,6 @@ PAIR = "resnet18"
 
 INVERTED = "resnet34"
 """Network of the teachers under data-free attack."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnalysisResult:
-    """Figures and table of an analysis."""
-
-    drawn: Mapping[str, Draw]
-    """Figures by file name."""
-    lines: Sequence[Sequence[str]]
-    """A table: header and rows."""
-    note: str
-    """Explanation of the table."""
 
 
 def two_teachers(context: ExperimentContext, net: str = PAIR) -> Iterator[Point]:
@@ -53,7 +41,7 @@ def two_teachers(context: ExperimentContext, net: str = PAIR) -> Iterator[Point]
 
 def responses(
     context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
-) -> AnalysisResult:
+) -> Analysis:
     """Outputs of both teachers on the same test images; the paper: nasty ones have many peaks."""
     lines = [["Teacher", "Accuracy %", "Largest %", "Second %", "Entropy, nats", "Seeds"]]
     temperature = context.setting.loss[context.data].temperature
@@ -67,25 +55,23 @@ def responses(
             statistics.append((largest, second, float(entropy)))
         accuracy = words.percent(pooled([run.accuracy for run in runs]))
         lines.append([kind, accuracy, *_over_seeds(statistics, "{:.1f}", "{:.1f}", "{:.3f}")])
-    normal, nasty = (made[order].record for _, order in _pair(context, 0))
-    draw = partial(figures.logit_responses, normal, nasty, temperature=temperature)
     note = (
         f"Largest and second probability and entropy are means over the test images of the answers "
         f"at temperature {temperature:g}, that of the nasty training. {OVER_SEEDS} Accuracies have "
         "intervals over seeds and test images."
     )
-    return AnalysisResult(drawn={"logit-responses": draw}, lines=lines, note=note)
+    return Analysis(lines=_frozen(lines), note=note, temperature=temperature)
 
 
 def tsne(
     context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
-) -> AnalysisResult:
+) -> Analysis:
     """Features and logits of both teachers in two dimensions, and the separation of classes."""
     from sklearn.manifold import TSNE
     from sklearn.metrics import silhouette_score
 
     lines = [["Teacher", "Silhouette of logits", "of features", "Images", "Seeds"]]
-    panels: dict[str, np.ndarray] = {}
+    maps: list[Map] = []
     subset = _few(data)
     labels = data.test.labels[subset.test.rows].numpy()
     with progress.task("t-SNE", 4, "maps") as task:
@@ -98,16 +84,20 @@ def tsne(
                     continue  # the map of one seed is enough
                 for layer, values in zip(("logits", "features"), outputs, strict=True):
                     mapped = TSNE(random_state=0, perplexity=min(30, len(labels) / 4))
-                    panels[f"{layer} of the {kind} teacher"] = mapped.fit_transform(values)
+                    places = mapped.fit_transform(values).round(3).tolist()
+                    title = f"{layer} of the {kind} teacher"
+                    maps.append(Map(title=title, points=tuple(map(tuple, places))))
                     task.advance(1, f"{kind} {layer}")
             *silhouettes, seeds = _over_seeds(scores, "{:.3f}", "{:.3f}")
             lines.append([kind, *silhouettes, str(len(labels)), seeds])
-    draw = partial(look_figures.scatter, panels, labels, data.classes)
     note = (
         "Silhouette: 1 where classes lie apart, 0 where they touch; on the values, not the map. "
         f"The maps are of the first seed. {OVER_SEEDS}"
     )
-    return AnalysisResult(drawn={"tsne": draw}, lines=lines, note=note)
+    return Analysis(
+        lines=_frozen(lines), note=note, maps=tuple(maps), labels=tuple(labels.tolist()),
+        classes=data.classes,
+    )  # fmt: skip
 
 
 def dafl(context: ExperimentContext) -> Iterator[Point]:
@@ -145,13 +135,13 @@ def inverted(context: ExperimentContext) -> Iterator[Point]:
 
 def inversion(
     context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
-) -> AnalysisResult:
+) -> Analysis:
     """Images of both teachers by DeepInversion, and the judge's agreement with the target class."""
     lines = [["Teacher", "Seed", "Judge agrees %", "Teacher agrees %", "Images"]]
     config, count = context.setting.inversion
     classes = len(data.classes)
     targets = torch.arange(count) % classes
-    drawn: dict[str, Draw] = {}
+    grids: list[ImageGrid] = []
     for seed in range(context.seeds):
         judge = made[context.alone(PAIR, seed)]
         for kind, order in _pair(context, seed, INVERTED):
@@ -171,12 +161,16 @@ def inversion(
                       for network in (judge.network, run.network)]  # fmt: skip
             lines.append([kind, str(seed), *map(words.percent, agreed), str(count)])
             if seed == 0:
-                drawn[f"inverted-{kind}"] = partial(
-                    look_figures.images, images[: 2 * min(classes, 10)].numpy(), data.classes,
-                    title=f"images from the {kind} teacher",
-                )  # fmt: skip
+                shown = images[: 2 * min(classes, 10)].numpy()
+                grids.append(
+                    ImageGrid(
+                        name=f"inverted-{kind}",
+                        title=f"images from the {kind} teacher",
+                        pngs=tuple(map(to_png, shown)),
+                    )
+                )
     note = "The judge is an independent network of the same data; the classes alternate."
-    return AnalysisResult(drawn=drawn, lines=lines, note=note)
+    return Analysis(lines=_frozen(lines), note=note, grids=tuple(grids), classes=data.classes)
 
 
 def _pair(context: ExperimentContext, seed: int, net: str = PAIR) -> Iterable[tuple[str, Order]]:
@@ -189,6 +183,10 @@ def _by_kind(
     """The runs of all seeds of each of the two teachers."""
     for index, kind in enumerate((NORMAL, NASTY)):
         yield kind, [made[list(_pair(context, seed))[index][1]] for seed in range(context.seeds)]
+
+
+def _frozen(lines: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(map(tuple, lines))
 
 
 OVER_SEEDS = (

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from denature.report.experiment import ALONE, TEACHER, Cell
+from denature.report.cells import ALONE, TEACHER, Cell
 from denature.report.figures import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:

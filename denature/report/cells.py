@@ -160,7 +160,7 @@ def hazards(cells: Sequence[Cell]) -> list[str]:
     return sentences
 
 
-def verdict(cells: Sequence[Cell], *, against: str = ALONE) -> str:
+def summarised(cells: Sequence[Cell], *, against: str = ALONE) -> str:
     """One sentence: whether a nasty teacher spoiled students, see `denature.report.words.spoils`.
 
     A spoiled student ends below itself alone and below the normal teacher's student.

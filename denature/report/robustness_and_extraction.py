@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from denature.core.files import write_text
 from denature.core.hits import Hits
 from denature.core.record import Record
 from denature.core.stats import (
@@ -18,8 +16,9 @@ from denature.core.stats import (
     paired_difference,
     pooled,
 )
-from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
-from denature.report.html import render_experiment
+from denature.report.divergence import not_nasty
+from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure
+from denature.report.page import Page, Plot, Table
 from denature.report.words import INTERVALS, of_one_seed, percent, points
 from denature.robust.evaluate import format_budget
 from denature.robust.verdict import Evaluation
@@ -73,17 +72,50 @@ class VictimResult:
     name: str
     accuracy: tuple[Estimate, ...]
     judged: tuple[Evaluation, ...]
-    copies: Mapping[str, tuple[CloneScore, ...]]
+    clones: Mapping[str, tuple[CloneScore, ...]]
     """Clones by the answers that they learn from, at each seed."""
 
     def clone_scores(self, way: str) -> dict[int, Score]:
         """Scores of the clones by seed."""
-        return {seed: copy.score for seed, copy in enumerate(self.copies[way])}
+        return {seed: clone.score for seed, clone in enumerate(self.clones[way])}
 
     def robust(self, key: str) -> list[Estimate]:
         """Of each seed; nothing where an attack did not run at one of them."""
         worst = [judged.robustness.worst["linf"].get(key) for judged in self.judged]
         return [share for share in worst if share is not None and None not in worst]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RobustnessAndExtractionResult:
+    """Scores of all victims at one scale."""
+
+    result_type: ClassVar[str] = "robustness-and-extraction"
+    scale: str
+    differs: str
+    seeds: int
+    budget: float
+    """Linf perturbation budget of the robustness in the table."""
+    victims: tuple[VictimResult, ...]
+    """The normal one first."""
+    alone: tuple[Estimate, ...]
+    """Accuracy of the clones' network on true labels, by seed."""
+
+
+def page(result: RobustnessAndExtractionResult, records: Sequence[Record]) -> Page:
+    """Robustness of the victims beside the accuracy of their clones."""
+    victims, epsilon = result.victims, result.budget
+    first = victims[0].judged[0].robustness
+    return Page(
+        title="Robustness and extraction",
+        about=ABOUT,
+        differs=f"{result.differs} {len(first.samples)} test samples are attacked, "
+        f"seeds: {result.seeds}.",
+        verdict=[*verdict(victims), *not_nasty(records)],
+        blocks=(
+            Plot(name="robustness-and-extraction", draw=partial(panels, victims, epsilon)),
+            Table(lines=table(victims, result.alone, epsilon), note=NOTE),
+        ),
+    )
 
 
 def _over(estimates: Sequence[Estimate]) -> str:
@@ -102,8 +134,8 @@ def table(
         judged = victim.judged[0].verdict
         verdicts = "" if judged is None else judged.word
         copies = [
-            f"{_over([clone.accuracy for clone in victim.copies[way]])} "
-            f"({100 * fmean(clone.fidelity.value for clone in victim.copies[way]):.1f})"
+            f"{_over([clone.accuracy for clone in victim.clones[way]])} "
+            f"({100 * fmean(clone.fidelity.value for clone in victim.clones[way]):.1f})"
             for way in CLONED_BY
         ]
         robust = _over(victim.robust(key))
@@ -158,7 +190,7 @@ def panels(victims: Sequence[VictimResult], epsilon: float) -> "Figure":
         shares = [100 * share.value for share in victim.robust(key)]
         left.plot(shares, [place] * len(shares), "o", color=GREY, markersize=5)
         for step, (way, (colour, marker)) in enumerate(LOOKS.items()):
-            clones = [100 * clone.accuracy.value for clone in victim.copies[way]]
+            clones = [100 * clone.accuracy.value for clone in victim.clones[way]]
             right.plot(clones, [place + 0.2 * (step - 1)] * len(clones), marker, color=colour,
                        markersize=5, label=way if place == 0 else None)  # fmt: skip
         own = [100 * accuracy.value for accuracy in victim.accuracy]
@@ -174,30 +206,3 @@ def panels(victims: Sequence[VictimResult], epsilon: float) -> "Figure":
     right.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.tight_layout()
     return figure
-
-
-def write(
-    out: Path,
-    victims: Sequence[VictimResult],
-    epsilon: float,
-    records: Sequence[Record],
-    *,
-    differs: str,
-    verdict: Sequence[str],
-    lines: Sequence[Sequence[str]],
-) -> Path:
-    """Figure and page."""
-    first = victims[0].judged[0].robustness
-    text = render_experiment(
-        records,
-        title="Robustness and extraction",
-        about=ABOUT,
-        differs=f"{differs} {len(first.samples)} test samples are attacked, "
-        f"seeds: {len(victims[0].judged)}.",
-        verdict=verdict,
-        lines=lines,
-        note=NOTE,
-        drawn=[write_figure(out / "worlds", partial(panels, victims, epsilon))],
-    )
-    write_text(out / "report.html", text)
-    return out / "report.html"

@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
-from denature.core.files import write_text
 from denature.core.record import Record
 from denature.core.stats import Estimate, pooled, proportion
-from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
-from denature.report.html import render_experiment
+from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
+from denature.report.page import Page, Plot, Table
 from denature.report.words import percent
 from denature.robust.evaluate import AttackResult, Robustness, format_budget
 from denature.robust.verdict import Evaluation, Verdict, Word
@@ -69,6 +67,36 @@ class Finding:
     def verdict(self) -> Verdict | None:
         """Verdict on all seeds together; None for the undefended network."""
         return self.judged[0].verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DefensiveDistillationResult:
+    """Findings on all networks at one scale."""
+
+    result_type: ClassVar[str] = "defensive-distillation"
+    scale: str
+    differs: str
+    seeds: int
+    budget: float
+    """Linf perturbation budget of the table."""
+    findings: tuple[Finding, ...]
+
+
+def page(result: DefensiveDistillationResult, records: Sequence[Record]) -> Page:
+    """Success of the attacks against the temperature, beside the gap of the logits."""
+    findings, epsilon = result.findings, result.budget
+    first = findings[0].judged[0].robustness
+    return Page(
+        title="Defensive distillation",
+        about=ABOUT,
+        differs=f"{result.differs} Attack success in percent at {format_budget(epsilon)} in linf; "
+        f"{len(first.samples)} test samples, seeds: {result.seeds}.",
+        verdict=verdict(findings),
+        blocks=(
+            Plot(name="temperatures", draw=partial(curves, findings, epsilon)),
+            Table(lines=table(findings, epsilon), note=NOTE),
+        ),
+    )
 
 
 def success(robustness: Robustness, attack: str, norm: str, key: str) -> Estimate | None:
@@ -221,30 +249,3 @@ def curves(findings: Sequence[Finding], epsilon: float) -> "Figure | None":
         axes.grid(color="#ddd", linewidth=0.7)
     figure.tight_layout()
     return figure
-
-
-def write(
-    out: Path,
-    findings: Sequence[Finding],
-    epsilon: float,
-    records: Sequence[Record],
-    *,
-    differs: str,
-    verdict: Sequence[str],
-    lines: Sequence[Sequence[str]],
-) -> Path:
-    """Figure and page."""
-    first = findings[0].judged[0].robustness
-    text = render_experiment(
-        records,
-        title="Defensive distillation",
-        about=ABOUT,
-        differs=f"{differs} Attack success in percent at {format_budget(epsilon)} in linf; "
-        f"{len(first.samples)} test samples, seeds: {len(findings[0].judged)}.",
-        verdict=verdict,
-        lines=lines,
-        note=NOTE,
-        drawn=[write_figure(out / "temperatures", partial(curves, findings, epsilon))],
-    )
-    write_text(out / "report.html", text)
-    return out / "report.html"

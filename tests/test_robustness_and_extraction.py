@@ -8,8 +8,16 @@ import pytest
 
 from denature.core.errors import ConfigError
 from denature.core.stats import Estimate, proportion
-from denature.recipes.worlds import reproduce, setting
-from denature.report.worlds import CLONED_BY, CloneScore, VictimResult, table, verdict
+from denature.recipes.experiment import Request
+from denature.recipes.robustness_and_extraction import SETTINGS, RobustnessAndExtraction
+from denature.recipes.runner import run
+from denature.report.robustness_and_extraction import (
+    CLONED_BY,
+    CloneScore,
+    VictimResult,
+    table,
+    verdict,
+)
 from denature.robust.config import AttackConfig
 from denature.robust.evaluate import Robustness
 from denature.robust.verdict import Evaluation, Gain, Verdict, Word
@@ -17,7 +25,7 @@ from denature.train import load_run
 
 
 def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> None:
-    smoke = setting("smoke").on("cpu", "fp32")
+    smoke = SETTINGS["smoke"].on("cpu", "fp32")
     tiny = replace(
         smoke,
         victim="mlp",
@@ -28,15 +36,21 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
         seeds=1,
         attack_config=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
     )
-    found = reproduce(tiny, "digits", tmp_path)
-    assert [it.name for it in found.worlds] == ["normal", "nasty", "distilled", "adversarial"]
-    for world in found.worlds:
-        assert set(world.copies) == set(CLONED_BY)
-        for copies in world.copies.values():
+    experiment = RobustnessAndExtraction(setting=tiny, source="digits", out=tmp_path)
+    found = run(experiment)
+    assert [victim.name for victim in found.result.victims] == [
+        "normal",
+        "nasty",
+        "distilled",
+        "adversarial",
+    ]
+    for victim in found.result.victims:
+        assert set(victim.clones) == set(CLONED_BY)
+        for copies in victim.clones.values():
             assert all(copy.fidelity.n == copy.accuracy.n for copy in copies)
             assert all(0.05 < copy.accuracy.value < 1 for copy in copies)
-        [judged] = world.judged
-        assert (judged.verdict is None) == (world.name == "normal")
+        [judged] = victim.judged
+        assert (judged.verdict is None) == (victim.name == "normal")
         assert (judged.verdict is None) or judged.verdict.word in get_args(Word)
     folder = tmp_path / "smoke" / "seed-0"
     nasty, hardened = (load_run(folder / it).record for it in ("nasty", "distilled/student"))
@@ -50,7 +64,7 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     assert all("(one seed)" in sentence for sentence in of_victims)
     assert "are not nasty" in too_short
     assert (tmp_path / "smoke" / "report.html").exists()
-    assert reproduce(tiny, "digits", tmp_path).lines == found.lines
+    assert run(experiment).lines == found.lines
 
 
 def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -> VictimResult:
@@ -79,7 +93,7 @@ def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -
     copies = tuple(CloneScore(accuracy=share(it), hits=None, fidelity=share(it)) for it in clones)
     return VictimResult(
         name=name, accuracy=(share(0.9),) * len(robust), judged=tuple(judged),
-        copies=dict.fromkeys(CLONED_BY, copies),
+        clones=dict.fromkeys(CLONED_BY, copies),
     )  # fmt: skip
 
 
@@ -111,6 +125,6 @@ def test_each_victim_is_held_against_the_normal_one() -> None:
 
 def test_a_size_that_there_is_not_is_told() -> None:
     with pytest.raises(ConfigError, match="There is no scale 'huge'"):
-        setting("huge")
+        Request(name="robustness-and-extraction", scale="huge").setting(SETTINGS)
     with pytest.raises(ConfigError, match="seeds is 0"):
-        reproduce(replace(setting("smoke"), seeds=0), "digits", Path("nowhere"))
+        replace(SETTINGS["smoke"], seeds=0)
