@@ -14,7 +14,7 @@ from denature.data.dataset import Split
 from denature.recipes.training_loss import trained_on, training_loss
 from denature.report import flatness as page
 from denature.report.words import markdown
-from denature.robust.evaluate import choose
+from denature.robust.evaluation import choose
 from denature.robust.flatness import Flatness, surface
 from denature.robust.flatness import flatness as look_around
 from denature.robust.target import Target

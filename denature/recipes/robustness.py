@@ -23,7 +23,7 @@ from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, check_names, chosen
 from denature.robust.config import AttackConfig
 from denature.robust.estimate import cost, seconds_of
-from denature.robust.evaluate import EvaluationData, choose, evaluate, format_budget, summary
+from denature.robust.evaluation import EvaluationData, choose, evaluate, format_budget, summary
 from denature.robust.masking import Check, look
 from denature.robust.target import PROBE, Attacked, Target
 from denature.robust.verdict import CONTROLS, Evaluation, judge

@@ -13,7 +13,7 @@ from denature.core.stats import Estimate
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
 from denature.report.html import render_robustness
 from denature.report.words import CHOSEN_ON_TEST, marked, percent
-from denature.robust.evaluate import AttackResult, EvaluationData, Robustness, format_budget
+from denature.robust.evaluation import AttackResult, EvaluationData, Robustness, format_budget
 from denature.robust.masking import Check
 from denature.robust.verdict import PLAIN
 

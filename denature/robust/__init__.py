@@ -7,7 +7,7 @@ from denature.core.lazy import attach
 if TYPE_CHECKING:
     from denature.robust.catalogue import ATTACKS, Attack
     from denature.robust.config import AttackConfig, Effort
-    from denature.robust.evaluate import Robustness, evaluate
+    from denature.robust.evaluation import Robustness, evaluate
     from denature.robust.masking import Check
     from denature.robust.target import Target
 
@@ -18,8 +18,8 @@ __getattr__ = attach(
         "Attack": "catalogue",
         "AttackConfig": "config",
         "Effort": "config",
-        "Robustness": "evaluate",
-        "evaluate": "evaluate",
+        "Robustness": "evaluation",
+        "evaluate": "evaluation",
         "Check": "masking",
         "Target": "target",
     },

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import comb
 
-from denature.robust.evaluate import EvaluationData, format_budget
+from denature.robust.evaluation import EvaluationData, format_budget
 
 LEAST = 0.05
 """Smallest share of the samples that counts."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from denature.core.stats import Estimate, unpaired_difference
 from denature.robust.catalogue import ATTACKS, ENSEMBLES
-from denature.robust.evaluate import NORMS, EvaluationData, Robustness, format_budget
+from denature.robust.evaluation import NORMS, EvaluationData, Robustness, format_budget
 from denature.robust.masking import LEAST, Check
 
 Word: TypeAlias = Literal["more robust", "no evidence", "mostly an illusion", "an illusion"]

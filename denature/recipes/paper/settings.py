@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from denature.core.errors import ConfigError, unknown
-from denature.data.archives import PACKED
+from denature.data.readers.archives import PACKED
 from denature.datafree.config import Dafl, Inversion
 from denature.train.config import Augment, Checkpoint, Device, Precision, Training
 from denature.train.objectives import Nasty

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from denature.core.errors import DataError, brief
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES
+from denature.data.readers.trees import Tree, lines_of, stats_in
 from denature.data.source import DataSource, Opener
-from denature.data.trees import Tree, lines_of, stats_in
 
 WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}

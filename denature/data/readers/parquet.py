@@ -11,19 +11,26 @@ from typing import Any
 from denature.core.classes import composed
 from denature.core.errors import DataError, MissingExtra, brief
 from denature.core.sniffing import head_of, instead_of
-from denature.data.columns import Columns, Labels, check_landmarks, class_names, columns_of, kind_of
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, list_folder
-from denature.data.naming import (
+from denature.data.readers.columns import (
+    Columns,
+    Labels,
+    check_landmarks,
+    class_names,
+    columns_of,
+    kind_of,
+)
+from denature.data.readers.naming import (
     CLASS_LIST,
     check_numbers,
     listed_classes,
     named_classes,
     numbers_of,
 )
+from denature.data.readers.splits import has_labels, is_keyword, shards_by_split, split_of
 from denature.data.source import DataSource, Opener, line_of, stats_of
-from denature.data.splits import has_labels, is_keyword, shards_by_split, split_of
 
 
 def has_parquet(folder: Path) -> bool:

@@ -16,15 +16,15 @@ import numpy as np
 from denature.core.errors import DataError, brief, unknown
 from denature.core.progress import SILENT, Progress
 from denature.core.sniffing import head_of, instead_of
-from denature.data.archives import archived
 from denature.data.config import DataConfig
 from denature.data.decode import Block
 from denature.data.download import PUBLISHED, fetched
-from denature.data.folders import image_folder
 from denature.data.landmarks import PLACES
-from denature.data.parquet import has_parquet, hub, parquet
+from denature.data.readers.archives import archived
+from denature.data.readers.folders import image_folder
+from denature.data.readers.parquet import has_parquet, hub, parquet
+from denature.data.readers.splits import SPELT, is_keyword, split_of
 from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, no_label, stats_of
-from denature.data.splits import SPELT, is_keyword, split_of
 
 ARCHIVES = (".gz", ".tgz", ".tar", ".zip")
 
@@ -81,7 +81,7 @@ def digits() -> DataSource:
 
 def drawn_faces() -> DataSource:
     """Cartoons of faces with five landmarks, 64x64, in colour; drawn here."""
-    from denature.data import drawn
+    from denature.data.readers import drawn
 
     openers = {split: partial(drawn.blocks, split) for split in drawn.PEOPLE}
     total = drawn.FRAMES * sum(drawn.PEOPLE.values())

@@ -1,6 +1,6 @@
 """CIFAR-10, CIFAR-100 and Tiny-ImageNet as their authors publish them: folders or archives.
 
-Archives are read in place, and no code in them is executed: see `denature.data.pickles`.
+Archives are read in place, and no code in them is executed: see `denature.data.readers.pickles`.
 """
 
 import tarfile
@@ -14,11 +14,19 @@ import numpy as np
 
 from denature.core.errors import DataError
 from denature.core.sniffing import instead_of
-from denature.data import pickles
 from denature.data.decode import Block
+from denature.data.readers import pickles
+from denature.data.readers.tiny_imagenet import ANNOTATIONS, WNIDS, tiny_imagenet
+from denature.data.readers.trees import (
+    FolderTree,
+    TarTree,
+    Tree,
+    ZipTree,
+    lines_of,
+    reading,
+    stats_in,
+)
 from denature.data.source import DataSource, Opener, line_of
-from denature.data.tiny_imagenet import ANNOTATIONS, WNIDS, tiny_imagenet
-from denature.data.trees import FolderTree, TarTree, Tree, ZipTree, lines_of, reading, stats_in
 
 PIXELS = 3 * 32 * 32
 

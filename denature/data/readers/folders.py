@@ -10,8 +10,7 @@ from pathlib import Path
 from denature.core.errors import DataError, brief
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, ListedFolder, list_folder
-from denature.data.source import DataSource, Opener, format_left_out, legible, stats_of
-from denature.data.splits import (
+from denature.data.readers.splits import (
     SPELT,
     has_labels,
     is_keyword,
@@ -19,6 +18,7 @@ from denature.data.splits import (
     splits_in,
     words_of,
 )
+from denature.data.source import DataSource, Opener, format_left_out, legible, stats_of
 
 OF_IMAGES = {
     *("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"),
