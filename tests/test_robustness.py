@@ -18,10 +18,12 @@ from denature.data import Dataset, load
 from denature.data.dataset import Split
 from denature.recipes.flatness import flatness
 from denature.recipes.robustness import robustness
-from denature.robust.catalogue import ATTACKS, Attack, Cost, chosen
+from denature.robust.base import Attack, Cost
+from denature.robust.catalogue import ATTACKS, chosen
 from denature.robust.config import EFFORTS, AttackConfig
-from denature.robust.evaluation import choose, evaluate, summary
+from denature.robust.evaluation import choose, evaluate
 from denature.robust.masking import SIGNS, chance, look
+from denature.robust.summary import summary
 from denature.robust.target import Target
 from denature.robust.verdict import Evaluation
 from denature.train import Adversarial, Normal, Run, Training, load_run, train

@@ -11,7 +11,7 @@ from denature.core.stats import Estimate, proportion
 from denature.recipes.worlds import reproduce, setting
 from denature.report.worlds import CLONED_BY, CloneScore, VictimResult, table, verdict
 from denature.robust.config import AttackConfig
-from denature.robust.evaluation import Robustness
+from denature.robust.summary import Robustness
 from denature.robust.verdict import Evaluation, Gain, Verdict, Word
 from denature.train import load_run
 

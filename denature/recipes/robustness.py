@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from denature.core.checks import Check
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.progress import Progress, format_seconds
@@ -21,10 +22,12 @@ from denature.report import robustness as page
 from denature.report.words import markdown
 from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, check_names, chosen
-from denature.robust.config import AttackConfig
+from denature.robust.config import AttackConfig, format_budget
 from denature.robust.estimate import cost, seconds_of
-from denature.robust.evaluation import EvaluationData, choose, evaluate, format_budget, summary
-from denature.robust.masking import Check, look
+from denature.robust.evaluation import choose, evaluate
+from denature.robust.masking import look
+from denature.robust.outcomes import EvaluationData
+from denature.robust.summary import summary
 from denature.robust.target import PROBE, Attacked, Target
 from denature.robust.verdict import CONTROLS, Evaluation, judge
 from denature.train import Normal, Order, Run, Training, make

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from denature.core.checks import Check
 from denature.core.files import write_text
 from denature.core.record import Record
 from denature.core.stats import Estimate
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
 from denature.report.html import render_robustness
 from denature.report.words import CHOSEN_ON_TEST, marked, percent
-from denature.robust.evaluation import AttackResult, EvaluationData, Robustness, format_budget
-from denature.robust.masking import Check
+from denature.robust.config import format_budget
+from denature.robust.outcomes import EvaluationData
+from denature.robust.summary import AttackResult, Robustness
 from denature.robust.verdict import PLAIN
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from denature.core.stats import (
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
 from denature.report.html import render_experiment
 from denature.report.words import INTERVALS, of_one_seed, percent, points
-from denature.robust.evaluation import format_budget
+from denature.robust.config import format_budget
 from denature.robust.verdict import Evaluation
 
 if TYPE_CHECKING:
