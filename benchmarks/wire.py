@@ -49,7 +49,7 @@ PACE = RequestConfig()
 
 SIGNATURE = RemoteSignature(
     input="images", datatype="UINT8", shape=(3, 32, 32), channels_last=False,
-    output="probabilities", output_datatype="FP32", classes=10,
+    output="probabilities", classes=10,
 )  # fmt: skip
 
 WANTED = {

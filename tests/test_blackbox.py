@@ -27,7 +27,7 @@ from denature.robust.blackbox import BlackBox, Reply, whole_steps
 from denature.robust.catalogue import ATTACKS, BLACK_BOX_ATTACKS, chosen
 from denature.robust.config import EFFORTS, AttackConfig
 from denature.robust.estimate import cost
-from denature.robust.evaluate import evaluate
+from denature.robust.evaluation import evaluate
 from denature.robust.target import Target, allows
 from denature.train import Normal, Run, Training, train
 from tests.evaluations import robustness

@@ -19,7 +19,7 @@ from denature.report.robustness_and_extraction import (
     verdict,
 )
 from denature.robust.config import AttackConfig
-from denature.robust.evaluate import Robustness
+from denature.robust.summary import Robustness
 from denature.robust.verdict import Evaluation, Gain, Verdict, Word
 from denature.train import load_run
 

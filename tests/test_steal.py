@@ -543,7 +543,7 @@ def test_a_damaged_answer_is_told(ledger: Ledger) -> None:
 
 SIGNATURE = RemoteSignature(
     input="images", datatype="UINT8", shape=(1, 4, 4), channels_last=False,
-    output="probabilities", output_datatype="FP32", classes=3,
+    output="probabilities", classes=3,
 )  # fmt: skip
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 1, 4, 4), dtype=np.uint8)
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]], np.float32)

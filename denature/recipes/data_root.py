@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from denature.core.errors import ConfigError
-from denature.data.archives import PACKED
+from denature.data.readers.archives import PACKED
 
 
 def data_at(root: Path | None, name: str) -> str:

@@ -12,7 +12,7 @@ from denature.data.dataset import Split
 from denature.recipes.experiment import Measured
 from denature.recipes.training_loss import trained_on, training_loss
 from denature.report.flatness import FlatnessResult, LossSurface
-from denature.robust.evaluate import choose
+from denature.robust.evaluation import choose
 from denature.robust.flatness import Flatness, flatness, surface
 from denature.robust.target import Target
 from denature.train import Order, Run

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import torch
 
+from denature.core.checks import Check
 from denature.core.errors import ConfigError
 from denature.core.progress import Progress, format_seconds
 from denature.core.record import environment
@@ -22,10 +23,12 @@ from denature.recipes.runner import run as run_experiment
 from denature.report.robustness import Change, RobustnessResult, Sample
 from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, check_names, chosen
-from denature.robust.config import AttackConfig
+from denature.robust.config import AttackConfig, format_budget
 from denature.robust.estimate import cost, seconds_of
-from denature.robust.evaluate import EvaluationData, choose, evaluate, format_budget, summary
-from denature.robust.masking import Check, look
+from denature.robust.evaluation import choose, evaluate
+from denature.robust.masking import look
+from denature.robust.outcomes import EvaluationData
+from denature.robust.summary import summary
 from denature.robust.target import PROBE, Attacked, Target
 from denature.robust.verdict import CONTROLS, PLAIN, Evaluation, judge
 from denature.train import Order, Run

@@ -11,7 +11,8 @@ from denature.core.stats import Estimate, pooled, proportion
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.page import Page, Plot, Table
 from denature.report.words import percent
-from denature.robust.evaluate import AttackResult, Robustness, format_budget
+from denature.robust.config import format_budget
+from denature.robust.summary import AttackResult, Robustness
 from denature.robust.verdict import Evaluation, Verdict, Word
 
 if TYPE_CHECKING:

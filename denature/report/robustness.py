@@ -12,7 +12,8 @@ from denature.data.png import from_png
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.page import Item, Items, Page, Plot, Table
 from denature.report.words import CHOSEN_ON_TEST, marked, percent
-from denature.robust.evaluate import AttackResult, Robustness, format_budget
+from denature.robust.config import format_budget
+from denature.robust.summary import AttackResult, Robustness
 from denature.robust.verdict import Evaluation
 
 if TYPE_CHECKING:

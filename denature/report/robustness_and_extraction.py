@@ -20,7 +20,7 @@ from denature.report.divergence import not_nasty
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 from denature.report.page import Page, Plot, Table
 from denature.report.words import INTERVALS, of_one_seed, percent, points
-from denature.robust.evaluate import format_budget
+from denature.robust.config import format_budget
 from denature.robust.verdict import Evaluation
 
 if TYPE_CHECKING:

@@ -128,3 +128,8 @@ class AttackConfig:
     @property
     def preset(self) -> EffortPreset:
         return EFFORTS[self.effort]
+
+
+def format_budget(epsilon: float) -> str:
+    """A budget as a key of results."""
+    return f"{epsilon:g}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from denature.core.classes import composed
 from denature.core.errors import DataError, brief
-from denature.data.columns import Columns
+from denature.data.readers.columns import Columns
 from denature.data.source import MOST_CLASSES
 
 CLASS_LIST = "classes.txt"

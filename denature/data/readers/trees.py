@@ -4,16 +4,19 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeAlias, final
 
 from denature.core.errors import DataError
 from denature.data.listing import hidden, list_folder
 from denature.data.source import line_of, stats_of
+
+TAR_SUFFIXES = (".gz", ".tgz", ".tar")
+"""Suffixes of tar archives; of other files the content is not probed."""
 
 
 class Tree(Protocol):
@@ -40,6 +43,9 @@ class Tree(Protocol):
 
     def image(self, name: str) -> bytes | Path:
         """An image for the decoder: its path, or its bytes where it has no path."""
+
+    def stats(self, names: Sequence[str]) -> list[Any]:
+        """Stats that change with files of these names; an archive is one file."""
 
 
 @contextmanager
@@ -80,29 +86,30 @@ class FolderTree:
     def image(self, name: str) -> bytes | Path:
         return self.path / name
 
+    def stats(self, names: Sequence[str]) -> list[Any]:
+        files = (self.path / name for name in names)
+        return stats_of(file for file in files if file.is_file())
+
+
+Members: TypeAlias = Mapping[str, Callable[[], bytes]]
+"""Readers of an archive's files, hidden ones included, by name."""
+
 
 @final
 @dataclass(frozen=True)
-class TarTree:
+class ArchiveTree:
     path: Path
+    open_members: Callable[[], Members]
+    """Opens the archive."""
 
     @cached_property
-    def _file(self) -> tarfile.TarFile:
-        return tarfile.open(self.path)
-
-    @cached_property
-    def _members(self) -> dict[str, tarfile.TarInfo]:
+    def _members(self) -> Members:
         with reading(self.path):
-            infos = self._file.getmembers()
-            members = {_plain(info.name): info for info in infos if info.isfile()}
-            # The checksum of the packed data comes last, and is verified on reading it.
-            while self._file.fileobj is not None and self._file.fileobj.read(1 << 20):
-                pass
-        return members
+            return self.open_members()
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
-        return _visible(self._members)
+        return sorted(name for name in self._members if not any(map(hidden, name.split("/"))))
 
     @property
     def left_out(self) -> Mapping[str, int]:
@@ -111,42 +118,41 @@ class TarTree:
     def read(self, name: str) -> bytes:
         member = self._members[name]
         with reading(self.path, name):
-            opened = self._file.extractfile(member)
-            assert opened is not None  # it is a file
-            return opened.read()
+            return member()
 
     image = read
 
+    def stats(self, names: Sequence[str]) -> list[Any]:
+        return stats_of([self.path])
 
-@final
-@dataclass(frozen=True)
-class ZipTree:
-    path: Path
 
-    @cached_property
-    def _file(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(self.path)
+def open_archive(path: Path) -> ArchiveTree | None:
+    """The files in a zip or tar archive; None for files of other formats."""
+    with reading(path):
+        if zipfile.is_zipfile(path):
+            return ArchiveTree(path, lambda: _zip_members(zipfile.ZipFile(path)))
+        if path.suffix.lower() in TAR_SUFFIXES and tarfile.is_tarfile(path):
+            return ArchiveTree(path, lambda: _tar_members(tarfile.open(path)))
+    return None
 
-    @cached_property
-    def _members(self) -> dict[str, zipfile.ZipInfo]:
-        with reading(self.path):
-            infos = self._file.infolist()
-            return {_plain(info.filename): info for info in infos if not info.is_dir()}
 
-    @property
-    def names(self) -> Sequence[str]:
-        return _visible(self._members)
+def _zip_members(archive: zipfile.ZipFile) -> Members:
+    infos = archive.infolist()
+    return {_plain(i.filename): partial(archive.read, i) for i in infos if not i.is_dir()}
 
-    @property
-    def left_out(self) -> Mapping[str, int]:
-        return +Counter({"hidden": len(self._members) - len(self.names)})
 
-    def read(self, name: str) -> bytes:
-        member = self._members[name]
-        with reading(self.path, name):
-            return self._file.read(member)
+def _tar_members(archive: tarfile.TarFile) -> Members:
+    infos = archive.getmembers()
+    # The checksum of the packed data comes last, and is verified on reading it.
+    while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+        pass
 
-    image = read
+    def read(info: tarfile.TarInfo) -> bytes:
+        opened = archive.extractfile(info)
+        assert opened is not None  # it is a file
+        return opened.read()
+
+    return {_plain(info.name): partial(read, info) for info in infos if info.isfile()}
 
 
 def _plain(name: str) -> str:
@@ -154,18 +160,6 @@ def _plain(name: str) -> str:
     return PurePosixPath(name).as_posix()
 
 
-def _visible(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if not any(map(hidden, name.split("/"))))
-
-
 def lines_of(data: bytes) -> list[str]:
     """The lines of a list, without empty ones."""
     return [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
-
-
-def stats_in(tree: Tree, names: Sequence[str]) -> list[Any]:
-    """Stats that change with the files; an archive is one file."""
-    if not isinstance(tree, FolderTree):
-        return stats_of([tree.path])
-    files = (tree.path / name for name in names)
-    return stats_of(file for file in files if file.is_file())

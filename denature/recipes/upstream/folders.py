@@ -1,52 +1,21 @@
-"""Run experiment folders of the official Nasty Teacher repository unchanged.
-
-A folder holds `params.json`; its keys select one of three trainings. As the official scripts do, a
-run writes `training.log`, `best_model.tar` and `last_model.tar` beside it, in the official layout,
-so that each code reads the files of the other. The run of this package lies in `run/`.
-"""
+"""The format of an experiment folder: `params.json`, whose keys select one of three trainings."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
-
-from denature.core.errors import ConfigError, RunError, unknown
-from denature.core.files import atomic_path, write_text
-from denature.core.record import RECORD
+from denature.core.errors import ConfigError, unknown
 from denature.core.schema import decode
-from denature.core.weights import read_weights, unwrapped
-from denature.data import DataConfig, Dataset, load
-from denature.nets.normalize import Normalized
-from denature.recipes.data_root import data_at
 from denature.recipes.paper.config import DataName
-from denature.train import (
-    Distilled,
-    Nasty,
-    Normal,
-    Order,
-    Run,
-    Training,
-    import_run,
-    load_run,
-    make,
-)
+from denature.train import Distilled, Nasty, Normal, Training
 from denature.train.config import Augment, Device, Precision
-from denature.train.learner import Learner
 from denature.train.objectives import Objective
-from denature.train.run import STATE_FOLDER
-from denature.train.session import Session
 
-PARAMS, LOG, BEST, LAST, OWN = (
-    "params.json",
-    "training.log",
-    "best_model.tar",
-    "last_model.tar",
-    "run",
-)
+PARAMS, LOG = "params.json", "training.log"
+BEST, LAST = "best_model.tar", "last_model.tar"
+OWN = "run"
+"""Folder of this package's run, inside of the experiment folder."""
 
 NETS: Mapping[str, str] = {
     "net": "cnn",
@@ -177,7 +146,7 @@ def read(path: Path, overrides: Overrides) -> ExperimentFolder:
     try:
         objective, checkpoints, asked_net = _objective(params, file)
         training = _training(params, overrides)
-        net = _net(params.model_name, params)
+        net = net_of(params.model_name, params)
     except ConfigError as error:
         raise error if str(file) in str(error) else ConfigError(f"{file}: {error}") from None
     notes = [
@@ -285,54 +254,8 @@ def in_order(folders: Sequence[ExperimentFolder]) -> list[ExperimentFolder]:
     return ordered
 
 
-def run_all(
-    folders: Sequence[ExperimentFolder],
-    overrides: Overrides,
-    *,
-    overwrite: bool = False,
-    session: Session | None = None,
-) -> Iterator[tuple[ExperimentFolder, Run]]:
-    """Run sorted folders one after the other; finished runs are loaded.
-
-    Raises:
-        DenatureError: see `denature.core.errors`.
-        Stopped: a stop was requested; the same call resumes the work.
-    """
-    session = session or Session()
-    made: dict[Path, Run] = {}
-    for folder in folders:
-        name = DATA[folder.params.dataset]
-        data = load(
-            DataConfig(source=data_at(overrides.data_root, name)), progress=session.progress
-        )
-        inputs = {
-            role: _input(folder, role, checkpoint, made, data)
-            for role, checkpoint in folder.needs.items()
-        }
-        asks = folder.objective.asks
-        order = Order(
-            net=folder.net,
-            objective=folder.objective,
-            training=folder.training,
-            source=None if asks is None else inputs[asks],
-            init=inputs.get("init"),
-            statistics=STATISTICS[name],
-            out=folder.path / OWN,
-        )
-        [run] = make(
-            [order],
-            data,
-            overwrite=overwrite,
-            watch=lambda order, learner: _leave(Path(str(order.out)).parent, learner),
-            session=session,
-        )
-        made[folder.path] = run
-        if not (folder.path / BEST).exists():  # a finished run keeps no optimizer moments
-            _keep(folder.path / BEST, run.record.chosen_epoch or 0, run.network, {})
-        yield folder, run
-
-
-def _net(name: str, params: Params) -> str:
+def net_of(name: str, params: Params) -> str:
+    """Name here of an official network, with the options of its folder."""
     if name != "net":
         return NETS[name]
     options = []
@@ -368,87 +291,3 @@ def _training(params: Params, overrides: Overrides) -> Training:
         device=overrides.device,
         precision=overrides.precision,
     )
-
-
-def _input(
-    folder: ExperimentFolder, role: str, checkpoint: Path, made: Mapping[Path, Run], data: Dataset
-) -> Run:
-    """Load a teacher, adversary or start: a run of this package, or an official checkpoint."""
-    own_run = checkpoint.parent / OWN
-    if (own_run / STATE_FOLDER).exists():
-        raise RunError(
-            f"{folder.path / PARAMS} names the {role} {checkpoint}, whose run was stopped before "
-            f"its end. Run {checkpoint.parent} first; it resumes."
-        )
-    if checkpoint.name == BEST and (own_run / RECORD).exists():
-        run = made.get(checkpoint.parent) or load_run(own_run)
-        if not checkpoint.exists() or _is_of(checkpoint, run):
-            return run
-    if not checkpoint.exists():
-        raise RunError(
-            f"{folder.path / PARAMS} names the {role} {checkpoint}, which does not exist. Put it "
-            f"there, or run {checkpoint.parent} first."
-        )
-    official = folder.params.model_name if role == "init" else folder.asked_net
-    assert official is not None
-    mean, std = STATISTICS[DATA[folder.params.dataset]]
-    return import_run(
-        _net(official, folder.params),
-        checkpoint,
-        classes=len(data.classes),
-        channels=data.channels,
-        image_size=data.image_size,
-        mean=mean,
-        std=std,
-    )
-
-
-def _is_of(checkpoint: Path, run: Run) -> bool:
-    """Whether a checkpoint holds the weights of this run, and not of another one."""
-    own = _body(run.network).state_dict()
-    stored = unwrapped(read_weights(checkpoint), own.keys())
-    return stored.keys() == own.keys() and all(
-        torch.equal(stored[name], own[name].cpu()) for name in stored
-    )
-
-
-def _body(network: nn.Module) -> nn.Module:
-    """The network without its normalisation, which official networks do not contain."""
-    return network.body if isinstance(network, Normalized) else network
-
-
-def _leave(folder: Path, learner: Learner) -> None:
-    """Write the files of the official scripts after an epoch."""
-    entry = learner.history[-1]
-    for name in (LAST, BEST) if learner.chosen_epoch == entry.epoch else (LAST,):
-        _keep(folder / name, entry.epoch, learner.network, learner.optimizer.state_dict())
-    write_text(folder / LOG, "".join(f"{line}\n" for line in _log(folder, learner)))
-
-
-def _keep(path: Path, epoch: int, network: nn.Module, moments: Mapping[str, Any]) -> None:
-    """Write a checkpoint in the official layout."""
-    weights = {name: value.cpu().clone() for name, value in _body(network).state_dict().items()}
-    with atomic_path(path) as temporary:
-        torch.save({"epoch": epoch, "state_dict": weights, "optim_dict": moments}, temporary)
-
-
-def _log(folder: Path, learner: Learner) -> Iterator[str]:
-    """The lines of `training.log`, which is rewritten after each epoch.
-
-    As in the official code, except for the loss on the test set, which is not measured here.
-    """
-    raw: dict[str, Any] = json.loads((folder / PARAMS).read_text(encoding="utf-8"))
-    yield from (f"{key}:{value}" for key, value in raw.items())
-    best, best_epoch = -1.0, -1
-    for entry in learner.history:
-        yield f"Epoch {entry.epoch}/{learner.config.epochs}"
-        yield f"Learning Rate {entry.lr}"
-        yield f"- Train loss : {entry.loss:05.3f}"
-        if entry.test_accuracy is None:
-            continue
-        percent = 100 * entry.test_accuracy
-        yield f"- Eval metrics : acc: {percent:05.3f}"
-        if percent > best:  # the earliest of equally good epochs is kept
-            best, best_epoch = percent, entry.epoch
-            yield "- New best model "
-        yield f"- So far best epoch: {best_epoch}, best acc: {best:05.3f}"

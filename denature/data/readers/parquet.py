@@ -1,41 +1,43 @@
-"""Parquet shards, and data sets of the Hugging Face hub."""
+"""Parquet shards as the Hugging Face hub lays out image data sets."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from denature.core.classes import composed
-from denature.core.errors import DataError, MissingExtra, brief
+from denature.core.errors import DataError, brief
 from denature.core.sniffing import head_of, instead_of
-from denature.data.columns import Columns, Labels, check_landmarks, class_names, columns_of, kind_of
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, list_folder
-from denature.data.naming import (
+from denature.data.readers.cells import Labels, encoded_image, given_values, path_in
+from denature.data.readers.columns import (
+    Columns,
+    check_landmarks,
+    class_names,
+    columns_of,
+    kind_of,
+)
+from denature.data.readers.naming import (
     CLASS_LIST,
     check_numbers,
     listed_classes,
     named_classes,
     numbers_of,
 )
+from denature.data.readers.splits import has_labels, shards_by_split
 from denature.data.source import DataSource, Opener, line_of, stats_of
-from denature.data.splits import has_labels, is_keyword, shards_by_split, split_of
 
 
-def has_parquet(folder: Path) -> bool:
-    return bool(list_folder(folder, {".parquet"})[0].total)
-
-
-def parquet(path: Path, config: DataConfig) -> DataSource:
+def parquet(path: Path, config: DataConfig) -> DataSource | None:
     """Parquet shards as the Hugging Face hub lays out image data sets.
 
     Raises:
         DataError: damaged files, splits or columns that could be read in several ways.
     """
+    if path.suffix.lower() != ".parquet" and not (path.is_dir() and _has_parquet(path)):
+        return None
     files, left_out = [path], Counter[str]()
     if path.is_dir():
         used = {CLASS_LIST, *IMAGE_SUFFIXES}  # rows may name image files
@@ -79,6 +81,10 @@ def parquet(path: Path, config: DataConfig) -> DataSource:
     )
 
 
+def _has_parquet(folder: Path) -> bool:
+    return bool(list_folder(folder, {".parquet"})[0].total)
+
+
 def _opener(parts: Sequence[Path], columns: Columns, labels: Labels, split: str) -> Opener:
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
@@ -93,7 +99,7 @@ def _opener(parts: Sequence[Path], columns: Columns, labels: Labels, split: str)
                     for cell, value in cells:
                         where = f"{file}, row {number}"
                         label = labels.of(value.as_py(), where, trained=split == "train")
-                        yield _row(cell.as_py(), label, where, file.parent)
+                        yield encoded_image(cell.as_py(), label, where, file.parent)
                         number += 1
             except (OSError, ArrowException) as error:
                 raise DataError(
@@ -174,13 +180,7 @@ def _distinct(parts: Iterable[Path], column: str) -> set[Any]:
     for file in parts:
         for chunk in pq.ParquetFile(file).read([column])[column].chunks:
             found.update(chunk.unique().to_pylist())
-    return _given(found)
-
-
-def _given(found: Iterable[Any]) -> set[Any]:
-    """Names in composed form, or numbers; without None."""
-    given = (composed(name) if isinstance(name, str) else name for name in found)
-    return {name for name in given if name is not None}
+    return given_values(found)
 
 
 def _is_truth(schema: Any, label: str) -> bool:
@@ -203,32 +203,8 @@ def _pictures(file: Path, image: str) -> Iterator[Path]:
     else:
         return
     for row, path in enumerate(paths):
-        if path and (picture := _path_in(file.parent, path, f"{file}, row {row}")).is_file():
+        if path and (picture := path_in(file.parent, path, f"{file}, row {row}")).is_file():
             yield picture
-
-
-def _path_in(folder: Path, text: str, where: str) -> Path:
-    """The text of a cell as a path; the file need not exist.
-
-    Raises:
-        DataError: the text cannot be a path, such as a picture in base64.
-    """
-    try:
-        if re.match(r"(?i)data:|[a-z][a-z0-9+.-]+://", text):
-            raise ValueError(text)
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            (folder / text).stat()
-    except (OSError, ValueError):
-        raise DataError(
-            f"{where} holds {_short(text)!r}, which is no path of an image file. Wanted are the "
-            "bytes of images, or paths of files in the folder of the Parquet file; texts such as "
-            "base64 are not decoded, nor is anything fetched."
-        ) from None
-    return folder / text
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _names_files(file: Path, image: str) -> bool:
@@ -246,96 +222,6 @@ def _names_files(file: Path, image: str) -> bool:
         if statistics is None or not statistics.has_null_count or statistics.null_count:
             return True
     return False
-
-
-def hub(config: DataConfig) -> DataSource:
-    """Open hf:owner/name through Hugging Face `datasets`, without code of the data set."""
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtra("datasets", "hub", f"Loading {config.source}") from None
-    name = config.source.removeprefix("hf:")
-    try:
-        loaded = datasets.load_dataset(name)
-    except Exception as error:  # the library raises a dozen kinds, from network to parser
-        raise DataError(f"{config.source} could not be loaded: {line_of(error)}.") from None
-    splits: dict[str, Any] = {}
-    left_out: Counter[str] = Counter()
-    for title in sorted(loaded, key=lambda title: not is_keyword(title)):
-        split = split_of(title)
-        if split is None or split in splits:
-            left_out[f"image of the split {title}"] += len(loaded[title])
-        else:
-            splits[split] = loaded[title]
-    if "train" not in splits:
-        raise DataError(f"{config.source} has the splits {', '.join(loaded)}; wanted is train.")
-    first = splits["train"]
-    columns = columns_of(first.features.arrow_schema, config, config.source)
-    names = tuple(map(composed, getattr(first.features[columns.label], "names", ()) or ())) or None
-    if columns.kind == "names":
-        found = {s: _given(part.unique(columns.label)) for s, part in splits.items()}
-        names = named_classes(found["train"], len(first), names, config.source, columns)
-        for split in found:
-            if split != "train" and not has_labels(found[split], names, f"The {split} split"):
-                left_out[f"unlabelled {split} image"] += len(splits.pop(split))
-    elif columns.kind == "landmarks":
-        check_landmarks(_cells(first, columns.label), columns, config.source)
-    elif columns.guessed and names is None:
-        check_numbers(_given(first.unique(columns.label)), len(first), config.source, columns)
-    labels = Labels(columns.kind, numbers_of(names or ()))
-
-    def read(split: str) -> Opener:
-        encoded = splits[split].cast_column(columns.image, datasets.Image(decode=False))
-
-        def rows() -> Iterator[Encoded]:
-            for number, row in enumerate(encoded):
-                where = f"{config.source}, row {number}"
-                label = labels.of(row[columns.label], where, trained=split == "train")
-                yield _row(row[columns.image], label, where, None)
-
-        return rows
-
-    prints = [(split, part._fingerprint) for split, part in splits.items()]
-    return DataSource(
-        {split: read(split) for split in splits},
-        names,
-        ("hub", name, columns.image, columns.label, names, *prints),
-        sum(map(len, splits.values())),
-        columns.kind == "landmarks",
-        left_out=left_out,
-        notes=columns.notes,
-    )
-
-
-def _cells(rows: Any, column: str) -> Iterator[Any]:
-    """A column of the hub's rows, in batches."""
-    import pyarrow as pa
-
-    table = rows.select_columns(column)
-    for start in range(0, len(table), 4096):
-        yield pa.array(table[start : start + 4096][column])
-
-
-def _row(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
-    """Read a cell, which is {bytes, path}, bytes, or a path.
-
-    A path must lie inside `folder`, that of the file that names it: data must not be able to read
-    other files. None stands for paths that the caller's own library made.
-    """
-    path = ""
-    if isinstance(cell, Mapping):
-        path, cell = str(cell.get("path") or ""), cell.get("bytes")
-        cell = (path or None) if cell is None else cell
-    if isinstance(cell, str):
-        if folder is None:
-            return Encoded(Path(cell), label, where, cell)
-        file = _path_in(folder, cell, where).resolve()
-        if not file.is_relative_to(folder.resolve()):
-            raise DataError(f"{where} points to {_short(cell)}, outside of {folder}; refused.")
-        return Encoded(file, label, f"{where} ({_short(cell)})", cell)
-    if cell is None:
-        raise DataError(f"{where} holds neither image bytes nor a path.")
-    return Encoded(cell, label, where, path)
 
 
 def _check_names(schema: Any, label: str, file: Path, first: Path) -> None:

@@ -6,6 +6,7 @@ photographs.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from denature.core.seeds import generator
 from denature.data.decode import Block
 from denature.data.landmarks import PLACES
+from denature.data.source import DataSource
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -26,7 +28,14 @@ FRAMES = 16
 """Frames of each person."""
 
 
-def blocks(split: str) -> Iterator[Block]:
+def drawn_faces() -> DataSource:
+    """Cartoons of faces with five landmarks, 64x64, in colour."""
+    openers = {split: partial(_blocks, split) for split in PEOPLE}
+    total = FRAMES * sum(PEOPLE.values())
+    return DataSource(openers, PLACES, ("drawn-faces", 1), total, landmarks=True)
+
+
+def _blocks(split: str) -> Iterator[Block]:
     """One block for each person of a split."""
     for person in range(PEOPLE[split]):
         rng = generator(0, "drawn", split, person)

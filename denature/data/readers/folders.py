@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from denature.core.errors import DataError, brief
+from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, ListedFolder, list_folder
-from denature.data.source import DataSource, Opener, format_left_out, legible, stats_of
-from denature.data.splits import (
+from denature.data.readers.splits import (
     SPELT,
     has_labels,
     is_keyword,
@@ -19,6 +19,7 @@ from denature.data.splits import (
     splits_in,
     words_of,
 )
+from denature.data.source import DataSource, Opener, format_left_out, legible, stats_of
 
 OF_IMAGES = {
     *("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"),
@@ -35,7 +36,7 @@ Files = Mapping[str, Sequence[tuple[Path, int]]]
 """Files of each split, with their labels."""
 
 
-def image_folder(root: Path) -> DataSource:
+def image_folder(root: Path, config: DataConfig) -> DataSource | None:
     """Read train/<class>/*, test/<class>/*, or <class>/* as one split.
 
     Images in one folder without subfolders have no labels.
@@ -43,6 +44,8 @@ def image_folder(root: Path) -> DataSource:
     Raises:
         DataError: no image, or folders that could be read in several ways.
     """
+    if not root.is_dir():
+        return None
     listing, left_out = list_folder(root, IMAGE_SUFFIXES)
     top = _unwrapped(listing)
     if not top.total:

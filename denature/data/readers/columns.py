@@ -1,7 +1,7 @@
 """Find the image and label columns of a table, and the kind of its labels."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,8 +10,6 @@ import numpy as np
 from denature.core.classes import composed
 from denature.core.errors import DataError, unknown
 from denature.data.config import DataConfig
-from denature.data.landmarks import coordinates
-from denature.data.source import MOST_CLASSES, no_label
 
 Kind = Literal["whole", "names", "landmarks"]
 
@@ -193,37 +191,3 @@ def check_landmarks(lists: Iterable[Any], columns: Columns, where: object) -> No
             "probabilities; a list of floats is read as landmarks. Write the number of the class "
             "instead."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """Turns the cells of a label column into labels."""
-
-    kind: Kind
-    numbers: Mapping[str, int]
-    """Label of each name, where cells are names."""
-
-    def of(self, cell: Any, where: str, *, trained: bool) -> int | np.ndarray:
-        """A label; -1 where an image that is not trained on has none.
-
-        Raises:
-            DataError: the cell holds no label.
-        """
-        if self.kind == "landmarks":
-            found = coordinates(cell, where)
-            if len(found) > 2 and np.count_nonzero(found) == 1 and found.max() == 1:
-                raise DataError(
-                    f"{where}: the label is {str(cell)[:60]}, a class written one-hot; a list of "
-                    "floats is read as landmarks. Write the number of the class instead."
-                )
-            return found
-        absent = cell is None or cell != cell  # NaN
-        if absent and not trained:
-            return -1
-        if self.kind == "names" and cell is not None:
-            return self.numbers[composed(cell)]
-        if isinstance(cell, float) and cell.is_integer():
-            cell = int(cell)
-        if not isinstance(cell, int) or not -1 <= cell <= MOST_CLASSES:
-            raise no_label(cell, where)
-        return int(cell)

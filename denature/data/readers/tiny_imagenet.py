@@ -7,10 +7,13 @@ from pathlib import PurePosixPath
 from denature.core.errors import DataError, brief
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES
+from denature.data.readers.trees import Tree, lines_of
 from denature.data.source import DataSource, Opener
-from denature.data.trees import Tree, lines_of, stats_in
 
 WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
+MARKS = (ANNOTATIONS, WNIDS)
+"""Files that identify the layout."""
+
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -63,7 +66,7 @@ def tiny_imagenet(tree: Tree, prefix: str) -> DataSource:
     return DataSource(
         {split: _opener(tree, held) for split, held in files.items() if held},
         classes,
-        ("tiny-imagenet", classes, listed, *stats_in(tree, [name for _, name, _ in listed])),
+        ("tiny-imagenet", classes, listed, *tree.stats([name for _, name, _ in listed])),
         len(listed),
         left_out=left_out,
     )
