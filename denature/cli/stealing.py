@@ -173,7 +173,7 @@ def speed(
         trust: A module of your own that the run's record may import; repeat the option for several.
     """
     from denature.cli.show import print_table
-    from denature.extract.pricing import one_price, prices_of
+    from denature.extract.asking.pricing import one_price, prices_of
     from denature.extract.speed import paid_for, time_run, time_victim
     from denature.extract.victims.find import find
     from denature.train.run import load_run
@@ -237,7 +237,7 @@ def ledger(place: Path, *, output_options: OutputFlags = OutputOptions()) -> Non
         place: A theft's folder, or its ledger.sqlite.
     """
     from denature.cli.show import print_table
-    from denature.extract.ledger import read_tallies
+    from denature.extract.asking.ledger import read_tallies
     from denature.extract.theft import LEDGER
     from denature.extract.victims.base import printable
 

@@ -13,7 +13,7 @@ from denature.core.files import write_text
 from denature.core.record import write_records
 from denature.core.stats import Estimate, mean_over_images, pooled
 from denature.data.dataset import Split
-from denature.extract.pricing import Prices
+from denature.extract.asking.pricing import Prices
 from denature.extract.speed import Timing
 from denature.recipes.nose.clones import CloneFactory, Kind, Trial
 from denature.recipes.nose.service_answers import ServiceAnswers
