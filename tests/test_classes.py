@@ -359,7 +359,8 @@ def test_a_clone_and_its_fidelity_are_of_the_classes_that_are_meant(
     run: Run, bars: Path, tmp_path: Path, kind: Any
 ) -> None:
     heard = Heard()
-    theft = stolen(local(run, kind=kind, device="cpu"), bars, tmp_path, progress=heard)
+    victim = local(run, kind=kind, device="cpu")
+    theft = stolen(victim, bars, tmp_path, session=Session(progress=heard))
     assert theft.victim_accuracy.value == 1
     assert theft.clones[0].accuracy.value == theft.clones[0].fidelity.value == 1
     assert sum("another order" in line for line in heard.lines) == 1
