@@ -21,7 +21,7 @@ from denature.cli.app import main
 from denature.core.errors import ConfigError
 from denature.data import load
 from denature.extract import FunctionVictim
-from denature.extract.reading import combined
+from denature.extract.asking.reading import combined
 from denature.report.robustness import RobustnessResult
 from denature.robust.blackbox import BlackBox, Reply, whole_steps
 from denature.robust.catalogue import ATTACKS, BLACK_BOX_ATTACKS, chosen

@@ -18,7 +18,7 @@ from denature.core.progress import SILENT
 from denature.core.stats import mean_over_images
 from denature.data import load
 from denature.data.landmarks import PLACES
-from denature.extract.ledger import read_tallies
+from denature.extract.asking.ledger import read_tallies
 from denature.recipes.experiment import Request
 from denature.recipes.nose.config import NoseOptions
 from denature.recipes.nose.experiment import Nose

@@ -10,7 +10,7 @@ import torch
 from denature.core.stats import Estimate, mean_over_images, pooled
 from denature.data.dataset import Split
 from denature.data.png import to_png
-from denature.extract.pricing import Prices
+from denature.extract.asking.pricing import Prices
 from denature.extract.speed import Timing
 from denature.recipes.experiment import Measured
 from denature.recipes.nose.clones import CloneFactory, Kind

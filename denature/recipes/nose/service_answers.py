@@ -18,10 +18,10 @@ from denature.data.dataset import Dataset, Split
 from denature.data.decode import Block, Decoder, Encoded
 from denature.data.landmarks import WIDEST
 from denature.data.loading import groups_of
+from denature.extract.asking.ledger import Ledger
+from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.pool import StoredPool
 from denature.extract.config import RequestConfig
-from denature.extract.ledger import Ledger
-from denature.extract.oracle import Oracle
-from denature.extract.pool import StoredPool
 from denature.extract.victims.base import Victim, VictimInfo
 from denature.extract.victims.rekognition import numbers, outputs_of
 from denature.recipes.nose.settings import VALUES
@@ -109,7 +109,7 @@ def query_service(
         session: saved states, stops, workers and progress.
 
     Raises:
-        AskFailed, BudgetSpent, Stopped: see `denature.extract.oracle.Oracle.ask`.
+        AskFailed, BudgetSpent, Stopped: see `denature.extract.asking.oracle.Oracle.ask`.
     """
     test = data.test
     if fidelity < len(test):

@@ -5,9 +5,9 @@ from typing import final
 import numpy as np
 
 from denature.answers.sources import Kind
-from denature.extract.oracle import Oracle
-from denature.extract.pool import PoolBatch
-from denature.extract.reading import combined
+from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.pool import PoolBatch
+from denature.extract.asking.reading import combined
 
 
 @final
@@ -33,7 +33,7 @@ class QuerySender:
 
         Returns:
             The kind of the answers, their values, and the predicted classes: see
-            `denature.extract.reading.combined`.
+            `denature.extract.asking.reading.combined`.
 
         Raises:
             BudgetSpent: the budget does not cover all images.

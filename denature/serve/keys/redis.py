@@ -12,7 +12,7 @@ from typing import Any, final
 import redis
 
 from denature.core.errors import ConfigError
-from denature.serve.keys import BURST_S, Key, check_account, digest_of, new_key, refusal
+from denature.serve.keys.base import BURST_S, Key, check_account, digest_of, new_key, refusal
 from denature.serve.refusal import Refused
 
 NAMES = "denature:keys"
@@ -69,7 +69,7 @@ return {'spent', name}
 
 @final
 class RedisKeys:
-    """See `denature.serve.keys.Keys`."""
+    """See `denature.serve.keys.base.Keys`."""
 
     def __init__(self, url: str) -> None:
         try:

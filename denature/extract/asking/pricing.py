@@ -63,7 +63,7 @@ def one_price(per_1000: float) -> Prices:
 
 def prices_of(service: str) -> Prices | None:
     """The prices in the table; None for a service that is not in it."""
-    text = (files("denature.extract") / "prices.toml").read_text(encoding="utf-8")
+    text = (files("denature.extract.asking") / "prices.toml").read_text(encoding="utf-8")
     entry = tomllib.loads(text).get(service)
     if entry is None:
         return None

@@ -11,7 +11,7 @@ import numpy as np
 from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
 from denature.data.config import DataConfig
-from denature.data.dataset import Split
+from denature.data.dataset import Dataset, Split
 from denature.data.loading import load_images
 from denature.data.source import legible
 
@@ -209,3 +209,10 @@ def open_pool(
             f"leave out --image-size."
         )
     return StoredPool(config.source, split, digest, channels=channels)
+
+
+def pool_of_tests(dataset: Dataset) -> StoredPool:
+    """The test images of a data set; a row is a position in its test split."""
+    return StoredPool(
+        dataset.config.source, dataset.test, dataset.digest, channels=dataset.channels
+    )

@@ -13,10 +13,10 @@ from denature.answers.sources import Kind
 from denature.core.errors import ConfigError, Stopped, needs
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.stopping import Stopper
+from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
+from denature.extract.asking.pool import Pool
+from denature.extract.asking.reading import LOOKS, fitting, kind_of
 from denature.extract.config import RequestConfig
-from denature.extract.ledger import BudgetSpent, Ledger, Query
-from denature.extract.pool import Pool
-from denature.extract.reading import LOOKS, fitting, kind_of
 from denature.extract.victims.base import AskFailed, Victim, VictimInfo, run_now
 
 with needs("steal", "Asking a model within a budget"):
