@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from denature.answers.answerer import AnswerChange
 from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.answers.transfer import Transfer
 from denature.core.classes import align
 from denature.core.compute import resolve
@@ -40,7 +41,7 @@ from denature.extract.victims.protocol import FORMS
 from denature.nets import create
 from denature.train.config import Training
 from denature.train.identity import plan_id
-from denature.train.job import Order
+from denature.train.job import Order, objective_settings
 from denature.train.loop import answers_to
 from denature.train.objectives.cloned import Cloned
 from denature.train.run import Run
@@ -57,7 +58,7 @@ class AnsweredSet(NamedTuple):
     """Answered images, and their answers as `combined` returns them."""
 
     rows: list[int]
-    kind: Kind
+    kind: AnswerKind
     values: np.ndarray
     says: np.ndarray
     """The victim's predictions: classes, or landmarks."""
@@ -75,6 +76,7 @@ def steal(
     stealing: ExtractionConfig | None = None,
     pace: RequestConfig | None = None,
     objective: Cloned | None = None,
+    defense: AnswerChange | None = None,
     training: Training | None = None,
     price: float | None = None,
     session: Session | None = None,
@@ -96,6 +98,7 @@ def steal(
         stealing: selection of the queries, and number of clones.
         pace: rate, concurrency and retries of the requests.
         objective: training objective of the clone.
+        defense: changes the stored answers before the clones learn from them.
         training: settings of its training; the seed is the first clone's.
         price: US dollars a query.
         session: saved states, stops, workers and progress.
@@ -140,7 +143,7 @@ def steal(
             f"{images.name} is unlimited, so no round can choose from it; choose random."
         )
     start = backbone.digest if isinstance(backbone, Run) else backbone
-    _claim(Path(out), about, images, stealing, net, start, training, objective)
+    _claim(Path(out), about, images, stealing, net, start, training, objective, defense)
     with Ledger(Path(out) / LEDGER) as ledger:
         measuring = Oracle(
             victim=victim,
@@ -162,6 +165,7 @@ def steal(
             net=net,
             backbone=backbone,
             objective=objective,
+            defense=defense,
             training=training,
             session=session,
             out=Path(out),
@@ -254,6 +258,7 @@ def _claim(
     start: str | None,
     training: Training,
     objective: Cloned,
+    defense: AnswerChange | None,
 ) -> None:
     """Bind a folder to this theft, whose budget may grow.
 
@@ -269,7 +274,8 @@ def _claim(
         "pool_seed": stealing.pool_seed,
     }
     if stealing.choose != "random":  # clones choose the queries, so their training counts
-        plan |= {"round_size": stealing.round_size, "net": net, "objective": encode(objective)}
+        plan |= {"round_size": stealing.round_size, "net": net}
+        plan |= {"objective": objective_settings(objective, defense)}
         plan |= {"training": encode(training), "backbone": start}
     path = out / PLAN
     if not path.exists():
@@ -302,6 +308,7 @@ class Thief:
     net: str
     backbone: Run | str | None
     objective: Cloned
+    defense: AnswerChange | None
     training: Training
     session: Session
     out: Path
@@ -486,7 +493,7 @@ class Thief:
                 net=self.net,
                 objective=self.objective,
                 training=replace(self.training, seed=self.training.seed + number),
-                source=transfer,
+                source=transfer if self.defense is None else transfer.defended(self.defense),
                 backbone=self.backbone,
                 under=folder,
             )

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.core.errors import RunError
 from denature.core.schema import decode
 from denature.core.stats import Estimate, pooled
@@ -55,7 +55,7 @@ class Theft:
     """A finished theft."""
 
     target: str
-    kind: Kind
+    kind: AnswerKind
     pool: str
     test: str
     net: str
