@@ -22,6 +22,7 @@ from denature.report.page import render
 from denature.report.results import Outcome
 from denature.report.runs import page as page_of_runs
 from denature.report.words import of_one_seed, score, student_table, verdict
+from tests.evaluations import is_drawn_again
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,7 @@ def test_the_report_shows_what_the_records_say(small: Outcome) -> None:
 
 
 def test_the_same_records_give_the_same_report(small: Outcome) -> None:
+    assert is_drawn_again(small)
     assert render(page_of_runs(small.records)) == render(page_of_runs(small.records))
 
 

@@ -22,6 +22,7 @@ from denature.robust.config import AttackConfig
 from denature.robust.summary import Robustness
 from denature.robust.verdict import Evaluation, Gain, Verdict, Word
 from denature.train import load_run
+from tests.evaluations import is_drawn_again
 
 
 def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> None:
@@ -64,6 +65,7 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     assert all("(one seed)" in sentence for sentence in of_victims)
     assert "are not nasty" in too_short
     assert (tmp_path / "smoke" / "report.html").exists()
+    assert is_drawn_again(found)
     assert run(experiment).lines == found.lines
 
 
