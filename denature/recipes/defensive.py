@@ -4,18 +4,18 @@ Papernot et al. 2016, arXiv:1511.04508, and the evaluation by Carlini and Wagner
 attacks on the same samples also run against an undefended and an adversarially trained network.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from denature.attacks.config import Ball
-from denature.core.progress import Progress
-from denature.data import Dataset, load
-from denature.recipes.experiment import Measured, Request, Setting
+from denature.data import Dataset
+from denature.recipes.experiment import Measured
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as hardening_orders
-from denature.recipes.robustness import Networks, robustness_by_name
+from denature.recipes.networks import NetworkExperiment, NetworkSetting
+from denature.recipes.robustness import robustness_by_name
 from denature.report.defensive import DefensiveDistillationResult, Finding
 from denature.robust.config import GRADIENT, AttackConfig
 from denature.train import Adversarial, Normal, Order, Run
@@ -28,11 +28,9 @@ TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DefensiveSetting(Setting):
+class DefensiveSetting(NetworkSetting):
     """Data, network, training and attacks at one scale."""
 
-    source: str
-    """The data set: its name, or a folder under the root of data."""
     net: str
     training: Training
     epsilon: float
@@ -90,43 +88,12 @@ SETTINGS: Mapping[str, DefensiveSetting] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DefensiveDistillation:
+class DefensiveDistillation(NetworkExperiment[DefensiveSetting]):
     """A distilled student of each temperature, an undefended and an adversarial network."""
 
-    setting: DefensiveSetting
-    source: str
-    """The data set: a name or a folder."""
-    out: Path
-
-    @staticmethod
-    def of(request: Request, out: Path) -> "DefensiveDistillation":
-        setting = request.setting(SETTINGS)
-        return DefensiveDistillation(
-            setting=setting, source=request.source(setting.source), out=out
-        )
-
-    @property
-    def folder(self) -> Path:
-        return self.out / self.setting.scale
-
-    @property
-    def runs_folder(self) -> Path:
-        return self.folder
-
-    def data(self, progress: Progress) -> Dataset:
-        return load(self.source, progress=progress)
-
-    def networks(self) -> Networks:
-        """Orders by seed and name; a teacher is named `T-<temperature>-teacher`."""
-        return {
-            (seed, name): order
-            for seed in range(self.setting.seeds)
-            for name, order in self._of_seed(seed).items()
-        }
-
-    def orders(self) -> Sequence[Order]:
-        return list(self.networks().values())
+    @classmethod
+    def settings(cls) -> Mapping[str, DefensiveSetting]:
+        return SETTINGS
 
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
         """Attack all networks on the same samples."""
@@ -158,9 +125,9 @@ class DefensiveDistillation:
         )
         return Measured(result, [runs[order].record for order in networks.values()])
 
-    def _of_seed(self, seed: int) -> dict[str, Order]:
-        """Orders of one seed by name."""
-        setting, out = self.setting, self.folder / f"seed-{seed}"
+    def of_seed(self, seed: int, out: Path) -> dict[str, Order]:
+        """Orders by name; a teacher is named `T-<temperature>-teacher`."""
+        setting = self.setting
         training = replace(setting.training, seed=setting.training.seed + seed)
         orders = {
             UNDEFENDED: Order(

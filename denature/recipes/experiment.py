@@ -16,7 +16,7 @@ from denature.train.config import Device, Precision, Training
 if TYPE_CHECKING:
     from denature.core.progress import Progress
     from denature.core.record import Record
-    from denature.data import Dataset
+    from denature.data import DataConfig, Dataset
     from denature.report.results import Result
     from denature.train import Order, Run
     from denature.train.session import Session
@@ -121,3 +121,17 @@ class Experiment(Protocol):
 
     def measure(self, runs: "Mapping[Order, Run]", data: "Dataset", session: "Session") -> Measured:
         """Measure the runs of these orders; finished measurements are read again."""
+
+
+def load_classes(source: "DataConfig", why: str, progress: "Progress") -> "Dataset":
+    """Data whose labels are classes.
+
+    Raises:
+        ConfigError: the labels are landmarks; `why` says why that does not do.
+    """
+    from denature.data import load
+
+    data = load(source, progress=progress)
+    if data.landmarks:
+        raise ConfigError(f"{source.source} has landmarks; {why}. Take data with classes.")
+    return data

@@ -7,9 +7,9 @@ from pathlib import Path
 from denature.core.errors import ConfigError
 from denature.core.progress import Progress
 from denature.core.types import Labels, Pixels
-from denature.data import DataConfig, Dataset, load
+from denature.data import DataConfig, Dataset
 from denature.data.dataset import Split
-from denature.recipes.experiment import Measured
+from denature.recipes.experiment import Measured, load_classes
 from denature.recipes.training_loss import trained_on, training_loss
 from denature.report.flatness import FlatnessResult, LossSurface
 from denature.robust.evaluation import choose
@@ -67,13 +67,7 @@ class FlatnessComparison:
         return self.folder
 
     def data(self, progress: Progress) -> Dataset:
-        data = load(self.source, progress=progress)
-        if data.landmarks:
-            raise ConfigError(
-                f"{self.source.source} has landmarks; flatness is measured for classes. Take data "
-                "with classes."
-            )
-        return data
+        return load_classes(self.source, "flatness is measured for classes", progress)
 
     def orders(self) -> Sequence[Order]:
         return ()

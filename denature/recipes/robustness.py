@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +13,12 @@ from denature.core.checks import Check
 from denature.core.errors import ConfigError
 from denature.core.progress import Progress, format_seconds
 from denature.core.record import environment
-from denature.data import DataConfig, Dataset, load
+from denature.data import DataConfig, Dataset
 from denature.data.png import to_png
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
 from denature.recipes.controls import each_once, undefended_runs
-from denature.recipes.experiment import Measured
+from denature.recipes.experiment import Measured, load_classes
 from denature.recipes.runner import run as run_experiment
 from denature.report.robustness import Change, RobustnessResult, Sample
 from denature.robust.blackbox import BlackBox, whole_steps
@@ -44,9 +44,6 @@ LEDGER = "ledger.sqlite"
 
 PICTURES = 5
 """Samples in the figure of the smallest changes."""
-
-Networks: TypeAlias = Mapping[tuple[int, str], Order]
-"""Orders of an experiment by seed and name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,13 +92,7 @@ class RobustnessEvaluation:
         return self.folder
 
     def data(self, progress: Progress) -> Dataset:
-        data = load(self.source, progress=progress)
-        if data.landmarks:
-            raise ConfigError(
-                f"{self.source.source} has landmarks; attacks here change classes. Take data with "
-                "classes."
-            )
-        return data
+        return load_classes(self.source, "attacks here change classes", progress)
 
     def orders(self) -> Sequence[Order]:
         """None: which controls are missing is known when the targets' classes were compared."""

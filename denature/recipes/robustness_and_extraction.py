@@ -1,19 +1,19 @@
 """Robustness and extraction: attack and clone a normal, a nasty and two hardened networks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from denature.attacks.config import Ball
 from denature.core.compute import resolve
-from denature.core.progress import Progress
 from denature.core.stats import proportion
-from denature.data import Dataset, load
-from denature.recipes.experiment import Measured, Request, Setting
+from denature.data import Dataset
+from denature.recipes.experiment import Measured
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as hardening_orders
-from denature.recipes.robustness import Networks, robustness_by_name
+from denature.recipes.networks import NetworkExperiment, NetworkSetting
+from denature.recipes.robustness import robustness_by_name
 from denature.report.robustness_and_extraction import (
     CLONED_BY,
     CloneScore,
@@ -36,11 +36,9 @@ TEACHER_SEEDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractionSetting(Setting):
+class ExtractionSetting(NetworkSetting):
     """Data, networks, training and attacks at one scale."""
 
-    source: str
-    """The data set: its name, or a folder under the root of data."""
     victim: str
     """Network of the victims."""
     clone: str
@@ -109,45 +107,16 @@ SETTINGS: Mapping[str, ExtractionSetting] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RobustnessAndExtraction:
+class RobustnessAndExtraction(NetworkExperiment[ExtractionSetting]):
     """Victims of four kinds, attacked on the same samples and cloned from their answers."""
 
-    setting: ExtractionSetting
-    source: str
-    """The data set: a name or a folder."""
-    out: Path
+    @classmethod
+    def settings(cls) -> Mapping[str, ExtractionSetting]:
+        return SETTINGS
 
-    @staticmethod
-    def of(request: Request, out: Path) -> "RobustnessAndExtraction":
-        setting = request.setting(SETTINGS)
-        return RobustnessAndExtraction(
-            setting=setting, source=request.source(setting.source), out=out
-        )
-
-    @property
-    def folder(self) -> Path:
-        return self.out / self.setting.scale
-
-    @property
-    def runs_folder(self) -> Path:
-        return self.folder
-
-    def data(self, progress: Progress) -> Dataset:
-        return load(self.source, progress=progress)
-
-    def networks(self) -> Networks:
-        """Orders of victims and clones, by seed and name."""
-        orders: dict[tuple[int, str], Order] = {}
-        for seed in range(self.setting.seeds):
-            folder = self.folder / f"seed-{seed}"
-            targets = _victims(self.setting, seed, folder)
-            networks = targets | _clones(self.setting, seed, targets, folder)
-            orders |= {(seed, name): order for name, order in networks.items()}
-        return orders
-
-    def orders(self) -> Sequence[Order]:
-        return list(self.networks().values())
+    def of_seed(self, seed: int, out: Path) -> dict[str, Order]:
+        targets = _victims(self.setting, seed, out)
+        return targets | _clones(self.setting, seed, targets, out)
 
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
         """Attack all victims on the same samples, and score their clones."""

@@ -87,8 +87,9 @@ def page_of(result: Result, records: Sequence[Record]) -> Page:
 def write_outcome(result: Result, records: Sequence[Record], folder: Path) -> Outcome:
     """Write a result and all that follows from it: records, table, figures and report.
 
-    The result is written last but for the report, which is drawn from these files.
+    The page is that of the result as it is read back, so it can be drawn again bit by bit.
     """
+    result = _decoded(result.result_type, asdict(result), where=str(folder / RESULT))
     page = page_of(result, records)
     folder.mkdir(parents=True, exist_ok=True)
     write_records(folder / RECORDS, records)
@@ -118,10 +119,15 @@ def read_outcome(folder: Path) -> Outcome:
         )
     if named not in TYPES:
         raise unknown("type of result", str(named), TYPES)
-    form = getattr(_module(named), TYPES[named].split(":")[1])
-    result = decode(form, raw, where=str(path))
+    result = _decoded(named, raw, where=str(path))
     records = find_records([folder / RECORDS])
     return Outcome(result=result, page=page_of(result, records), folder=folder)
+
+
+def _decoded(result_type: str, plain: Any, *, where: str) -> Any:
+    """A result from the plain values of its JSON."""
+    form = getattr(_module(result_type), TYPES[result_type].split(":")[1])
+    return decode(form, json.loads(json.dumps(plain)), where=where)
 
 
 def _plain(result: Result, page: Page) -> dict[str, Any]:
