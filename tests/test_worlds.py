@@ -2,18 +2,34 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
+import torch
 
 from denature.core.errors import ConfigError
 from denature.core.stats import Estimate, proportion
+from denature.data import load
 from denature.recipes.worlds import reproduce, setting
 from denature.report.worlds import CLONED_BY, CloneScore, VictimResult, table, verdict
 from denature.robust.config import AttackConfig
 from denature.robust.evaluate import Robustness
-from denature.robust.verdict import Evaluation, Gain, Verdict, Word
-from denature.train import load_run
+from denature.robust.verdict import CONTROLS, Evaluation, Gain, Verdict
+from denature.train import Run, load_run
+
+FOLDERS = {"distilled": "distilled/student"}
+"""Of victims that do not lie under their names."""
+
+
+def answers_of(run: Run) -> torch.Tensor:
+    """The classes that a network answers to the test images of the digits."""
+    test = load("digits").test
+    with torch.no_grad():
+        logits: torch.Tensor = run.network.cpu()(test.images[test.rows].float() / 255)
+    return logits.argmax(1)
+
+
+def share(right: torch.Tensor) -> float:
+    return int(right.sum()) / len(right)
 
 
 def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> None:
@@ -29,22 +45,40 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
         attack_config=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
     )
     found = reproduce(tiny, "digits", tmp_path)
-    assert [it.name for it in found.worlds] == ["normal", "nasty", "distilled", "adversarial"]
-    for world in found.worlds:
-        assert set(world.copies) == set(CLONED_BY)
-        for copies in world.copies.values():
-            assert all(copy.fidelity.n == copy.accuracy.n for copy in copies)
-            assert all(0.05 < copy.accuracy.value < 1 for copy in copies)
-        [judged] = world.judged
-        assert (judged.verdict is None) == (world.name == "normal")
-        assert (judged.verdict is None) or judged.verdict.word in get_args(Word)
     folder = tmp_path / "smoke" / "seed-0"
+    assert [it.name for it in found.worlds] == ["normal", "nasty", "distilled", "adversarial"]
+    test = load("digits").test
+    test_rows, labels = test.rows, test.labels[test.rows]
+    for world in found.worlds:
+        victim = load_run(folder / FOLDERS.get(world.name, world.name))
+        expected = answers_of(victim)
+        assert [it.value for it in world.accuracy] == [share(expected == labels)]
+        assert tuple(world.copies) == CLONED_BY
+        for by, [clone] in world.copies.items():
+            made = load_run(folder / "clones" / f"{world.name}-{by.replace(' ', '-')}")
+            said = answers_of(made)
+            assert (clone.accuracy.value, clone.accuracy.n) == (share(said == labels), len(labels))
+            assert (clone.fidelity.value, clone.fidelity.n) == (
+                share(said == expected),
+                len(labels),
+            )
+            assert made.record.inputs["teacher"].digest == victim.digest
+        [judged] = world.judged
+        assert judged.robustness.digest == victim.digest
+        rows = torch.tensor(judged.robustness.samples)
+        right = (expected == labels)[torch.isin(test_rows, rows)]
+        assert (judged.robustness.clean.value, len(right)) == (share(right), 20)
+        assert (judged.verdict is None) == (world.name == "normal")
+        if judged.verdict is not None:
+            assert judged.verdict.networks == (1, CONTROLS)
+            # That takes an ensemble of attacks, of which a quick effort has none.
+            assert judged.verdict.word != "more robust"
     nasty, hardened = (load_run(folder / it).record for it in ("nasty", "distilled/student"))
     assert nasty.inputs["adversary"].digest == load_run(folder / "normal").record.net.digest
-    clone = load_run(folder / "clones" / "distilled-probabilities").record
-    assert clone.inputs["teacher"].digest == hardened.net.digest
-    assert clone.config["objective"]["temperature"] == 1
-    assert clone.config["objective"]["alpha"] == 1
+    taught = load_run(folder / "clones" / "distilled-probabilities").record
+    assert taught.inputs["teacher"].digest == hardened.net.digest
+    assert taught.config["objective"]["temperature"] == 1
+    assert taught.config["objective"]["alpha"] == 1
     *of_victims, too_short = found.verdict
     assert len(of_victims) == 3
     assert all("(one seed)" in sentence for sentence in of_victims)
