@@ -112,14 +112,14 @@ def test_the_report_shows_what_the_records_say(small: Demo) -> None:
 
 def test_the_same_records_give_the_same_report(small: Demo) -> None:
     """In another process, where sets have another order."""
-    folder = str(small.report.parent)
+    folder = small.report.parent
     code = (
-        "import sys; from denature.core.record import find_records; "
+        "import sys; from pathlib import Path; from denature.core.record import find_records; "
         "from denature.report.html import render; "
-        "sys.stdout.buffer.write(render(find_records([sys.argv[1]])).encode())"
+        "sys.stdout.buffer.write(render(find_records([Path(sys.argv[1])])).encode())"
     )
     page = subprocess.run(
-        [sys.executable, "-c", code, folder], check=True, capture_output=True,
+        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True,
         env={**os.environ, "PYTHONHASHSEED": "1"},
     ).stdout.decode()  # fmt: skip
     assert page == render(find_records([folder]))
