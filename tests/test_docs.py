@@ -20,10 +20,10 @@ from denature.core.stats import Estimate, mean_over_seeds
 from denature.extract.theft import read_theft
 from denature.recipes.demo import CAVEAT
 from denature.recipes.nose.settings import TARGETS
-from denature.recipes.paper.catalogue import EXPERIMENTS
-from denature.recipes.worlds import TEACHER_SEEDS
+from denature.recipes.paper.catalogue import DESIGNS
+from denature.recipes.robustness_and_extraction import TEACHER_SEEDS
+from denature.report import defensive, robustness_and_extraction, summarise
 from denature.report import nose as nose_page
-from denature.report import summarise, temperatures, worlds
 from denature.report.divergence import not_nasty
 from denature.report.theft import table as theft_table
 from denature.report.words import markdown, student_table, teacher_table
@@ -171,11 +171,17 @@ def test_the_table_of_the_stolen_nose_is_made_from_what_was_measured() -> None:
         line for line in stored if line[1].startswith("clone ")
     ]
     points = [
-        nose_page.PrecisionPoint(it["precision"], it["last"], it["best"], it["people"])
+        nose_page.PrecisionPoint(
+            decimals=it["precision"], trial=it["trial"], last=it["last"], best=it["best"],
+            people=it["people"],
+        )
         for it in found["trials"]
-    ]
+    ]  # fmt: skip
     base = Estimate(0.0, 0.0, 0.0, 1, "images")
-    theft = nose_page.NoseTheft("", found["queries"], 0, 0, 0, found["money"], "", [], [])
+    theft = nose_page.NoseTheft(
+        victim="", queries=found["queries"], answers=0, tests=0, unseen=0, money=found["money"],
+        dated="", clone=(), service=(),
+    )  # fmt: skip
     _, error, decimals = nose_page.verdict(clones, points, base, theft)
     assert any(told.startswith(error.split("; always")[0]) for told in found["verdict"])
     assert decimals in found["verdict"]
@@ -206,7 +212,7 @@ def rows_of_clones(records: list[Record]) -> list[nose_page.NoseRow]:
         groups[target, who].append(record)
     return [
         nose_page.NoseRow(
-            who=who, target=target, net=runs[0].net.name,
+            name=who, target=target, net=runs[0].net.name,
             service=mean_over_seeds([it.error.value for it in runs if it.error is not None]),
             parameters=runs[0].net.parameters, clones=len(runs),
         )
@@ -229,14 +235,16 @@ def remade(found: Any, records: list[Record]) -> tuple[list[list[str]], list[str
     """Table and verdict of hardened networks, made anew from the stored evaluations."""
     budget = found["budget"]
     if "findings" in found:
-        findings = decode(tuple[temperatures.Finding, ...], found["findings"], where="findings")
-        return temperatures.table(findings, budget), temperatures.verdict(findings)
-    victims = decode(tuple[worlds.VictimResult, ...], found["worlds"], where="worlds")
+        findings = decode(tuple[defensive.Finding, ...], found["findings"], where="findings")
+        return defensive.table(findings, budget), defensive.verdict(findings)
+    victims = decode(
+        tuple[robustness_and_extraction.VictimResult, ...], found["worlds"], where="worlds"
+    )
     alone = [
         it.accuracy for it in records if it.kind == "normal" and (it.seed or 0) < TEACHER_SEEDS
     ]
-    lines = worlds.table(victims, [it for it in alone if it is not None], budget)
-    return lines, [*worlds.verdict(victims), *not_nasty(records)]
+    lines = robustness_and_extraction.table(victims, [it for it in alone if it is not None], budget)
+    return lines, [*robustness_and_extraction.verdict(victims), *not_nasty(records)]
 
 
 @pytest.mark.parametrize("folder", HARDENED, ids=lambda folder: "-".join(folder.parts[-2:]))
@@ -265,7 +273,7 @@ def test_hardened_networks_and_clones_scored_what_their_records_say(folder: Path
     clones = [
         decode(Estimate, it["accuracy"], where="")
         for victim in found.get("worlds", ())
-        for them in victim["copies"].values()
+        for them in victim["clones"].values()
         for it in them
     ]
     learned = [it.accuracy for it in records if it.kind == "distilled"]
@@ -278,8 +286,8 @@ def in_names_of_now(plain: Any) -> Any:
         return [in_names_of_now(it) for it in plain]
     if not isinstance(plain, dict):
         return plain
-    fields = {"attack_temperature" if k == "cooled_by" else k: in_names_of_now(v)
-              for k, v in plain.items()}  # fmt: skip
+    names = {"cooled_by": "attack_temperature", "copies": "clones"}
+    fields = {names.get(key, key): in_names_of_now(value) for key, value in plain.items()}
     unknown = {"value": 0.0, "low": -1.0, "high": 1.0, "n": 1, "over": "seeds"}
     if "sure" in fields:
         fields |= {"budgets": [fields["epsilon"]], "difference": unknown}
@@ -299,15 +307,15 @@ def test_the_tables_of_an_experiments_page_are_those_that_were_measured(table: P
 
 def test_every_experiment_has_a_page_with_its_smoke_result() -> None:
     smoke = {path.parent.name for path in EXPERIMENT_TABLES if path.parts[-3] == "smoke"}
-    assert smoke == set(EXPERIMENTS)
+    assert smoke == set(DESIGNS)
     index = (ROOT / "docs" / "experiments" / "README.md").read_text(encoding="utf-8")
-    for name in EXPERIMENTS:
+    for name in DESIGNS:
         assert f"[{name}]({name}.md)" in index
         page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
         assert f"denature reproduce {name} --scale" in page
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", DESIGNS)
 def test_an_experiments_page_shows_what_was_measured_or_says_what_that_needs(name: str) -> None:
     """Beside the smoke result: a table and the figures of a larger scale, or the line, alone."""
     page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")

@@ -106,7 +106,10 @@ def per_shard(data: Dataset, training: Training) -> nn.Module:
     from denature.train.job import _network, _samples
 
     network, _ = _network(
-        Order(net="cnn", objective=Normal(), training=training), data, _samples(data, 1.0, None)
+        Order(net="cnn", objective=Normal(), training=training),
+        data,
+        _samples(data, 1.0, None),
+        None,
     )
     compute = resolve(network, device="cpu", precision="fp32")
     compute.place(network)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from torch import Tensor, nn
 
+from denature.answers.answerer import AnswerChange, Answers
 from denature.answers.config import InferenceConfig
-from denature.answers.sources import Answers
 from denature.answers.transfer import Transfer
 from denature.core import record as records
 from denature.core.compute import Compute, resolve
@@ -149,7 +149,8 @@ class Job:
         choosing = order.training.checkpoint == "best-validation"
         held_out = order.training.validation if choosing else None
         samples = _samples(dataset, order.training.fraction, held_out)
-        network, name = _network(order, dataset, samples)
+        network, name = _network(order, dataset, samples, answerer)
+        defense = answerer.defense if isinstance(answerer, Transfer) else None
         if isinstance(answerer, Transfer):
             answerer.check(dataset)
         for role, run in inputs.items():
@@ -190,7 +191,7 @@ class Job:
             net={"name": name, "shape": list(_shape(dataset)), "initial": initial},
             data=samples.digest,
             config={
-                "objective": {"kind": objective.kind, **encode(objective)},
+                "objective": {"kind": objective.kind, **objective_settings(objective, defense)},
                 "training": encode(training),
                 "asking": encode(order.inference) if isinstance(answerer, Run) else {},
             },
@@ -405,7 +406,9 @@ def _samples(dataset: Dataset, fraction: float, held_out: float | None) -> Teste
     return TestedSplit(split, validation, content.hexdigest()[:16], *split.statistics())
 
 
-def _network(order: Order, dataset: Dataset, samples: TestedSplit) -> tuple[nn.Module, str]:
+def _network(
+    order: Order, dataset: Dataset, samples: TestedSplit, answerer: Input | None
+) -> tuple[nn.Module, str]:
     net = order.net
     if isinstance(net, nn.Module):
         return net, f"{type(net).__module__}:{type(net).__qualname__}"
@@ -421,9 +424,9 @@ def _network(order: Order, dataset: Dataset, samples: TestedSplit) -> tuple[nn.M
         )
     if dataset.landmarks:
         labels = samples.split.labels[samples.split.rows]
-        if (decimals := getattr(order.objective, "decimals", None)) is not None:
-            # The initial bias must not carry more digits than the rounded labels.
-            labels = labels.round(decimals=decimals)
+        if isinstance(answerer, Transfer):
+            # The initial bias must not carry more than the defended answers show.
+            labels = answerer.shown(Answers("landmarks", labels)).values
         begin_at(network, labels.mean(dim=0))
     return network, net
 
@@ -511,11 +514,20 @@ def _check_answers(network: nn.Module, name: str, dataset: Dataset, compute: Com
         )
 
 
+def objective_settings(objective: Objective, defense: AnswerChange | None) -> dict[str, Any]:
+    """Fields of an objective as plans state them, and the defense of its answers."""
+    # The loss of a clone once rounded the answers, so all plans of clones state its decimals.
+    unrounded = {"decimals": None} if objective.kind == "cloned" else {}
+    return {**encode(objective), **unrounded, **({} if defense is None else defense.settings)}
+
+
 def given_by(order: Order) -> dict[str, Any]:
     """Settings of an order that differ from their defaults."""
+    defense = order.source.defense if isinstance(order.source, Transfer) else None
+    changed = {**_changed(order.objective), **({} if defense is None else defense.settings)}
     return {
         "net": order.net,
-        "objective": {"kind": order.objective.kind, **_changed(order.objective)},
+        "objective": {"kind": order.objective.kind, **changed},
         "training": _changed(order.training),
         "asking": _changed(order.inference),
     }

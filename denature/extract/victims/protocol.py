@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
 
 LENGTH = "Inference-Header-Content-Length"
@@ -58,7 +58,6 @@ class RemoteSignature:
     """Channels, height, width of an image; -1 where any value is accepted."""
     channels_last: bool
     output: str
-    output_datatype: str
     labels: bool = False
     """Whether an answer is the index of a class."""
     classes: int | None
@@ -69,7 +68,7 @@ class RemoteSignature:
 
 
 def read_signature(
-    described: object, output: str | None, *, kind: Kind | None = None
+    described: object, output: str | None, *, kind: AnswerKind | None = None
 ) -> RemoteSignature:
     """The signature in a model's metadata.
 
@@ -112,7 +111,6 @@ def read_signature(
         shape=(shape[2], shape[0], shape[1]) if last else (shape[0], shape[1], shape[2]),
         channels_last=last,
         output=shown["name"],
-        output_datatype=shown["datatype"],
         labels=labels,
         classes=size if wide else len(names) or None,
         names=names,

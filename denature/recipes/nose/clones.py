@@ -12,8 +12,10 @@ from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.stats import Estimate
 from denature.data.dataset import Dataset
+from denature.defenses.rounding import Rounding
 from denature.recipes.nose.service_answers import ServiceAnswers
-from denature.recipes.nose.settings import TARGETS, Setting
+from denature.recipes.nose.settings import TARGETS, NoseSetting
+from denature.report.nose import PrecisionPoint
 from denature.train import Cloned, Order, Run
 from denature.train.identity import plan_id
 from denature.train.loop import evaluate
@@ -40,7 +42,7 @@ class Kind:
     """Decimals of the answers in training; None for unrounded answers."""
 
 
-def starts(setting: Setting, backbones: Mapping[str, Run | str]) -> list[Start]:
+def starts(setting: NoseSetting, backbones: Mapping[str, Run | str]) -> list[Start]:
     """One start from scratch, and two from each backbone: frozen and fine-tuned."""
     all_starts = [Start(name="from scratch", net=setting.student)]
     for name, backbone in backbones.items():
@@ -61,26 +63,32 @@ class CloneFactory:
         out: folder for the runs.
     """
 
-    def __init__(self, service_answers: ServiceAnswers, setting: Setting, out: Path) -> None:
+    def __init__(self, service_answers: ServiceAnswers, setting: NoseSetting, out: Path) -> None:
         self.service_answers = service_answers
         self.setting = setting
         self._out = out
         self.data: dict[str, Dataset] = {
             name: service_answers.dataset(values) for name, values in TARGETS.items()
         }
-        self._answers = {name: self._transfer(name) for name in TARGETS}
+        # Orders of one transfer set share a pass over the pictures.
+        self._answers = {
+            (name, decimals): self._transfer(name, decimals)
+            for name in TARGETS
+            for decimals in (None, *setting.precisions)
+        }
 
-    def _transfer(self, target: str) -> Transfer:
+    def _transfer(self, target: str, decimals: int | None) -> Transfer:
         data = self.data[target]
-        return Transfer(
+        answers = Transfer(
             "landmarks",
             data.train.labels,
-            victim=self.service_answers.who,
+            victim=self.service_answers.victim,
             recipe=plan_id(
-                {"target": self.service_answers.who, "values": target, "data": data.digest}
+                {"target": self.service_answers.victim, "values": target, "data": data.digest}
             ),
             folder=self._out,
         )
+        return answers if decimals is None else answers.defended(Rounding(decimals=decimals))
 
     def order(self, kind: Kind, trial: int) -> Order:
         """Order of one clone; clones of one trial and target can share a pass over the pictures."""
@@ -93,9 +101,9 @@ class CloneFactory:
             student_training = replace(student_training, lr=student_training.lr / 3)
         return Order(
             net=kind.start.net,
-            objective=Cloned(decimals=kind.decimals),
+            objective=Cloned(),
             training=student_training,
-            source=self._answers[kind.target],
+            source=self._answers[kind.target, kind.decimals],
             backbone=kind.start.backbone,
             under=self._out,
         )
@@ -111,29 +119,13 @@ class CloneFactory:
         return evaluate(compute.place(run.network), split, compute)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
+def trial_of(decimals: int, trial: int, run: Run, people: Estimate | None) -> PrecisionPoint:
     """Errors of one clone of rounded answers."""
-
-    index: int
-    precision: int
-    """Decimals of the answers in training."""
-    trial: int
-    last: float
-    """Error after the last epoch, from the unrounded answers to the test pictures."""
-    best: float
-    """Smallest such error after any measured epoch: selected on the test pictures."""
-    people: float | None
-    """Error from the nose that people marked, after the last epoch."""
-
-
-def trial_of(index: int, precision: int, trial: int, run: Run, people: Estimate | None) -> Trial:
     errors = [entry.test_error for entry in run.record.history if entry.test_error is not None]
     assert run.record.error is not None
     last = run.record.error.value
-    return Trial(
-        index=index,
-        precision=precision,
+    return PrecisionPoint(
+        decimals=decimals,
         trial=trial,
         last=last,
         best=min([last, *errors]),
@@ -141,13 +133,13 @@ def trial_of(index: int, precision: int, trial: int, run: Run, people: Estimate 
     )
 
 
-def write_trials(path: Path, trials: Sequence[Trial]) -> None:
+def write_trials(path: Path, trials: Sequence[PrecisionPoint]) -> None:
     """Write all trials so far as CSV, atomically, so that a reader never sees a partial file."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["index", "precision", "trial", "mae_last", "mae_best", "mae_last_people"])
-    for trial in trials:
+    for index, trial in enumerate(trials):
         people = "" if trial.people is None else f"{trial.people:.6f}"
         errors = [f"{trial.last:.6f}", f"{trial.best:.6f}", people]
-        writer.writerow([trial.index, trial.precision, trial.trial, *errors])
+        writer.writerow([index, trial.decimals, trial.trial, *errors])
     write_text(path, buffer.getvalue())
