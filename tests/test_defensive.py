@@ -13,6 +13,7 @@ from denature.recipes.experiment import Request
 from denature.recipes.runner import run, seconds_left
 from denature.robust.config import AttackConfig
 from denature.train import load_run
+from tests.evaluations import is_drawn_again
 
 
 def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None:
@@ -50,6 +51,7 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
     )
     assert seconds_left([experiment]) == 0
     assert seconds_left([replace(experiment, out=tmp_path / "elsewhere")]) > 0
+    assert is_drawn_again(found)
     again = run(experiment)
     assert again.lines == found.lines
     assert (tmp_path / "smoke" / "report.html").exists()

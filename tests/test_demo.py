@@ -25,6 +25,7 @@ from denature.report.page import render
 from denature.report.results import Outcome
 from denature.report.runs import page as page_of_runs
 from denature.report.words import of_one_seed, score, student_table, verdict
+from tests.evaluations import is_drawn_again
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,7 @@ def test_the_report_shows_what_the_records_say(small: Outcome) -> None:
 
 def test_the_same_records_give_the_same_report(small: Outcome) -> None:
     """In another process, where sets have another order."""
+    assert is_drawn_again(small)
     folder = small.report.parent
     code = (
         "import sys; from pathlib import Path; from denature.core.record import find_records; "

@@ -29,6 +29,7 @@ from denature.report.nose import NoseRow, NoseTheft, PrecisionPoint, by_decimals
 from denature.report.results import Outcome
 from denature.serve.faces import details
 from denature.train import Normal, Training, train
+from tests.evaluations import is_drawn_again
 
 TINY = replace(
     Request(name="nose", scale="smoke", device="cpu", precision="fp32").setting(SETTINGS),
@@ -225,6 +226,7 @@ def test_the_page_shows_table_curve_pictures_and_epochs(copied: Outcome) -> None
 def test_what_is_finished_is_not_made_again(copied: Outcome, harvested: Path) -> None:
     runs = {it: it.stat().st_mtime_ns for it in copied.folder.glob("clones/*/record.json")}
     speed = (copied.folder / "speed.json").read_text()
+    assert is_drawn_again(copied)
     again = run(recorded(harvested, copied.folder.parent))
     assert again.result == copied.result
     assert {it: it.stat().st_mtime_ns for it in copied.folder.glob("clones/*/record.json")} == runs

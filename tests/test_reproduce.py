@@ -31,6 +31,8 @@ from denature.recipes.paper.settings import CAP, PAPER_LOSS, SETTINGS, WARMUP, P
 from denature.recipes.runner import seconds_left
 from denature.report import cells as findings
 from denature.report.cells import TEACHER, Cell, Measured
+from denature.report.page import render
+from denature.report.results import read_outcome
 from denature.train import Distilled, Nasty, Normal, Order, Training, train
 
 every_experiment = pytest.mark.parametrize("name", DESIGNS)
@@ -346,6 +348,12 @@ def test_one_experiment_from_estimate_to_page(
     assert "<svg" in page
     assert "Digits of 8x8 pixels" in page
     assert (folder / "logit-responses.png").read_bytes()[:4] == b"\x89PNG"
+    before = page
+    (folder / "logit-responses.svg").unlink()
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "report.html").read_text() == before
+    assert (folder / "logit-responses.svg").is_file()
     # Nothing is left to do, and the estimate knows.
     finished, other = (
         [experiment(Request(name=name, scale="smoke"), tmp_path) for name in names]
@@ -370,6 +378,8 @@ def test_all_experiments_run_at_smoke(tmp_path: Path) -> None:
         assert len(result["lines"]) > 1
         assert "<svg" in (folder / "report.html").read_text()
         assert list(folder.glob("*.png"))
+        again = read_outcome(folder)
+        assert render(again.page) == (folder / "report.html").read_text()
     assert took < 300
     made = (tmp_path / "smoke" / "runs").glob("*/record.json")
     records = {path: path.stat().st_mtime_ns for path in made}

@@ -23,6 +23,7 @@ from denature.robust.config import AttackConfig
 from denature.robust.summary import Robustness
 from denature.robust.verdict import CONTROLS, Evaluation, Gain, Verdict
 from denature.train import Run, load_run
+from tests.evaluations import is_drawn_again
 
 FOLDERS = {"distilled": "distilled/student"}
 """Of victims that do not lie under their names."""
@@ -98,6 +99,7 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     assert all("(one seed)" in sentence for sentence in of_victims)
     assert "are not nasty" in too_short
     assert (tmp_path / "smoke" / "report.html").exists()
+    assert is_drawn_again(found)
     assert run(experiment).lines == found.lines
 
 

@@ -205,7 +205,7 @@ def _fingerprint(page: Page) -> str:
     """Digest of all that a report is made of: result, records, texts, and the code that draws."""
     digest = hashlib.sha256(page.result.encode())
     for record in page.records:
-        digest.update(repr(record).encode())
+        digest.update(record.to_json().encode())
     texts = [page.title, page.about, page.differs, *page.verdict]
     texts += [repr(block) for block in page.blocks if isinstance(block, Table | Items)]
     digest.update("\n".join(texts).encode())

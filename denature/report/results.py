@@ -4,10 +4,10 @@ A result is a frozen dataclass that JSON holds, and its page a pure function of 
 So `denature report FOLDER` draws any page again from the folder's files.
 """
 
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -136,4 +136,4 @@ def _plain(result: Result, page: Page) -> dict[str, Any]:
 
 
 def _module(result_type: str) -> Any:
-    return importlib.import_module(f"denature.report.{TYPES[result_type].split(':')[0]}")
+    return import_module(f"denature.report.{TYPES[result_type].split(':')[0]}")
