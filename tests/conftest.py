@@ -6,11 +6,22 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from denature.answers.sources import LiveAnswers
 from denature.data import Dataset, load
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What draws from the global generators draws the same, whichever tests ran before.
+
+    A hook and not a fixture: fixtures of a module are made before those of a test.
+    """
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - of libraries that draw from it
 
 
 @pytest.fixture(autouse=True)

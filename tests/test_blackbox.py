@@ -337,17 +337,22 @@ def test_a_server_is_attacked_from_the_command_line(
 def test_a_killed_attack_goes_on_and_asks_nothing_twice(
     served: Served, plain: Run, tmp_path: Path
 ) -> None:
-    """Killed three times, it ends with what an undisturbed one finds."""
+    """Killed three times while it asks, it ends with what an undisturbed one finds."""
     options = ["--budget", "30000", "--attacks", "transfer,square", "-q"]
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert main(words(served, plain, whole, *options)) == 0
-    for wait in (3.0, 4.0, 5.0):
+    killed, seen = 0, served.log.read_text().count("\n")
+    for _ in range(3):
         process = subprocess.Popen(
             [sys.executable, "-m", "denature", *words(served, plain, torn, *options)]
         )
-        time.sleep(wait)
+        # After a few more of its requests.
+        while process.poll() is None and served.log.read_text().count("\n") < seen + 5:
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        killed += process.wait() == -signal.SIGKILL
+        seen = served.log.read_text().count("\n")
+    assert killed == 3
     assert main(words(served, plain, torn, *options)) == 0
     a, b = (json.loads((it / "result.json").read_text()) for it in (whole, torn))
     for one, other in zip(a["judged"], b["judged"], strict=True):

@@ -220,7 +220,7 @@ def test_a_picture_is_judged_by_what_it_shows() -> None:
     assert resized(noise, channels=1, size=8).shape == (1, 1, 8, 8)
     body = json.dumps({"Image": {"Bytes": base64.b64encode(coded(noise)).decode()}}).encode()
     np.testing.assert_array_equal(read(body), noise)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="The request has no Image"):
         read(b"{}")
 
 

@@ -8,6 +8,7 @@ processors and numbers of threads, has neither the size nor the time to grow int
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -208,6 +209,19 @@ def test_order_views_and_splits_are_those_recorded() -> None:
     assert positions() == recorded()["positions"], ADVICE
 
 
+def test_every_objective_has_recorded_losses() -> None:
+    """Whatever names a kind of run in the package; a new objective is found without a line here."""
+    kinds = {
+        kind
+        for file in (ROOT / "denature").rglob("*.py")
+        for kind in re.findall(r'^    kind: ClassVar\[str\] = "(\w+)"', file.read_text(), re.M)
+    }
+    assert kinds >= {"normal", "nasty", "distilled", "hardened", "adversarial", "cloned", "dafl"}
+    assert {case.objective.kind for case in CASES.values()} == kinds
+    assert recorded()["losses"].keys() == CASES.keys()
+    assert {CASES[name].objective.kind for name, _, _ in FAULTS} == kinds
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_short_run_has_its_recorded_losses(name: str) -> None:
     expected = recorded()["losses"][name]
@@ -280,6 +294,9 @@ FAULTS = [
     ("distilled, labels", "hard labels", scaled("denature.losses.soft.hard_distillation")),
     ("cloned, label", "hard labels", scaled("denature.losses.soft.hard_distillation")),
     ("hardened", "cross-entropy", scaled("denature.losses.soft.soft_cross_entropy")),
+    ("adversarial, pgd", "attack", scaled("denature.attacks.gradient.pgd", 0.99)),
+    ("adversarial, pgd", "ascent", scaled("denature.attacks.losses.cross_entropy", -1.0)),
+    ("adversarial, trades", "divergence", scaled("torch.nn.functional.kl_div", 1.1)),
     ("dafl", "generator", scaled("denature.datafree.dafl.generator_loss", -1.0)),
     ("dafl", "student", scaled("denature.losses.softened_divergence")),
 ]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -58,8 +58,10 @@ def test_a_teacher_at_a_temperature_and_smoothed_labels_are_cross_entropies() ->
     torch.testing.assert_close(smoothed, -(soft * logits.log_softmax(1)).sum(1))
 
 
-def made(hardening: Hardening, out: Path, net: str = "mlp") -> dict[str, Run]:
-    wanted = orders(hardening, Place(net=net, training=QUICK, out=out))
+def made(
+    hardening: Hardening, out: Path, net: str = "mlp", training: Training = QUICK
+) -> dict[str, Run]:
+    wanted = orders(hardening, Place(net=net, training=training, out=out))
     return dict(zip(wanted, make(list(wanted.values()), "digits"), strict=True))
 
 
@@ -88,13 +90,58 @@ def test_the_originals_start_is_the_weights_after_one_epoch(tmp_path: Path) -> N
     assert runs["teacher"].record.net.initial == runs["student"].record.net.initial == after
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a method changes, of one network."""
+
+    accuracy: float
+    survived: float
+    """Accuracy against PGD."""
+    confidence: float
+    """Mean probability of the answered class."""
+    size: float
+    """Mean size of a logit."""
+    from_teacher: float
+    """Mean distance of the probabilities at temperature 4 from the teacher's."""
+
+
+@torch.no_grad()
+def measured(network: torch.nn.Module, teacher: torch.nn.Module) -> Measured:
+    test = load("digits").test
+    images, labels = test.images[test.rows].float() / 255, test.labels[test.rows]
+    with torch.enable_grad():
+        near = pgd(network, images, labels, Ball(epsilon=0.1), steps=10)
+    logits = network(images)
+    apart = (logits / 4).softmax(1) - (teacher(images) / 4).softmax(1)
+    return Measured(
+        accuracy=(logits.argmax(1) == labels).float().mean().item(),
+        survived=(network(near).argmax(1) == labels).float().mean().item(),
+        confidence=logits.softmax(1).amax(1).mean().item(),
+        size=logits.abs().mean().item(),
+        from_teacher=apart.abs().sum(1).mean().item(),
+    )
+
+
 def test_each_way_hardens(tmp_path: Path) -> None:
-    kinds = {}
+    """Against a network without any; bounds are half of the least that four seeds had."""
+    training = replace(QUICK, epochs=5)
+    plain = train("mlp", "digits", Normal(), training).network
+    kinds, found, of_plain = {}, {}, {}
     for by in METHODS:
-        runs = made(replace(Hardening(), method=by, steps=2, epsilon=0.1), tmp_path / by)
-        last = list(runs.values())[-1]
+        hardening = replace(Hardening(), method=by, steps=2, epsilon=0.1)
+        runs = made(hardening, tmp_path / by, training=training)
         kinds[by] = [run.record.kind for run in runs.values()]
-        assert last.accuracy.value > 0.6, by
+        teacher, student = next(iter(runs.values())).network, list(runs.values())[-1].network
+        found[by], of_plain[by] = measured(student, teacher), measured(plain, teacher)
+        assert found[by].accuracy > (0.75 if by == "defensive-distillation" else 0.9), by
+    usual = of_plain["label-smoothing"]
+    assert found["defensive-distillation"].size > 6 * usual.size  # measured: 12 times
+    assert found["label-smoothing"].confidence < usual.confidence - 0.06  # 0.12
+    for by, least in (("adversarial", 0.07), ("trades", 0.08), ("robust-distillation", 0.018)):
+        assert found[by].survived > usual.survived + least, by  # 0.15, 0.16 and 0.037
+    for by, most in (("self-distillation", 0.85), ("robust-distillation", 0.5)):
+        # 0.69 and 0.19 of it.
+        assert found[by].from_teacher < most * of_plain[by].from_teacher, by
     assert kinds == {
         "defensive-distillation": ["normal", "hardened"],
         "label-smoothing": ["normal"],

@@ -34,12 +34,16 @@ from tests.evaluations import is_drawn_again
 TINY = replace(
     Request(name="nose", scale="smoke", device="cpu", precision="fp32").setting(SETTINGS),
     image_size=16,
-    student="sepcnn@width=8",
-    student_training=Training(epochs=3, batch_size=32, lr=6e-3, optimizer="adam", evaluate_every=1,
+    student="mlp",
+    student_training=Training(epochs=6, batch_size=16, lr=2e-3, optimizer="adam", evaluate_every=1,
                       device="cpu", precision="fp32"),
     precisions=(-1, 1, 8),
     seeds=2,
 )  # fmt: skip
+
+
+PICTURES = 720
+"""As many as a clone needs to be clearly better than the mean place after a few epochs."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def harvested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = load("drawn-faces")
     (folder / "faces").mkdir()
     responses: dict[str, Any] = {}
-    for row in range(240):
+    for row in range(PICTURES):
         picture = data.train.images[row].numpy().transpose(1, 2, 0)
         name = f"person-{row // 16}_{row % 16}.png"
         Image.fromarray(picture).save(folder / "faces" / name)
@@ -64,15 +68,15 @@ def harvested(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_answers_of_before_are_read_with_their_pictures(harvested: Path) -> None:
     told = load_recorded(harvested / "faces", harvested / "labels.json", size=32, group="(.*)_",
                         progress=SILENT)  # fmt: skip
-    assert (told.queries, told.unseen, told.truth) == (240, 1, None)
-    assert len(told.train) + len(told.test) == 239
-    assert told.train.labels.shape == (239, 12)
+    assert (told.queries, told.unseen, told.truth) == (PICTURES, 1, None)
+    assert len(told.train) + len(told.test) == PICTURES - 1
+    assert told.train.labels.shape == (PICTURES - 1, 12)
     assert set(told.train.groups[told.train.rows].tolist()).isdisjoint(  # type: ignore[index]
         told.test.groups[told.test.rows].tolist()  # type: ignore[index]
     )
     nose = told.dataset(TARGETS["nose"])
     assert nose.classes == ("nose.x", "nose.y")
-    wanted = load("drawn-faces").train.labels[1:240, -2:]
+    wanted = load("drawn-faces").train.labels[1:PICTURES, -2:]
     assert torch.allclose(nose.train.labels, wanted, atol=1e-6)
     six = told.dataset(TARGETS["six values"])
     assert six.classes == (
@@ -173,13 +177,21 @@ def test_clones_learn_from_answers_of_before(copied: Outcome) -> None:
     lines = {(line[0], line[1]): line for line in copied.lines}
     assert not any(who == "the service itself" for _, who in lines)
     for target in TARGETS:
-        clone, mean = (
-            lines[target, who] for who in ("clone from scratch", "always the mean place")
-        )
-        assert clone[-1] == "2"
-        assert float(clone[3].split()[0]) < float(mean[3].split()[0]) + 1
-    assert copied.result.theft.queries == 240
-    assert copied.result.theft.money == pytest.approx(0.24)
+        assert lines[target, "clone from scratch"][-1] == "2"
+        # Measured: 0.55 to 0.66 of it.
+        clone, mean = (error_of(copied, target, who) for who in ("clone from scratch", MEAN))
+        assert clone < 0.85 * mean
+    assert copied.result.theft.queries == PICTURES
+    assert copied.result.theft.money == pytest.approx(PICTURES / 1000)
+
+
+MEAN = "always the mean place"
+
+
+def error_of(outcome: Outcome, target: str, who: str) -> float:
+    """Error from the service in a line of the table, as a share of the picture's side."""
+    [line] = [line for line in outcome.lines if (line[0], line[1]) == (target, who)]
+    return float(line[3].split()[0]) / 100
 
 
 def test_each_trial_has_a_row_and_what_it_could_know(copied: Outcome) -> None:
@@ -197,7 +209,8 @@ def test_each_trial_has_a_row_and_what_it_could_know(copied: Outcome) -> None:
             # Every target was 0, and it answers 0: it knew of no mean either.
             assert float(row["mae_last"]) == pytest.approx(0.5, abs=0.05)
     fine = [float(row["mae_last"]) for row in rows if row["precision"] == "8"]
-    assert max(fine) < 0.12
+    assert max(fine) < 0.85 * error_of(copied, "nose", MEAN)
+    assert np.mean(fine) == pytest.approx(error_of(copied, "nose", "clone from scratch"), rel=0.1)
 
 
 def test_the_page_shows_table_curve_pictures_and_epochs(copied: Outcome) -> None:
@@ -207,7 +220,7 @@ def test_the_page_shows_table_curve_pictures_and_epochs(copied: Outcome) -> None
     assert "decimals of the answers that it learned from" in page
     assert "at 0 it is 0 or 1" in page
     with Image.open(copied.folder / "epochs.gif") as gif:
-        assert gif.n_frames == 3  # type: ignore[attr-defined]
+        assert gif.n_frames == TINY.student_training.epochs  # type: ignore[attr-defined]
 
 
 def test_what_is_finished_is_not_made_again(copied: Outcome, harvested: Path) -> None:

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
+import torch
 
 from denature.core.errors import ConfigError
 from denature.core.stats import Estimate, proportion
+from denature.data import load
 from denature.recipes.experiment import Request
 from denature.recipes.robustness_and_extraction import SETTINGS, RobustnessAndExtraction
 from denature.recipes.runner import run
@@ -20,9 +21,24 @@ from denature.report.robustness_and_extraction import (
 )
 from denature.robust.config import AttackConfig
 from denature.robust.summary import Robustness
-from denature.robust.verdict import Evaluation, Gain, Verdict, Word
-from denature.train import load_run
+from denature.robust.verdict import CONTROLS, Evaluation, Gain, Verdict
+from denature.train import Run, load_run
 from tests.evaluations import is_drawn_again
+
+FOLDERS = {"distilled": "distilled/student"}
+"""Of victims that do not lie under their names."""
+
+
+def answers_of(run: Run) -> torch.Tensor:
+    """The classes that a network answers to the test images of the digits."""
+    test = load("digits").test
+    with torch.no_grad():
+        logits: torch.Tensor = run.network.cpu()(test.images[test.rows].float() / 255)
+    return logits.argmax(1)
+
+
+def share(right: torch.Tensor) -> float:
+    return int(right.sum()) / len(right)
 
 
 def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> None:
@@ -39,27 +55,45 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     )
     experiment = RobustnessAndExtraction(setting=tiny, source="digits", out=tmp_path)
     found = run(experiment)
-    assert [victim.name for victim in found.result.victims] == [
+    folder = tmp_path / "smoke" / "seed-0"
+    assert [it.name for it in found.result.victims] == [
         "normal",
         "nasty",
         "distilled",
         "adversarial",
     ]
+    test = load("digits").test
+    test_rows, labels = test.rows, test.labels[test.rows]
     for victim in found.result.victims:
-        assert set(victim.clones) == set(CLONED_BY)
-        for copies in victim.clones.values():
-            assert all(copy.fidelity.n == copy.accuracy.n for copy in copies)
-            assert all(0.05 < copy.accuracy.value < 1 for copy in copies)
+        network = load_run(folder / FOLDERS.get(victim.name, victim.name))
+        expected = answers_of(network)
+        assert [it.value for it in victim.accuracy] == [share(expected == labels)]
+        assert tuple(victim.clones) == CLONED_BY
+        for by, [clone] in victim.clones.items():
+            made = load_run(folder / "clones" / f"{victim.name}-{by.replace(' ', '-')}")
+            said = answers_of(made)
+            assert (clone.accuracy.value, clone.accuracy.n) == (share(said == labels), len(labels))
+            assert (clone.fidelity.value, clone.fidelity.n) == (
+                share(said == expected),
+                len(labels),
+            )
+            assert made.record.inputs["teacher"].digest == network.digest
         [judged] = victim.judged
+        assert judged.robustness.digest == network.digest
+        rows = torch.tensor(judged.robustness.samples)
+        right = (expected == labels)[torch.isin(test_rows, rows)]
+        assert (judged.robustness.clean.value, len(right)) == (share(right), 20)
         assert (judged.verdict is None) == (victim.name == "normal")
-        assert (judged.verdict is None) or judged.verdict.word in get_args(Word)
-    folder = tmp_path / "smoke" / "seed-0"
+        if judged.verdict is not None:
+            assert judged.verdict.networks == (1, CONTROLS)
+            # That takes an ensemble of attacks, of which a quick effort has none.
+            assert judged.verdict.word != "more robust"
     nasty, hardened = (load_run(folder / it).record for it in ("nasty", "distilled/student"))
     assert nasty.inputs["adversary"].digest == load_run(folder / "normal").record.net.digest
-    clone = load_run(folder / "clones" / "distilled-probabilities").record
-    assert clone.inputs["teacher"].digest == hardened.net.digest
-    assert clone.config["objective"]["temperature"] == 1
-    assert clone.config["objective"]["alpha"] == 1
+    taught = load_run(folder / "clones" / "distilled-probabilities").record
+    assert taught.inputs["teacher"].digest == hardened.net.digest
+    assert taught.config["objective"]["temperature"] == 1
+    assert taught.config["objective"]["alpha"] == 1
     *of_victims, too_short = found.verdict
     assert len(of_victims) == 3
     assert all("(one seed)" in sentence for sentence in of_victims)

@@ -5,10 +5,11 @@ import os
 import pickle
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import nn
 
 from denature.core.errors import ConfigError, RunError, TrainingError
 from denature.core.record import SCHEMA, find_records, read_record, write_records
+from denature.core.stats import proportion
 from denature.core.weights import digest, read_weights
 from denature.data import load
 from denature.nets import create
@@ -165,14 +167,14 @@ def test_a_foreign_pickle_is_not_executed(
     with pytest.raises(RunError, match="could execute code; refused"):
         read_weights(Path(name))
     Path(name).write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(RunError):
+    with pytest.raises(RunError, match="could execute code; refused"):
         read_weights(Path(name))
     assert not Path("bomb-went-off").exists()
 
 
 def test_a_run_stays_until_the_one_that_replaces_it_is_finished(run: Run) -> None:
     wild = Training(epochs=3, optimizer="sgd", lr=1e30, schedule="constant", precision="fp32")
-    with pytest.raises(TrainingError):
+    with pytest.raises(TrainingError, match=r"not finite at step \d+ of"):
         train("mlp", "digits", Normal(), wild, out=folder_of(run), overwrite=True)
     assert load_run(folder_of(run)).record == run.record
     other = replace(QUICK, seed=1)
@@ -182,10 +184,19 @@ def test_a_run_stays_until_the_one_that_replaces_it_is_finished(run: Run) -> Non
     assert names == {"record.json", "weights.safetensors", "events"}
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "events", "record.json"])
-def test_files_that_only_look_like_a_runs_are_left_alone(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("weights.safetensors", "holds files that no run wrote, such as weights.safetensors"),
+        ("events", "holds files that no run wrote, such as events"),
+        ("record.json", r"record\.json is not a run's record"),
+    ],
+)
+def test_files_that_only_look_like_a_runs_are_left_alone(
+    tmp_path: Path, name: str, said: str
+) -> None:
     (tmp_path / name).write_text('{"my": "own"}')
-    with pytest.raises(RunError):
+    with pytest.raises(RunError, match=said):
         train("mlp", "digits", Normal(), QUICK, out=tmp_path, overwrite=True)
     assert (tmp_path / name).read_text() == '{"my": "own"}'
 
@@ -284,7 +295,8 @@ def test_weights_of_somebody_else_become_a_run(tmp_path: Path, form: str) -> Non
 def test_an_interval_is_part_of_every_number(run: Run) -> None:
     accuracy = json.loads((folder_of(run) / "record.json").read_text())["accuracy"]
     assert set(accuracy) == {"value", "low", "high", "n", "over"}
-    assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
+    right = round(accuracy["value"] * accuracy["n"])
+    assert accuracy == asdict(proportion(right, len(load("digits").test)))
 
 
 def command(*arguments: str) -> list[str]:
@@ -293,7 +305,7 @@ def command(*arguments: str) -> list[str]:
 
 def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     """Kill -9 at spread moments: the folder then holds a run that loads, or no record."""
-    complete = 0
+    complete = killed = 0
     for number in range(4):
         out = tmp_path / f"run-{number}"
         process = subprocess.Popen(
@@ -302,17 +314,20 @@ def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None
         )
         limit = time.monotonic() + 60
         while not (out / "state" / "events").exists() and time.monotonic() < limit:
+            assert process.poll() in (None, 0)
             time.sleep(0.002)
         time.sleep(0.1 * number)
         process.kill()
-        process.wait()
+        killed += process.wait() == -signal.SIGKILL
         if (out / "record.json").exists():
             load_run(out)
             complete += 1
         else:
-            with pytest.raises(RunError):
+            assert (out / "state").is_dir()
+            with pytest.raises(RunError, match=r"holds no record\.json, so no finished run"):
                 load_run(out)
     assert complete < 4
+    assert killed > 0
 
 
 def test_a_disk_that_is_full_is_one_line_and_no_run(tmp_path: Path) -> None:

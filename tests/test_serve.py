@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], said: str) -> Non
 
 @pytest.mark.parametrize("length", ["x", "-1", "", "9" * 30, "100000", "1.0"])
 def test_a_wrong_length_of_the_header_is_refused(length: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match=r"^Inference-Header-Content-Length (is|must be)"):
         parse(json.dumps(request()).encode(), length, signature(), max_images=3)
 
 
@@ -195,8 +195,9 @@ def test_floats_that_are_no_pixels_are_refused(value: float) -> None:
     "body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b"NaN", b'"' * 3]
 )
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match=r"The body is no JSON|A JSON object was expected") as refused:
         parse(body, None, signature(), max_images=3)
+    assert refused.value.status == 400
 
 
 def read_or_refused(body: bytes, length: str | None) -> None:
@@ -767,10 +768,15 @@ def test_a_script_is_told_where_and_what(victim: Run) -> None:
 
 
 def test_what_was_accepted_is_answered_before_the_end(victim: Run, tmp_path: Path) -> None:
-    served = serve(tmp_path, f"m={victim.folder}", "--window-ms", "700")
-    with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(served.send, "POST", "/v2/models/m/infer", body_of(digits(3)))
-        time.sleep(0.35)
+    with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys, ThreadPoolExecutor(1) as thread:
+        headers = {"Authorization": f"Bearer {keys.add('a', budget=None, rate=None)}"}
+        served = serve(tmp_path, f"m={victim.folder}", "--window-ms", "700",
+                       "--keys", str(tmp_path / "keys"))  # fmt: skip
+        body = body_of(digits(3))
+        waiting = thread.submit(served.send, "POST", "/v2/models/m/infer", body, headers)
+        while not keys.accounts()[0].used:  # charged when it was accepted
+            assert not waiting.done() or waiting.result()[0] == 200
+            time.sleep(0.01)
         stop(served)
         assert waiting.result()[0] == 200
     assert [entry["status"] for entry in served.entries()] == [200]

@@ -151,12 +151,12 @@ def test_the_query_after_the_last_is_not_sent(ledger: Ledger, budget: int) -> No
     with pytest.raises(BudgetSpent, match=f"The budget of {budget} queries"):
         oracle.ask(images_of(40), range(40))
     assert sum(victim.calls) == budget
-    with pytest.raises(BudgetSpent):
+    with pytest.raises(BudgetSpent, match=f"The budget of {budget} queries"):
         oracle.ask(images_of(40), range(40))
     assert (sum(victim.calls), oracle.left) == (budget, 0)
     # Another purpose has a budget of its own.
     measuring = oracle_of(ledger, victim, budget=5, purpose="measure")
-    with pytest.raises(BudgetSpent):
+    with pytest.raises(BudgetSpent, match="The budget of 5 queries"):
         measuring.ask(images_of(40, seed=1), range(40))
     assert sum(victim.calls) == budget + 5
 
@@ -270,11 +270,12 @@ def test_who_waits_stops_at_once_when_that_is_wished(ledger: Ledger, slow: str) 
     clock = time.perf_counter()
     with pytest.raises(Stopped):
         oracle.ask(images_of(40), range(40))
-    assert time.perf_counter() - clock < 3
+    # Less than either wait, with room for a busy machine.
+    assert time.perf_counter() - clock < 15
     assert len(victim.calls) <= 2
 
 
-def test_who_is_cancelled_leaves_a_ledger_that_goes_on(ledger: Ledger) -> None:
+def test_who_is_cancelled_leaves_a_ledger_that_goes_on(ledger: Ledger, tmp_path: Path) -> None:
     async def cancelled() -> None:
         target = ledger.target(VictimInfo(target="x"))
         for number in range(50):
@@ -282,11 +283,15 @@ def test_who_is_cancelled_leaves_a_ledger_that_goes_on(ledger: Ledger) -> None:
             task = asyncio.ensure_future(
                 ledger.send(target, [question], purpose="train", budget=99, attempt=1, price=None)
             )
-            await asyncio.sleep(0)
+            # Before it left, while it is written down, after that.
+            await asyncio.sleep((0, 0.0003, 0.01)[number % 3])
             task.cancel()
 
     asyncio.run(cancelled())
-    assert 0 <= ledger.spent(1, "train") <= 50
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as database:
+        [[sent]] = database.execute("SELECT count(*) FROM queries")
+    assert ledger.spent(1, "train") == sent
+    assert 0 < sent < 50
     oracle_of(ledger, Counted()).ask(images_of(4), range(4))
     ledger.close()
     with pytest.raises(RunError, match="is closed"):

@@ -41,7 +41,14 @@ def test_rounded_answers_come_back_bit_for_bit(name: str, seed: int, scale: floa
     words = found.encode(rounded.numpy())
     assert words.shape == (7, found.words)
     assert found.decode(words).tobytes() == rounded.contiguous().numpy().tobytes()
-    assert torch.equal(found.round(rounded), rounded) or name.startswith("top")
+    again = found.round(rounded)
+    if isinstance(found, TopK):
+        kept = rounded.topk(found.k, dim=-1).indices
+        assert torch.equal(again.gather(-1, kept), rounded.gather(-1, kept))
+        # The others' common value goes through a logarithm of a sum each time.
+        torch.testing.assert_close(again, rounded, rtol=1e-6, atol=1e-6)
+    else:
+        assert torch.equal(again, rounded)
 
 
 def test_half_precision_is_as_near_as_it_says() -> None:
