@@ -24,7 +24,7 @@ from denature.report import summarise
 from denature.report.page import render
 from denature.report.results import Outcome
 from denature.report.runs import page as page_of_runs
-from denature.report.words import of_one_seed, score, student_table, verdict
+from denature.report.words import of_one_seed, score, student_table, verdict_on_students
 from tests.evaluations import is_drawn_again
 
 
@@ -240,7 +240,7 @@ def test_the_verdict_says_what_the_numbers_say(
     small: Outcome, soft: int, of_normal: int | None, labels: int, first: str, second: str
 ) -> None:
     records = family(small.records[0], alone=900, soft=soft, labels=labels, of_normal=of_normal)
-    one, two = verdict(summarise(records))
+    one, two = verdict_on_students(summarise(records))
     assert first in one
     assert second in two
 
@@ -252,7 +252,7 @@ def test_one_image_lost_at_each_seed_spoils_nothing(small: Outcome) -> None:
     assert row is not None
     assert row.difference is not None
     assert row.difference.low < 0 < row.difference.high
-    assert "No student is surely spoiled" in verdict(summarise(records))[0]
+    assert "No student is surely spoiled" in verdict_on_students(summarise(records))[0]
 
 
 @pytest.mark.parametrize("objective", [{"temperature": 100.0}, {"smoothing": 0.1}])
@@ -323,7 +323,7 @@ def test_a_control_that_is_missing_for_some_students_is_named(small: Outcome) ->
         for r in family(template, alone=900, soft=600, labels=900, of_normal=None)
         if r.kind != "nasty" and r.seed is not None and r.seed < 1000
     ]
-    [said, *_] = verdict(summarise([*records, *other]))
+    [said, *_] = verdict_on_students(summarise([*records, *other]))
     assert "Without the normal teacher's students of cnn it cannot be told" in said
     assert "cnn ends -30" in said
 
@@ -347,7 +347,7 @@ def test_labels_are_held_against_the_normal_teachers(
         how["inputs"] = {"teacher": input_of(normal)}
         assert of_normal is not None
         records.append(made(template, "distilled", seed, of_normal + 2 * seed, **how))
-    assert said in verdict(summarise(records))[1]
+    assert said in verdict_on_students(summarise(records))[1]
 
 
 def test_rows_of_other_test_images_are_told_apart(small: Outcome) -> None:
@@ -377,7 +377,7 @@ def test_controls_of_one_seed_settle_nothing_for_three(small: Outcome) -> None:
             records.append(
                 made(template, "distilled", seed, 950, **how, inputs={"teacher": input_of(normal)})
             )
-    [said] = verdict(summarise(records))
+    [said] = verdict_on_students(summarise(records))
     assert said.startswith("With one seed nothing is settled")
     [line] = [line for line in student_table(summarise(records)) if "nasty" in line[1]]
     assert line[3].startswith("-15.0 [")
@@ -430,7 +430,10 @@ def test_the_normal_students_control_is_of_the_teacher_that_was_pushed_from(
     row = summarise(records).student("mlp", "nasty", "soft")
     assert row is not None
     assert row.from_normal is None
-    assert "it cannot be told whether the nasty teacher or" in verdict(summarise(records))[0]
+    assert (
+        "it cannot be told whether the nasty teacher or"
+        in verdict_on_students(summarise(records))[0]
+    )
 
 
 def test_plain_runs_of_other_code_are_no_reference(small: Outcome) -> None:
@@ -455,7 +458,7 @@ def test_what_was_chosen_on_the_test_images_is_marked(small: Outcome) -> None:
         for record in family(small.records[0], alone=900, soft=700, labels=900)
     ]
     summary = summarise(records)
-    assert "too high" in verdict(summary)[-1]
+    assert "too high" in verdict_on_students(summary)[-1]
     marked = [line[1] for line in student_table(summary) if "best epoch on the test" in line[1]]
     assert len(marked) == 3
     assert score(records[-1]).endswith("(best epoch on the test images)")
@@ -502,7 +505,7 @@ def test_the_reference_is_found_also_where_it_taught(small: Outcome) -> None:
 
 def test_one_seed_settles_nothing(small: Outcome) -> None:
     records = family(small.records[0], alone=900, soft=500, labels=890)
-    one, two = verdict(summarise([r for r in records if r.seed in (0, 1000)]))
+    one, two = verdict_on_students(summarise([r for r in records if r.seed in (0, 1000)]))
     assert "With one seed nothing is settled" in one
     assert "With one seed it is not settled what learning from its labels" in two
 
@@ -542,6 +545,6 @@ def test_the_effect_on_the_digits_is_real(tmp_path: Path) -> None:
         assert taught.difference.high >= 0
         falls.append(-spoiled.difference.value)
     assert max(falls) >= 0.05
-    first, second = verdict(summarise(found.records))
+    first, second = verdict_on_students(summarise(found.records))
     assert "spoils" in first
     assert "does not protect its labels" in second

@@ -25,7 +25,7 @@ from denature.recipes.robustness_and_extraction import TEACHER_SEEDS
 from denature.report import defensive, robustness_and_extraction, summarise
 from denature.report import nose as nose_page
 from denature.report.divergence import not_nasty
-from denature.report.theft import table as theft_table
+from denature.report.theft import theft_table as theft_table
 from denature.report.words import markdown, student_table, teacher_table
 
 ROOT = Path(__file__).parents[1]
@@ -167,7 +167,7 @@ def test_the_table_of_the_stolen_nose_is_made_from_what_was_measured() -> None:
     clones = rows_of_clones(find_records([folder / "records.jsonl"]))
     # What people marked is in no record.
     stored = [without(line, "From people %") for line in found["lines"][1:]]
-    assert [without(line, "From people %") for line in nose_page.table(clones)[1:]] == [
+    assert [without(line, "From people %") for line in nose_page.clone_table(clones)[1:]] == [
         line for line in stored if line[1].startswith("clone ")
     ]
     points = [
@@ -182,14 +182,14 @@ def test_the_table_of_the_stolen_nose_is_made_from_what_was_measured() -> None:
         victim="", queries=found["queries"], answers=0, tests=0, unseen=0, money=found["money"],
         dated="", clone=(), service=(),
     )  # fmt: skip
-    _, error, decimals = nose_page.verdict(clones, points, base, theft)
+    _, error, decimals = nose_page.verdict_on_clones(clones, points, base, theft)
     assert any(told.startswith(error.split("; always")[0]) for told in found["verdict"])
     assert decimals in found["verdict"]
 
 
 def without(line: list[str], column: str) -> list[str]:
     """A line of the nose's table without one of its columns."""
-    [header] = nose_page.table([])
+    [header] = nose_page.clone_table([])
     return [cell for name, cell in zip(header, line, strict=True) if name != column]
 
 
@@ -236,15 +236,19 @@ def remade(found: Any, records: list[Record]) -> tuple[list[list[str]], list[str
     budget = found["budget"]
     if "findings" in found:
         findings = decode(tuple[defensive.Finding, ...], found["findings"], where="findings")
-        return defensive.table(findings, budget), defensive.verdict(findings)
+        return defensive.success_table(findings, budget), defensive.verdict_on_temperatures(
+            findings
+        )
     victims = decode(
         tuple[robustness_and_extraction.VictimResult, ...], found["worlds"], where="worlds"
     )
     alone = [
         it.accuracy for it in records if it.kind == "normal" and (it.seed or 0) < TEACHER_SEEDS
     ]
-    lines = robustness_and_extraction.table(victims, [it for it in alone if it is not None], budget)
-    return lines, [*robustness_and_extraction.verdict(victims), *not_nasty(records)]
+    lines = robustness_and_extraction.victim_table(
+        victims, [it for it in alone if it is not None], budget
+    )
+    return lines, [*robustness_and_extraction.verdict_on_victims(victims), *not_nasty(records)]
 
 
 @pytest.mark.parametrize("folder", HARDENED, ids=lambda folder: "-".join(folder.parts[-2:]))

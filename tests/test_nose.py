@@ -25,7 +25,7 @@ from denature.recipes.nose.experiment import Nose
 from denature.recipes.nose.service_answers import load_recorded
 from denature.recipes.nose.settings import SETTINGS, TARGETS, VALUES
 from denature.recipes.runner import run
-from denature.report.nose import NoseRow, NoseTheft, PrecisionPoint, by_decimals, verdict
+from denature.report.nose import NoseRow, NoseTheft, PrecisionPoint, by_decimals, verdict_on_clones
 from denature.report.results import Outcome
 from denature.serve.faces import details
 from denature.train import Normal, Training, train
@@ -248,7 +248,7 @@ def test_the_verdict_says_from_which_decimal_on_rounding_matters() -> None:
         victim="service", queries=10, answers=8, tests=2, unseen=0, money=None, dated="", clone=(),
         service=(),
     )  # fmt: skip
-    said = " ".join(verdict([line], points, estimate(0.05), theft))
+    said = " ".join(verdict_on_clones([line], points, estimate(0.05), theft))
     assert "with 2 decimals or more, its error is within a tenth of the 2.00 % at 8" in said
     assert "at 1 it is 3.00 %" in said
     assert by_decimals(points, estimate(0.05)) is not None

@@ -300,7 +300,7 @@ def test_a_table_has_a_line_for_each_place_teachers_first() -> None:
         Cell(row="of nasty R", column=TEACHER, x=None, accuracy=one,
              difference=Estimate(-0.02, -1.0, 1.0, 1, "seeds"), seeds=1),
     ]  # fmt: skip
-    assert findings.table(cells) == [
+    assert findings.cells_table(cells) == [
         ["Network", "Learned", "Accuracy %", "Against alone", "Seeds", "Paper, recalled"],
         [TEACHER, "nasty R", "90.0 [82.6, 94.5]", "-2.0 [n/a]", "1", ""],
         ["CNN", "alone", "90.0 [82.6, 94.5]", "", "1", "86.64"],
@@ -309,7 +309,7 @@ def test_a_table_has_a_line_for_each_place_teachers_first() -> None:
 
 def test_a_curve_has_a_column_for_each_point() -> None:
     cells = [cell("of nasty", "CNN", v, None, x=x) for x, v in ((0.04, 0.5), (0, 0.9))]
-    lines = findings.table(cells)
+    lines = findings.cells_table(cells)
     assert lines[0] == ["Trained", "Network", "0", "0.04"]
     assert [value.split()[0] for value in lines[1][2:]] == ["90.0", "50.0"]
 

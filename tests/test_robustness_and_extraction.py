@@ -16,8 +16,8 @@ from denature.report.robustness_and_extraction import (
     CLONED_BY,
     CloneScore,
     VictimResult,
-    table,
-    verdict,
+    verdict_on_victims,
+    victim_table,
 )
 from denature.robust.config import AttackConfig
 from denature.robust.summary import Robustness
@@ -138,23 +138,25 @@ def test_each_victim_is_held_against_the_normal_one() -> None:
     open_ = Estimate(0.02, -0.1, 0.14, 6, "seeds and images")
     normal = world("normal", [0.5, 0.6, 0.7], [0.8, 0.8, 0.8], open_)
     spread = world("spread", [0.6, 0.7, 0.8], [0.5, 0.9, 0.6], open_)
-    [said] = verdict([normal, spread])
+    [said] = verdict_on_victims([normal, spread])
     assert "no evidence, +2.0 [-10.0, +14.0] points of robust samples" in said
     assert "by labels not settled, -13.3 [" in said
     below = Estimate(-0.3, -0.4, -0.2, 6, "seeds and images")
     worse = world("worse", [0.1, 0.2, 0.3], [0.3, 0.3, 0.3], below)
-    [said] = verdict([normal, worse])
+    [said] = verdict_on_victims([normal, worse])
     assert "less robust, -30.0 [-40.0, -20.0] points of robust samples" in said
     assert "by labels worse clones, -50.0 [" in said
     # One seed settles nothing of clones, however many images they were tested on.
-    [said] = verdict([world("normal", [0.5], [0.8], open_), world("one", [0.5], [0.5], open_)])
+    [said] = verdict_on_victims(
+        [world("normal", [0.5], [0.8], open_), world("one", [0.5], [0.5], open_)]
+    )
     assert "by labels not settled (one seed), -30.0 [" in said
     # A share over some of the seeds would stand beside shares over all of them.
     lost = replace(normal.judged[1].robustness, worst={"linf": {}})
     judged = (normal.judged[0], replace(normal.judged[1], robustness=lost), normal.judged[2])
     some = replace(normal, judged=judged)
-    assert table([some], [proportion(700, 1000)] * 3, 0.1)[1][2] == "did not run"
-    lines = table([normal, spread], [proportion(700, 1000)] * 3, 0.1)
+    assert victim_table([some], [proportion(700, 1000)] * 3, 0.1)[1][2] == "did not run"
+    lines = victim_table([normal, spread], [proportion(700, 1000)] * 3, 0.1)
     assert lines[2][3] == "no evidence"
     assert lines[1][4] == "80.0 [77.4, 82.4] (80.0)"
 

@@ -99,7 +99,7 @@ NOTE = (
 """Explanation of a table."""
 
 
-def table(cells: Sequence[Cell], *, against: str = ALONE) -> list[list[str]]:
+def cells_table(cells: Sequence[Cell], *, against: str = ALONE) -> list[list[str]]:
     """Header and lines: a line for each place; for a curve a column for each x."""
     if any(cell.x is not None for cell in cells):
         xs = sorted({cell.x for cell in cells if cell.x is not None})

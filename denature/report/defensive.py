@@ -92,10 +92,10 @@ def page(result: DefensiveDistillationResult, records: Sequence[Record]) -> Page
         about=ABOUT,
         differs=f"{result.differs} Attack success in percent at {format_budget(epsilon)} in linf; "
         f"{len(first.samples)} test samples, seeds: {result.seeds}.",
-        verdict=verdict(findings),
+        verdict=verdict_on_temperatures(findings),
         blocks=(
             Plot(name="temperatures", draw=partial(curves, findings, epsilon)),
-            Table(lines=table(findings, epsilon), note=NOTE),
+            Table(lines=success_table(findings, epsilon), note=NOTE),
         ),
     )
 
@@ -138,7 +138,7 @@ def _smallest(finding: Finding) -> str:
     return f"{over.value:.3g} [{over.low:.3g}, {over.high:.3g}]"
 
 
-def table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
+def success_table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
     """Header and lines: attack success at one budget in linf, by attack."""
     key = format_budget(epsilon)
     columns = [a for a in ATTACKS if any(_successes(f, a, key) is not None for f in findings)]
@@ -163,7 +163,7 @@ def table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
     return lines
 
 
-def verdict(findings: Sequence[Finding]) -> list[str]:
+def verdict_on_temperatures(findings: Sequence[Finding]) -> list[str]:
     """Temperature from which on gradients are masked, and the verdicts on all networks."""
     distilled = [finding for finding in findings if finding.temperature is not None]
     sentences = [_masking(distilled)]

@@ -86,12 +86,12 @@ def page(result: FlatnessResult, records: Sequence[Record]) -> Page:
             Plot(name="around", draw=partial(around, entries)),
             Plot(name="line", draw=partial(lines, entries)),
             Plot(name="surfaces", draw=partial(surfaces, entries)),
-            Table(lines=table(entries), note=NOTE),
+            Table(lines=flatness_table(entries), note=NOTE),
         ),
     )
 
 
-def table(entries: Sequence[FlatnessEntry]) -> list[list[str]]:
+def flatness_table(entries: Sequence[FlatnessEntry]) -> list[list[str]]:
     """Header and lines: a line for each network."""
     middle = len(entries[0].flatness.sizes) // 2
     size = entries[0].flatness.sizes[middle]

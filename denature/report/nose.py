@@ -127,16 +127,16 @@ def page(result: NoseResult, records: Sequence[Record]) -> Page:
         title="A clone of a nose detector",
         about="A face service's nose detector, copied through its answers.",
         differs=result.differs,
-        verdict=verdict(result.rows, result.trials, result.mean_place, result.theft),
+        verdict=verdict_on_clones(result.rows, result.trials, result.mean_place, result.theft),
         blocks=(
             Plot(name="precision", draw=partial(by_decimals, result.trials, result.mean_place)),
             *shown,
-            Table(lines=table(result.rows), note=NOTE),
+            Table(lines=clone_table(result.rows), note=NOTE),
         ),
     )
 
 
-def table(lines: Sequence[NoseRow]) -> list[list[str]]:
+def clone_table(lines: Sequence[NoseRow]) -> list[list[str]]:
     """Header and lines."""
     measures = ["From the service %", "From people %"]
     cells = [["Learned", "Who", "Network", *measures, "Weights", "Runs"]]
@@ -147,7 +147,7 @@ def table(lines: Sequence[NoseRow]) -> list[list[str]]:
     return cells
 
 
-def verdict(
+def verdict_on_clones(
     lines: Sequence[NoseRow], points: Sequence[PrecisionPoint], base: Estimate, theft: NoseTheft
 ) -> list[str]:
     """Findings of the table and the curve, and the cost of the theft."""

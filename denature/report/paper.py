@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from denature.core.record import Record
 from denature.report import analysis_figures, figures, paper_figures
-from denature.report.cells import ALONE, NOTE, Cell, hazards, marks, summarised, table
+from denature.report.cells import ALONE, NOTE, Cell, cells_table, hazards, marks, summarised
 from denature.report.divergence import not_nasty
 from denature.report.figures import Draw
 from denature.report.page import Page, Plot, Table
@@ -73,7 +73,7 @@ def page(result: PaperResult, records: Sequence[Record]) -> Page:
     if analysis is None:
         sentence = summarised(cells, against=result.against)
         verdict += [sentence] * bool(sentence) + hazards(cells) + not_nasty(records)
-        main = Table(lines=table(cells, against=result.against), note=NOTE)
+        main = Table(lines=cells_table(cells, against=result.against), note=NOTE)
         draw: Draw = partial(paper_figures.bars, cells)
         if result.axis is not None:
             draw = partial(paper_figures.curves, cells, axis=result.axis)

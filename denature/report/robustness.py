@@ -90,7 +90,7 @@ def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
             Plot(name="curves", draw=partial(curves, result)),
             Plot(name="smallest", draw=partial(smallest_changes, result)),
             *(_checks(evaluation) for evaluation in judged),
-            Table(lines=table(result), note=NOTE),
+            Table(lines=attack_table(result), note=NOTE),
         ),
     )
 
@@ -110,7 +110,7 @@ def _checks(evaluation: Evaluation) -> Items:
     )
 
 
-def table(result: RobustnessResult) -> list[list[str]]:
+def attack_table(result: RobustnessResult) -> list[list[str]]:
     """Header and lines: a line for each network and attack."""
     budgets = {
         norm: [format_budget(epsilon) for epsilon in values]

@@ -110,10 +110,10 @@ def page(result: RobustnessAndExtractionResult, records: Sequence[Record]) -> Pa
         about=ABOUT,
         differs=f"{result.differs} {len(first.samples)} test samples are attacked, "
         f"seeds: {result.seeds}.",
-        verdict=[*verdict(victims), *not_nasty(records)],
+        verdict=[*verdict_on_victims(victims), *not_nasty(records)],
         blocks=(
             Plot(name="robustness-and-extraction", draw=partial(panels, victims, epsilon)),
-            Table(lines=table(victims, result.alone, epsilon), note=NOTE),
+            Table(lines=victim_table(victims, result.alone, epsilon), note=NOTE),
         ),
     )
 
@@ -123,7 +123,7 @@ def _over(estimates: Sequence[Estimate]) -> str:
     return percent(pooled(estimates)) if estimates else "did not run"
 
 
-def table(
+def victim_table(
     victims: Sequence[VictimResult], alone: Sequence[Estimate], epsilon: float
 ) -> list[list[str]]:
     """Header and lines: each victim, and the clones' network alone."""
@@ -167,7 +167,7 @@ def _robustness(judged: Evaluation) -> str:
     return f"{word}, {points(gain)} points of robust samples"
 
 
-def verdict(victims: Sequence[VictimResult]) -> list[str]:
+def verdict_on_victims(victims: Sequence[VictimResult]) -> list[str]:
     """Each victim against the normal one, in robustness and in the accuracy of its clones."""
     normal, sentences = victims[0], []
     for victim in victims[1:]:

@@ -64,7 +64,11 @@ def page(records: Sequence[Record], *, title: str = TITLE, caveat: str | None = 
     )
     return Page(
         title=title,
-        verdict=[*words.verdict(summary), *not_nasty(records), *([caveat] if caveat else [])],
+        verdict=[
+            *words.verdict_on_students(summary),
+            *not_nasty(records),
+            *([caveat] if caveat else []),
+        ],
         blocks=blocks if has_students else blocks[2:],
         records=records,
     )

@@ -46,11 +46,11 @@ def page(theft: Theft, records: Sequence[Record]) -> Page:
         title="Model extraction",
         about=about(theft),
         differs="Query only services that you are allowed to query.",
-        verdict=verdict(theft),
+        verdict=verdict_on_theft(theft),
         blocks=(
             Plot(name="curves", draw=partial(curves, theft)),
             Plot(name="training-curves", draw=partial(training_curves, records)),
-            Table(lines=table(theft), note=note(theft)),
+            Table(lines=theft_table(theft), note=note(theft)),
         ),
     )
 
@@ -69,7 +69,7 @@ def _measures(theft: Theft) -> tuple[str, str]:
     return ("Error", "Distance") if theft.kind == "landmarks" else ("Accuracy", "Fidelity")
 
 
-def table(theft: Theft) -> list[list[str]]:
+def theft_table(theft: Theft) -> list[list[str]]:
     """Header and lines: a line for each budget."""
     priced = theft.price is not None
     best = f" ({BEST_ON_TEST})" if theft.chosen_on_test else ""
@@ -82,7 +82,7 @@ def table(theft: Theft) -> list[list[str]]:
     return lines
 
 
-def verdict(theft: Theft) -> list[str]:
+def verdict_on_theft(theft: Theft) -> list[str]:
     """Findings of the table, and the cost of the theft."""
     last, victim = theft.levels[-1], _spell(theft, theft.victim_accuracy)
     cost = "" if last.money is None else f" (US $ {last.money:,.2f})"

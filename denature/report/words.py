@@ -129,7 +129,7 @@ def of_one_seed(difference: Estimate | None) -> bool:
     return difference is not None and (difference.over == "images" or difference.n < 2)
 
 
-def verdict(summary: Summary) -> list[str]:
+def verdict_on_students(summary: Summary) -> list[str]:
     """Findings of the tables: whether students are spoiled, and which answers stay unprotected."""
     nasty = [row for row in summary.students if row.teacher == "nasty"]
     soft = [row for row in nasty if row.answers == "soft" and row.difference is not None]
