@@ -25,7 +25,7 @@ from denature.recipes.robustness_and_extraction import TEACHER_SEEDS
 from denature.report import defensive, robustness_and_extraction, summarise
 from denature.report import nose as nose_page
 from denature.report.divergence import not_nasty
-from denature.report.theft import theft_table as theft_table
+from denature.report.theft import theft_table
 from denature.report.words import markdown, student_table, teacher_table
 
 ROOT = Path(__file__).parents[1]
@@ -147,7 +147,9 @@ def test_the_error_rates_of_intervals_and_verdicts_are_those_that_were_simulated
     "folder", sorted((ROOT / "results" / "stealing").iterdir()), ids=lambda folder: folder.name
 )
 def test_the_tables_of_thefts_are_made_from_what_was_measured(folder: Path) -> None:
-    lines = markdown(theft_table(read_theft(folder / "theft.json")))
+    theft = read_theft(folder)
+    assert theft is not None
+    lines = markdown(theft_table(theft))
     assert (folder / "table.md").read_text(encoding="utf-8").strip() == lines
     assert lines in (ROOT / "docs" / "stealing.md").read_text(encoding="utf-8")
     assert find_records([folder / "records.jsonl"])
@@ -222,13 +224,16 @@ def rows_of_clones(records: list[Record]) -> list[nose_page.NoseRow]:
 
 HARDENED = [
     path.parent
-    for name in ("defensive-distillation", "both-worlds")
+    for name in ("defensive-distillation", "robustness-and-extraction")
     for path in sorted((ROOT / "results" / name).glob("*/result.json"))
 ]
 
 
 def test_there_are_results_of_hardened_networks() -> None:
-    assert {folder.parts[-2] for folder in HARDENED} == {"defensive-distillation", "both-worlds"}
+    assert {folder.parts[-2] for folder in HARDENED} == {
+        "defensive-distillation",
+        "robustness-and-extraction",
+    }
 
 
 def remade(found: Any, records: list[Record]) -> tuple[list[list[str]], list[str]]:

@@ -44,7 +44,7 @@ from denature.extract.strategies.both import both
 from denature.extract.strategies.catalogue import STRATEGIES, find_strategy
 from denature.extract.strategies.k_center import k_center
 from denature.extract.strategies.uncertainty import uncertainty
-from denature.extract.theft import LEDGER, RESULT, read_theft
+from denature.extract.theft import LEDGER, read_theft
 from denature.extract.thief import Thief
 from denature.extract.victims.base import AskFailed, VictimInfo
 from denature.extract.victims.called import FunctionVictim
@@ -977,7 +977,7 @@ def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> N
     assert [clone.seed for clone in first.clones] == [0, 1, 0, 1]
     assert (first.spent, first.lost, first.measuring, first.kind) == (300, 0, 50, "probabilities")
     assert first.clones[0].money == pytest.approx(0.1)
-    assert read_theft(tmp_path / "out" / RESULT) == first
+    assert read_theft(tmp_path / "out") == first
     records = {clone.folder: (Path(clone.folder) / "record.json").stat().st_mtime_ns
                for clone in first.clones}  # fmt: skip
     second = go(100, 300, 600)
@@ -1188,7 +1188,9 @@ def test_the_decimals_of_answers_are_part_of_a_thefts_plan_and_of_its_clones(
         assert main([*words, *more, "--out", str(tmp_path / name)]) == 0
         plan = json.loads((tmp_path / name / "plan.json").read_text())
         assert plan["objective"] == {"temperature": 1.0, "decimals": decimals}
-        [clone] = read_theft(tmp_path / name / RESULT).clones
+        theft = read_theft(tmp_path / name)
+        assert theft is not None
+        [clone] = theft.clones
         objective = load_run(clone.folder).record.config["objective"]
         assert objective == {"kind": "cloned", **plan["objective"]}
     assert main([*words, "--out", str(tmp_path / "rounded")]) == 1  # it holds another theft

@@ -17,7 +17,7 @@ from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
 from denature.extract.asking.pricing import Prices
 from denature.extract.config import RequestConfig
-from denature.extract.theft import RESULT, read_theft
+from denature.extract.theft import read_theft
 from denature.extract.victims.base import Victim, run_now
 from denature.train.run import Run
 
@@ -226,8 +226,6 @@ def paid_for(run: Run) -> float | None:
     """Cost in US dollars of the theft that made a clone; None where it is unknown."""
     if run.folder is None:
         return None
-    paths = (folder / RESULT for folder in run.folder.resolve().parents[:3])
-    if (path := next((path for path in paths if path.is_file()), None)) is None:
-        return None
-    same = (clone for clone in read_theft(path).clones if clone.id == run.record.id)
-    return next((clone.money for clone in same), None)
+    thefts = filter(None, map(read_theft, run.folder.resolve().parents[:3]))
+    clones = (clone for theft in thefts for clone in theft.clones)
+    return next((clone.money for clone in clones if clone.id == run.record.id), None)

@@ -10,7 +10,10 @@ from denature.core.errors import RunError
 from denature.core.schema import decode
 from denature.core.stats import Estimate, pooled
 
-LEDGER, RESULT = "ledger.sqlite", "theft.json"
+LEDGER, RESULT = "ledger.sqlite", "result.json"
+
+FORMER = "theft.json"
+"""Its name in folders that an earlier version wrote."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,17 +107,23 @@ class Theft:
         return levels
 
     def to_json(self, *, indent: int | None = None) -> str:
-        return json.dumps(asdict(self), indent=indent, allow_nan=False)
+        plain = {"result_type": self.result_type, **asdict(self)}
+        return json.dumps(plain, indent=indent, allow_nan=False)
 
 
-def read_theft(path: Path) -> Theft:
-    """A theft's result.
+def read_theft(folder: Path) -> Theft | None:
+    """The theft in a folder; None for a folder without one.
 
     Raises:
-        RunError: the file is missing or damaged.
+        RunError: the file of the result is damaged.
     """
+    path = next((path for name in (RESULT, FORMER) if (path := folder / name).is_file()), None)
+    if path is None:
+        return None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}.") from None
+    if isinstance(raw, dict) and raw.get("result_type", Theft.result_type) != Theft.result_type:
+        return None
     return decode(Theft, raw, where=str(path))
