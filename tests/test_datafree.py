@@ -23,7 +23,7 @@ from denature.datafree.deepinversion import (
     statistics_loss,
     total_variation,
 )
-from denature.datafree.insides import ActivationRecorder
+from denature.nets.activations import ActivationRecorder
 from denature.nets import NETS, create
 from denature.report.html import write_report
 from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, import_run, train

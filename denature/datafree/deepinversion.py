@@ -19,7 +19,7 @@ from denature.core.seeds import derive
 from denature.core.stats import Estimate, proportion
 from denature.core.types import Labels, Logits, Pixels
 from denature.datafree.config import Inversion
-from denature.datafree.insides import ActivationRecorder, scale_of
+from denature.nets.activations import ActivationRecorder, scale_of
 
 SAY_EVERY = 50
 """Steps between progress reports; each report waits for the device."""
