@@ -23,8 +23,8 @@ from denature.datafree.deepinversion import (
     statistics_loss,
     total_variation,
 )
-from denature.nets.activations import ActivationRecorder
 from denature.nets import NETS, create
+from denature.nets.activations import ActivationRecorder
 from denature.report.html import write_report
 from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, import_run, train
 from denature.train.session import Session

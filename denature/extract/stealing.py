@@ -40,9 +40,9 @@ from denature.extract.victims.protocol import FORMS
 from denature.nets import create
 from denature.train.config import Training
 from denature.train.identity import plan_id
-from denature.train.job import Order
 from denature.train.loop import answers_to
 from denature.train.objectives.cloned import Cloned
+from denature.train.order import Order
 from denature.train.run import Run
 from denature.train.runs import make
 from denature.train.session import Session

@@ -20,9 +20,10 @@ from denature.nets.published import PublishedWeights
 from denature.train.classes import ClassMatcher
 from denature.train.config import Training
 from denature.train.identity import what_changed
-from denature.train.job import Input, Job, Order
+from denature.train.job import Job
 from denature.train.loop import evaluate
 from denature.train.objectives.base import BringsData, Objective
+from denature.train.order import Input, Order
 from denature.train.passes import Watch, make_pass
 from denature.train.run import Run
 from denature.train.session import Session

@@ -25,7 +25,7 @@ from denature.data import load
 from denature.data.config import DataConfig
 from denature.nets.published import PublishedWeights
 from denature.train.config import CheckpointConfig
-from denature.train.job import Input, Order
+from denature.train.order import Input, Order
 from denature.train.run import Run, load_run
 from denature.train.session import Session
 
