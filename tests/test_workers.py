@@ -13,10 +13,11 @@ import pytest
 
 from denature.cli.options import OutputOptions, RunOptions
 from denature.core.errors import ConfigError
-from denature.data import DataConfig
+from denature.data import load
 from denature.train import CheckpointConfig, Distilled, Normal, Order, Training, train
+from denature.train.remote import RemoteBatch
 from denature.train.run import Run
-from denature.train.workers import ProcessPool, RayPool, RemoteBatch
+from denature.train.workers import ProcessPool, RayPool
 
 CREWS = {"processes": ("--workers", "2"), "ray": ("--ray", "local")}
 
@@ -162,7 +163,7 @@ def parcel(teacher: Run | None, **order: Any) -> RemoteBatch:
     given: dict[str, Any] = {"net": "mlp", "objective": Distilled(), "training": QUICK, **order}
     assert teacher is not None
     return RemoteBatch.of(
-        [Order(**given)], [{"teacher": teacher}], DataConfig(source="digits"),
+        [Order(**given)], [{"teacher": teacher}], load("digits"),
         overwrite=False, checkpointing=CheckpointConfig(), seconds=None,
     )  # fmt: skip
 

@@ -24,7 +24,7 @@ from denature.train.session import Session
 
 if TYPE_CHECKING:
     from denature.cli.show import Display
-    from denature.train.workers import WorkerPool
+    from denature.train.remote import WorkerPool
 
 KEY = "DENATURE_KEY"
 """Environment variable of a server's key: other users of a machine can read command lines."""

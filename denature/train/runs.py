@@ -25,10 +25,10 @@ from denature.train.loop import evaluate
 from denature.train.objectives.base import BringsData, Objective
 from denature.train.order import Input, Order
 from denature.train.passes import Watch, make_pass
+from denature.train.remote import RemoteBatch, WorkerPool
 from denature.train.run import Run
 from denature.train.session import Session
 from denature.train.team import join
-from denature.train.workers import RemoteBatch, WorkerPool
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
 """Training fields that runs in one pass have in common."""
@@ -242,7 +242,7 @@ def _send(
         RemoteBatch.of(
             [job.order for job in jobs],
             [job.inputs for job in jobs],
-            dataset.config,
+            dataset,
             overwrite=overwrite,
             checkpointing=session.checkpointing,
             seconds=session.stopper.seconds_left,
