@@ -38,6 +38,7 @@ from denature.train import (
     Nasty,
     Normal,
     Run,
+    Skeptical,
     Training,
     train,
 )
@@ -137,6 +138,10 @@ CASES: dict[str, Case] = {
     "distilled": Case(objective=Distilled()),
     "distilled, labels": Case(objective=Distilled(answers="labels", alpha=0.5)),
     "hardened": Case(objective=Hardened(temperature=2)),
+    "skeptical": Case(objective=Skeptical(temperature=2)),
+    "skeptical, delayed, coupled": Case(
+        net="cnn", objective=Skeptical(shallow=2, delay=0.2, coupled=True)
+    ),
     "adversarial, pgd": Case(objective=Adversarial(ball=Ball(epsilon=0.1), steps=2)),
     "adversarial, trades": Case(
         objective=Adversarial(method="trades", ball=Ball(epsilon=0.1), steps=2)
@@ -279,6 +284,7 @@ FAULTS = [
     ("cloned, probabilities", "KL", scaled(KL)),
     ("distilled, labels", "hard labels", scaled("denature.losses.soft.hard_distillation")),
     ("cloned, label", "hard labels", scaled("denature.losses.soft.hard_distillation")),
+    ("skeptical", "heads", scaled("denature.losses.soft.softened_divergence")),
     ("hardened", "cross-entropy", scaled("denature.losses.soft.soft_cross_entropy")),
     ("dafl", "generator", scaled("denature.datafree.dafl.generator_loss", -1.0)),
     ("dafl", "student", scaled("denature.losses.softened_divergence")),
@@ -309,6 +315,12 @@ def test_a_formula_that_is_off_is_caught_with_room_to_spare(
         ("distilled", Distilled(temperature=4.04)),
         ("distilled, labels", Distilled(answers="labels", alpha=0.505)),
         ("hardened", Hardened(temperature=2.02)),
+        ("skeptical", Skeptical(temperature=2.02)),
+        ("skeptical", Skeptical(temperature=2, alpha=0.909)),
+        ("skeptical", Skeptical(temperature=2, beta=0.33)),
+        ("skeptical", Skeptical(temperature=2, coupled=True)),
+        ("skeptical, delayed, coupled", Skeptical(shallow=1, delay=0.2, coupled=True)),
+        ("skeptical, delayed, coupled", Skeptical(shallow=2, delay=0.4, coupled=True)),
         ("adversarial, pgd", Adversarial(ball=Ball(epsilon=0.101), steps=2)),
         ("adversarial, trades", Adversarial(method="trades", ball=Ball(epsilon=0.1), steps=2,
                                             beta=6.6)),

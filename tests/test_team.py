@@ -112,7 +112,7 @@ def per_shard(data: Dataset, training: Training) -> nn.Module:
     settled = training.resolved(
         optimizer="adam", augment="none", schedule="one-cycle", device="cpu", precision="fp32"
     )
-    optimizer = make_optimizer(network, settled)
+    optimizer = make_optimizer(network, config=settled)
     feed = Feed(data.train, compute=compute)
     steps = steps_per_epoch(len(data.train), training.batch_size, parts=2)
     network.train()

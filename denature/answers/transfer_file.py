@@ -139,8 +139,8 @@ def load_transfer(path: Path, *, folder: Path | None = None) -> tuple[Transfer, 
         transfer.check(dataset)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, ConfigError) as error:
         raise RunError(
-            f"The transfer set {path} cannot be read: {error}. Delete the file, and run the same "
-            "command again to write it anew."
+            f"The transfer set {path} cannot be read: {str(error).rstrip('.')}. Delete the file, "
+            "and run the same command again to write it anew."
         ) from None
     return transfer, dataset
 
@@ -172,9 +172,8 @@ def _checked_names(file: Any, header: Header) -> list[str]:
     types = {name: file.get_slice(name).get_dtype() for name in names}
     outputs, labelled = len(header.classes), header.kind == "label"
     images = shapes["train/images"]
-    rows = shapes["train/rows"]
     wanted: dict[str, tuple[str, tuple[int, ...]]] = {
-        "values": ("I64", rows) if labelled else ("F32", (*rows, outputs))
+        "values": ("I64", images[:1]) if labelled else ("F32", (images[0], outputs))
     }
     for split in SPLITS:
         if f"{split}/images" not in shapes:

@@ -56,6 +56,12 @@ def invert(
     if config.compete and student is None:
         raise ConfigError(f"compete is {config.compete}, which needs a student that disagrees.")
     network = compute.place(network).eval()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not any(norm.running_mean is not None for norm in norms):
+        raise ConfigError(
+            "This network has no 2-D batch norm with running statistics, and DeepInversion needs "
+            "them. Take a network that has them, or DAFL."
+        )
     if student is not None:
         student = compute.place(student).eval()
     draw = torch.Generator().manual_seed(derive(seed, "inversion"))

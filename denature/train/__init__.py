@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Hardened,
         Nasty,
         Normal,
+        Skeptical,
     )
     from denature.train.order import Order
     from denature.train.run import Run, import_run, load_run
@@ -43,6 +44,7 @@ __getattr__ = attach(
         "Cloned": "objectives",
         "Hardened": "objectives",
         "Adversarial": "objectives",
+        "Skeptical": "objectives",
     },
 )
 
@@ -67,4 +69,5 @@ __all__ = [
     "Cloned",
     "Hardened",
     "Adversarial",
+    "Skeptical",
 ]

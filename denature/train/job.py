@@ -147,6 +147,7 @@ class Job:
             steps=steps_per_epoch(len(self.samples.split), batch, parts=team.size),
             team=team,
             landmarks=self.samples.split.landmarks,
+            image=tuple(self.samples.split.images.shape[1:]),
         )
 
     @cached_property

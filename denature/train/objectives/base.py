@@ -3,7 +3,8 @@
 This module imports no objective, so that training with one does not import the others.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
@@ -92,6 +93,42 @@ class Probing(Protocol):
             pixels: batch x channels x height x width, in [0, 1].
             labels: batch.
         """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchContext:
+    """One batch in training, for an objective that uses the student's features."""
+
+    logits: "Logits"
+    labels: "Labels"
+    answers: "Answers | None"
+    done: float
+    """Share of the training's steps already taken."""
+    features: "tuple[Tensor, ...]"
+    """Features of the student, from shallow to deep; the last are the input of the layer that
+    computes the logits. See `denature.nets.activations.ActivationRecorder.stages`."""
+    heads: "nn.Module"
+    """The module that the objective's `heads` returned, in training mode."""
+
+
+@runtime_checkable
+class UsesFeatures(Protocol):
+    """An objective that learns from the student's features, perhaps through heads of its own.
+
+    The heads' parameters are trained, and saved in states, with the network's; a finished run has
+    none of them.
+    """
+
+    def heads(self, shapes: "Sequence[tuple[int, ...]]", classes: int) -> "nn.Module":
+        """Modules on top of the features, with random weights from torch's global generator.
+
+        Args:
+            shapes: of the features, without the batch, in the order of `BatchContext.features`.
+            classes: number of logits.
+        """
+
+    def loss(self, batch: BatchContext) -> "PerExample":
+        """The loss per example; takes the place of the call with logits alone in training."""
 
 
 @runtime_checkable
