@@ -26,6 +26,7 @@ from denature.datafree.deepinversion import (
 from denature.nets import NETS, create
 from denature.nets.activations import ActivationRecorder
 from denature.report.html import write_report
+from denature.report.kinds import answers_of
 from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, import_run, train
 from denature.train.session import Session
 
@@ -267,7 +268,7 @@ def test_a_report_tells_a_student_without_data_from_others(
     dreamt = train("mlp", digits, Dafl(), QUICK, source=teacher)
     told = train("mlp", digits, Distilled(answers="labels"), QUICK, source=teacher)
     records = [run.record for run in (teacher, dreamt, told)]
-    assert [record.answers for record in records] == ["none", "dreams", "labels"]
+    assert [answers_of(record) for record in records] == ["none", "dreams", "labels"]
     page = write_report(records, tmp_path / "report.html").read_text(encoding="utf-8")
     for said in ("normal teacher, without data", "normal teacher, labels only"):
         assert said in page

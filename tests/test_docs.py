@@ -17,6 +17,7 @@ from denature.extract.theft import read_theft
 from denature.recipes.demo import CAVEAT
 from denature.recipes.paper.catalogue import EXPERIMENTS
 from denature.report import summarise
+from denature.report.kinds import answers_of
 from denature.report.theft import table as theft_table
 from denature.report.words import markdown, student_table, teacher_table
 
@@ -91,7 +92,7 @@ def test_the_caveat_of_the_demo_says_what_was_measured() -> None:
         [demo] = [
             record
             for record in find_records([ROOT / "results" / "demo.jsonl"])
-            if (record.seed, record.net.name, record.answers) == (seed, "cnn", "soft")
+            if (record.seed, record.net.name, answers_of(record)) == (seed, "cnn", "soft")
             and record.inputs["teacher"].kind == "nasty"
         ]
         # The same teacher, or its weights.

@@ -18,6 +18,7 @@ from denature.data import DataConfig, Dataset, load
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
 from denature.report import robustness as page
+from denature.report.kinds import is_plain
 from denature.report.words import markdown
 from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, check_names, chosen
@@ -336,7 +337,7 @@ def _undefended(
             "than their seeds; their spread is not that of one training. Name runs of one "
             "training with --undefended."
         )
-    plain = plain or [run for run in runs if run.record.is_plain]
+    plain = plain or [run for run in runs if is_plain(run.record)]
     if not plain and not runs:
         raise ConfigError(
             "No undefended network to compare with: name a normally trained run of such data with "
@@ -348,7 +349,7 @@ def _undefended(
     missing = controls - len(plain)
     if all(target in plain for target in targets):
         return plain
-    if missing > 0 and (not plain or model.record.is_plain):
+    if missing > 0 and (not plain or is_plain(model.record)):
         session.progress.say(
             f"{len(plain)} undefended networks were given; {missing} "
             f"{'more are' if plain else 'are'} trained, since a gain must exceed the spread "

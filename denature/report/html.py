@@ -12,6 +12,7 @@ from denature.core.record import Record
 from denature.report import figures, words
 from denature.report.divergence import not_nasty
 from denature.report.figures import Draw
+from denature.report.kinds import answers_of, objective_of
 from denature.report.summary import summarise
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _adversary(nasty: Record, records: Sequence[Record]) -> Record | None:
 
 
 def _temperature(nasty: Record | None) -> float:
-    return 1.0 if nasty is None else float(nasty.config["objective"]["temperature"])
+    return 1.0 if nasty is None else float(objective_of(nasty).temperature)
 
 
 def _lead(records: Sequence[Record]) -> str:
@@ -188,8 +189,9 @@ def _run_table(records: Sequence[Record]) -> list[list[str]]:
         teacher = record.inputs.get("teacher")
         source = f" from {teacher.kind} {teacher.net}" if teacher else ""
         if record.victim is not None:
-            source = f" from {record.answers} of {record.victim.net}"
-        source += {"labels": ", labels only", "dreams": ", without data"}.get(record.answers, "")
+            source = f" from {answers_of(record)} of {record.victim.net}"
+        without = {"labels": ", labels only", "dreams": ", without data"}
+        source += without.get(answers_of(record), "")
         lines.append(
             [
                 f"{record.kind} {record.net.name}{source}",

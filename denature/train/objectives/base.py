@@ -18,7 +18,12 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 
 
 class Objective(Protocol):
-    """A loss for the training loop; a frozen dataclass, whose fields the record keeps."""
+    """A loss for the training loop; a frozen dataclass, whose fields the record keeps.
+
+    Optional class attributes: `schedule`, the meaning of `auto`; `landmarks`, whether labels may be
+    coordinates; `remedies`, options that help where a loss is not finite; `baseline`, whether its
+    default is what other runs are compared with; `answers_shown`, the kind of answers in reports.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -29,6 +34,13 @@ class Objective(Protocol):
     @property
     def asks(self) -> str | None:
         """Role of the input that answers every batch; None where labels suffice."""
+
+    @property
+    def label(self) -> str:
+        """The source of learning, for reports.
+
+        `{teacher}` stands for the kind of the answering run, `{answers}` for that of its answers.
+        """
 
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float

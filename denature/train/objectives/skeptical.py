@@ -29,6 +29,7 @@ class Skeptical:
 
     kind: ClassVar[str] = "skeptical"
     asks: ClassVar[str] = "teacher"
+    label: ClassVar[str] = "{teacher} teacher, {answers} to an auxiliary head"
 
     temperature: float = 4.0
     """tau of both distillations."""
