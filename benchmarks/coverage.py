@@ -32,7 +32,7 @@ from denature.core.stats import (
     proportion,
     unpaired_difference,
 )
-from denature.robust.evaluate import AttackOutcome, EvaluationData
+from denature.robust.outcomes import AttackOutcome, EvaluationData
 from denature.robust.target import AccessLevel
 from denature.robust.verdict import judge
 

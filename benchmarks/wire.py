@@ -36,10 +36,10 @@ from denature.core.compute import resolve
 from denature.core.stopping import Stopper
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
+from denature.extract.asking.ledger import Ledger, Query
+from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.pool import StoredPool
 from denature.extract.config import RequestConfig
-from denature.extract.ledger import Ledger, Query
-from denature.extract.oracle import Oracle
-from denature.extract.pool import StoredPool
 from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.find import find
 from denature.extract.victims.protocol import RemoteSignature, request
@@ -49,7 +49,7 @@ PACE = RequestConfig()
 
 SIGNATURE = RemoteSignature(
     input="images", datatype="UINT8", shape=(3, 32, 32), channels_last=False,
-    output="probabilities", output_datatype="FP32", classes=10,
+    output="probabilities", classes=10,
 )  # fmt: skip
 
 WANTED = {

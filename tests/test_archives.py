@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from denature.core.errors import DataError
-from denature.data import Dataset, download, load, pickles
+from denature.data import Dataset, download, load
+from denature.data.readers import pickles
 
 Files = dict[str, bytes]
 GENERATOR = np.random.default_rng(0)

@@ -21,15 +21,16 @@ from denature.cli.app import main
 from denature.core.errors import ConfigError
 from denature.data import load
 from denature.extract import FunctionVictim
-from denature.extract.reading import combined
-from denature.recipes.robustness import RobustnessResult, robustness
+from denature.extract.asking.reading import combined
+from denature.report.robustness import RobustnessResult
 from denature.robust.blackbox import BlackBox, Reply, whole_steps
 from denature.robust.catalogue import ATTACKS, BLACK_BOX_ATTACKS, chosen
 from denature.robust.config import EFFORTS, AttackConfig
 from denature.robust.estimate import cost
-from denature.robust.evaluate import evaluate
+from denature.robust.evaluation import evaluate
 from denature.robust.target import Target, allows
 from denature.train import Normal, Run, Training, train
+from tests.evaluations import robustness
 from tests.served import Served, serve, stop
 
 TINY = AttackConfig(effort="quick", samples=12, linf=(0.1, 0.3), batch=12)
@@ -348,7 +349,7 @@ def test_a_killed_attack_goes_on_and_asks_nothing_twice(
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert main(words(served, plain, torn, *options)) == 0
-    a, b = (json.loads((it / "robustness.json").read_text()) for it in (whole, torn))
+    a, b = (json.loads((it / "result.json").read_text()) for it in (whole, torn))
     for one, other in zip(a["judged"], b["judged"], strict=True):
         for x, y in zip(one["robustness"]["attacks"], other["robustness"]["attacks"], strict=True):
             assert x["robust"] == y["robust"]

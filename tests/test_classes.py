@@ -17,15 +17,13 @@ from denature.core.record import read_record
 from denature.core.weights import save_weights
 from denature.data import Dataset, load
 from denature.data.dataset import Split
+from denature.extract.asking.reading import combined
 from denature.extract.config import ExtractionConfig
-from denature.extract.reading import combined
 from denature.extract.stealing import steal
 from denature.extract.victims.find import find
 from denature.extract.victims.local import local
 from denature.nets import NETS, create
 from denature.nets.heads import reordered
-from denature.recipes.flatness import flatness
-from denature.recipes.robustness import robustness
 from denature.robust.config import AttackConfig
 from denature.train import (
     CheckpointConfig,
@@ -42,6 +40,7 @@ from denature.train.classes import alike
 from denature.train.identity import plan_id, plan_of
 from denature.train.runs import evaluate_run
 from denature.train.session import Session
+from tests.evaluations import flatness, robustness
 from tests.served import serve, stop
 
 QUICK = Training(epochs=6, batch_size=16, augment="none", device="cpu", precision="fp32")
@@ -133,7 +132,7 @@ def renamed(data: Dataset, names: Sequence[str], order: Sequence[str] | None = N
 def test_the_same_names_in_another_order_give_the_order(
     there: tuple[str, ...], wanted: tuple[str, ...], order: tuple[int, ...] | None
 ) -> None:
-    found = align(there, wanted, who="The run", data="data")
+    found = align(there, wanted, model="The run", data="data")
     assert found.order == order
     assert (found.note is None) == (order is None)
 
@@ -141,11 +140,13 @@ def test_the_same_names_in_another_order_give_the_order(
 def test_other_names_are_refused_and_those_that_differ_are_named_first() -> None:
     with pytest.raises(ConfigError, match=r"The run .*: zebra, ant, bat and 1 more there, "
                        r"yak, ant, bat and 1 more here"):  # fmt: skip
-        align(("ant", "bat", "cat", "zebra"), ("ant", "bat", "cat", "yak"), who="The run", data="d")
+        align(
+            ("ant", "bat", "cat", "zebra"), ("ant", "bat", "cat", "yak"), model="The run", data="d"
+        )
     with pytest.raises(ConfigError, match="several are called 'crane'"):
-        align(("crane", "crane", "ox"), ("crane", "ox", "crane"), who="The run", data="d")
+        align(("crane", "crane", "ox"), ("crane", "ox", "crane"), model="The run", data="d")
     with pytest.raises(ConfigError, match="other classes"):  # both are names: nothing is guessed
-        align(("0", "1"), ("1", "2"), who="The run", data="d")
+        align(("0", "1"), ("1", "2"), model="The run", data="d")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_other_names_are_refused_and_those_that_differ_are_named_first() -> None
 def test_names_that_cannot_be_compared_are_taken_as_they_are_numbered_and_that_is_said(
     there: tuple[str, ...] | None, wanted: tuple[str, ...], told: str | None
 ) -> None:
-    found = align(there, wanted, who="The run", data="d")
+    found = align(there, wanted, model="The run", data="d")
     assert found.order is None
     assert (found.note is None) if told is None else told in str(found.note)
 
@@ -357,7 +358,8 @@ def test_a_clone_and_its_fidelity_are_of_the_classes_that_are_meant(
     run: Run, bars: Path, tmp_path: Path, kind: Any
 ) -> None:
     heard = Heard()
-    theft = stolen(local(run, kind=kind, device="cpu"), bars, tmp_path, progress=heard)
+    victim = local(run, kind=kind, device="cpu")
+    theft = stolen(victim, bars, tmp_path, session=Session(progress=heard))
     assert theft.victim_accuracy.value == 1
     assert theft.clones[0].accuracy.value == theft.clones[0].fidelity.value == 1
     assert sum("another order" in line for line in heard.lines) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from denature.core.errors import DataError
-from denature.data.splits import KEYWORDS, split_of
+from denature.data.readers.splits import KEYWORDS, split_of
 from tests.layouts import images, pictures, read, shards, sizes
 
 WORDS = {

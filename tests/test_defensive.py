@@ -8,15 +8,15 @@ import pytest
 
 from denature.cli.app import main
 from denature.core.errors import ConfigError
-from denature.data import load
-from denature.recipes.defensive import SETTINGS, reproduce, setting, wanted
-from denature.recipes.estimate import seconds_of
+from denature.recipes.defensive import SETTINGS, DefensiveDistillation
+from denature.recipes.experiment import Request
+from denature.recipes.runner import run, seconds_left
 from denature.robust.config import AttackConfig
 from denature.train import load_run
 
 
 def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None:
-    smoke = setting("smoke").on("cpu", "fp32")
+    smoke = SETTINGS["smoke"].on("cpu", "fp32")
     tiny = replace(
         smoke,
         net="mlp",
@@ -26,30 +26,31 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
         seeds=2,
         attack_config=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
     )
-    found = reproduce(tiny, "digits", tmp_path)
+    experiment = DefensiveDistillation(setting=tiny, source="digits", out=tmp_path)
+    found = run(experiment)
     names = [line[0] for line in found.lines[1:]]
     assert names == ["undefended", "T-1", "T-100", "adversarial"]
-    assert found.budget == 0.1
-    for name, finding in zip(names, found.findings, strict=True):
+    assert found.result.budget == 0.1
+    for name, finding in zip(names, found.result.findings, strict=True):
         assert finding.name == name
         assert len(finding.judged) == 2
         for it in finding.judged:
             assert (it.verdict is None) == (name == "undefended")
             assert {attack.name for attack in it.robustness.attacks} >= {"pgd", "pgd-rescaled"}
-    [cold, other], [hot, _] = (finding.judged for finding in found.findings[1:3])
+    [cold, other], [hot, _] = (finding.judged for finding in found.result.findings[1:3])
     assert cold.robustness.digest != other.robustness.digest
     assert (cold.robustness.trained_at, hot.robustness.trained_at) == (1, 100)
     assert (cold.robustness.attack_temperature, hot.robustness.attack_temperature)[1] == 100
-    assert len({it.robustness.samples for finding in found.findings for it in finding.judged}) == 1
+    judged = [each for finding in found.result.findings for each in finding.judged]
+    assert len({each.robustness.samples for each in judged}) == 1
     student = load_run(tmp_path / "smoke" / "seed-0" / "T-100" / "student").record
     assert student.config["objective"] == {"kind": "hardened", "temperature": 100}
     assert student.inputs["teacher"].digest == (
         load_run(tmp_path / "smoke" / "seed-0" / "T-100" / "teacher").record.net.digest
     )
-    left = [(order, load("digits")) for order in wanted(tiny, tmp_path).values()]
-    assert seconds_of(left, tmp_path / "smoke") == 0
-    assert seconds_of(left, tmp_path / "elsewhere") > 0
-    again = reproduce(tiny, "digits", tmp_path)
+    assert seconds_left([experiment]) == 0
+    assert seconds_left([replace(experiment, out=tmp_path / "elsewhere")]) > 0
+    again = run(experiment)
     assert again.lines == found.lines
     assert (tmp_path / "smoke" / "report.html").exists()
 
@@ -93,4 +94,4 @@ def test_it_says_how_long_training_would_take_and_what_is_left(
 
 def test_a_scale_that_there_is_not_is_told() -> None:
     with pytest.raises(ConfigError, match="There is no scale 'huge'"):
-        setting("huge")
+        Request(name="defensive-distillation", scale="huge").setting(SETTINGS)

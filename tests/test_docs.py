@@ -15,7 +15,7 @@ from denature.cli.app import COMMANDS, main
 from denature.core.record import find_records
 from denature.extract.theft import read_theft
 from denature.recipes.demo import CAVEAT
-from denature.recipes.paper.catalogue import EXPERIMENTS
+from denature.recipes.paper.catalogue import DESIGNS
 from denature.report import summarise
 from denature.report.kinds import answers_of
 from denature.report.theft import table as theft_table
@@ -199,9 +199,9 @@ def test_the_tables_of_an_experiments_page_are_those_that_were_measured(table: P
 
 def test_every_experiment_has_a_page_with_its_smoke_result() -> None:
     smoke = {path.parent.name for path in EXPERIMENT_TABLES if path.parts[-3] == "smoke"}
-    assert smoke == set(EXPERIMENTS)
+    assert smoke == set(DESIGNS)
     index = (ROOT / "docs" / "experiments" / "README.md").read_text(encoding="utf-8")
-    for name in EXPERIMENTS:
+    for name in DESIGNS:
         assert f"[{name}]({name}.md)" in index
         page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
         assert f"denature reproduce {name} --scale" in page

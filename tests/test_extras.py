@@ -17,7 +17,7 @@ from PIL import Image
 
 from denature.cli.app import COMMANDS
 from denature.core.errors import MissingExtra
-from denature.extract.ledger import Ledger
+from denature.extract.asking.ledger import Ledger
 from denature.extract.theft import LEDGER
 from denature.train import Normal, Training, train
 

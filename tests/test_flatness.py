@@ -17,7 +17,6 @@ from denature.answers.sources import Answers
 from denature.cli.app import main
 from denature.data import load
 from denature.data.dataset import Split
-from denature.recipes.flatness import flatness as compare
 from denature.recipes.training_loss import trained_on, training_loss
 from denature.robust.flatness import (
     Flatness,
@@ -32,6 +31,7 @@ from denature.robust.flatness import (
 from denature.robust.target import Target
 from denature.train import Distilled, Hardened, Normal, Run, Training, train
 from denature.train.classes import ClassMatcher
+from tests.evaluations import flatness as compare
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0])
@@ -216,7 +216,7 @@ def test_weights_are_moved_on_training_images_and_images_are_test_images(
         seen.update(moved=images, changed=named["tested"])
         return flatness(target, images, *rest, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("denature.recipes.flatness.look_around", look)
+    monkeypatch.setattr("denature.recipes.flatness.flatness", look)
     [around] = compare([run], data.config, tmp_path, samples=40, directions=2).networks
     assert (around.weights_split, around.images_split) == ("train", "test")
     for split, given in ((data.train, seen["moved"]), (data.test, seen["changed"])):

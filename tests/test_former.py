@@ -15,10 +15,10 @@ from torch import Tensor
 from denature.cli.app import main
 from denature.extract import ExtractionConfig, steal
 from denature.extract.victims.local import local
-from denature.recipes.robustness import robustness
 from denature.robust.catalogue import ATTACKS
 from denature.robust.config import AttackConfig
 from denature.train import Training, load_run
+from tests.evaluations import robustness
 
 BRIEF = Training(epochs=4, lr=0.02, batch_size=32, device="cpu", precision="fp32")
 

@@ -13,6 +13,7 @@ from denature.data import DataConfig, load
 from denature.data.landmarks import PLACES
 from denature.extract.locating import locate, open_picture, places_of
 from denature.extract.victims.local import local
+from denature.recipes.annotate import distinct_names
 from denature.report.marks import COLOURS, SMALLEST, Mark, marked
 from denature.train import CheckpointConfig, Normal, Run, Training, train
 from denature.train.session import Session
@@ -114,6 +115,14 @@ def test_several_models_mark_files_and_folders(
     assert sorted(file.name for file in out.iterdir()) == [
         "small-2.png", "small.png", "turned.png", "wide.png"
     ]  # fmt: skip
+
+
+def test_marked_files_have_names_of_their_own() -> None:
+    files = [Path(name) for name in ("a/x.png", "b/x.jpg", "x-2.png", "c/x.png", "y.png")]
+    names = distinct_names(files)
+    assert names[:2] == ["x", "x-2"]
+    assert len(set(names)) == len(files)
+    assert names[-1] == "y"
 
 
 def test_an_animation_has_a_frame_for_each_snapshot(

@@ -12,7 +12,7 @@ from denature.core.stats import Estimate
 from denature.data import Dataset, load
 from denature.losses.soft import softened_divergence
 from denature.recipes.paper.settings import SETTINGS
-from denature.recipes.worlds import SETTINGS as WORLDS
+from denature.recipes.robustness_and_extraction import SETTINGS as EXTRACTION_SETTINGS
 from denature.report.divergence import SPOILS_FROM, not_nasty, warning
 from denature.train import Distilled, Nasty, Normal, Run, Training, load_run, train
 from denature.train.config import late_step
@@ -62,7 +62,10 @@ def test_the_step_is_where_the_demo_has_it(epochs: int, milestone: int) -> None:
 
 def test_teachers_have_a_step_at_every_scale() -> None:
     short = [setting.teacher_training for scale, setting in SETTINGS.items() if scale != "paper"]
-    for teacher_training in (*short, *(setting.teacher_training for setting in WORLDS.values())):
+    for teacher_training in (
+        *short,
+        *(setting.teacher_training for setting in EXTRACTION_SETTINGS.values()),
+    ):
         assert teacher_training.schedule == "step"
 
 

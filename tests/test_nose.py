@@ -18,22 +18,26 @@ from denature.core.progress import SILENT
 from denature.core.stats import mean_over_images
 from denature.data import load
 from denature.data.landmarks import PLACES
-from denature.extract.ledger import read_tallies
-from denature.recipes.nose import Faces, NoseResult, reproduce, setting
+from denature.extract.asking.ledger import read_tallies
+from denature.recipes.experiment import Request
+from denature.recipes.nose.config import NoseOptions
+from denature.recipes.nose.experiment import Nose
 from denature.recipes.nose.service_answers import load_recorded
 from denature.recipes.nose.settings import SETTINGS, TARGETS, VALUES
+from denature.recipes.runner import run
 from denature.report.nose import NoseRow, NoseTheft, PrecisionPoint, by_decimals, verdict
+from denature.report.results import Outcome
 from denature.serve.faces import details
 from denature.train import Normal, Training, train
 
 TINY = replace(
-    setting("smoke").on("cpu", "fp32"),
+    Request(name="nose", scale="smoke", device="cpu", precision="fp32").setting(SETTINGS),
     image_size=16,
     student="sepcnn@width=8",
     student_training=Training(epochs=3, batch_size=32, lr=6e-3, optimizer="adam", evaluate_every=1,
                       device="cpu", precision="fp32"),
     precisions=(-1, 1, 8),
-    trials=2,
+    seeds=2,
 )  # fmt: skip
 
 
@@ -145,17 +149,26 @@ def test_keys_lead_to_pictures_of_the_folder_only(
         load_recorded(harvested / "faces", file, size=32, group=None, progress=SILENT)
 
 
+def recorded(harvested: Path, out: Path, **options: Any) -> Nose:
+    """The experiment on recorded answers."""
+    given = NoseOptions(
+        images=harvested / "faces", labels=harvested / "labels.json", group="(.*)_", **options
+    )
+    return Nose(setting=TINY, options=given, out=out)
+
+
 @pytest.fixture(scope="module")
-def copied(harvested: Path, tmp_path_factory: pytest.TempPathFactory) -> NoseResult:
-    faces = Faces(images=harvested / "faces", labels=harvested / "labels.json", group="(.*)_")
+def copied(harvested: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     out = tmp_path_factory.mktemp("nose")
-    backbone = train("sepcnn@width=8", "digits", Normal(), Training(epochs=1, device="cpu"))
+    digits = tmp_path_factory.mktemp("backbone") / "digits"
+    brief = Training(epochs=1, device="cpu")
+    train("sepcnn@width=8", "digits", Normal(), brief, out=digits)
     with pytest.raises(ConfigError, match="takes images of 1 channels"):
-        reproduce(TINY, faces, out, backbones={"digits": backbone})
-    return reproduce(TINY, faces, out)
+        run(recorded(harvested, out, backbone=(str(digits),)))
+    return run(recorded(harvested, out))
 
 
-def test_clones_learn_from_answers_of_before(copied: NoseResult) -> None:
+def test_clones_learn_from_answers_of_before(copied: Outcome) -> None:
     lines = {(line[0], line[1]): line for line in copied.lines}
     assert not any(who == "the service itself" for _, who in lines)
     for target in TARGETS:
@@ -164,11 +177,11 @@ def test_clones_learn_from_answers_of_before(copied: NoseResult) -> None:
         )
         assert clone[-1] == "2"
         assert float(clone[3].split()[0]) < float(mean[3].split()[0]) + 1
-    assert copied.queries == 240
-    assert copied.money == pytest.approx(0.24)
+    assert copied.result.theft.queries == 240
+    assert copied.result.theft.money == pytest.approx(0.24)
 
 
-def test_each_trial_has_a_row_and_what_it_could_know(copied: NoseResult) -> None:
+def test_each_trial_has_a_row_and_what_it_could_know(copied: Outcome) -> None:
     rows = list(csv.DictReader((copied.folder / "precision.csv").read_text().splitlines()))
     assert [(row["index"], row["precision"], row["trial"]) for row in rows] == [
         (str(number), precision, trial)
@@ -186,7 +199,7 @@ def test_each_trial_has_a_row_and_what_it_could_know(copied: NoseResult) -> None
     assert max(fine) < 0.12
 
 
-def test_the_page_shows_table_curve_pictures_and_epochs(copied: NoseResult) -> None:
+def test_the_page_shows_table_curve_pictures_and_epochs(copied: Outcome) -> None:
     page = (copied.folder / "report.html").read_text()
     assert page.count("data:image/png;base64") == 1
     assert page.count("data:image/gif;base64") == 1
@@ -196,12 +209,11 @@ def test_the_page_shows_table_curve_pictures_and_epochs(copied: NoseResult) -> N
         assert gif.n_frames == 3  # type: ignore[attr-defined]
 
 
-def test_what_is_finished_is_not_made_again(copied: NoseResult, harvested: Path) -> None:
+def test_what_is_finished_is_not_made_again(copied: Outcome, harvested: Path) -> None:
     runs = {it: it.stat().st_mtime_ns for it in copied.folder.glob("clones/*/record.json")}
     speed = (copied.folder / "speed.json").read_text()
-    faces = Faces(images=harvested / "faces", labels=harvested / "labels.json", group="(.*)_")
-    again = reproduce(TINY, faces, copied.folder.parent)
-    assert again == copied
+    again = run(recorded(harvested, copied.folder.parent))
+    assert again.result == copied.result
     assert {it: it.stat().st_mtime_ns for it in copied.folder.glob("clones/*/record.json")} == runs
     assert (copied.folder / "speed.json").read_text() == speed
 
@@ -211,9 +223,16 @@ def test_the_verdict_says_from_which_decimal_on_rounding_matters() -> None:
         return mean_over_images([value, value])
 
     errors = {-1: 0.5, 0: 0.25, 1: 0.03, 2: 0.021, 3: 0.02, 8: 0.02}
-    points = [PrecisionPoint(d, e + s, e, None) for d, e in errors.items() for s in (0, 1e-4)]
-    line = NoseRow(who="clone from scratch", target="nose", service=estimate(0.02), parameters=9)
-    theft = NoseTheft("it", 10, 8, 2, 0, None, "", [], [])
+    points = [
+        PrecisionPoint(decimals=d, trial=0, last=e + s, best=e, people=None)
+        for d, e in errors.items()
+        for s in (0, 1e-4)
+    ]
+    line = NoseRow(name="clone from scratch", target="nose", service=estimate(0.02), parameters=9)
+    theft = NoseTheft(
+        victim="service", queries=10, answers=8, tests=2, unseen=0, money=None, dated="", clone=(),
+        service=(),
+    )  # fmt: skip
     said = " ".join(verdict([line], points, estimate(0.05), theft))
     assert "with 2 decimals or more, its error is within a tenth of the 2.00 % at 8" in said
     assert "at 1 it is 3.00 %" in said
@@ -229,7 +248,7 @@ def test_what_is_missing_or_too_much_is_told(
         (["--scale", "huge"], "There is no scale 'huge'"),
         (["--images", str(tmp_path)], "are --images and --labels; name both"),
         (["--images", "a", "--labels", "b", "--data", "c"], "leave one of them out"),
-        (["--scale", "smoke", "--trials", "0"], "trials is 0"),
+        (["--scale", "smoke", "--seeds", "0"], "seeds is 0"),
         (["--data", "digits"], "points are of landmarks only"),
     ):
         assert main([*words, *more]) == 1
@@ -260,11 +279,12 @@ def test_a_nose_detector_is_served_asked_and_copied(
     logged = [json.loads(line) for line in (folder / "service.jsonl").read_text().splitlines()]
     asked = {it.purpose: it.queries for it in read_tallies(folder / "ledger.sqlite")}
     assert asked == {"train": 576, "measure": 150}
-    by_precision = {it["precision"]: it["last"] for it in told["trials"]}
+    by_precision = {it["decimals"]: it["last"] for it in told["trials"]}
     assert by_precision[-1] > by_precision[0] > by_precision[8]
     assert abs(by_precision[2] - by_precision[8]) < 0.01
     assert main([*words, "--json", "-q"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == told
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert again | {"seconds": 0} == told | {"seconds": 0}
     after = [json.loads(line) for line in (folder / "service.jsonl").read_text().splitlines()]
     assert after == logged
-    assert np.isclose(told["money"], 0.726)
+    assert np.isclose(told["theft"]["money"], 0.726)

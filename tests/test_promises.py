@@ -1,9 +1,13 @@
 """Promises about the package as a whole: what it imports, and what it costs to ask for help."""
 
+import ast
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -78,11 +82,14 @@ def test_importing_the_package_imports_no_torch() -> None:
 
 
 def test_every_name_that_a_room_lists_is_there() -> None:
-    from denature import answers, data, losses, nets, report, train
+    from denature import answers, data, losses, nets, report, robust, train
 
-    for room in (answers, data, losses, nets, report, train):
+    for room in (answers, data, losses, nets, report, robust, train):
         missing = [name for name in room.__all__ if not hasattr(room, name)]
         assert not missing, f"{room.__name__} lacks {missing}"
+        # A file of the same name would take the place of a function once it is imported.
+        hidden = [name for name in room.__all__ if isinstance(getattr(room, name), ModuleType)]
+        assert not hidden, f"{room.__name__} has files in the place of {hidden}"
 
 
 def test_the_layers_of_the_architecture_hold() -> None:
@@ -91,6 +98,82 @@ def test_the_layers_of_the_architecture_hold() -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def executed(body: Iterable[ast.stmt]) -> Iterator[ast.ImportFrom | ast.Import]:
+    """The imports that run when a file is imported: not those in functions or for types alone."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from executed(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from executed(n for n in ast.iter_child_nodes(node) if isinstance(n, ast.stmt))
+            for handler in getattr(node, "handlers", ()):
+                yield from executed(handler.body)
+
+
+def circle(sources: Mapping[str, str]) -> list[str]:
+    """Files, by module, that import each other at their top; empty where there are none.
+
+    A name that a package finds late in a file of its own counts as an import of that file.
+    """
+    trees = {module: ast.parse(source) for module, source in sources.items()}
+    lent = {
+        (module, name.asname or name.name): node.module
+        for module, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{module}.")
+        for name in node.names
+    }
+    graph: dict[str, set[str]] = {}
+    for module, tree in trees.items():
+        found: set[str] = set()
+        for node in executed(tree.body):
+            if isinstance(node, ast.Import):
+                found |= {name.name for name in node.names}
+                continue
+            source = node.module or ""
+            for name in node.names:
+                inner = f"{source}.{name.name}"
+                found.add(inner if inner in trees else lent.get((source, name.name)) or source)
+        graph[module] = found & trees.keys() - {module}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_files_import_each_other() -> None:
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "denature").rglob("*.py")
+    }
+    assert len(files) > 100
+    assert not circle({module: path.read_text("utf-8") for module, path in files.items()})
+
+
+@pytest.mark.parametrize(
+    ("other", "wanted"),
+    [
+        ("from p.a import x", True),
+        ("from p import a", True),
+        ("import p.a", True),
+        ("from p import x", True),
+        ("try:\n    from p.a import x\nexcept ImportError:\n    pass", True),
+        ("try:\n    import torch\nexcept ImportError:\n    from p.a import x", True),
+        ("class C:\n    from p.a import x", True),
+        ("def f():\n    from p.a import x", False),
+        ("if TYPE_CHECKING:\n    from p.a import x", False),
+        ("from p.c import x", False),
+    ],
+)
+def test_circles_are_found(other: str, wanted: bool) -> None:
+    package = "if TYPE_CHECKING:\n    from p.a import x\n"
+    found = circle({"p": package, "p.a": "from p.b import y", "p.b": other, "p.c": ""})
+    assert (set(found) == {"p.a", "p.b"}) == wanted
+    assert bool(found) == wanted
 
 
 def test_the_version_is_in_the_changelog() -> None:

@@ -19,22 +19,31 @@ from denature.core.record import Record
 from denature.core.schema import encode
 from denature.core.stats import Estimate, Score, mean_over_seeds, proportion
 from denature.data import Dataset
-from denature.recipes.estimate import seconds_of
-from denature.recipes.paper.catalogue import EXPERIMENTS
-from denature.recipes.paper.orders import ExperimentContext, Point
+from denature.recipes.catalogue import EXPERIMENTS as ALL_EXPERIMENTS
+from denature.recipes.catalogue import experiment, names_of
+from denature.recipes.experiment import Request
+from denature.recipes.paper.catalogue import DESIGNS
+from denature.recipes.paper.config import DataName
+from denature.recipes.paper.experiment import PaperExperiment
+from denature.recipes.paper.orders import Point
 from denature.recipes.paper.recalled import RECALLED
-from denature.recipes.paper.reproduce import context_of, names_of, orders_of
-from denature.recipes.paper.settings import CAP, PAPER_LOSS, SETTINGS, WARMUP, DataName, setting
-from denature.report import experiment as findings
-from denature.report.experiment import TEACHER, Cell, Measured
+from denature.recipes.paper.settings import CAP, PAPER_LOSS, SETTINGS, WARMUP, PaperSetting
+from denature.recipes.runner import seconds_left
+from denature.report import cells as findings
+from denature.report.cells import TEACHER, Cell, Measured
 from denature.train import Distilled, Nasty, Normal, Order, Training, train
 
-every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
+every_experiment = pytest.mark.parametrize("name", DESIGNS)
 
 
 def points_of(name: str, scale: str, *, seeds: int = 2) -> list[Point]:
-    experiment = EXPERIMENTS[name]
-    return list(experiment.points(context_of(experiment, setting(scale), Path("out"), seeds)))
+    made = experiment(Request(name=name, scale=scale, seeds=seeds), Path("out"))
+    assert isinstance(made, PaperExperiment)
+    return made.points()
+
+
+def setting(scale: str) -> PaperSetting:
+    return Request(name="dafl", scale=scale).setting(SETTINGS)
 
 
 # Settings
@@ -114,12 +123,12 @@ def test_recalled_values_stand_in_their_places() -> None:
     assert by_place["alone", "CNN"] == 86.64
     assert by_place["of nasty ResNet-18", TEACHER] == 94.56
     assert by_place["of nasty ResNet-18", "ResNeXt-29"] == 92.20
-    shown = {name: [p.recalled for p in points_of(name, "paper")] for name in EXPERIMENTS}
+    shown = {name: [p.recalled for p in points_of(name, "paper")] for name in DESIGNS}
     used = {value for values in shown.values() for value in values if value is not None}
     assert used == set(RECALLED.values())
-    assert all(p.recalled is None for name in EXPERIMENTS for p in points_of(name, "smoke"))
+    assert all(p.recalled is None for name in DESIGNS for p in points_of(name, "smoke"))
     # An mlp that stands for a ResNetC-20 is no network of the paper.
-    assert all(p.recalled is None for name in EXPERIMENTS for p in points_of(name, "cpu"))
+    assert all(p.recalled is None for name in DESIGNS for p in points_of(name, "cpu"))
 
 
 def test_data_lies_under_the_root_in_any_spelling(tmp_path: Path) -> None:
@@ -140,8 +149,8 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no scale 'gpu'"):
         setting("gpu")
     with pytest.raises(ConfigError, match="seeds is 0"):
-        context_of(EXPERIMENTS["dafl"], setting("cpu"), Path("x"), 0)
-    assert names_of(["all", "dafl"]) == list(EXPERIMENTS)
+        experiment(Request(name="dafl", scale="cpu", seeds=0), Path("x"))
+    assert names_of(["all", "dafl"]) == list(DESIGNS)
 
 
 def test_experiments_share_their_runs(tmp_path: Path) -> None:
@@ -212,7 +221,7 @@ def test_hazards_are_said_of_one_seed_too() -> None:
 def test_what_is_within_the_interval_is_no_hazard_and_no_success() -> None:
     cells = [cell("of nasty R", "CNN", 0.9, 0.01, below_normal=0.01, teacher=0.1, spread=0.1)]
     assert findings.hazards(cells) == []
-    said = findings.verdict(cells)
+    said = findings.summarised(cells)
     assert said.startswith("No student of a nasty teacher fell below themselves alone and the norm")
 
 
@@ -224,15 +233,15 @@ def test_the_verdict_counts_who_fell_below_both() -> None:
         cell("of nasty R", "MLP", 0.7, -0.1, below_normal=0.0),
         cell("of normal R", "MLP", 0.7, 0.5),
     ]
-    said = findings.verdict(cells)
+    said = findings.summarised(cells)
     assert said.startswith("1 of 4 students of nasty teachers fell below themselves alone and the")
     assert "the furthest is CNN, of nasty R: -10.0 [" in said
     assert "from alone, -9.0 [" in said
     one = replace(cells[0], seeds=1, difference=Estimate(-0.1, -0.13, -0.07, 359, "images"))
-    assert "With one seed nothing is settled" in findings.verdict([one])
+    assert "With one seed nothing is settled" in findings.summarised([one])
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if not EXPERIMENTS[name].look])
+@pytest.mark.parametrize("name", [name for name in DESIGNS if DESIGNS[name].analysis is None])
 def test_every_nasty_teachers_student_is_held_against_the_normal_teachers(name: str) -> None:
     """On the points themselves: with records in their places, both hazards can be found."""
     points = points_of(name, "smoke")
@@ -315,7 +324,7 @@ def test_durations_are_said_in_words() -> None:
 def test_without_names_the_experiments_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in EXPERIMENTS)
+    assert all(name in said for name in ALL_EXPERIMENTS)
 
 
 def test_one_experiment_from_estimate_to_page(
@@ -338,12 +347,12 @@ def test_one_experiment_from_estimate_to_page(
     assert "Digits of 8x8 pixels" in page
     assert (folder / "logit-responses.png").read_bytes()[:4] == b"\x89PNG"
     # Nothing is left to do, and the estimate knows.
-    lab = ExperimentContext(
-        data="cifar10", setting=setting("smoke"), out=tmp_path / "smoke", seeds=1
+    finished, other = (
+        [experiment(Request(name=name, scale="smoke"), tmp_path) for name in names]
+        for names in (["logit-responses", "tsne"], ["cifar10-table"])
     )
-    done = tmp_path / "smoke" / "runs"
-    assert seconds_of(orders_of(["logit-responses", "tsne"], lab.setting, tmp_path), done) == 0
-    assert seconds_of(orders_of(["cifar10-table"], lab.setting, tmp_path), done) > 0
+    assert seconds_left(finished) == 0
+    assert seconds_left(other) > 0
 
 
 @pytest.mark.slow
@@ -353,8 +362,8 @@ def test_all_experiments_run_at_smoke(tmp_path: Path) -> None:
     clock = time.monotonic()
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     took = time.monotonic() - clock
-    assert said.count("Look at ") == len(EXPERIMENTS)
-    for name in EXPERIMENTS:
+    assert said.count("Look at ") == len(DESIGNS)
+    for name in DESIGNS:
         folder = tmp_path / "smoke" / name
         result = json.loads((folder / "result.json").read_text())
         assert (result["name"], result["scale"]) == (name, "smoke")

@@ -16,16 +16,17 @@ from denature.core.errors import ConfigError, Stopped
 from denature.core.stopping import Stopper
 from denature.data import Dataset, load
 from denature.data.dataset import Split
-from denature.recipes.flatness import flatness
-from denature.recipes.robustness import robustness
-from denature.robust.catalogue import ATTACKS, Attack, Cost, chosen
+from denature.robust.base import Attack, Cost
+from denature.robust.catalogue import ATTACKS, chosen
 from denature.robust.config import EFFORTS, AttackConfig
-from denature.robust.evaluate import choose, evaluate, summary
+from denature.robust.evaluation import choose, evaluate
 from denature.robust.masking import SIGNS, chance, look
+from denature.robust.summary import summary
 from denature.robust.target import Target
 from denature.robust.verdict import Evaluation
 from denature.train import Adversarial, Normal, Run, Training, load_run, train
 from denature.train.session import Session
+from tests.evaluations import flatness, robustness
 
 QUICK = Training(epochs=12, batch_size=64, device="cpu", precision="fp32")
 
@@ -225,7 +226,7 @@ def test_of_two_kinds_of_distance_each_is_measured() -> None:
     images = torch.zeros(1, 3, 2, 2)
     changed = images.clone()
     changed[0, 0, 0, 0], changed[0, 2, 0, 0], changed[0, 1, 1, 1] = 0.3, 0.4, 1.0
-    from denature.robust.evaluate import _distances
+    from denature.robust.evaluation import _distances
 
     found = _distances(images, changed, torch.tensor([True]))
     assert found["linf"].item() == 1

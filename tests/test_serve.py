@@ -34,7 +34,9 @@ from denature.nets import NETS, create
 from denature.serve.batching import Batcher
 from denature.serve.config import Exposure, Limits, ServedModel, Serving
 from denature.serve.exposure import expose
-from denature.serve.keys import Key, Keys, SqliteKeys, open_keys
+from denature.serve.keys import open_keys
+from denature.serve.keys.base import Key, Keys
+from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.protocol import InferenceRequest, ModelSignature, parse, render
 from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, import_run, load_run, train
@@ -366,7 +368,7 @@ def test_a_budget_is_exact_however_many_spend_it(place: str) -> None:
 
 def test_a_rate_lets_through_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("denature.serve.keys.time.time", lambda: now[0])
+    monkeypatch.setattr("denature.serve.keys.sqlite.time.time", lambda: now[0])
     keys = SqliteKeys(tmp_path / "keys")
     key = keys.add("slow", budget=None, rate=10)
     passed = 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -28,15 +28,23 @@ from denature.core.stopping import Stopper
 from denature.data import Dataset
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
-from denature.extract.choosing import CHOOSERS
-from denature.extract.config import ExtractionConfig, RequestConfig
-from denature.extract.ledger import BudgetSpent, Ledger, Query, read_tallies
-from denature.extract.oracle import Oracle
-from denature.extract.pool import NoisePool, StoredPool, open_pool
-from denature.extract.pricing import one_price, prices_of
-from denature.extract.reading import combined, completed, fitting, kind_of
-from denature.extract.stealing import about_of, fitted, steal
+from denature.extract.asking.ledger import BudgetSpent, Ledger, Query, read_tallies
+from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.pool import NoisePool, StoredPool, open_pool, pool_of_tests
+from denature.extract.asking.pricing import Prices, one_price, prices_of
+from denature.extract.asking.reading import combined, completed, fitting, kind_of
+from denature.extract.compatibility import about_of, fitted
+from denature.extract.config import Choose, ExtractionConfig, RequestConfig
+from denature.extract.measure import agreement, ask_reference, predictions_of
+from denature.extract.speed import SpeedResult, Timing
+from denature.extract.stealing import PLAN, steal
+from denature.extract.strategies.base import Strategy
+from denature.extract.strategies.both import both
+from denature.extract.strategies.catalogue import STRATEGIES, find_strategy
+from denature.extract.strategies.k_center import k_center
+from denature.extract.strategies.uncertainty import uncertainty
 from denature.extract.theft import LEDGER, RESULT, read_theft
+from denature.extract.thief import Thief
 from denature.extract.victims.base import AskFailed, VictimInfo
 from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.find import find
@@ -50,6 +58,7 @@ from denature.extract.victims.protocol import (
     request,
 )
 from denature.report.kinds import answers_of
+from denature.report.speed import price_sentences, timing_table
 from denature.serve import protocol
 from denature.serve.config import Exposure
 from denature.serve.exposure import expose
@@ -57,6 +66,7 @@ from denature.train import Cloned, Normal, Run, Training, load_run, train
 from tests.served import Served, serve, stop
 from tests.test_classes import Heard
 
+IN_ROUNDS = {name: s.select for name, s in STRATEGIES.items() if s.select is not None}
 QUICK = Training(epochs=2, batch_size=32, device="cpu", precision="fp32")
 SOFT = np.array([0.5, 0.2, 0.3], np.float32)
 
@@ -544,7 +554,7 @@ def test_a_damaged_answer_is_told(ledger: Ledger) -> None:
 
 SIGNATURE = RemoteSignature(
     input="images", datatype="UINT8", shape=(1, 4, 4), channels_last=False,
-    output="probabilities", output_datatype="FP32", classes=3,
+    output="probabilities", classes=3,
 )  # fmt: skip
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 1, 4, 4), dtype=np.uint8)
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]], np.float32)
@@ -846,20 +856,28 @@ def test_targets_are_told_apart(tmp_path: Path) -> None:
 def test_the_uncertain_and_the_far_are_chosen() -> None:
     candidates = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.0, 1.0], [0.6, 0.4]])
     asked = torch.tensor([[0.6, 0.4]])
-    assert CHOOSERS["uncertainty"](candidates, asked, 2).tolist() == [1, 3]
-    assert CHOOSERS["k-center"](candidates, asked, 2).tolist() == [2, 0]
+    assert uncertainty(candidates, asked, 2).tolist() == [1, 3]
+    assert k_center(candidates, asked, 2).tolist() == [2, 0]
     # Distances 0.42, 0.14, 0.85, 0 and entropies 0.33, 0.69, 0, 0.67, each as shares of the most.
-    assert CHOOSERS["both"](candidates, asked, 1).tolist() == [1]
+    assert both(candidates, asked, 1).tolist() == [1]
 
 
-@pytest.mark.parametrize("choose", CHOOSERS)
-def test_choosers_name_each_candidate_once(choose: Any) -> None:
+def test_the_catalogue_has_a_strategy_for_each_choice_of_the_config() -> None:
+    assert list(STRATEGIES) == list(get_args(Choose))
+    assert "random" not in IN_ROUNDS
+    with pytest.raises(ConfigError, match=r"no strategy 'k-centre'\. Did you mean k-center"):
+        find_strategy("k-centre")
+
+
+@pytest.mark.parametrize("choose", IN_ROUNDS)
+def test_strategies_name_each_candidate_once(choose: str) -> None:
+    select = IN_ROUNDS[choose]
     torch.manual_seed(0)
     candidates, asked = torch.randn(50, 4).softmax(-1), torch.randn(5, 4).softmax(-1)
     before = candidates.clone()
-    places = CHOOSERS[choose](candidates, asked, 20)
+    places = select(candidates, asked, 20)
     assert len(set(places.tolist())) == 20
-    assert CHOOSERS[choose](candidates, asked, 90).sort().values.tolist() == list(range(50))
+    assert select(candidates, asked, 90).sort().values.tolist() == list(range(50))
     assert torch.equal(candidates, before)
 
 
@@ -972,7 +990,7 @@ def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> N
     assert ours.record.net.digest == theirs.record.net.digest
 
 
-@pytest.mark.parametrize("choose", CHOOSERS)
+@pytest.mark.parametrize("choose", IN_ROUNDS)
 def test_rounds_choose_with_the_clone_of_the_round_before(
     victim: Run, tmp_path: Path, choose: Any
 ) -> None:
@@ -982,6 +1000,74 @@ def test_rounds_choose_with_the_clone_of_the_round_before(
                   )  # fmt: skip
     assert (theft.spent, theft.clones[0].answers, theft.kind) == (90, 90, "label")
     assert len(list((tmp_path / "rounds").iterdir())) == 2
+
+
+def test_a_thief_needs_no_folder_claim_and_takes_any_strategy(
+    victim: Run, digits: Dataset, tmp_path: Path
+) -> None:
+    """A caller brings its own oracle and strategy; here the last candidates of each round."""
+
+    def last(candidates: torch.Tensor, queried: torch.Tensor, count: int) -> torch.Tensor:
+        rounds.append((len(candidates), len(queried)))
+        return torch.arange(len(candidates) - count, len(candidates))
+
+    rounds: list[tuple[int, int]] = []
+    source, tests = local(victim), pool_of_tests(digits)
+    images = open_pool(DataConfig(source="digits"), channels=1, image_size=8)
+    with Ledger(tmp_path / LEDGER) as ledger:
+        oracle = Oracle(
+            victim=source, ledger=ledger, about=fitted(about_of(source), digits), budget=90,
+            pace=RequestConfig(), stopper=Stopper(),
+        )  # fmt: skip
+        reference = ask_reference(
+            replace(oracle, budget=100, purpose="measure"), digits, tests, images=100, seed=3
+        )
+        thief = Thief(
+            oracle=oracle, images=images, held_out=tests, dataset=digits, net="mlp",
+            strategy=Strategy(name="last", select=last), out=tmp_path, training=QUICK,
+            stealing=ExtractionConfig(round_size=40, seeds=2),
+        )  # fmt: skip
+        stolen = thief.steal([50, 90])
+        assert ledger.spent(oracle.target, "train") == 90
+    assert [(clone.budget, clone.spent) for clone in stolen] == [(50, 50)] * 2 + [(90, 90)] * 2
+    pool = images.size or 0
+    assert rounds == [(pool - 40, 40), (pool - 80, 80)]
+    assert not (tmp_path / PLAN).exists()
+    # The reference holds what the victim's network predicts, and counts what clones share with it.
+    assert reference.rows == sorted(set(reference.rows))
+    assert len(reference.rows) == 100
+    sample = digits.test.take(np.array(reference.rows))
+    assert (predictions_of(victim, sample, device="cpu") == reference.predictions).all()
+    assert reference.fidelity(victim, device="cpu").value == 1
+    right = reference.predictions == sample.labels[sample.rows].numpy()
+    assert reference.accuracy.value == pytest.approx(right.mean())
+    clone = stolen[-1].run
+    shared = predictions_of(clone, sample, device="cpu") == reference.predictions
+    fidelity = reference.fidelity(clone, device="cpu")
+    assert fidelity.value == pytest.approx(shared.mean())
+    assert fidelity.n == 100
+    assert 0.2 < fidelity.value < 1
+
+
+def test_agreement_is_a_share_of_classes_and_a_distance_of_landmarks() -> None:
+    shares = agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4]))
+    assert (shares.value, shares.n) == (0.75, 4)
+    places = np.array([[0.1, 0.2], [0.5, 0.5]], np.float32)
+    others = np.array([[0.2, 0.4], [0.5, 0.6]], np.float32)
+    assert agreement(places, others).value == pytest.approx((0.15 + 0.05) / 2)
+
+
+def test_a_thief_with_rounds_needs_a_limited_pool(digits: Dataset, tmp_path: Path) -> None:
+    """An unlimited pool has no set of candidates; without the check a round would never end."""
+    noise = NoisePool(channels=1, image_size=8, seed=0)
+    with Ledger(tmp_path / LEDGER) as ledger:
+        oracle = oracle_of(ledger, Counted())
+        with pytest.raises(ConfigError, match="is unlimited"):
+            Thief(
+                oracle=oracle, images=noise, held_out=pool_of_tests(digits), dataset=digits,
+                strategy=find_strategy("k-center"), stealing=ExtractionConfig(), net="mlp",
+                out=tmp_path,
+            )  # fmt: skip
 
 
 def test_randomised_answers_are_averaged(victim: Run, tmp_path: Path) -> None:
@@ -1303,6 +1389,24 @@ def test_prices_fall_with_what_is_asked() -> None:
     for bad in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="price_per_1000 is"):
             one_price(bad)
+
+
+def test_a_theft_pays_off_only_where_prices_are_known_and_above_zero() -> None:
+    timing = Timing(images=1, count=9, images_per_second=2000.4, p50_ms=0.5, p90_ms=1, p99_ms=2)
+
+    def result(prices: Prices | None, paid: float | None) -> SpeedResult:
+        return SpeedResult(clone=[timing], service=[], queries=0, prices=prices, paid=paid)
+
+    priced = result(one_price(2.0), 3.0)
+    assert priced.cost(1000) == pytest.approx(2.0)
+    assert priced.paid_after == pytest.approx(1500)
+    assert "as much for 1,500 images" in price_sentences(priced)[-1]
+    for other in (result(None, 3.0), result(one_price(2.0), None), result(one_price(0.0), 3.0)):
+        assert other.paid_after is None
+        assert not any("theft" in sentence for sentence in price_sentences(other))
+    assert result(None, None).cost(1000) is None
+    assert price_sentences(result(None, None)) == []
+    assert timing_table(priced)[1:] == [["clone", "1", "2,000", "0.50", "1.00", "2.00", "9"]]
 
 
 def test_a_clone_is_timed_beside_the_service(

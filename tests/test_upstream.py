@@ -12,7 +12,7 @@ from denature.cli.app import main
 from denature.core.errors import ConfigError, RunError
 from denature.core.record import read_record
 from denature.nets import create
-from denature.recipes.upstream import NETS, Overrides, find, in_order, read
+from denature.recipes.upstream.folders import NETS, Overrides, find, in_order, read
 from denature.train import load_run
 
 BASE: dict[str, Any] = {
@@ -279,7 +279,7 @@ def test_a_checkpoint_of_another_network_is_refused(tree: Path) -> None:
     state = create("resnetc20", classes=10).get_submodule("body").state_dict()
     torch.save({"epoch": 1, "state_dict": state}, folder / "best_model.tar")
     ordered = in_order([read(tree / "kd_nasty" / "nasty_net", Overrides())])
-    from denature.recipes.upstream import run_all
+    from denature.recipes.upstream.running import run_all
 
     with pytest.raises(RunError, match="do not fit the network"):
         list(run_all(ordered, Overrides(data_root=Path("data"))))

@@ -16,7 +16,7 @@ from benchmarks.coverage import (
     words,
     worlds,
 )
-from denature.robust.evaluate import EvaluationData
+from denature.robust.outcomes import EvaluationData
 from denature.robust.verdict import judge
 
 NONE = [name for name in CASES if name.startswith(("no defense", "three seeds without"))]

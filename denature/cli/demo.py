@@ -33,34 +33,16 @@ def demo(
             accelerator.
         time_limit: Save the state and exit with code 75 after this time, such as 9m.
     """
-    from denature.cli.show import print_table
-    from denature.recipes.demo import CAVEAT
-    from denature.recipes.demo import demo as run_demo
-    from denature.report import words
-    from denature.report.divergence import not_nasty
+    from denature.cli.show import show
+    from denature.recipes.demo import Demo
+    from denature.recipes.runner import run
 
+    experiment = Demo(folder=out, seeds=seeds, device=device, precision=precision)
     run_options = RunOptions(
         time_limit=time_limit, workers=_workers(device) if workers is None else workers
     )
     with run_options.session(output_options, device) as session:
-        result = run_demo(
-            out,
-            seeds=seeds,
-            overwrite=overwrite,
-            device=device,
-            precision=precision,
-            session=session,
-        )
-    if output_options.json:
-        print(result.to_json())
-        return
-    print_table(words.teacher_table(result.summary))
-    print()
-    print_table(words.student_table(result.summary))
-    print()
-    for sentence in (*words.verdict(result.summary), *not_nasty(result.records), CAVEAT):
-        print(sentence)
-    print(f"\n{result.seconds:.0f} s. Look at {result.report}")
+        show(run(experiment, session, overwrite=overwrite), output_options)
 
 
 def _workers(device: Device) -> int:

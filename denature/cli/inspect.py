@@ -150,46 +150,51 @@ def import_weights(
 
 def report(
     *runs: RunFolder,
-    out: Path = Path("report.html"),
+    out: Path | None = None,
     title: str = "What students learned",
     records: Path | None = None,
     figures: Path | None = None,
     markdown: Annotated[bool, Parameter(negative="")] = False,
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Write one HTML report of any runs, and print its table.
+    """Write one HTML report of any runs, or draw the report of an experiment again.
 
     Args:
-        runs: Folders of runs, folders that hold runs, or .jsonl files of records.
-        out: The HTML file to write.
-        title: Heading of the report.
+        runs: Folders of runs, folders that hold runs, or .jsonl files of records; or one folder
+            with the result of an experiment, a theft or an evaluation.
+        out: The HTML file to write; report.html by default, of a result in its own folder.
+        title: Heading of the report of runs.
         records: Also write all records to this .jsonl file, which is enough for a report.
         figures: Also write each figure to this folder, as .svg and .png.
         markdown: Print the tables as Markdown.
     """
     from denature.cli.show import print_table
     from denature.core.record import find_records, write_records
+    from denature.report import page as pages
     from denature.report import words
-    from denature.report.figures import write_figure
-    from denature.report.html import figures_of, write_report
+    from denature.report.results import RESULT, read_outcome
+    from denature.report.runs import page as page_of_runs
     from denature.report.summary import summarise
 
-    found = find_records(runs)
-    write_report(found, out, title=title)
+    outcome = read_outcome(runs[0]) if len(runs) == 1 and (runs[0] / RESULT).is_file() else None
+    page = page_of_runs(find_records(runs), title=title) if outcome is None else outcome.page
+    if outcome is not None and out is None:
+        path = pages.write(page, outcome.folder)
+    else:
+        path = pages.write_html(page, out or Path("report.html"))
     if figures is not None:
-        for name, draw in figures_of(found).items():
-            write_figure(figures / name, draw)
+        pages.draw(page, figures)
     if records is not None:
-        write_records(records, found)
-    summary = summarise(found)
+        write_records(records, page.records)
     if output_options.json:
-        print(json.dumps({"report": str(out), "runs": len(found), **asdict(summary)}))
+        summary = {"report": str(path), "runs": len(page.records)}
+        found = asdict(summarise(page.records)) if outcome is None else {"folder": str(runs[0])}
+        print(json.dumps({**summary, **found}))
         return
-    for table in (words.teacher_table(summary), words.student_table(summary)):
-        if len(table) > 1:
-            print(words.markdown(table)) if markdown else print_table(table)
-            print()
-    print(f"{len(found)} runs. Look at {out}")
+    for table in page.tables:
+        print(words.markdown(table.lines)) if markdown else print_table(table.lines)
+        print()
+    print(f"{len(page.records)} runs. Look at {path}")
 
 
 def data(

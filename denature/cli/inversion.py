@@ -8,7 +8,6 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from denature.cli.options import OutputFlags, OutputOptions, RunFolder, Trust
-from denature.core.errors import ConfigError
 from denature.datafree.config import Inversion
 from denature.train.config import Device
 
@@ -41,55 +40,34 @@ def invert(
         device: Device to compute on.
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
-    import numpy as np
-    import torch
-
-    from denature.core.compute import resolve
-    from denature.core.files import atomic_path
-    from denature.datafree.deepinversion import agreement
-    from denature.datafree.deepinversion import invert as make_images
-    from denature.report import look_figures
-    from denature.report.figures import write_figure
+    from denature.recipes.inversion import invert_run
     from denature.report.words import percent
     from denature.train import load_run
-    from denature.train.classes import alike
 
-    if images < 1:
-        raise ConfigError(f"images is {images}; it must be at least 1.")
-    if student is not None and not config.compete:
-        raise ConfigError("--student is only used where --compete is above 0; give both.")
-    run = load_run(network, trust=trust)
-    net = run.record.net
-    others = {}
-    display = output_options.display()
-    for role, folder in (("judge", judge), ("student", student)):
-        if folder is not None:
-            others[folder] = alike(role, load_run(folder, trust=trust), run, progress=display)
-    compute = resolve(run.network, device=device, precision="fp32")
-    targets = torch.arange(images) % net.classes
-    made = make_images(
-        run.network,
-        targets,
+    others = {
+        role: load_run(folder, trust=trust)
+        for role, folder in (("judge", judge), ("student", student))
+        if folder is not None
+    }
+    result = invert_run(
+        load_run(network, trust=trust),
         config,
-        channels=net.channels,
-        image_size=net.image_size,
-        compute=compute,
+        images=images,
+        out=out,
+        judge=others.get("judge"),
+        student=others.get("student"),
         seed=seed,
-        student=None if student is None else others[student].network,
-        progress=display,
+        device=device,
+        progress=output_options.display(),
     )
-    arrays, grid = (out.with_name(f"{out.name}{suffix}") for suffix in (".npz", ".png"))
-    with atomic_path(arrays) as path, open(path, "wb") as file:
-        pixels = (made * 255).round().to(torch.uint8).numpy()
-        np.savez_compressed(file, x_train=pixels, y_train=targets.numpy())
-    shown = made[: 2 * min(10, net.classes)].numpy()
-    title = f"images from the weights of {network}"
-    write_figure(out, lambda: look_figures.images(shown, run.classes, title=title))
-    own = agreement(run.network, made, targets, compute)
-    found = {"images": str(arrays), "count": images, "network": asdict(own)}
-    summary = f"{images} images; the network assigns {percent(own)} % of them to the wanted class"
-    if judge is not None:
-        agreed = agreement(others[judge].network, made, targets, compute)
-        found["judge"] = asdict(agreed)
-        summary += f", {judge} {percent(agreed)} %"
-    print(json.dumps(found) if output_options.json else f"{summary}. Look at {grid}")
+    if output_options.json:
+        shares = {"network": asdict(result.network)}
+        if result.judge is not None:
+            shares["judge"] = asdict(result.judge)
+        print(json.dumps({"images": str(result.images), "count": result.count, **shares}))
+        return
+    agreed = "" if result.judge is None else f", {judge} {percent(result.judge)} %"
+    print(
+        f"{result.count} images; the network assigns {percent(result.network)} % of them to the "
+        f"wanted class{agreed}. Look at {result.figure}"
+    )

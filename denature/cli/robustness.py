@@ -82,9 +82,10 @@ def robustness(
         device: Device to compute on.
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
-    from denature.cli.show import print_table
+    from denature.cli.show import show
     from denature.extract.victims.find import find, short_name
-    from denature.recipes.robustness import robustness as evaluate
+    from denature.recipes.robustness import RobustnessEvaluation
+    from denature.recipes.runner import run
     from denature.train.run import load_run
 
     key = key_of(key_file) if any(map(is_url, targets)) else None
@@ -100,34 +101,19 @@ def robustness(
     loaded = [open_target(target) for target in targets]
     plain = [load_run(run, trust=trust) for run in undefended]
     names = "-".join(re.sub(r"[^\w.=@+]+", "-", short_name(target)) for target in targets[:2])
-    folder = out or Path("runs") / f"robustness-of-{names}"
+    evaluation = RobustnessEvaluation(
+        targets=loaded,
+        source=data_config(data, reading),
+        attack_config=attack_config,
+        folder=out or Path("runs") / f"robustness-of-{names}",
+        undefended=plain,
+        controls=controls,
+        budget=budget,
+        pace=pace,
+        device=device,
+    )
     with run_options.session(output_options, device) as session:
-        result = evaluate(
-            loaded,
-            data_config(data, reading),
-            attack_config,
-            folder,
-            undefended=plain,
-            controls=controls,
-            budget=budget,
-            pace=pace,
-            device=device,
-            session=session,
-        )
-    if output_options.json:
-        print(result.to_json())
-        return
-    print_table(result.lines)
-    for evaluation in result.judged:
-        name = evaluation.robustness.run
-        for check in evaluation.checks:
-            if check.raised:
-                print(f"{name}: {check.name}: {check.found}")
-        if evaluation.verdict is not None:
-            print(f"{name}: {evaluation.verdict.word}. {evaluation.verdict.said}")
-    for name, spent in result.queries.items():
-        print(f"{name}: {spent:,} queries.")
-    print(f"Look at {folder / 'report.html'}")
+        show(run(evaluation, session), output_options)
 
 
 def flatness(
@@ -159,26 +145,21 @@ def flatness(
         device: Device to compute on.
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
-    from denature.cli.show import print_table
-    from denature.recipes.flatness import flatness as measure_flatness
+    from denature.cli.show import show
+    from denature.recipes.flatness import FlatnessComparison
+    from denature.recipes.runner import run
     from denature.train.run import load_run
+    from denature.train.session import Session
 
-    loaded = [load_run(run, trust=trust) for run in runs]
-    names = "-".join(run.resolve().name for run in runs[:2])
-    folder = out or Path("runs") / f"flatness-of-{names}"
-    result = measure_flatness(
-        loaded,
-        data_config(data, reading),
-        folder,
+    names = "-".join(path.resolve().name for path in runs[:2])
+    comparison = FlatnessComparison(
+        runs=[load_run(path, trust=trust) for path in runs],
+        source=data_config(data, reading),
+        folder=out or Path("runs") / f"flatness-of-{names}",
         samples=samples,
         directions=directions,
         seed=seed,
         trust=trust,
         device=device,
-        progress=output_options.display(),
     )
-    if output_options.json:
-        print(result.to_json())
-        return
-    print_table(result.lines)
-    print(f"Look at {folder / 'report.html'}")
+    show(run(comparison, Session(progress=output_options.display())), output_options)

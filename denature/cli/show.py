@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +18,10 @@ from rich.progress import (
 from rich.table import Table
 
 from denature.core.progress import Task
+
+if TYPE_CHECKING:
+    from denature.cli.options import OutputOptions
+    from denature.report.results import Outcome
 
 LINE_EVERY_S = 5.0
 """Least time between two progress lines of a task, where output is no terminal."""
@@ -110,3 +114,20 @@ def print_table(lines: Sequence[Sequence[str]]) -> None:
         table.add_row(*line)
     width = None if sys.stdout.isatty() else 160
     Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+
+
+def show(outcome: "Outcome", output_options: "OutputOptions") -> None:
+    """Print an outcome: its tables, raised checks and verdict, or all of it as a line of JSON."""
+    if output_options.json:
+        print(outcome.to_json())
+        return
+    page = outcome.page
+    if introduction := f"{page.about} {page.differs}".strip():
+        print(introduction)
+    for table in page.tables:
+        print_table(table.lines)
+        print()
+    for sentence in (*page.marked, *page.verdict):
+        print(sentence)
+    took = "" if outcome.seconds is None else f"{outcome.seconds:.0f} s. "
+    print(f"{took}Look at {outcome.report}")

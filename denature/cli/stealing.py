@@ -1,7 +1,6 @@
 """denature steal, ledger and speed: the thief's side of a wire."""
 
 import json
-import math
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -84,10 +83,11 @@ def steal(
         out: Folder for ledger, clones and report; by default one under runs/.
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
-    from denature.cli.show import print_table
+    from denature.cli.show import show
+    from denature.core.record import read_record
     from denature.extract.stealing import steal as carry_out
     from denature.extract.victims.find import REKOGNITION, find, short_name
-    from denature.report.theft import table, verdict, write
+    from denature.report.results import write_outcome
     from denature.train.run import load_run
 
     if price_per_1000 is not None and price_per_1000 < 0:
@@ -127,14 +127,8 @@ def steal(
             price=None if price_per_1000 is None else price_per_1000 / 1000,
             session=session,
         )
-    page = write(theft, folder)
-    if output_options.json:
-        print(json.dumps({**asdict(theft), "report": str(page)}))
-        return
-    print_table(table(theft))
-    for sentence in verdict(theft):
-        print(sentence)
-    print(f"Look at {page}")
+    records = [read_record(Path(clone.folder)) for clone in theft.clones]
+    show(write_outcome(theft, records, folder), output_options)
 
 
 def speed(
@@ -172,16 +166,13 @@ def speed(
         trust: A module of your own that the run's record may import; repeat the option for several.
     """
     from denature.cli.show import print_table
-    from denature.extract.pricing import one_price, prices_of
-    from denature.extract.speed import paid_for, time_run, time_victim
+    from denature.extract.asking.pricing import one_price, prices_of
+    from denature.extract.speed import measure_speed
     from denature.extract.victims.find import find
+    from denature.report.speed import price_sentences, timing_table
     from denature.train.run import load_run
 
-    loaded = load_run(run, trust=trust)
-    prices = prices_of(against or "") if price_per_1000 is None else one_price(price_per_1000)
-    paid = paid_for(loaded) if paid is None else paid
-    display, spent = output_options.display(), 0
-    timings = {"clone": time_run(loaded, device=device, precision=precision, progress=display)}
+    loaded, victim = load_run(run, trust=trust), None
     if against is not None:
         victim = find(
             against,
@@ -191,36 +182,27 @@ def speed(
             pace=pace,
             trust=trust,
         )
-        timings["service"], spent = time_victim(
-            victim, queries=queries, pace=pace, progress=display
-        )
-    costs = {n: None if prices is None else prices.cost(n) for n in (1_000, 1_000_000)}
-    after = None
-    if prices is not None and paid is not None:
-        after = prices.queries_for(paid)
+    result = measure_speed(
+        loaded,
+        victim,
+        queries=queries,
+        prices=prices_of(against or "") if price_per_1000 is None else one_price(price_per_1000),
+        paid=paid,
+        pace=pace,
+        device=device,
+        precision=precision,
+        progress=output_options.display(),
+    )
     if output_options.json:
-        plain = {name: [asdict(row) for row in rows] for name, rows in timings.items()}
-        summary = {"costs": costs, "paid": paid, "queries": spent, **plain}
-        print(json.dumps({**summary, "paid_after": after if after != math.inf else None}))
+        costs = {images: result.cost(images) for images in (1_000, 1_000_000)}
+        summary = {"costs": costs, "paid": result.paid, "queries": result.queries}
+        rows = {"clone": result.clone, "service": result.service}
+        timings = {name: [asdict(row) for row in timed] for name, timed in rows.items() if timed}
+        print(json.dumps({**summary, **timings, "paid_after": result.paid_after}))
         return
-    lines = [["Model", "Batch", "Images/s", "p50 ms", "p90 ms", "p99 ms", "Timed"]]
-    for name, rows in timings.items():
-        for row in rows:
-            waits = (f"{ms:,.2f}" for ms in (row.p50_ms, row.p90_ms, row.p99_ms))
-            lines.append(
-                [name, str(row.images), f"{row.images_per_second:,.0f}", *waits, str(row.count)]
-            )
-    print_table(lines)
-    if spent:
-        print(f"The timing cost {spent:,} queries.")
-    if prices is not None:
-        dated = f" ({prices.source}, {prices.as_of})" if prices.as_of else ""
-        print(f"The service charges US $ {costs[1_000]:,.2f} for a thousand images, "
-              f"US $ {costs[1_000_000]:,.2f} for a million in one month{dated}.")  # fmt: skip
-    if after is not None and after != math.inf:
-        print(
-            f"The theft cost US $ {paid:,.2f}; the service charges as much for {after:,.0f} images."
-        )
+    print_table(timing_table(result))
+    for sentence in price_sentences(result):
+        print(sentence)
 
 
 def _slug(text: str) -> str:
@@ -236,7 +218,7 @@ def ledger(place: Path, *, output_options: OutputFlags = OutputOptions()) -> Non
         place: A theft's folder, or its ledger.sqlite.
     """
     from denature.cli.show import print_table
-    from denature.extract.ledger import read_tallies
+    from denature.extract.asking.ledger import read_tallies
     from denature.extract.theft import LEDGER
     from denature.extract.victims.base import printable
 

@@ -44,7 +44,8 @@ def run(
         device: Device to compute on.
         precision: Precision of training and inference.
     """
-    from denature.recipes.upstream import BEST, Overrides, find, in_order, read, run_all
+    from denature.recipes.upstream.folders import BEST, Overrides, find, in_order, read
+    from denature.recipes.upstream.running import run_all
     from denature.report.words import percent
 
     if not folders:

@@ -25,7 +25,7 @@ class Alignment(NamedTuple):
 
 
 def align(
-    present: Sequence[str] | None, wanted: Sequence[str], *, who: str, data: str
+    present: Sequence[str] | None, wanted: Sequence[str], *, model: str, data: str
 ) -> Alignment:
     """Compare the class names of a network with those of the data that it answers.
 
@@ -36,7 +36,7 @@ def align(
     Args:
         present: class names of the answers, in their order; None where they are unknown.
         wanted: as many class names, in the wanted order.
-        who: the network, for messages.
+        model: name of the network, for messages.
         data: the other side, for messages.
 
     Raises:
@@ -46,7 +46,7 @@ def align(
         if present is None and _counted(wanted):
             return Alignment(None, None)
         if present is None or _counted(present) or _counted(wanted):
-            return Alignment(None, _unnamed(present, wanted, who, data))
+            return Alignment(None, _unnamed(present, wanted, model, data))
     if tuple(present) == tuple(wanted):
         return Alignment(None, None)
     wanted_keys, present_keys = _keys(wanted), _keys(present)
@@ -57,7 +57,7 @@ def align(
         return Alignment(None, None)
     if sorted(wanted_keys) != sorted(present_keys):
         raise ConfigError(
-            f"{who} has other classes than {data}: {_listed(present, wanted)} there, "
+            f"{model} has other classes than {data}: {_listed(present, wanted)} there, "
             f"{_listed(wanted, present)} here. Use data of the network's classes, or rename the "
             "classes of one side."
         )
@@ -65,13 +65,13 @@ def align(
         keyed = zip(wanted, wanted_keys, strict=True)
         duplicate = next(name for name, key in keyed if wanted_keys.count(key) > 1)
         raise ConfigError(
-            f"{who} has the classes of {data} in another order, and several are called "
+            f"{model} has the classes of {data} in another order, and several are called "
             f"{duplicate!r}. Give each class a name of its own."
         )
     order = tuple(present_keys.index(key) for key in wanted_keys)
     return Alignment(
         order,
-        f"{who} has the classes of {data} in another order ({brief(present, SHOWN)} there, "
+        f"{model} has the classes of {data} in another order ({brief(present, SHOWN)} there, "
         f"{brief(wanted, SHOWN)} here); its answers are reordered to match the data.",
     )
 
@@ -103,10 +103,10 @@ def _counted(names: Sequence[str]) -> bool:
     return list(names) in (plain, points)
 
 
-def _unnamed(present: Sequence[str] | None, wanted: Sequence[str], who: str, data: str) -> str:
+def _unnamed(present: Sequence[str] | None, wanted: Sequence[str], model: str, data: str) -> str:
     names = "no class names" if present is None else f"the class names {brief(present, SHOWN)}"
     return (
-        f"{who} has {names}, {data} has {brief(wanted, SHOWN)}: names cannot be compared, so "
+        f"{model} has {names}, {data} has {brief(wanted, SHOWN)}: names cannot be compared, so "
         "classes are matched by number. Check that both sides number their classes alike."
     )
 

@@ -16,8 +16,8 @@ from denature.data.cache import Decoded, decoded
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.data.landmarks import names_of, places_of, select_points
+from denature.data.readers.catalogue import open_source
 from denature.data.source import DataSource, format_left_out
-from denature.data.sources import open_source
 
 DEFAULT_HOLDOUT = {"digits": 0.2}
 GROUPED_HOLDOUT = 0.2

@@ -1,4 +1,4 @@
-"""The result of a reader: a data set that has not been decoded yet."""
+"""What a reader of images is, and its result: a data set that has not been decoded yet."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from denature.core.errors import DataError
+from denature.data.config import DataConfig
 from denature.data.decode import Block, Encoded
 
 Opener: TypeAlias = Callable[[], Iterable[Encoded] | Iterable[Block]]
@@ -35,6 +36,14 @@ class DataSource:
     """How many files, folders or images are not read, by reason."""
     notes: tuple[str, ...] = ()
     """Further lines for the user."""
+
+
+Reader: TypeAlias = Callable[[Path, DataConfig], DataSource | None]
+"""From a path and options to a source; None where the path has another layout.
+
+Raises a DataError if the path has the reader's layout, and is damaged or can be read in several
+ways. A reader decodes nothing.
+"""
 
 
 def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:

@@ -1,6 +1,7 @@
 """Settings of data-free attacks; imports nothing heavy."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.core.schema import check_fields
@@ -74,11 +75,18 @@ class Dafl:
         compute: "Compute",
     ) -> "GeneratedData":
         """The generator of `images` images an epoch, with the teacher's answers to them."""
-        from denature.datafree.dafl import GeneratedData
+        from denature.datafree.dafl import GeneratedData, generator_loss
 
         return GeneratedData(
-            self,
             teacher,
+            loss=partial(
+                generator_loss,
+                one_hot=self.one_hot,
+                entropy=self.entropy,
+                activation=self.activation,
+            ),
+            latent=self.latent,
+            lr=self.generator_lr,
             images=images,
             channels=channels,
             image_size=image_size,

@@ -5,8 +5,8 @@ strong features; the student learns the teacher's answers to them. The thief nee
 white-box access to the teacher: gradients go through its weights.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import final
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from denature.core.errors import ConfigError
 from denature.core.seeds import derive, seeded
 from denature.core.types import Logits, Pixels
 from denature.data.feed import Batch, steps_per_epoch
-from denature.datafree.config import Dafl
 from denature.nets.activations import ActivationRecorder, scale_of
 from denature.train.state import optimizer_tensors, restore_optimizer
 
@@ -53,19 +52,27 @@ class Generator(nn.Module):
         return images
 
 
-def generator_loss(logits: Logits, features: Tensor, objective: Dafl) -> Tensor:
+def generator_loss(
+    logits: Logits, features: Tensor, *, one_hot: float, entropy: float, activation: float
+) -> Tensor:
     """The loss of the generator: DAFL's equations 3 to 6.
 
     Args:
         logits: the teacher's answers, batch x classes.
         features: the input of the teacher's last layer, batch x features.
-        objective: the weights of the terms.
+        one_hot: weight of the cross-entropy against the teacher's own argmax.
+        entropy: weight of minus the entropy of the mean answer, in units of log 10.
+        activation: weight of minus the mean absolute value of the features.
     """
     sure = F.cross_entropy(logits, logits.argmax(1))
     mean = logits.softmax(1).mean(0)
     spread = (mean * torch.log10(mean.clamp_min(1e-12))).sum()
     moved = -features.abs().mean()
-    return objective.one_hot * sure + objective.entropy * spread + objective.activation * moved
+    return one_hot * sure + entropy * spread + activation * moved
+
+
+GeneratorLoss: TypeAlias = Callable[[Logits, Tensor], Tensor]
+"""From the teacher's answers and features to the loss of the generator."""
 
 
 @final
@@ -78,24 +85,27 @@ class GeneratedData:
 
     def __init__(
         self,
-        objective: Dafl,
         teacher: nn.Module,
         *,
+        loss: GeneratorLoss,
+        latent: int,
+        lr: float,
         images: int,
         channels: int,
         image_size: int,
         seed: int,
         compute: Compute,
     ) -> None:
-        self.objective = objective
+        self.loss = loss
+        self.latent = latent
         self.images = images
         self.seed = seed
         self.compute = compute
         self.teacher = compute.place(teacher).eval()
         with seeded(seed, "generator"):
-            generator = Generator(objective.latent, channels=channels, image_size=image_size)
+            generator = Generator(latent, channels=channels, image_size=image_size)
         self.generator = compute.place(generator).train()
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), objective.generator_lr)
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr)
         # The generator's images are normalised; undoing the teacher's normalisation gives pixels.
         self.mean, self.std = scale_of(self.teacher)
         self._answers: dict[int, Logits] = {}
@@ -128,14 +138,14 @@ class GeneratedData:
 
     def _dream(self, number: int, count: int) -> tuple[Pixels, Logits]:
         noise = torch.Generator().manual_seed(derive(self.seed, "latent", number))
-        latent = torch.randn((count, self.objective.latent), generator=noise)
+        latent = torch.randn((count, self.latent), generator=noise)
         weights = list(self.generator.parameters())
         with ActivationRecorder(self.teacher) as insides:
             with self.compute.autocast():
                 images = self.generator(latent.to(self.compute.device))
                 pixels = images.float() * self.std + self.mean
                 logits = insides.ask(pixels)
-            loss = generator_loss(logits, insides.features.float(), self.objective)
+            loss = self.loss(logits, insides.features.float())
             # Gradients for the generator alone; the teacher's weights need none.
             gradients = torch.autograd.grad(loss, weights)
         for weight, gradient in zip(weights, gradients, strict=True):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from denature.core.lazy import attach
 
 if TYPE_CHECKING:
+    from denature.extract.asking.ledger import Ledger
+    from denature.extract.asking.oracle import Oracle
     from denature.extract.config import ExtractionConfig, RequestConfig
-    from denature.extract.ledger import Ledger
-    from denature.extract.oracle import Oracle
     from denature.extract.stealing import steal
     from denature.extract.victims.base import AskFailed, Victim, VictimInfo
     from denature.extract.victims.called import FunctionVictim
@@ -22,8 +22,8 @@ __getattr__ = attach(
         "steal": "stealing",
         "ExtractionConfig": "config",
         "RequestConfig": "config",
-        "Oracle": "oracle",
-        "Ledger": "ledger",
+        "Oracle": "asking.oracle",
+        "Ledger": "asking.ledger",
         "Victim": "victims.base",
         "VictimInfo": "victims.base",
         "AskFailed": "victims.base",

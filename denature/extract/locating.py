@@ -9,6 +9,7 @@ import numpy as np
 from denature.core.errors import ConfigError, DataError
 from denature.core.progress import SILENT, Progress
 from denature.data.decode import BadImage, open_image, to_array
+from denature.data.listing import IMAGE_SUFFIXES, list_folder
 from denature.extract.victims.base import Victim, run_now
 
 if TYPE_CHECKING:
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
 
 Places: TypeAlias = Mapping[str, tuple[float, float]]
 """x and y of each point as fractions of width and height; empty where no point was found."""
+
+
+def picture_files(paths: Sequence[Path]) -> list[Path]:
+    """The given files, and the image files in the given folders.
+
+    Raises:
+        ConfigError: there is no file.
+    """
+    files: list[Path] = []
+    for path in paths:
+        files += list_folder(path, IMAGE_SUFFIXES)[0].files if path.is_dir() else [path]
+    if not files:
+        raise ConfigError("No image was given; pass image files, or folders that hold some.")
+    return files
 
 
 def open_picture(file: Path) -> "Image":

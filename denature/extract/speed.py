@@ -1,6 +1,7 @@
 """Speed of a clone and of the service that it copies, and the cost of its theft."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from denature.answers.inference import Inference
 from denature.core.compute import resolve
 from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
+from denature.extract.asking.pricing import Prices
 from denature.extract.config import RequestConfig
 from denature.extract.theft import RESULT, read_theft
 from denature.extract.victims.base import Victim, run_now
@@ -37,6 +39,76 @@ class Timing:
     """Milliseconds for one batch or request, as for the other percentiles."""
     p90_ms: float
     p99_ms: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeedResult:
+    """Speed of a clone and of the service that it copies, and the service's prices."""
+
+    clone: list[Timing]
+    service: list[Timing]
+    """Empty where the service was not timed."""
+    queries: int
+    """Queries that the timing of the service cost."""
+    prices: Prices | None
+    paid: float | None
+    """US dollars that the theft cost; None where it is unknown."""
+
+    def cost(self, images: int) -> float | None:
+        """US dollars that the service charges for these images in one month."""
+        return None if self.prices is None else self.prices.cost(images)
+
+    @property
+    def paid_after(self) -> float | None:
+        """Images in one month that the service charges as much for as the theft cost.
+
+        None where a price is unknown, or where the service is free.
+        """
+        if self.prices is None or self.paid is None:
+            return None
+        images = self.prices.queries_for(self.paid)
+        return images if images != math.inf else None
+
+
+def measure_speed(
+    run: Run,
+    victim: Victim | None = None,
+    *,
+    queries: int = 300,
+    prices: Prices | None = None,
+    paid: float | None = None,
+    pace: RequestConfig | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    progress: Progress = SILENT,
+) -> SpeedResult:
+    """Time a clone, and the service that it copies.
+
+    Args:
+        run: the clone.
+        victim: the service; None times the clone alone.
+        queries: number of queries that the service is timed with.
+        prices: prices of the service.
+        paid: US dollars that the theft cost; read from the theft's result by default.
+        pace: images in a request, and requests in flight.
+        device: device of the clone.
+        precision: precision of the clone.
+        progress: receives the elapsed seconds, and the number of queries.
+
+    Raises:
+        ConfigError: the service does not state its input, or the queries are too few.
+        AskFailed: the service does not answer.
+        RunError: the theft's result is damaged.
+    """
+    paid = paid_for(run) if paid is None else paid
+    clone = time_run(run, device=device, precision=precision, progress=progress)
+    service: list[Timing] = []
+    sent = 0
+    if victim is not None:
+        pace = pace or RequestConfig()
+        service, sent = time_victim(victim, queries=queries, pace=pace, progress=progress)
+    return SpeedResult(clone=clone, service=service, queries=sent, prices=prices, paid=paid)
 
 
 def _timing(seconds: Sequence[float], images: int, whole: float) -> Timing:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from denature.answers.sources import Kind
 from denature.core.errors import RunError
@@ -54,6 +55,7 @@ class BudgetLevel:
 class Theft:
     """A finished theft."""
 
+    result_type: ClassVar[str] = "theft"
     target: str
     kind: Kind
     pool: str

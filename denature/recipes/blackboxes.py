@@ -14,11 +14,11 @@ from denature.core.progress import SILENT, Progress
 from denature.core.stopping import Stopper
 from denature.core.types import Pixels
 from denature.data import Dataset
-from denature.extract.asker import QuerySender
+from denature.extract.asking.ledger import BudgetSpent, Ledger
+from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.sender import QuerySender
+from denature.extract.compatibility import about_of, fitted
 from denature.extract.config import RequestConfig
-from denature.extract.ledger import BudgetSpent, Ledger
-from denature.extract.oracle import Oracle
-from denature.extract.stealing import about_of, fitted
 from denature.extract.victims.base import Victim
 from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries, Reply
 from denature.robust.catalogue import BLACK_BOX_ATTACKS

@@ -5,24 +5,29 @@ On the digits, with tau 20 and omega 0.04 (the released code has 4 and 0.04 for 
 of its full answers lose many: README.md has the measured table.
 """
 
-import json
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from denature.core.errors import ConfigError, RunError
-from denature.core.files import write_text
-from denature.core.record import Record
-from denature.data import load
-from denature.report.html import write_report
-from denature.report.summary import Summary, summarise
-from denature.train import Distilled, Nasty, Normal, Order, Training, make
+from denature.core.progress import Progress
+from denature.data import Dataset, load
+from denature.recipes.experiment import Measured
+from denature.report.demo import DemoResult
+from denature.train import Distilled, Nasty, Normal, Order, Run, Training
 from denature.train.config import Device, Precision
 from denature.train.objectives import Objective
 from denature.train.session import Session
 
 TEMPERATURE, OMEGA = 20.0, 0.04
+
+OWN = (
+    "demo.json",  # of before
+    "result.json", "records.jsonl", "table.md", "report.html",
+    *(f"{figure}.{kind}" for figure in ("accuracies", "responses", "curves")
+      for kind in ("svg", "png")),
+)  # fmt: skip
+"""Files of a demo's folder beside its runs."""
 
 TEACHER = Training(epochs=30, batch_size=64, schedule="step", milestones=(19,), evaluate_every=1)
 """Like the paper's schedule, a step down late: in the long stretch at the full rate a nasty teacher
@@ -37,32 +42,6 @@ TEACHER_SEEDS = 1000
 """Teachers have seeds of their own: a student must not start from its teacher's weights."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """Records and summary of the demo, and the path of its report."""
-
-    records: tuple[Record, ...]
-    summary: Summary
-    seconds: float
-    report: Path
-
-    def to_json(self) -> str:
-        """The summary as one line of JSON."""
-        teachers = {row.kind: {"accuracy": asdict(row.accuracy)} for row in self.summary.teachers}
-        students = [
-            {
-                "student": row.net,
-                "teacher": row.teacher,
-                "answers": row.answers,
-                "accuracy": asdict(row.accuracy),
-                "seeds": row.seeds,
-            }
-            for row in self.summary.students
-        ]
-        summary = {"teachers": teachers, "students": students, "seconds": round(self.seconds, 2)}
-        return json.dumps({**summary, "report": str(self.report)})
-
-
 CAVEAT = (
     "This holds for students at the teacher's own temperature. A thief that chose the best of "
     "temperatures 1, 4 and 20 and learning rates 0.0005 and 0.002 on a validation split ended at "
@@ -72,57 +51,57 @@ CAVEAT = (
 """Printed beside the demo's verdict; a test compares its numbers with the records."""
 
 
-def demo(
-    out: Path,
-    *,
-    seeds: int = 3,
-    students: Sequence[str] = ("cnn", "mlp"),
-    teacher: str = "cnn",
-    overwrite: bool = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    session: Session | None = None,
-) -> Demo:
-    """Train teachers and students on the digits and write the report.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demo:
+    """A normal and a nasty teacher, and students of both, at each seed.
 
-    Finished runs are reused, so the same call resumes a stopped demo.
-
-    Args:
-        out: folder for the runs, `demo.json` and `report.html`.
-        seeds: number of repetitions.
-        students: networks that learn alone, from both teachers, and from labels.
-        teacher: the network of both teachers.
-        overwrite: replace other runs in the folder.
-        device: where to compute.
-        precision: floating-point precision of training.
-        session: saved states, stops, workers and progress.
+    Raises:
+        ConfigError: seeds is below 1.
+        RunError: the folder holds files that are not a demo's.
     """
-    session = session or Session()
-    if seeds < 1:
-        raise ConfigError(f"seeds is {seeds}; it must be at least 1.")
-    own = {"demo.json", "report.html"}
-    if out.is_dir() and any(p.name not in own and p.name[:5] != "seed-" for p in out.iterdir()):
-        raise RunError(
-            f"{out} holds files that do not belong to a demo. Name another folder with --out."
-        )
-    clock = time.perf_counter()
-    data = load("digits", progress=session.progress)
-    orders = []
-    for seed in range(seeds):
-        teacher_training = replace(
-            TEACHER, seed=TEACHER_SEEDS + seed, device=device, precision=precision
-        )
-        student_training = replace(STUDENT, seed=seed, device=device, precision=precision)
-        orders += _orders(
-            out / f"seed-{seed}", teacher, students, teacher_training, student_training
-        )
-    runs = make(orders, data, overwrite=overwrite, session=session)
-    records = [run.record for run in runs]
-    title = "A nasty teacher and its students"
-    report = write_report(records, out / "report.html", title=title, caveat=CAVEAT)
-    result = Demo(tuple(records), summarise(records), time.perf_counter() - clock, report)
-    write_text(out / "demo.json", result.to_json() + "\n")
-    return result
+
+    folder: Path
+    seeds: int = 3
+    students: Sequence[str] = ("cnn", "mlp")
+    """Networks that learn alone, from both teachers, and from labels."""
+    teacher: str = "cnn"
+    """Network of both teachers."""
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"seeds is {self.seeds}; it must be at least 1.")
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        if any(name not in OWN and not name.startswith("seed-") for name in names):
+            raise RunError(
+                f"{self.folder} holds files that do not belong to a demo. Name another folder with "
+                "--out."
+            )
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.folder
+
+    def data(self, progress: Progress) -> Dataset:
+        return load("digits", progress=progress)
+
+    def orders(self) -> Sequence[Order]:
+        orders = []
+        for seed in range(self.seeds):
+            teacher_training, student_training = (
+                replace(training, seed=first + seed, device=self.device, precision=self.precision)
+                for training, first in ((TEACHER, TEACHER_SEEDS), (STUDENT, 0))
+            )
+            orders += _orders(
+                self.folder / f"seed-{seed}", self.teacher, self.students, teacher_training,
+                student_training,
+            )  # fmt: skip
+        return orders
+
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+        records = [run.record for run in runs.values()]
+        return Measured(DemoResult.of(records, caveat=CAVEAT), records)
 
 
 def _orders(

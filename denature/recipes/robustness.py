@@ -1,34 +1,37 @@
-"""Attack networks and undefended controls on the same samples, judge them, and write one page."""
+"""Attack networks and undefended controls on the same samples, and judge them."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
 
+from denature.core.checks import Check
 from denature.core.errors import ConfigError
-from denature.core.files import write_text
 from denature.core.progress import Progress, format_seconds
-from denature.core.record import Record, environment
-from denature.core.schema import decode
+from denature.core.record import environment
 from denature.data import DataConfig, Dataset, load
+from denature.data.png import to_png
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
-from denature.report import robustness as page
-from denature.report.kinds import is_plain
-from denature.report.words import markdown
+from denature.recipes.controls import each_once, undefended_runs
+from denature.recipes.experiment import Measured
+from denature.recipes.runner import run as run_experiment
+from denature.report.robustness import Change, RobustnessResult, Sample
 from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, check_names, chosen
-from denature.robust.config import AttackConfig
+from denature.robust.config import AttackConfig, format_budget
 from denature.robust.estimate import cost, seconds_of
-from denature.robust.evaluate import EvaluationData, choose, evaluate, format_budget, summary
-from denature.robust.masking import Check, look
+from denature.robust.evaluation import choose, evaluate
+from denature.robust.masking import look
+from denature.robust.outcomes import EvaluationData
+from denature.robust.summary import summary
 from denature.robust.target import PROBE, Attacked, Target
-from denature.robust.verdict import CONTROLS, Evaluation, judge
-from denature.train import Normal, Order, Run, Training, make
+from denature.robust.verdict import CONTROLS, PLAIN, Evaluation, judge
+from denature.train import Order, Run
 from denature.train.classes import ClassMatcher
 from denature.train.config import Device
 from denature.train.session import Session
@@ -36,150 +39,99 @@ from denature.train.session import Session
 if TYPE_CHECKING:
     from denature.recipes.blackboxes import Box
 
-T = TypeVar("T")
-
 LEDGER = "ledger.sqlite"
 """Ledger of the queries to black boxes."""
 
-UNDEFENDED_SEEDS = 2000
-"""Undefended networks have seeds of their own: they start from other weights than the targets."""
+PICTURES = 5
+"""Samples in the figure of the smallest changes."""
+
+Networks: TypeAlias = Mapping[tuple[int, str], Order]
+"""Orders of an experiment by seed and name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RobustnessResult:
-    """Evaluations in the order of the targets; undefended networks outside of them come last."""
-
-    data: str
-    judged: tuple[Evaluation, ...]
-    queries: dict[str, int]
-    """Number of queries to each black box, by its name."""
-    lines: list[list[str]]
-    """The printed table: header and rows."""
-    folder: Path
-
-    def to_json(self) -> str:
-        return json.dumps({**asdict(self), "folder": str(self.folder)}, allow_nan=False)
-
-
-def robustness(
-    targets: Sequence[Run | Victim],
-    data: str | DataConfig,
-    attack_config: AttackConfig,
-    out: Path,
-    *,
-    undefended: Sequence[Run] = (),
-    controls: int = CONTROLS,
-    budget: int | None = None,
-    pace: RequestConfig | None = None,
-    device: Device = "auto",
-    session: Session | None = None,
-) -> RobustnessResult:
-    """Attack networks and judge whether they are more robust than undefended ones.
-
-    Args:
-        targets: the models under attack: runs, and victims that answer queries.
-        data: data set of the test samples; each run was trained on it.
-        attack_config: effort and configuration of the attacks.
-        out: folder for all results; finished results in it are reused.
-        undefended: normally trained runs of this data set, which differ in seeds alone; by default
-            those among `targets`. If there are fewer than `controls`, more are trained: with the
-            training of the first undefended run, or normally with that of the first target.
-        controls: number of undefended networks; with one the spread between seeds is unknown, and
-            no network is judged more robust.
-        budget: query budget of each victim; queries of earlier calls count.
-        pace: rate and size of requests to victims.
-        device: where to compute.
-        session: saved states, stops, workers and progress.
+class RobustnessEvaluation:
+    """Networks under the same attacks on the same samples, and what is compared with them.
 
     Raises:
-        ConfigError: a run of another data set or without classes; victims without a budget, or
-            without an undefended run.
-        Stopped: a stop was requested; the same call resumes the work.
+        ConfigError: there are no targets or controls, or an attack is unknown.
     """
-    session = session or Session()
-    if not targets:
-        raise ConfigError("No target given; name at least one run, URL or package.module:function.")
-    check_names(attack_config.attacks)
-    dataset = load(data, progress=session.progress)
-    if controls < 1:
-        raise ConfigError(f"controls is {controls}; it must be at least 1, and 2 for a verdict.")
-    fitted = ClassMatcher(dataset, session.progress)
-    targets = _each_once(targets)
-    records = [target.record for target in targets if isinstance(target, Run)]
-    targets = [fitted("run", target) if isinstance(target, Run) else target for target in targets]
-    if dataset.landmarks:
-        raise ConfigError(
-            f"{dataset.config.source} has landmarks; attacks here change classes. Take data with "
-            "classes."
-        )
-    runs = [target for target in targets if isinstance(target, Run)]
-    control_runs = _undefended(targets, undefended, controls, fitted, dataset, out, device, session)
-    added = [run for run in control_runs if run not in runs]
-    models = [*targets, *added]
-    records += [run.record for run in added]
-    split = choose(
-        dataset.test, attack_config.samples or attack_config.preset.samples, attack_config.seed
-    )
-    images = split.images[split.rows].float().div(255)
-    victims = [target for target in targets if not isinstance(target, Run)]
-    if victims:
-        attack_config = _in_whole_steps(attack_config, dataset)
-    with ExitStack() as stack:
-        boxes: Mapping[int, Box] = {}
-        if victims:
-            from denature.recipes.blackboxes import Terms, opened
 
-            terms = Terms(
-                budget=budget,
-                attack_config=attack_config,
-                pace=pace or RequestConfig(),
-                stopper=session.stopper,
-                progress=session.progress,
+    targets: Sequence[Run | Victim]
+    """The models under attack: runs, and victims that answer queries."""
+    source: DataConfig
+    """Data set of the test samples; each run was trained on it."""
+    attack_config: AttackConfig
+    """Effort and configuration of the attacks."""
+    folder: Path
+    """Folder for all results; finished results in it are reused."""
+    undefended: Sequence[Run] = ()
+    """Normally trained runs of this data set, which differ in seeds alone; by default those among
+    `targets`. If there are fewer than `controls`, more are trained: with the training of the first
+    undefended run, or normally with that of the first target."""
+    controls: int = CONTROLS
+    """Number of undefended networks; with one the spread between seeds is unknown, and no network
+    is judged more robust."""
+    budget: int | None = None
+    """Query budget of each victim; queries of earlier calls count."""
+    pace: RequestConfig = field(default_factory=RequestConfig)
+    """Rate and size of requests to victims."""
+    device: Device = "auto"
+    """Where to compute."""
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise ConfigError(
+                "No target given; name at least one run, URL or package.module:function."
             )
-            boxes = stack.enter_context(opened(victims, dataset, images, out / LEDGER, terms))
-        probes = dataset.test.images[dataset.test.rows[:PROBE]].float().div(255)
-        attacked: list[Attacked] = [
-            Target(model, probes, device=device)
-            if isinstance(model, Run)
-            else boxes[id(model)].target
-            for model in models
-        ]
-        planned = [
-            (target, _common_attacks(attack_config, target, attacked)) for target in attacked
-        ]
-        _announce(planned, images, dataset, session.progress)
-        surrogates = [
-            target for model, target in zip(models, attacked, strict=True) if model in control_runs
-        ]
-        evidence = [
-            evaluate(
-                target, next((other for other in surrogates if other is not target), None), dataset,
-                config, out / "attacks", session=session,
+        check_names(self.attack_config.attacks)
+        if self.controls < 1:
+            raise ConfigError(
+                f"controls is {self.controls}; it must be at least 1, and 2 for a verdict."
             )
-            for target, config in planned
-        ]  # fmt: skip
-        queries = {box.target.name: box.spent for box in boxes.values()}
-    baseline = [
-        evaluation
-        for model, evaluation in zip(models, evidence, strict=True)
-        if model in control_runs
-    ]
-    checks = [look(evaluation) for evaluation in evidence]
-    verdicts = {
-        defense: judge([evidence[index] for index in indices], baseline, _common(checks, indices))
-        for defense, indices in _defenses(models, control_runs).items()
-    }
-    judged = [
-        Evaluation(
-            robustness=summary(evaluation, config, environment()),
-            checks=tuple(network_checks),
-            verdict=None if model in control_runs else verdicts.get(_defense(model)),
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.folder
+
+    def data(self, progress: Progress) -> Dataset:
+        data = load(self.source, progress=progress)
+        if data.landmarks:
+            raise ConfigError(
+                f"{self.source.source} has landmarks; attacks here change classes. Take data with "
+                "classes."
+            )
+        return data
+
+    def orders(self) -> Sequence[Order]:
+        """None: which controls are missing is known when the targets' classes were compared."""
+        return ()
+
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+        """Attack all networks, check them for masked gradients, and judge each defense.
+
+        Raises:
+            ConfigError: a run of another data set or without classes; victims without a budget, or
+                without an undefended run.
+        """
+        fitted = ClassMatcher(data, session.progress)
+        originals = each_once(self.targets)
+        records = [target.record for target in originals if isinstance(target, Run)]
+        targets = [
+            fitted("run", target) if isinstance(target, Run) else target for target in originals
+        ]
+        control_runs = undefended_runs(
+            targets, self.undefended, self.controls, fitted, data, self.folder, self.device, session
         )
-        for model, evaluation, (_, config), network_checks in zip(
-            models, evidence, planned, checks, strict=True
-        )
-    ]
-    return _written(out, dataset, judged, evidence, records, queries)
+        added = [run for run in control_runs if run not in targets]
+        models = [*targets, *added]
+        records += [run.record for run in added]
+        with ExitStack() as stack:
+            attacks = _Attacks(self, models, data, session, stack)
+            evidence = attacks.evidence(control_runs)
+            queries = {box.target.name: box.spent for box in attacks.boxes.values()}
+        judged = _judged(models, control_runs, evidence, attacks.configs)
+        return Measured(_result(data, judged, evidence, queries), records)
 
 
 def robustness_by_name(
@@ -206,25 +158,149 @@ def robustness_by_name(
         session: saved states, stops, workers and progress.
     """
     seeds = sorted({seed for seed, _ in runs})
-    judged = robustness(
-        [runs[seed, name] for name in names for seed in seeds],
-        data,
-        attack_config,
-        out,
+    evaluation = RobustnessEvaluation(
+        targets=[runs[seed, name] for name in names for seed in seeds],
+        source=data,
+        attack_config=attack_config,
+        folder=out,
         undefended=[runs[seed, undefended] for seed in seeds],
         device=device,
-        session=session,
-    ).judged
-    remaining = iter(judged)
+    )
+    remaining = iter(run_experiment(evaluation, session).result.judged)
     return {name: tuple(next(remaining) for _ in seeds) for name in names}
 
 
-def _each_once(targets: Sequence[T]) -> list[T]:
-    """Targets without runs of equal weights: a network is no second seed of itself."""
-    distinct: dict[object, T] = {}
-    for target in targets:
-        distinct.setdefault(target.digest if isinstance(target, Run) else id(target), target)
-    return list(distinct.values())
+class _Attacks:
+    """All models as targets of attacks, each with its configuration."""
+
+    def __init__(
+        self,
+        evaluation: RobustnessEvaluation,
+        models: Sequence[Run | Victim],
+        data: Dataset,
+        session: Session,
+        stack: ExitStack,
+    ) -> None:
+        config = evaluation.attack_config
+        victims = [model for model in models if not isinstance(model, Run)]
+        if victims:
+            config = _in_whole_steps(config, data)
+        split = choose(data.test, config.samples or config.preset.samples, config.seed)
+        images = split.images[split.rows].float().div(255)
+        self.models, self.data, self.session = models, data, session
+        self.folder = evaluation.folder / "attacks"
+        self.boxes: Mapping[int, Box] = {}
+        if victims:
+            from denature.recipes.blackboxes import Terms, opened
+
+            terms = Terms(
+                budget=evaluation.budget,
+                attack_config=config,
+                pace=evaluation.pace,
+                stopper=session.stopper,
+                progress=session.progress,
+            )
+            ledger = evaluation.folder / LEDGER
+            self.boxes = stack.enter_context(opened(victims, data, images, ledger, terms))
+        probes = data.test.images[data.test.rows[:PROBE]].float().div(255)
+        self.targets: list[Attacked] = [
+            Target(model, probes, device=evaluation.device)
+            if isinstance(model, Run)
+            else self.boxes[id(model)].target
+            for model in models
+        ]
+        self.configs = [_common_attacks(config, target, self.targets) for target in self.targets]
+        planned = list(zip(self.targets, self.configs, strict=True))
+        _announce(planned, images, data, session.progress)
+
+    def evidence(self, control_runs: Sequence[Run]) -> list[EvaluationData]:
+        """Outcomes of all attacks; a control other than the target itself is the surrogate."""
+        surrogates = [
+            target
+            for model, target in zip(self.models, self.targets, strict=True)
+            if model in control_runs
+        ]
+        return [
+            evaluate(
+                target, next((other for other in surrogates if other is not target), None),
+                self.data, config, self.folder, session=self.session,
+            )
+            for target, config in zip(self.targets, self.configs, strict=True)
+        ]  # fmt: skip
+
+
+def _judged(
+    models: Sequence[Run | Victim],
+    control_runs: Sequence[Run],
+    evidence: Sequence[EvaluationData],
+    configs: Sequence[AttackConfig],
+) -> list[Evaluation]:
+    """Each network with its checks, and the verdict on its defense against the controls."""
+    baseline = [
+        outcome for model, outcome in zip(models, evidence, strict=True) if model in control_runs
+    ]
+    checks = [look(outcome) for outcome in evidence]
+    verdicts = {
+        defense: judge([evidence[index] for index in indices], baseline, _common(checks, indices))
+        for defense, indices in _defenses(models, control_runs).items()
+    }
+    return [
+        Evaluation(
+            robustness=summary(outcome, config, environment()),
+            checks=tuple(network_checks),
+            verdict=None if model in control_runs else verdicts.get(_defense(model)),
+        )
+        for model, outcome, config, network_checks in zip(
+            models, evidence, configs, checks, strict=True
+        )
+    ]
+
+
+def _result(
+    data: Dataset,
+    judged: Sequence[Evaluation],
+    evidence: Sequence[EvaluationData],
+    queries: Mapping[str, int],
+) -> RobustnessResult:
+    linf = evidence[0].budgets["linf"]
+    plain = [
+        tuple(float(outcome.robust(PLAIN, "linf", epsilon).mean()) for epsilon in linf)
+        if set(PLAIN) <= set(outcome.everything)
+        else ()
+        for outcome in evidence
+    ]
+    return RobustnessResult(
+        data=data.config.source,
+        budgets=evidence[0].budgets,
+        judged=tuple(judged),
+        plain=tuple(plain),
+        samples=tuple(_samples(evidence, data.classes)),
+        queries=queries,
+    )
+
+
+def _samples(evidence: Sequence[EvaluationData], classes: Sequence[str]) -> list[Sample]:
+    """Samples that all networks answer rightly, with their smallest changes in l2."""
+    right = np.logical_and.reduce([outcome.right for outcome in evidence])
+    first = evidence[0]
+    return [
+        Sample(
+            png=to_png(first.images[place]),
+            name=classes[first.labels[place]],
+            changes=tuple(_smallest(outcome, int(place)) for outcome in evidence),
+        )
+        for place in np.flatnonzero(right)[:PICTURES]
+    ]
+
+
+def _smallest(evidence: EvaluationData, place: int) -> Change | None:
+    """The smallest change of a sample that fooled a network; None where none did."""
+    outcomes = evidence.tried.values()
+    best = min(outcomes, key=lambda outcome: outcome.distances["l2"][place], default=None)
+    if best is None or not np.isfinite(best.distances["l2"][place]):
+        return None
+    distance = float(best.distances["l2"][place])
+    return Change(attack=best.name, distance=distance, png=to_png(best.found[place]))
 
 
 def _defense(target: Run | Victim) -> object:
@@ -307,101 +383,3 @@ def _announce(
         + (f", and {queries:,} queries at most" if queries else "")
         + ", less where attacks succeed early."
     )
-
-
-def _undefended(
-    targets: Sequence[Run | Victim],
-    named: Sequence[Run],
-    controls: int,
-    fitted: ClassMatcher,
-    data: Dataset,
-    out: Path,
-    device: Device,
-    session: Session,
-) -> list[Run]:
-    """Undefended networks of one recipe: the given ones, and newly trained ones up to `controls`.
-
-    Where all targets are undefended there is nothing to judge, and no network is trained.
-
-    Raises:
-        ConfigError: no undefended network is given, and no run whose training could be repeated
-            normally; or a network of another data set.
-    """
-    runs = [target for target in targets if isinstance(target, Run)]
-    among = {run.digest: run for run in runs}
-    plain = [fitted("undefended run", run) for run in _each_once(named)]
-    plain = [among.get(run.digest, run) for run in plain]
-    if len({run.recipe for run in plain if run.record.kind != "imported"}) > 1:
-        raise ConfigError(
-            f"The undefended runs {', '.join(str(run.folder) for run in plain)} differ in more "
-            "than their seeds; their spread is not that of one training. Name runs of one "
-            "training with --undefended."
-        )
-    plain = plain or [run for run in runs if is_plain(run.record)]
-    if not plain and not runs:
-        raise ConfigError(
-            "No undefended network to compare with: name a normally trained run of such data with "
-            "--undefended (`denature train NET --data DATA` makes one)."
-        )
-    model = plain[0] if plain else runs[0]
-    if not named:
-        plain = [run for run in plain if run.recipe == model.recipe]
-    missing = controls - len(plain)
-    if all(target in plain for target in targets):
-        return plain
-    if missing > 0 and (not plain or is_plain(model.record)):
-        session.progress.say(
-            f"{len(plain)} undefended networks were given; {missing} "
-            f"{'more are' if plain else 'are'} trained, since a gain must exceed the spread "
-            "between their seeds."
-        )
-        orders = _more(model, missing, {run.record.seed for run in plain}, device, out)
-        plain += make(orders, data, session=session)
-    return plain
-
-
-def _more(
-    model: Run, count: int, taken: Collection[int | None], device: Device, out: Path
-) -> list[Order]:
-    """Orders of normal runs with the network and training of `model`, and with unused seeds."""
-    settings = {k: v for k, v in model.record.config.get("training", {}).items() if k != "device"}
-    training = decode(Training, settings, where="the record") if settings else Training()
-    first = training.seed + UNDEFENDED_SEEDS
-    seeds = [seed for seed in range(first, first + count + len(taken)) if seed not in taken]
-    return [
-        Order(
-            net=model.record.net.name,
-            objective=Normal(),
-            training=replace(training, seed=seed, view_seed=None, frozen=False, device=device),
-            out=out / "undefended" / f"seed-{seed}",
-        )
-        for seed in seeds[:count]
-    ]
-
-
-def _written(
-    out: Path,
-    data: Dataset,
-    judged: Sequence[Evaluation],
-    evidence: Sequence[EvaluationData],
-    records: Sequence[Record],
-    queries: dict[str, int],
-) -> RobustnessResult:
-    entries = [
-        page.RobustnessEntry(
-            robustness=evaluation.robustness,
-            checks=evaluation.checks,
-            word=None if evaluation.verdict is None else evaluation.verdict.word,
-            said=None if evaluation.verdict is None else evaluation.verdict.said,
-            evidence=attack_data,
-        )
-        for evaluation, attack_data in zip(judged, evidence, strict=True)
-    ]
-    lines = page.table(entries)
-    result = RobustnessResult(
-        data=data.config.source, judged=tuple(judged), queries=queries, lines=lines, folder=out
-    )
-    page.write(out, entries, records, classes=data.classes)
-    write_text(out / "table.md", markdown(lines) + "\n")
-    write_text(out / "robustness.json", result.to_json() + "\n")
-    return result

@@ -3,7 +3,6 @@
 The colours are Okabe and Ito's, which the colour-blind can tell apart.
 """
 
-import base64
 import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 from denature.core.files import atomic_path, write_text
 from denature.core.record import ExampleRecord, Record
-from denature.data.decode import open_image
+from denature.data.png import from_png
 from denature.report.kinds import answers_of
 from denature.report.summary import Row, Summary
 from denature.report.words import learned, marked
@@ -113,7 +112,7 @@ def logit_responses(normal: Record, nasty: Record, *, temperature: float) -> "Fi
         line, side = number % lines, number // lines
         picture = figure.add_subplot(grid[line, 2 * side])
         if a.png is not None:
-            picture.imshow(_image(a.png), cmap="gray", interpolation="nearest")
+            picture.imshow(from_png(a.png), cmap="gray", interpolation="nearest")
         picture.set_axis_off()
         picture.set_title(f"{classes[a.label]}", fontsize=8, pad=3)
         axes = figure.add_subplot(grid[line, 2 * side + 1])
@@ -146,10 +145,6 @@ def _softmax(logits: Sequence[float], temperature: float) -> np.ndarray:
     scaled = np.array(logits) / temperature
     weights = np.exp(scaled - scaled.max())
     return np.asarray(weights / weights.sum())
-
-
-def _image(png: str) -> np.ndarray:
-    return np.asarray(open_image(base64.b64decode(png), formats=("PNG",)))
 
 
 def training_curves(records: Sequence[Record]) -> "Figure | None":

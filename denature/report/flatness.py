@@ -1,17 +1,16 @@
 """Flatness as a page: accuracy and loss around the weights, loss surfaces, sensitivity."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from denature.core.files import write_text
 from denature.core.record import Record
 from denature.core.stats import Estimate
-from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
-from denature.report.html import render_experiment
+from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
+from denature.report.page import Page, Plot, Table
 from denature.robust.flatness import Flatness
 
 if TYPE_CHECKING:
@@ -39,12 +38,57 @@ ABOUT = (
 LOSS = "training loss, nats"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossSurface:
+    """Training loss on a plane through the weights of one network."""
+
+    places: tuple[float, ...]
+    """Coordinates, in shares of each filter."""
+    losses: tuple[tuple[float, ...], ...]
+    """Training loss at each pair of coordinates, in nats."""
+
+
 class FlatnessEntry(NamedTuple):
     """One network on the page."""
 
     flatness: Flatness
-    places: np.ndarray
-    surface: np.ndarray
+    places: tuple[float, ...]
+    losses: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlatnessResult:
+    """Flatness of all networks, in the order of the arguments."""
+
+    result_type: ClassVar[str] = "flatness"
+    networks: tuple[Flatness, ...]
+    surfaces: tuple[LossSurface, ...]
+    """Loss surface of each network."""
+
+    @property
+    def entries(self) -> list[FlatnessEntry]:
+        return [
+            FlatnessEntry(flatness, surface.places, np.asarray(surface.losses))
+            for flatness, surface in zip(self.networks, self.surfaces, strict=True)
+        ]
+
+
+def page(result: FlatnessResult, records: Sequence[Record]) -> Page:
+    """Accuracy and loss around the weights, the loss on a line and on a plane."""
+    entries = result.entries
+    first = entries[0].flatness
+    return Page(
+        title="Flatness",
+        about=ABOUT,
+        differs=f"{first.samples} training samples for the weights and as many test samples for "
+        f"the images, {first.directions} directions, seed {first.seed}.",
+        blocks=(
+            Plot(name="around", draw=partial(around, entries)),
+            Plot(name="line", draw=partial(lines, entries)),
+            Plot(name="surfaces", draw=partial(surfaces, entries)),
+            Table(lines=table(entries), note=NOTE),
+        ),
+    )
 
 
 def table(entries: Sequence[FlatnessEntry]) -> list[list[str]]:
@@ -112,9 +156,9 @@ def lines(entries: Sequence[FlatnessEntry]) -> "Figure | None":
     figure = new_figure(4.2, 2.7)
     axes = figure.add_subplot()
     for colour, entry in zip(COLOURS, entries, strict=False):
-        middle = entry.surface[len(entry.surface) // 2]
+        middle = entry.losses[len(entry.losses) // 2]
         axes.plot(entry.places, middle, color=colour, linewidth=1.5, label=entry.flatness.run)
-    _scale(axes, [float(entry.surface.min()) for entry in entries])
+    _scale(axes, [float(entry.losses.min()) for entry in entries])
     axes.set_xlabel("change of the weights along one direction, shares of each filter")
     axes.set_ylabel(LOSS)
     axes.grid(color="#ddd", linewidth=0.7)
@@ -127,8 +171,8 @@ def surfaces(entries: Sequence[FlatnessEntry]) -> "Figure | None":
     from matplotlib.colors import LogNorm, Normalize
 
     figure = new_figure(2.6 * len(entries) + 0.6, 2.7)
-    low = min(float(entry.surface.min()) for entry in entries)
-    high = max(float(entry.surface.max()) for entry in entries)
+    low = min(float(entry.losses.min()) for entry in entries)
+    high = max(float(entry.losses.max()) for entry in entries)
     # A nasty teacher's loss falls below 0, and that of a network that fits its data is 0.
     low, spaced, norm = (
         (low, np.linspace, Normalize) if low < 0 else (max(low, 1e-4), np.geomspace, LogNorm)
@@ -137,7 +181,7 @@ def surfaces(entries: Sequence[FlatnessEntry]) -> "Figure | None":
     for place, entry in enumerate(entries):
         axes = figure.add_subplot(1, len(entries), place + 1)
         drawn = axes.contourf(
-            entry.places, entry.places, entry.surface.clip(low, high),
+            entry.places, entry.places, entry.losses.clip(low, high),
             levels=spaced(low, high, 14), norm=norm(low, high), cmap="viridis",
         )  # fmt: skip
         axes.set_aspect("equal")
@@ -145,26 +189,3 @@ def surfaces(entries: Sequence[FlatnessEntry]) -> "Figure | None":
     figure.tight_layout()
     figure.colorbar(drawn, ax=figure.axes, label=LOSS, format="%.2g", shrink=0.8)
     return figure
-
-
-def write(out: Path, entries: Sequence[FlatnessEntry], records: Sequence[Record]) -> Path:
-    """Figures and page."""
-    drawn = [
-        write_figure(out / "around", partial(around, entries)),
-        write_figure(out / "line", partial(lines, entries)),
-        write_figure(out / "surfaces", partial(surfaces, entries)),
-    ]
-    first = entries[0].flatness
-    text = render_experiment(
-        records,
-        title="Flatness",
-        about=ABOUT,
-        differs=f"{first.samples} training samples for the weights and as many test samples for "
-        f"the images, {first.directions} directions, seed {first.seed}.",
-        verdict=[],
-        lines=table(entries),
-        note=NOTE,
-        drawn=drawn,
-    )
-    write_text(out / "report.html", text)
-    return out / "report.html"

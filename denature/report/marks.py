@@ -22,7 +22,7 @@ LINE = 18
 class Mark(NamedTuple):
     """The places that one model found in one picture."""
 
-    who: str
+    model: str
     colour: str
     places: Mapping[str, tuple[float, float]]
     """Points as fractions of width and height."""
@@ -44,7 +44,7 @@ def marked(picture: "Image", marks: Sequence[Mark], *, legend: bool = True) -> "
         for name, (x, y) in mark.places.items():
             _point(draw, x * wide, y * tall, reach, mark.colour, cross=name == "nose")
     if legend:
-        entries = [(m.who if m.places else f"{m.who}: found nothing", m.colour) for m in marks]
+        entries = [(m.model if m.places else f"{m.model}: found nothing", m.colour) for m in marks]
         _legend(draw, entries, top=tall)
     return canvas
 

@@ -1,21 +1,20 @@
 """The clone of a nose detector as a page: the table, error against decimals, marked pictures."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
-from denature.core.files import atomic_path, write_text
 from denature.core.record import Record
 from denature.core.stats import Estimate, mean_over_seeds
+from denature.data.png import from_png
 from denature.extract.speed import Timing
-from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
-from denature.report.html import render_experiment
+from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 from denature.report.marks import COLOURS, Mark, marked, sheet
+from denature.report.page import Page, Picture, Plot, Table
 from denature.report.words import share_of_side
 
 if TYPE_CHECKING:
@@ -41,10 +40,11 @@ FRAME_MS = 300
 """Milliseconds of each epoch in the animation."""
 
 
-class NoseRow(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoseRow:
     """A line of the table."""
 
-    who: str
+    name: str
     target: str
     net: str = ""
     service: Estimate | None = None
@@ -55,38 +55,85 @@ class NoseRow(NamedTuple):
     clones: int = 0
 
 
-class PrecisionPoint(NamedTuple):
-    """A clone of rounded answers; errors as in `recipes.nose.clones.Trial`."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionPoint:
+    """Errors of the nose by one clone of rounded answers."""
 
     decimals: int
+    """Of the answers in training."""
+    trial: int
     last: float
+    """Error after the last epoch, from the unrounded answers to the test pictures."""
     best: float
+    """Smallest such error after any measured epoch: selected on the test pictures."""
     people: float | None
+    """Error from the nose that people marked, after the last epoch."""
 
 
-class NoseTheft(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoseTheft:
     """Queries, cost and speed of the theft."""
 
-    who: str
+    victim: str
     queries: int
     answers: int
     tests: int
     unseen: int
     money: float | None
     dated: str
-    clone: Sequence[Timing]
-    service: Sequence[Timing]
+    clone: tuple[Timing, ...]
+    service: tuple[Timing, ...]
 
 
-class NosePictures(NamedTuple):
+Places: TypeAlias = tuple[tuple[float, float], ...]
+"""The nose in each of some pictures, as fractions of width and height."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NosePictures:
     """Test pictures, and the noses that service, clone and people found in them."""
 
-    pictures: np.ndarray
-    """uint8, n x 3 x size x size."""
-    seen: Mapping[str, np.ndarray]
-    """By observer: n x 2 fractions of width and height."""
-    epochs: Sequence[tuple[int, np.ndarray]]
-    """The same for the clone after each epoch."""
+    pngs: tuple[str, ...]
+    """PNG files in base64."""
+    seen: Mapping[str, Places]
+    """Noses by observer."""
+    epochs: tuple[tuple[int, Places], ...]
+    """Noses by the clone after each epoch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoseResult:
+    """Errors and cost of the clones of a face service at one scale."""
+
+    result_type: ClassVar[str] = "nose"
+    scale: str
+    differs: str
+    rows: tuple[NoseRow, ...]
+    trials: tuple[PrecisionPoint, ...]
+    """Clones of rounded answers."""
+    mean_place: Estimate
+    """Error of the constant baseline that predicts the mean answer, of the nose."""
+    theft: NoseTheft
+    pictures: NosePictures
+
+
+def page(result: NoseResult, records: Sequence[Record]) -> Page:
+    """Table of the clones, their error against the decimals of the answers, marked pictures."""
+    pictures = result.pictures
+    shown = [Picture(name="marked.png", data=_encoded(_marked(pictures), "png"))]
+    if len(pictures.epochs) > 1:
+        shown.append(Picture(name="epochs.gif", data=_encoded(_animated(pictures), "gif")))
+    return Page(
+        title="A clone of a nose detector",
+        about="A face service's nose detector, copied through its answers.",
+        differs=result.differs,
+        verdict=verdict(result.rows, result.trials, result.mean_place, result.theft),
+        blocks=(
+            Plot(name="precision", draw=partial(by_decimals, result.trials, result.mean_place)),
+            *shown,
+            Table(lines=table(result.rows), note=NOTE),
+        ),
+    )
 
 
 def table(lines: Sequence[NoseRow]) -> list[list[str]]:
@@ -96,7 +143,7 @@ def table(lines: Sequence[NoseRow]) -> list[list[str]]:
     for row in lines:
         errors = ["" if e is None else share_of_side(e) for e in (row.service, row.people)]
         weights = "" if row.parameters is None else f"{row.parameters:,}"
-        cells.append([row.target, row.who, row.net, *errors, weights, str(row.clones or "")])
+        cells.append([row.target, row.name, row.net, *errors, weights, str(row.clones or "")])
     return cells
 
 
@@ -108,10 +155,10 @@ def verdict(
     dated = f" ({theft.dated})" if theft.dated else ""
     unseen = f"; it saw no face in {theft.unseen:,}" if theft.unseen else ""
     sentences = [
-        f"{theft.who} was queried {theft.queries:,} times{cost}{dated}: about {theft.answers:,} "
+        f"{theft.victim} was queried {theft.queries:,} times{cost}{dated}: about {theft.answers:,} "
         f"pictures to learn from and {theft.tests:,} to measure with{unseen}."
     ]
-    plain = next(row for row in lines if row.who == "clone from scratch" and row.target == "nose")
+    plain = next(row for row in lines if row.name == "clone from scratch" and row.target == "nose")
     assert plain.service is not None
     sentences.append(
         f"A clone of {plain.parameters:,} weights sees the nose {share_of_side(plain.service)} % "
@@ -180,40 +227,10 @@ def by_decimals(points: Sequence[PrecisionPoint], base: Estimate) -> "Figure | N
     return figure
 
 
-def write(
-    out: Path,
-    records: Sequence[Record],
-    *,
-    differs: str,
-    said: Sequence[str],
-    lines: Sequence[Sequence[str]],
-    points: Sequence[PrecisionPoint],
-    base: Estimate,
-    show: NosePictures,
-) -> Path:
-    """Figures and page."""
-    drawn = [write_figure(out / "precision", partial(by_decimals, points, base))]
-    drawn.append(_embedded(_marked(show), out / "marked.png"))
-    if len(show.epochs) > 1:
-        drawn.append(_embedded(_animated(show), out / "epochs.gif"))
-    text = render_experiment(
-        records,
-        title="A clone of a nose detector",
-        about="A face service's nose detector, copied through its answers.",
-        differs=differs,
-        verdict=said,
-        lines=lines,
-        note=NOTE,
-        drawn=drawn,
-    )
-    write_text(out / "report.html", text)
-    return out / "report.html"
-
-
 def _pictures(show: NosePictures) -> "list[Image]":
     from PIL import Image
 
-    return [Image.fromarray(pixels.transpose(1, 2, 0)) for pixels in show.pictures]
+    return [Image.fromarray(from_png(png)) for png in show.pngs]
 
 
 def _marked(show: NosePictures) -> "list[Image]":
@@ -249,13 +266,9 @@ def _animated(show: NosePictures) -> "list[Image]":
     return frames
 
 
-def _embedded(frames: "Sequence[Image]", path: Path) -> str:
-    """Write a picture, or several as an animation; returns an element that holds it."""
-    kind = path.suffix.removeprefix(".")
+def _encoded(frames: "Sequence[Image]", kind: str) -> bytes:
+    """A picture, or several as an animation."""
     buffer = io.BytesIO()
     more = {"save_all": True, "append_images": frames[1:], "duration": FRAME_MS, "loop": 0}
     frames[0].save(buffer, kind, **(more if len(frames) > 1 else {}))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-    coded = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/{kind};base64,{coded}" alt="{path.stem}">'
+    return buffer.getvalue()

@@ -1,23 +1,23 @@
 """Robustness as a page: the table, curves against the budget, checks, smallest changes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from denature.core.files import write_text
 from denature.core.record import Record
 from denature.core.stats import Estimate
-from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, write_figure
-from denature.report.html import render_robustness
+from denature.data.png import from_png
+from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
+from denature.report.page import Item, Items, Page, Plot, Table
 from denature.report.words import CHOSEN_ON_TEST, marked, percent
-from denature.robust.evaluate import AttackResult, EvaluationData, Robustness, format_budget
-from denature.robust.masking import Check
-from denature.robust.verdict import PLAIN
+from denature.robust.config import format_budget
+from denature.robust.summary import AttackResult, Robustness
+from denature.robust.verdict import Evaluation
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY, "#56B4E9", "#E69F00", "#000000")
@@ -33,26 +33,93 @@ PICTURES = 5
 """Samples in the figure of the smallest changes."""
 
 
-class RobustnessEntry(NamedTuple):
-    """One network on the page."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """The smallest change of one sample that fooled one network, by any attack."""
 
-    robustness: Robustness
-    checks: Sequence[Check]
-    word: str | None
-    said: str | None
-    evidence: EvaluationData
+    attack: str
+    distance: float
+    """In l2."""
+    png: str
 
 
-def table(entries: Sequence[RobustnessEntry]) -> list[list[str]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One sample that all networks answer rightly, and its smallest change for each network."""
+
+    png: str
+    name: str
+    """Name of its class."""
+    changes: tuple[Change | None, ...]
+    """In the order of the networks; None where no attack fooled the network."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RobustnessResult:
+    """Evaluations in the order of the targets; undefended networks outside of them come last."""
+
+    result_type: ClassVar[str] = "robustness"
+    data: str
+    budgets: Mapping[str, tuple[float, ...]]
+    """Perturbation budgets by norm."""
+    judged: tuple[Evaluation, ...]
+    plain: tuple[tuple[float, ...], ...]
+    """For each network its robust share under plain gradient attacks at each linf budget; empty
+    where these attacks did not run."""
+    samples: tuple[Sample, ...]
+    """Samples in the figure of the smallest changes."""
+    queries: Mapping[str, int]
+    """Number of queries to each black box, by its name."""
+
+
+def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
+    """Verdicts, curves against the budget, checks for masked gradients, smallest changes."""
+    judged = result.judged
+    verdicts = [
+        f"{evaluation.robustness.run}: {evaluation.verdict.word}. {evaluation.verdict.said}"
+        for evaluation in judged
+        if evaluation.verdict is not None
+    ]
+    verdicts += [CHOSEN_ON_TEST] * any(e.robustness.chosen_on_test for e in judged)
+    verdicts += [f"{name}: {spent:,} queries." for name, spent in result.queries.items()]
+    return Page(
+        title="Robustness",
+        about=_about(judged[0].robustness),
+        verdict=verdicts,
+        blocks=(
+            Plot(name="curves", draw=partial(curves, result)),
+            Plot(name="smallest", draw=partial(smallest_changes, result)),
+            *(_checks(evaluation) for evaluation in judged),
+            Table(lines=table(result), note=NOTE),
+        ),
+    )
+
+
+def _checks(evaluation: Evaluation) -> Items:
+    return Items(
+        heading=f"Checks for gradient masking: {evaluation.robustness.run}",
+        items=[
+            Item(
+                strong=f"Raised: {check.name}.",
+                text=f"{check.found} {check.raised_if} {check.why} {check.advice}",
+            )
+            if check.raised
+            else Item(text=f"Not raised: {check.name}. {check.found}")
+            for check in evaluation.checks
+        ],
+    )
+
+
+def table(result: RobustnessResult) -> list[list[str]]:
     """Header and lines: a line for each network and attack."""
     budgets = {
         norm: [format_budget(epsilon) for epsilon in values]
-        for norm, values in entries[0].evidence.budgets.items()
+        for norm, values in result.budgets.items()
     }
     middle = {norm: keys[len(keys) // 2] for norm, keys in budgets.items()}
     lines = [["Network", "Attack", "Norm", "Budget", "Robust %", "Smallest", "Not run", "Seconds"]]
-    for entry in entries:
-        measured = entry.robustness
+    for evaluation in result.judged:
+        measured = evaluation.robustness
         clean = marked(percent(measured.clean), measured.chosen_on_test)
         lines.append([measured.run, "none", "", "", clean, "", "", ""])
         for attack in measured.attacks:
@@ -91,36 +158,31 @@ def _distance(measured: Estimate) -> str:
     return f"{measured.value:.3g} [{measured.low:.3g}, {measured.high:.3g}]"
 
 
-def curves(entries: Sequence[RobustnessEntry]) -> "Figure | None":
+def curves(result: RobustnessResult) -> "Figure | None":
     """Robust accuracy against the budget: plain gradients dashed, all attacks solid."""
     norms = [
-        norm
-        for norm in entries[0].evidence.budgets
-        if any(entry.robustness.worst[norm] for entry in entries)
+        norm for norm in result.budgets if any(e.robustness.worst[norm] for e in result.judged)
     ]
     if not norms:
         return None
     figure = new_figure(7.4, 2.7)
     for place, norm in enumerate(norms):
         axes = figure.add_subplot(1, len(norms), place + 1)
-        for colour, entry in zip(COLOURS, entries, strict=False):
-            clean = entry.robustness.clean
-            shares = entry.robustness.worst[norm]
+        budgets = result.budgets[norm]
+        for colour, evaluation, plain in zip(COLOURS, result.judged, result.plain, strict=False):
+            clean = evaluation.robustness.clean
+            shares = evaluation.robustness.worst[norm]
             worst = [clean, *shares.values()]
-            at = [0.0, *(e for e in entry.evidence.budgets[norm] if format_budget(e) in shares)]
+            at = [0.0, *(epsilon for epsilon in budgets if format_budget(epsilon) in shares)]
             axes.plot(at, [100 * e.value for e in worst], "o-", color=colour, markersize=3,
-                      label=_name(entry.robustness.run))  # fmt: skip
+                      label=_name(evaluation.robustness.run))  # fmt: skip
             axes.fill_between(
                 at, [100 * e.low for e in worst], [100 * e.high for e in worst],
                 color=colour, alpha=0.15, linewidth=0,
             )  # fmt: skip
-            if norm == "linf" and set(PLAIN) <= set(entry.evidence.everything):
-                plain = [
-                    100 * float(entry.evidence.robust(PLAIN, norm, e).mean())
-                    for e in entry.evidence.budgets[norm]
-                ]
-                places = [0.0, *entry.evidence.budgets[norm]]
-                axes.plot(places, [100 * clean.value, *plain], "--", color=colour, linewidth=1)
+            if norm == "linf" and plain:
+                held = [100 * share for share in (clean.value, *plain)]
+                axes.plot([0.0, *budgets], held, "--", color=colour, linewidth=1)
         axes.set_xlabel({"linf": "budget, linf", "l2": "budget, l2", "l0": "pixels"}[norm])
         axes.set_ylim(-3, 103)
         axes.grid(color="#ddd", linewidth=0.7)
@@ -138,77 +200,33 @@ def _name(run: str) -> str:
     return "/".join(Path(run).parts[-2:])
 
 
-def smallest_changes(entries: Sequence[RobustnessEntry], classes: Sequence[str]) -> "Figure | None":
+def smallest_changes(result: RobustnessResult) -> "Figure | None":
     """Samples, and the smallest change in l2 that any attack found for each network."""
-    right = np.logical_and.reduce([entry.evidence.right for entry in entries])
-    places = np.flatnonzero(right)[:PICTURES]
-    if not len(places):
+    if not result.samples:
         return None
-    figure = new_figure(1.3 * len(places) + 0.6, 1.35 * (len(entries) + 1))
-    grid = figure.add_gridspec(len(entries) + 1, len(places), wspace=0.1, hspace=0.35)
-    for column, place in enumerate(places):
-        first = entries[0].evidence
-        axes = figure.add_subplot(grid[0, column])
-        _draw(axes, first.images[place], classes[first.labels[place]])
-        for row, entry in enumerate(entries):
+    rows = len(result.judged) + 1
+    figure = new_figure(1.3 * len(result.samples) + 0.6, 1.35 * rows)
+    grid = figure.add_gridspec(rows, len(result.samples), wspace=0.1, hspace=0.35)
+    for column, sample in enumerate(result.samples):
+        _draw(figure.add_subplot(grid[0, column]), sample.png, sample.name)
+        for row, change in enumerate(sample.changes):
             axes = figure.add_subplot(grid[row + 1, column])
-            outcomes = entry.evidence.tried.values()
-            best = min(outcomes, key=lambda outcome: outcome.distances["l2"][place], default=None)
-            distance = np.inf if best is None else best.distances["l2"][place]
-            if best is not None and np.isfinite(distance):
-                _draw(axes, best.found[place], f"{best.name}\n{distance:.2f}")
+            if change is not None:
+                _draw(axes, change.png, f"{change.attack}\n{change.distance:.2f}")
             else:
                 axes.set_axis_off()
                 axes.text(0.5, 0.5, "not fooled", ha="center", fontsize=7)
             if column == 0:
-                axes.text(-0.15, 0.5, _name(entry.robustness.run), rotation=90, fontsize=6,
+                run = result.judged[row].robustness.run
+                axes.text(-0.15, 0.5, _name(run), rotation=90, fontsize=6,
                           transform=axes.transAxes, va="center", ha="right")  # fmt: skip
     return figure
 
 
-def _draw(axes: object, image: np.ndarray, title: str) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
-    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def _draw(axes: "Axes", png: str, title: str) -> None:
+    axes.imshow(from_png(png), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(title, fontsize=6, pad=2)
-
-
-def write(
-    out: Path,
-    entries: Sequence[RobustnessEntry],
-    records: Sequence[Record],
-    *,
-    classes: Sequence[str],
-) -> Path:
-    """Figures and page."""
-    drawn = [
-        write_figure(out / "curves", partial(curves, entries)),
-        write_figure(out / "smallest", partial(smallest_changes, entries, classes)),
-    ]
-    verdicts = [
-        f"{entry.robustness.run}: {entry.word}. {entry.said}"
-        for entry in entries
-        if entry.word is not None
-    ]
-    verdicts = [
-        f"{it.robustness.run}: {it.word}. {it.said}" for it in entries if it.word is not None
-    ]
-    verdicts += [CHOSEN_ON_TEST] * any(it.robustness.chosen_on_test for it in entries)
-    text = render_robustness(
-        records,
-        title="Robustness",
-        about=_about(entries[0].robustness),
-        verdict=verdicts,
-        lines=table(entries),
-        note=NOTE,
-        drawn=drawn,
-        checks=[(entry.robustness.run, entry.checks) for entry in entries],
-    )
-    write_text(out / "report.html", text)
-    return out / "report.html"
 
 
 def _about(measured: Robustness) -> str:

@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from denature.core.files import write_text
-from denature.core.record import read_record, write_records
+from denature.core.record import Record
 from denature.core.stats import Estimate
 from denature.extract.theft import BudgetLevel, Theft
-from denature.report.figures import BLUE, GREY, ORANGE, training_curves, write_figure
-from denature.report.html import render_experiment
+from denature.report.figures import BLUE, GREY, ORANGE, training_curves
+from denature.report.page import Page, Plot, Table
 from denature.report.words import BEST_ON_TEST, percent, share_of_side
 
 if TYPE_CHECKING:
@@ -40,6 +38,21 @@ TOO_GOOD = (
     "The clones' epochs were chosen by the test images, which no thief has: their numbers are "
     "better than a thief's."
 )
+
+
+def page(theft: Theft, records: Sequence[Record]) -> Page:
+    """Scores of the clones against queries and money."""
+    return Page(
+        title="Model extraction",
+        about=about(theft),
+        differs="Query only services that you are allowed to query.",
+        verdict=verdict(theft),
+        blocks=(
+            Plot(name="curves", draw=partial(curves, theft)),
+            Plot(name="training-curves", draw=partial(training_curves, records)),
+            Table(lines=table(theft), note=note(theft)),
+        ),
+    )
 
 
 def note(theft: Theft) -> str:
@@ -160,28 +173,3 @@ def _draw(axes: "Axes", theft: Theft, scores: Sequence[Estimate], colour: str, n
 
 def _times(factor: float, values: "ArrayLike") -> "np.ndarray":
     return np.asarray(values) * factor
-
-
-def write(theft: Theft, folder: Path) -> Path:
-    """Write page, figures and records beside a theft's result; returns the page."""
-    records = [read_record(Path(clone.folder)) for clone in theft.clones]
-    drawn = [
-        write_figure(folder / "curves", partial(curves, theft)),
-        write_figure(folder / "training-curves", partial(training_curves, records)),
-    ]
-    write_records(folder / "records.jsonl", records)
-    page = folder / "report.html"
-    write_text(
-        page,
-        render_experiment(
-            records,
-            title="Model extraction",
-            about=about(theft),
-            differs="Ask only services that you are allowed to ask.",
-            verdict=verdict(theft),
-            lines=table(theft),
-            note=note(theft),
-            drawn=drawn,
-        ),
-    )
-    return page

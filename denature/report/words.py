@@ -99,7 +99,7 @@ def _noted(name: str, row: Row) -> str:
     return f"{name} ({', '.join(notes)})" if notes else name
 
 
-def markdown(lines: list[list[str]]) -> str:
+def markdown(lines: Sequence[Sequence[str]]) -> str:
     """A table for a document."""
     rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -5,22 +5,22 @@ from typing import TYPE_CHECKING
 from denature.core.lazy import attach
 
 if TYPE_CHECKING:
-    from denature.robust.catalogue import ATTACKS, Attack
+    from denature.robust.base import Attack
+    from denature.robust.catalogue import ATTACKS
     from denature.robust.config import AttackConfig, Effort
-    from denature.robust.evaluate import Robustness, evaluate
-    from denature.robust.masking import Check
+    from denature.robust.evaluation import evaluate
+    from denature.robust.summary import Robustness
     from denature.robust.target import Target
 
 __getattr__ = attach(
     __name__,
     {
         "ATTACKS": "catalogue",
-        "Attack": "catalogue",
+        "Attack": "base",
         "AttackConfig": "config",
         "Effort": "config",
-        "Robustness": "evaluate",
-        "evaluate": "evaluate",
-        "Check": "masking",
+        "Robustness": "summary",
+        "evaluate": "evaluation",
         "Target": "target",
     },
 )
@@ -29,7 +29,6 @@ __all__ = [
     "ATTACKS",
     "AttackConfig",
     "Attack",
-    "Check",
     "Effort",
     "Robustness",
     "Target",

@@ -120,6 +120,16 @@ class AttackConfig:
         usual = BUDGETS["colour" if channels == 3 else "grey"]
         return {n: tuple(sorted(set(getattr(self, n)))) or usual[n] for n in usual}
 
+    def middle(self, norm: str, *, channels: int) -> float:
+        """The middle budget of a norm, at which tables compare networks."""
+        budgets = self.budgets(channels=channels)[norm]
+        return budgets[len(budgets) // 2]
+
     @property
     def preset(self) -> EffortPreset:
         return EFFORTS[self.effort]
+
+
+def format_budget(epsilon: float) -> str:
+    """A budget as a key of results."""
+    return f"{epsilon:g}"

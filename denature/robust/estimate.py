@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from denature.core.types import Pixels
-from denature.robust.catalogue import ATTACKS, Cost, budgets_of
+from denature.robust.base import Cost
+from denature.robust.catalogue import ATTACKS, budgets_of
 from denature.robust.config import AttackConfig
 from denature.robust.target import PROBE, Attacked
 

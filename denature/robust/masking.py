@@ -4,11 +4,12 @@ A check compares attacks on the same samples. A difference counts if it is at le
 samples and significant, by a sign test over the samples on which the two attacks disagree.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import comb
 
-from denature.robust.evaluate import EvaluationData, format_budget
+from denature.core.checks import Check, Rule, run_checks
+from denature.robust.config import format_budget
+from denature.robust.outcomes import EvaluationData
 
 LEAST = 0.05
 """Smallest share of the samples that counts."""
@@ -17,45 +18,9 @@ ACCIDENT = 0.05
 """Significance level: probability of any such difference between equally strong attacks."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """Result of one check for masked gradients."""
-
-    name: str
-    raised: bool
-    found: str
-    """The measured numbers, as a sentence."""
-    raised_if: str
-    why: str
-    advice: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sign:
-    """One entry of the catalogue: three sentences, and the function that checks."""
-
-    raised_if: str
-    why: str
-    advice: str
-    look: Callable[[EvaluationData], tuple[bool, str]]
-
-
 def look(evidence: EvaluationData) -> list[Check]:
     """Run all checks on one network."""
-    checks = []
-    for name, sign in SIGNS.items():
-        raised, numbers = sign.look(evidence)
-        checks.append(
-            Check(
-                name=name,
-                raised=raised,
-                found=numbers,
-                raised_if=sign.raised_if,
-                why=sign.why,
-                advice=sign.advice,
-            )
-        )
-    return checks
+    return run_checks(SIGNS, evidence)
 
 
 def chance(more: int, fewer: int) -> float:
@@ -123,15 +88,15 @@ def _random(evidence: EvaluationData) -> tuple[bool, str]:
     return random, "The same images are answered in several ways." if random else "They are not."
 
 
-SIGNS: Mapping[str, Sign] = {
-    "flat gradients": Sign(
+SIGNS: Mapping[str, Rule[EvaluationData]] = {
+    "flat gradients": Rule(
         raised_if=f"The input's gradient is 0 or not finite on {LEAST:.0%} of the samples or more.",
         why="Where a softmax saturates, or a step is not differentiable, there is nothing to "
         "follow, and an attack that follows gradients stands still.",
         advice="Believe attacks on the logits, and those without gradients, only.",
         look=_flat,
     ),
-    "the cross-entropy misleads": Sign(
+    "the cross-entropy misleads": Rule(
         raised_if="PGD on the logits, or with the temperature put back, fools more samples than "
         "PGD on the cross-entropy.",
         why="Large logits push the softmax to 1, whose gradients vanish: the network is as easy to "
@@ -139,7 +104,7 @@ SIGNS: Mapping[str, Sign] = {
         advice="Report the attack on the logits; the other measures the loss, not the network.",
         look=_logits,
     ),
-    "who sees no gradients is stronger": Sign(
+    "who sees no gradients is stronger": Rule(
         raised_if="Images that fool an undefended network, or random squares, fool more samples "
         "than attacks that follow the network's own gradients.",
         why="A white-box attack should be at least as strong as a black-box one; if it is not, its "
@@ -147,28 +112,24 @@ SIGNS: Mapping[str, Sign] = {
         advice="Look for a better gradient: a smooth stand-in for what is not differentiable.",
         look=_without_gradients,
     ),
-    "one step beats many": Sign(
+    "one step beats many": Rule(
         raised_if="One step along the gradient fools more samples than many.",
         why="Many small steps can do all that one large one can, unless the small ones are caught "
         "in a place that the large one jumps over.",
         advice="Take more restarts and other step sizes, and attack the logits.",
         look=_one_step,
     ),
-    "unbounded attacks fail": Sign(
+    "unbounded attacks fail": Rule(
         raised_if=f"With any image allowed PGD leaves {LEAST:.0%} of the samples right, or more.",
         why="At that budget any image can become any other, so an attack that fails follows "
         "misleading gradients.",
         advice="Distrust every number of an attack by this gradient, at any budget.",
         look=_unbounded,
     ),
-    "answers are random": Sign(
+    "answers are random": Rule(
         raised_if="The same image is answered in several ways.",
         why="An attack follows one draw, and is judged by another.",
         advice="Attack the mean over many draws (Athalye et al. 2018).",
         look=_random,
     ),
 }
-
-
-def is_masked(checks: list[Check]) -> bool:
-    return any(check.raised for check in checks)

@@ -14,10 +14,13 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from denature.core.checks import Check
 from denature.core.stats import Estimate, unpaired_difference
 from denature.robust.catalogue import ATTACKS, ENSEMBLES
-from denature.robust.evaluate import NORMS, EvaluationData, Robustness, format_budget
-from denature.robust.masking import LEAST, Check
+from denature.robust.config import format_budget
+from denature.robust.masking import LEAST
+from denature.robust.outcomes import NORMS, EvaluationData
+from denature.robust.summary import Robustness
 
 Word: TypeAlias = Literal["more robust", "no evidence", "mostly an illusion", "an illusion"]
 

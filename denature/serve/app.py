@@ -26,7 +26,8 @@ from denature.serve import faces, protocol
 from denature.serve.batching import Batcher
 from denature.serve.config import Serving
 from denature.serve.exposure import expose
-from denature.serve.keys import Keys, open_keys
+from denature.serve.keys import open_keys
+from denature.serve.keys.base import Keys
 from denature.serve.log import AccessLog, Metrics
 from denature.serve.model import Model
 from denature.serve.protocol import LENGTH, InferenceRequest

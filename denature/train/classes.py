@@ -74,7 +74,7 @@ def in_order(
     """
     net = run.record.net
     subject = f"The {role} {run.folder or net.name}"
-    alignment = align(run.class_names, names, who=subject, data=data)
+    alignment = align(run.class_names, names, model=subject, data=data)
     if alignment.note is not None:
         progress.say(alignment.note)
     if alignment.order is None:

@@ -1,14 +1,12 @@
 """Example answers in a record, for figures."""
 
-import base64
-import io
-
 import numpy as np
 from torch import nn
 
 from denature.core.compute import Compute
 from denature.core.record import ExampleRecord
 from denature.data.dataset import Dataset
+from denature.data.png import to_png
 from denature.train.loop import answers_to
 
 EXAMPLES = 8
@@ -34,10 +32,6 @@ def examples_of(
 
 def _png(image: np.ndarray) -> str | None:
     try:
-        from PIL import Image
-    except ImportError:
+        return to_png(image)
+    except ImportError:  # Pillow is optional: without it a record holds the logits alone
         return None
-    buffer = io.BytesIO()
-    pixels = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
-    Image.fromarray(pixels).save(buffer, "png")
-    return base64.b64encode(buffer.getvalue()).decode()

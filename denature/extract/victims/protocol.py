@@ -58,7 +58,6 @@ class RemoteSignature:
     """Channels, height, width of an image; -1 where any value is accepted."""
     channels_last: bool
     output: str
-    output_datatype: str
     labels: bool = False
     """Whether an answer is the index of a class."""
     classes: int | None
@@ -112,7 +111,6 @@ def read_signature(
         shape=(shape[2], shape[0], shape[1]) if last else (shape[0], shape[1], shape[2]),
         channels_last=last,
         output=shown["name"],
-        output_datatype=shown["datatype"],
         labels=labels,
         classes=size if wide else len(names) or None,
         names=names,

@@ -13,7 +13,8 @@ from denature.core.files import write_text
 from denature.core.stats import Estimate
 from denature.data.dataset import Dataset
 from denature.recipes.nose.service_answers import ServiceAnswers
-from denature.recipes.nose.settings import TARGETS, Setting
+from denature.recipes.nose.settings import TARGETS, NoseSetting
+from denature.report.nose import PrecisionPoint
 from denature.train import Cloned, Order, Run
 from denature.train.identity import plan_id
 from denature.train.loop import evaluate
@@ -40,7 +41,7 @@ class Kind:
     """Decimals of the answers in training; None for unrounded answers."""
 
 
-def starts(setting: Setting, backbones: Mapping[str, Run | str]) -> list[Start]:
+def starts(setting: NoseSetting, backbones: Mapping[str, Run | str]) -> list[Start]:
     """One start from scratch, and two from each backbone: frozen and fine-tuned."""
     all_starts = [Start(name="from scratch", net=setting.student)]
     for name, backbone in backbones.items():
@@ -61,7 +62,7 @@ class CloneFactory:
         out: folder for the runs.
     """
 
-    def __init__(self, service_answers: ServiceAnswers, setting: Setting, out: Path) -> None:
+    def __init__(self, service_answers: ServiceAnswers, setting: NoseSetting, out: Path) -> None:
         self.service_answers = service_answers
         self.setting = setting
         self._out = out
@@ -75,9 +76,9 @@ class CloneFactory:
         return Transfer(
             "landmarks",
             data.train.labels,
-            victim=self.service_answers.who,
+            victim=self.service_answers.victim,
             recipe=plan_id(
-                {"target": self.service_answers.who, "values": target, "data": data.digest}
+                {"target": self.service_answers.victim, "values": target, "data": data.digest}
             ),
             folder=self._out,
         )
@@ -111,29 +112,13 @@ class CloneFactory:
         return evaluate(compute.place(run.network), split, compute)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
+def trial_of(decimals: int, trial: int, run: Run, people: Estimate | None) -> PrecisionPoint:
     """Errors of one clone of rounded answers."""
-
-    index: int
-    precision: int
-    """Decimals of the answers in training."""
-    trial: int
-    last: float
-    """Error after the last epoch, from the unrounded answers to the test pictures."""
-    best: float
-    """Smallest such error after any measured epoch: selected on the test pictures."""
-    people: float | None
-    """Error from the nose that people marked, after the last epoch."""
-
-
-def trial_of(index: int, precision: int, trial: int, run: Run, people: Estimate | None) -> Trial:
     errors = [entry.test_error for entry in run.record.history if entry.test_error is not None]
     assert run.record.error is not None
     last = run.record.error.value
-    return Trial(
-        index=index,
-        precision=precision,
+    return PrecisionPoint(
+        decimals=decimals,
         trial=trial,
         last=last,
         best=min([last, *errors]),
@@ -141,13 +126,13 @@ def trial_of(index: int, precision: int, trial: int, run: Run, people: Estimate 
     )
 
 
-def write_trials(path: Path, trials: Sequence[Trial]) -> None:
+def write_trials(path: Path, trials: Sequence[PrecisionPoint]) -> None:
     """Write all trials so far as CSV, atomically, so that a reader never sees a partial file."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["index", "precision", "trial", "mae_last", "mae_best", "mae_last_people"])
-    for trial in trials:
+    for index, trial in enumerate(trials):
         people = "" if trial.people is None else f"{trial.people:.6f}"
         errors = [f"{trial.last:.6f}", f"{trial.best:.6f}", people]
-        writer.writerow([trial.index, trial.precision, trial.trial, *errors])
+        writer.writerow([index, trial.decimals, trial.trial, *errors])
     write_text(path, buffer.getvalue())

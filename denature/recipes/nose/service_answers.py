@@ -18,10 +18,10 @@ from denature.data.dataset import Dataset, Split
 from denature.data.decode import Block, Decoder, Encoded
 from denature.data.landmarks import WIDEST
 from denature.data.loading import groups_of
+from denature.extract.asking.ledger import Ledger
+from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.pool import StoredPool
 from denature.extract.config import RequestConfig
-from denature.extract.ledger import Ledger
-from denature.extract.oracle import Oracle
-from denature.extract.pool import StoredPool
 from denature.extract.victims.base import Victim, VictimInfo
 from denature.extract.victims.rekognition import numbers, outputs_of
 from denature.recipes.nose.settings import VALUES
@@ -35,7 +35,8 @@ HOLDOUT = 0.2
 class ServiceAnswers:
     """Pictures with the answers of a service, one row of `VALUES` for each picture."""
 
-    who: str
+    victim: str
+    """Name of the service."""
     source: str
     """Name or folder of the pictures."""
     train: Split
@@ -87,7 +88,7 @@ class ServiceAnswers:
 def query_service(
     service: Callable[[], AbstractContextManager[Victim]],
     *,
-    who: str,
+    name: str,
     pool: Split,
     data: Dataset,
     fidelity: int,
@@ -99,7 +100,7 @@ def query_service(
 
     Args:
         service: context manager that starts the service; entered only if queries remain.
-        who: name of the target in the ledger, the same for every port of the service.
+        name: name of the target in the ledger, the same for every port of the service.
         pool: pictures of persons outside the victim's training data.
         data: test pictures with people's landmarks.
         fidelity: number of test pictures to query.
@@ -108,14 +109,14 @@ def query_service(
         session: saved states, stops, workers and progress.
 
     Raises:
-        AskFailed, BudgetSpent, Stopped: see `denature.extract.oracle.Oracle.ask`.
+        AskFailed, BudgetSpent, Stopped: see `denature.extract.asking.oracle.Oracle.ask`.
     """
     test = data.test
     if fidelity < len(test):
         test = test.take(np.linspace(0, len(test) - 1, fidelity).round().astype(np.int64))
     outputs = outputs_of(VALUES)
     about = VictimInfo(
-        target=who,
+        target=name,
         options={"values": ",".join(VALUES)},
         kind="landmarks",
         classes=len(outputs),
@@ -154,7 +155,7 @@ def query_service(
             queries += opened_ledger.spent(target, purpose)
     (_, train), (rows, measured) = splits
     return ServiceAnswers(
-        who=who,
+        victim=name,
         source=data.config.source,
         train=train,
         test=measured,
@@ -234,7 +235,7 @@ def load_recorded(
     )
     train, test = everything.divide(HOLDOUT, "holdout")
     return ServiceAnswers(
-        who=f"what {labels} says",
+        victim=f"what {labels} says",
         source=str(images),
         train=train,
         test=test,

@@ -1,11 +1,14 @@
-"""Scales of the nose experiment: data, networks, training and rounding."""
+"""Scales of the nose experiment: data, networks, training and rounding.
+
+The seeds of a setting are the clones of each kind and of each precision.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from denature.core.errors import unknown
 from denature.data.landmarks import PLACES
-from denature.train.config import Device, Precision, Training
+from denature.recipes.experiment import Setting
+from denature.train.config import Training
 
 VALUES = ("brightness", "sharpness", *PLACES)
 """The values read from an answer of the service."""
@@ -19,13 +22,10 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
-    """The experiment at one scale."""
+class NoseSetting(Setting):
+    """Data, networks, training and rounding at one scale."""
 
-    scale: str
-    differs: str
-    """Difference from the original experiment, in a sentence."""
-    data: str | None
+    source: str | None
     """Default data set of faces with landmarks."""
     image_size: int
     """Side of the pictures in pixels, for victim and clones."""
@@ -35,27 +35,17 @@ class Setting:
     student: str
     student_training: Training
     """Training of the clones; fine-tuned clones use a third of its learning rate."""
-    trials: int
-    """Number of clones of each kind and of each precision."""
     precisions: tuple[int, ...] = (-1, 0, 1, 2, 3, 4, 5, 6, 7, 8)
     """Decimals of the rounded answers."""
     fidelity: int = 1000
     """Number of test pictures sent to the service."""
 
-    def on(self, device: Device, precision: Precision) -> "Setting":
-        """Copy of this setting for another device and precision."""
-        return replace(
-            self,
-            teacher_training=replace(self.teacher_training, device=device, precision=precision),
-            student_training=replace(self.student_training, device=device, precision=precision),
-        )
 
-
-SETTINGS: Mapping[str, Setting] = {
-    "smoke": Setting(
+SETTINGS: Mapping[str, NoseSetting] = {
+    "smoke": NoseSetting(
         scale="smoke",
         differs="Cartoons of faces, few epochs, one trial: only to see that it runs.",
-        data="drawn-faces",
+        source="drawn-faces",
         image_size=32,
         victim="cnn@dropout=0",
         teacher_training=Training(epochs=6, batch_size=32),
@@ -63,14 +53,14 @@ SETTINGS: Mapping[str, Setting] = {
         student_training=Training(
             optimizer="adam", epochs=5, batch_size=32, lr=6e-3, evaluate_every=1
         ),
-        trials=1,
+        seeds=1,
         precisions=(-1, 0, 1, 2, 8),
         fidelity=150,
     ),
-    "cpu": Setting(
+    "cpu": NoseSetting(
         scale="cpu",
         differs="Photographs at 64 pixels a side, small networks, short trainings.",
-        data=None,
+        source=None,
         image_size=64,
         victim="cnn@dropout=0",
         teacher_training=Training(epochs=40, batch_size=32),
@@ -78,13 +68,13 @@ SETTINGS: Mapping[str, Setting] = {
         student_training=Training(
             optimizer="adam", epochs=20, batch_size=32, lr=6e-3, evaluate_every=2
         ),
-        trials=3,
+        seeds=3,
     ),
-    "paper": Setting(
+    "paper": NoseSetting(
         scale="paper",
         differs="Photographs at 128 pixels a side, a ResNet-18 as victim, long trainings: for a "
         "GPU. The original's sizes are not published; these are ours.",
-        data=None,
+        source=None,
         image_size=128,
         victim="resnet18",
         teacher_training=Training(epochs=100, batch_size=64, lr=0.05, evaluate_every=10),
@@ -92,17 +82,6 @@ SETTINGS: Mapping[str, Setting] = {
         student_training=Training(
             optimizer="adam", epochs=100, batch_size=32, lr=3e-3, evaluate_every=5
         ),
-        trials=10,
+        seeds=10,
     ),
 }
-
-
-def setting(scale: str) -> Setting:
-    """The setting of a scale.
-
-    Raises:
-        ConfigError: no setting has this name.
-    """
-    if scale not in SETTINGS:
-        raise unknown("scale", scale, SETTINGS)
-    return SETTINGS[scale]

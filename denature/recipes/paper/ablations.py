@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from denature.recipes.paper.orders import ExperimentContext, Point
-from denature.report.experiment import TEACHER
+from denature.report.cells import TEACHER
 from denature.train import Order
 
 STUDENTS = ("cnn", "resnetc20", "resnetc32")

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
+from denature.recipes.paper.config import DataName
 from denature.recipes.paper.recalled import RECALLED
-from denature.recipes.paper.settings import DataName, Setting
+from denature.recipes.paper.settings import PaperSetting
 from denature.train import Distilled, Normal, Order
 from denature.train.objectives import Objective
 
@@ -61,10 +62,13 @@ class ExperimentContext:
     """Orders for one data set in one setting; equal orders are the same run in all experiments."""
 
     data: DataName
-    setting: Setting
+    setting: PaperSetting
     out: Path
     """Folder of the runs, which all experiments share."""
-    seeds: int
+
+    @property
+    def seeds(self) -> int:
+        return self.setting.seeds
 
     def normal(self, net: str, seed: int) -> Order:
         """Order of a normal teacher."""

@@ -8,16 +8,13 @@ scikit-learn's digits, to check in seconds that everything runs; its numbers hav
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from denature.core.errors import ConfigError, unknown
-from denature.data.archives import PACKED
 from denature.datafree.config import Dafl, Inversion
+from denature.recipes.data_root import data_at
+from denature.recipes.experiment import Request, Setting
+from denature.recipes.paper.config import DataName, PaperOptions
 from denature.train.config import Augment, Checkpoint, Device, Precision, Training
 from denature.train.objectives import Nasty
-
-Scale: TypeAlias = Literal["smoke", "cpu", "fast", "paper"]
-DataName: TypeAlias = Literal["cifar10", "cifar100", "tiny-imagenet"]
 
 WARMUP, CAP = 0.1, 50.0
 """Values of `tame`, which keeps the nasty training of big networks from diverging."""
@@ -49,13 +46,9 @@ AUGMENT: Mapping[DataName, Augment] = {"tiny-imagenet": "rotate-flip"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
+class PaperSetting(Setting):
     """Scale, data, networks and training of the runs of an experiment."""
 
-    scale: Scale
-    differs: str
-    """How this differs from the paper, in a sentence."""
-    seeds: int
     loss: Mapping[DataName, Loss]
     stand_in: Mapping[str, str] = field(default_factory=dict)
     """Networks trained instead of the paper's, by the paper's name."""
@@ -115,24 +108,6 @@ class Setting:
         )
 
 
-def data_at(root: Path | None, name: DataName) -> str:
-    """Path of a data set under `root`, in any layout; without a root the name, to be downloaded.
-
-    Raises:
-        ConfigError: `root` holds no such data set.
-    """
-    if root is None:
-        return name
-    candidates = dict.fromkeys((name, name.replace("-", "_"), name.replace("-", ""), *PACKED[name]))
-    for candidate in candidates:
-        if (root / candidate).exists():
-            return str(root / candidate)
-    raise ConfigError(
-        f"--data-root {root} holds no {name}; looked for were {', '.join(candidates)}. "
-        "Put the data there, or leave --data-root out to download it."
-    )
-
-
 def _of_the_paper(data: DataName, net: str) -> Training:
     if net in ADAM:
         return Training(epochs=100, optimizer="adam", schedule="constant", evaluate_every=10)
@@ -165,8 +140,8 @@ SMALL: Mapping[str, str] = {
 }
 """Networks for two cores, instead of the paper's."""
 
-SETTINGS: Mapping[Scale, Setting] = {
-    "smoke": Setting(
+SETTINGS: Mapping[str, PaperSetting] = {
+    "smoke": PaperSetting(
         scale="smoke",
         differs="Digits of 8x8 pixels, small networks, a few epochs: only to see that it runs.",
         seeds=1,
@@ -184,7 +159,7 @@ SETTINGS: Mapping[Scale, Setting] = {
             "samples": (0.5, 1),
         },
     ),
-    "cpu": Setting(
+    "cpu": PaperSetting(
         scale="cpu",
         differs="Small networks stand for the paper's, schedules are short, and on CIFAR-10 tau is "
         "20 and omega 0.03 where the released code has 4 and 0.04.",
@@ -203,7 +178,7 @@ SETTINGS: Mapping[Scale, Setting] = {
             "samples": (0.1, 0.4, 1),
         },
     ),
-    "fast": Setting(
+    "fast": PaperSetting(
         scale="fast",
         differs="Data and networks of the paper; 30 epochs instead of 160 or 200, teachers with a "
         "step at 19, students on one cycle.",
@@ -214,7 +189,7 @@ SETTINGS: Mapping[Scale, Setting] = {
         dafl=(RELEASED_DAFL, Training(epochs=200, batch_size=512, evaluate_every=10)),
         inversion=(Inversion(), 256),
     ),
-    "paper": Setting(
+    "paper": PaperSetting(
         scale="paper",
         differs="As the released code has it, but the last epoch counts and not the best on the "
         "test set, unless `--checkpoint best-test` asks for that.",
@@ -235,12 +210,17 @@ SETTINGS: Mapping[Scale, Setting] = {
 }
 
 
-def setting(scale: str) -> Setting:
-    """The setting of a scale.
+def setting_of(request: Request, options: PaperOptions) -> PaperSetting:
+    """The setting of the requested scale.
 
     Raises:
-        ConfigError: no setting has this name.
+        ConfigError: no setting has this name, or seeds is below 1.
     """
-    if scale not in SETTINGS:
-        raise unknown("scale", scale, SETTINGS)
-    return SETTINGS[scale]  # type: ignore[index]
+    return replace(
+        request.setting(SETTINGS),
+        data_root=request.data_root,
+        device=request.device,
+        precision=request.precision,
+        checkpoint=options.checkpoint,
+        tame=options.tame,
+    )

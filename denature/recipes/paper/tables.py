@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.recipes.paper.recalled import ALONE, NASTY, NORMAL
-from denature.report.experiment import TEACHER
+from denature.report.cells import TEACHER
 from denature.train import Order
 
 CIFAR10_STUDENTS = ("cnn", "resnetc20", "resnetc32", "resnet18")

@@ -1,0 +1,83 @@
+"""Data sets of the Hugging Face hub."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from denature.core.classes import composed
+from denature.core.errors import DataError, MissingExtra
+from denature.data.config import DataConfig
+from denature.data.decode import Encoded
+from denature.data.readers.cells import Labels, encoded_image, given_values
+from denature.data.readers.columns import check_landmarks, columns_of
+from denature.data.readers.naming import check_numbers, named_classes, numbers_of
+from denature.data.readers.splits import has_labels, is_keyword, split_of
+from denature.data.source import DataSource, Opener, line_of
+
+
+def hub(config: DataConfig) -> DataSource:
+    """Open hf:owner/name through Hugging Face `datasets`, without code of the data set."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtra("datasets", "hub", f"Loading {config.source}") from None
+    name = config.source.removeprefix("hf:")
+    try:
+        loaded = datasets.load_dataset(name)
+    except Exception as error:  # the library raises a dozen kinds, from network to parser
+        raise DataError(f"{config.source} could not be loaded: {line_of(error)}.") from None
+    splits: dict[str, Any] = {}
+    left_out: Counter[str] = Counter()
+    for title in sorted(loaded, key=lambda title: not is_keyword(title)):
+        split = split_of(title)
+        if split is None or split in splits:
+            left_out[f"image of the split {title}"] += len(loaded[title])
+        else:
+            splits[split] = loaded[title]
+    if "train" not in splits:
+        raise DataError(f"{config.source} has the splits {', '.join(loaded)}; wanted is train.")
+    first = splits["train"]
+    columns = columns_of(first.features.arrow_schema, config, config.source)
+    names = tuple(map(composed, getattr(first.features[columns.label], "names", ()) or ())) or None
+    if columns.kind == "names":
+        found = {s: given_values(part.unique(columns.label)) for s, part in splits.items()}
+        names = named_classes(found["train"], len(first), names, config.source, columns)
+        for split in found:
+            if split != "train" and not has_labels(found[split], names, f"The {split} split"):
+                left_out[f"unlabelled {split} image"] += len(splits.pop(split))
+    elif columns.kind == "landmarks":
+        check_landmarks(_cells(first, columns.label), columns, config.source)
+    elif columns.guessed and names is None:
+        check_numbers(given_values(first.unique(columns.label)), len(first), config.source, columns)
+    labels = Labels(columns.kind, numbers_of(names or ()))
+
+    def read(split: str) -> Opener:
+        rows_of_split = splits[split].cast_column(columns.image, datasets.Image(decode=False))
+
+        def rows() -> Iterator[Encoded]:
+            for number, row in enumerate(rows_of_split):
+                where = f"{config.source}, row {number}"
+                label = labels.of(row[columns.label], where, trained=split == "train")
+                yield encoded_image(row[columns.image], label, where, None)
+
+        return rows
+
+    prints = [(split, part._fingerprint) for split, part in splits.items()]
+    return DataSource(
+        {split: read(split) for split in splits},
+        names,
+        ("hub", name, columns.image, columns.label, names, *prints),
+        sum(map(len, splits.values())),
+        columns.kind == "landmarks",
+        left_out=left_out,
+        notes=columns.notes,
+    )
+
+
+def _cells(rows: Any, column: str) -> Iterator[Any]:
+    """A column of the hub's rows, in batches."""
+    import pyarrow as pa
+
+    table = rows.select_columns(column)
+    for start in range(0, len(table), 4096):
+        yield pa.array(table[start : start + 4096][column])

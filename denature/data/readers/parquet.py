@@ -1,0 +1,245 @@
+"""Parquet shards as the Hugging Face hub lays out image data sets."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from denature.core.errors import DataError, brief
+from denature.core.sniffing import head_of, instead_of
+from denature.data.config import DataConfig
+from denature.data.decode import Encoded
+from denature.data.listing import IMAGE_SUFFIXES, list_folder
+from denature.data.readers.cells import Labels, encoded_image, given_values, path_in
+from denature.data.readers.columns import (
+    Columns,
+    check_landmarks,
+    class_names,
+    columns_of,
+    kind_of,
+)
+from denature.data.readers.naming import (
+    CLASS_LIST,
+    check_numbers,
+    listed_classes,
+    named_classes,
+    numbers_of,
+)
+from denature.data.readers.splits import has_labels, shards_by_split
+from denature.data.source import DataSource, Opener, line_of, stats_of
+
+
+def parquet(path: Path, config: DataConfig) -> DataSource | None:
+    """Parquet shards as the Hugging Face hub lays out image data sets.
+
+    Raises:
+        DataError: damaged files, splits or columns that could be read in several ways.
+    """
+    if path.suffix.lower() != ".parquet" and not (path.is_dir() and _has_parquet(path)):
+        return None
+    files, left_out = [path], Counter[str]()
+    if path.is_dir():
+        used = {CLASS_LIST, *IMAGE_SUFFIXES}  # rows may name image files
+        listing, left_out = list_folder(path, {".parquet"}, used=used)
+        files = listing.everything()
+    shards = shards_by_split(files, path)
+    rows = {file: _rows_of(file) for file in files}
+    first = shards.get("train", files)[0]
+    columns = columns_of(_schema(first), config, path)
+    for split, parts in list(shards.items()):
+        if not _compatible(parts, columns, first, trained=split == "train"):
+            left_out[f"unlabelled {split} image"] += sum(rows[file] for file in parts)
+            del shards[split]
+    names = class_names(_schema(first), columns.label) or listed_classes(path, files)
+    train = shards.get("train", [])
+    trained = sum(rows[file] for file in train)
+    if columns.kind == "names":
+        found = {s: _distinct(parts, columns.label) for s, parts in shards.items()}
+        names = named_classes(found.get("train", set()), trained, names, path, columns)
+        for split in found:
+            if split != "train" and not has_labels(found[split], names, f"The {split} split"):
+                left_out[f"unlabelled {split} image"] += sum(rows[f] for f in shards.pop(split))
+    elif _is_truth(_schema(first), columns.label):
+        names = names or ("False", "True")
+    elif columns.kind == "landmarks":
+        check_landmarks(_batches(train, columns.label), columns, first)
+    elif columns.guessed and names is None:
+        check_numbers(_distinct(train, columns.label), trained, path, columns)
+    labels = Labels(columns.kind, numbers_of(names or ()))
+    files = list(chain.from_iterable(shards.values()))
+    pictures = [picture for file in files for picture in _pictures(file, columns.image)]
+    stats = [(s, *stat) for s, parts in shards.items() for stat in stats_of(parts)]
+    return DataSource(
+        {split: _opener(parts, columns, labels, split) for split, parts in shards.items()},
+        names,
+        ("parquet", columns.image, columns.label, names, *stats, *stats_of(pictures)),
+        sum(rows[file] for file in files),
+        columns.kind == "landmarks",
+        left_out=left_out,
+        notes=columns.notes,
+    )
+
+
+def _has_parquet(folder: Path) -> bool:
+    return bool(list_folder(folder, {".parquet"})[0].total)
+
+
+def _opener(parts: Sequence[Path], columns: Columns, labels: Labels, split: str) -> Opener:
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    def rows() -> Iterator[Encoded]:
+        for file in parts:
+            number = 0
+            try:
+                wanted = [columns.image, columns.label]
+                for batch in pq.ParquetFile(file).iter_batches(256, columns=wanted):
+                    cells = zip(batch[columns.image], batch[columns.label], strict=True)
+                    for cell, value in cells:
+                        where = f"{file}, row {number}"
+                        label = labels.of(value.as_py(), where, trained=split == "train")
+                        yield encoded_image(cell.as_py(), label, where, file.parent)
+                        number += 1
+            except (OSError, ArrowException) as error:
+                raise DataError(
+                    f"{file} is damaged after row {number}: {line_of(error)}. Copy it again."
+                ) from None
+
+    return rows
+
+
+def _rows_of(file: Path) -> int:
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (OSError, ArrowException) as error:
+        found = file.is_file() and instead_of(head_of(file), "Wanted is a Parquet file")
+        why = f"it {found}" if found else f"{line_of(error)}. Copy it again: it may be cut off"
+        raise DataError(f"{file} cannot be read as Parquet: {why}.") from None
+
+
+def _schema(file: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(file)
+
+
+def _compatible(parts: Sequence[Path], columns: Columns, first: Path, *, trained: bool) -> bool:
+    """Whether a split's shards have the same columns as the first; False where it has no labels.
+
+    Raises:
+        DataError: a shard has other columns.
+    """
+    from pyarrow import types
+
+    labelled = []
+    for file in parts:
+        schema = _schema(file)
+        missing = {columns.image, columns.label} - set(schema.names)
+        absent = columns.label in missing or types.is_null(schema.field(columns.label).type)
+        labelled.append(not absent)
+        if missing - (set() if trained else {columns.label}):
+            raise DataError(
+                f"{file} lacks the column {', '.join(sorted(missing))}, which {first} has. "
+                "Shards of one data set must have the same columns."
+            )
+        if not absent:
+            _check_names(schema, columns.label, file, first)
+        if not absent and kind_of(kind := schema.field(columns.label).type) != columns.kind:
+            raise DataError(
+                f"The column {columns.label} of {file} is {kind}, of {first} "
+                f"{_schema(first).field(columns.label).type}. Shards of one data set must have "
+                "labels of one kind."
+            )
+    if trained or all(labelled):
+        return True
+    if any(labelled):
+        raise DataError(
+            f"{brief(str(f) for f, good in zip(parts, labelled, strict=True) if not good)} has no "
+            f"labels in the column {columns.label}, and other shards of that split do."
+        )
+    return False
+
+
+def _batches(parts: Iterable[Path], column: str) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    for file in parts:
+        for batch in pq.ParquetFile(file).iter_batches(4096, columns=[column]):
+            yield batch[column]
+
+
+def _distinct(parts: Iterable[Path], column: str) -> set[Any]:
+    """The names or numbers in a column, without those that are absent."""
+    import pyarrow.parquet as pq
+
+    found: set[Any] = set()
+    for file in parts:
+        for chunk in pq.ParquetFile(file).read([column])[column].chunks:
+            found.update(chunk.unique().to_pylist())
+    return given_values(found)
+
+
+def _is_truth(schema: Any, label: str) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_boolean(schema.field(label).type))
+
+
+def _pictures(file: Path, image: str) -> Iterator[Path]:
+    """Image files that rows name; the cache must change with them."""
+    import pyarrow.parquet as pq
+    from pyarrow import types
+
+    kind = _schema(file).field(image).type
+    if types.is_string(kind) or types.is_large_string(kind):
+        paths = pq.ParquetFile(file).read([image])[image].to_pylist()
+    elif types.is_struct(kind) and _names_files(file, image):
+        cells = pq.ParquetFile(file).read([f"{image}.path"])[image].to_pylist()
+        paths = [cell and cell.get("path") for cell in cells]
+    else:
+        return
+    for row, path in enumerate(paths):
+        if path and (picture := path_in(file.parent, path, f"{file}, row {row}")).is_file():
+            yield picture
+
+
+def _names_files(file: Path, image: str) -> bool:
+    """Whether some rows of {bytes, path} have no bytes, by the statistics in the file."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(file)
+    leaves = metadata.schema
+    names = [leaves.column(place).path for place in range(len(leaves))]
+    if f"{image}.path" not in names:
+        return False
+    place = names.index(f"{image}.bytes")
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(place).statistics
+        if statistics is None or not statistics.has_null_count or statistics.null_count:
+            return True
+    return False
+
+
+def _check_names(schema: Any, label: str, file: Path, first: Path) -> None:
+    """Check that class numbers have the same meaning in a shard as in the first shard.
+
+    Raises:
+        DataError: the shard has other classes, or another order of them; or one of the two shards
+            holds truth values and the other numbers.
+    """
+    other = _schema(first)
+    names, first_names = class_names(schema, label), class_names(other, label)
+    if names is not None and first_names is not None and names != first_names:
+        raise DataError(
+            f"The classes of {file} are {brief(names)}, of {first} {brief(first_names)}; one "
+            "number would stand for two classes. Write all splits with the same list of names."
+        )
+    if label in other.names and _is_truth(schema, label) != _is_truth(other, label):
+        raise DataError(
+            f"The column {label} holds truth values in one of {file} and {first} and numbers in "
+            "the other. Shards of one data set must have labels of one kind."
+        )

@@ -1,0 +1,1 @@
+"""Queries to a victim: pool, budget, ledger, prices, and the reading of answers."""

@@ -1,0 +1,289 @@
+"""Queries to a victim: concurrent requests within a budget, each recorded before it leaves."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import numpy as np
+
+from denature.answers.sources import Kind
+from denature.core.errors import ConfigError, Stopped, needs
+from denature.core.progress import SILENT, Progress, Task
+from denature.core.stopping import Stopper
+from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
+from denature.extract.asking.pool import Pool
+from denature.extract.asking.reading import LOOKS, fitting, kind_of
+from denature.extract.config import RequestConfig
+from denature.extract.victims.base import AskFailed, Victim, VictimInfo, run_now
+
+with needs("steal", "Asking a model within a budget"):
+    from aiolimiter import AsyncLimiter
+    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+    from tenacity.wait import wait_random_exponential
+
+Wanted: TypeAlias = tuple[tuple[bytes, int], int]
+"""An image's digest and the repeat, and its number in the pool."""
+
+SLICE_S = 0.1
+"""Seconds between two checks for a stop during a wait."""
+
+
+class Halted(Exception):
+    """No more requests may be sent, because of a stop or a failure."""
+
+
+@final
+@dataclass(kw_only=True, eq=False)
+class Oracle:
+    """A victim with a budget of queries, all of which a ledger records.
+
+    Args:
+        victim: the model that answers.
+        ledger: record of all requests and answers.
+        about: description of the victim.
+        budget: queries for this purpose, those of earlier calls included.
+        purpose: use of the answers; each purpose has a budget of its own.
+        pace: rate, concurrency and retries of the requests.
+        price: US dollars a query; None if unknown.
+        stopper: checked before each request and during waits.
+        progress: receives the number of answers.
+    """
+
+    victim: Victim
+    ledger: Ledger
+    about: VictimInfo
+    budget: int
+    purpose: str = "train"
+    pace: RequestConfig
+    price: float | None = None
+    stopper: Stopper
+    progress: Progress = SILENT
+
+    def __post_init__(self) -> None:
+        self.target = self.ledger.target(self.about)
+        stated, stored = self.about.kind, self.kind
+        if stated is not None and stored is not None and stated != stored:
+            self._change_kind(stated, stored)
+        self._failure: BaseException | None = None
+        self._divides = False
+        self.answered = 0
+        """Answers that this process received."""
+        self.seconds = 0.0
+        """Seconds that they took."""
+
+    @property
+    def left(self) -> int:
+        """Remaining queries of the budget."""
+        return max(0, self.budget - self.ledger.spent(self.target, self.purpose))
+
+    @property
+    def kind(self) -> Kind | None:
+        """Kind of the target's answers; None until it is known."""
+        return self.ledger.kind(self.target)
+
+    def _change_kind(self, stated: Kind, stored: Kind) -> None:
+        """Change the kind of stored answers to the stated one, if their values allow it."""
+        answers = self.ledger.answers(self.target).values()
+        rows = [row for repeats in answers for row in repeats.values()]
+        looks = {kind_of(row if stored == "label" else row[None]) for row in rows}
+        if not looks <= set(LOOKS[stated]):
+            raise ConfigError(
+                f"{self.about.target} answered {stored} before, and {stated} is stated now. Leave "
+                "--kind out, or name another --out."
+            )
+        self.ledger.settle(self.target, stated)
+
+    def ask(self, pool: Pool, rows: Sequence[int], *, repeats: int = 1) -> None:
+        """Query all of these images that have no stored answer.
+
+        Args:
+            pool: the query images.
+            rows: numbers of the images in the pool.
+            repeats: queries of each image.
+
+        Raises:
+            BudgetSpent: the budget does not cover all images; those within it were queried.
+            AskFailed: a request got no answer, or none soon; received answers are stored.
+            ConfigError: answers of another kind; they are not stored but count as queries.
+            Stopped: the stopper asked for a stop; the same call resumes.
+        """
+        contents = pool.contents(rows)
+        stored = self.ledger.answers(self.target, set(contents))
+        wanted: dict[tuple[bytes, int], int] = {}
+        for row, content in zip(rows, contents, strict=True):
+            for repeat in range(repeats):
+                if repeat not in stored.get(content, {}):
+                    wanted.setdefault((content, repeat), row)
+        if wanted:
+            run_now(self._ask_all(pool, wanted))
+
+    async def _ask_all(self, pool: Pool, wanted: dict[tuple[bytes, int], int]) -> None:
+        size = min(self.pace.per_request, self.about.most or self.pace.per_request)
+        batches = _batches(wanted.items(), size)
+        rate = self.pace.rate
+        limit = None if rate is None else AsyncLimiter(max(rate, size), max(rate, size) / rate)
+        self._failure, started, before = None, time.monotonic(), self.answered
+
+        async def work(task: Task, batches: Iterable[list[Wanted]]) -> None:
+            for batch in batches:
+                try:
+                    await self._ask(pool, batch, limit, task)
+                except Halted:
+                    return
+                except Exception as error:
+                    # Other workers finish their requests in flight, which may be billed. Any other
+                    # error is reported in preference to a spent budget.
+                    if self._failure is None or isinstance(self._failure, BudgetSpent):
+                        self._failure = error
+                    return
+
+        title = f"querying {self.about.target}"
+        with self.progress.task(title, len(wanted), "answers") as task:
+            async with self.victim:
+                if self.kind is None and self.about.kind is None:
+                    # The first request goes alone: if its answers are unusable, only one is lost.
+                    await work(task, itertools.islice(batches, 1))
+                workers = min(self.pace.concurrency, -(-len(wanted) // size))
+                await asyncio.gather(*(work(task, batches) for _ in range(workers)))
+        self.seconds += time.monotonic() - started
+        if self._failure is not None:
+            raise self._failure
+        if self.stopper.reason:
+            raise Stopped(
+                self.stopper.reason,
+                f"Stopped by {self.stopper.reason} after {self.answered - before:,} answers; they "
+                "are kept. Run the same command again to go on.",
+            )
+
+    def _go_on(self) -> None:
+        """Check that requests may still be sent.
+
+        Raises:
+            Halted: the stopper asked for a stop, or a failure ended the harvest.
+        """
+        if self._failure is not None or self.stopper.reason:
+            raise Halted
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, unless the harvest ends meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._go_on()
+            await asyncio.sleep(min(left, SLICE_S))
+
+    async def _ask(
+        self, pool: Pool, batch: Sequence[Wanted], limit: AsyncLimiter | None, task: Task
+    ) -> None:
+        """Send one request, with retries where they can help."""
+        rows = [row for _, row in batch]
+        images, generated = pool.images(rows), pool.generated
+        questions = [
+            Query(
+                content=content,
+                repeat=repeat,
+                reference=reference,
+                image=image.tobytes() if generated else None,
+            )
+            for ((content, repeat), _), reference, image in zip(
+                batch, pool.references(rows), images, strict=True
+            )
+        ]
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(self._is_worth_another),
+            stop=stop_after_attempt(self.pace.attempts),
+            wait=self._pause(),
+            sleep=self._sleep,
+            reraise=True,
+        ):
+            with attempt:
+                while limit is not None and not limit.has_capacity(len(questions)):
+                    await self._sleep(SLICE_S / 10)
+                self._go_on()
+                if limit is not None:
+                    await limit.acquire(len(questions))
+                number = attempt.retry_state.attempt_number
+                count = await self._send(images, questions, number)
+        self.answered += count
+        task.advance(count, self._note())
+        if count < len(batch):
+            raise BudgetSpent(
+                f"The budget of {self.budget:,} queries is spent; {len(batch) - count:,} or more "
+                "were not sent."
+            )
+
+    def _note(self) -> str:
+        money = ""
+        if self.price is not None:
+            money = f"US $ {(self.budget - self.left) * self.price:,.2f} spent, "
+        return f"{money}{self.left:,} queries left"
+
+    async def _send(self, images: np.ndarray, questions: Sequence[Query], number: int) -> int:
+        """Record a request, send it as far as the budget allows, record its outcome.
+
+        Returns:
+            The number of images sent.
+        """
+        request, count = await self.ledger.send(
+            self.target,
+            questions,
+            purpose=self.purpose,
+            budget=self.budget,
+            attempt=number,
+            price=self.price,
+        )
+        clock = time.perf_counter()
+        try:
+            reply = await self.victim.ask(images[:count], id=str(request))
+            known = self.kind or self.about.kind
+            kind, values = fitting(reply, count=count, kind=known, about=self.about)
+        except Exception as error:
+            await self.ledger.failed(
+                self.target,
+                request,
+                purpose=self.purpose,
+                billed=not isinstance(error, AskFailed) or error.billed,
+                latency=time.perf_counter() - clock,
+                error=str(error),
+            )
+            raise
+        if known is None:
+            self.progress.say(f"{self.about.target} answers with {kind}.")
+        if values is not reply and not self._divides:
+            self._divides = True
+            self.progress.say(
+                f"{self.about.target} answers in percent; they are divided by 100 and stored so."
+            )
+        await self.ledger.answered(
+            self.target,
+            request,
+            questions[:count],
+            values,
+            kind=kind,
+            latency=time.perf_counter() - clock,
+        )
+        return count
+
+    def _is_worth_another(self, error: BaseException) -> bool:
+        if not isinstance(error, AskFailed) or not error.again or self._failure is not None:
+            return False
+        return (error.wait_s or 0.0) <= self.pace.longest_wait_s
+
+    def _pause(self) -> Callable[[RetryCallState], float]:
+        backing_off = wait_random_exponential(multiplier=0.5, max=self.pace.longest_wait_s)
+
+        def seconds(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome is not None else None
+            wait_s = error.wait_s if isinstance(error, AskFailed) else None
+            # A random delay on top, so that clients with one Retry-After do not return together.
+            return (wait_s or 0.0) + backing_off(state)
+
+        return seconds
+
+
+def _batches(items: Iterable[Wanted], size: int) -> Iterator[list[Wanted]]:
+    waiting = iter(items)
+    while batch := list(itertools.islice(waiting, size)):
+        yield batch

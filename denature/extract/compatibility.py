@@ -1,0 +1,68 @@
+"""Whether a victim and labelled images fit each other: classes, their order, and shape."""
+
+from dataclasses import replace
+
+from denature.core.classes import align
+from denature.core.errors import ConfigError
+from denature.core.progress import SILENT, Progress
+from denature.data.dataset import Dataset
+from denature.extract.victims.base import Victim, VictimInfo, run_now
+from denature.extract.victims.protocol import FORMS
+
+
+def about_of(victim: Victim) -> VictimInfo:
+    """Description of a victim, obtained without a query."""
+
+    async def find_out() -> VictimInfo:
+        async with victim:
+            return await victim.about()
+
+    return run_now(find_out())
+
+
+def check_about(about: VictimInfo, dataset: Dataset) -> None:
+    """Check that labelled images fit a victim, so that they can measure it.
+
+    Raises:
+        ConfigError: the images have other classes or another shape than the victim.
+    """
+    source = dataset.config.source
+    if about.kind is not None and (about.kind == "landmarks") != dataset.landmarks:
+        raise ConfigError(
+            f"{about.target} answers with {about.kind}, and the labels of {source} are "
+            f"{'landmarks' if dataset.landmarks else 'classes'}. Name other labelled images with "
+            "--test."
+        )
+    classes = about.classes or len(about.names) or None
+    if classes not in (None, len(dataset.classes)):
+        raise ConfigError(
+            f"{source} has {len(dataset.classes)} classes, {about.target} knows "
+            f"{classes}. Name labelled images of its classes with --test."
+        )
+    if about.channels not in (None, dataset.channels):
+        raise ConfigError(
+            f"{source} has images of {dataset.channels} channels, {about.target} takes "
+            f"{about.channels}. Name other labelled images with --test."
+        )
+
+
+def fitted(about: VictimInfo, dataset: Dataset, progress: Progress = SILENT) -> VictimInfo:
+    """Description of a victim, with the order that maps its answers to a data set's classes.
+
+    Raises:
+        ConfigError: the victim has other classes; see `check_about`.
+    """
+    check_about(about, dataset)
+    alignment = align(
+        about.names or None, dataset.classes, model=about.target, data=dataset.config.source
+    )
+    if alignment.note is not None and about.unread is not None:
+        progress.say(
+            f"{about.target} names its classes in a form that is not known here ({about.unread}); "
+            f"known are {FORMS}. So they cannot be compared with those of "
+            f"{dataset.config.source}, and class 0 of one is taken for class 0 of the other, and "
+            "so on. Check that both use the same order."
+        )
+    elif alignment.note is not None:
+        progress.say(alignment.note)
+    return replace(about, classes=len(dataset.classes), order=alignment.order)

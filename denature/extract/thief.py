@@ -1,0 +1,237 @@
+"""The thief: queries a victim within a budget, and trains clones on its answers."""
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple, final
+
+import numpy as np
+import torch
+
+from denature.answers.config import InferenceConfig
+from denature.answers.inference import Inference
+from denature.answers.transfer import Transfer
+from denature.core.compute import resolve
+from denature.core.errors import ConfigError, RunError
+from denature.core.seeds import generator
+from denature.data.dataset import Dataset, Split
+from denature.extract.asking.answered import answered, ask_within_budget
+from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.pool import BLOCK, Pool
+from denature.extract.config import ExtractionConfig
+from denature.extract.strategies.base import Select, Strategy
+from denature.train.config import Training
+from denature.train.identity import plan_id
+from denature.train.objectives.cloned import Cloned
+from denature.train.order import Order
+from denature.train.run import Run
+from denature.train.runs import make
+from denature.train.session import Session
+
+
+class StolenRun(NamedTuple):
+    """A clone, and what its answers cost."""
+
+    run: Run
+    budget: int
+    spent: int
+    """Queries that were or may have been billed for its images, lost ones included."""
+
+
+def check_pool(images: Pool, strategy: Strategy) -> None:
+    """Check that a strategy can choose from a pool.
+
+    Raises:
+        ConfigError: the strategy works in rounds, and the pool is unlimited.
+    """
+    if images.size is None and strategy.select is not None:
+        raise ConfigError(
+            f"{images.name} is unlimited, so no round can choose from it; choose random."
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Thief:
+    """Selection of queries, and training of clones, against any victim.
+
+    Raises:
+        ConfigError: the strategy cannot choose from the pool.
+    """
+
+    oracle: Oracle
+    """The victim; the budget is the largest of `steal`."""
+    images: Pool
+    """The images to query with; their labels are never read."""
+    held_out: Pool
+    """Images that are never queried, such as those of the evaluation; of finite size."""
+    dataset: Dataset
+    """Classes and shape of the clones' data; its test split scores their records."""
+    strategy: Strategy
+    stealing: ExtractionConfig
+    """Round size, repeats and seeds; its `choose` and `fidelity` are not read."""
+    net: str
+    out: Path
+    """Folder of the clones; no other thief may use it at the same time."""
+    backbone: Run | str | None = None
+    objective: Cloned = field(default_factory=Cloned)
+    training: Training = field(default_factory=Training)
+    session: Session = field(default_factory=Session)
+
+    def __post_init__(self) -> None:
+        check_pool(self.images, self.strategy)
+
+    def steal(self, budgets: Sequence[int]) -> list[StolenRun]:
+        """Fresh clones for each budget, trained on the first answers within it.
+
+        Args:
+            budgets: numbers of queries, ascending.
+
+        Raises:
+            DenatureError: see `denature.extract.steal`; received answers are stored.
+        """
+        oracle, repeats = self.oracle, self.stealing.repeats
+        chosen = self._choose(budgets[-1] // repeats)
+        stolen = []
+        for budget in budgets:
+            rows = chosen[: budget // repeats]
+            contents = self.images.contents(rows)
+            spent = oracle.ledger.cost(oracle.target, contents, repeats=repeats)
+            folder = self.out / "clones" / f"queries-{budget}"
+            runs = self._train(rows, folder, seeds=self.stealing.seeds)
+            stolen += [StolenRun(run, budget, spent) for run in runs]
+        return stolen
+
+    # Selection
+
+    def _choose(self, most: int) -> list[int]:
+        """Numbers of the query images in the order of their queries; all were sent."""
+        if self.strategy.select is None:
+            return self._at_random(most)
+        return self._in_rounds(most, self.strategy.select)
+
+    def _at_random(self, most: int) -> list[int]:
+        rows = list(itertools.islice(self._shuffled(), most))
+        if len(rows) < most:
+            raise ConfigError(
+                f"{most:,} images are wanted, and {self.images.name} has {len(rows):,} that differ "
+                "from each other and from the test images. Take a smaller budget or a larger pool."
+            )
+        self._ask(rows)
+        return rows
+
+    def _shuffled(self) -> Iterator[int]:
+        """A random order of the pool, without held-out images and duplicates."""
+        if self.images.size is None:
+            yield from itertools.count()
+            return
+        assert self.held_out.size is not None
+        seen = set(self.held_out.contents(range(self.held_out.size)))
+        order = generator(self.stealing.pool_seed, "queries").permutation(self.images.size)
+        for start in range(0, len(order), BLOCK):
+            rows = order[start : start + BLOCK].tolist()
+            for row, content in zip(rows, self.images.contents(rows), strict=True):
+                if content not in seen:
+                    seen.add(content)
+                    yield row
+
+    def _in_rounds(self, most: int, select: Select) -> list[int]:
+        """A random first round; the clone of all rounds before chooses each further round."""
+        size, rows = self.stealing.round_size, self._at_random(min(self.stealing.round_size, most))
+        everything = np.array(sorted(self._shuffled()))
+        if len(everything) < most:
+            raise ConfigError(
+                f"{most:,} images are wanted, and {self.images.name} has {len(everything):,}."
+            )
+        while len(rows) < most:
+            [clone] = self._train(rows, self.out / "rounds", seeds=1)
+            rest = np.setdiff1d(everything, rows)
+            guesses = self._guesses(clone, [*rest.tolist(), *rows])
+            count = min(size, most - len(rows))
+            places = select(guesses[: len(rest)], guesses[len(rest) :], count)
+            new = [int(row) for row in rest[places.numpy()]]
+            self._ask(new)
+            rows += new
+        return rows
+
+    def _ask(self, rows: Sequence[int]) -> None:
+        ask_within_budget(self.oracle, self.images, rows, repeats=self.stealing.repeats)
+
+    def _guesses(self, clone: Run, rows: Sequence[int]) -> torch.Tensor:
+        """A clone's probabilities for images of the pool, float32, images x classes."""
+        device, precision = self.training.device, self.training.precision
+        compute = resolve(clone.network, device=device, precision=precision)
+        shape = (self.dataset.channels, self.dataset.image_size, self.dataset.image_size)
+        inference = Inference(clone.network, compute, InferenceConfig(), shape=shape)
+        guesses = []
+        with self.session.progress.task("choosing images to query", len(rows), "images") as task:
+            for start in range(0, len(rows), BLOCK):
+                part = rows[start : start + BLOCK]
+                pixels = torch.from_numpy(self.images.images(part)).to(compute.device)
+                guesses.append(inference(compute.pixels(pixels)).softmax(-1).cpu())
+                task.advance(len(part))
+        return torch.cat(guesses)
+
+    # Training
+
+    def _train(self, rows: Sequence[int], folder: Path, *, seeds: int) -> list[Run]:
+        """Fresh clones, trained on the stored answers to these images."""
+        transfer, answered_rows = self._transfer(rows)
+        orders = [
+            Order(
+                net=self.net,
+                objective=self.objective,
+                training=replace(self.training, seed=self.training.seed + number),
+                source=transfer,
+                backbone=self.backbone,
+                under=folder,
+            )
+            for number in range(seeds)
+        ]
+        return make(orders, self._pairs(answered_rows, transfer), session=self.session)
+
+    def _transfer(self, rows: Sequence[int]) -> tuple[Transfer, list[int]]:
+        """The stored answers to these images, and the numbers of those that have one."""
+        about, repeats = self.oracle.about, self.stealing.repeats
+        width = len(self.dataset.classes)
+        known = answered(self.oracle, self.images, rows, classes=width, repeats=repeats)
+        if len(known.rows) < 2:
+            raise RunError(
+                f"{len(known.rows)} of {len(rows)} images were answered; wanted are 2 or more."
+            )
+        recipe = {
+            "target": about.target,
+            "options": about.options,
+            "pool": self.images.digest,
+            "choose": self.strategy.name,
+            "images": len(rows),
+            "repeats": repeats,
+        }
+        transfer = Transfer(
+            known.kind,
+            torch.from_numpy(known.values),
+            victim=about.target,
+            recipe=plan_id(recipe),
+            folder=self.out,
+        )
+        return transfer, known.rows
+
+    def _pairs(self, rows: Sequence[int], transfer: Transfer) -> Dataset:
+        """The images of a transfer set as training data; the victim's answers are the labels."""
+        digest = hashlib.sha256(self.dataset.digest.encode())
+        for content in self.images.contents(rows):
+            digest.update(content)
+        split = Split(
+            torch.from_numpy(self.images.images(rows)), transfer.labels, torch.arange(len(rows))
+        )
+        config = replace(self.dataset.config, source=self.images.name)
+        return replace(
+            self.dataset,
+            config=config,
+            train=split,
+            validation=None,
+            digest=digest.hexdigest()[:16],
+            skipped=0,
+        )

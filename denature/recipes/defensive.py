@@ -1,0 +1,182 @@
+"""Defensive distillation at many temperatures, attacked with plain and with rescaled logits.
+
+Papernot et al. 2016, arXiv:1511.04508, and the evaluation by Carlini and Wagner (2017). The same
+attacks on the same samples also run against an undefended and an adversarially trained network.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from denature.attacks.config import Ball
+from denature.core.progress import Progress
+from denature.data import Dataset, load
+from denature.recipes.experiment import Measured, Request, Setting
+from denature.recipes.hardening.config import Hardening
+from denature.recipes.hardening.orders import Place
+from denature.recipes.hardening.orders import orders as hardening_orders
+from denature.recipes.robustness import Networks, robustness_by_name
+from denature.report.defensive import DefensiveDistillationResult, Finding
+from denature.robust.config import GRADIENT, AttackConfig
+from denature.train import Adversarial, Normal, Order, Run
+from denature.train.config import Training
+from denature.train.session import Session
+
+UNDEFENDED, REFERENCE = "undefended", "adversarial"
+
+TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DefensiveSetting(Setting):
+    """Data, network, training and attacks at one scale."""
+
+    source: str
+    """The data set: its name, or a folder under the root of data."""
+    net: str
+    training: Training
+    epsilon: float
+    """Linf radius in adversarial training of the reference network."""
+    steps: int
+    """PGD steps of that adversarial training."""
+    attack_config: AttackConfig
+    same_start: bool = True
+    """Teacher and student start from the weights after one epoch at temperature 1, as in the
+    original."""
+    temperatures: tuple[float, ...] = TEMPERATURES
+
+
+SETTINGS: Mapping[str, DefensiveSetting] = {
+    "smoke": DefensiveSetting(
+        scale="smoke",
+        differs="Digits of 8x8 pixels and a small network with batch norm.",
+        source="digits",
+        net="cnn",
+        training=Training(epochs=15, batch_size=64),
+        epsilon=0.1,
+        steps=7,
+        attack_config=AttackConfig(samples=100, linf=(0.03, 0.06, 0.1, 0.15, 0.2)),
+        seeds=3,
+    ),
+    "cpu": DefensiveSetting(
+        scale="cpu",
+        differs="A fifth of CIFAR-10's training images and 12 epochs, by Adam on one cycle.",
+        source="cifar10",
+        net="papernot@padding=0",
+        training=Training(epochs=12, fraction=0.2, augment="none"),
+        epsilon=8 / 255,
+        steps=5,
+        # Ten times as many networks as one call of `denature robustness`: minutes, not hours.
+        attack_config=AttackConfig(
+            effort="quick",
+            samples=200,
+            linf=(2 / 255, 4 / 255, 8 / 255),
+            attacks=(*GRADIENT, "pgd-margin-restarts", "square", "carlini-wagner"),
+        ),
+        seeds=1,
+    ),
+    "paper": DefensiveSetting(
+        scale="paper",
+        differs="As Carlini and Wagner's code has it, 50 epochs without augmentation, but Adam at "
+        "0.001 for their SGD at 0.01.",
+        source="cifar10",
+        net="papernot@padding=0",
+        training=Training(epochs=50, augment="none", schedule="constant"),
+        epsilon=8 / 255,
+        steps=10,
+        attack_config=AttackConfig(effort="full"),
+        seeds=3,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DefensiveDistillation:
+    """A distilled student of each temperature, an undefended and an adversarial network."""
+
+    setting: DefensiveSetting
+    source: str
+    """The data set: a name or a folder."""
+    out: Path
+
+    @staticmethod
+    def of(request: Request, out: Path) -> "DefensiveDistillation":
+        setting = request.setting(SETTINGS)
+        return DefensiveDistillation(
+            setting=setting, source=request.source(setting.source), out=out
+        )
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.setting.scale
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.folder
+
+    def data(self, progress: Progress) -> Dataset:
+        return load(self.source, progress=progress)
+
+    def networks(self) -> Networks:
+        """Orders by seed and name; a teacher is named `T-<temperature>-teacher`."""
+        return {
+            (seed, name): order
+            for seed in range(self.setting.seeds)
+            for name, order in self._of_seed(seed).items()
+        }
+
+    def orders(self) -> Sequence[Order]:
+        return list(self.networks().values())
+
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+        """Attack all networks on the same samples."""
+        setting, networks = self.setting, self.networks()
+        names: Mapping[str, float | None] = {
+            UNDEFENDED: None,
+            **{f"T-{temperature:g}": temperature for temperature in setting.temperatures},
+            REFERENCE: None,
+        }
+        judged = robustness_by_name(
+            {key: runs[order] for key, order in networks.items()},
+            names,
+            data.config,
+            setting.attack_config,
+            self.folder / "robustness",
+            undefended=UNDEFENDED,
+            device=setting.training.device,
+            session=session,
+        )
+        result = DefensiveDistillationResult(
+            scale=setting.scale,
+            differs=setting.differs,
+            seeds=setting.seeds,
+            budget=setting.attack_config.middle("linf", channels=data.channels),
+            findings=tuple(
+                Finding(name=name, temperature=temperature, judged=judged[name])
+                for name, temperature in names.items()
+            ),
+        )
+        return Measured(result, [runs[order].record for order in networks.values()])
+
+    def _of_seed(self, seed: int) -> dict[str, Order]:
+        """Orders of one seed by name."""
+        setting, out = self.setting, self.folder / f"seed-{seed}"
+        training = replace(setting.training, seed=setting.training.seed + seed)
+        orders = {
+            UNDEFENDED: Order(
+                net=setting.net, objective=Normal(), training=training, out=out / UNDEFENDED
+            )
+        }
+        for temperature in setting.temperatures:
+            name = f"T-{temperature:g}"
+            place = Place(net=setting.net, training=training, out=out / name, start=out / "start")
+            hardening = Hardening(temperature=temperature, same_start=setting.same_start)
+            graph = hardening_orders(hardening, place)
+            orders |= {f"{name}-teacher": graph["teacher"], name: graph["student"]}
+        orders[REFERENCE] = Order(
+            net=setting.net,
+            objective=Adversarial(ball=Ball(epsilon=setting.epsilon), steps=setting.steps),
+            training=training,
+            out=out / REFERENCE,
+        )
+        return orders

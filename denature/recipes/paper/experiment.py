@@ -1,0 +1,111 @@
+"""An experiment of the paper: its runs as points of a table or curve, or an analysis of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from denature.core.progress import Progress
+from denature.core.record import Record
+from denature.data import DataConfig, Dataset, load
+from denature.recipes.experiment import Measured, Request
+from denature.recipes.paper.catalogue import DESIGNS, Design
+from denature.recipes.paper.config import PaperOptions
+from denature.recipes.paper.orders import ExperimentContext, Point
+from denature.recipes.paper.settings import PaperSetting, setting_of
+from denature.report import cells
+from denature.report.paper import PaperResult
+from denature.train import Order, Run
+from denature.train.session import Session
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaperExperiment:
+    """One table or figure; experiments of one folder and scale share their runs."""
+
+    name: str
+    """A key of `DESIGNS`."""
+    setting: PaperSetting
+    out: Path
+
+    @staticmethod
+    def of(request: Request, out: Path, options: PaperOptions) -> "PaperExperiment":
+        return PaperExperiment(name=request.name, setting=setting_of(request, options), out=out)
+
+    @property
+    def design(self) -> Design:
+        return DESIGNS[self.name]
+
+    @property
+    def context(self) -> ExperimentContext:
+        return ExperimentContext(
+            data=self.design.data, setting=self.setting, out=self.out / self.setting.scale
+        )
+
+    @property
+    def folder(self) -> Path:
+        return self.context.out / (self.name + self.setting.variant)
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.context.out / "runs"
+
+    def data(self, progress: Progress) -> Dataset:
+        return load(DataConfig(source=self.setting.data(self.design.data)), progress=progress)
+
+    def points(self) -> list[Point]:
+        return list(_function(self.design.points)(self.context))
+
+    def orders(self) -> Sequence[Order]:
+        return [order for point in self.points() for order in point.orders]
+
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+        """Group the runs by their places; an analysis computes more from the networks."""
+        design, points = self.design, self.points()
+        analysis = None
+        if design.analysis is not None:
+            analyse = _function(design.analysis)
+            analysis = analyse(self.context, runs, data, session.progress)
+        result = PaperResult(
+            name=self.name,
+            scale=self.setting.scale,
+            about=design.about,
+            differs=self.setting.differs,
+            cells=tuple(cells.cells_of(_measured(point, runs) for point in points)),
+            axis=design.axis,
+            against=design.against,
+            analysis=analysis,
+        )
+        return Measured(result, _records(points, runs))
+
+
+def _function(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(import_module(f"denature.recipes.paper.{module}"), function)
+
+
+def _measured(point: Point, runs: Mapping[Order, Run]) -> cells.Measured:
+    def record(order: object) -> Record | None:
+        return runs[order].record if isinstance(order, Order) else None
+
+    nasty = normal = None
+    if point.like is not None:
+        nasty, normal = record(point.order.source), record(point.like.source)
+    return cells.Measured(
+        row=point.row,
+        column=point.column,
+        x=point.x,
+        seed=point.seed,
+        record=runs[point.order].record,
+        against=record(point.against),
+        like=record(point.like),
+        teachers=None if nasty is None or normal is None else (nasty, normal),
+        recalled=point.recalled,
+    )
+
+
+def _records(points: Iterable[Point], runs: Mapping[Order, Run]) -> list[Record]:
+    """Records of all runs, each once, teachers and adversaries included."""
+    records = (runs[order].record for point in points for order in point.orders)
+    return list({record.id: record for record in records}.values())

@@ -1,0 +1,48 @@
+"""The one way to run an experiment: estimate, make, measure, write."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from denature.core.progress import SILENT, Progress
+from denature.data import Dataset
+from denature.recipes.estimate import seconds_of
+from denature.recipes.experiment import Experiment
+from denature.report.results import Outcome, write_outcome
+from denature.train import Order, make
+from denature.train.session import Session
+
+
+def run(
+    experiment: Experiment, session: Session | None = None, *, overwrite: bool = False
+) -> Outcome:
+    """Make the runs of an experiment, measure them, and write result and page.
+
+    What is finished is reused; after a stop the same call goes on. With `overwrite`, other runs in
+    the folders of these are replaced.
+
+    Raises:
+        DenatureError: see `denature.core.errors`.
+        Stopped: a stop was requested.
+    """
+    session, started = session or Session(), time.perf_counter()
+    data = experiment.data(session.progress)
+    orders = list(dict.fromkeys(experiment.orders()))
+    runs = dict(zip(orders, make(orders, data, overwrite=overwrite, session=session), strict=True))
+    measured = experiment.measure(runs, data, session)
+    outcome = write_outcome(measured.result, measured.records, experiment.folder)
+    return replace(outcome, seconds=time.perf_counter() - started)
+
+
+def seconds_left(experiments: Iterable[Experiment], *, progress: Progress = SILENT) -> float:
+    """Seconds of training that experiments still take here; measurements are not counted.
+
+    Experiments with one folder of runs share these, and each run is counted once.
+    """
+    wanted: dict[Path, list[tuple[Order, Dataset]]] = {}
+    for experiment in experiments:
+        data = experiment.data(progress)
+        orders = wanted.setdefault(experiment.runs_folder, [])
+        orders += [(order, data) for order in experiment.orders()]
+    return sum(seconds_of(orders, done, progress=progress) for done, orders in wanted.items())

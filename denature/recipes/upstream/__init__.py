@@ -1,0 +1,1 @@
+"""Experiment folders of the official Nasty Teacher repository, read and run unchanged."""

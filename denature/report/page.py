@@ -1,0 +1,214 @@
+"""A page of results, and its one writer: a self-contained HTML file, figures and a table.
+
+A content module of this package makes a page from a result; it draws nothing itself.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from denature.core.files import atomic_path, write_text
+from denature.core.record import Record
+from denature.report.figures import Draw, svg, write_figure
+from denature.report.words import markdown
+
+REPORT, TABLE = "report.html", "table.md"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """A header and rows; a page without rows leaves the table out."""
+
+    lines: Sequence[Sequence[str]]
+    note: str = ""
+    heading: str = ""
+    folded: str = ""
+    """Summary under which the table is folded; an empty one leaves it open."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plot:
+    """A figure that is still to be drawn; without data it is left out."""
+
+    name: str
+    """File name without a suffix."""
+    draw: Draw
+    caption: str = ""
+    heading: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A raster image or an animation, encoded."""
+
+    name: str
+    """File name with a suffix, which is the format."""
+    data: bytes
+    caption: str = ""
+    heading: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """A line of a list; a strong beginning marks what needs attention."""
+
+    text: str
+    strong: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Items:
+    """A list of sentences."""
+
+    items: Sequence[Item]
+    heading: str = ""
+
+
+Block: TypeAlias = Table | Plot | Picture | Items
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """Content of a report, in the order in which it is read."""
+
+    title: str
+    about: str = ""
+    differs: str = ""
+    """Difference from the original experiment, and sizes of this one."""
+    verdict: Sequence[str] = ()
+    blocks: Sequence[Block] = ()
+    records: Sequence[Record] = ()
+    """Runs behind the page, for its second line and its last."""
+    result: str = ""
+    """The encoded result behind the page; a page of another result is drawn anew."""
+
+    @property
+    def tables(self) -> list[Table]:
+        """Open tables that have rows; the first is the main one."""
+        tables = [block for block in self.blocks if isinstance(block, Table)]
+        return [table for table in tables if len(table.lines) > 1 and not table.folded]
+
+    @property
+    def marked(self) -> list[str]:
+        """Items that need attention, with their headings."""
+        return [
+            f"{block.heading}: {item.strong} {item.text}"
+            for block in self.blocks
+            if isinstance(block, Items)
+            for item in block.items
+            if item.strong
+        ]
+
+    @property
+    def lead(self) -> str:
+        """Number and data of the runs, and the seconds that they took."""
+        data = {
+            f"{r.data.source} ({r.data.train:,} training and {r.data.test:,} test images)"
+            for r in self.records
+            if r.data
+        }
+        seconds = sum(r.seconds for r in self.records)
+        runs = f"{len(self.records)} run{'' if len(self.records) == 1 else 's'}"
+        return f"{runs} on {'; '.join(sorted(data)) or 'no data'}; {seconds:.0f} s in all."
+
+    @property
+    def provenance(self) -> str:
+        """Device, versions, commit and data of the first run; empty without runs."""
+        if not self.records:
+            return ""
+        first = self.records[0].environment
+        versions = ", ".join(f"{k} {v}" for k, v in sorted(first.get("versions", {}).items()))
+        digests = sorted({r.data.digest for r in self.records if r.data})
+        return (
+            f"{first.get('device', '')}; {versions}; commit "
+            f"{first.get('commit') or 'of a release'}; data {', '.join(digests) or 'none'}; "
+            f"started {self.records[0].started}."
+        )
+
+
+def write(page: Page, folder: Path) -> Path:
+    """Write report, main table and figures into a folder; returns the path of the report.
+
+    A report of the same content stays as it is: drawing takes seconds.
+    """
+    report = folder / REPORT
+    mark = _fingerprint(page)
+    if report.is_file() and mark.encode() in report.read_bytes():
+        return report
+    drawn = draw(page, folder)
+    if page.tables:
+        write_text(folder / TABLE, markdown(page.tables[0].lines) + "\n")
+    write_text(report, _html(page, drawn, mark))
+    return report
+
+
+def write_html(page: Page, path: Path) -> Path:
+    """Write the report alone, atomically; a report of the same content stays as it is."""
+    if not (path.is_file() and _fingerprint(page).encode() in path.read_bytes()):
+        write_text(path, render(page))
+    return path
+
+
+def render(page: Page) -> str:
+    """The page as HTML text: no script, no font, no request."""
+    drawn = [svg(block.draw) if isinstance(block, Plot) else "" for block in page.blocks]
+    return _html(page, drawn, _fingerprint(page))
+
+
+def draw(page: Page, folder: Path) -> list[str]:
+    """Write all figures of a page into a folder; returns an SVG element for each plot."""
+    elements = []
+    for block in page.blocks:
+        element = ""
+        if isinstance(block, Plot):
+            element = write_figure(folder / block.name, block.draw)
+        elif isinstance(block, Picture):
+            with atomic_path(folder / block.name) as temporary:
+                temporary.write_bytes(block.data)
+        elements.append(element)
+    return elements
+
+
+def _html(page: Page, drawn: Sequence[str], fingerprint: str) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    pages = Environment(
+        loader=PackageLoader("denature.report", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True,
+    )  # fmt: skip
+    return pages.get_template("page.html.jinja").render(
+        page=page, blocks=list(_shown(page, drawn)), fingerprint=fingerprint
+    )
+
+
+def _shown(page: Page, drawn: Sequence[str]) -> Iterator[tuple[Block, str]]:
+    """The blocks that have content, with the elements of their figures."""
+    for block, element in zip(page.blocks, drawn, strict=True):
+        if isinstance(block, Table):
+            if len(block.lines) > 1:
+                yield block, ""
+        elif isinstance(block, Items):
+            if block.items:
+                yield block, ""
+        elif isinstance(block, Picture):
+            stem, _, kind = block.name.rpartition(".")
+            coded = base64.b64encode(block.data).decode()
+            yield block, f'<img src="data:image/{kind};base64,{coded}" alt="{stem}">'
+        elif element:
+            yield block, element
+
+
+def _fingerprint(page: Page) -> str:
+    """Digest of all that a report is made of: result, records, texts, and the code that draws."""
+    digest = hashlib.sha256(page.result.encode())
+    for record in page.records:
+        digest.update(repr(record).encode())
+    texts = [page.title, page.about, page.differs, *page.verdict]
+    texts += [repr(block) for block in page.blocks if isinstance(block, Table | Items)]
+    digest.update("\n".join(texts).encode())
+    for file in sorted(Path(__file__).parent.glob("*.[pj]*")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

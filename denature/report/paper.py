@@ -1,0 +1,111 @@
+"""An experiment of the paper as a page: a table or curves of its runs, or an analysis of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from denature.core.record import Record
+from denature.report import analysis_figures, figures, paper_figures
+from denature.report.cells import ALONE, NOTE, Cell, hazards, marks, summarised, table
+from denature.report.divergence import not_nasty
+from denature.report.figures import Draw
+from denature.report.page import Page, Plot, Table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Map:
+    """Test images in two dimensions, as one layer of one teacher sees them."""
+
+    title: str
+    points: tuple[tuple[float, float], ...]
+    """A point for each image, without unit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageGrid:
+    """Images from the weights of one teacher, a column for each class."""
+
+    name: str
+    """File name of the figure, without suffix."""
+    title: str
+    pngs: tuple[str, ...]
+    """PNG files in base64; image i is of class i modulo the number of classes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Analysis:
+    """Table and contents of the figures of an analysis."""
+
+    lines: tuple[tuple[str, ...], ...]
+    """A table: header and rows."""
+    note: str
+    """Explanation of the table."""
+    temperature: float | None = None
+    """Of the logit responses of the two teachers, which their records hold; None without them."""
+    maps: tuple[Map, ...] = ()
+    labels: tuple[int, ...] = ()
+    """Class of each image in the maps."""
+    grids: tuple[ImageGrid, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaperResult:
+    """One experiment of the paper: its cells, or the analysis of its networks."""
+
+    result_type: ClassVar[str] = "paper"
+    name: str
+    scale: str
+    about: str
+    differs: str
+    cells: tuple[Cell, ...]
+    axis: str | None = None
+    """Axis label of an ablation, with its unit; None for a table."""
+    against: str = ALONE
+    """Name of the baseline of students' differences."""
+    analysis: Analysis | None = None
+
+
+def page(result: PaperResult, records: Sequence[Record]) -> Page:
+    """Figure and table of the experiment, its verdict with caveats, and the training curves."""
+    cells, analysis, verdict = result.cells, result.analysis, marks(records)
+    if analysis is None:
+        sentence = summarised(cells, against=result.against)
+        verdict += [sentence] * bool(sentence) + hazards(cells) + not_nasty(records)
+        main = Table(lines=table(cells, against=result.against), note=NOTE)
+        draw: Draw = partial(paper_figures.bars, cells)
+        if result.axis is not None:
+            draw = partial(paper_figures.curves, cells, axis=result.axis)
+        drawn = [Plot(name=result.name, draw=draw)]
+    else:
+        main = Table(lines=analysis.lines, note=analysis.note)
+        drawn = _drawn(result.name, analysis, records)
+    drawn.append(Plot(name="training-curves", draw=partial(figures.training_curves, records)))
+    return Page(
+        title=result.name,
+        about=result.about,
+        differs=result.differs,
+        verdict=verdict,
+        blocks=[*drawn, main],
+    )
+
+
+def _drawn(name: str, analysis: Analysis, records: Sequence[Record]) -> list[Plot]:
+    """The figures of an analysis."""
+    drawn = [
+        Plot(name=grid.name, draw=partial(analysis_figures.images, grid.pngs, analysis.classes,
+                                          title=grid.title))
+        for grid in analysis.grids
+    ]  # fmt: skip
+    if analysis.maps:
+        panels = {mapped.title: mapped.points for mapped in analysis.maps}
+        draw = partial(analysis_figures.scatter, panels, analysis.labels, analysis.classes)
+        drawn.append(Plot(name=name, draw=draw))
+    if analysis.temperature is not None:
+        normal, nasty = (next(r for r in records if r.kind == kind) for kind in ("normal", "nasty"))
+        responses = partial(
+            figures.logit_responses, normal, nasty, temperature=analysis.temperature
+        )
+        drawn.append(Plot(name=name, draw=responses))
+    return drawn

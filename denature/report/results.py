@@ -1,0 +1,139 @@
+"""Results of experiments as files, and their pages: every type of result by its name.
+
+A result is a frozen dataclass that JSON holds, and its page a pure function of result and records.
+So `denature report FOLDER` draws any page again from the folder's files.
+"""
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from denature.core.errors import ConfigError, RunError, unknown
+from denature.core.files import write_text
+from denature.core.record import Record, find_records, write_records
+from denature.core.schema import decode
+from denature.report import page as pages
+from denature.report.page import Page
+
+RESULT, RECORDS = "result.json", "records.jsonl"
+
+TYPES: Mapping[str, str] = {
+    "demo": "demo:DemoResult",
+    "paper": "paper:PaperResult",
+    "nose": "nose:NoseResult",
+    "defensive-distillation": "defensive:DefensiveDistillationResult",
+    "robustness-and-extraction": "robustness_and_extraction:RobustnessAndExtractionResult",
+    "robustness": "robustness:RobustnessResult",
+    "flatness": "flatness:FlatnessResult",
+    "theft": "theft:Theft",
+}
+"""Each type of result: its content module here, which has a function `page`, and its class."""
+
+
+class Result(Protocol):
+    """What every result has besides its own fields."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    result_type: ClassVar[str]
+    """A key of `TYPES`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A result, its page, and the folder that holds both."""
+
+    result: Any
+    page: Page
+    folder: Path
+    seconds: float | None = None
+    """Time that the call took; None for an outcome that was read."""
+
+    @property
+    def report(self) -> Path:
+        return self.folder / pages.REPORT
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """Records of the runs behind the result."""
+        return self.page.records
+
+    @property
+    def lines(self) -> Sequence[Sequence[str]]:
+        """The main table: header and rows."""
+        return self.page.tables[0].lines if self.page.tables else [[]]
+
+    @property
+    def verdict(self) -> Sequence[str]:
+        return self.page.verdict
+
+    def to_json(self) -> str:
+        """The result as one line of JSON, with its verdict, table and report."""
+        found = {**_plain(self.result, self.page), "folder": str(self.folder)}
+        found["report"] = str(self.report)
+        if self.seconds is not None:
+            found["seconds"] = round(self.seconds, 2)
+        return json.dumps(found, allow_nan=False)
+
+
+def page_of(result: Result, records: Sequence[Record]) -> Page:
+    """The page of a result of any type."""
+    page: Page = _module(result.result_type).page(result, records)
+    return replace(page, records=records, result=json.dumps(asdict(result)))
+
+
+def write_outcome(result: Result, records: Sequence[Record], folder: Path) -> Outcome:
+    """Write a result and all that follows from it: records, table, figures and report.
+
+    The result is written last but for the report, which is drawn from these files.
+    """
+    page = page_of(result, records)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_records(folder / RECORDS, records)
+    text = json.dumps(_plain(result, page), allow_nan=False)
+    write_text(folder / RESULT, text + "\n")
+    pages.write(page, folder)
+    return Outcome(result=result, page=page, folder=folder)
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """The outcome in a folder, read from its files.
+
+    Raises:
+        RunError: a file is missing or damaged.
+        ConfigError: the result is of another version, or of an unknown type.
+    """
+    path = folder / RESULT
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.") from None
+    named = raw.get("result_type") if isinstance(raw, dict) else None
+    if named is None:
+        raise ConfigError(
+            f"{path} names no type of result: an earlier version wrote it. Run the same command "
+            "again; finished runs are not made again."
+        )
+    if named not in TYPES:
+        raise unknown("type of result", str(named), TYPES)
+    form = getattr(_module(named), TYPES[named].split(":")[1])
+    result = decode(form, raw, where=str(path))
+    records = find_records([folder / RECORDS])
+    return Outcome(result=result, page=page_of(result, records), folder=folder)
+
+
+def _plain(result: Result, page: Page) -> dict[str, Any]:
+    """A result's fields, and for readers of the file its verdict and main table."""
+    lines = page.tables[0].lines if page.tables else []
+    return {
+        "result_type": result.result_type,
+        **asdict(result),
+        "verdict": page.verdict,
+        "lines": lines,
+    }
+
+
+def _module(result_type: str) -> Any:
+    return importlib.import_module(f"denature.report.{TYPES[result_type].split(':')[0]}")

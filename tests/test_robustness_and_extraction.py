@@ -1,0 +1,130 @@
+"""The same networks attacked and cloned: nasty, distilled, adversarially trained."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from denature.core.errors import ConfigError
+from denature.core.stats import Estimate, proportion
+from denature.recipes.experiment import Request
+from denature.recipes.robustness_and_extraction import SETTINGS, RobustnessAndExtraction
+from denature.recipes.runner import run
+from denature.report.robustness_and_extraction import (
+    CLONED_BY,
+    CloneScore,
+    VictimResult,
+    table,
+    verdict,
+)
+from denature.robust.config import AttackConfig
+from denature.robust.summary import Robustness
+from denature.robust.verdict import Evaluation, Gain, Verdict, Word
+from denature.train import load_run
+
+
+def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> None:
+    smoke = SETTINGS["smoke"].on("cpu", "fp32")
+    tiny = replace(
+        smoke,
+        victim="mlp",
+        clone="mlp",
+        teacher_training=replace(smoke.teacher_training, epochs=2, milestones=(1,)),
+        student_training=replace(smoke.student_training, epochs=1),
+        steps=2,
+        seeds=1,
+        attack_config=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
+    )
+    experiment = RobustnessAndExtraction(setting=tiny, source="digits", out=tmp_path)
+    found = run(experiment)
+    assert [victim.name for victim in found.result.victims] == [
+        "normal",
+        "nasty",
+        "distilled",
+        "adversarial",
+    ]
+    for victim in found.result.victims:
+        assert set(victim.clones) == set(CLONED_BY)
+        for copies in victim.clones.values():
+            assert all(copy.fidelity.n == copy.accuracy.n for copy in copies)
+            assert all(0.05 < copy.accuracy.value < 1 for copy in copies)
+        [judged] = victim.judged
+        assert (judged.verdict is None) == (victim.name == "normal")
+        assert (judged.verdict is None) or judged.verdict.word in get_args(Word)
+    folder = tmp_path / "smoke" / "seed-0"
+    nasty, hardened = (load_run(folder / it).record for it in ("nasty", "distilled/student"))
+    assert nasty.inputs["adversary"].digest == load_run(folder / "normal").record.net.digest
+    clone = load_run(folder / "clones" / "distilled-probabilities").record
+    assert clone.inputs["teacher"].digest == hardened.net.digest
+    assert clone.config["objective"]["temperature"] == 1
+    assert clone.config["objective"]["alpha"] == 1
+    *of_victims, too_short = found.verdict
+    assert len(of_victims) == 3
+    assert all("(one seed)" in sentence for sentence in of_victims)
+    assert "are not nasty" in too_short
+    assert (tmp_path / "smoke" / "report.html").exists()
+    assert run(experiment).lines == found.lines
+
+
+def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -> VictimResult:
+    """One with these shares of 1,000 images at its seeds."""
+
+    def share(value: float) -> Estimate:
+        return proportion(round(1000 * value), 1000)
+
+    over = Gain(norm="linf", budgets=(0.1,), ours=0.5, theirs=0.5, difference=gain)
+    told = Verdict(
+        word="no evidence", said="", samples=100, networks=(3, 3), apparent=over, real=over,
+        masked=gain,
+    )  # fmt: skip
+    judged = [
+        Evaluation(
+            robustness=Robustness(
+                run=name, net="cnn", kind="normal", digest=name, shows="gradients", trained_at=1,
+                attack_temperature=1, shows_probabilities=False, gap=1, flat=0, samples=(1,),
+                clean=share(held), attacks=(), worst={"linf": {"0.1": share(held)}},
+                effort="quick", seed=0,
+            ),
+            checks=(), verdict=told,
+        )
+        for held in robust
+    ]  # fmt: skip
+    copies = tuple(CloneScore(accuracy=share(it), hits=None, fidelity=share(it)) for it in clones)
+    return VictimResult(
+        name=name, accuracy=(share(0.9),) * len(robust), judged=tuple(judged),
+        clones=dict.fromkeys(CLONED_BY, copies),
+    )  # fmt: skip
+
+
+def test_each_victim_is_held_against_the_normal_one() -> None:
+    """Robustness by its verdict, clones by a margin; what is not settled is said to be so."""
+    open_ = Estimate(0.02, -0.1, 0.14, 6, "seeds and images")
+    normal = world("normal", [0.5, 0.6, 0.7], [0.8, 0.8, 0.8], open_)
+    spread = world("spread", [0.6, 0.7, 0.8], [0.5, 0.9, 0.6], open_)
+    [said] = verdict([normal, spread])
+    assert "no evidence, +2.0 [-10.0, +14.0] points of robust samples" in said
+    assert "by labels not settled, -13.3 [" in said
+    below = Estimate(-0.3, -0.4, -0.2, 6, "seeds and images")
+    worse = world("worse", [0.1, 0.2, 0.3], [0.3, 0.3, 0.3], below)
+    [said] = verdict([normal, worse])
+    assert "less robust, -30.0 [-40.0, -20.0] points of robust samples" in said
+    assert "by labels worse clones, -50.0 [" in said
+    # One seed settles nothing of clones, however many images they were tested on.
+    [said] = verdict([world("normal", [0.5], [0.8], open_), world("one", [0.5], [0.5], open_)])
+    assert "by labels not settled (one seed), -30.0 [" in said
+    # A share over some of the seeds would stand beside shares over all of them.
+    lost = replace(normal.judged[1].robustness, worst={"linf": {}})
+    judged = (normal.judged[0], replace(normal.judged[1], robustness=lost), normal.judged[2])
+    some = replace(normal, judged=judged)
+    assert table([some], [proportion(700, 1000)] * 3, 0.1)[1][2] == "did not run"
+    lines = table([normal, spread], [proportion(700, 1000)] * 3, 0.1)
+    assert lines[2][3] == "no evidence"
+    assert lines[1][4] == "80.0 [77.4, 82.4] (80.0)"
+
+
+def test_a_size_that_there_is_not_is_told() -> None:
+    with pytest.raises(ConfigError, match="There is no scale 'huge'"):
+        Request(name="robustness-and-extraction", scale="huge").setting(SETTINGS)
+    with pytest.raises(ConfigError, match="seeds is 0"):
+        replace(SETTINGS["smoke"], seeds=0)
