@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.cli.app import main
 from denature.core.errors import ConfigError
 from denature.data import load
@@ -80,7 +80,7 @@ def boxed(run: Run, shown: str, images: torch.Tensor) -> BlackBox:
 
     def ask(images: np.ndarray, before: int) -> Reply:
         values = victim._call(images)
-        given: Kind = "logits" if "logits" in shown else "probabilities"
+        given: AnswerKind = "logits" if "logits" in shown else "probabilities"
         kind, known, says = combined(given, [[row] for row in values], classes=10)
         return Reply(says, None if kind == "label" else known, kind == "probabilities")
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from denature.answers.answerer import Answers
 from denature.answers.coding import coding
 from denature.answers.config import InferenceConfig
-from denature.answers.sources import Answers
 from denature.cli.app import main
 from denature.data import load
 from denature.data.dataset import Split

@@ -8,16 +8,22 @@ two attacks.
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
+from denature.answers.transfer import Transfer
 from denature.cli.app import main
+from denature.data import Dataset
+from denature.defenses.rounding import Rounding
 from denature.extract import ExtractionConfig, steal
 from denature.extract.victims.local import local
 from denature.robust.catalogue import ATTACKS
 from denature.robust.config import AttackConfig
-from denature.train import Training, load_run
+from denature.train import Cloned, Training, load_run, make
+from denature.train.order import Order
 from tests.evaluations import robustness
 
 BRIEF = Training(epochs=4, lr=0.02, batch_size=32, device="cpu", precision="fp32")
@@ -82,3 +88,37 @@ def test_attacked_networks_are_not_attacked_again(
         assert [attack.error for attack in one.robustness.attacks] == ["", ""]
         assert all(attack.robust for attack in one.robustness.attacks)
     assert made(former) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "decimals", "wanted"),
+    [
+        ("probabilities", 1, ("421d5b4d4c1edb16", "cf006bf71e01b397")),
+        ("logits", 3, ("bf6cbe8f86243724", "620caeeec3ce25ca")),
+        ("landmarks", -1, ("b7da92890c5839c6", "8df23934efe158b2")),
+    ],
+)
+def test_clones_of_rounded_answers_keep_their_ids(
+    digits: Dataset, kind: Any, decimals: int, wanted: tuple[str, str]
+) -> None:
+    """Ids and recipes that b047b1f gave to clones whose loss rounded: `Cloned(decimals=...)`."""
+    values = 0.75 * torch.nn.functional.one_hot(digits.train.labels, 10) + 0.025
+    if kind == "landmarks":
+        values = (torch.arange(2 * len(values)) % 11).reshape(-1, 2) / 11
+        parts = {name: replace(getattr(digits, name), labels=values) for name in ("train", "test")}
+        digits = replace(digits, classes=("x", "y"), digest="located", **parts)
+    brief = Training(epochs=1, batch_size=32, lr=0.01, fraction=0.1, device="cpu", precision="fp32")
+    answers = Transfer(kind, values, victim="service", recipe="asked")
+    order = Order(
+        net="cnn@width=2" if kind == "landmarks" else "mlp",
+        objective=Cloned(),
+        training=brief,
+        source=answers.defended(Rounding(decimals=decimals)),
+        statistics=((0.5,), (0.25,)),
+    )
+    [run] = make([order], digits)
+    assert (run.record.id, run.record.recipe) == wanted
+    objective = {"kind": "cloned", "temperature": 1.0, "decimals": decimals}
+    assert run.record.config["objective"] == objective
+    assert run.record.given["objective"] == {"kind": "cloned", "decimals": decimals}
+    assert run.record.inputs["victim"].digest == answers.digest

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
+from denature.answers.network import answers_from
 from denature.cli.app import main
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError, RunError
@@ -249,22 +250,46 @@ def test_a_body_with_bytes_changed_is_read_or_refused(data: st.DataObject) -> No
 LOGITS = np.log(np.array([[0.2, 0.7, 0.1], [0.25, 0.25, 0.5]], np.float32))
 
 
+def shown(logits: np.ndarray, exposure: Exposure) -> np.ndarray:
+    """What a server shows of a network's logits."""
+    answers = answers_from(torch.from_numpy(logits), exposure.show, dtype=torch.float64)
+    return expose(answers.values.numpy(), exposure)
+
+
 def test_an_answer_shows_what_was_set() -> None:
-    soft = expose(LOGITS, Exposure())
+    soft = shown(LOGITS, Exposure())
     np.testing.assert_allclose(soft, np.exp(LOGITS), rtol=1e-6)
     assert soft.dtype == np.float32
-    assert expose(LOGITS, Exposure(show="logits")) is not LOGITS
-    np.testing.assert_array_equal(expose(LOGITS, Exposure(show="logits")), LOGITS)
-    assert expose(LOGITS, Exposure(show="label")).tolist() == [1, 2]
-    assert expose(LOGITS[:1], Exposure(decimals=0)).tolist() == [[0, 1, 0]]
-    large = expose(np.array([[1000.0, 0.0]], np.float32), Exposure())
+    assert shown(LOGITS, Exposure(show="logits")) is not LOGITS
+    np.testing.assert_array_equal(shown(LOGITS, Exposure(show="logits")), LOGITS)
+    assert shown(LOGITS, Exposure(show="label")).tolist() == [1, 2]
+    assert shown(LOGITS, Exposure(show="label")).dtype == np.int64
+    assert shown(LOGITS[:1], Exposure(decimals=0)).tolist() == [[0, 1, 0]]
+    large = shown(np.array([[1000.0, 0.0]], np.float32), Exposure())
     assert large.tolist() == [[1.0, 0.0]]
+
+
+def test_decimals_are_those_of_the_exact_probabilities() -> None:
+    """Rounding in float32 would move one in ten values of eight decimals."""
+    logits = np.random.default_rng(0).normal(size=(500, 10)).astype(np.float32)
+    exact = np.exp(logits.astype(np.float64))
+    exact /= exact.sum(1, keepdims=True)
+    for decimals in (0, 2, 8):
+        found = shown(logits, Exposure(decimals=decimals))
+        np.testing.assert_array_equal(found, exact.round(decimals).astype(np.float32))
+
+
+def test_of_equal_values_the_first_classes_are_shown() -> None:
+    """Rounding comes before the choice of the largest, as on the wire."""
+    logits = np.log(np.array([[0.331, 0.332, 0.337]], np.float32))
+    few = shown(logits, Exposure(top=2, decimals=1))
+    np.testing.assert_array_equal(few, np.array([[0.3, 0.3, np.nan]], np.float32))
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_the_largest_are_told_with_their_places_and_classes(as_bytes: bool) -> None:
     asked = InferenceRequest(images=IMAGES[:2], id="a", binary=as_bytes, top=2)
-    body, length = render(expose(LOGITS, Exposure(decimals=2)), asked, signature(decimals=2))
+    body, length = render(shown(LOGITS, Exposure(decimals=2)), asked, signature(decimals=2))
     wanted = ["0.7:1:dog", "0.2:0:cat", "0.5:2:owl", "0.25:0:cat"]
     head = json.loads(body if length is None else body[: int(length)])
     [output] = head.pop("outputs")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from denature.answers.sources import Answers
+from denature.answers.answerer import Answers
 from denature.cli.app import main
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError, Stopped

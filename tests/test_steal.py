@@ -21,6 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from denature.answers.network import answers_from
 from denature.answers.transfer import Transfer
 from denature.cli.app import main
 from denature.core.errors import ConfigError, RunError, Stopped
@@ -578,7 +579,8 @@ def test_what_our_client_asks_our_server_answers(
     assert asked.id == "7"
     wanted = PIXELS if datatype == "UINT8" else (PIXELS / 255).astype(np.float32)
     np.testing.assert_array_equal(asked.images, wanted)
-    reply, length = protocol.render(expose(LOGITS, served.exposure), asked, served)
+    values = answers_from(torch.from_numpy(LOGITS), show, dtype=torch.float64).values.numpy()
+    reply, length = protocol.render(expose(values, served.exposure), asked, served)
     found = read_reply(reply, length, replace(signature, classes=3), count=2)
     if show == "label":
         np.testing.assert_array_equal(found, [0, 1])
@@ -1169,6 +1171,23 @@ def test_what_chose_the_images_cannot_be_changed_later(
     steal(local(victim), **usual)
     with pytest.raises(RunError, match=r"holds another theft: (net|training) was"):
         steal(local(victim), **{**usual, **changes})
+
+
+def test_the_decimals_of_answers_are_part_of_a_thefts_plan_and_of_its_clones(
+    victim: Run, tmp_path: Path
+) -> None:
+    """Spelled as by thefts of before, whose clones' loss rounded."""
+    words = ["steal", str(victim.folder), "--pool", "digits", "--budget", "60", "--student", "mlp",
+             "--choose", "uncertainty", "--round-size", "30", "--fidelity", "10", "--epochs", "1",
+             "--device", "cpu", "--precision", "fp32", "-q"]  # fmt: skip
+    for name, more, decimals in (("exact", [], None), ("rounded", ["--decimals", "1"], 1)):
+        assert main([*words, *more, "--out", str(tmp_path / name)]) == 0
+        plan = json.loads((tmp_path / name / "plan.json").read_text())
+        assert plan["objective"] == {"temperature": 1.0, "decimals": decimals}
+        [clone] = read_theft(tmp_path / name / RESULT).clones
+        objective = load_run(clone.folder).record.config["objective"]
+        assert objective == {"kind": "cloned", **plan["objective"]}
+    assert main([*words, "--out", str(tmp_path / "rounded")]) == 1  # it holds another theft
 
 
 def test_a_theft_can_be_carried_out_inside_of_a_loop(victim: Run, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def per_shard(data: Dataset, training: Training) -> nn.Module:
     from denature.train.resolving import network_of, samples_of
 
     order = Order(net="cnn", objective=Normal(), training=training)
-    network, _ = network_of(order, data, samples_of(order, data))
+    network, _ = network_of(order, data, samples_of(order, data), None)
     compute = resolve(network, device="cpu", precision="fp32")
     compute.place(network)
     settled = training.resolved(

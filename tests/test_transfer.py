@@ -15,9 +15,10 @@ from denature.answers.transfer_file import load_transfer, save_transfer
 from denature.core.errors import ConfigError, RunError
 from denature.core.record import read_record
 from denature.data import Dataset, load
+from denature.defenses.rounding import Rounding
 from denature.extract import ExtractionConfig, steal
 from denature.extract.victims.local import local
-from denature.train import Normal, Run, Training, train
+from denature.train import Cloned, Normal, Order, Run, Training, make, train
 from denature.train.session import Session
 from denature.train.workers import ProcessPool
 
@@ -203,3 +204,31 @@ def test_clones_made_by_workers_equal_those_made_here(
         assert record.accuracy == wanted.accuracy
         assert replace(clone, folder="") == replace(other, folder="")
     assert asdict(there)["victim_accuracy"] == asdict(here)["victim_accuracy"]
+
+
+def test_clones_of_defended_answers_are_the_same_in_workers(
+    digits: Dataset, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file holds the undefended answers; the defense travels beside it."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    plain = transfer_of(digits, "probabilities", tmp_path)
+    sources = [plain, plain.defended(Rounding(decimals=1))]
+
+    def runs(out: str, session: Session) -> list[Run]:
+        orders = [
+            Order(net="mlp", objective=Cloned(), training=QUICK, source=source,
+                  under=tmp_path / out)
+            for source in sources
+        ]  # fmt: skip
+        return make(orders, digits, session=session)
+
+    pool = ProcessPool(2)
+    try:
+        there = runs("there", Session(workers=pool))
+    finally:
+        pool.close()
+    here = runs("here", Session())
+    assert len(list((tmp_path / "transfers").iterdir())) == 1
+    assert [run.digest for run in there] == [run.digest for run in here]
+    assert [run.record.id for run in there] == [run.record.id for run in here]
+    assert there[0].digest != there[1].digest

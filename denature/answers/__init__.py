@@ -5,16 +5,19 @@ from typing import TYPE_CHECKING
 from denature.core.lazy import attach
 
 if TYPE_CHECKING:
+    from denature.answers.answerer import Answerer, Answers
     from denature.answers.config import InferenceConfig
     from denature.answers.inference import Inference
-    from denature.answers.sources import Answers, AnswerSource, Kind, LiveAnswers, StoredAnswers
+    from denature.answers.kinds import AnswerKind
+    from denature.answers.sources import AnswerSource, LiveAnswers, StoredAnswers
 
 __getattr__ = attach(
     __name__,
     {
         "InferenceConfig": "config",
-        "Answers": "sources",
-        "Kind": "sources",
+        "AnswerKind": "kinds",
+        "Answers": "answerer",
+        "Answerer": "answerer",
         "AnswerSource": "sources",
         "LiveAnswers": "sources",
         "StoredAnswers": "sources",
@@ -24,8 +27,9 @@ __getattr__ = attach(
 
 __all__ = [
     "InferenceConfig",
+    "AnswerKind",
     "Answers",
-    "Kind",
+    "Answerer",
     "AnswerSource",
     "LiveAnswers",
     "StoredAnswers",

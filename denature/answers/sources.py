@@ -2,32 +2,22 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Literal, NamedTuple, Protocol, TypeAlias, final
+from typing import Protocol, final
 
 import torch
-from torch import Tensor
 
+from denature.answers.answerer import Answers
 from denature.answers.coding import Coding
 from denature.answers.inference import Inference
 from denature.answers.store import Store
 from denature.core.types import Logits, Pixels
 from denature.data.feed import Batch
 
-Kind: TypeAlias = Literal["logits", "probabilities", "label", "landmarks"]
-
 AHEAD = 8
 """Batches that are looked up in a store at once, so that missing answers fill whole chunks."""
 
 AHEAD_BYTES = 32 * 2**20
 """Fewer batches are looked up at once where their pixels would exceed this."""
-
-
-class Answers(NamedTuple):
-    """Answers to one batch with their kind, so that logits never pass for probabilities."""
-
-    kind: Kind
-    values: Tensor
-    """float32, batch x classes; for labels int64, batch."""
 
 
 class AnswerSource(Protocol):

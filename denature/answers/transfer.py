@@ -9,7 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from denature.answers.sources import Answers, Kind
+from denature.answers.answerer import AnswerChange, Answers
+from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
 from denature.core.record import InputRecord
 from denature.data.dataset import Dataset
@@ -21,6 +22,7 @@ class Transfer:
     """Answers to the training images of a data set, as a source of answers.
 
     An answer belongs to its image in every view: over a wire each image is paid for once.
+    Landmarks follow their image in each view, and a defense changes them after that.
 
     Args:
         kind: of all answers.
@@ -30,19 +32,21 @@ class Transfer:
         recipe: identity of how the images were chosen and queried, without seeds: clones of one
             recipe are repeats of one experiment.
         folder: of the stored answers.
+        defense: changes the answers before a clone learns from them; see `defended`.
 
     Raises:
-        ConfigError: the values do not match their kind.
+        ConfigError: the values do not match their kind, or the defense does not take it.
     """
 
     def __init__(
         self,
-        kind: Kind,
+        kind: AnswerKind,
         values: Tensor,
         *,
         victim: str,
         recipe: str = "",
         folder: Path | None = None,
+        defense: AnswerChange | None = None,
     ) -> None:
         labels = kind == "label"
         wanted = (1, torch.int64) if labels else (2, torch.float32)
@@ -54,15 +58,41 @@ class Transfer:
             )
         if not labels and not bool(values.isfinite().all()):
             raise ConfigError(f"Some answers of {victim} are not finite numbers.")
-        self.kind = kind
+        self.kind: AnswerKind = kind
         self.values = values
         self.victim = victim
         self.recipe = recipe
         self.folder = folder
+        self.defense = defense
+        self.shown_kind: AnswerKind = kind if defense is None else defense.kind(kind)
+        """Kind of the answers that a clone learns from."""
+
+    def defended(self, defense: AnswerChange) -> "Transfer":
+        """The same answers, as a victim with this defense would have given them.
+
+        `digest`, `values` and `labels` stay those of the undefended answers.
+
+        Raises:
+            ConfigError: the answers are defended already, or the defense does not take their kind.
+        """
+        if self.defense is not None:
+            raise ConfigError(f"The answers of {self.victim} are defended already; take one.")
+        return Transfer(
+            self.kind,
+            self.values,
+            victim=self.victim,
+            recipe=self.recipe,
+            folder=self.folder,
+            defense=defense,
+        )
+
+    def shown(self, answers: Answers) -> Answers:
+        """Answers as a clone sees them."""
+        return answers if self.defense is None else self.defense(answers)
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the answers, first 16 hex digits."""
+        """sha256 of the undefended answers, first 16 hex digits."""
         content = hashlib.sha256(f"{self.kind}:{tuple(self.values.shape)}:".encode())
         content.update(self.values.contiguous().numpy().data)
         return content.hexdigest()[:16]
@@ -92,16 +122,16 @@ class Transfer:
     def answered(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
         for batch in batches:
             if self.kind == "landmarks":  # the labels are the answers, and follow each view
-                yield batch, Answers(self.kind, batch.labels)
+                yield batch, self.shown(Answers(self.kind, batch.labels))
                 continue
             values = self.values[batch.samples].to(batch.pixels.device, non_blocking=True)
-            yield batch, Answers(self.kind, values)
+            yield batch, self.shown(Answers(self.kind, values))
 
     def as_input(self) -> InputRecord:
         """The entry for this transfer set in the record of a clone."""
         return InputRecord(
             folder=None if self.folder is None else str(self.folder),
-            kind=self.kind,
+            kind=self.shown_kind,
             net=self.victim,
             digest=self.digest,
             recipe=self.recipe,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.answers.transfer import Transfer
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import atomic_path
@@ -35,7 +35,7 @@ class Header:
     """All of a file but its arrays."""
 
     format: int = FORMAT
-    kind: Kind
+    kind: AnswerKind
     victim: str
     recipe: str
     config: DataConfig
@@ -105,7 +105,7 @@ def save_transfer(transfer: Transfer, dataset: Dataset) -> Path:
 
 
 def load_transfer(path: Path, *, folder: Path | None = None) -> tuple[Transfer, Dataset]:
-    """Read a file that `save_transfer` wrote.
+    """Read a file that `save_transfer` wrote, without a defense.
 
     Types and shapes are checked before any array is read.
 

@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
+from denature.answers.kinds import ClassAnswerKind
 from denature.cli.options import (
     Data,
     OutputFlags,
@@ -43,7 +44,7 @@ def robustness(
     budget: int | None = None,
     model: str | None = None,
     output: str | None = None,
-    kind: Literal["logits", "probabilities", "label"] | None = None,
+    kind: ClassAnswerKind | None = None,
     key_file: Path | None = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     attack_config: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),

@@ -4,10 +4,11 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from denature.answers.kinds import AnswerKind
 from denature.cli.options import (
     OutputFlags,
     OutputOptions,
@@ -23,6 +24,7 @@ from denature.cli.options import (
 )
 from denature.core.errors import ConfigError
 from denature.data.config import ReaderConfig
+from denature.defenses.rounding import Rounding
 from denature.extract.config import ExtractionConfig, RequestConfig
 from denature.train.config import Device, Precision, Training
 from denature.train.objectives import Cloned
@@ -40,7 +42,7 @@ def steal(
     backbone: str | None = None,
     model: str | None = None,
     output: str | None = None,
-    kind: Literal["logits", "probabilities", "label", "landmarks"] | None = None,
+    kind: AnswerKind | None = None,
     top: int = 0,
     key_file: Path | None = None,
     endpoint_url: str | None = None,
@@ -51,6 +53,7 @@ def steal(
     stealing: Annotated[ExtractionConfig, Parameter(name="*", group=STEALING)] = ExtractionConfig(),
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     objective: Annotated[Cloned, Parameter(name="*", group=STEALING)] = Cloned(),
+    decimals: Annotated[int | None, Parameter(group=STEALING)] = None,
     reading: ReadingOptions = ReaderConfig(),
     training: TrainingOptions = Training(),
     run_options: RunFlags = RunOptions(),
@@ -79,6 +82,8 @@ def steal(
         endpoint_url: For rekognition: the address of a server to query instead of AWS, such as
             `denature serve`. `--points` names the landmarks to take.
         test: Labelled images to measure with; the pool's own test split by default.
+        decimals: Decimals to which answers are rounded before training, as a rounding service would
+            return them: -1 rounds to tens. Labels are not rounded.
         price_per_1000: US dollars per thousand queries.
         out: Folder for ledger, clones and report; by default one under runs/.
         trust: A module of your own that a run's record may import; repeat the option for several.
@@ -123,6 +128,7 @@ def steal(
             stealing=stealing,
             pace=pace,
             objective=objective,
+            defense=None if decimals is None else Rounding(decimals=decimals),
             training=training,
             price=None if price_per_1000 is None else price_per_1000 / 1000,
             session=session,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from denature.answers.sources import Answers
+from denature.answers.answerer import Answers
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError
 from denature.core.seeds import derive, seeded

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from denature.answers.answerer import AnswerChange
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
 from denature.core.progress import Progress
@@ -26,6 +27,7 @@ from denature.extract.victims.base import Victim, VictimInfo
 from denature.nets import create
 from denature.train.config import Training
 from denature.train.objectives.cloned import Cloned
+from denature.train.order import objective_settings
 from denature.train.run import Run
 from denature.train.session import Session
 
@@ -47,6 +49,7 @@ def steal(
     stealing: ExtractionConfig | None = None,
     pace: RequestConfig | None = None,
     objective: Cloned | None = None,
+    defense: AnswerChange | None = None,
     training: Training | None = None,
     price: float | None = None,
     session: Session | None = None,
@@ -68,6 +71,7 @@ def steal(
         stealing: selection of the queries, and number of clones.
         pace: rate, concurrency and retries of the requests.
         objective: training objective of the clone.
+        defense: changes the stored answers before the clones learn from them.
         training: settings of its training; the seed is the first clone's.
         price: US dollars a query.
         session: saved states, stops, workers and progress.
@@ -96,7 +100,7 @@ def steal(
     )
     check_pool(images, strategy)  # before the folder is bound to a theft that cannot run
     out, start = Path(out), backbone.digest if isinstance(backbone, Run) else backbone
-    _claim(out, _plan(about, images, stealing, net, start, training, objective))
+    _claim(out, _plan(about, images, stealing, net, start, training, objective, defense))
     with Ledger(out / LEDGER) as ledger:
         measuring = Oracle(
             victim=victim,
@@ -123,6 +127,7 @@ def steal(
             net=net,
             backbone=backbone,
             objective=objective,
+            defense=defense,
             training=training,
             session=session,
             out=out,
@@ -166,6 +171,7 @@ def _plan(
     start: str | None,
     training: Training,
     objective: Cloned,
+    defense: AnswerChange | None,
 ) -> dict[str, Any]:
     """What a folder is bound to: all that decides which images are queried, except the budget."""
     plan: dict[str, Any] = {
@@ -179,7 +185,8 @@ def _plan(
     if find_strategy(stealing.choose).select is None:
         return plan
     # Clones choose the queries, so their training counts.
-    plan |= {"round_size": stealing.round_size, "net": net, "objective": encode(objective)}
+    plan |= {"round_size": stealing.round_size, "net": net}
+    plan |= {"objective": objective_settings(objective, defense)}
     return plan | {"training": encode(training), "backbone": start}
 
 

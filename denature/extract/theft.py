@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.core.errors import RunError
 from denature.core.schema import decode
 from denature.core.stats import Estimate, pooled
@@ -57,7 +57,7 @@ class Theft:
 
     result_type: ClassVar[str] = "theft"
     target: str
-    kind: Kind
+    kind: AnswerKind
     pool: str
     test: str
     net: str

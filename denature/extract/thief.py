@@ -10,6 +10,7 @@ from typing import NamedTuple, final
 import numpy as np
 import torch
 
+from denature.answers.answerer import AnswerChange
 from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
 from denature.answers.transfer import Transfer
@@ -77,6 +78,8 @@ class Thief:
     """Folder of the clones; no other thief may use it at the same time."""
     backbone: Run | str | None = None
     objective: Cloned = field(default_factory=Cloned)
+    defense: AnswerChange | None = None
+    """Changes the stored answers before the clones learn from them."""
     training: Training = field(default_factory=Training)
     session: Session = field(default_factory=Session)
 
@@ -184,7 +187,7 @@ class Thief:
                 net=self.net,
                 objective=self.objective,
                 training=replace(self.training, seed=self.training.seed + number),
-                source=transfer,
+                source=transfer if self.defense is None else transfer.defended(self.defense),
                 backbone=self.backbone,
                 under=folder,
             )

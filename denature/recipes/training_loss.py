@@ -8,8 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from denature.answers.answerer import Answers
 from denature.answers.coding import coding
-from denature.answers.sources import Answers
 from denature.core.compute import resolve
 from denature.core.errors import DenatureError
 from denature.core.record import Record

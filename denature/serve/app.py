@@ -59,7 +59,7 @@ class Server:
                 served, run, device=serving.device, precision=serving.precision
             )
         self.lines = {
-            name: Batcher(model.logits, self.limits) for name, model in self.models.items()
+            name: Batcher(model.answer, self.limits) for name, model in self.models.items()
         }
         self.keys: Keys | None = None if serving.keys is None else open_keys(serving.keys)
         self.keeper = ThreadPoolExecutor(1, thread_name_prefix="keys")
@@ -155,13 +155,13 @@ class Server:
         )
         parsed = await _in_thread(read) if len(body) > LARGE else read()
         entry |= {"id": parsed.id, "images": len(parsed.images)}
-        logits = await self._logits(signature.name, parsed.images, key, entry)
-        return self._answer(expose(logits, signature.exposure), parsed, model)
+        values = await self._values(signature.name, parsed.images, key, entry)
+        return self._answer(expose(values, signature.exposure), parsed, model)
 
-    async def _logits(
+    async def _values(
         self, name: str, images: np.ndarray, key: str | None, entry: dict[str, Any]
     ) -> np.ndarray:
-        """The logits of a request's images, which are charged to its key here."""
+        """The answers to a request's images, which are charged to its key here."""
         line = self.lines[name]
         line.admit(len(images))
         if self.keys is not None:
@@ -197,7 +197,7 @@ class Server:
             )
         )
         entry["images"] = 1
-        [row] = await self._logits(signature.name, images, key, entry)
+        [row] = await self._values(signature.name, images, key, entry)
         values = dict(zip(signature.classes, row.tolist(), strict=True))
         points = {place: (values[f"{place}.x"], values[f"{place}.y"]) for place in PLACES}
         face = await _in_thread(

@@ -11,8 +11,8 @@ import numpy as np
 from denature.serve.config import Limits
 from denature.serve.refusal import Refused
 
-Answerer: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
-"""From the images of several requests to the logits of all images, in order."""
+AnswerBatch: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
+"""From the images of several requests to the answers to all images, in order."""
 
 
 @final
@@ -22,7 +22,7 @@ class Batcher:
     A request whose client disconnects is not computed, if its batch has not begun.
     """
 
-    def __init__(self, answer: Answerer, limits: Limits) -> None:
+    def __init__(self, answer: AnswerBatch, limits: Limits) -> None:
         self._answer = answer
         self._limits = limits
         self._line: deque[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = deque()
@@ -40,7 +40,7 @@ class Batcher:
             raise Refused(503, "Too many requests wait already; retry later.", retry_after=1)
 
     async def ask(self, images: np.ndarray) -> np.ndarray:
-        """The logits of one request's images.
+        """The answers to one request's images.
 
         Raises:
             Refused: with 503, when too many images wait already.
@@ -68,7 +68,7 @@ class Batcher:
                     continue
                 images = [images for images, _ in batch]
                 try:
-                    logits = await loop.run_in_executor(self._thread, self._answer, images)
+                    values = await loop.run_in_executor(self._thread, self._answer, images)
                 except Exception as error:
                     for _, future in batch:
                         if not future.done():
@@ -77,7 +77,7 @@ class Batcher:
                 start = 0
                 for part, future in batch:
                     if not future.done():
-                        future.set_result(logits[start : start + len(part)])
+                        future.set_result(values[start : start + len(part)])
                     start += len(part)
         finally:
             self._task = None

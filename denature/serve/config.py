@@ -1,16 +1,19 @@
 """Settings of serving; this module imports nothing heavy."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, final
 
+from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
 from denature.core.names import with_options
 from denature.core.record import read_record
 from denature.core.schema import check_fields
-
-AnswerKind: TypeAlias = Literal["logits", "probabilities", "label", "landmarks"]
+from denature.defenses.base import Defense
+from denature.defenses.catalogue import defense_of
+from denature.defenses.rounding import Rounding
+from denature.defenses.top_k import TopK
 
 
 @final
@@ -38,6 +41,12 @@ class Exposure:
         if self.show == "label" and (self.top or self.decimals >= 0):
             raise ConfigError("A label has neither top values nor decimals; show probabilities.")
 
+    @property
+    def defenses(self) -> tuple[Defense, ...]:
+        """What changes answers of the kind `show`, first to last."""
+        rounding = (Rounding(decimals=self.decimals),) if self.decimals >= 0 else ()
+        return (*rounding, *((TopK(k=self.top),) if self.top else ()))
+
     @staticmethod
     def of(options: dict[str, str], usual: "Exposure") -> "Exposure":
         """The usual exposure, changed by options such as `{"show": "label"}`.
@@ -48,7 +57,8 @@ class Exposure:
         values: dict[str, Any] = {"show": usual.show, "top": usual.top, "decimals": usual.decimals}
         for key, text in options.items():
             if key not in values:
-                raise ConfigError(f"A model has no option {key!r}; known: {', '.join(values)}.")
+                known = ", ".join([*values, "defense"])
+                raise ConfigError(f"A model has no option {key!r}; known: {known}.")
             try:
                 values[key] = text if key == "show" else int(text)
             except ValueError:
@@ -91,10 +101,16 @@ class ServedModel:
     name: str
     run: str
     exposure: Exposure
+    defense: str | None = None
+    """A defense of the catalogue before rounding and the choice of the largest values."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Options of that defense."""
 
     @staticmethod
     def of(text: str, usual: Exposure) -> "ServedModel":
         """Parse `[NAME=]RUN[@show=label+decimals=2]`; the name is the folder's by default.
+
+        `defense=NAME` names a defense of the catalogue, and further options are that defense's.
 
         Raises:
             ConfigError: the text cannot be read.
@@ -115,7 +131,17 @@ class ServedModel:
                 f"The model {text!r} cannot be read; wanted is RUN or NAME=RUN with a name of "
                 "letters, digits, dots, _ and -, optionally followed by @show=label+decimals=2."
             )
-        return ServedModel(name=name, run=run, exposure=Exposure.of(options, usual))
+        defense, own = options.pop("defense", None), {}
+        if defense is not None:
+            shown = {entry.name for entry in fields(Exposure)}
+            own = {key: options.pop(key) for key in list(options) if key not in shown}
+        return ServedModel(
+            name=name,
+            run=run,
+            exposure=Exposure.of(options, usual),
+            defense=defense,
+            options=own,
+        )
 
     def resolved(self) -> "ServedModel":
         """A copy that shows the kind of answers that the run has.
@@ -124,16 +150,27 @@ class ServedModel:
             ConfigError: the setting asks for classes of a landmark network, or the reverse.
             RunError: there is no such run.
         """
+        resolved = replace(self, exposure=replace(self.exposure, show=self._shown()))
+        if self.defense is not None:
+            show, defense = resolved.exposure.show, defense_of(self.defense, self.options)
+            if (given := defense.kind(show)) != show:
+                raise ConfigError(
+                    f"The defense {self.defense} of {self.run} gives {given}, but {show} are "
+                    f"shown; use show={given}."
+                )
+        return resolved
+
+    def _shown(self) -> AnswerKind:
         exposure = self.exposure
         if not read_record(Path(self.run)).landmarks:
             if exposure.show == "landmarks":
                 raise ConfigError(f"{self.run} answers with classes, and cannot show landmarks.")
-            return self
+            return exposure.show
         if exposure.show not in ("probabilities", "landmarks"):  # the first is the default
             raise ConfigError(
                 f"{self.run} answers with landmarks, and cannot show {exposure.show}."
             )
-        return replace(self, exposure=replace(exposure, show="landmarks"))
+        return "landmarks"
 
 
 @final

@@ -1,25 +1,25 @@
-"""From a network's logits to the values of an answer."""
+"""From a model's answers to the values on the wire."""
 
 import numpy as np
+import torch
 
+from denature.answers.answerer import Answers
 from denature.serve.config import Exposure
 
 
-def expose(logits: np.ndarray, exposure: Exposure) -> np.ndarray:
-    """Shown values of float32 logits, batch x classes: logits, int64 labels, or probabilities.
+def expose(values: np.ndarray, exposure: Exposure) -> np.ndarray:
+    """Shown values of answers of the kind `exposure.show`: float32, or int64 for labels.
 
-    Landmarks are the raw outputs of a landmark network.
+    Values beside the largest are NaN where `exposure.top` hides them. Rounded probabilities need
+    not sum to 1.
 
-    Rounding is to the nearest decimal that float32 has. Rounded values are not normalised again, so
-    probabilities need not sum to 1.
+    Args:
+        values: float64, batch x classes, so that rounding is to the nearest decimal that float32
+            has; or int64, batch.
+        exposure: the part of the answers that is shown.
     """
-    if exposure.show == "label":
-        labels: np.ndarray = logits.argmax(1)
-        return labels
-    values = logits.astype(np.float64)
-    if exposure.show == "probabilities":
-        values = np.exp(values - values.max(1, keepdims=True))
-        values /= values.sum(1, keepdims=True)
-    if exposure.decimals >= 0:
-        values = values.round(exposure.decimals)
-    return values.astype(np.float32)
+    answers = Answers(exposure.show, torch.from_numpy(values))
+    for defense in exposure.defenses:
+        answers = defense(answers)
+    shown = answers.values.numpy()
+    return shown if exposure.show == "label" else shown.astype(np.float32)

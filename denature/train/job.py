@@ -30,7 +30,7 @@ from denature.train.config import Training
 from denature.train.identity import Plan, make_plan, plan_id, plan_of
 from denature.train.learner import Learner
 from denature.train.objectives.base import BringsData, Objective, Resolvable, SyntheticData
-from denature.train.order import Input, Order
+from denature.train.order import Input, Order, objective_settings
 from denature.train.resolving import (
     TrainingSamples,
     initialise,
@@ -92,7 +92,8 @@ class Job:
         if dataset.landmarks:
             check_landmarks(order)
         samples = samples_of(order, dataset)
-        network, name = network_of(order, dataset, samples)
+        network, name = network_of(order, dataset, samples, answerer)
+        defense = answerer.defense if isinstance(answerer, Transfer) else None
         check_inputs(inputs, network, dataset)
         initialise(network, name, inputs, order, dataset)
         compute = resolve(network, device=order.training.device, precision=order.training.precision)
@@ -105,7 +106,7 @@ class Job:
             net={"name": name, "shape": list(shape_of(dataset)), "initial": initial},
             data=samples.digest,
             config={
-                "objective": {"kind": objective.kind, **encode(objective)},
+                "objective": {"kind": objective.kind, **objective_settings(objective, defense)},
                 "training": encode(training),
                 "asking": encode(order.inference) if isinstance(answerer, Run) else {},
             },

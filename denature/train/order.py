@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
+from denature.answers.answerer import AnswerChange
 from denature.answers.config import InferenceConfig
 from denature.answers.transfer import Transfer
 from denature.core.schema import encode
@@ -53,11 +54,20 @@ class Order:
     """Instead of `out`: parent of the run's folder, which is named by kind, network and id."""
 
 
+def objective_settings(objective: Objective, defense: AnswerChange | None) -> dict[str, Any]:
+    """Fields of an objective as plans state them, and the defense of its answers."""
+    # The loss of a clone once rounded the answers, so all plans of clones state its decimals.
+    unrounded = {"decimals": None} if objective.kind == "cloned" else {}
+    return {**encode(objective), **unrounded, **({} if defense is None else defense.settings)}
+
+
 def given_by(order: Order) -> dict[str, Any]:
     """Settings of an order that differ from their defaults."""
+    defense = order.source.defense if isinstance(order.source, Transfer) else None
+    settings = {**changed(order.objective), **({} if defense is None else defense.settings)}
     return {
         "net": order.net,
-        "objective": {"kind": order.objective.kind, **changed(order.objective)},
+        "objective": {"kind": order.objective.kind, **settings},
         "training": changed(order.training),
         "asking": changed(order.inference),
     }

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from denature.answers.sources import Answers
+from denature.answers.answerer import Answers
 from denature.core import record as records
 from denature.core.hits import Hits, digest_of_test
 from denature.core.record import DataRecord, ExampleRecord, NetRecord, Record

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from denature.answers.answerer import AnswerChange
 from denature.answers.transfer import Transfer
 from denature.answers.transfer_file import save_transfer
 from denature.core.errors import ConfigError
@@ -29,6 +30,8 @@ class RemoteBatch:
     transfer: Path | None
     """File of the transfer set that all orders learn from, with their data; see
     `denature.answers.transfer_file`."""
+    defense: AnswerChange | None
+    """Defense of the transfer set's answers, which are stored undefended."""
     known_as: dict[Path, Path]
     """The same folders, and that of the transfer set, as the sender named them; records refer to
     these names."""
@@ -104,6 +107,7 @@ class RemoteBatch:
                 sorted({module for name in names if (module := own_module(name)) is not None})
             ),
             transfer=file,
+            defense=None if transfer is None else transfer.defense,
             known_as=known_as,
             data=_abroad_data(dataset.config),
             data_as=dataset.config,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from denature.answers.answerer import Answers
 from denature.answers.transfer import Transfer
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError
@@ -54,7 +55,9 @@ def _samples(dataset: Dataset, fraction: float, held_out: float | None) -> Train
     return TrainingSamples(split, validation, content.hexdigest()[:16], *split.statistics())
 
 
-def network_of(order: Order, dataset: Dataset, samples: TrainingSamples) -> tuple[nn.Module, str]:
+def network_of(
+    order: Order, dataset: Dataset, samples: TrainingSamples, answerer: Input | None
+) -> tuple[nn.Module, str]:
     """The network to train, with random weights if it is named, and its name."""
     net = order.net
     if isinstance(net, nn.Module):
@@ -71,9 +74,9 @@ def network_of(order: Order, dataset: Dataset, samples: TrainingSamples) -> tupl
         )
     if dataset.landmarks:
         labels = samples.split.labels[samples.split.rows]
-        if (decimals := getattr(order.objective, "decimals", None)) is not None:
-            # The initial bias must not carry more digits than the rounded labels.
-            labels = labels.round(decimals=decimals)
+        if isinstance(answerer, Transfer):
+            # The initial bias must not carry more than the defended answers show.
+            labels = answerer.shown(Answers("landmarks", labels)).values
         begin_at(network, labels.mean(dim=0))
     return network, net
 

@@ -46,6 +46,8 @@ def carry_out(batch: RemoteBatch, wish: Callable[[], bool] | None = None) -> str
         transfer, data = None, replace(load(batch.data), config=batch.data_as)
     else:
         transfer, data = load_transfer(batch.transfer, folder=batch.known_as[batch.transfer])
+        if batch.defense is not None:
+            transfer = transfer.defended(batch.defense)
     orders = []
     for order, given in zip(batch.orders, batch.inputs, strict=True):
         runs = {role: loaded[folder] for role, folder in given.items()}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.extract.asking.ledger import BudgetSpent
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import Pool
@@ -16,7 +16,7 @@ class AnsweredSet(NamedTuple):
     """Answered images, and their answers as `combined` returns them."""
 
     rows: list[int]
-    kind: Kind
+    kind: AnswerKind
     values: np.ndarray
     predictions: np.ndarray
     """The victim's predictions: classes, or landmarks."""

@@ -16,12 +16,12 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar, final, get_args
+from typing import Any, Self, TypeVar, final
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.core.errors import DenatureError, RunError
 from denature.extract.victims.base import VictimInfo
 
@@ -77,7 +77,7 @@ class Tally:
 
     target: str
     options: dict[str, str]
-    kind: Kind | None
+    kind: AnswerKind | None
     purpose: str
     queries: int
     """Images in requests that were or may have been billed; budgets bound this number."""
@@ -154,8 +154,8 @@ class Ledger:
                 "SELECT target, purpose, sum(images) FROM requests WHERE billed GROUP BY 1, 2"
             )
         }
-        self._kinds: dict[int, Kind | None] = {
-            target: kind if kind in get_args(Kind) else None
+        self._kinds: dict[int, AnswerKind | None] = {
+            target: kind if kind in ANSWER_KINDS else None
             for target, kind in self._db.execute("SELECT id, kind FROM targets")
         }
 
@@ -244,11 +244,11 @@ class Ledger:
 
         return self._do(act).result()
 
-    def kind(self, target: int) -> Kind | None:
+    def kind(self, target: int) -> AnswerKind | None:
         """Kind of a target's answers; None before the first answer."""
         return self._kinds.get(target)
 
-    def settle(self, target: int, kind: Kind) -> None:
+    def settle(self, target: int, kind: AnswerKind) -> None:
         """Set another kind for a target's answers."""
 
         def act() -> None:
@@ -315,7 +315,7 @@ class Ledger:
         questions: Sequence[Query],
         values: np.ndarray,
         *,
-        kind: Kind,
+        kind: AnswerKind,
         latency: float,
     ) -> None:
         """Store the answers to a request; returns once they are on the disk."""

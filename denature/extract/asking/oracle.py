@@ -9,7 +9,7 @@ from typing import TypeAlias, final
 
 import numpy as np
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError, Stopped, needs
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.stopping import Stopper
@@ -80,11 +80,11 @@ class Oracle:
         return max(0, self.budget - self.ledger.spent(self.target, self.purpose))
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> AnswerKind | None:
         """Kind of the target's answers; None until it is known."""
         return self.ledger.kind(self.target)
 
-    def _change_kind(self, stated: Kind, stored: Kind) -> None:
+    def _change_kind(self, stated: AnswerKind, stored: AnswerKind) -> None:
         """Change the kind of stored answers to the stated one, if their values allow it."""
         answers = self.ledger.answers(self.target).values()
         rows = [row for repeats in answers for row in repeats.values()]

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
 from denature.extract.victims.base import VictimInfo
 
@@ -21,7 +21,7 @@ PERCENT_HINT = (
 )
 
 # Rows in [0, 1] that sum to 1 are taken as probabilities: logits hit this by negligible chance.
-LOOKS: Mapping[Kind, tuple[Kind | None, ...]] = {
+LOOKS: Mapping[AnswerKind, tuple[AnswerKind | None, ...]] = {
     "label": ("label",),
     "probabilities": ("probabilities", None),
     "logits": ("logits", None),
@@ -30,7 +30,7 @@ LOOKS: Mapping[Kind, tuple[Kind | None, ...]] = {
 """Results of `kind_of` that are compatible with each kind."""
 
 
-def kind_of(values: np.ndarray) -> Kind | None:
+def kind_of(values: np.ndarray) -> AnswerKind | None:
     """Kind of answers, inferred from their values; None where it is ambiguous."""
     if values.ndim == 1:
         return "label"
@@ -51,8 +51,8 @@ def _are_percent(values: np.ndarray) -> bool:
 
 
 def fitting(
-    values: np.ndarray, *, count: int, kind: Kind | None, about: VictimInfo
-) -> tuple[Kind, np.ndarray]:
+    values: np.ndarray, *, count: int, kind: AnswerKind | None, about: VictimInfo
+) -> tuple[AnswerKind, np.ndarray]:
     """The kind of a request's answers, which are checked before they are stored.
 
     Probabilities in percent are divided by 100.
@@ -92,7 +92,9 @@ def _unfit(about: VictimInfo, what: str) -> ConfigError:
     return ConfigError(f"{about.target} gave {what}; they are not stored but count as queries.")
 
 
-def _check_answers(values: np.ndarray, *, count: int, kind: Kind | None, about: VictimInfo) -> None:
+def _check_answers(
+    values: np.ndarray, *, count: int, kind: AnswerKind | None, about: VictimInfo
+) -> None:
     """Check the shape and the numbers of answers; see `fitting`.
 
     Raises:
@@ -116,7 +118,7 @@ def _check_answers(values: np.ndarray, *, count: int, kind: Kind | None, about: 
             raise unfit("answers without any value")
 
 
-def completed(kind: Kind, values: np.ndarray) -> np.ndarray:
+def completed(kind: AnswerKind, values: np.ndarray) -> np.ndarray:
     """Answers of which only the largest values were shown, with the hidden values imputed.
 
     A hidden value never exceeds the least shown value. Hidden probabilities share the remainder to
@@ -145,12 +147,12 @@ def completed(kind: Kind, values: np.ndarray) -> np.ndarray:
 
 
 def combined(
-    kind: Kind,
+    kind: AnswerKind,
     answers: Sequence[Sequence[np.ndarray]],
     *,
     classes: int,
     order: Sequence[int] | None = None,
-) -> tuple[Kind, np.ndarray, np.ndarray]:
+) -> tuple[AnswerKind, np.ndarray, np.ndarray]:
     """The answers to each image merged into one, with classes in the wanted order.
 
     Answers are completed and then averaged; several labels become the share of votes for each

@@ -4,7 +4,7 @@ from typing import final
 
 import numpy as np
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import PoolBatch
 from denature.extract.asking.reading import combined
@@ -24,7 +24,9 @@ class QuerySender:
     def __init__(self, oracle: Oracle) -> None:
         self.oracle = oracle
 
-    def __call__(self, images: np.ndarray, before: int = 0) -> tuple[Kind, np.ndarray, np.ndarray]:
+    def __call__(
+        self, images: np.ndarray, before: int = 0
+    ) -> tuple[AnswerKind, np.ndarray, np.ndarray]:
         """Answers to images.
 
         Args:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.core.errors import DenatureError
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ class VictimInfo:
     """Identity of the victim; answers of one target are never used for another."""
     options: dict[str, str] = field(default_factory=dict)
     """Settings of the queries that change the answers."""
-    kind: Kind | None = None
+    kind: AnswerKind | None = None
     classes: int | None = None
     names: tuple[str, ...] = ()
     """Names of an answer's numbers, such as `nose.x`, or of classes, where the victim has them."""

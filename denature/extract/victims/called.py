@@ -1,18 +1,13 @@
 """A user's function as a victim, which adapts any API in a few lines."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Self, final
 
 import numpy as np
 
-from denature.answers.sources import Kind
-from denature.core.errors import ConfigError
+from denature.answers.function import Function, checked
+from denature.answers.kinds import AnswerKind
 from denature.extract.victims.base import AskFailed, VictimInfo
-
-Function = Callable[[np.ndarray], np.ndarray]
-"""From float32 images in [0, 1], batch x channels x height x width, to answers: batch x classes, or
-labels, batch. A function for ART's `BlackBoxClassifier` fits."""
 
 
 @final
@@ -20,8 +15,8 @@ class FunctionVictim:
     """A plain function, called in threads, so several calls may run at once.
 
     Args:
-        function: see `Function`; an `AskFailed` that it raises can request a retry. Any other
-            exception ends the harvest, and counts as a query.
+        function: see `denature.answers.function.Function`; an `AskFailed` that it raises can
+            request a retry. Any other exception ends the harvest, and counts as a query.
         name: identity of the victim; stored answers of one name are never queried again.
         kind: kind of the answers, if known.
         channels: channels of its input; None for those of the pool.
@@ -35,7 +30,7 @@ class FunctionVictim:
         function: Function,
         *,
         name: str,
-        kind: Kind | None = None,
+        kind: AnswerKind | None = None,
         channels: int | None = None,
         image_size: int | None = None,
         most: int | None = None,
@@ -77,12 +72,4 @@ class FunctionVictim:
                 again=False,
                 billed=True,
             ) from error
-        whole = np.issubdtype(values.dtype, np.integer)
-        if values.ndim == 1 and whole:
-            return values.astype(np.int64)
-        if values.ndim == 2 and np.issubdtype(values.dtype, np.floating):
-            return values.astype(np.float32)
-        raise ConfigError(
-            f"{self._about.target} answered {values.dtype} of the shape {values.shape}; wanted are "
-            "floats, batch x classes, or integers, batch."
-        )
+        return checked(values, name=self._about.target)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
@@ -20,7 +20,7 @@ def find(
     *,
     model: str | None = None,
     output: str | None = None,
-    kind: Kind | None = None,
+    kind: AnswerKind | None = None,
     top: int = 0,
     key: str | None = None,
     endpoint_url: str | None = None,
@@ -91,7 +91,7 @@ def _only(target: str, foreign: Mapping[str, object]) -> None:
         raise ConfigError(f"{', '.join(extra)} does not apply to {target}; leave it out.")
 
 
-def _function(target: str, kind: Kind | None) -> FunctionVictim:
+def _function(target: str, kind: AnswerKind | None) -> FunctionVictim:
     module, _, name = target.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)

@@ -1,28 +1,33 @@
 """A run in this process as a victim, with the answers that a server would give."""
 
-from typing import get_args
-
 import numpy as np
 import torch
 
+from denature.answers.answerer import Answerer
 from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
-from denature.answers.sources import Kind
+from denature.answers.kinds import CLASS_ANSWER_KINDS, AnswerKind
+from denature.answers.network import NetworkAnswerer
 from denature.core.compute import resolve
 from denature.core.errors import ConfigError
 from denature.extract.victims.called import FunctionVictim
 from denature.train.run import Run
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
-
-def local(run: Run, *, kind: Kind | None = None, device: str = "auto") -> FunctionVictim:
+def local(run: Run, *, kind: AnswerKind | None = None, device: str = "auto") -> FunctionVictim:
     """A run that answers with `kind`: probabilities, or landmarks, by default.
 
     Raises:
         ConfigError: the run has no answers of this kind.
     """
-    kinds = ("landmarks",) if run.record.landmarks else tuple(k for k in KINDS if k != "landmarks")
+    return victim_of(answerer_of(run, kind=kind, device=device), run)
+
+
+def answerer_of(
+    run: Run, *, kind: AnswerKind | None = None, device: str = "auto"
+) -> NetworkAnswerer:
+    """A run's network as an answerer, in fp32; see `local`."""
+    kinds = ("landmarks",) if run.record.landmarks else CLASS_ANSWER_KINDS
     kind = kind or ("landmarks" if run.record.landmarks else "probabilities")
     if kind not in kinds:
         raise ConfigError(f"This run can answer with {', '.join(kinds)}, not with {kind!r}.")
@@ -30,19 +35,20 @@ def local(run: Run, *, kind: Kind | None = None, device: str = "auto") -> Functi
     compute = resolve(run.network, device=device, precision="fp32")
     shape = (net.channels, net.image_size, net.image_size)
     inference = Inference(run.network, compute, InferenceConfig(), shape=shape)
+    return NetworkAnswerer(inference, kind=kind, digest=net.digest)
+
+
+def victim_of(answerer: Answerer, run: Run) -> FunctionVictim:
+    """An answerer to a run's images as a victim, such as its network with a defense."""
+    net = run.record.net
 
     def answer(pixels: np.ndarray) -> np.ndarray:
-        logits = inference.low_latency(torch.from_numpy(pixels).to(compute.device))
-        if kind in ("logits", "landmarks"):
-            return logits.cpu().numpy()
-        if kind == "label":
-            return logits.argmax(-1).cpu().numpy()
-        return logits.softmax(-1).cpu().numpy()
+        return answerer(torch.from_numpy(pixels)).values.cpu().numpy()
 
     return FunctionVictim(
         answer,
-        name=f"{net.name} {net.digest} {kind}",
-        kind=kind,
+        name=f"{net.name} {answerer.digest} {answerer.kind}",
+        kind=answerer.kind,
         channels=net.channels,
         image_size=net.image_size,
         names=run.class_names or (),

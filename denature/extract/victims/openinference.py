@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, Self, final, get_args
+from typing import Any, Self, final
 from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.core.errors import ConfigError, needs
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import AskFailed, VictimInfo, printable
@@ -55,7 +55,7 @@ class OpenInference:
         *,
         model: str | None,
         output: str | None,
-        kind: Kind | None,
+        kind: AnswerKind | None,
         top: int,
         key: str | None,
         pace: RequestConfig,
@@ -99,8 +99,8 @@ class OpenInference:
         if self._top and not (isinstance(extensions, list) and "classification" in extensions):
             raise ConfigError(f"{self._url} cannot return the largest values only; leave out top.")
         kind = self._kind
-        if kind is None and signature.output in get_args(Kind):
-            kind = next(name for name in get_args(Kind) if name == signature.output)
+        if kind is None and signature.output in ANSWER_KINDS:
+            kind = next(name for name in ANSWER_KINDS if name == signature.output)
         channels, height, width = signature.shape
         if height != width:
             raise ConfigError(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 
-from denature.answers.sources import Kind
+from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
 
 LENGTH = "Inference-Header-Content-Length"
@@ -68,7 +68,7 @@ class RemoteSignature:
 
 
 def read_signature(
-    described: object, output: str | None, *, kind: Kind | None = None
+    described: object, output: str | None, *, kind: AnswerKind | None = None
 ) -> RemoteSignature:
     """The signature in a model's metadata.
 

@@ -12,6 +12,7 @@ from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.stats import Estimate
 from denature.data.dataset import Dataset
+from denature.defenses.rounding import Rounding
 from denature.recipes.nose.service_answers import ServiceAnswers
 from denature.recipes.nose.settings import TARGETS, NoseSetting
 from denature.report.nose import PrecisionPoint
@@ -69,11 +70,16 @@ class CloneFactory:
         self.data: dict[str, Dataset] = {
             name: service_answers.dataset(values) for name, values in TARGETS.items()
         }
-        self._answers = {name: self._transfer(name) for name in TARGETS}
+        # Orders of one transfer set share a pass over the pictures.
+        self._answers = {
+            (name, decimals): self._transfer(name, decimals)
+            for name in TARGETS
+            for decimals in (None, *setting.precisions)
+        }
 
-    def _transfer(self, target: str) -> Transfer:
+    def _transfer(self, target: str, decimals: int | None) -> Transfer:
         data = self.data[target]
-        return Transfer(
+        answers = Transfer(
             "landmarks",
             data.train.labels,
             victim=self.service_answers.victim,
@@ -82,6 +88,7 @@ class CloneFactory:
             ),
             folder=self._out,
         )
+        return answers if decimals is None else answers.defended(Rounding(decimals=decimals))
 
     def order(self, kind: Kind, trial: int) -> Order:
         """Order of one clone; clones of one trial and target can share a pass over the pictures."""
@@ -94,9 +101,9 @@ class CloneFactory:
             student_training = replace(student_training, lr=student_training.lr / 3)
         return Order(
             net=kind.start.net,
-            objective=Cloned(decimals=kind.decimals),
+            objective=Cloned(),
             training=student_training,
-            source=self._answers[kind.target],
+            source=self._answers[kind.target, kind.decimals],
             backbone=kind.start.backbone,
             under=self._out,
         )

@@ -27,14 +27,8 @@ class Cloned:
     temperature: float = 1.0
     """tau at which victim and clone are compared; without effect for labels."""
 
-    decimals: int | None = None
-    """Decimals to which answers are rounded before training, as a rounding service would return
-    them: -1 rounds to tens. Labels are not rounded."""
-
     def __post_init__(self) -> None:
-        good = self.decimals is None or -8 <= self.decimals <= 8
-        rules = {"temperature": (self.temperature > 0, "above 0"), "decimals": (good, "-8 to 8")}
-        check_fields(self, rules)
+        check_fields(self, {"temperature": (self.temperature > 0, "above 0")})
 
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
@@ -44,8 +38,6 @@ class Cloned:
 
         assert answers is not None
         values = answers.values
-        if self.decimals is not None and answers.kind != "label":
-            values = values.round(decimals=self.decimals)
         if answers.kind == "landmarks":
             return coordinate_error(logits, values)
         if answers.kind == "label":

@@ -1,0 +1,1 @@
+"""Defenses at the outputs: changes of answers before they are shown."""

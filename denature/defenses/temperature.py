@@ -1,0 +1,35 @@
+"""Scores at a temperature."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, final
+
+from denature.answers.kinds import AnswerKind
+from denature.core.schema import check_fields
+from denature.defenses.base import Defense
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Temperature(Defense):
+    """Divides logits by T; probabilities become softmax(log(p) / T), all of them being shown.
+
+    T above 1 flattens answers, T below 1 sharpens them.
+    """
+
+    name: ClassVar[str] = "temperature"
+    takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
+    keeps_top: ClassVar[bool] = True
+
+    temperature: float = 4.0
+    """T, above 0."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"temperature": (self.temperature > 0, "above 0")})
+
+    def _change(self, values: "Tensor", kind: AnswerKind) -> "Tensor":
+        if kind == "logits":
+            return values / self.temperature
+        return (values.log() / self.temperature).softmax(-1)

@@ -1,0 +1,386 @@
+"""Defenses at the outputs: what holds for every one, what each computes, and who uses them."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from denature.answers.answerer import Answers
+from denature.answers.function import FunctionAnswerer
+from denature.answers.kinds import ANSWER_KINDS, AnswerKind
+from denature.answers.transfer import Transfer
+from denature.core.errors import ConfigError
+from denature.defenses.base import Defended, Defense
+from denature.defenses.catalogue import DEFENSES, defense_of
+from denature.defenses.label_only import LabelOnly
+from denature.defenses.rounding import Rounding
+from denature.defenses.temperature import Temperature
+from denature.defenses.top_k import TopK
+from denature.extract.victims.local import answerer_of, local, victim_of
+from denature.serve.app import create_app
+from denature.serve.config import Exposure, ServedModel, Serving
+from denature.train import Normal, Run, Training, train
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is known of a defense: an example, and which properties hold."""
+
+    defense: Defense
+    options: dict[str, str]
+    """The same options as text."""
+    given: tuple[AnswerKind, list[Any]]
+    wanted: tuple[AnswerKind, list[Any]]
+    idempotent: bool = True
+    distribution: bool = False
+    """Whether probabilities stay a distribution."""
+
+
+ROWS: dict[str, Row] = {
+    "label-only": Row(
+        defense=LabelOnly(),
+        options={},
+        given=("probabilities", [[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [NAN, NAN, 0.1]]),
+        wanted=("label", [1, 0, 2]),
+    ),
+    "top-k": Row(
+        defense=TopK(k=2),
+        options={"k": "2"},
+        given=("logits", [[3.0, -1.0, 5.0], [1.0, 1.0, 1.0]]),
+        wanted=("logits", [[3.0, NAN, 5.0], [1.0, 1.0, NAN]]),
+    ),
+    "rounding": Row(
+        defense=Rounding(decimals=1),
+        options={"decimals": "1"},
+        given=("probabilities", [[0.75, 0.25, 0.0], [0.34, 0.36, 0.3]]),
+        wanted=("probabilities", [[0.8, 0.2, 0.0], [0.3, 0.4, 0.3]]),  # halves to the even digit
+    ),
+    "temperature": Row(
+        defense=Temperature(temperature=2),
+        options={"temperature": "2"},
+        given=("probabilities", [[0.64, 0.36, 0.0], [0.25, 0.25, 0.5]]),
+        wanted=("probabilities", [[4 / 7, 3 / 7, 0.0], [1 / (2 + 2**0.5)] * 2 + [2**0.5 - 1]]),
+        idempotent=False,
+        distribution=True,
+    ),
+}  # fmt: skip
+
+
+def answers_of(kind: AnswerKind, count: int = 40, *, dtype: torch.dtype = torch.float32) -> Answers:
+    """Random answers; some have equal largest values."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(count, 6, generator=generator, dtype=torch.float64)
+    logits[::5, 3] = logits[::5, 1] = logits[::5].amax(dim=1)
+    if kind == "label":
+        return Answers(kind, logits.argmax(1))
+    scores = {"logits": logits, "probabilities": logits.softmax(1), "landmarks": logits.sigmoid()}
+    return Answers(kind, scores[kind].to(dtype))
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+EVERY = [(name, kind) for name in DEFENSES for kind in DEFENSES[name].takes]
+
+each_kind = pytest.mark.parametrize(("name", "kind"), EVERY)
+
+
+def test_each_defense_has_a_row_and_its_name() -> None:
+    assert ROWS.keys() == DEFENSES.keys()
+    for name, row in ROWS.items():
+        assert (row.defense.name, type(row.defense)) == (name, DEFENSES[name])
+        assert defense_of(name, row.options) == row.defense
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_each_defense_computes_what_its_formula_says(name: str) -> None:
+    row = ROWS[name]
+    (kind, values), (wanted_kind, wanted) = row.given, row.wanted
+    found = row.defense(Answers(kind, torch.tensor(values)))
+    assert found.kind == wanted_kind
+    torch.testing.assert_close(found.values, torch.tensor(wanted), equal_nan=True)
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kind_shape_and_dtype_are_as_declared(
+    name: str, kind: AnswerKind, dtype: torch.dtype
+) -> None:
+    defense, answers = ROWS[name].defense, answers_of(kind, dtype=dtype)
+    found = defense(answers)
+    assert found.kind == defense.kind(kind) == (defense.gives or kind)
+    if found.kind == "label":
+        assert (found.values.shape, found.values.dtype) == ((40,), torch.int64)
+    else:
+        assert (found.values.shape, found.values.dtype) == ((40, 6), dtype)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_other_kinds_are_refused(name: str) -> None:
+    defense = ROWS[name].defense
+    for kind in set(ANSWER_KINDS) - set(defense.takes):
+        with pytest.raises(ConfigError, match=f"The defense {name} takes .*, not {kind};"):
+            defense(answers_of(kind))
+
+
+@each_kind
+def test_the_predicted_class_is_kept_as_declared(name: str, kind: AnswerKind) -> None:
+    if kind == "landmarks":
+        return
+    defense, answers = ROWS[name].defense, answers_of(kind)
+    top = answers.values if kind == "label" else answers.values.argmax(1)
+    found = defense(answers)
+    if found.kind == "label":
+        kept = found.values == top
+    else:
+        scores = found.values.nan_to_num(nan=float("-inf"))
+        kept = scores.gather(1, top[:, None])[:, 0] == scores.amax(1)
+    assert bool(kept.all()) == defense.keeps_top
+
+
+@each_kind
+def test_a_second_time_changes_nothing_where_it_is_idempotent(name: str, kind: AnswerKind) -> None:
+    once = ROWS[name].defense(answers_of(kind))
+    assert same(ROWS[name].defense(once).values, once.values) == ROWS[name].idempotent
+
+
+@pytest.mark.parametrize("name", [n for n in DEFENSES if "probabilities" in DEFENSES[n].takes])
+def test_a_distribution_stays_one_where_it_does(name: str) -> None:
+    values = ROWS[name].defense(answers_of("probabilities", dtype=torch.float64)).values
+    stays = values.ndim == 2 and bool(((values.sum(1) - 1).abs() < 1e-12).all())
+    assert stays == ROWS[name].distribution
+
+
+@each_kind
+def test_an_answer_depends_on_no_other(name: str, kind: AnswerKind) -> None:
+    defense, answers = ROWS[name].defense, answers_of(kind)
+    whole = defense(answers).values
+    for places in ([7], [39, 0, 7], list(range(40))[::-1]):
+        part = defense(Answers(kind, answers.values[places])).values
+        assert same(part, whole[places])
+    assert len(defense(Answers(kind, answers.values[:0])).values) == 0
+
+
+@each_kind
+def test_the_given_answers_are_not_written_to(name: str, kind: AnswerKind) -> None:
+    answers = answers_of(kind)
+    before = answers.values.clone()
+    ROWS[name].defense(answers)
+    assert same(answers.values, before)
+
+
+def test_a_temperature_of_logits_is_that_of_their_probabilities() -> None:
+    cold, logits = Temperature(temperature=3), answers_of("logits", dtype=torch.float64)
+    soft = Answers("probabilities", logits.values.softmax(1))
+    torch.testing.assert_close(cold(logits).values.softmax(1), cold(soft).values)
+
+
+def test_rounding_takes_tens_and_leaves_labels() -> None:
+    tens = Rounding(decimals=-1)(Answers("logits", torch.tensor([[14.0, 15.0, -26.0]])))
+    assert tens.values.tolist() == [[10, 20, -30]]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("prayer", {}, "There is no defense 'prayer'"),
+        ("top-k", {"n": "3"}, "has no option 'n'; known: k"),
+        ("label-only", {"n": "3"}, "known: none"),
+        ("top-k", {"k": "many"}, "cannot be read"),
+        ("top-k", {"k": "0"}, "at least 1"),
+        ("temperature", {"temperature": "0"}, "above 0"),
+        ("rounding", {"decimals": "16"}, "-8 to 15"),
+    ],
+)
+def test_what_the_catalogue_does_not_hold_is_told(
+    name: str, options: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        defense_of(name, options)
+
+
+# Answerers
+
+
+def brightness(images: np.ndarray) -> np.ndarray:
+    """Two scores of an image: its mean, and the rest to 1."""
+    means = images.mean(axis=(1, 2, 3))
+    return np.stack([means, 1 - means], axis=1)
+
+
+IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_defended_answerer_is_one() -> None:
+    plain = FunctionAnswerer(brightness, name="b", kind="probabilities")
+    once = Defended(plain, Rounding(decimals=1))
+    twice = Defended(once, LabelOnly())
+    assert (plain.kind, once.kind, twice.kind) == ("probabilities", "probabilities", "label")
+    expected = plain(IMAGES).values
+    assert same(once(IMAGES).values, expected.round(decimals=1))
+    assert same(twice(IMAGES).values, expected.round(decimals=1).argmax(1))
+    finer, again = Defended(plain, Rounding(decimals=2)), Defended(plain, Rounding(decimals=1))
+    other = Defended(FunctionAnswerer(brightness, name="c", kind="logits"), Rounding(decimals=1))
+    digests = {answerer.digest for answerer in (plain, once, twice, finer, other)}
+    assert len(digests) == 5
+    assert again.digest == once.digest
+    with pytest.raises(ConfigError, match="takes logits, probabilities, not label"):
+        Defended(twice, TopK())
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "said"),
+    [
+        (lambda images: images, "logits", "wanted are floats"),
+        (lambda images: np.zeros(len(images)), "label", "wanted are floats"),
+        (lambda images: np.zeros((len(images), 2)), "label", "which is no label"),
+        (lambda images: np.zeros(len(images), np.int32), "logits", "which is no logits"),
+    ],
+)
+def test_a_function_that_answers_otherwise_is_refused(function: Any, kind: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        FunctionAnswerer(function, name="f", kind=kind)(IMAGES)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    learning = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
+    return train("mlp", "digits", Normal(), learning, out=tmp_path_factory.mktemp("runs") / "mlp")
+
+
+def asked(victim: Any, images: np.ndarray) -> np.ndarray:
+    async def ask() -> np.ndarray:
+        values: np.ndarray = await victim.ask(images, id="1")
+        return values
+
+    return asyncio.run(ask())
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
+
+
+def test_a_run_can_be_a_defended_victim(run: Run) -> None:
+    answerer = answerer_of(run, device="cpu")
+    plain, hidden = local(run, device="cpu"), victim_of(Defended(answerer, TopK(k=3)), run)
+    full, few = asked(plain, PIXELS), asked(hidden, PIXELS)
+    assert np.isnan(few).sum(1).tolist() == [7] * 4
+    np.testing.assert_array_equal(np.nanmax(few, 1), full.max(1))
+    about, other = asyncio.run(plain.about()), asyncio.run(hidden.about())
+    assert about.target == f"mlp {run.digest} probabilities"  # as ledgers of before have it
+    assert other.target != about.target  # answers of one are never taken for the other's
+    assert (other.kind, other.names) == (about.kind, about.names)
+    labels = victim_of(Defended(answerer, LabelOnly()), run)
+    assert asked(labels, PIXELS).tolist() == full.argmax(1).tolist()
+
+
+def test_the_answers_of_a_network_agree_in_all_kinds(run: Run) -> None:
+    pixels = torch.from_numpy(PIXELS).float() / 255
+    logits, soft, label = (
+        answerer_of(run, kind=kind, device="cpu")(pixels)
+        for kind in ("logits", "probabilities", "label")
+    )
+    with torch.no_grad():
+        wanted = run.network(pixels)
+    torch.testing.assert_close(logits.values, wanted, rtol=1e-4, atol=1e-5)
+    assert same(soft.values, logits.values.softmax(1))
+    assert same(label.values, logits.values.argmax(1))
+
+
+# Transfer sets
+
+
+def test_a_transfer_set_is_defended_once_and_keeps_what_was_answered() -> None:
+    transfer = Transfer("probabilities", answers_of("probabilities").values, victim="v", recipe="r")
+    labels = transfer.defended(LabelOnly())
+    assert labels.as_input().kind == "label"
+    assert labels.digest == transfer.digest
+    assert same(labels.values, transfer.values)
+    assert same(labels.shown(Answers(transfer.kind, transfer.values)).values, transfer.labels)
+    with pytest.raises(ConfigError, match="are defended already"):
+        labels.defended(Rounding())
+    points = Transfer("landmarks", answers_of("landmarks").values, victim="v")
+    with pytest.raises(ConfigError, match="not landmarks"):
+        points.defended(TopK())
+
+
+# Serving
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reversed(Defense):
+    """Gives the scores of the classes in reverse order."""
+
+    name: ClassVar[str] = "reversed"
+    takes: ClassVar[tuple[AnswerKind, ...]] = ("probabilities",)
+    keeps_top: ClassVar[bool] = False
+
+    by: int = 0
+    """Places by which the reversed scores are shifted."""
+
+    def _change(self, values: Tensor, kind: AnswerKind) -> Tensor:
+        return values.flip(-1).roll(self.by, -1)
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(DEFENSES, "reversed", Reversed)
+    yield
+    monkeypatch.undo()
+    assert "reversed" not in DEFENSES
+
+
+def served(text: str, images: np.ndarray) -> np.ndarray:
+    """The answers of a server in this process to a request in JSON."""
+    serving = Serving(models=(ServedModel.of(text, Exposure()),), log="off", device="cpu")
+    app = create_app(serving)
+    tensor = {"name": "images", "shape": images.shape, "datatype": "UINT8",
+              "data": images.reshape(-1).tolist()}  # fmt: skip
+    scope = {"type": "http", "method": "POST", "path": "/v2/models/m/infer", "headers": [],
+             "query_string": b"", "http_version": "1.1"}  # fmt: skip
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps({"inputs": [tensor]}).encode()}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 200
+    [output] = json.loads(b"".join(part.get("body", b"") for part in sent[1:]))["outputs"]
+    return np.array(output["data"], np.float32).reshape(output["shape"])
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_new_defense_of_the_catalogue_is_served(run: Run) -> None:
+    plain = served(f"m={run.folder}", PIXELS)
+    np.testing.assert_allclose(plain.sum(1), 1, atol=1e-6)
+    found = served(f"m={run.folder}@defense=reversed+by=2+decimals=3", PIXELS)
+    wanted = np.roll(plain[:, ::-1], 2, axis=1).astype(np.float64).round(3)
+    np.testing.assert_allclose(found, wanted, atol=1e-7)
+    with pytest.raises(ConfigError, match="takes probabilities, not logits"):
+        served(f"m={run.folder}@defense=reversed+show=logits", PIXELS)
+
+
+def test_a_served_defense_is_checked_before_anything_is_served(run: Run) -> None:
+    for options, said in (
+        ("defense=reversed", "There is no defense 'reversed'"),
+        ("defense=label-only", "gives label, but probabilities are shown; use show=label"),
+        ("defense=top-k+n=3", "has no option 'n'"),
+        ("n=3", "A model has no option 'n'; known: show, top, decimals, defense"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            ServedModel.of(f"m={run.folder}@{options}", Exposure()).resolved()
+    warm = served(f"m={run.folder}@defense=temperature+temperature=2.5", PIXELS)
+    with torch.no_grad():
+        logits = run.network(torch.from_numpy(PIXELS).float() / 255)
+    np.testing.assert_allclose(warm, (logits / 2.5).softmax(1).numpy(), atol=1e-5)
