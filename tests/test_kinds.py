@@ -105,6 +105,13 @@ def test_a_record_without_the_run_that_was_asked_is_refused(kind: str, normal: R
         summarise([replace(record, inputs={})])
 
 
+def test_a_record_that_contradicts_itself_is_refused(normal: Record) -> None:
+    with pytest.raises(ValueError, match="the objective of a nasty run is of the kind normal"):
+        replace(normal, kind="nasty")
+    with pytest.raises(ValueError, match="names no run that gave them"):
+        replace(normal, config={**normal.config, "asking": {"storage": "auto"}})
+
+
 def test_every_command_that_trains_has_its_objective() -> None:
     assert set(COMMAND_OF_KIND) <= KINDS.keys()
     for command, objective in TRAINERS.items():

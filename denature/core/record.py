@@ -170,6 +170,8 @@ class Record:
         for part in ("net", "data", "objective", "training"):
             if not isinstance(self.config.get(part), str if part == "net" else dict):
                 raise ValueError(f"the config of a {self.kind} run has no {part}")
+        if (named := self.config["objective"].get("kind", self.kind)) != self.kind:
+            raise ValueError(f"the objective of a {self.kind} run is of the kind {named}")
         if self.config.get("asking") and not self.inputs.keys() - STARTS:
             raise ValueError(f"a {self.kind} run with answers names no run that gave them")
 

@@ -25,7 +25,7 @@ from denature.train.loop import evaluate
 from denature.train.objectives.base import BringsData, Objective
 from denature.train.order import Input, Order
 from denature.train.passes import Watch, make_pass
-from denature.train.remote import RemoteBatch, WorkerPool
+from denature.train.remote import RemoteBatch, WorkerPool, loads_again
 from denature.train.run import Run
 from denature.train.session import Session
 from denature.train.team import join
@@ -231,7 +231,14 @@ def _send(
     overwrite: bool,
     session: Session,
 ) -> None:
-    """Have workers make the unfinished runs; the caller then finds them in their folders."""
+    """Have workers make the unfinished runs; the caller then finds them in their folders.
+
+    Runs on data that only this process has are left to the caller, except for clones: their data
+    travels with the transfer set.
+    """
+    passes = [
+        jobs for jobs in passes if isinstance(jobs[0].source, Transfer) or loads_again(dataset)
+    ]
     waiting = [[job for job in jobs if not job.is_finished] for jobs in passes]
     waiting = [jobs for jobs in waiting if jobs]
     # Passes are divided where workers would be idle.
