@@ -181,7 +181,7 @@ def _plain_loop(
 def bare(net: str, compute: Compute, steps: int, optimizer: str = "auto") -> Work:
     """Forward, backward, optimizer on one batch."""
     model = compute.place(network(net))
-    made = make_optimizer(model, _config(net, compute, optimizer))
+    made = make_optimizer(model, config=_config(net, compute, optimizer))
     split = random_dataset(BATCH).train
     pixels = compute.pixels(split.images.to(compute.device))
     labels = split.labels.to(compute.device)

@@ -24,8 +24,9 @@ from denature.datafree.deepinversion import (
     statistics_loss,
     total_variation,
 )
-from denature.datafree.insides import ActivationRecorder
 from denature.nets import NETS, create
+from denature.nets.activations import ActivationRecorder
+from denature.report.kinds import answers_of
 from denature.report.page import write_html
 from denature.report.runs import page as page_of_runs
 from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, import_run, train
@@ -273,7 +274,7 @@ def test_a_report_tells_a_student_without_data_from_others(
     dreamt = train("mlp", digits, Dafl(), QUICK, source=teacher)
     told = train("mlp", digits, Distilled(answers="labels"), QUICK, source=teacher)
     records = [run.record for run in (teacher, dreamt, told)]
-    assert [record.answers for record in records] == ["none", "dreams", "labels"]
+    assert [answers_of(record) for record in records] == ["none", "dreams", "labels"]
     page = write_html(page_of_runs(records), tmp_path / "report.html").read_text(encoding="utf-8")
     for said in ("normal teacher, without data", "normal teacher, labels only"):
         assert said in page

@@ -25,6 +25,7 @@ from denature.recipes.robustness_and_extraction import TEACHER_SEEDS
 from denature.report import defensive, robustness_and_extraction, summarise
 from denature.report import nose as nose_page
 from denature.report.divergence import not_nasty
+from denature.report.kinds import answers_of
 from denature.report.theft import theft_table
 from denature.report.words import markdown, student_table, teacher_table
 
@@ -101,7 +102,7 @@ def test_the_caveat_of_the_demo_says_what_was_measured() -> None:
         [demo] = [
             record
             for record in find_records([ROOT / "results" / "demo.jsonl"])
-            if (record.seed, record.net.name, record.answers) == (seed, "cnn", "soft")
+            if (record.seed, record.net.name, answers_of(record)) == (seed, "cnn", "soft")
             and record.inputs["teacher"].kind == "nasty"
         ]
         # The same teacher, or its weights.

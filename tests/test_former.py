@@ -23,7 +23,7 @@ from denature.extract.victims.local import local
 from denature.robust.catalogue import ATTACKS
 from denature.robust.config import AttackConfig
 from denature.train import Cloned, Training, load_run, make
-from denature.train.job import Order
+from denature.train.order import Order
 from tests.evaluations import robustness
 
 BRIEF = Training(epochs=4, lr=0.02, batch_size=32, device="cpu", precision="fp32")

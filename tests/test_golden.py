@@ -39,6 +39,7 @@ from denature.train import (
     Nasty,
     Normal,
     Run,
+    Skeptical,
     Training,
     train,
 )
@@ -130,6 +131,8 @@ def scheduled(schedule: Schedule, **changes: Any) -> Case:
     return Case(objective=Normal(), training=training)
 
 
+DELAYED = Skeptical(temperature=1, beta=1.0, shallow=2, delay=0.2, coupled=True)
+
 CASES: dict[str, Case] = {
     "normal": Case(objective=Normal()),
     "normal, T 4, smoothing": Case(objective=Normal(temperature=4, smoothing=0.5)),
@@ -138,6 +141,8 @@ CASES: dict[str, Case] = {
     "distilled": Case(objective=Distilled()),
     "distilled, labels": Case(objective=Distilled(answers="labels", alpha=0.5)),
     "hardened": Case(objective=Hardened(temperature=2)),
+    "skeptical": Case(objective=Skeptical(temperature=2)),
+    "skeptical, delayed, coupled": Case(net="cnn", objective=DELAYED),
     "adversarial, pgd": Case(objective=Adversarial(ball=Ball(epsilon=0.1), steps=2)),
     "adversarial, trades": Case(
         objective=Adversarial(method="trades", ball=Ball(epsilon=0.1), steps=2)
@@ -293,6 +298,7 @@ FAULTS = [
     ("cloned, probabilities", "KL", scaled(KL)),
     ("distilled, labels", "hard labels", scaled("denature.losses.soft.hard_distillation")),
     ("cloned, label", "hard labels", scaled("denature.losses.soft.hard_distillation")),
+    ("skeptical", "heads", scaled("denature.losses.soft.softened_divergence")),
     ("hardened", "cross-entropy", scaled("denature.losses.soft.soft_cross_entropy")),
     ("adversarial, pgd", "attack", scaled("denature.attacks.gradient.pgd", 0.99)),
     ("adversarial, pgd", "ascent", scaled("denature.attacks.losses.cross_entropy", -1.0)),
@@ -326,6 +332,14 @@ def test_a_formula_that_is_off_is_caught_with_room_to_spare(
         ("distilled", Distilled(temperature=4.04)),
         ("distilled, labels", Distilled(answers="labels", alpha=0.505)),
         ("hardened", Hardened(temperature=2.02)),
+        ("skeptical", Skeptical(temperature=2.2)),
+        ("skeptical", Skeptical(temperature=2, alpha=0.909)),
+        ("skeptical", Skeptical(temperature=2, beta=0.33)),
+        ("skeptical, delayed, coupled", replace(DELAYED, coupled=False)),
+        ("skeptical, delayed, coupled", replace(DELAYED, shallow=1)),
+        ("skeptical, delayed, coupled", replace(DELAYED, deep=2)),
+        ("skeptical, delayed, coupled", replace(DELAYED, delay=0.4)),
+        ("skeptical, delayed, coupled", replace(DELAYED, temperature=1.05)),
         ("adversarial, pgd", Adversarial(ball=Ball(epsilon=0.101), steps=2)),
         ("adversarial, trades", Adversarial(method="trades", ball=Ball(epsilon=0.1), steps=2,
                                             beta=6.6)),

@@ -18,6 +18,7 @@ from denature.data import load
 from denature.losses import soft_cross_entropy
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import METHODS, Place, orders
+from denature.report.kinds import answers_of
 from denature.train import Normal, Order, Run, Training, load_run, make, train
 from denature.train.objectives import Adversarial, Distilled, Hardened
 from denature.train.session import Session
@@ -72,7 +73,7 @@ def test_teacher_and_student_are_trained_at_t_and_say_so(tmp_path: Path) -> None
     assert teacher.config["objective"]["temperature"] == 30
     assert (student.kind, student.config["objective"]["temperature"]) == ("hardened", 30)
     assert student.inputs["teacher"].digest == teacher.net.digest
-    assert student.answers == "soft"
+    assert answers_of(student) == "soft"
     assert student.net.initial != teacher.net.initial
     # At T its logits grew about T times as large as at 1: which is what saturates at 1.
     cold = train("mlp", "digits", Normal(), QUICK).network

@@ -58,6 +58,7 @@ from denature.extract.victims.protocol import (
     read_signature,
     request,
 )
+from denature.report.kinds import answers_of
 from denature.report.speed import price_sentences, timing_table
 from denature.serve import protocol
 from denature.serve.config import Exposure
@@ -931,7 +932,7 @@ def test_a_clone_learns_from_answers_of_every_kind(digits: Dataset, kind: Any) -
     learning = replace(QUICK, epochs=8)
     clone = train("mlp", digits, Cloned(), learning, source=transfer_of(digits, kind))
     assert clone.accuracy.value > 0.85
-    assert (clone.record.kind, clone.record.answers) == ("cloned", kind)
+    assert (clone.record.kind, answers_of(clone.record)) == ("cloned", kind)
     assert clone.record.inputs["victim"].net == "oracle"
 
 
@@ -1089,7 +1090,7 @@ def test_randomised_answers_are_averaged(victim: Run, tmp_path: Path) -> None:
                   training=learning)  # fmt: skip
     [clone] = theft.clones
     assert (theft.spent, clone.answers, theft.kind) == (900, 300, "label")
-    assert load_run(clone.folder).record.answers == "probabilities"  # shares of votes
+    assert answers_of(load_run(clone.folder).record) == "probabilities"  # shares of votes
 
 
 def test_no_test_image_is_asked_to_learn_from_and_none_twice(

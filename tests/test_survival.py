@@ -429,7 +429,7 @@ def test_a_run_that_dies_after_its_last_step_is_still_that_run(
                      session=Session(checkpointing=CheckpointConfig(save_every_s=0)))  # fmt: skip
 
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "conclude", lambda self, dataset: 1 / 0)
+        patch.setattr("denature.train.passes.conclude", lambda job, dataset: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             make_it()
     run = make_it()

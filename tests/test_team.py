@@ -103,20 +103,16 @@ def per_shard(data: Dataset, training: Training) -> nn.Module:
 
     The running statistics are those of the first half: what DistributedDataParallel sends round.
     """
-    from denature.train.job import _network, _samples
+    from denature.train.resolving import network_of, samples_of
 
-    network, _ = _network(
-        Order(net="cnn", objective=Normal(), training=training),
-        data,
-        _samples(data, 1.0, None),
-        None,
-    )
+    order = Order(net="cnn", objective=Normal(), training=training)
+    network, _ = network_of(order, data, samples_of(order, data), None)
     compute = resolve(network, device="cpu", precision="fp32")
     compute.place(network)
     settled = training.resolved(
         optimizer="adam", augment="none", schedule="one-cycle", device="cpu", precision="fp32"
     )
-    optimizer = make_optimizer(network, settled)
+    optimizer = make_optimizer(network, config=settled)
     feed = Feed(data.train, compute=compute)
     steps = steps_per_epoch(len(data.train), training.batch_size, parts=2)
     network.train()

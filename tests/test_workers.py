@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 
 from denature.cli.options import OutputOptions, RunOptions
 from denature.core.errors import ConfigError
-from denature.data import DataConfig
+from denature.data import load
 from denature.train import CheckpointConfig, Distilled, Normal, Order, Training, train
+from denature.train.remote import RemoteBatch, loads_again
 from denature.train.run import Run
-from denature.train.workers import ProcessPool, RayPool, RemoteBatch
+from denature.train.session import Session
+from denature.train.workers import ProcessPool, RayPool
 
 CREWS = {"processes": ("--workers", "2"), "ray": ("--ray", "local")}
 
@@ -162,7 +165,7 @@ def parcel(teacher: Run | None, **order: Any) -> RemoteBatch:
     given: dict[str, Any] = {"net": "mlp", "objective": Distilled(), "training": QUICK, **order}
     assert teacher is not None
     return RemoteBatch.of(
-        [Order(**given)], [{"teacher": teacher}], DataConfig(source="digits"),
+        [Order(**given)], [{"teacher": teacher}], load("digits"),
         overwrite=False, checkpointing=CheckpointConfig(), seconds=None,
     )  # fmt: skip
 
@@ -177,6 +180,31 @@ def test_what_cannot_travel_is_refused(teacher: Run, tmp_path: Path) -> None:
         parcel(teacher)
     with pytest.raises(ConfigError, match="in this process's memory only"):
         parcel(Run(teacher.record, teacher.network), out=tmp_path)
+
+
+class Refusing:
+    """Workers that must not be asked."""
+
+    size = 2
+
+    def carry_out(self, batches: Any, stopper: Any, task: Any) -> None:
+        raise AssertionError("sent")
+
+    def close(self) -> None:
+        pass
+
+
+def test_runs_on_data_that_was_changed_in_memory_are_made_here(tmp_path: Path) -> None:
+    data = load("digits")
+    half = replace(data, train=data.train.divide(0.5, "half")[0])
+    assert loads_again(data)
+    assert not loads_again(half)
+    assert not loads_again(replace(data, config=replace(data.config, source="noise")))
+    session = Session(workers=Refusing())
+    run = train("mlp", half, Normal(), QUICK, out=tmp_path / "here", session=session)
+    assert run.digest == train("mlp", half, Normal(), QUICK).digest
+    with pytest.raises(AssertionError, match="sent"):
+        train("mlp", data, Normal(), QUICK, out=tmp_path / "there", session=session)
 
 
 def test_no_workers_and_two_kinds_of_workers_are_refused() -> None:

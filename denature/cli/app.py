@@ -10,7 +10,7 @@ import cyclopts
 from cyclopts import App
 
 from denature import __version__
-from denature.cli.options import SWEPT, config_file
+from denature.cli.options import SWEPT, TRAINERS, config_file
 from denature.core.errors import DenatureError, Stopped
 
 COMMANDS = {
@@ -24,6 +24,10 @@ COMMANDS = {
         "Train a nasty teacher: accurate itself, harmful to students that imitate it.",
     ),
     "distill": ("training:distill", "Train a student on a teacher's answers."),
+    "skeptical": (
+        "training:skeptical",
+        "Train a student that distils through auxiliary heads: an attack on nasty teachers.",
+    ),
     "harden": (
         "hardening:harden",
         "Train with defensive distillation, label smoothing or adversarial training.",
@@ -73,9 +77,6 @@ COMMANDS = {
 LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--budgets", "--points"}
 LISTS |= {"--linf", "--l2", "--l0", "--attacks"}
 """Options that take several values, also separated by commas."""
-
-TRAINERS = ("train", "nasty", "distill", "dafl")
-"""Commands that make a run of each combination of values, where their options are lists."""
 
 app = App(
     name="denature",

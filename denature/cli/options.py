@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, get_origin, get_type_hints
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
@@ -19,12 +19,12 @@ from denature.core.stopping import Stopper, seconds_of
 from denature.data.config import DataConfig, ReaderConfig
 from denature.datafree.config import Dafl
 from denature.train.config import CheckpointConfig, Training
-from denature.train.objectives import Distilled, Nasty, Normal
+from denature.train.objectives import Distilled, Nasty, Normal, Skeptical
 from denature.train.session import Session
 
 if TYPE_CHECKING:
     from denature.cli.show import Display
-    from denature.train.workers import WorkerPool
+    from denature.train.remote import WorkerPool
 
 KEY = "DENATURE_KEY"
 """Environment variable of a server's key: other users of a machine can read command lines."""
@@ -37,15 +37,21 @@ TRAINING = Group("Training", sort_key=4)
 RunFolder: TypeAlias = Path
 """The folder of a finished run."""
 
+TRAINERS: dict[str, type[Any]] = {
+    "train": Normal, "nasty": Nasty, "distill": Distilled, "skeptical": Skeptical, "dafl": Dafl,
+}  # fmt: skip
+"""Commands that make a run of each combination of values, where their options are lists, with the
+objectives of their runs."""
+
 SWEPT = {"--net"} | {
     f"--{name.replace('_', '-')}"
-    for kind in (Training, Normal, Nasty, Distilled, Dafl, InferenceConfig)
+    for kind in (Training, *TRAINERS.values(), InferenceConfig)
     for name, of in get_type_hints(kind).items()
-    if of is not bool and name not in ("kind", "asks", "landmarks", "milestones")
+    if of is not bool and get_origin(of) is not ClassVar and name != "milestones"
 }
 """Options whose lists, as in `--alpha 0.1,0.9`, make a run of each value."""
 
-COMMAND_OF_KIND = {"normal": "train", "nasty": "nasty", "distilled": "distill", "dafl": "dafl"}
+COMMAND_OF_KIND = {objective.kind: command for command, objective in TRAINERS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

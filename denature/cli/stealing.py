@@ -13,6 +13,7 @@ from denature.cli.options import (
     OutputFlags,
     OutputOptions,
     ReadingOptions,
+    RunFlags,
     RunFolder,
     RunOptions,
     TrainingOptions,
@@ -48,7 +49,6 @@ def steal(
     test: str | None = None,
     price_per_1000: float | None = None,
     out: Path | None = None,
-    time_limit: str | None = None,
     trust: Trust = (),
     stealing: Annotated[ExtractionConfig, Parameter(name="*", group=STEALING)] = ExtractionConfig(),
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
@@ -56,6 +56,7 @@ def steal(
     decimals: Annotated[int | None, Parameter(group=STEALING)] = None,
     reading: ReadingOptions = ReaderConfig(),
     training: TrainingOptions = Training(),
+    run_options: RunFlags = RunOptions(),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Query a served model within a budget, and train clones on its answers.
@@ -85,7 +86,6 @@ def steal(
             return them: -1 rounds to tens. Labels are not rounded.
         price_per_1000: US dollars per thousand queries.
         out: Folder for ledger, clones and report; by default one under runs/.
-        time_limit: Stop with exit code 75 after this time, such as 9m; answers so far are kept.
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.cli.show import show
@@ -116,7 +116,6 @@ def steal(
     folder = (
         out or Path("runs") / f"theft-of-{_slug(model or short_name(target))}-with-{_slug(pool)}"
     )
-    run_options = RunOptions(time_limit=time_limit)
     with run_options.session(output_options, training.device) as session:
         theft = carry_out(
             victim,

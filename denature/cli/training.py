@@ -1,4 +1,4 @@
-"""Commands that train: denature train, nasty, distill, dafl."""
+"""Commands that train: denature train, nasty, distill, skeptical, dafl."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ from denature.cli.options import (
 from denature.data.config import ReaderConfig
 from denature.datafree.config import Dafl
 from denature.train.config import Training
-from denature.train.objectives import Distilled, Nasty, Normal, Objective
+from denature.train.objectives import Distilled, Nasty, Normal, Objective, Skeptical
 
 if TYPE_CHECKING:
     from denature.train import Run
@@ -138,6 +138,29 @@ def distill(
         net: A name from `denature nets`, or package.module:factory for a module of your own.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
         teacher: Folder of the run whose answers the student learns.
+    """
+    return TrainingRequest(
+        net=net, data=data, objective=objective, source=teacher, inference=inference, common=common
+    )
+
+
+def skeptical(
+    net: str,
+    *,
+    data: Data,
+    teacher: RunFolder,
+    objective: Annotated[Skeptical, Parameter(name="*", group=OBJECTIVE)] = Skeptical(),
+    inference: InferenceOptions = InferenceConfig(),
+    common: CommonOptions = Common(),
+) -> TrainingRequest:
+    """Train a student that distils through auxiliary heads: an attack on nasty teachers.
+
+    Lists, as in `--alpha 0.1,0.9 --seed 0,1`, make a run of each combination.
+
+    Args:
+        net: A name from `denature nets`, or package.module:factory for a module of your own.
+        data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
+        teacher: Folder of the run whose answers the student's shallow head learns.
     """
     return TrainingRequest(
         net=net, data=data, objective=objective, source=teacher, inference=inference, common=common

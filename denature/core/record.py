@@ -127,7 +127,7 @@ class Record:
 
     schema: int = SCHEMA
     kind: str
-    """`normal`, `nasty`, `distilled`, `dafl`, `cloned`, `hardened`, `adversarial` or `imported`."""
+    """Kind of the run's objective; `imported` without a training."""
     id: str
     """Derived from config, data, inputs and revisions: runs of one id have the same weights."""
     recipe: str
@@ -170,20 +170,10 @@ class Record:
         for part in ("net", "data", "objective", "training"):
             if not isinstance(self.config.get(part), str if part == "net" else dict):
                 raise ValueError(f"the config of a {self.kind} run has no {part}")
-        wanted = {
-            "nasty": "adversary",
-            "distilled": "teacher",
-            "hardened": "teacher",
-            "dafl": "teacher",
-            "cloned": "victim",
-        }.get(self.kind)
-        if wanted and wanted not in self.inputs:
-            raise ValueError(f"a {self.kind} run has no {wanted}")
-        required = {"nasty": {"temperature", "omega"}, "distilled": {"temperature", "answers"}}
-        if missing := required.get(self.kind, set()) - self.config["objective"].keys():
-            raise ValueError(
-                f"the objective of a {self.kind} run has no {' and no '.join(missing)}"
-            )
+        if (named := self.config["objective"].get("kind", self.kind)) != self.kind:
+            raise ValueError(f"the objective of a {self.kind} run is of the kind {named}")
+        if self.config.get("asking") and not self.inputs.keys() - STARTS:
+            raise ValueError(f"a {self.kind} run with answers names no run that gave them")
 
     @property
     def score(self) -> Score | None:
@@ -200,21 +190,6 @@ class Record:
         return value if isinstance(value, int) else None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the run used the unchanged true labels alone, from random initial weights.
-
-        A `normal` run at another temperature or with smoothed labels is a defense, and a run that
-        started from another run has learned more: neither serves as a baseline.
-        """
-        objective = self.config.get("objective", {})
-        return (
-            self.kind == "normal"
-            and objective.get("temperature", 1.0) == 1
-            and objective.get("smoothing", 0.0) == 0
-            and not STARTS & self.inputs.keys()
-        )
-
-    @property
     def landmarks(self) -> bool:
         """Whether the network predicts coordinates, not classes."""
         return self.data is not None and self.data.landmarks
@@ -223,21 +198,6 @@ class Record:
     def victim(self) -> InputRecord | None:
         """The victim that a clone queried."""
         return self.inputs.get("victim")
-
-    @property
-    def answers(self) -> str:
-        """Kind of its teacher's answers: `soft`, `labels`, `dreams`, or `none` without a teacher.
-
-        Dreams are answers to synthetic images. A clone has the kind of answers that its victim
-        returned.
-        """
-        if self.victim is not None:
-            return self.victim.kind
-        if "teacher" not in self.inputs:
-            return "none"
-        if self.kind == "dafl":
-            return "dreams"
-        return str(self.config["objective"].get("answers", "soft"))
 
     def to_json(self, *, indent: int | None = None) -> str:
         return json.dumps(asdict(self), indent=indent, allow_nan=False)

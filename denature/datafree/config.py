@@ -27,6 +27,8 @@ class Dafl:
 
     kind: ClassVar[str] = "dafl"
     asks: ClassVar[str] = "teacher"
+    label: ClassVar[str] = "{teacher} teacher, {answers}"
+    answers_shown: ClassVar[str] = "dreams"
 
     temperature: float = 1.0
     """tau of the distillation loss."""

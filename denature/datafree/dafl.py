@@ -18,7 +18,7 @@ from denature.core.errors import ConfigError
 from denature.core.seeds import derive, seeded
 from denature.core.types import Logits, Pixels
 from denature.data.feed import Batch, steps_per_epoch
-from denature.datafree.insides import ActivationRecorder, scale_of
+from denature.nets.activations import ActivationRecorder, scale_of
 from denature.train.state import optimizer_tensors, restore_optimizer
 
 

@@ -19,7 +19,7 @@ from denature.core.seeds import derive
 from denature.core.stats import Estimate, proportion
 from denature.core.types import Labels, Logits, Pixels
 from denature.datafree.config import Inversion
-from denature.datafree.insides import ActivationRecorder, scale_of
+from denature.nets.activations import ActivationRecorder, scale_of
 
 SAY_EVERY = 50
 """Steps between progress reports; each report waits for the device."""
@@ -56,6 +56,12 @@ def invert(
     if config.compete and student is None:
         raise ConfigError(f"compete is {config.compete}, which needs a student that disagrees.")
     network = compute.place(network).eval()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not any(norm.running_mean is not None for norm in norms):
+        raise ConfigError(
+            "This network has no 2-D batch norm with running statistics, and DeepInversion needs "
+            "them. Take a network that has them, or DAFL."
+        )
     if student is not None:
         student = compute.place(student).eval()
     draw = torch.Generator().manual_seed(derive(seed, "inversion"))

@@ -26,8 +26,8 @@ from denature.extract.thief import StolenRun, Thief, check_pool
 from denature.extract.victims.base import Victim, VictimInfo
 from denature.nets import create
 from denature.train.config import Training
-from denature.train.job import objective_settings
 from denature.train.objectives.cloned import Cloned
+from denature.train.order import objective_settings
 from denature.train.run import Run
 from denature.train.session import Session
 

@@ -25,8 +25,8 @@ from denature.extract.config import ExtractionConfig
 from denature.extract.strategies.base import Select, Strategy
 from denature.train.config import Training
 from denature.train.identity import plan_id
-from denature.train.job import Order
 from denature.train.objectives.cloned import Cloned
+from denature.train.order import Order
 from denature.train.run import Run
 from denature.train.runs import make
 from denature.train.session import Session

@@ -9,6 +9,7 @@ from denature.core.errors import ConfigError
 from denature.core.schema import decode
 from denature.data import Dataset
 from denature.extract.victims.base import Victim
+from denature.report.kinds import is_plain
 from denature.train import Normal, Order, Run, Training, make
 from denature.train.classes import ClassMatcher
 from denature.train.config import Device
@@ -56,7 +57,7 @@ def undefended_runs(
             "than their seeds; their spread is not that of one training. Name runs of one "
             "training with --undefended."
         )
-    plain = plain or [run for run in runs if run.record.is_plain]
+    plain = plain or [run for run in runs if is_plain(run.record)]
     if not plain and not runs:
         raise ConfigError(
             "No undefended network to compare with: name a normally trained run of such data with "
@@ -68,7 +69,7 @@ def undefended_runs(
     missing = controls - len(plain)
     if all(target in plain for target in targets):
         return plain
-    if missing > 0 and (not plain or model.record.is_plain):
+    if missing > 0 and (not plain or is_plain(model.record)):
         session.progress.say(
             f"{len(plain)} undefended networks were given; {missing} "
             f"{'more are' if plain else 'are'} trained, since a gain must exceed the spread "

@@ -18,8 +18,8 @@ from denature.core.record import RECORD, Record, find_records
 from denature.data import Dataset
 from denature.nets import create
 from denature.train import Adversarial, Order
-from denature.train.job import given_by
 from denature.train.objectives.base import BringsData
+from denature.train.order import given_by
 
 REPEATS, ENOUGH_S = (3, 20), 0.5
 """Least and most repeats of a probe; after the least it stops once they took `ENOUGH_S`

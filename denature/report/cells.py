@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from denature.core.record import Record
 from denature.core.stats import MARGIN, Estimate, Score, against_margin, paired_difference, pooled
+from denature.report.kinds import objective_of
 from denature.report.words import INTERVALS, of_one_seed, percent, points, spoils
 
 TEACHER = "teacher"
@@ -205,8 +206,8 @@ def marks(records: Iterable[Record]) -> list[str]:
         notes.append(
             "The epoch that was best on the test split was kept, so accuracies are biased upwards."
         )
-    pushes = [record.config["objective"] for record in records if record.kind == "nasty"]
-    tamed = {(push["warmup"], push["cap"]) for push in pushes if push["warmup"] or push["cap"]}
+    pushes = [objective_of(record) for record in records if record.kind == "nasty"]
+    tamed = {(push.warmup, push.cap) for push in pushes if push.warmup or push.cap}
     for warmup, cap in sorted(tamed, key=str):
         capped = "" if cap is None else f", the push capped at {cap:g} nats"
         notes.append(

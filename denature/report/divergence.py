@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from denature.core.record import Record
+from denature.report.kinds import objective_of
 
 SPOILS_FROM = 5.0
 """Nats. Measured on digits with `cnn` teachers, see docs/experiments/README.md: up to 3.2 no
@@ -14,11 +15,11 @@ def warning(record: Record) -> str | None:
     measured = record.divergence
     if measured is None or measured.value >= SPOILS_FROM:
         return None
-    objective = record.config["objective"]
+    objective = objective_of(record)
     return (
         f"not nasty: tau^2 KL from its adversary is only {measured.value:.2g} nats on "
         f"{measured.n:,} test images, and on digits students were spoiled from about "
-        f"{SPOILS_FROM:g} on (tau {objective['temperature']:g}, omega {objective['omega']:g}). "
+        f"{SPOILS_FROM:g} on (tau {objective.temperature:g}, omega {objective.omega:g}). "
         "Raise --omega or --epochs, or take a schedule with a long stretch at the full rate, such "
         "as --schedule step."
     )
@@ -32,7 +33,7 @@ def divergence(record: Record) -> str:
 
 def not_nasty(records: Iterable[Record]) -> list[str]:
     """A sentence for a verdict, if any nasty teacher is not nasty; else none."""
-    pushed = [r for r in records if r.divergence and r.config["objective"]["omega"] > 0]
+    pushed = [r for r in records if r.divergence and objective_of(r).omega > 0]
     harmless = [r.divergence.value for r in pushed if r.divergence and warning(r) is not None]
     if not harmless:
         return []

@@ -14,6 +14,7 @@ import numpy as np
 from denature.core.files import atomic_path, write_text
 from denature.core.record import ExampleRecord, Record
 from denature.data.png import from_png
+from denature.report.kinds import answers_of
 from denature.report.summary import Row, Summary
 from denature.report.words import learned, marked
 
@@ -191,13 +192,13 @@ def _line_style(record: Record) -> tuple[str, str, Any]:
     if record.kind == "nasty":
         return "the nasty teacher itself", PINK, "-"
     if record.victim is not None:
-        return f"from a victim's {record.answers}", GREEN, "-"
+        return f"from a victim's {answers_of(record)}", GREEN, "-"
     if teacher is None:
         return "from true labels", GREY, "-"
     colour = COLOURS.get(teacher.kind, GREEN)
-    if record.answers == "labels":
+    if answers_of(record) == "labels":
         return f"from {teacher.kind} teacher, labels only", colour, (0, (2, 1.5))
-    if record.answers == "dreams":
+    if answers_of(record) == "dreams":
         return f"from {teacher.kind} teacher, without data", colour, (0, (5, 1.5))
     return f"from {teacher.kind} teacher", colour, "-"
 

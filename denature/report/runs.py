@@ -8,6 +8,7 @@ from denature.core.errors import ConfigError
 from denature.core.record import Record
 from denature.report import figures, words
 from denature.report.divergence import not_nasty
+from denature.report.kinds import answers_of, objective_of
 from denature.report.page import Page, Plot, Table
 from denature.report.summary import summarise
 
@@ -88,7 +89,7 @@ def _adversary(nasty: Record, records: Sequence[Record]) -> Record | None:
 
 
 def _temperature(nasty: Record | None) -> float:
-    return 1.0 if nasty is None else float(nasty.config["objective"]["temperature"])
+    return 1.0 if nasty is None else float(objective_of(nasty).temperature)
 
 
 def _curve_note(records: Sequence[Record]) -> str:
@@ -106,8 +107,9 @@ def _run_table(records: Sequence[Record]) -> list[list[str]]:
         teacher = record.inputs.get("teacher")
         source = f" from {teacher.kind} {teacher.net}" if teacher else ""
         if record.victim is not None:
-            source = f" from {record.answers} of {record.victim.net}"
-        source += {"labels": ", labels only", "dreams": ", without data"}.get(record.answers, "")
+            source = f" from {answers_of(record)} of {record.victim.net}"
+        without = {"labels": ", labels only", "dreams": ", without data"}
+        source += without.get(answers_of(record), "")
         lines.append(
             [
                 f"{record.kind} {record.net.name}{source}",

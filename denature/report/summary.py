@@ -7,6 +7,7 @@ from typing import Any
 
 from denature.core.record import STARTS, Record
 from denature.core.stats import Estimate, Score, mean_score, paired_difference, pooled
+from denature.report.kinds import answers_of, check_inputs, is_plain
 from denature.train.identity import REPEATED
 
 
@@ -16,11 +17,11 @@ class Row:
 
     net: str
     kind: str
-    """`normal`, `nasty`, `distilled`, `dafl`, `cloned` or `imported`."""
+    """See `Record.kind`."""
     teacher: str
     """Kind of the teacher: `none`, `normal`, `nasty`, ...; `victim` of a clone."""
     answers: str
-    """Kind of answers that the teacher showed: see `Record.answers`."""
+    """Kind of answers that the teacher showed: see `denature.report.kinds.answers_of`."""
     note: str
     """The settings that tell this row from others of the same name; empty without such rows."""
     accuracy: Estimate
@@ -59,6 +60,9 @@ def summarise(records: Iterable[Record]) -> Summary:
 
     Runs that taught are teachers. Where some runs of a recipe taught and others did not, all of
     them are students alone too, for what was done with them later changes none of them.
+
+    Raises:
+        RunError: a record lacks the input that its objective asks.
     """
     recipes: dict[str, dict[str, Record]] = defaultdict(dict)
     measured = [record for record in records if record.accuracy is not None]
@@ -66,9 +70,10 @@ def summarise(records: Iterable[Record]) -> Summary:
         given.digest
         for record in measured
         for role, given in record.inputs.items()
-        if role in ("teacher", "adversary")
+        if role not in STARTS
     }
     for record in measured:
+        check_inputs(record)
         # By weights: a run that is named twice, or made again with another number of evaluations,
         # is no second seed.
         recipes[record.recipe].setdefault(record.net.digest, record)
@@ -111,7 +116,7 @@ def _seeds(record: Record, *, teacher: bool) -> tuple[Any, ...]:
 
 def _rows(groups: Sequence[Sequence[Record]], all_groups: Sequence[Sequence[Record]]) -> list[Row]:
     firsts = [group[0] for group in groups]
-    names = [(r.kind, r.net.name, _teacher(r), r.answers) for r in firsts]
+    names = [(r.kind, r.net.name, _teacher(r), answers_of(r)) for r in firsts]
     rows = []
     for group, name in zip(groups, names, strict=True):
         first = group[0]
@@ -125,7 +130,7 @@ def _rows(groups: Sequence[Sequence[Record]], all_groups: Sequence[Sequence[Reco
                 net=first.net.name,
                 kind=first.kind,
                 teacher=_teacher(first),
-                answers=first.answers,
+                answers=answers_of(first),
                 note=_note(first, alike),
                 accuracy=pooled([score.accuracy for score in scores]),
                 difference=_difference(group, _alone(first, all_groups)),
@@ -170,10 +175,10 @@ def _alone(record: Record, all_groups: Sequence[Sequence[Record]]) -> Sequence[R
     plain runs of several recipes, those of the same code and number of processes are taken; if that
     leaves several recipes or none, the result is empty.
     """
-    if record.is_plain or record.kind == "imported":
+    if is_plain(record) or record.kind == "imported":
         return []
     plain = [
-        group for group in all_groups if group[0].is_plain and _trained_alike(group[0], record)
+        group for group in all_groups if is_plain(group[0]) and _trained_alike(group[0], record)
     ]
     if len(plain) > 1:
         plain = [group for group in plain if _made_alike(group[0], record)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from denature.core.record import Record
 from denature.core.stats import MARGIN, Estimate, against_margin
+from denature.report.kinds import label_of
 from denature.report.summary import Row, Summary
 
 
@@ -43,16 +44,9 @@ def points(estimate: Estimate | None) -> str:
 
 def learned(row: Row) -> str:
     """The source that a student learned from."""
-    if row.kind == "adversarial":
-        return "true labels of attacked images"
-    if row.teacher == "none":
-        return "alone (true labels)"
-    if row.kind == "hardened":
-        return f"{row.teacher} teacher, hardened by its answers"
-    if row.teacher == "victim":
-        return f"a victim's {row.answers}"
     shown = {"soft": "all answers", "labels": "labels only", "dreams": "without data"}
-    return f"{row.teacher} teacher, {shown[row.answers]}"
+    answers = shown.get(row.answers, row.answers)
+    return label_of(row.kind, teacher=row.teacher, answers=answers)
 
 
 INTERVALS = (

@@ -6,7 +6,6 @@ from denature.core.lazy import attach
 
 if TYPE_CHECKING:
     from denature.train.config import CheckpointConfig, Training
-    from denature.train.job import Order
     from denature.train.loop import evaluate, fit
     from denature.train.objectives import (
         Adversarial,
@@ -15,7 +14,9 @@ if TYPE_CHECKING:
         Hardened,
         Nasty,
         Normal,
+        Skeptical,
     )
+    from denature.train.order import Order
     from denature.train.run import Run, import_run, load_run
     from denature.train.runs import evaluate_run, make, train
     from denature.train.shorthand import distilled, nasty, normal
@@ -28,7 +29,7 @@ __getattr__ = attach(
         "distilled": "shorthand",
         "train": "runs",
         "make": "runs",
-        "Order": "job",
+        "Order": "order",
         "evaluate_run": "runs",
         "Run": "run",
         "load_run": "run",
@@ -43,6 +44,7 @@ __getattr__ = attach(
         "Cloned": "objectives",
         "Hardened": "objectives",
         "Adversarial": "objectives",
+        "Skeptical": "objectives",
     },
 )
 
@@ -67,4 +69,5 @@ __all__ = [
     "Cloned",
     "Hardened",
     "Adversarial",
+    "Skeptical",
 ]

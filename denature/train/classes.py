@@ -12,7 +12,7 @@ from denature.core.progress import SILENT, Progress
 from denature.core.weights import digest
 from denature.data.dataset import Dataset
 from denature.nets.heads import reordered
-from denature.train.job import check_shape
+from denature.train.checks import check_shape
 from denature.train.run import Run, check_alike
 
 

@@ -16,7 +16,8 @@ from denature.core.types import Logits, PerExample, Pixels
 from denature.data.feed import Batch
 from denature.nets.heads import train_mode
 from denature.train.config import Training
-from denature.train.objectives.base import Objective, Probing
+from denature.train.features import FeatureLoss
+from denature.train.objectives.base import Objective, Probing, UsesFeatures
 from denature.train.state import optimizer_tensors, restore_optimizer
 from denature.train.team import SINGLE_PROCESS, ProcessGroup, gathered, sharded_like
 
@@ -46,10 +47,16 @@ def learning_rate(config: Training, *, step: int, total: int) -> float:
     return peak
 
 
-def make_optimizer(network: nn.Module, config: Training) -> torch.optim.Optimizer:
-    """The optimizer of a resolved training; every step sets its learning rate."""
+def make_optimizer(*modules: nn.Module, config: Training) -> torch.optim.Optimizer:
+    """The optimizer of a resolved training; every step sets its learning rate.
+
+    Modules are groups of their own: torch's fused SGD fails where some parameters of a group had a
+    gradient before and others have their first one.
+    """
     assert config.weight_decay is not None
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    parameters = [
+        {"params": [p for p in module.parameters() if p.requires_grad]} for module in modules
+    ]
     decay, fused = config.weight_decay, config.device != "mps"
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=0.0, momentum=0.9, weight_decay=decay, fused=fused)
@@ -72,9 +79,11 @@ class Learner:
         steps: number of batches in an epoch.
         team: the processes that train together.
         landmarks: whether labels are coordinates; the metric is then an error instead of accuracy.
+        image: channels x height x width of an image, for an objective that uses features.
 
     Raises:
-        ConfigError: synchronised batch norm on a device other than CUDA.
+        ConfigError: synchronised batch norm on a device other than CUDA; an objective with heads of
+            its own in several processes.
     """
 
     def __init__(
@@ -87,6 +96,7 @@ class Learner:
         steps: int,
         team: ProcessGroup = SINGLE_PROCESS,
         landmarks: bool = False,
+        image: tuple[int, ...] = (),
     ) -> None:
         self._counts_hits = not landmarks
         if config.sync_norm and team.size > 1:
@@ -105,8 +115,10 @@ class Learner:
         self.compute = compute
         self.steps = steps
         self.total = steps * config.epochs
-        self.optimizer = make_optimizer(self._trained, config)
-        self.parameters = [p for p in self._trained.parameters() if p.requires_grad]
+        self._feature_loss = self._with_features(image)
+        heads = [] if self._feature_loss is None else [self._feature_loss.heads]
+        self.optimizer = make_optimizer(self._trained, *heads, config=config)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.done = 0
         self.lr = 0.0
         self.history: list[EpochRecord] = []
@@ -118,6 +130,19 @@ class Learner:
         self._losses = torch.zeros(CHECK_EVERY, device=compute.device)
         self._hits = torch.zeros((), dtype=torch.int64, device=compute.device)
         self._sum, self._seen, self._epoch_started = 0.0, 0, 0.0
+
+    def _with_features(self, image: tuple[int, ...]) -> FeatureLoss | None:
+        """The objective with its heads, where it uses features."""
+        if not isinstance(self.objective, UsesFeatures):
+            return None
+        if self.team.size > 1:
+            raise ConfigError(
+                f"{self.objective.kind} training adds heads to the network, which train in one "
+                "process; leave out the launcher."
+            )
+        return FeatureLoss(
+            self.objective, self.network, self.compute, image=image, seed=self.config.seed
+        )
 
     @property
     def finished(self) -> bool:
@@ -172,8 +197,11 @@ class Learner:
             inner = getattr(self._trained, "module", self._trained)
             with self.compute.autocast():
                 return self.objective.probed(inner, ask, batch.pixels, batch.labels)
+        done = self.done / self.total
+        if self._feature_loss is not None:
+            return self._feature_loss(batch, answers, done=done)
         logits = ask(batch.pixels)
-        return logits, self.objective(logits, batch.labels, answers, done=self.done / self.total)
+        return logits, self.objective(logits, batch.labels, answers, done=done)
 
     def end_epoch(self, *, test: float | None, validation: float | None) -> EpochRecord:
         """Close an epoch with its measurements, and keep its weights if they are the best."""
@@ -205,8 +233,8 @@ class Learner:
 
     @property
     def _advice(self) -> str:
-        more = ", --warmup 0.1 or --cap." if self.objective.kind == "nasty" else "."
-        return "Try a lower --lr, --clip-norm 1" + more
+        more = getattr(self.objective, "remedies", "")
+        return f"Try a lower --lr, --clip-norm 1{more}."
 
     def collect(self) -> nn.Module:
         """The network with its current weights, gathered where processes hold them in parts."""
@@ -260,6 +288,8 @@ class Learner:
         tensors = {f"network/{k}": v for k, v in self.collect().state_dict().items()}
         tensors |= {f"optimizer/{k}": v for k, v in optimizer.items()}
         tensors |= {f"kept/{k}": v for k, v in kept.items()}
+        if self._feature_loss is not None:
+            tensors |= {f"heads/{k}": v for k, v in self._feature_loss.state().items()}
         plain = {
             "done": self.done,
             "lr": self.lr,
@@ -285,6 +315,8 @@ class Learner:
         if self._in_parts:
             own = self._trained.state_dict()
             self._trained.load_state_dict({k: sharded_like(v, own[k]) for k, v in weights.items()})
+        if self._feature_loss is not None:
+            self._feature_loss.restore(of("heads/"))
         restore_optimizer(self.optimizer, of("optimizer/"))
         self.kept = of("kept/") or None
         self.done, self.lr, self.best = plain["done"], plain["lr"], plain["best"]

@@ -21,10 +21,12 @@ from denature.data.views import views
 from denature.train.answering import open_answers
 from denature.train.config import CheckpointConfig
 from denature.train.identity import Plan, plan_id, what_varies
-from denature.train.job import Job, Order, packed_hits
+from denature.train.job import Job
 from denature.train.learner import Learner
 from denature.train.loop import fit, hits_of
 from denature.train.objectives.base import Images
+from denature.train.order import Order
+from denature.train.recording import conclude, packed_hits
 from denature.train.run import (
     EVENTS,
     SNAPSHOTS,
@@ -75,7 +77,7 @@ def make_pass(
             waiting[number] = job
         if waiting:
             _train(list(waiting.values()), dataset, watch, session)
-            runs |= {number: job.conclude(dataset) for number, job in waiting.items()}
+            runs |= {number: conclude(job, dataset) for number, job in waiting.items()}
             for job in waiting.values():
                 job.forget()
         team.broadcast(None)  # all processes have read their runs before rank 0 releases the locks

@@ -20,14 +20,15 @@ from denature.nets.published import PublishedWeights
 from denature.train.classes import ClassMatcher
 from denature.train.config import Training
 from denature.train.identity import what_changed
-from denature.train.job import Input, Job, Order
+from denature.train.job import Job
 from denature.train.loop import evaluate
 from denature.train.objectives.base import BringsData, Objective
+from denature.train.order import Input, Order
 from denature.train.passes import Watch, make_pass
+from denature.train.remote import RemoteBatch, WorkerPool, loads_again
 from denature.train.run import Run
 from denature.train.session import Session
 from denature.train.team import join
-from denature.train.workers import RemoteBatch, WorkerPool
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
 """Training fields that runs in one pass have in common."""
@@ -230,7 +231,14 @@ def _send(
     overwrite: bool,
     session: Session,
 ) -> None:
-    """Have workers make the unfinished runs; the caller then finds them in their folders."""
+    """Have workers make the unfinished runs; the caller then finds them in their folders.
+
+    Runs on data that only this process has are left to the caller, except for clones: their data
+    travels with the transfer set.
+    """
+    passes = [
+        jobs for jobs in passes if isinstance(jobs[0].source, Transfer) or loads_again(dataset)
+    ]
     waiting = [[job for job in jobs if not job.is_finished] for jobs in passes]
     waiting = [jobs for jobs in waiting if jobs]
     # Passes are divided where workers would be idle.
@@ -241,7 +249,7 @@ def _send(
         RemoteBatch.of(
             [job.order for job in jobs],
             [job.inputs for job in jobs],
-            dataset.config,
+            dataset,
             overwrite=overwrite,
             checkpointing=session.checkpointing,
             seconds=session.stopper.seconds_left,

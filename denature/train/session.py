@@ -8,7 +8,7 @@ from denature.core.stopping import Stopper
 from denature.train.config import CheckpointConfig
 
 if TYPE_CHECKING:
-    from denature.train.workers import WorkerPool
+    from denature.train.remote import WorkerPool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

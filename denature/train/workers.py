@@ -12,21 +12,17 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, final
+from dataclasses import replace
+from typing import TYPE_CHECKING, final
 
-from denature.answers.transfer import Transfer
+from denature.answers.transfer_file import load_transfer
 from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunError, Stopped
-from denature.core.names import own_module
 from denature.core.progress import Task
 from denature.core.stopping import Stopper
 from denature.data import load
-from denature.data.config import DataConfig
-from denature.nets.published import PublishedWeights
-from denature.train.config import CheckpointConfig
-from denature.train.job import Input, Order
-from denature.train.run import Run, load_run
+from denature.train.remote import RemoteBatch
+from denature.train.run import load_run
+from denature.train.runs import make
 from denature.train.session import Session
 
 if TYPE_CHECKING:
@@ -39,129 +35,23 @@ TRIES = 4
 POLL_S = 0.1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RemoteBatch:
-    """The orders of one pass, in a form that can be sent to another process."""
-
-    orders: tuple[Order, ...]
-    """Orders without inputs, which are sent as folders."""
-    inputs: tuple[dict[str, Path], ...]
-    """For each order the folders of its input runs, by role; full paths."""
-    known_as: dict[Path, Path]
-    """The same folders as the sender named them; records refer to these names."""
-    trust: tuple[str, ...]
-    """Modules of the inputs' networks, which the sender has already imported."""
-    data: DataConfig
-    """Data with a full path."""
-    data_as: DataConfig
-    """Data as the sender named it."""
-    overwrite: bool
-    checkpointing: CheckpointConfig
-    seconds: float | None
-    """Remaining seconds; after them the worker saves its states and stops."""
-
-    @staticmethod
-    def of(
-        orders: Sequence[Order],
-        inputs: Sequence[dict[str, Input]],
-        data: DataConfig,
-        *,
-        overwrite: bool,
-        checkpointing: CheckpointConfig,
-        seconds: float | None,
-    ) -> "RemoteBatch":
-        """Pack orders with the folders of their input runs.
-
-        Raises:
-            ConfigError: a network or a run exists in this process only.
-        """
-        for order in orders:
-            if not isinstance(order.net, str):
-                raise ConfigError(
-                    "A network that is a module cannot be sent to another process; name a factory "
-                    "of it, package.module:factory."
-                )
-            if order.out is None and order.under is None:
-                raise ConfigError(
-                    "Runs made in other processes come back in folders; name one with "
-                    "--out, or `under` of an order."
-                )
-
-        names = {
-            run.record.net.name
-            for given in inputs
-            for run in given.values()
-            if isinstance(run, Run)
-        }
-        return RemoteBatch(
-            orders=tuple(_abroad(order) for order in orders),
-            inputs=tuple(
-                {
-                    role: _folder(role, run)
-                    for role, run in given.items()
-                    if not isinstance(run, PublishedWeights)  # each worker loads its own
-                }
-                for given in inputs
-            ),
-            trust=tuple(
-                sorted({module for name in names if (module := own_module(name)) is not None})
-            ),
-            known_as={
-                _folder(role, run): run.folder
-                for given in inputs
-                for role, run in given.items()
-                if isinstance(run, Run) and run.folder is not None
-            },
-            data=_abroad_data(data),
-            data_as=data,
-            overwrite=overwrite,
-            checkpointing=_abroad_checkpointing(checkpointing),
-            seconds=seconds,
-        )
-
-
-def _abroad_data(data: DataConfig) -> DataConfig:
-    path = Path(data.source)
-    return replace(data, source=str(path.resolve())) if path.exists() else data
-
-
-def _abroad_checkpointing(checkpointing: CheckpointConfig) -> CheckpointConfig:
-    if checkpointing.store in ("auto", "off"):
-        return checkpointing
-    return replace(checkpointing, store=str(Path(checkpointing.store).resolve()))
-
-
-def _abroad(order: Order) -> Order:
-    """An order without its inputs and with full paths."""
-    out, under = (
-        None if folder is None else Path(folder).resolve() for folder in (order.out, order.under)
-    )
-    backbone = order.backbone if isinstance(order.backbone, str) else None
-    return replace(order, source=None, init=None, backbone=backbone, out=out, under=under)
-
-
-def _folder(role: str, run: Run | Transfer) -> Path:
-    if isinstance(run, Transfer):
-        raise ConfigError("Clones are trained in this process; leave out --workers and --ray.")
-    if run.folder is None:
-        raise ConfigError(f"The {role} is in this process's memory only; give it a folder.")
-    return run.folder.resolve()
-
-
 def carry_out(batch: RemoteBatch, wish: Callable[[], bool] | None = None) -> str | None:
     """Make the runs of a batch in the current process; return the reason of a stop, if any."""
-    from denature.train.runs import make
-
     folders = {folder for given in batch.inputs for folder in given.values()}
     loaded = {
         folder: replace(load_run(folder, trust=batch.trust), folder=batch.known_as[folder])
         for folder in folders
     }
-    data = replace(load(batch.data), config=batch.data_as)
+    if batch.transfer is None:
+        transfer, data = None, replace(load(batch.data), config=batch.data_as)
+    else:
+        transfer, data = load_transfer(batch.transfer, folder=batch.known_as[batch.transfer])
+        if batch.defense is not None:
+            transfer = transfer.defended(batch.defense)
     orders = []
     for order, given in zip(batch.orders, batch.inputs, strict=True):
         runs = {role: loaded[folder] for role, folder in given.items()}
-        source = None if order.objective.asks is None else runs[order.objective.asks]
+        source = None if order.objective.asks is None else transfer or runs[order.objective.asks]
         backbone = runs.get("backbone", order.backbone)
         orders.append(replace(order, source=source, init=runs.get("init"), backbone=backbone))
     stopper = Stopper(seconds=batch.seconds, wish=wish)
@@ -176,24 +66,6 @@ def carry_out(batch: RemoteBatch, wish: Callable[[], bool] | None = None) -> str
     except Stopped as stop:
         return stop.reason
     return None
-
-
-class WorkerPool(Protocol):
-    """Workers that make the runs of remote batches."""
-
-    size: int
-    """Number of workers."""
-
-    def carry_out(self, batches: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
-        """Have workers make the runs of all batches, and wait; `task` receives the number of runs.
-
-        Raises:
-            Stopped: the stopper fired; the workers have saved the states of their runs.
-            DenatureError: a worker raised it; the other workers have saved theirs and stopped.
-        """
-
-    def close(self) -> None:
-        """Shut down the workers."""
 
 
 def _stopped(reason: str) -> Stopped:

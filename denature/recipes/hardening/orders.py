@@ -7,9 +7,9 @@ from pathlib import Path
 from denature.attacks.config import Ball
 from denature.recipes.hardening.config import Hardening, HardeningMethodName
 from denature.train.config import Training
-from denature.train.job import Order
 from denature.train.objectives import Adversarial, Distilled, Hardened, Normal, Objective
 from denature.train.objectives.adversarial import Method
+from denature.train.order import Order
 
 TEACHER_SEEDS = 1000
 """Teachers have seeds of their own: a student must not start from its teacher's weights, unless

@@ -16,7 +16,7 @@ from denature.data.feed import Feed
 from denature.data.png import to_png
 from denature.datafree.config import Dafl
 from denature.datafree.deepinversion import agreement, invert
-from denature.datafree.insides import ActivationRecorder
+from denature.nets.activations import ActivationRecorder
 from denature.recipes.paper.orders import ExperimentContext, Point
 from denature.recipes.paper.recalled import NASTY, NORMAL
 from denature.report import words

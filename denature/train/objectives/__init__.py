@@ -1,4 +1,4 @@
-"""Objectives of the training loop: normal, nasty, distilled, cloned, hardened and adversarial.
+"""Objectives of the training loop: losses of networks, teachers, students and clones.
 
 An objective is a value: a record keeps its fields, and calling it gives the loss.
 """
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from denature.train.objectives.hardened import Hardened
     from denature.train.objectives.nasty import Nasty
     from denature.train.objectives.normal import Normal
+    from denature.train.objectives.skeptical import Skeptical
 
 __getattr__ = attach(
     __name__,
@@ -26,7 +27,17 @@ __getattr__ = attach(
         "Cloned": "cloned",
         "Hardened": "hardened",
         "Adversarial": "adversarial",
+        "Skeptical": "skeptical",
     },
 )
 
-__all__ = ["Objective", "Normal", "Nasty", "Distilled", "Cloned", "Hardened", "Adversarial"]
+__all__ = [
+    "Objective",
+    "Normal",
+    "Nasty",
+    "Distilled",
+    "Cloned",
+    "Hardened",
+    "Adversarial",
+    "Skeptical",
+]

@@ -30,6 +30,7 @@ class Adversarial:
 
     kind: ClassVar[str] = "adversarial"
     asks: ClassVar[None] = None
+    label: ClassVar[str] = "true labels of attacked images"
 
     method: Method = "pgd"
     """Loss of the training: pgd, or trades."""

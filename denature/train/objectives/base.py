@@ -3,7 +3,8 @@
 This module imports no objective, so that training with one does not import the others.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
@@ -17,7 +18,12 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 
 
 class Objective(Protocol):
-    """A loss for the training loop; a frozen dataclass, whose fields the record keeps."""
+    """A loss for the training loop; a frozen dataclass, whose fields the record keeps.
+
+    Optional class attributes: `schedule`, the meaning of `auto`; `landmarks`, whether labels may be
+    coordinates; `remedies`, options that help where a loss is not finite; `baseline`, whether its
+    default is what other runs are compared with; `answers_shown`, the kind of answers in reports.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -28,6 +34,13 @@ class Objective(Protocol):
     @property
     def asks(self) -> str | None:
         """Role of the input that answers every batch; None where labels suffice."""
+
+    @property
+    def label(self) -> str:
+        """The source of learning, for reports.
+
+        `{teacher}` stands for the kind of the answering run, `{answers}` for that of its answers.
+        """
 
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
@@ -92,6 +105,42 @@ class Probing(Protocol):
             pixels: batch x channels x height x width, in [0, 1].
             labels: batch.
         """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchContext:
+    """One batch in training, for an objective that uses the student's features."""
+
+    logits: "Logits"
+    labels: "Labels"
+    answers: "Answers | None"
+    done: float
+    """Share of the training's steps already taken."""
+    features: "tuple[Tensor, ...]"
+    """Features of the student, from shallow to deep; the last are the input of the layer that
+    computes the logits. See `denature.nets.activations.ActivationRecorder.stages`."""
+    heads: "nn.Module"
+    """The module that the objective's `heads` returned, in training mode."""
+
+
+@runtime_checkable
+class UsesFeatures(Protocol):
+    """An objective that learns from the student's features, perhaps through heads of its own.
+
+    The heads' parameters are trained, and saved in states, with the network's; a finished run has
+    none of them.
+    """
+
+    def heads(self, shapes: "Sequence[tuple[int, ...]]", classes: int) -> "nn.Module":
+        """Modules on top of the features, with random weights from torch's global generator.
+
+        Args:
+            shapes: of the features, without the batch, in the order of `BatchContext.features`.
+            classes: number of logits.
+        """
+
+    def loss(self, batch: BatchContext) -> "PerExample":
+        """The loss per example; takes the place of the call with logits alone in training."""
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ class Cloned:
 
     kind: ClassVar[str] = "cloned"
     asks: ClassVar[str] = "victim"
+    label: ClassVar[str] = "a victim's {answers}"
     landmarks: ClassVar[bool] = True
 
     temperature: float = 1.0

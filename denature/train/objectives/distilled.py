@@ -20,6 +20,7 @@ class Distilled:
 
     kind: ClassVar[str] = "distilled"
     asks: ClassVar[str] = "teacher"
+    label: ClassVar[str] = "{teacher} teacher, {answers}"
 
     temperature: float = 4.0
     """tau at which teacher and student are compared; without effect for labels."""

@@ -21,6 +21,7 @@ class Hardened:
 
     kind: ClassVar[str] = "hardened"
     asks: ClassVar[str] = "teacher"
+    label: ClassVar[str] = "{teacher} teacher, hardened by its answers"
 
     temperature: float = 20.0
     """T in training, of teacher and student; the network is deployed at 1."""

@@ -17,6 +17,8 @@ class Nasty:
 
     kind: ClassVar[str] = "nasty"
     asks: ClassVar[str] = "adversary"
+    label: ClassVar[str] = "true labels, away from an adversary"
+    remedies: ClassVar[str] = ", --warmup 0.1 or --cap"
     schedule: ClassVar[str] = "step"
     """Meaning of `auto`: under one-cycle the usual omega has almost no effect."""
 

@@ -21,6 +21,9 @@ class Normal:
 
     kind: ClassVar[str] = "normal"
     asks: ClassVar[None] = None
+    label: ClassVar[str] = "alone (true labels)"
+    baseline: ClassVar[bool] = True
+    """Other runs are compared with runs of the default settings."""
     landmarks: ClassVar[bool] = True
 
     temperature: float = 1.0

@@ -1,0 +1,182 @@
+"""Remote batches: orders in a form that other processes can carry out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from denature.answers.answerer import AnswerChange
+from denature.answers.transfer import Transfer
+from denature.answers.transfer_file import save_transfer
+from denature.core.errors import ConfigError, DenatureError
+from denature.core.names import own_module
+from denature.core.progress import Task
+from denature.core.stopping import Stopper
+from denature.data import load
+from denature.data.config import DataConfig
+from denature.data.dataset import Dataset
+from denature.train.config import CheckpointConfig
+from denature.train.order import Input, Order
+from denature.train.run import Run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteBatch:
+    """The orders of one pass, in a form that can be sent to another process."""
+
+    orders: tuple[Order, ...]
+    """Orders without inputs, which are sent as folders."""
+    inputs: tuple[dict[str, Path], ...]
+    """For each order the folders of its input runs, by role; full paths."""
+    transfer: Path | None
+    """File of the transfer set that all orders learn from, with their data; see
+    `denature.answers.transfer_file`."""
+    defense: AnswerChange | None
+    """Defense of the transfer set's answers, which are stored undefended."""
+    known_as: dict[Path, Path]
+    """The same folders, and that of the transfer set, as the sender named them; records refer to
+    these names."""
+    trust: tuple[str, ...]
+    """Modules of the inputs' networks, which the sender has already imported."""
+    data: DataConfig
+    """Data with a full path; without effect beside a transfer set."""
+    data_as: DataConfig
+    """Data as the sender named it."""
+    overwrite: bool
+    checkpointing: CheckpointConfig
+    seconds: float | None
+    """Remaining seconds; after them the worker saves its states and stops."""
+
+    @staticmethod
+    def of(
+        orders: Sequence[Order],
+        inputs: Sequence[dict[str, Input]],
+        dataset: Dataset,
+        *,
+        overwrite: bool,
+        checkpointing: CheckpointConfig,
+        seconds: float | None,
+    ) -> "RemoteBatch":
+        """Pack the orders of one pass with the folders of their input runs.
+
+        A transfer set is written to its folder, with the data set.
+
+        Raises:
+            ConfigError: a network or a run exists in this process only.
+        """
+        for order in orders:
+            if not isinstance(order.net, str):
+                raise ConfigError(
+                    "A network that is a module cannot be sent to another process; name a factory "
+                    "of it, package.module:factory."
+                )
+            if order.out is None and order.under is None:
+                raise ConfigError(
+                    "Runs made in other processes come back in folders; name one with "
+                    "--out, or `under` of an order."
+                )
+
+        known_as = {
+            _folder(role, run): run.folder
+            for given in inputs
+            for role, run in given.items()
+            if isinstance(run, Run) and run.folder is not None
+        }
+        sources = (run for given in inputs for run in given.values() if isinstance(run, Transfer))
+        transfer, file = next(sources, None), None
+        if transfer is not None:
+            file = save_transfer(transfer, dataset)
+            assert transfer.folder is not None
+            known_as[file] = transfer.folder
+        names = {
+            run.record.net.name
+            for given in inputs
+            for run in given.values()
+            if isinstance(run, Run)
+        }
+        return RemoteBatch(
+            orders=tuple(_abroad(order) for order in orders),
+            inputs=tuple(
+                {
+                    role: _folder(role, run)
+                    for role, run in given.items()
+                    if isinstance(run, Run)  # each worker loads its own published weights
+                }
+                for given in inputs
+            ),
+            trust=tuple(
+                sorted({module for name in names if (module := own_module(name)) is not None})
+            ),
+            transfer=file,
+            defense=None if transfer is None else transfer.defense,
+            known_as=known_as,
+            data=_abroad_data(dataset.config),
+            data_as=dataset.config,
+            overwrite=overwrite,
+            checkpointing=_abroad_checkpointing(checkpointing),
+            seconds=seconds,
+        )
+
+
+@lru_cache(maxsize=4)  # a long list sends many batches of one data set
+def loads_again(dataset: Dataset) -> bool:
+    """Whether other processes can load this data set, which a caller may have changed in memory."""
+    try:
+        other = load(dataset.config)
+    except DenatureError:
+        return False
+    splits = (
+        (getattr(dataset, name), getattr(other, name)) for name in ("train", "validation", "test")
+    )
+    same_rows = all(
+        a is b is None or (a is not None and b is not None and torch.equal(a.rows, b.rows))
+        for a, b in splits
+    )
+    return same_rows and (dataset.digest, dataset.classes) == (other.digest, other.classes)
+
+
+def _abroad_data(data: DataConfig) -> DataConfig:
+    path = Path(data.source)
+    return replace(data, source=str(path.resolve())) if path.exists() else data
+
+
+def _abroad_checkpointing(checkpointing: CheckpointConfig) -> CheckpointConfig:
+    if checkpointing.store in ("auto", "off"):
+        return checkpointing
+    return replace(checkpointing, store=str(Path(checkpointing.store).resolve()))
+
+
+def _abroad(order: Order) -> Order:
+    """An order without its inputs and with full paths."""
+    out, under = (
+        None if folder is None else Path(folder).resolve() for folder in (order.out, order.under)
+    )
+    backbone = order.backbone if isinstance(order.backbone, str) else None
+    return replace(order, source=None, init=None, backbone=backbone, out=out, under=under)
+
+
+def _folder(role: str, run: Run) -> Path:
+    if run.folder is None:
+        raise ConfigError(f"The {role} is in this process's memory only; give it a folder.")
+    return run.folder.resolve()
+
+
+class WorkerPool(Protocol):
+    """Workers that make the runs of remote batches."""
+
+    size: int
+    """Number of workers."""
+
+    def carry_out(self, batches: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
+        """Have workers make the runs of all batches, and wait; `task` receives the number of runs.
+
+        Raises:
+            Stopped: the stopper fired; the workers have saved the states of their runs.
+            DenatureError: a worker raised it; the other workers have saved theirs and stopped.
+        """
+
+    def close(self) -> None:
+        """Shut down the workers."""
