@@ -251,7 +251,7 @@ def test_the_sign_test_is_that_of_the_books(more: int, fewer: int, wanted: float
         (Loud, {"flat gradients", "the cross-entropy misleads"}),
         (
             Stepped,
-            {"flat gradients", "who sees no gradients is stronger", "unbounded attacks fail"},
+            {"flat gradients", "black-box attacks are stronger", "unbounded attacks fail"},
         ),
     ],
 )

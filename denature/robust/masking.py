@@ -104,7 +104,7 @@ SIGNS: Mapping[str, Rule[EvaluationData]] = {
         advice="Report the attack on the logits; the other measures the loss, not the network.",
         look=_logits,
     ),
-    "who sees no gradients is stronger": Rule(
+    "black-box attacks are stronger": Rule(
         raised_if="Images that fool an undefended network, or random squares, fool more samples "
         "than attacks that follow the network's own gradients.",
         why="A white-box attack should be at least as strong as a black-box one; if it is not, its "

@@ -19,7 +19,7 @@ from denature.extract.asking.reading import LOOKS, fitting, kind_of
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import AskFailed, Victim, VictimInfo, run_now
 
-with needs("steal", "Asking a model within a budget"):
+with needs("steal", "Querying a model within a budget"):
     from aiolimiter import AsyncLimiter
     from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
     from tenacity.wait import wait_random_exponential

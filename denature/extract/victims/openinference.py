@@ -33,7 +33,7 @@ from denature.extract.victims.protocol import (
     table,
 )
 
-with needs("steal", "Asking a server"):
+with needs("steal", "Querying a server"):
     import aiohttp
     from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
     from tenacity.wait import wait_random_exponential

@@ -17,7 +17,7 @@ from denature.data.landmarks import PLACES
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import AskFailed, VictimInfo
 
-with needs("rekognition", "Asking Rekognition"):
+with needs("rekognition", "Querying Rekognition"):
     import boto3
     from botocore.config import Config
     from botocore.exceptions import (
