@@ -218,7 +218,7 @@ def smallest_changes(result: RobustnessResult) -> "Figure | None":
                 axes.text(0.5, 0.5, "not fooled", ha="center", fontsize=7)
             if column == 0:
                 run = result.judged[row].robustness.run
-                axes.text(-0.15, 0.5, _name(run), rotation=90, fontsize=6,
+                axes.text(-0.15, 0.5, Path(run).name, rotation=90, fontsize=6,
                           transform=axes.transAxes, va="center", ha="right")  # fmt: skip
     return figure
 
