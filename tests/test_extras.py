@@ -56,6 +56,8 @@ EXAMPLES: dict[str, list[str]] = {
               "--out", "nasty"],
     "distill": ["distill", "mlp", "--data", "digits", "--teacher", "run", "--epochs", "1",
                 "--out", "distilled"],
+    "skeptical": ["skeptical", "cnn", "--data", "digits", "--teacher", "run", "--epochs", "1",
+                  "--out", "skeptical"],
     "harden": ["harden", "mlp", "--data", "digits", "--temperature", "2", "--epochs", "1",
                "--out", "hardened"],
     "robustness": ["robustness", "run", "--data", "digits", "--effort", "quick", "--samples", "10",
