@@ -13,7 +13,7 @@ from denature.data import Dataset
 from denature.datafree.config import Dafl
 from denature.datafree.dafl import GeneratedData
 from denature.recipes import estimate
-from denature.recipes.estimate import seconds_of
+from denature.recipes.estimate import training_seconds
 from denature.train import Distilled, Normal, Order, Training, make
 from denature.train.objectives import Objective
 
@@ -53,11 +53,13 @@ def test_the_generators_step_is_a_part_of_dafls(
     monkeypatch.setattr(estimate, "_timed", timed)
     teacher = Order(net="cnn", objective=Normal(), training=BRIEF)
     images = BRIEF.epochs * len(digits.train)
-    alone = seconds_of([(teacher, digits)], tmp_path)
+    alone = training_seconds([(teacher, digits)], tmp_path)
     assert alone == images
     # A step and the teacher's answer; a step and the generator's, which brings the answer.
-    assert seconds_of([(student(Distilled(), teacher), digits)], tmp_path) == alone + 2 * images
-    assert seconds_of([(student(Dafl(), teacher), digits)], tmp_path) == alone + 6 * images
+    assert (
+        training_seconds([(student(Distilled(), teacher), digits)], tmp_path) == alone + 2 * images
+    )
+    assert training_seconds([(student(Dafl(), teacher), digits)], tmp_path) == alone + 6 * images
 
 
 def test_finished_runs_know_better_than_a_probe(
@@ -74,7 +76,7 @@ def test_finished_runs_know_better_than_a_probe(
 
     def left(order: Order, **changes: object) -> float:
         changed = replace(order, training=replace(order.training, **changes))  # type: ignore[arg-type]
-        return seconds_of([(changed, digits)], tmp_path)
+        return training_seconds([(changed, digits)], tmp_path)
 
     assert left(order) == 0
     assert left(order, seed=3) == pytest.approx(images / 10)
@@ -92,7 +94,7 @@ def test_a_busy_machine_is_told_where_something_was_timed(
     for load, wanted in ((0.5, []), (9.2, ["The machine is busy (load 9.2 on 4 cores)"])):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
         said = Said()
-        assert seconds_of([(order, digits)], tmp_path, progress=said) > 0
+        assert training_seconds([(order, digits)], tmp_path, progress=said) > 0
         assert [line.partition(":")[0] for line in said.lines] == wanted
 
 

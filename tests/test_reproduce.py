@@ -30,7 +30,7 @@ from denature.recipes.paper.recalled import RECALLED
 from denature.recipes.paper.settings import CAP, PAPER_LOSS, SETTINGS, WARMUP, PaperSetting
 from denature.recipes.runner import seconds_left
 from denature.report import cells as findings
-from denature.report.cells import TEACHER, Cell, Measured
+from denature.report.cells import TEACHER, Cell, PlacedRun
 from denature.report.page import render
 from denature.report.results import read_outcome
 from denature.train import Distilled, Nasty, Normal, Order, Training, train
@@ -267,7 +267,7 @@ def test_cells_are_paired_by_seed() -> None:
         return cast(Record, SimpleNamespace(score=Score(found, "t", hits)))
 
     measured = [
-        Measured(row="of nasty R", column="CNN", x=None, seed=seed, record=record(0.7 + shift),
+        PlacedRun(row="of nasty R", column="CNN", x=None, seed=seed, record=record(0.7 + shift),
                  against=record(0.8 + shift), like=record(0.75 + shift),
                  teachers=(record(0.88 + shift), record(0.9 + shift)))
         for seed, shift in ((0, 0.0), (1, 0.1))

@@ -16,7 +16,7 @@ from denature.core.errors import ConfigError, Stopped
 from denature.core.stopping import Stopper
 from denature.data import Dataset, load
 from denature.data.dataset import Split
-from denature.robust.base import Attack, Cost
+from denature.robust.base import Attack, AttackCost
 from denature.robust.catalogue import ATTACKS, chosen
 from denature.robust.config import EFFORTS, AttackConfig
 from denature.robust.evaluation import choose, evaluate
@@ -568,7 +568,7 @@ def test_what_an_attack_proposes_is_not_believed(
     def far(scene: object, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         return 5 - 9 * images
 
-    liar = Attack(about="lies", norm="linf", propose=far, cost=lambda _: Cost(1))
+    liar = Attack(about="lies", norm="linf", propose=far, cost=lambda _: AttackCost(1))
     trouble = replace(EFFORTS["quick"], attacks=("liar",))
     monkeypatch.setitem(ATTACKS, "liar", liar)
     monkeypatch.setitem(EFFORTS, "quick", trouble)

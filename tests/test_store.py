@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from denature.answers import InferenceConfig
-from denature.answers.coding import BFloat16, Float16, Float32, TopK, coding
+from denature.answers.coding import BFloat16, Float16, Float32, TopKStorage, coding
 from denature.answers.store import ANSWERS, HEADER, Store, StoreKey, open_store
 from denature.core.errors import ConfigError, RunError
 
@@ -24,9 +24,9 @@ CODINGS = {
     "float32": Float32(11),
     "bfloat16": BFloat16(11),
     "float16": Float16(11),
-    "top-1": TopK(11, 1),
-    "top-4": TopK(11, 4),
-    "top-9": TopK(11, 9),
+    "top-1": TopKStorage(11, 1),
+    "top-4": TopKStorage(11, 4),
+    "top-9": TopKStorage(11, 9),
 }
 
 
@@ -42,7 +42,7 @@ def test_rounded_answers_come_back_bit_for_bit(name: str, seed: int, scale: floa
     assert words.shape == (7, found.words)
     assert found.decode(words).tobytes() == rounded.contiguous().numpy().tobytes()
     again = found.round(rounded)
-    if isinstance(found, TopK):
+    if isinstance(found, TopKStorage):
         kept = rounded.topk(found.k, dim=-1).indices
         assert torch.equal(again.gather(-1, kept), rounded.gather(-1, kept))
         # The others' common value goes through a logarithm of a sum each time.
@@ -60,7 +60,7 @@ def test_half_precision_is_as_near_as_it_says() -> None:
 
 def test_the_largest_keep_their_probabilities() -> None:
     logits = torch.randn(500, 11).double().float() * 4
-    before, after = logits.softmax(-1), TopK(11, 4).round(logits).softmax(-1)
+    before, after = logits.softmax(-1), TopKStorage(11, 4).round(logits).softmax(-1)
     values, places = before.topk(4)
     torch.testing.assert_close(after.gather(-1, places), values)
     torch.testing.assert_close(after.sum(-1), torch.ones(500))

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from denature.core.errors import ConfigError, MissingExtra, RunError, Stopped
-from denature.core.stopping import Stopper, seconds_of
+from denature.core.stopping import Stopper, parse_duration
 from denature.core.weights import digest
 from denature.data import Dataset, load
 from denature.train import (
@@ -272,13 +272,13 @@ def test_a_signal_puts_the_run_aside(tmp_path: Path, number: int, code: int) -> 
     ("text", "seconds"), [("90", 90), ("90s", 90), ("9m", 540), ("1.5h", 5400)]
 )
 def test_durations_are_read(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "m", "-3s", "0", "9 minutes", "nan", "inf"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="duration"):
-        seconds_of(text)
+        parse_duration(text)
 
 
 def test_students_in_one_pass_are_those_trained_alone(data: Dataset, teacher: Run) -> None:

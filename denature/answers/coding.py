@@ -101,7 +101,7 @@ class Float16(Coding):
 
 
 @final
-class TopK(Coding):
+class TopKStorage(Coding):
     """The k largest logits exactly, and one common value for all others.
 
     The common value preserves the total probability of the others at temperature 1, so the k
@@ -171,5 +171,5 @@ def coding(storage: str, *, classes: int, dtype: torch.dtype) -> Coding:
     if storage == "fp16":
         return Float16(classes)
     if storage.startswith("top-"):
-        return TopK(classes, int(storage.removeprefix("top-")))
+        return TopKStorage(classes, int(storage.removeprefix("top-")))
     return BFloat16(classes) if dtype == torch.bfloat16 else Float32(classes)

@@ -15,7 +15,7 @@ from denature.answers.config import InferenceConfig
 from denature.core.errors import ConfigError
 from denature.core.names import library_of, own_module
 from denature.core.record import Record, read_record
-from denature.core.stopping import Stopper, seconds_of
+from denature.core.stopping import Stopper, parse_duration
 from denature.data.config import DataConfig, ReaderConfig
 from denature.datafree.config import Dafl
 from denature.train.config import CheckpointConfig, Training
@@ -101,11 +101,12 @@ class RunOptions:
             output_options: the display of progress.
             device: where the workers of `--ray` compute.
         """
-        stopper = Stopper(seconds=None if self.time_limit is None else seconds_of(self.time_limit))
+        limit = self.time_limit
+        stopper = Stopper(seconds=None if limit is None else parse_duration(limit))
         with self._workers(device) as workers, stopper.on_signals():
             yield Session(
                 checkpointing=CheckpointConfig(
-                    save_every_s=seconds_of(self.save_every),
+                    save_every_s=parse_duration(self.save_every),
                     keep_every=self.keep_every,
                     store=self.store,
                     track=self.track,

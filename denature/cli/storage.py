@@ -22,7 +22,7 @@ from denature.cli.options import (
     data_config,
 )
 from denature.core.errors import ConfigError
-from denature.core.stopping import seconds_of
+from denature.core.stopping import parse_duration
 from denature.data.config import ReaderConfig
 from denature.train.config import Augment, Device, Precision
 
@@ -172,7 +172,7 @@ def _to_prune(store: "StoreInfo", selection: str) -> bool:
         return True
     if selection == "damaged":
         return store.key is None
-    return time.time() - store.used > seconds_of(selection)
+    return time.time() - store.used > parse_duration(selection)
 
 
 def _about(store: "StoreInfo") -> str:

@@ -55,7 +55,7 @@ class Stopper:
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def seconds_of(duration: str) -> float:
+def parse_duration(duration: str) -> float:
     """Seconds of a duration such as `90`, `90s`, `9m` or `1.5h`.
 
     Raises:

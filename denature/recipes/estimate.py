@@ -29,7 +29,7 @@ PROBE = 64
 """Images of a timed step; time is assumed to be proportional to the number of images."""
 
 
-class Cost(NamedTuple):
+class StepCost(NamedTuple):
     """Seconds per image."""
 
     step: float
@@ -38,7 +38,7 @@ class Cost(NamedTuple):
     """Inference."""
 
 
-def seconds_of(
+def training_seconds(
     wanted: Iterable[tuple[Order, Dataset]], done: Path, *, progress: Progress = SILENT
 ) -> float:
     """Remaining seconds of training of some runs and of the runs that they need, each counted once.
@@ -162,7 +162,7 @@ class _Clock:
     """Times a few steps of each network and keeps the results."""
 
     def __init__(self) -> None:
-        self.costs: dict[tuple[object, ...], Cost] = {}
+        self.costs: dict[tuple[object, ...], StepCost] = {}
         self.generations: dict[tuple[object, ...], float] = {}
         self._computes: dict[tuple[object, ...], Compute] = {}
 
@@ -186,7 +186,7 @@ class _Clock:
             return spent + self._generation(order, order.objective, order.source, data)
         return spent + self._cost(order.source, data).answer
 
-    def _cost(self, order: Order, data: Dataset) -> Cost:
+    def _cost(self, order: Order, data: Dataset) -> StepCost:
         key = _key(order, data)
         if key not in self.costs:
             self.costs[key] = _cost(_network(order, data), data, self.compute(order, data))
@@ -224,7 +224,7 @@ def _network(order: Order, data: Dataset) -> nn.Module:
     )  # fmt: skip
 
 
-def _cost(network: nn.Module, data: Dataset, compute: Compute) -> Cost:
+def _cost(network: nn.Module, data: Dataset, compute: Compute) -> StepCost:
     compute.place(network)
     shape = (PROBE, data.channels, data.image_size, data.image_size)
     pixels = compute.pixels(torch.zeros(shape, dtype=torch.uint8, device=compute.device))
@@ -240,7 +240,7 @@ def _cost(network: nn.Module, data: Dataset, compute: Compute) -> Cost:
 
     trained = _timed(step, compute)
     network.eval()
-    return Cost(trained, _timed(lambda: compute.answer(network, pixels), compute))
+    return StepCost(trained, _timed(lambda: compute.answer(network, pixels), compute))
 
 
 def _timed(work: Callable[[], object], compute: Compute) -> float:

@@ -24,7 +24,7 @@ from denature.report.robustness import Change, RobustnessResult, Sample
 from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, check_names, chosen
 from denature.robust.config import AttackConfig, format_budget
-from denature.robust.estimate import cost, seconds_of
+from denature.robust.estimate import attack_seconds, cost
 from denature.robust.evaluation import choose, evaluate
 from denature.robust.masking import look
 from denature.robust.outcomes import EvaluationData
@@ -356,7 +356,7 @@ def _announce(
         if isinstance(target, BlackBox):
             queries += int(cost(names, config, channels=data.channels).answers) * len(images)
         else:
-            seconds += seconds_of(target, names, config, images, len(images))
+            seconds += attack_seconds(target, names, config, images, len(images))
             if target.shows_probabilities:
                 progress.say(
                     f"{target.name} outputs probabilities; their logarithms are attacked, since a "

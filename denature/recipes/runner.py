@@ -7,7 +7,7 @@ from pathlib import Path
 
 from denature.core.progress import SILENT, Progress
 from denature.data import Dataset
-from denature.recipes.estimate import seconds_of
+from denature.recipes.estimate import training_seconds
 from denature.recipes.experiment import Experiment
 from denature.report.results import Outcome, write_outcome
 from denature.train import Order, make
@@ -45,4 +45,4 @@ def seconds_left(experiments: Iterable[Experiment], *, progress: Progress = SILE
         data = experiment.data(progress)
         orders = wanted.setdefault(experiment.runs_folder, [])
         orders += [(order, data) for order in experiment.orders()]
-    return sum(seconds_of(orders, done, progress=progress) for done, orders in wanted.items())
+    return sum(training_seconds(orders, done, progress=progress) for done, orders in wanted.items())

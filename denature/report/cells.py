@@ -16,7 +16,7 @@ ALONE = "alone"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
+class PlacedRun:
     """One run and its place in the table."""
 
     row: str
@@ -55,9 +55,9 @@ class Cell:
         return f"{self.column}, {self.row}" + ("" if self.x is None else f" at {self.x:g}")
 
 
-def cells_of(measured: Iterable[Measured]) -> list[Cell]:
+def cells_of(measured: Iterable[PlacedRun]) -> list[Cell]:
     """Group runs by place, in the order of the places' first runs."""
-    places: dict[tuple[str, str, float | None], list[Measured]] = {}
+    places: dict[tuple[str, str, float | None], list[PlacedRun]] = {}
     for run in measured:
         places.setdefault((run.row, run.column, run.x), []).append(run)
     cells = []

@@ -26,7 +26,7 @@ Propose = Callable[[AttackContext, Pixels, Labels, float], Pixels]
 """From a context, rightly answered images, their labels and a budget to changed images."""
 
 
-class Cost(NamedTuple):
+class AttackCost(NamedTuple):
     """Passes through a network that an attack needs."""
 
     gradients: float
@@ -43,7 +43,7 @@ class Attack:
     norm: str
     """linf, l2 or l0."""
     propose: Propose
-    cost: Callable[[EffortPreset], Cost]
+    cost: Callable[[EffortPreset], AttackCost]
     """Cost of one image at one budget, at most."""
     needs: AccessLevel = "gradients"
     """Outputs that the target must show."""

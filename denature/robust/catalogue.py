@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from denature.attacks import margin
 from denature.core.errors import ConfigError, unknown
-from denature.robust.base import Attack, Cost
+from denature.robust.base import Attack, AttackCost
 from denature.robust.config import AttackConfig
 from denature.robust.gradients import (
     fast_gradient,
@@ -21,7 +21,7 @@ from denature.robust.target import Attacked, allows
 
 ATTACKS: Mapping[str, Attack] = {
     "fgsm": Attack(
-        cost=lambda _: Cost(1),
+        cost=lambda _: AttackCost(1),
         about="one step along the gradient of the cross-entropy",
         norm="linf",
         propose=fast_gradient,
@@ -60,14 +60,14 @@ ATTACKS: Mapping[str, Attack] = {
         needs="labels",
     ),
     "square": Attack(
-        cost=lambda preset: Cost(0, preset.queries),
+        cost=lambda preset: AttackCost(0, preset.queries),
         about="random squares, by the logits alone",
         norm="linf",
         propose=autoattack("square"),
         needs="scores",
     ),
     "deepfool": Attack(
-        cost=lambda preset: Cost(10 * min(preset.iterations, 100)),  # ten classes a step
+        cost=lambda preset: AttackCost(10 * min(preset.iterations, 100)),  # ten classes a step
         about="towards the nearest decision boundary, taken as flat",
         norm="l2",
         propose=foolbox_attack(
@@ -76,7 +76,7 @@ ATTACKS: Mapping[str, Attack] = {
         smallest=True,
     ),
     "carlini-wagner": Attack(
-        cost=lambda preset: Cost(6 * preset.iterations),
+        cost=lambda preset: AttackCost(6 * preset.iterations),
         about="the smallest change by the logits, its weight searched for",
         norm="l2",
         propose=foolbox_attack(
@@ -91,7 +91,7 @@ ATTACKS: Mapping[str, Attack] = {
         smallest=True,
     ),
     "few-pixels": Attack(
-        cost=lambda preset: Cost(preset.iterations),
+        cost=lambda preset: AttackCost(preset.iterations),
         about="the fewest pixels, by fast minimum-norm steps",
         norm="l0",
         propose=foolbox_attack("L0FMNAttack", lambda preset: {"steps": preset.iterations}),
@@ -118,7 +118,7 @@ ATTACKS: Mapping[str, Attack] = {
         propose=functools.partial(restarted, norm="l2"),
     ),
     "autoattack": Attack(
-        cost=lambda _: Cost(2800, 5000),
+        cost=lambda _: AttackCost(2800, 5000),
         about="the standard ensemble",
         norm="linf",
         propose=autoattack(),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from denature.core.types import Pixels
-from denature.robust.base import Cost
+from denature.robust.base import AttackCost
 from denature.robust.catalogue import ATTACKS, budgets_of
 from denature.robust.config import AttackConfig
 from denature.robust.target import PROBE, Attacked
@@ -14,7 +14,7 @@ from denature.robust.target import PROBE, Attacked
 TURNS = 3
 
 
-def cost(names: Sequence[str], config: AttackConfig, *, channels: int) -> Cost:
+def cost(names: Sequence[str], config: AttackConfig, *, channels: int) -> AttackCost:
     """Passes for one image, at most: an image that is fooled early is not attacked again."""
     gradients = answers = 0.0
     for name in names:
@@ -22,10 +22,10 @@ def cost(names: Sequence[str], config: AttackConfig, *, channels: int) -> Cost:
         count = len(budgets_of(name, config, channels=channels))
         gradients += count * passes.gradients
         answers += count * (passes.answers + 1)  # one more pass verifies the proposed image
-    return Cost(gradients, answers)
+    return AttackCost(gradients, answers)
 
 
-def seconds_of(
+def attack_seconds(
     target: Attacked, names: Sequence[str], config: AttackConfig, images: Pixels, count: int
 ) -> float:
     """Seconds that attacks on `count` images take, at most, by timing a few passes.

@@ -6,19 +6,19 @@ from denature.attacks import Ball, cross_entropy, fgsm, margin, pgd
 from denature.attacks.config import Norm
 from denature.attacks.losses import Goal
 from denature.core.types import Labels, Logits, PerExample, Pixels
-from denature.robust.base import AttackContext, Cost
+from denature.robust.base import AttackContext, AttackCost
 from denature.robust.config import EffortPreset
 
 RESTARTS = 5
 """Random starts of an attack with restarts."""
 
 
-def pgd_cost(preset: EffortPreset) -> Cost:
-    return Cost(preset.steps)
+def pgd_cost(preset: EffortPreset) -> AttackCost:
+    return AttackCost(preset.steps)
 
 
-def restarted_cost(preset: EffortPreset) -> Cost:
-    return Cost(RESTARTS * preset.steps, RESTARTS)
+def restarted_cost(preset: EffortPreset) -> AttackCost:
+    return AttackCost(RESTARTS * preset.steps, RESTARTS)
 
 
 def fast_gradient(context: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:

@@ -11,7 +11,7 @@ import torch
 
 from denature.core.errors import MissingExtra
 from denature.core.types import Labels, Pixels
-from denature.robust.base import AttackContext, Cost, Propose
+from denature.robust.base import AttackContext, AttackCost, Propose
 from denature.robust.config import EffortPreset
 
 STANDARD_TARGETS = 9
@@ -124,8 +124,8 @@ def _hops(preset: EffortPreset) -> int:
     return max(4, preset.iterations // 40)
 
 
-def hop_cost(preset: EffortPreset) -> Cost:
+def hop_cost(preset: EffortPreset) -> AttackCost:
     """Queries of HopSkipJump: those for a direction grow as the root of the step, plus searches."""
-    return Cost(
+    return AttackCost(
         0, 200 + sum(min(1000, 100 * step**0.5) + 40 for step in range(1, _hops(preset) + 1))
     )

@@ -38,7 +38,7 @@ def conclude(job: Job, dataset: Dataset) -> Run:
     return run
 
 
-class Measured(NamedTuple):
+class Scores(NamedTuple):
     """What was measured of a finished network."""
 
     score: Estimate
@@ -48,13 +48,13 @@ class Measured(NamedTuple):
     examples: tuple[ExampleRecord, ...]
 
 
-def _measure(job: Job, network: nn.Module, dataset: Dataset) -> Measured:
+def _measure(job: Job, network: nn.Module, dataset: Dataset) -> Scores:
     divergence = _divergence(job, network, dataset)
     if dataset.landmarks:
         error = evaluate(network, dataset.test, job.compute, job.team)
-        return Measured(error, None, divergence, ())
+        return Scores(error, None, divergence, ())
     right = hits_of(network, dataset.test, job.compute, job.team)
-    return Measured(
+    return Scores(
         proportion(int(right.sum()), len(right)),
         packed_hits(right, dataset),
         divergence,
@@ -75,7 +75,7 @@ def _divergence(job: Job, network: nn.Module, dataset: Dataset) -> Estimate | No
 
 
 def _record_of(
-    job: Job, network: nn.Module, dataset: Dataset, measured: Measured, *, seconds: float
+    job: Job, network: nn.Module, dataset: Dataset, measured: Scores, *, seconds: float
 ) -> Record:
     learner, located = job.learner, dataset.landmarks
     seen = len(job.samples.split) * len(learner.history)

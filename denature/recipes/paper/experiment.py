@@ -85,14 +85,14 @@ def _function(name: str) -> Any:
     return getattr(import_module(f"denature.recipes.paper.{module}"), function)
 
 
-def _measured(point: Point, runs: Mapping[Order, Run]) -> cells.Measured:
+def _measured(point: Point, runs: Mapping[Order, Run]) -> cells.PlacedRun:
     def record(order: object) -> Record | None:
         return runs[order].record if isinstance(order, Order) else None
 
     nasty = normal = None
     if point.like is not None:
         nasty, normal = record(point.order.source), record(point.like.source)
-    return cells.Measured(
+    return cells.PlacedRun(
         row=point.row,
         column=point.column,
         x=point.x,
