@@ -5,9 +5,9 @@ import json
 import re
 import shlex
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,17 +15,15 @@ from benchmarks.bench import table
 from benchmarks.coverage import LIMITS, intervals_table, verdicts_table
 from denature.cli.app import COMMANDS, main
 from denature.core.record import Record, find_records
-from denature.core.schema import decode
-from denature.core.stats import Estimate, mean_over_seeds
+from denature.core.stats import pooled
 from denature.extract.theft import read_theft
 from denature.recipes.demo import CAVEAT
 from denature.recipes.nose.settings import TARGETS
 from denature.recipes.paper.catalogue import DESIGNS
-from denature.recipes.robustness_and_extraction import TEACHER_SEEDS
-from denature.report import defensive, robustness_and_extraction, summarise
 from denature.report import nose as nose_page
-from denature.report.divergence import not_nasty
+from denature.report import summarise
 from denature.report.kinds import answers_of
+from denature.report.results import Outcome, read_outcome
 from denature.report.theft import theft_table
 from denature.report.words import markdown, student_table, teacher_table
 
@@ -156,38 +154,37 @@ def test_the_tables_of_thefts_are_made_from_what_was_measured(folder: Path) -> N
     assert find_records([folder / "records.jsonl"])
 
 
+def remade(folder: Path, page: str) -> Outcome:
+    """A published outcome, read from its files; table and verdict stand in its page of the docs."""
+    outcome = read_outcome(folder)
+    found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    lines = [list(line) for line in outcome.lines]
+    assert (found["lines"], found["verdict"]) == (lines, list(outcome.verdict))
+    assert (folder / "table.md").read_text(encoding="utf-8").strip() == markdown(lines)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert markdown(lines) in text
+    assert all(record.environment["commit"] for record in outcome.records)
+    return outcome
+
+
 def test_the_table_of_the_stolen_nose_is_made_from_what_was_measured() -> None:
     folder = ROOT / "results" / "nose" / "cpu"
-    found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    lines = markdown(found["lines"])
-    assert (folder / "table.md").read_text(encoding="utf-8").strip() == lines
-    page = (ROOT / "docs" / "nose.md").read_text(encoding="utf-8")
-    assert lines in page
+    outcome = remade(folder, "nose.md")
+    found = outcome.result
     rows = list(csv.DictReader((folder / "precision.csv").read_text().splitlines()))
-    assert len(rows) == len(found["trials"]) == 30
-    for row, trial in zip(rows, found["trials"], strict=True):
-        assert float(row["mae_last"]) == pytest.approx(trial["last"], abs=1e-6)
-    clones = rows_of_clones(find_records([folder / "records.jsonl"]))
+    assert len(rows) == len(found.trials) == 30
+    for row, trial in zip(rows, found.trials, strict=True):
+        assert float(row["mae_last"]) == pytest.approx(trial.last, abs=1e-6)
     # What people marked is in no record.
-    stored = [without(line, "From people %") for line in found["lines"][1:]]
-    assert [without(line, "From people %") for line in nose_page.clone_table(clones)[1:]] == [
+    stored = [without(list(line), "From people %") for line in outcome.lines[1:]]
+    clones = nose_page.clone_table(rows_of_clones(outcome.records))
+    assert [without(line, "From people %") for line in clones[1:]] == [
         line for line in stored if line[1].startswith("clone ")
     ]
-    points = [
-        nose_page.PrecisionPoint(
-            decimals=it["precision"], trial=it["trial"], last=it["last"], best=it["best"],
-            people=it["people"],
-        )
-        for it in found["trials"]
-    ]  # fmt: skip
-    base = Estimate(0.0, 0.0, 0.0, 1, "images")
-    theft = nose_page.NoseTheft(
-        victim="", queries=found["queries"], answers=0, tests=0, unseen=0, money=found["money"],
-        dated="", clone=(), service=(),
-    )  # fmt: skip
-    _, error, decimals = nose_page.verdict_on_clones(clones, points, base, theft)
-    assert any(told.startswith(error.split("; always")[0]) for told in found["verdict"])
-    assert decimals in found["verdict"]
+    page = (ROOT / "docs" / "nose.md").read_text(encoding="utf-8")
+    for timings, unit in ((found.theft.clone, "pictures a second"), (found.theft.service, "")):
+        fastest = max(timing.images_per_second for timing in timings)
+        assert f"{fastest:,.0f} {unit}".strip() in page
 
 
 def without(line: list[str], column: str) -> list[str]:
@@ -196,11 +193,8 @@ def without(line: list[str], column: str) -> list[str]:
     return [cell for name, cell in zip(header, line, strict=True) if name != column]
 
 
-def rows_of_clones(records: list[Record]) -> list[nose_page.NoseRow]:
-    """Rows of the nose's clones, from their records; intervals over clones, as the page says.
-
-    Since that run the intervals of new results cover other test pictures too.
-    """
+def rows_of_clones(records: Sequence[Record]) -> list[nose_page.NoseRow]:
+    """Rows of the nose's clones, from their records."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         if record.kind != "cloned":
@@ -216,7 +210,7 @@ def rows_of_clones(records: list[Record]) -> list[nose_page.NoseRow]:
     return [
         nose_page.NoseRow(
             name=who, target=target, net=runs[0].net.name,
-            service=mean_over_seeds([it.error.value for it in runs if it.error is not None]),
+            service=pooled([it.error for it in runs if it.error is not None]),
             parameters=runs[0].net.parameters, clones=len(runs),
         )
         for (target, who), runs in groups.items()
@@ -237,73 +231,31 @@ def test_there_are_results_of_hardened_networks() -> None:
     }
 
 
-def remade(found: Any, records: list[Record]) -> tuple[list[list[str]], list[str]]:
-    """Table and verdict of hardened networks, made anew from the stored evaluations."""
-    budget = found["budget"]
-    if "findings" in found:
-        findings = decode(tuple[defensive.Finding, ...], found["findings"], where="findings")
-        return defensive.success_table(findings, budget), defensive.verdict_on_temperatures(
-            findings
-        )
-    victims = decode(
-        tuple[robustness_and_extraction.VictimResult, ...], found["worlds"], where="worlds"
-    )
-    alone = [
-        it.accuracy for it in records if it.kind == "normal" and (it.seed or 0) < TEACHER_SEEDS
-    ]
-    lines = robustness_and_extraction.victim_table(
-        victims, [it for it in alone if it is not None], budget
-    )
-    return lines, [*robustness_and_extraction.verdict_on_victims(victims), *not_nasty(records)]
-
-
 @pytest.mark.parametrize("folder", HARDENED, ids=lambda folder: "-".join(folder.parts[-2:]))
 def test_the_tables_of_hardened_networks_are_made_from_what_was_measured(folder: Path) -> None:
-    found = in_names_of_now(json.loads((folder / "result.json").read_text(encoding="utf-8")))
-    records = find_records([folder / "records.jsonl"])
-    lines, sentences = remade(found, records)
-    assert (found["lines"], found["verdict"]) == (lines, sentences)
-    assert (folder / "table.md").read_text(encoding="utf-8").strip() == markdown(lines)
+    outcome = remade(folder, "hardening.md")
     page = (ROOT / "docs" / "hardening.md").read_text(encoding="utf-8")
-    for text in (markdown(lines), *sentences):
-        assert text in page
-    assert all(record.environment["commit"] for record in records)
+    for sentence in outcome.verdict:
+        assert sentence in page
 
 
 @pytest.mark.parametrize("folder", HARDENED, ids=lambda folder: "-".join(folder.parts[-2:]))
 def test_hardened_networks_and_clones_scored_what_their_records_say(folder: Path) -> None:
-    found = in_names_of_now(json.loads((folder / "result.json").read_text(encoding="utf-8")))
-    records = find_records([folder / "records.jsonl"])
-    measured = {it.net.digest: it.accuracy for it in records}
-    for network in found.get("worlds") or found["findings"]:
-        scores = [measured[judged["robustness"]["digest"]] for judged in network["judged"]]
+    outcome = read_outcome(folder)
+    measured = {record.net.digest: record.accuracy for record in outcome.records}
+    victims = getattr(outcome.result, "victims", ())
+    for network in victims or outcome.result.findings:
+        scores = [measured[judged.robustness.digest] for judged in network.judged]
         assert all(scores)
-        if "accuracy" in network:
-            assert scores == [decode(Estimate, it, where="") for it in network["accuracy"]]
+        assert not victims or scores == list(network.accuracy)
     clones = [
-        decode(Estimate, it["accuracy"], where="")
-        for victim in found.get("worlds", ())
-        for them in victim["clones"].values()
-        for it in them
+        score.accuracy
+        for victim in victims
+        for scores in victim.clones.values()
+        for score in scores
     ]
-    learned = [it.accuracy for it in records if it.kind == "distilled"]
+    learned = [record.accuracy for record in outcome.records if record.kind == "distilled"]
     assert Counter(clones) == Counter(learned)
-
-
-def in_names_of_now(plain: Any) -> Any:
-    """A stored result with the fields of today; a gain of before had one budget and no interval."""
-    if isinstance(plain, list):
-        return [in_names_of_now(it) for it in plain]
-    if not isinstance(plain, dict):
-        return plain
-    names = {"cooled_by": "attack_temperature", "copies": "clones"}
-    fields = {names.get(key, key): in_names_of_now(value) for key, value in plain.items()}
-    unknown = {"value": 0.0, "low": -1.0, "high": 1.0, "n": 1, "over": "seeds"}
-    if "sure" in fields:
-        fields |= {"budgets": [fields["epsilon"]], "difference": unknown}
-    elif "word" in fields and "masked" not in fields:
-        fields |= {"samples": 0, "networks": [1, 1], "masked": unknown}
-    return fields
 
 
 EXPERIMENT_TABLES = sorted((ROOT / "results" / "paper").glob("*/*/table.md"))
