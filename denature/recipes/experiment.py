@@ -123,6 +123,21 @@ class Experiment(Protocol):
         """Measure the runs of these orders; finished measurements are read again."""
 
 
+class AtScale:
+    """Folders of an experiment at one scale, whose runs lie below its result."""
+
+    setting: Setting
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.setting.scale
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.folder
+
+
 def load_classes(source: "DataConfig", why: str, progress: "Progress") -> "Dataset":
     """Data whose labels are classes.
 

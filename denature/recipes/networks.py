@@ -8,7 +8,7 @@ from typing import Generic, Self, TypeAlias, TypeVar
 
 from denature.core.progress import Progress
 from denature.data import Dataset, load
-from denature.recipes.experiment import Request, Setting
+from denature.recipes.experiment import AtScale, Request, Setting
 from denature.train import Order
 
 Networks: TypeAlias = Mapping[tuple[int, str], Order]
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=NetworkSetting)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkExperiment(ABC, Generic[S]):
+class NetworkExperiment(AtScale, ABC, Generic[S]):
     """Networks on one data set; what is measured on them is the subclass's."""
 
     setting: S
@@ -44,14 +44,6 @@ class NetworkExperiment(ABC, Generic[S]):
     def of(cls, request: Request, out: Path) -> Self:
         setting = request.setting(cls.settings())
         return cls(setting=setting, source=request.source(setting.source), out=out)
-
-    @property
-    def folder(self) -> Path:
-        return self.out / self.setting.scale
-
-    @property
-    def runs_folder(self) -> Path:
-        return self.folder
 
     def data(self, progress: Progress) -> Dataset:
         return load(self.source, progress=progress)

@@ -18,7 +18,7 @@ from denature.extract.config import RequestConfig
 from denature.extract.speed import Timing, time_run, time_victim
 from denature.extract.victims.base import Victim
 from denature.extract.victims.find import REKOGNITION
-from denature.recipes.experiment import Measured, Request
+from denature.recipes.experiment import AtScale, Measured, Request
 from denature.recipes.nose.clones import CloneFactory, Kind, starts, trial_of, write_trials
 from denature.recipes.nose.config import NoseOptions
 from denature.recipes.nose.findings import Clones, Speeds, result_of
@@ -35,8 +35,8 @@ FRAMES = r"(.*)_"
 QUERIES_FOR_SPEED = 300
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Nose:
+@dataclass(frozen=True, kw_only=True)
+class Nose(AtScale):
     """Clones of a nose detector, which is trained and served here or whose answers are recorded.
 
     Raises:
@@ -60,14 +60,6 @@ class Nose:
     @staticmethod
     def of(request: Request, out: Path, options: NoseOptions) -> "Nose":
         return Nose(setting=request.setting(SETTINGS), options=options, out=out)
-
-    @property
-    def folder(self) -> Path:
-        return self.out / self.setting.scale
-
-    @property
-    def runs_folder(self) -> Path:
-        return self.folder
 
     @property
     def is_recorded(self) -> bool:
