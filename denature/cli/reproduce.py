@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from denature.cli.options import OutputFlags, OutputOptions, RunFlags, RunOptions
-from denature.recipes.catalogue import EXPERIMENTS
-from denature.recipes.experiment import Choices
+from denature.recipes.catalogue import EXPERIMENTS, experiment, names_of
+from denature.recipes.experiment import Choices, Request
 from denature.recipes.paper.config import PaperOptions
 
 app = App(name="reproduce")
@@ -38,10 +38,9 @@ def reproduce(
         estimate: Only print how long training would take on this machine.
     """
     from denature.cli.show import print_table
-    from denature.recipes.catalogue import names_of
 
     if not names:
-        listed = [[name, experiment.about] for name, experiment in EXPERIMENTS.items()]
+        listed = [[name, entry.about] for name, entry in EXPERIMENTS.items()]
         print_table([["Experiment", "Description"], *listed])
         return
     changed = None if paper_options == PaperOptions() else paper_options
@@ -61,8 +60,6 @@ def _run(
     """Run experiments with their options one after the other, or estimate the time of all."""
     from denature.cli.show import show
     from denature.core.progress import format_seconds
-    from denature.recipes.catalogue import experiment
-    from denature.recipes.experiment import Request
     from denature.recipes.runner import run, seconds_left
 
     experiments = [

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 from denature.core.errors import ConfigError, RunError, unknown
 from denature.core.files import write_text
 from denature.core.record import Record, find_records, write_records
-from denature.core.schema import decode
+from denature.core.schema import decode, encode
 from denature.report import page as pages
 from denature.report.page import Page
 
@@ -89,7 +89,7 @@ def write_outcome(result: Result, records: Sequence[Record], folder: Path) -> Ou
 
     The page is that of the result as it is read back, so it can be drawn again bit by bit.
     """
-    result = _decoded(result.result_type, asdict(result), where=str(folder / RESULT))
+    result = _decoded(result.result_type, encode(result), where=str(folder / RESULT))
     page = page_of(result, records)
     folder.mkdir(parents=True, exist_ok=True)
     write_records(folder / RECORDS, records)
@@ -127,7 +127,7 @@ def read_outcome(folder: Path) -> Outcome:
 def _decoded(result_type: str, plain: Any, *, where: str) -> Any:
     """A result from the plain values of its JSON."""
     form = getattr(_module(result_type), TYPES[result_type].split(":")[1])
-    return decode(form, json.loads(json.dumps(plain)), where=where)
+    return decode(form, plain, where=where)
 
 
 def _plain(result: Result, page: Page) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from denature.core.errors import ConfigError
@@ -46,6 +46,9 @@ class Nose(AtScale):
     setting: NoseSetting
     options: NoseOptions
     out: Path
+    _recordings: list[ServiceAnswers] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         options = self.options
@@ -133,16 +136,22 @@ class Nose(AtScale):
         return replace(data, train=victim_train), thief_pool
 
     def _recorded(self, progress: Progress) -> ServiceAnswers:
+        """Recorded answers, read once: the estimate, the data and the clones need them."""
+        if self._recordings:
+            return self._recordings[0]
         options = self.options
         assert options.images is not None
         assert options.labels is not None
-        return load_recorded(
-            options.images,
-            options.labels,
-            size=self.setting.image_size,
-            group=options.group,
-            progress=progress,
+        self._recordings.append(
+            load_recorded(
+                options.images,
+                options.labels,
+                size=self.setting.image_size,
+                group=options.group,
+                progress=progress,
+            )
         )
+        return self._recordings[0]
 
     def _served(self, service: Run) -> AbstractContextManager[Victim]:
         assert service.folder is not None
