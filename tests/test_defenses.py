@@ -16,7 +16,7 @@ from denature.answers.function import FunctionAnswerer
 from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.answers.transfer import Transfer
 from denature.core.errors import ConfigError
-from denature.defenses.base import Defended, Defense
+from denature.defenses.base import Chain, Context, Defended, Defense
 from denature.defenses.catalogue import DEFENSES, defense_of
 from denature.defenses.label_only import LabelOnly
 from denature.defenses.rounding import Rounding
@@ -222,19 +222,24 @@ IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 def test_a_defended_answerer_is_one() -> None:
     plain = FunctionAnswerer(brightness, name="b", kind="probabilities")
-    once = Defended(plain, Rounding(decimals=1))
-    twice = Defended(once, LabelOnly())
+    once = Defended(plain, Chain((Rounding(decimals=1),)))
+    twice = Defended(once, Chain((LabelOnly(),)))
     assert (plain.kind, once.kind, twice.kind) == ("probabilities", "probabilities", "label")
     expected = plain(IMAGES).values
     assert same(once(IMAGES).values, expected.round(decimals=1))
     assert same(twice(IMAGES).values, expected.round(decimals=1).argmax(1))
-    finer, again = Defended(plain, Rounding(decimals=2)), Defended(plain, Rounding(decimals=1))
-    other = Defended(FunctionAnswerer(brightness, name="c", kind="logits"), Rounding(decimals=1))
+    finer, again = (
+        Defended(plain, Chain((Rounding(decimals=2),))),
+        Defended(plain, Chain((Rounding(decimals=1),))),
+    )
+    other = Defended(
+        FunctionAnswerer(brightness, name="c", kind="logits"), Chain((Rounding(decimals=1),))
+    )
     digests = {answerer.digest for answerer in (plain, once, twice, finer, other)}
     assert len(digests) == 5
     assert again.digest == once.digest
     with pytest.raises(ConfigError, match="takes logits, probabilities, not label"):
-        Defended(twice, TopK())
+        Defended(twice, Chain((TopK(),)))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +275,10 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
 
 def test_a_run_can_be_a_defended_victim(run: Run) -> None:
     answerer = answerer_of(run, device="cpu")
-    plain, hidden = local(run, device="cpu"), victim_of(Defended(answerer, TopK(k=3)), run)
+    plain, hidden = (
+        local(run, device="cpu"),
+        victim_of(Defended(answerer, Chain((TopK(k=3),))), run),
+    )
     full, few = asked(plain, PIXELS), asked(hidden, PIXELS)
     assert np.isnan(few).sum(1).tolist() == [7] * 4
     np.testing.assert_array_equal(np.nanmax(few, 1), full.max(1))
@@ -278,7 +286,7 @@ def test_a_run_can_be_a_defended_victim(run: Run) -> None:
     assert about.target == f"mlp {run.digest} probabilities"  # as ledgers of before have it
     assert other.target != about.target  # answers of one are never taken for the other's
     assert (other.kind, other.names) == (about.kind, about.names)
-    labels = victim_of(Defended(answerer, LabelOnly()), run)
+    labels = victim_of(Defended(answerer, Chain((LabelOnly(),))), run)
     assert asked(labels, PIXELS).tolist() == full.argmax(1).tolist()
 
 
@@ -326,7 +334,7 @@ class Reversed(Defense):
     by: int = 0
     """Places by which the reversed scores are shifted."""
 
-    def _change(self, values: Tensor, kind: AnswerKind) -> Tensor:
+    def _change(self, values: Tensor, kind: AnswerKind, context: Context) -> Tensor:
         return values.flip(-1).roll(self.by, -1)
 
 

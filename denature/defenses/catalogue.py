@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from denature.core.errors import ConfigError, unknown
 from denature.core.schema import decode
-from denature.defenses.base import Defense
+from denature.defenses.base import Chain, Defense
 from denature.defenses.label_only import LabelOnly
 from denature.defenses.rounding import Rounding
 from denature.defenses.temperature import Temperature
@@ -48,3 +48,30 @@ def _number(text: str) -> object:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def chain_of(text: str) -> Chain:
+    """The chain that `NAME@option=value+option=value+NAME` spells; `none` is the empty one.
+
+    Raises:
+        ConfigError: a name or an option is unknown, or a value cannot be read.
+    """
+    if text == "none":
+        return Chain()
+    steps: list[tuple[str, dict[str, str]]] = []
+    for part in text.split("+"):
+        name, at, option = part.partition("@")
+        if not at and steps and "=" in part:
+            option = part
+        else:
+            steps.append((name, {}))
+        if not option and not at:
+            continue
+        key, equals, value = option.partition("=")
+        if not key or not equals or not value or key in steps[-1][1]:
+            raise ConfigError(
+                f"The defense {text!r} cannot be read; wanted is NAME, or NAME@option=value, with "
+                "further options and defenses after a +, such as rounding@decimals=1+label-only."
+            )
+        steps[-1][1][key] = value
+    return Chain(tuple(defense_of(name, options) for name, options in steps))

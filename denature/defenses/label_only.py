@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
-from denature.defenses.base import Defense
+from denature.defenses.base import Context, Defense
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ class LabelOnly(Defense):
     gives: ClassVar[AnswerKind | None] = "label"
     keeps_top: ClassVar[bool] = True
 
-    def _change(self, values: "Tensor", kind: AnswerKind) -> "Tensor":
+    def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         if kind == "label":
             return values
         return values.masked_fill(values.isnan(), float("-inf")).argmax(-1)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields, encode
-from denature.defenses.base import Defense
+from denature.defenses.base import Context, Defense
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,5 +34,5 @@ class Rounding(Defense):
         # Plans of clones stated the decimals so when the clone's loss rounded the answers.
         return encode(self)
 
-    def _change(self, values: "Tensor", kind: AnswerKind) -> "Tensor":
+    def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         return values if kind == "label" else values.round(decimals=self.decimals)

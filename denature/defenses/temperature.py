@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
-from denature.defenses.base import Defense
+from denature.defenses.base import Context, Defense
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ class Temperature(Defense):
     def __post_init__(self) -> None:
         check_fields(self, {"temperature": (self.temperature > 0, "above 0")})
 
-    def _change(self, values: "Tensor", kind: AnswerKind) -> "Tensor":
+    def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         if kind == "logits":
             return values / self.temperature
         return (values.log() / self.temperature).softmax(-1)

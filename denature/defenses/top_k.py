@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
-from denature.defenses.base import Defense
+from denature.defenses.base import Context, Defense
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ class TopK(Defense):
     def __post_init__(self) -> None:
         check_fields(self, {"k": (self.k >= 1, "at least 1")})
 
-    def _change(self, values: "Tensor", kind: AnswerKind) -> "Tensor":
+    def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         ranked = values.masked_fill(values.isnan(), float("-inf"))
         # topk leaves the order of equal scores open; the wire promises that of the classes.
         shown = ranked.argsort(dim=-1, descending=True, stable=True)[..., : self.k]

@@ -11,7 +11,7 @@ from denature.answers.config import InferenceConfig
 from denature.answers.inference import Inference
 from denature.answers.network import NetworkAnswerer
 from denature.core.compute import resolve
-from denature.defenses.base import Defended
+from denature.defenses.base import Chain, Defended
 from denature.defenses.catalogue import defense_of
 from denature.serve.config import ServedModel
 from denature.serve.protocol import ModelSignature
@@ -41,7 +41,9 @@ class Model:
             inference, kind=served.exposure.show, digest=run.digest, dtype=torch.float64
         )
         if served.defense is not None:
-            self._answerer = Defended(self._answerer, defense_of(served.defense, served.options))
+            self._answerer = Defended(
+                self._answerer, Chain((defense_of(served.defense, served.options),))
+            )
 
     def answer(self, requests: Sequence[np.ndarray]) -> np.ndarray:
         """The answers to all images of several requests: float64, or int64 for labels."""
