@@ -37,13 +37,13 @@ from denature.extract.asking.reading import combined, completed, fitting, kind_o
 from denature.extract.compatibility import about_of, fitted
 from denature.extract.config import Choose, ExtractionConfig, RequestConfig
 from denature.extract.measure import agreement, ask_reference, predictions_of
+from denature.extract.selection.base import Selection
+from denature.extract.selection.both import both
+from denature.extract.selection.catalogue import SELECTIONS, find_selection
+from denature.extract.selection.k_center import k_center
+from denature.extract.selection.uncertainty import uncertainty
 from denature.extract.speed import SpeedResult, Timing
 from denature.extract.stealing import PLAN, steal
-from denature.extract.strategies.base import Strategy
-from denature.extract.strategies.both import both
-from denature.extract.strategies.catalogue import STRATEGIES, find_strategy
-from denature.extract.strategies.k_center import k_center
-from denature.extract.strategies.uncertainty import uncertainty
 from denature.extract.theft import LEDGER, read_theft
 from denature.extract.thief import Thief
 from denature.extract.victims.base import AskFailed, VictimInfo
@@ -67,7 +67,7 @@ from denature.train import Cloned, Normal, Run, Training, load_run, train
 from tests.served import Served, serve, stop
 from tests.test_classes import Heard
 
-IN_ROUNDS = {name: s.select for name, s in STRATEGIES.items() if s.select is not None}
+IN_ROUNDS = {name: s.select for name, s in SELECTIONS.items() if s.select is not None}
 QUICK = Training(epochs=2, batch_size=32, device="cpu", precision="fp32")
 SOFT = np.array([0.5, 0.2, 0.3], np.float32)
 
@@ -871,10 +871,10 @@ def test_the_uncertain_and_the_far_are_chosen() -> None:
 
 
 def test_the_catalogue_has_a_strategy_for_each_choice_of_the_config() -> None:
-    assert list(STRATEGIES) == list(get_args(Choose))
+    assert list(SELECTIONS) == list(get_args(Choose))
     assert "random" not in IN_ROUNDS
-    with pytest.raises(ConfigError, match=r"no strategy 'k-centre'\. Did you mean k-center"):
-        find_strategy("k-centre")
+    with pytest.raises(ConfigError, match=r"no selection 'k-centre'\. Did you mean k-center"):
+        find_selection("k-centre")
 
 
 @pytest.mark.parametrize("choose", IN_ROUNDS)
@@ -1013,7 +1013,7 @@ def test_rounds_choose_with_the_clone_of_the_round_before(
 def test_a_thief_needs_no_folder_claim_and_takes_any_strategy(
     victim: Run, digits: Dataset, tmp_path: Path
 ) -> None:
-    """A caller brings its own oracle and strategy; here the last candidates of each round."""
+    """A caller brings its own oracle and selection; here the last candidates of each round."""
 
     def last(candidates: torch.Tensor, queried: torch.Tensor, count: int) -> torch.Tensor:
         rounds.append((len(candidates), len(queried)))
@@ -1032,7 +1032,7 @@ def test_a_thief_needs_no_folder_claim_and_takes_any_strategy(
         )
         thief = Thief(
             oracle=oracle, images=images, held_out=tests, dataset=digits, net="mlp",
-            strategy=Strategy(name="last", select=last), out=tmp_path, training=QUICK,
+            selection=Selection(name="last", select=last), out=tmp_path, training=QUICK,
             stealing=ExtractionConfig(round_size=40, seeds=2),
         )  # fmt: skip
         stolen = thief.steal([50, 90])
@@ -1073,7 +1073,7 @@ def test_a_thief_with_rounds_needs_a_limited_pool(digits: Dataset, tmp_path: Pat
         with pytest.raises(ConfigError, match="is unlimited"):
             Thief(
                 oracle=oracle, images=noise, held_out=pool_of_tests(digits), dataset=digits,
-                strategy=find_strategy("k-center"), stealing=ExtractionConfig(), net="mlp",
+                selection=find_selection("k-center"), stealing=ExtractionConfig(), net="mlp",
                 out=tmp_path,
             )  # fmt: skip
 

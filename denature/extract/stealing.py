@@ -20,7 +20,7 @@ from denature.extract.asking.pool import NOISE, Pool, open_pool, pool_of_tests
 from denature.extract.compatibility import about_of, fitted
 from denature.extract.config import ExtractionConfig, RequestConfig
 from denature.extract.measure import Reference, accuracy_of, ask_reference
-from denature.extract.strategies.catalogue import find_strategy
+from denature.extract.selection.catalogue import find_selection
 from denature.extract.theft import LEDGER, RESULT, Clone, Theft
 from denature.extract.thief import StolenRun, Thief, check_pool
 from denature.extract.victims.base import Victim, VictimInfo
@@ -82,7 +82,7 @@ def steal(
     session, pace = session or Session(), pace or RequestConfig()
     stealing, training = stealing or ExtractionConfig(), training or Training()
     objective = objective or Cloned()
-    budgets, strategy = sorted(set(budgets)), find_strategy(stealing.choose)
+    budgets, selection = sorted(set(budgets)), find_selection(stealing.choose)
     _check_costs(budgets, stealing.repeats, price)
     about = about_of(victim)
     source = pool if isinstance(pool, DataConfig) else DataConfig(source=pool)
@@ -98,7 +98,7 @@ def steal(
         seed=stealing.pool_seed,
         progress=session.progress,
     )
-    check_pool(images, strategy)  # before the folder is bound to a theft that cannot run
+    check_pool(images, selection)  # before the folder is bound to a theft that cannot run
     out, start = Path(out), backbone.digest if isinstance(backbone, Run) else backbone
     _claim(out, _plan(about, images, stealing, net, start, training, objective, defense))
     with Ledger(out / LEDGER) as ledger:
@@ -122,7 +122,7 @@ def steal(
             images=images,
             held_out=tests,
             dataset=dataset,
-            strategy=strategy,
+            selection=selection,
             stealing=stealing,
             net=net,
             backbone=backbone,
@@ -182,7 +182,7 @@ def _plan(
         "repeats": stealing.repeats,
         "pool_seed": stealing.pool_seed,
     }
-    if find_strategy(stealing.choose).select is None:
+    if find_selection(stealing.choose).select is None:
         return plan
     # Clones choose the queries, so their training counts.
     plan |= {"round_size": stealing.round_size, "net": net}

@@ -22,7 +22,7 @@ from denature.extract.asking.answered import answered, ask_within_budget
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import BLOCK, Pool
 from denature.extract.config import ExtractionConfig
-from denature.extract.strategies.base import Select, Strategy
+from denature.extract.selection.base import Select, Selection
 from denature.train.config import Training
 from denature.train.identity import plan_id
 from denature.train.objectives.cloned import Cloned
@@ -41,13 +41,13 @@ class StolenRun(NamedTuple):
     """Queries that were or may have been billed for its images, lost ones included."""
 
 
-def check_pool(images: Pool, strategy: Strategy) -> None:
-    """Check that a strategy can choose from a pool.
+def check_pool(images: Pool, selection: Selection) -> None:
+    """Check that a selection can choose from a pool.
 
     Raises:
-        ConfigError: the strategy works in rounds, and the pool is unlimited.
+        ConfigError: the selection works in rounds, and the pool is unlimited.
     """
-    if images.size is None and strategy.select is not None:
+    if images.size is None and selection.select is not None:
         raise ConfigError(
             f"{images.name} is unlimited, so no round can choose from it; choose random."
         )
@@ -59,7 +59,7 @@ class Thief:
     """Selection of queries, and training of clones, against any victim.
 
     Raises:
-        ConfigError: the strategy cannot choose from the pool.
+        ConfigError: the selection cannot choose from the pool.
     """
 
     oracle: Oracle
@@ -70,7 +70,7 @@ class Thief:
     """Images that are never queried, such as those of the evaluation; of finite size."""
     dataset: Dataset
     """Classes and shape of the clones' data; its test split scores their records."""
-    strategy: Strategy
+    selection: Selection
     stealing: ExtractionConfig
     """Round size, repeats and seeds; its `choose` and `fidelity` are not read."""
     net: str
@@ -84,7 +84,7 @@ class Thief:
     session: Session = field(default_factory=Session)
 
     def __post_init__(self) -> None:
-        check_pool(self.images, self.strategy)
+        check_pool(self.images, self.selection)
 
     def steal(self, budgets: Sequence[int]) -> list[StolenRun]:
         """Fresh clones for each budget, trained on the first answers within it.
@@ -111,9 +111,9 @@ class Thief:
 
     def _choose(self, most: int) -> list[int]:
         """Numbers of the query images in the order of their queries; all were sent."""
-        if self.strategy.select is None:
+        if self.selection.select is None:
             return self._at_random(most)
-        return self._in_rounds(most, self.strategy.select)
+        return self._in_rounds(most, self.selection.select)
 
     def _at_random(self, most: int) -> list[int]:
         rows = list(itertools.islice(self._shuffled(), most))
@@ -208,7 +208,7 @@ class Thief:
             "target": about.target,
             "options": about.options,
             "pool": self.images.digest,
-            "choose": self.strategy.name,
+            "choose": self.selection.name,
             "images": len(rows),
             "repeats": repeats,
         }

@@ -1,1 +1,1 @@
-"""Strategies of a thief: which images of the pool to query next."""
+"""Strategies of a thief: what to ask, what to do with the answers, and which objective to train."""

@@ -1,24 +1,164 @@
-"""The interface of a strategy, and the random one that needs no clone."""
+"""The interface of a strategy: a thief's whole way from a budget to a clone.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias, final
+A strategy is a generator. It queries through its attempt, yields lessons, receives the runs that
+they became, and returns the clone. So many strategies advance together, and their trainings go
+through the one loop, in passes or in workers. A strategy knows the defense only as a function, and
+imports no defense.
+"""
 
-from torch import Tensor
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
-Select: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
-"""From the last clone's probabilities for candidates (n x classes) and for queried images (m x
-classes), and a number k, to k positions among the candidates, int64, best first; all positions
-where k exceeds n."""
+import numpy as np
+
+from denature.answers.kinds import AnswerKind
+from denature.train.objectives.base import Objective
+from denature.train.objectives.cloned import Cloned
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from denature.answers.answerer import Answers
+    from denature.train.run import Run
+
+Threat: TypeAlias = Literal["A", "B"]
+"""A: the thief owns some labelled images and may query. B: the thief has unlabelled images only."""
 
 
-@final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Strategy:
-    """A selection of query images."""
+class Situation:
+    """What is known before the first query, from which a strategy tells whether it applies."""
 
-    name: str
-    """Spelling in plans and results, and in the identity of a clone."""
-    select: Select | None
-    """Selection of a round's images by the clone of the rounds before; the first round is random.
-    None queries all images in random order, without rounds."""
+    threat: Threat
+    kind: AnswerKind
+    """Kind of the shown answers: logits, probabilities or label."""
+    random: bool
+    """Whether the defense answers the same image differently each time."""
+    perturbs: bool
+    """Whether the defense changes scores by more than their format."""
+    classes: int
+    net: str
+    """Network of the clone."""
+    budget: int
+    labelled: int
+    """Images with true labels that the thief owns; 0 for threat B."""
+    backbone: str | None = None
+    """A public network with pretrained layers that the thief may start from, for messages."""
+    encoder: bool = False
+    """Whether the victim is known to be a public frozen encoder with a private linear head."""
+    other_pool: str | None = None
+    """Name of a pool of another domain, where there is one."""
+
+
+class LabelledImages(NamedTuple):
+    """Images that the thief owns, with their true labels."""
+
+    images: np.ndarray
+    """uint8, n x channels x height x width."""
+    labels: np.ndarray
+    """int64, n."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Lesson:
+    """One training of a thief's network, on images of its own with the answers that it received."""
+
+    images: np.ndarray
+    """uint8, n x channels x height x width."""
+    answers: "Answers"
+    """To these images, on the CPU: float32, n x classes, all finite, or int64, n, for labels."""
+    labels: np.ndarray | None = None
+    """int64, n; what the objective takes for true labels. The answers' classes by default."""
+    held_out: "tuple[np.ndarray, np.ndarray] | None" = None
+    """Images and classes (of answers, never true labels) that choose the epoch to keep."""
+    objective: Objective = field(default_factory=Cloned)
+    net: str | None = None
+    """Another network than the clone's, such as that of a shadow model."""
+    backbone: "Run | str | None" = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `denature.train.Training` that differ from the attempt's."""
+    seed: int = 0
+    """Added to the seed of the attempt, for several networks that differ."""
+
+
+class Clone(NamedTuple):
+    """What a strategy returns."""
+
+    network: "nn.Module"
+    """From pixels in [0, 1] to logits, in eval mode."""
+    note: str = ""
+    """A remark for the report, such as the setting that was chosen."""
+
+
+Steps: TypeAlias = "Generator[Sequence[Lesson], Sequence[Run], Clone]"
+"""Lessons that can be learned at the same time go out, their runs come back in the same order."""
+
+
+class Attempt(Protocol):
+    """What a thief may use: one victim with its defense, one budget, one seed."""
+
+    situation: Situation
+    seed: int
+    image_shape: tuple[int, int, int]
+    """Channels, height and width."""
+    owned: LabelledImages | None
+    """Labelled images of threat A, which count as pool images too; None for threat B."""
+    encoder: "nn.Module | None"
+    """The public encoder, from pixels to features, batch x d, where the situation names one."""
+    backbone: "Run | str | None"
+    """The pretrained network, where the situation names one."""
+
+    def pool(self, first: int, count: int, *, other: bool = False) -> np.ndarray:
+        """Images of the pool, in an order that depends on the seed alone, without duplicates.
+
+        Test images are not among them; owned images come first. `other` takes the other domain's.
+
+        Returns:
+            uint8, at most `count` x channels x height x width.
+        """
+
+    def pool_size(self, *, other: bool = False) -> int:
+        """Number of images that `pool` can return."""
+
+    def left(self) -> int:
+        """Queries that the budget still allows."""
+
+    def ask(self, images: np.ndarray) -> "Answers":
+        """The shown answers to images, each of which costs one query, also when it is repeated.
+
+        Hidden scores are NaN; see `shown_to_soft`.
+
+        Raises:
+            BudgetSpent: more images than queries are left; none is sent.
+        """
+
+    def simulate(self, answers: "Answers", images: np.ndarray) -> "Answers":
+        """The defense as a function, on true answers to any images, without a query.
+
+        Its random state is not the victim's, and starts again at each call.
+
+        Args:
+            answers: of the kind that the victim has before its defense.
+            images: the images of these answers.
+        """
+
+    @property
+    def true_kind(self) -> AnswerKind:
+        """Kind of answers that `simulate` takes."""
+
+
+class Strategy(Protocol):
+    """A thief of the catalogue; a frozen dataclass whose fields are its settings."""
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    """What the thief does, in a sentence for reports."""
+    source: ClassVar[str]
+    """Paper, with what differs."""
+
+    def excluded(self, situation: Situation) -> str | None:
+        """Why the strategy does not apply in this situation, as a sentence; None where it does."""
+
+    def steps(self, attempt: Attempt) -> Steps:
+        """Query, train, and return the clone."""

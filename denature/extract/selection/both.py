@@ -7,9 +7,9 @@ preselection.
 
 from torch import Tensor
 
-from denature.extract.strategies.base import Strategy
-from denature.extract.strategies.k_center import greedy
-from denature.extract.strategies.uncertainty import entropy
+from denature.extract.selection.base import Selection
+from denature.extract.selection.k_center import greedy
+from denature.extract.selection.uncertainty import entropy
 
 
 def both(candidates: Tensor, queried: Tensor, count: int) -> Tensor:
@@ -18,4 +18,4 @@ def both(candidates: Tensor, queried: Tensor, count: int) -> Tensor:
     return greedy(candidates, queried, count, entropies / entropies.max().clamp_min(1e-12))
 
 
-BOTH = Strategy(name="both", select=both)
+BOTH = Selection(name="both", select=both)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from denature.extract.strategies.base import Strategy
+from denature.extract.selection.base import Selection
 
 
 def k_center(candidates: Tensor, queried: Tensor, count: int) -> Tensor:
@@ -31,4 +31,4 @@ def _distances(candidates: Tensor, queried: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-K_CENTER = Strategy(name="k-center", select=k_center)
+K_CENTER = Selection(name="k-center", select=k_center)

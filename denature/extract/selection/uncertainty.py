@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from denature.extract.strategies.base import Strategy
+from denature.extract.selection.base import Selection
 
 
 def uncertainty(candidates: Tensor, queried: Tensor, count: int) -> Tensor:
@@ -17,4 +17,4 @@ def entropy(probabilities: Tensor) -> Tensor:
     return entropies
 
 
-UNCERTAINTY = Strategy(name="uncertainty", select=uncertainty)
+UNCERTAINTY = Selection(name="uncertainty", select=uncertainty)

@@ -1,0 +1,1 @@
+"""Audits: every defense against every thief at every budget, worst case, price."""

@@ -1,0 +1,1 @@
+"""Selections of a thief: which images of the pool to query next."""
