@@ -1,10 +1,9 @@
 """Making runs: from orders to records, in as few passes over the data as possible."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -28,7 +27,7 @@ from denature.train.passes import Watch, make_pass
 from denature.train.remote import RemoteBatch, WorkerPool, loads_again
 from denature.train.run import Run
 from denature.train.session import Session
-from denature.train.team import join
+from denature.train.team import ProcessGroup, join
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
 """Training fields that runs in one pass have in common."""
@@ -98,14 +97,29 @@ def make(
         Stopped: the stopper fired; call again with the same orders to resume.
     """
     session = session or Session()
+    team = join(orders[0].training.device if orders else "auto")
+    if not isinstance(data, Dataset):
+        progress = session.progress if team.is_rank0 else SILENT
+        team.on_rank0(lambda: (load(data, progress=progress), None)[1])  # decodes once for all
+        data = load(data, progress=progress)
+    [runs] = make_all([(orders, data)], overwrite=overwrite, watch=watch, session=session)
+    return runs
+
+
+def make_all(
+    groups: Sequence[tuple[Sequence[Order], Dataset]],
+    *,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+    session: Session | None = None,
+) -> list[list[Run]]:
+    """Make runs on several data sets, so that workers are busy across them; see `make`."""
+    session = session or Session()
     keep_freed_memory()
+    orders = [order for ordered, _ in groups for order in ordered]
     team = join(orders[0].training.device if orders else "auto")
     if not team.is_rank0:
         session = replace(session, progress=SILENT)
-    if not isinstance(data, Dataset):
-        progress = session.progress
-        team.on_rank0(lambda: (load(data, progress=progress), None)[1])  # decodes once for all
-    dataset = load(data, progress=session.progress)
     if session.workers is not None and team.size > 1:
         raise ConfigError(
             "Processes of one launcher train one network together, and cannot use workers too. "
@@ -113,35 +127,62 @@ def make(
         )
     if session.workers is not None and watch is not None:
         raise ConfigError("`watch` needs the runs in this process; leave out the workers.")
-    made: dict[Order, Run] = {}
-    fitted = ClassMatcher(dataset, session.progress)
-    ranks = _ranks(orders)
-    nets = [order.net for rank in ranks for order in rank]
+    makings = [_Making(ordered, dataset, session.progress) for ordered, dataset in groups]
+    nets = [order.net for making in makings for rank in making.ranks for order in rank]
     modules = [id(net) for net in nets if isinstance(net, nn.Module)]
     if len(modules) > len(set(modules)):
         raise ConfigError(
             "Two orders train one module in place; give each a copy of it "
             "(copy.deepcopy), or name a factory."
         )
-    with ExitStack() as stack:
-        count = sum(map(len, ranks))
-        display = session.progress if count > 1 else SILENT
-        task = stack.enter_context(display.task("all", count, "runs"))
-        for rank in ranks:
-            jobs = [
-                Job.of(order, _inputs(order, made, dataset, fitted), dataset, team)
-                for order in rank
-            ]
-            twins = _twins(jobs)
-            passes = list(_passes([job for job in jobs if twins[job] is job]))
+    display = session.progress if len(nets) > 1 else SILENT
+    with display.task("all", len(nets), "runs") as task:
+        for number in range(max((len(making.ranks) for making in makings), default=0)):
+            passes = [jobs for making in makings for jobs in making.passes(number, team)]
             if session.workers is not None:
-                _send(passes, session.workers, dataset, overwrite, session)
-            for together in passes:
-                runs = make_pass(together, dataset, overwrite, watch, session)
-                made |= zip((job.order for job in together), runs, strict=True)
-                task.advance(len(together))
-            made |= {job.order: made[twin.order] for job, twin in twins.items()}
-    return [made[order] for order in orders]
+                _send(passes, session.workers, overwrite, session)
+            for making, dataset, jobs in passes:
+                runs = make_pass(jobs, dataset, overwrite, watch, session)
+                making.made |= zip((job.order for job in jobs), runs, strict=True)
+                task.advance(len(jobs))
+            for making in makings:
+                making.copy_twins()
+    return [[making.made[order] for order in making.orders] for making in makings]
+
+
+class _Pass(NamedTuple):
+    """Jobs that share a pass over a data set."""
+
+    making: "_Making"
+    dataset: Dataset
+    jobs: list[Job]
+
+
+class _Making:
+    """The orders of one data set, rank by rank, and the runs that were made so far."""
+
+    def __init__(self, orders: Sequence[Order], dataset: Dataset, progress: Progress) -> None:
+        self.orders, self.dataset = orders, dataset
+        self.ranks = _ranks(orders)
+        self.made: dict[Order, Run] = {}
+        self._fitted = ClassMatcher(dataset, progress)
+        self._twins: dict[Job, Job] = {}
+
+    def passes(self, number: int, team: ProcessGroup) -> list[_Pass]:
+        """The passes of a rank; those of a group that has no such rank are none."""
+        if number >= len(self.ranks):
+            return []
+        jobs = [
+            Job.of(order, _inputs(order, self.made, self.dataset, self._fitted), self.dataset, team)
+            for order in self.ranks[number]
+        ]
+        self._twins = _twins(jobs)
+        own = [job for job in jobs if self._twins[job] is job]
+        return [_Pass(self, self.dataset, together) for together in _passes(own)]
+
+    def copy_twins(self) -> None:
+        """Give each order of a rank the run of the job that was made for it."""
+        self.made |= {job.order: self.made[twin.order] for job, twin in self._twins.items()}
 
 
 def _ranks(orders: Sequence[Order]) -> list[list[Order]]:
@@ -224,27 +265,25 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
             yield group[start : start + TOGETHER]
 
 
-def _send(
-    passes: Sequence[Sequence[Job]],
-    workers: WorkerPool,
-    dataset: Dataset,
-    overwrite: bool,
-    session: Session,
-) -> None:
+def _send(passes: Sequence[_Pass], workers: WorkerPool, overwrite: bool, session: Session) -> None:
     """Have workers make the unfinished runs; the caller then finds them in their folders.
 
     Runs on data that only this process has are left to the caller, except for clones: their data
     travels with the transfer set.
     """
-    passes = [
-        jobs for jobs in passes if isinstance(jobs[0].source, Transfer) or loads_again(dataset)
+    waiting = [
+        (unfinished, dataset)
+        for _, dataset, jobs in passes
+        if isinstance(jobs[0].source, Transfer) or loads_again(dataset)
+        if (unfinished := [job for job in jobs if not job.is_finished])
     ]
-    waiting = [[job for job in jobs if not job.is_finished] for jobs in passes]
-    waiting = [jobs for jobs in waiting if jobs]
     # Passes are divided where workers would be idle.
-    while waiting and len(waiting) < workers.size and len(longest := max(waiting, key=len)) > 1:
-        waiting.remove(longest)
-        waiting += [longest[::2], longest[1::2]]
+    while waiting and len(waiting) < workers.size:
+        place = max(range(len(waiting)), key=lambda place: len(waiting[place][0]))
+        jobs, dataset = waiting[place]
+        if len(jobs) == 1:
+            break
+        waiting[place : place + 1] = [(jobs[::2], dataset), (jobs[1::2], dataset)]
     batches = [
         RemoteBatch.of(
             [job.order for job in jobs],
@@ -254,13 +293,13 @@ def _send(
             checkpointing=session.checkpointing,
             seconds=session.stopper.seconds_left,
         )
-        for jobs in waiting
+        for jobs, dataset in waiting
     ]
     if batches:
-        count = sum(map(len, waiting))
-        with session.progress.task(f"{workers.size} workers", count, "runs") as task:
+        sent = [job for jobs, _ in waiting for job in jobs]
+        with session.progress.task(f"{workers.size} workers", len(sent), "runs") as task:
             workers.carry_out(batches, session.stopper, task)
-        if missing := [job.title for jobs in waiting for job in jobs if not job.is_finished]:
+        if missing := [job.title for job in sent if not job.is_finished]:
             raise RunError(
                 f"The workers made other runs than these: {', '.join(missing[:3])}. `auto` has "
                 "another meaning there than in this process. Set --device and --precision, and "
