@@ -100,14 +100,16 @@ class Attempt(Protocol):
 
     situation: Situation
     seed: int
-    image_shape: tuple[int, int, int]
-    """Channels, height and width."""
     owned: LabelledImages | None
     """Labelled images of threat A, which count as pool images too; None for threat B."""
     encoder: "nn.Module | None"
     """The public encoder, from pixels to features, batch x d, where the situation names one."""
     backbone: "Run | str | None"
     """The pretrained network, where the situation names one."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
 
     def pool(self, first: int, count: int, *, other: bool = False) -> np.ndarray:
         """Images of the pool, in an order that depends on the seed alone, without duplicates.

@@ -1,0 +1,150 @@
+"""Settings of an audit; this module imports nothing heavy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, final
+
+from denature.core.schema import check_fields
+
+Effort: TypeAlias = Literal["quick", "standard", "full"]
+
+LADDER = tuple(factor * 10**power for power in range(1, 7) for factor in (1, 2, 5))
+"""Default budgets are taken from 10, 20, 50, 100, ..."""
+
+MOST = 5000
+"""Largest default budget."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EffortPreset:
+    """Defenses, thieves, budgets and seeds of one effort."""
+
+    defenses: tuple[str, ...]
+    """Chains, or names of in-training defenses."""
+    thieves: tuple[str, ...]
+    budgets: tuple[int, ...]
+    """Steps below the largest default budget, on the ladder 10, 20, 50, ..."""
+    seeds: int
+    labelled: int
+    """Labelled images of threat A, for each class; 0 leaves threat A out."""
+
+
+UNDEFENDED = "none"
+"""The empty chain, which every audit has."""
+
+ALWAYS = ("naive", "labels")
+"""Thieves that are never screened out."""
+
+SMALLEST_ONLY = ("semi-supervised",)
+"""Thieves that are raced at the smallest budget only: they train on the whole pool."""
+
+STANDARD_DEFENSES = (
+    *(UNDEFENDED, "rounding@decimals=1", "top-k@k=3", "label-only"),
+    *("gaussian-noise@scale=0.2", "reverse-sigmoid", "mad", "gradient-redirection"),
+    *("modelguard-w", "modelguard-s", "nasty"),
+)
+
+STANDARD_THIEVES = (
+    *("naive", "labels", "tuned", "label-smoothing", "small-alpha", "skeptical"),
+    *("augmented", "repeated", "recovery-network", "recovery-table"),
+    *("active-uncertainty", "active-k-center", "active-both"),
+    *("other-domain", "pretrained", "same-features", "semi-supervised"),
+)
+
+EFFORTS: Mapping[Effort, EffortPreset] = {
+    "quick": EffortPreset(
+        defenses=(UNDEFENDED, "rounding@decimals=1", "label-only", "nasty"),
+        thieves=("naive", "labels", "tuned"),
+        budgets=(2, 0),
+        seeds=2,
+        labelled=0,
+    ),
+    "standard": EffortPreset(
+        defenses=STANDARD_DEFENSES,
+        thieves=STANDARD_THIEVES,
+        budgets=(2, 1, 0),
+        seeds=3,
+        labelled=5,
+    ),
+    "full": EffortPreset(
+        defenses=(
+            *STANDARD_DEFENSES,
+            *("rounding@decimals=0", "top-k@k=1", "temperature@temperature=4"),
+            *("gaussian-noise@scale=0.5", "dirichlet-noise", "dirichlet-noise@concentration=2"),
+            *("reverse-sigmoid@beta=1+gamma=0.2", "sparse-logits", "mad@epsilon=1"),
+            *("mad@keep_top=true", "gradient-redirection@epsilon=1", "adaptive-misinformation"),
+            *("adaptive-misinformation@tau=0.9", "modelguard-w@epsilon=0.5"),
+            "modelguard-s@epsilon=0.5",
+        ),
+        thieves=STANDARD_THIEVES,
+        budgets=(4, 3, 2, 1, 0),
+        seeds=5,
+        labelled=5,
+    ),
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditConfig:
+    """What is audited, by whom, and how thoroughly."""
+
+    effort: Effort = "quick"
+    """quick: four defenses, three thieves, two budgets, two seeds; standard: one published setting
+    of each defense, all thieves, three budgets and seeds; full: two settings, five of each."""
+    defense: tuple[str, ...] = ()
+    """Defenses besides `none`: NAME, NAME@option=value, several after a +; or nasty. By default
+    those of the effort."""
+    thief: tuple[str, ...] = ()
+    """Thieves; by default those of the effort."""
+    budget: tuple[int, ...] = ()
+    """Numbers of queries; by default 1-2-5 steps up to half of the pool, or 5,000."""
+    labelled: int | None = None
+    """Labelled images that the thief of threat A owns; 0 leaves this threat out. By default that of
+    the effort."""
+    seeds: int | None = None
+    """Repetitions with other queries and initial weights; by default those of the effort."""
+    net: str | None = None
+    """Network of the clones; by default the model's own, or cnn for a model of unknown network."""
+    grid: bool = False
+    """Measure every cell, without screening."""
+    price_per_1000: float | None = None
+    """US dollars for a thousand queries, for the cost of a clone."""
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "budget": (all(budget >= 2 for budget in self.budget), "at least 2 queries each"),
+                "labelled": (self.labelled is None or self.labelled >= 0, "at least 0"),
+                "seeds": (self.seeds is None or self.seeds >= 1, "at least 1"),
+                "price_per_1000": (
+                    self.price_per_1000 is None or self.price_per_1000 >= 0,
+                    "at least 0",
+                ),
+            },
+        )
+
+    @property
+    def preset(self) -> EffortPreset:
+        return EFFORTS[self.effort]
+
+    @property
+    def defenses(self) -> tuple[str, ...]:
+        """Names of all defenses, the undefended model first."""
+        return tuple(dict.fromkeys((UNDEFENDED, *(self.defense or self.preset.defenses))))
+
+    @property
+    def thieves(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.thief or self.preset.thieves))
+
+    def budgets(self, pool: int) -> tuple[int, ...]:
+        """Ascending budgets for a pool of this size."""
+        if self.budget:
+            return tuple(sorted(set(self.budget)))
+        rungs = [rung for rung in LADDER if rung <= min(MOST, pool // 2)] or [max(2, pool // 2)]
+        return tuple(dict.fromkeys(rungs[max(0, len(rungs) - 1 - s)] for s in self.preset.budgets))
+
+    def owned(self, classes: int) -> int:
+        """Labelled images of threat A."""
+        return self.preset.labelled * classes if self.labelled is None else self.labelled

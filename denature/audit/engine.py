@@ -1,0 +1,122 @@
+"""Strategies at work: many advance together, and their trainings share the one loop."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import final
+
+import numpy as np
+import torch
+
+from denature.audit.attempt import CellAttempt
+from denature.audit.cells import CellStore, MeasuredCell
+from denature.audit.learning import Classroom
+from denature.core.compute import resolve
+from denature.data.dataset import Split
+from denature.extract.strategies.base import Clone, Lesson, Steps, Strategy
+from denature.train.loop import answers_to
+from denature.train.run import Run
+
+TOGETHER = 24
+"""Cells that advance together; each holds its images and answers in memory."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Task:
+    """One seed of one cell."""
+
+    key: str
+    strategy: Strategy
+    attempt: CellAttempt
+    """Is made when the task starts, and not used after that."""
+
+
+@dataclass(slots=True, eq=False)
+class _Advancing:
+    """A strategy between two of its lessons."""
+
+    task: Task
+    steps: Steps
+    lessons: Sequence[Lesson] = ()
+    clone: Clone | None = None
+
+    def advance(self, runs: Sequence[Run] | None) -> None:
+        try:
+            self.lessons = next(self.steps) if runs is None else self.steps.send(runs)
+        except StopIteration as end:
+            self.lessons, self.clone = (), end.value
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Engine:
+    """Carries out tasks, and stores what they measured."""
+
+    classroom: Classroom
+    store: CellStore
+    tests: Split
+    """All test images of the audit."""
+    device: str
+
+    def carry_out(self, tasks: Sequence[Task]) -> Iterator[int]:
+        """Measure cells in batches; yields how many were measured.
+
+        Raises:
+            DenatureError: see `denature.train.make` and `Oracle.ask`; measured cells are kept.
+        """
+        for start in range(0, len(tasks), TOGETHER):
+            batch = tasks[start : start + TOGETHER]
+            yield from self._together(batch)
+
+    def _together(self, tasks: Sequence[Task]) -> Iterator[int]:
+        active = [_Advancing(task, task.strategy.steps(task.attempt)) for task in tasks]
+        for each in active:
+            each.advance(None)
+        while active:
+            finished = [each for each in active if each.clone is not None]
+            for each in finished:
+                self._measure(each)
+            if finished:
+                yield len(finished)
+            active = [each for each in active if each.clone is None]
+            for each, runs in zip(active, self._learn(active), strict=True):
+                each.advance(runs)
+
+    def _learn(self, active: Sequence[_Advancing]) -> list[list[Run]]:
+        """The runs of the lessons of each strategy; all of them are made together."""
+        room, groups, owners = self.classroom, [], []
+        for number, each in enumerate(active):
+            found = room.orders(
+                each.lessons,
+                self.store.workshop(each.task.key),
+                seed=each.task.attempt.seed,
+                recipe=each.task.key,
+            )
+            groups += found
+            owners += [number] * len(found)
+        first = np.cumsum([0, *(len(each.lessons) for each in active)]).tolist()
+        placed = [
+            (orders, data, [first[owner] + place for place in places])
+            for owner, (orders, data, places) in zip(owners, groups, strict=True)
+        ]
+        runs = room.learn(placed, first[-1])
+        return [runs[a:b] for a, b in pairwise(first)]
+
+    def _measure(self, each: _Advancing) -> None:
+        assert each.clone is not None
+        cell = MeasuredCell(
+            predictions=tuple(predictions(each.clone, self.tests, self.device).tolist()),
+            queries=each.task.attempt.spent,
+            note=each.clone.note,
+        )
+        self.store.write(each.task.key, cell)
+        self.store.tidy(each.task.key)
+
+
+def predictions(clone: Clone, split: Split, device: str) -> np.ndarray:
+    """A clone's classes for a split in fp32, int64."""
+    compute = resolve(clone.network, device=device, precision="fp32")
+    batches = answers_to(compute.place(clone.network).eval(), split, compute)
+    classes: np.ndarray = torch.cat([logits.argmax(-1).cpu() for _, logits in batches]).numpy()
+    return classes

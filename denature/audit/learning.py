@@ -1,0 +1,113 @@
+"""From lessons of thieves to runs of the one training loop."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+
+from denature.answers.transfer import Transfer
+from denature.data.dataset import Dataset, Split
+from denature.extract.strategies.base import Lesson
+from denature.train.config import Training
+from denature.train.order import Order
+from denature.train.run import Run
+from denature.train.runs import make_all
+from denature.train.session import Session
+
+PROBE = 256
+"""Test images that score the records of clones; the audit measures on all of them."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Classroom:
+    """What all lessons of an audit have in common."""
+
+    dataset: Dataset
+    """Classes and shape of the data."""
+    net: str
+    training: Training
+    """Its epochs and batch size hold for lessons that name no other."""
+    session: Session
+
+    def orders(
+        self, lessons: Sequence[Lesson], folder: Path, *, seed: int, recipe: str
+    ) -> list[tuple[list[Order], Dataset, list[int]]]:
+        """Orders on their data, those of equal data together, with their places among `lessons`."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, lesson in enumerate(lessons):
+            held_out = None if lesson.held_out is None else lesson.held_out[0]
+            parts = (lesson.images, lesson.answers.values, lesson.labels, held_out)
+            groups.setdefault(tuple(map(id, parts)), []).append(place)
+        found = []
+        for places in groups.values():
+            first = lessons[places[0]]
+            data, transfer = self._data(first), self._transfer(first, folder, recipe)
+            orders = [self._order(lessons[n], transfer, folder, seed) for n in places]
+            found.append((orders, data, places))
+        return found
+
+    def _order(self, lesson: Lesson, transfer: Transfer, folder: Path, seed: int) -> Order:
+        training = replace(self.training, seed=self.training.seed + seed + lesson.seed)
+        if lesson.held_out is not None:
+            training = replace(training, checkpoint="best-validation", evaluate_every=1)
+        return Order(
+            net=lesson.net or self.net,
+            objective=lesson.objective,
+            training=replace(training, **lesson.training),
+            source=transfer if lesson.objective.asks is not None else None,
+            backbone=lesson.backbone,
+            under=folder,
+        )
+
+    @staticmethod
+    def _transfer(lesson: Lesson, folder: Path, recipe: str) -> Transfer:
+        answers = lesson.answers
+        return Transfer(
+            answers.kind, answers.values, victim="the audited model", recipe=recipe, folder=folder
+        )
+
+    def _data(self, lesson: Lesson) -> Dataset:
+        answers = lesson.answers.values
+        labels = lesson.labels
+        if labels is None:
+            labels = (answers if answers.ndim == 1 else answers.argmax(-1)).numpy()
+        train = _split(lesson.images, labels)
+        validation = None if lesson.held_out is None else _split(*lesson.held_out)
+        digest = hashlib.sha256(self.dataset.digest.encode())
+        for array in (lesson.images, labels, *(lesson.held_out or ())):
+            digest.update(np.ascontiguousarray(array).data)
+        test = self.dataset.test
+        return replace(
+            self.dataset,
+            config=replace(self.dataset.config, source="queries of an audit"),
+            train=train,
+            validation=validation,
+            test=replace(test, rows=test.rows[:PROBE]),
+            digest=digest.hexdigest()[:16],
+            skipped=0,
+        )
+
+    def learn(
+        self, groups: Iterable[tuple[list[Order], Dataset, list[int]]], count: int
+    ) -> list[Run]:
+        """The runs of lessons, in the order of their places."""
+        listed = list(groups)
+        made = make_all([(orders, data) for orders, data, _ in listed], session=self.session)
+        runs: list[Run | None] = [None] * count
+        for (_, _, places), of_group in zip(listed, made, strict=True):
+            for place, run in zip(places, of_group, strict=True):
+                runs[place] = run
+        return [run for run in runs if run is not None]
+
+
+def _split(images: np.ndarray, labels: np.ndarray) -> Split:
+    return Split(
+        torch.from_numpy(np.ascontiguousarray(images)),
+        torch.from_numpy(np.ascontiguousarray(labels, np.int64)),
+        torch.arange(len(images)),
+    )

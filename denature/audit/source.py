@@ -1,0 +1,125 @@
+"""A model behind a defense: true answers are asked once, shown ones are made of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+import torch
+
+from denature.answers.answerer import Answers
+from denature.answers.kinds import AnswerKind
+from denature.core.errors import RunError
+from denature.defenses.base import Chain, NetworkRole, Stream
+from denature.extract.asking.answered import answered
+from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.pool import PoolBatch, digest_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@final
+class Harvest:
+    """True answers of one model to any images; each image is asked once, and its answer is kept.
+
+    Args:
+        oracle: the model with the ledger that keeps its answers.
+        classes: number of classes of the data.
+    """
+
+    def __init__(self, oracle: Oracle, *, classes: int) -> None:
+        self.oracle, self.classes = oracle, classes
+        self._known: dict[bytes, np.ndarray] = {}
+        self._kind: AnswerKind | None = oracle.kind or oracle.about.kind
+
+    @property
+    def kind(self) -> AnswerKind:
+        """Kind of the true answers; known after the first ones."""
+        assert self._kind is not None
+        return self._kind
+
+    def __call__(self, images: np.ndarray) -> Answers:
+        """The true answers to images, uint8, n x channels x height x width.
+
+        Raises:
+            RunError: images remained without an answer.
+            AskFailed, BudgetSpent, ConfigError, Stopped: see `Oracle.ask`.
+        """
+        contents = [digest_of(image) for image in images]
+        new = {content: row for row, content in enumerate(contents) if content not in self._known}
+        if new:
+            self._ask(images[list(new.values())], list(new))
+        values = np.stack([self._known[content] for content in contents])
+        return Answers(self.kind, torch.from_numpy(values))
+
+    def _ask(self, images: np.ndarray, contents: list[bytes]) -> None:
+        pool = PoolBatch("audit", images)
+        self.oracle.ask(pool, range(len(images)))
+        found = answered(self.oracle, pool, range(len(images)), classes=self.classes)
+        if len(found.rows) < len(images):
+            raise RunError(
+                f"{len(images) - len(found.rows)} of {len(images)} images were not answered. Run "
+                "the same command again: stored answers are kept."
+            )
+        self._kind = found.kind
+        self._known |= zip(contents, found.values, strict=True)
+
+
+def shown_by(stream: Stream, answers: Answers, images: np.ndarray) -> Answers:
+    """True answers as a service with this defense shows them, float32 or int64, on the CPU.
+
+    A service shows probabilities: logits become probabilities in float64, before the chain unless
+    its first defense computes probabilities from logits.
+
+    Args:
+        stream: the chain's stream.
+        answers: logits, probabilities or labels.
+        images: uint8, the images of these answers.
+    """
+    if answers.kind != "label":
+        answers = answers._replace(values=answers.values.double())
+    chain = stream.chain
+    if answers.kind == "logits" and not from_logits(chain):
+        answers = Answers("probabilities", answers.values.softmax(-1))
+    pixels = torch.from_numpy(images).float().div(255) if chain.roles else None
+    shown = stream(answers, pixels)
+    return shown if shown.kind == "label" else shown._replace(values=shown.values.float())
+
+
+def from_logits(chain: Chain) -> bool:
+    """Whether the first defense of a chain computes probabilities from logits."""
+    first = chain.defenses[0] if chain.defenses else None
+    return first is not None and first.gives == "probabilities" and "logits" in first.takes
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Source:
+    """One model behind one defense."""
+
+    name: str
+    """Of the defense in tables."""
+    harvest: Harvest
+    chain: Chain = field(default_factory=Chain)
+    networks: "Mapping[NetworkRole, nn.Module]" = field(default_factory=dict)
+    digest: str = ""
+    """Identity of the model, and of the defender's networks."""
+
+    def start(self, seed: int) -> Stream:
+        return self.chain.start(self.networks, seed=seed)
+
+    @property
+    def shown_kind(self) -> AnswerKind:
+        """Kind of the shown answers.
+
+        Raises:
+            ConfigError: the defense does not take what the model shows.
+        """
+        kind = self.harvest.kind
+        if kind == "logits" and not from_logits(self.chain):
+            kind = "probabilities"
+        return self.chain.kind(kind)
+
+    def with_chain(self, name: str, chain: Chain) -> "Source":
+        return replace(self, name=name, chain=chain)
