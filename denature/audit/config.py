@@ -35,6 +35,9 @@ UNDEFENDED = "none"
 ALWAYS = ("naive", "labels")
 """Thieves that are never screened out."""
 
+WITH_LABELS = (*ALWAYS, "tuned", "label-smoothing", "small-alpha", "skeptical")
+"""Thieves of threat A: those that use labels, and those that every audit has."""
+
 SMALLEST_ONLY = ("semi-supervised",)
 """Thieves that are raced at the smallest budget only: they train on the whole pool."""
 
@@ -106,6 +109,8 @@ class AuditConfig:
     """Repetitions with other queries and initial weights; by default those of the effort."""
     net: str | None = None
     """Network of the clones; by default the model's own, or cnn for a model of unknown network."""
+    test_images: int | None = None
+    """Test images at most; by default all for a model in this process, and 1,000 for a service."""
     grid: bool = False
     """Measure every cell, without screening."""
     price_per_1000: float | None = None
@@ -118,6 +123,10 @@ class AuditConfig:
                 "budget": (all(budget >= 2 for budget in self.budget), "at least 2 queries each"),
                 "labelled": (self.labelled is None or self.labelled >= 0, "at least 0"),
                 "seeds": (self.seeds is None or self.seeds >= 1, "at least 1"),
+                "test_images": (
+                    self.test_images is None or self.test_images >= 20,
+                    "at least 20, since one half chooses the worst thief",
+                ),
                 "price_per_1000": (
                     self.price_per_1000 is None or self.price_per_1000 >= 0,
                     "at least 0",

@@ -39,6 +39,10 @@ class Harvest:
         assert self._kind is not None
         return self._kind
 
+    def __len__(self) -> int:
+        """Number of images that were asked so far, in this process."""
+        return len(self._known)
+
     def __call__(self, images: np.ndarray) -> Answers:
         """The true answers to images, uint8, n x channels x height x width.
 

@@ -18,6 +18,10 @@ COMMANDS = {
         "demo:demo",
         "Compare the students of a normal and of a nasty teacher, on real digits.",
     ),
+    "audit": (
+        "audit:audit",
+        "Audit a model: what the worst thief gets of it at each budget, behind each defense.",
+    ),
     "train": ("training:train", "Train a network on the true labels."),
     "nasty": (
         "training:nasty",
@@ -75,7 +79,7 @@ COMMANDS = {
 """Each command with its function, which is imported when the command is called, and its help."""
 
 LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--budgets", "--points"}
-LISTS |= {"--linf", "--l2", "--l0", "--attacks"}
+LISTS |= {"--linf", "--l2", "--l0", "--attacks", "--defense", "--thief"}
 """Options that take several values, also separated by commas."""
 
 app = App(

@@ -158,6 +158,8 @@ class Strategy(Protocol):
     """What the thief does, in a sentence for reports."""
     source: ClassVar[str]
     """Paper, with what differs."""
+    trainings: ClassVar[float]
+    """Trainings as long as the naive clone's that one clone takes, for estimates."""
 
     def excluded(self, situation: Situation) -> str | None:
         """Why the strategy does not apply in this situation, as a sentence; None where it does."""

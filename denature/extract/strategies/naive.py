@@ -14,6 +14,7 @@ class Naive:
 
     name: ClassVar[str] = "naive"
     about: ClassVar[str] = "Queries random images, and trains a clone on the answers as shown."
+    trainings: ClassVar[float] = 1
     source: ClassVar[str] = "Knockoff Nets with random queries (Orekondy et al. 2019)."
 
     def excluded(self, situation: Situation) -> str | None:

@@ -1,0 +1,76 @@
+"""What an audit measured, from which its result is a pure function."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from denature.audit.cells import CellName, MeasuredCell, predictions_by_seed
+from denature.audit.race import Screened
+from denature.audit.score import Halves, SeedHits
+from denature.audit.source import Source
+from denature.extract.strategies.base import Strategy, Threat
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaselineHits:
+    """What a thief of one threat has without a query."""
+
+    name: str
+    hits: np.ndarray | float
+    """Bool, seeds x test images, or the share of a guess."""
+    agreement: np.ndarray | float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Measurements:
+    """All that was measured, from which the result is a pure function."""
+
+    labels: np.ndarray
+    """True classes of all test images, int64."""
+    victim: np.ndarray
+    """The undefended model's classes for them."""
+    halves: Halves
+    baselines: Mapping[Threat, BaselineHits]
+    raced: Mapping[CellName, Sequence[MeasuredCell]]
+    """Cells with all seeds."""
+    screened: Mapping[CellName, tuple[MeasuredCell, Screened]]
+    """Cells of one seed, which were not raced."""
+    excluded: Mapping[CellName, str]
+    """Cells that make no sense, with the reason."""
+
+    def hits(self, cells: Sequence[MeasuredCell]) -> SeedHits:
+        """Whether the clones are right, bool, seeds x test images."""
+        found: SeedHits = predictions_by_seed(cells) == self.labels
+        return found
+
+    def agreement(self, cells: Sequence[MeasuredCell]) -> SeedHits:
+        """Whether the clones answer as the undefended model, bool, seeds x test images."""
+        found: SeedHits = predictions_by_seed(cells) == self.victim
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One seed of one cell, before it is measured."""
+
+    source: Source
+    threat: Threat
+    strategy: Strategy
+    budget: int
+    seed: int = 0
+
+    @property
+    def cell(self) -> CellName:
+        return CellName(self.source.name, self.strategy.name, self.threat, self.budget)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Column:
+    """One defense under one threat, with the strategies that apply."""
+
+    source: Source
+    threat: Threat
+    strategies: Sequence[Strategy]
+    excluded: Mapping[str, str]
+    """The other thieves, with the reason."""

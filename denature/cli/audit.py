@@ -1,0 +1,142 @@
+"""denature audit: what the worst thief gets of a model at each budget, behind each defense."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from denature.answers.kinds import ClassAnswerKind
+from denature.audit.config import AuditConfig
+from denature.cli.options import (
+    Data,
+    OutputFlags,
+    OutputOptions,
+    ReadingOptions,
+    RunFlags,
+    RunOptions,
+    Trust,
+    data_config,
+    folder_of,
+    key_of,
+)
+from denature.core.errors import DenatureError
+from denature.data.config import DataConfig, ReaderConfig
+from denature.extract.config import RequestConfig
+from denature.train.config import Device, Training
+
+if TYPE_CHECKING:
+    from denature.extract.victims.base import Victim
+    from denature.train.run import Run
+
+PLAN = Group("Plan", sort_key=1)
+PACE = Group("Requests", sort_key=2)
+
+
+class GateFailed(DenatureError):
+    """The audit found a thief above the allowed share; the command exits with 3."""
+
+
+def audit(
+    model: str,
+    *,
+    data: Data,
+    pool: str | None = None,
+    other_pool: str | None = None,
+    backbone: str | None = None,
+    config: Annotated[AuditConfig, Parameter(name="*", group=PLAN)] = AuditConfig(),
+    epochs: int = 30,
+    seed: int = 0,
+    estimate: Annotated[bool, Parameter(negative="")] = False,
+    fail_above: float | None = None,
+    service_model: str | None = None,
+    output: str | None = None,
+    kind: ClassAnswerKind | None = None,
+    key_file: Path | None = None,
+    max_queries: int | None = None,
+    pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
+    out: Path | None = None,
+    device: Device = "auto",
+    trust: Trust = (),
+    reading: ReadingOptions = ReaderConfig(),
+    run_options: RunFlags = RunOptions(),
+    output_options: OutputFlags = OutputOptions(),
+) -> None:
+    """Audit a model: which thief clones it with how many queries, and what each defense leaves.
+
+    Every thief queries the model behind every defense, and trains clones on what is shown. The
+    report counts the worst thief at each budget: how much of the model's advantage over a thief
+    without queries it recovers, the number of queries to half of it (the figure for a rate limit),
+    and what each defense costs honest users. Audit only models that you are allowed to query.
+
+    Args:
+        model: The folder of a run; the URL of an Open Inference server; package.module:function,
+            from float32 images in [0, 1] to answers; a file that torch.export or ONNX wrote.
+        data: Labelled data of the model's classes; the test split measures.
+        pool: Images that the thief queries with; the training images of --data by default, without
+            their labels.
+        other_pool: Images of another domain, for the thief that has no others.
+        backbone: A pretrained network that a thief may start from: the folder of a run, or
+            timm:NAME or torchvision:NAME.
+        epochs: Epochs of the clones, where a strategy names no other.
+        seed: Seed of clones, queries and defenses.
+        estimate: Print the plan with cells, queries and time, and stop.
+        fail_above: Exit with 3 where the worst thief recovers more than this share of the advantage
+            behind the best defense, and write junit.xml; for continuous integration.
+        service_model: Name of the server's model; by default the only model.
+        output: Name of the model's output; by default the only output.
+        kind: Kind of the answers of a server or function, where its metadata does not declare it.
+        key_file: A file with the server's key; the environment variable DENATURE_KEY by default.
+        max_queries: Images that the model is asked about, at most; answers are kept, and no image
+            is asked twice.
+        out: Folder for cells, tables and report, from which a stopped audit resumes; by default one
+            under runs/.
+        device: Device to compute on.
+        trust: A module of your own that a run's record may import; repeat the option for several.
+    """
+    from denature.cli.show import show
+    from denature.extract.victims.find import short_name
+    from denature.recipes.audit import Audit
+    from denature.recipes.runner import run
+    from denature.train.run import load_run
+
+    def open_model() -> "Run | Victim":
+        from denature.extract.victims.find import find
+
+        if (Path(model) / "record.json").is_file() or (":" not in model and Path(model).is_dir()):
+            return load_run(Path(model), trust=trust)
+        key = key_of(key_file) if re.match(r"https?://", model) else None
+        return find(
+            model,
+            model=service_model,
+            output=output,
+            kind=kind,
+            key=key,
+            pace=pace,
+            trust=trust,
+        )
+
+    opened = open_model()
+    name = re.sub(r"[^\w.=@+]+", "-", short_name(model))
+    folder = folder_of(backbone)
+    experiment = Audit(
+        model=opened,
+        name=model,
+        config=config,
+        source=data_config(data, reading),
+        folder=out or Path("runs") / f"audit-of-{name}",
+        pool=None if pool is None else DataConfig(source=pool),
+        other_pool=None if other_pool is None else DataConfig(source=other_pool),
+        backbone=backbone if folder is None else load_run(folder, trust=trust),
+        training=Training(epochs=epochs, batch_size=64, seed=seed, device=device),
+        pace=pace,
+        max_queries=max_queries,
+        device=device,
+    )
+    with run_options.session(output_options, device) as session:
+        if estimate:
+            for line in experiment.estimate(session):
+                print(line)
+            return
+        outcome = run(experiment, session)
+    show(outcome, output_options)
