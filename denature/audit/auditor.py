@@ -1,7 +1,7 @@
 """An audit from its sources to its result: baselines, screening, racing, scores."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast, final
@@ -52,6 +52,10 @@ class Auditor:
     backbone: "Run | str | None" = None
     encoder: "nn.Module | None" = None
     thieves: Sequence[Strategy] = field(default_factory=tuple)
+    announce: Callable[[], None] = lambda: None
+    """Is called once, before the first cell that must be measured."""
+
+    _announced: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         smallest = self.budgets[0]
@@ -211,6 +215,9 @@ class Auditor:
         """Cells by name and seed; those that are stored are read."""
         keys = {trial: self.store.key(self._settings(trial)) for trial in dict.fromkeys(trials)}
         missing = [trial for trial, key in keys.items() if self.store.read(key) is None]
+        if missing and not self._announced:
+            self._announced.append(stage)
+            self.announce()
         tasks = [self._task(trial, keys[trial]) for trial in missing]
         with self.classroom.session.progress.task(stage, len(tasks), "cells") as progress:
             for count in self.engine.carry_out(tasks):

@@ -159,8 +159,6 @@ class Audit:
         """Measure all cells that are needed; finished ones are read again."""
         started = time.perf_counter()
         with self._opened(runs, data, session) as audit:
-            for line in audit.plan_lines():
-                session.progress.say(line)
             result = audit.result(time.perf_counter() - started)
         records = [run.record for run in runs.values()]
         if isinstance(self.model, Run):
@@ -294,6 +292,7 @@ class _OpenAudit:
             other=self.other,
             backbone=audit.backbone,
             thieves=audit.thieves,
+            announce=self._announce,
         )
 
     def _sources(self) -> Iterator[Source]:
@@ -363,6 +362,10 @@ class _OpenAudit:
         return run.network
 
     # Plan and result
+
+    def _announce(self) -> None:
+        for line in self.plan_lines():
+            self.session.progress.say(line)
 
     def plan(self) -> AuditPlan:
         audit, auditor = self.audit, self.auditor

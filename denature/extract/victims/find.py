@@ -14,6 +14,8 @@ from denature.extract.victims.protocol import Address
 
 REKOGNITION = "rekognition"
 
+SUFFIXES = (".onnx", ".pt2")
+
 
 def find(
     target: str,
@@ -30,8 +32,8 @@ def find(
 ) -> Victim:
     """The victim of a given name.
 
-    A name is `rekognition`, the URL of an Open Inference server, a run's folder, or
-    `package.module:function`.
+    A name is `rekognition`, the URL of an Open Inference server, a run's folder, an .onnx or .pt2
+    file, or `package.module:function`.
 
     Args:
         target: the name.
@@ -43,7 +45,7 @@ def find(
         endpoint_url: for `rekognition`, address of a service that replaces AWS.
         values: for `rekognition`, values taken from each answer; the five landmarks by default.
         pace: timeouts.
-        trust: modules that a run's record may import.
+        trust: modules that a run's record may import, and .pt2 files that may be loaded.
 
     Raises:
         ConfigError: no victim has this name, or an option does not apply to it.
@@ -72,11 +74,15 @@ def find(
         from denature.train.run import load_run
 
         return local(load_run(target, trust=trust), kind=kind)
+    if Path(target).suffix in SUFFIXES:
+        from denature.extract.victims.file import file_victim
+
+        return file_victim(Path(target), kind=kind, trust=trust)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", target):
         return _function(target, kind)
     raise ConfigError(
-        f"The target {target!r} is no URL, no run's folder, no package.module:function and not "
-        f"{REKOGNITION}."
+        f"The target {target!r} is no URL, no run's folder, no .onnx or .pt2 file, no "
+        f"package.module:function and not {REKOGNITION}."
     )
 
 

@@ -1,0 +1,112 @@
+"""A model in a file, ONNX or torch's exported program, as a victim in this process."""
+
+import hashlib
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from denature.answers.kinds import AnswerKind
+from denature.core.errors import ConfigError, MissingExtra, RunError
+from denature.extract.victims.called import FunctionVictim
+
+
+def file_victim(
+    path: Path, *, kind: AnswerKind | None = None, trust: Collection[str] = ()
+) -> FunctionVictim:
+    """The model of a file, from images in [0, 1], batch x channels x height x width, to answers.
+
+    Args:
+        path: an .onnx file, which executes nothing when it is loaded, or a .pt2 file, which can:
+            torch parses its expressions with eval and may unpickle its constants.
+        kind: kind of its answers; inferred from their values by default.
+        trust: names of .pt2 files that may be loaded.
+
+    Raises:
+        ConfigError: the file is not trusted, or its model has another input than images.
+        MissingExtra: onnxruntime is not installed.
+        RunError: the file cannot be read.
+    """
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from None
+    if path.suffix == ".pt2" and not {str(path), path.name} & set(trust):
+        raise ConfigError(
+            f"Loading {path} can execute code that the file holds, as torch.export.load does. If "
+            f"you made it, pass --trust {path}; an .onnx file needs no trust."
+        )
+    function, shape = (_onnx if path.suffix == ".onnx" else _pt2)(path)
+    channels, size = _input(path, shape)
+    return FunctionVictim(
+        function, name=f"{path.name} {digest}", kind=kind, channels=channels, image_size=size
+    )
+
+
+def _input(path: Path, shape: list[Any]) -> tuple[int, int]:
+    """Channels and side of a model's input.
+
+    Raises:
+        ConfigError: the input is no batch of square images of a fixed size.
+    """
+    fixed = [size if isinstance(size, int) else None for size in shape]
+    if len(fixed) != 4 or None in fixed[1:] or fixed[2] != fixed[3] or fixed[1] not in (1, 3):
+        raise ConfigError(
+            f"The input of {path} is {shape}; wanted is batch x channels x height x width with 1 "
+            "or 3 channels and square images of a fixed size. Wrap the model in a function, "
+            "package.module:function."
+        )
+    assert fixed[1] is not None
+    assert fixed[2] is not None
+    return fixed[1], fixed[2]
+
+
+Ask = Callable[[np.ndarray], np.ndarray]
+
+
+def _onnx(path: Path) -> tuple[Ask, list[Any]]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtra(error.name or "onnxruntime", "onnx", "Asking an ONNX file") from None
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library's errors have no common base
+        raise RunError(f"{path} cannot be read as ONNX: {' '.join(str(error).split())}") from None
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != "tensor(float)":
+        raise ConfigError(
+            f"{path} has {len(inputs)} inputs of {', '.join(i.type for i in inputs)} and "
+            f"{len(outputs)} outputs; wanted is one float32 input and one output. Wrap the model "
+            "in a function, package.module:function."
+        )
+
+    def ask(images: np.ndarray) -> np.ndarray:
+        [answer] = session.run(None, {inputs[0].name: images})
+        return np.asarray(answer)
+
+    return ask, list(inputs[0].shape)
+
+
+def _pt2(path: Path) -> tuple[Ask, list[Any]]:
+    import torch
+
+    try:
+        program = torch.export.load(path)
+    except Exception as error:  # a damaged archive fails in many ways
+        raise RunError(f"{path} cannot be read as .pt2: {' '.join(str(error).split())}") from None
+    module = program.module()
+    names = set(program.graph_signature.user_inputs)
+    shapes = [
+        [size if isinstance(size, int) else None for size in node.meta["val"].shape]
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in names
+    ]
+
+    def ask(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            answer: np.ndarray = module(torch.from_numpy(images)).cpu().numpy()
+        return answer
+
+    return ask, shapes[0] if len(shapes) == 1 else []
