@@ -150,8 +150,8 @@ def resampled_seeds(world: World, random: np.random.Generator, seed: int) -> Hel
         return shares
 
     clone, baseline = means(found.clones[0]), means(found.baseline)
-    draws = (clone - baseline) / (counts @ found.victim - baseline)
-    low, high = np.quantile(draws, [0.025, 0.975])
+    gap = counts @ found.victim - baseline
+    low, high = np.nanquantile((clone - baseline) / np.where(gap > 0, gap, np.nan), [0.025, 0.975])
     return float(low), float(high), ratio(*world.truth(world.copied))
 
 
