@@ -1,6 +1,7 @@
 """Single defenses: special cases of formulas, distributions of noise, damaged memories."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tests import plain_defenses as plain
 from tests.defending import answers_of, defended, same, stream_of
 
 DOUBLE = torch.float64
-EXACT = {"rtol": 1e-12, "atol": 1e-12}
+assert_equal = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
 
 
 def shown(defense: Defense, rows: list[list[float]], *, seed: int = 0) -> Tensor:
@@ -41,8 +42,8 @@ def test_renormalised_top_k_agrees_with_its_definition(k: int) -> None:
     answers = answers_of("probabilities", dtype=DOUBLE)
     found = defended(TopK(k=k, renormalise=True), answers).values
     wanted = plain.top_k(answers.values.tolist(), "probabilities", None, k=k, renormalise=True)
-    torch.testing.assert_close(found, torch.tensor(wanted, dtype=DOUBLE), **EXACT, equal_nan=True)
-    torch.testing.assert_close(found.nansum(1), torch.ones(40, dtype=DOUBLE), **EXACT)
+    assert_equal(found, torch.tensor(wanted, dtype=DOUBLE), equal_nan=True)
+    assert_equal(found.nansum(1), torch.ones(40, dtype=DOUBLE))
 
 
 def test_renormalised_top_k_takes_rounded_answers_and_refuses_logits() -> None:
@@ -125,7 +126,7 @@ def test_dirichlet_noise_is_that_distribution_around_the_true_answer(concentrati
 
 def test_dirichlet_noise_takes_the_smallest_shapes_and_answers_of_zeros() -> None:
     flat = shown(DirichletNoise(concentration=1e-4), [[1e-3] * 1000] * 50)
-    torch.testing.assert_close(flat.sum(1), torch.ones(50, dtype=DOUBLE), **EXACT)
+    assert_equal(flat.sum(1), torch.ones(50, dtype=DOUBLE))
     assert (flat.amax(1) > 0.99).all()
     assert len(flat.argmax(1).unique()) > 40
     rounded = shown(DirichletNoise(), [[0.0] * 30, [1.0] + [0.0] * 29])
@@ -139,7 +140,7 @@ def test_dirichlet_noise_takes_the_smallest_shapes_and_answers_of_zeros() -> Non
 def test_a_reverse_sigmoid_of_beta_and_gamma_one_answers_uniformly() -> None:
     for kind in ("logits", "probabilities"):
         found = defended(ReverseSigmoid(beta=1, gamma=1), answers_of(kind, dtype=DOUBLE)).values
-        torch.testing.assert_close(found, torch.full_like(found, 1 / 6), **EXACT)
+        assert_equal(found, torch.full_like(found, 1 / 6))
 
 
 def test_a_reverse_sigmoid_of_gamma_one_is_a_line_and_of_beta_or_gamma_zero_changes_nothing() -> (
@@ -148,10 +149,10 @@ def test_a_reverse_sigmoid_of_gamma_one_is_a_line_and_of_beta_or_gamma_zero_chan
     answers = answers_of("probabilities", dtype=DOUBLE)
     line = 0.7 * answers.values + 0.15
     found = defended(ReverseSigmoid(beta=0.3, gamma=1), answers).values
-    torch.testing.assert_close(found, line / line.sum(1, keepdim=True), **EXACT)
+    assert_equal(found, line / line.sum(1, keepdim=True))
     extreme = Answers("probabilities", torch.tensor([[0, 1, 0], [0.5, 0.3, 0.2]], dtype=DOUBLE))
     for still in (ReverseSigmoid(beta=0), ReverseSigmoid(gamma=0)):
-        torch.testing.assert_close(defended(still, extreme).values, extreme.values, **EXACT)
+        assert_equal(defended(still, extreme).values, extreme.values)
 
 
 def test_a_reverse_sigmoid_reorders_small_classes_and_loses_the_predicted_one() -> None:
