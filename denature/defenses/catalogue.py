@@ -6,8 +6,12 @@ from dataclasses import fields
 
 from denature.core.errors import ConfigError, unknown
 from denature.core.schema import decode
+from denature.defenses.adaptive_misinformation import AdaptiveMisinformation
 from denature.defenses.base import Chain, Defense
+from denature.defenses.gradient_redirection import GradientRedirection
 from denature.defenses.label_only import LabelOnly
+from denature.defenses.mad import MAD
+from denature.defenses.modelguard_w import ModelGuardW
 from denature.defenses.rounding import Rounding
 from denature.defenses.temperature import Temperature
 from denature.defenses.top_k import TopK
@@ -19,6 +23,10 @@ DEFENSES: dict[str, type[Defense]] = {
         TopK,
         Rounding,
         Temperature,
+        AdaptiveMisinformation,
+        MAD,
+        GradientRedirection,
+        ModelGuardW,
     )
 }
 
