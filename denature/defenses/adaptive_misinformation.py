@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, final
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
 from denature.defenses.base import Context, Defense, NetworkRole
+from denature.defenses.distributions import normalised, probabilities
+from denature.defenses.surrogates import predicted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,13 +47,9 @@ class AdaptiveMisinformation(Defense):
 
     def look(self, network: "nn.Module", pixels: "Pixels") -> "Tensor":
         """The probabilities of f^, batch x classes in float64."""
-        from denature.defenses.distributions import predicted
-
         return predicted(network, pixels)
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
-        from denature.defenses.distributions import distributions
-
-        true = distributions(values, kind)
+        true = normalised(probabilities(values, kind))
         share = (self.nu * (self.tau - true.amax(-1, keepdim=True))).sigmoid()
-        return ((1 - share) * true + share * context.evidence.to(true)).to(values.dtype)
+        return ((1 - share) * true + share * context.evidence).to(values)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
 from denature.defenses.base import Context, Defense, NetworkRole
+from denature.defenses.distributions import normalised, probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,7 +45,7 @@ class GradientRedirection(Defense):
 
         def logits(parameters: "dict[str, Tensor]") -> "Tensor":
             found: Tensor = functional_call(network, parameters, (pixels,))
-            return found.double()
+            return found.to("cpu", torch.float64)
 
         parameters = {name: value.detach() for name, value in network.named_parameters()}
         ones = {name: torch.ones_like(value) for name, value in parameters.items()}
@@ -54,10 +55,8 @@ class GradientRedirection(Defense):
         return growth - mean  # type: ignore[no-any-return]
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
-        from denature.defenses.distributions import distributions
-
-        true = distributions(values, kind)
-        return redirected(true, context.evidence.to(true), self.epsilon).to(values.dtype)
+        true = normalised(probabilities(values, kind))
+        return redirected(true, context.evidence, self.epsilon).to(values)
 
 
 def redirected(true: "Tensor", coefficients: "Tensor", epsilon: float) -> "Tensor":

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, final
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
 from denature.defenses.base import Context, Defense, NetworkRole
+from denature.defenses.distributions import normalised, probabilities
+from denature.defenses.surrogates import predicted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,17 +59,26 @@ class MAD(Defense):
 
     def look(self, network: "nn.Module", pixels: "Pixels") -> "Tensor":
         """The surrogate's probabilities, batch x classes in float64."""
-        from denature.defenses.distributions import predicted
-
         return predicted(network, pixels)
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
-        from denature.defenses.distributions import distributions, towards
-
-        true = distributions(values, kind)
-        surrogate = context.evidence.to(true)
+        true = normalised(probabilities(values, kind))
+        surrogate = context.evidence
         target = (farthest_set if self.keep_top else farthest_class)(surrogate, true)
-        return towards(true, target, self.epsilon).to(values.dtype)
+        return towards(true, target, self.epsilon).to(values)
+
+
+def towards(true: "Tensor", target: "Tensor", epsilon: float) -> "Tensor":
+    """The point on the way from one distribution to another that is at most epsilon (L1) away.
+
+    Args:
+        true: batch x classes.
+        target: batch x classes.
+        epsilon: largest L1 distance, above 0.
+    """
+    distance = (true - target).abs().sum(-1, keepdim=True)
+    share = (epsilon / distance).clamp_max(1)
+    return (1 - share) * true + share * target
 
 
 def farthest_class(surrogate: "Tensor", true: "Tensor") -> "Tensor":

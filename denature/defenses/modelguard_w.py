@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
 from denature.defenses.base import Context, Defense
+from denature.defenses.distributions import normalised, probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,9 +49,7 @@ class ModelGuardW(Defense):
         check_fields(self, {"epsilon": (0.001 <= self.epsilon <= 2, "0.001 to 2")})
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
-        from denature.defenses.distributions import distributions
-
-        return least_informative(distributions(values, kind), self.epsilon).to(values.dtype)
+        return least_informative(normalised(probabilities(values, kind)), self.epsilon).to(values)
 
 
 def least_informative(true: "Tensor", epsilon: float) -> "Tensor":
@@ -142,8 +141,7 @@ def _cheapest_others(rows: _Rows, a: "Tensor", budget: float) -> _Others:
     gained = torch.minimum(most, allowed)
     lost = gained + rise - (rows.rest - cut).sum(1, keepdim=True)
     out = torch.minimum((lost - (cut.cumsum(1) - cut)).clamp_min(0), cut)
-    filled = room.flip(1).cumsum(1).flip(1) - room
-    into = torch.minimum((gained - filled).clamp_min(0), room)
+    into = torch.minimum((gained - (room.sum(1, keepdim=True) - room.cumsum(1))).clamp_min(0), room)
     return _Others(cut - out + into, out, into, unbounded, most <= allowed)
 
 
