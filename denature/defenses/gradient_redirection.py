@@ -50,7 +50,7 @@ class GradientRedirection(Defense):
         parameters = {name: value.detach() for name, value in network.named_parameters()}
         ones = {name: torch.ones_like(value) for name, value in parameters.items()}
         # One forward pass for a batch and all classes, where backward passes take one for each.
-        values, growth = jvp(logits, (parameters,), (ones,))
+        values, growth = jvp(logits, (parameters,), (ones,))[:2]
         mean: Tensor = (values.softmax(-1) * growth).sum(-1, keepdim=True)
         return growth - mean  # type: ignore[no-any-return]
 

@@ -177,15 +177,15 @@ def _best_top(rows: _Rows, budget: float) -> "Tensor":
         keep = again[:, 0].nonzero()[:, 0]
         if not len(keep):
             break
-        open_, rows = open_[keep], rows._make(t[keep] for t in rows)
-        left, right = (side._make(t[keep] for t in side) for side in (left, right))
+        open_, rows = open_[keep], _Rows(*(t[keep] for t in rows))
+        left, right = (_Tangent(*(t[keep] for t in side)) for side in (left, right))
         at, lowest = _crossing(left, right)
         middle = _tangent(rows, at, budget)
         best[open_] = at
         again = (middle.cost - lowest > GAP) & (middle.slope != 0)
         falls = middle.slope < 0
-        left = left._make(map(torch.where, [falls] * 3, middle, left))
-        right = right._make(map(torch.where, [falls] * 3, right, middle))
+        left = _Tangent(*map(torch.where, [falls] * 3, middle, left))
+        right = _Tangent(*map(torch.where, [falls] * 3, right, middle))
     return best
 
 
