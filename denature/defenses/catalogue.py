@@ -6,11 +6,15 @@ from dataclasses import fields
 
 from denature.core.errors import ConfigError, unknown
 from denature.core.schema import decode
+from denature.defenses.adaptive_misinformation import AdaptiveMisinformation
 from denature.defenses.base import Chain, Defense
 from denature.defenses.dirichlet_noise import DirichletNoise
 from denature.defenses.gaussian_noise import GaussianNoise
+from denature.defenses.gradient_redirection import GradientRedirection
 from denature.defenses.label_only import LabelOnly
+from denature.defenses.mad import MAD
 from denature.defenses.modelguard_s import ModelGuardS
+from denature.defenses.modelguard_w import ModelGuardW
 from denature.defenses.reverse_sigmoid import ReverseSigmoid
 from denature.defenses.rounding import Rounding
 from denature.defenses.sparse_logits import SparseLogits
@@ -28,6 +32,10 @@ DEFENSES: dict[str, type[Defense]] = {
         GaussianNoise,
         DirichletNoise,
         ReverseSigmoid,
+        AdaptiveMisinformation,
+        MAD,
+        GradientRedirection,
+        ModelGuardW,
         ModelGuardS,
     )
 }
