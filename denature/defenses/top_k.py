@@ -26,6 +26,9 @@ class TopK(Defense):
     def __post_init__(self) -> None:
         check_fields(self, {"k": (self.k >= 1, "at least 1")})
 
+    def shows(self, scores: int) -> int:
+        return min(self.k, scores)
+
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         ranked = values.masked_fill(values.isnan(), float("-inf"))
         # topk leaves the order of equal scores open; the wire promises that of the classes.
