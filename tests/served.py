@@ -47,10 +47,11 @@ class Served:
         return int(found[1]) / 1024
 
 
-def serve(out: Path, *words: str) -> Served:
+def serve(out: Path, *words: str, module: str = "denature") -> Served:
+    """Start a server with the command line of a module, and wait until it answers."""
     log = out / "log.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-m", "denature", "serve", *words, "--port", "0", "--log", str(log),
+        [sys.executable, "-m", module, "serve", *words, "--port", "0", "--log", str(log),
          "--device", "cpu"],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

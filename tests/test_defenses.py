@@ -541,7 +541,7 @@ def test_a_new_defense_of_the_catalogue_is_served(run: Run) -> None:
 def test_a_served_defense_is_checked_before_anything_is_served(run: Run) -> None:
     for options, said in (
         ("defense=reversed", "There is no defense 'reversed'"),
-        ("defense=label-only", "gives label, but probabilities are shown; use show=label"),
+        ("defense=label-only+show=logits", "gives label, but show=logits asks for logits"),
         ("defense=top-k+n=3", "has no option 'n'"),
         ("n=3", "A model has no option 'n'; known: show, top, decimals, defense"),
     ):

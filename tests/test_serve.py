@@ -253,7 +253,7 @@ LOGITS = np.log(np.array([[0.2, 0.7, 0.1], [0.25, 0.25, 0.5]], np.float32))
 
 def shown(logits: np.ndarray, exposure: Exposure) -> np.ndarray:
     """What a server shows of a network's logits."""
-    answers = answers_from(torch.from_numpy(logits), exposure.show, dtype=torch.float64)
+    answers = answers_from(torch.from_numpy(logits), exposure.kind, dtype=torch.float64)
     return expose(answers.values.numpy(), exposure)
 
 

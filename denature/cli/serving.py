@@ -12,11 +12,12 @@ from cyclopts import Group, Parameter
 from denature.cli.options import OutputFlags, OutputOptions, RunFolder, Trust
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
-from denature.serve.config import Exposure, Limits, ServedModel, Serving
+from denature.serve.config import DefenseConfig, Exposure, Limits, ServedModel, Serving
 from denature.train.config import Device, Precision
 
 EXPOSURE = Group("What answers show", sort_key=2)
-LIMITS = Group("Limits", sort_key=3)
+DEFENSE = Group("Defenses of the answers", sort_key=3)
+LIMITS = Group("Limits", sort_key=4)
 
 
 def serve(
@@ -27,6 +28,7 @@ def serve(
     keys: str | None = None,
     log: str | None = None,
     exposure: Annotated[Exposure, Parameter(name="*", group=EXPOSURE)] = Exposure(),
+    defense: Annotated[DefenseConfig, Parameter(name="*", group=DEFENSE)] = DefenseConfig(),
     limits: Annotated[Limits, Parameter(name="*", group=LIMITS)] = Limits(),
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -36,10 +38,12 @@ def serve(
     """Serve networks over the Open Inference Protocol, as KServe, Triton and MLServer do.
 
     A model is a run's folder; NAME=RUN serves it under another name, and
-    NAME=RUN@show=label+decimals=2 sets what the answers of this model show.
+    NAME=RUN@show=label+decimals=2 sets what the answers of this model show, and
+    RUN@defense=rounding@decimals=1+label-only its defenses.
 
     Args:
-        models: RUN, NAME=RUN or NAME=RUN@show=label.
+        models: RUN, NAME=RUN, NAME=RUN@show=label or RUN@defense=NAME@option=value+NAME, with
+            defense last.
         host: Address to listen at; 0.0.0.0 for all addresses of this machine.
         port: Port to listen at; 0 takes a free one.
         workers: Processes that answer, each with all models.
@@ -55,8 +59,9 @@ def serve(
     if workers < 1:
         raise ConfigError(f"workers is {workers}; it must be at least 1.")
     serving = Serving(
-        models=tuple(ServedModel.of(text, exposure).resolved() for text in models),
+        models=tuple(ServedModel.of(text, exposure, defense.defense).resolved() for text in models),
         limits=limits,
+        defense=defense,
         keys=keys,
         log=log,
         device=device,
@@ -67,20 +72,26 @@ def serve(
     def announce(url: str) -> None:
         if output_options.json:
             exposures = {model.name: encode(model.exposure) for model in serving.models}
-            print(json.dumps({"url": url, "models": exposures}), flush=True)
+            defenses = {model.name: model.chain.name for model in serving.models}
+            about = {"url": url, "models": exposures, "defenses": defenses}
+            print(json.dumps(about), flush=True)
             return
         for model in serving.models:
-            print(f"{url}/v2/models/{model.name} shows {_about(model.exposure)}", flush=True)
+            print(f"{url}/v2/models/{model.name} shows {_about(model)}", flush=True)
+        if any(model.chain.remembers for model in serving.models) and not defense.defense_state:
+            print("Without --defense-state defenses forget at the end.", file=sys.stderr)
         if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
             print(f"Without --keys every client that reaches {host} is answered.", file=sys.stderr)
 
     listen(serving, host=host, port=port, workers=workers, announce=announce)
 
 
-def _about(exposure: Exposure) -> str:
+def _about(model: ServedModel) -> str:
+    exposure = model.exposure
     top = f"the {exposure.top} largest " if exposure.top else ""
     rounded = f", {exposure.decimals} decimals" if exposure.decimals >= 0 else ""
-    return f"{top}{exposure.show}{rounded}"
+    behind = f" behind {model.chain.name}" if model.chain.defenses else ""
+    return f"{top}{exposure.kind}{rounded}{behind}"
 
 
 def export(

@@ -94,6 +94,10 @@ class Defense(ABC):
             )
         return self.gives or kind
 
+    def shows(self, scores: int) -> int:
+        """Number of scores shown of so many; the others are hidden as NaN."""
+        return scores
+
     def look(self, network: "nn.Module", pixels: "Pixels") -> "Tensor":
         """What the network of `role` says of images, batch x ...; no image changes another's."""
         raise NotImplementedError
@@ -173,6 +177,17 @@ class Chain:
             kind = defense.kind(kind)
         return kind
 
+    @property
+    def remembers(self) -> bool:
+        """Whether answers depend on those given before, other than through a generator."""
+        return any(not d.random and d.begin(0) is not None for d in self.defenses)
+
+    def shows(self, scores: int) -> int:
+        """Number of scores shown of so many; the others are hidden as NaN."""
+        for defense in self.defenses:
+            scores = defense.shows(scores)
+        return scores
+
     def __call__(self, answers: "Answers") -> "Answers":
         """The defended answers, as the first ones of a stream without networks."""
         return self.start()(answers)
@@ -227,12 +242,16 @@ class Stream:
             answers = defense(answers, Context(evidence, memory))
         return answers
 
-    def state(self) -> "dict[str, Tensor]":
-        """The memories of all defenses, to be saved with a service."""
+    def state(self, *, random: bool = True) -> "dict[str, Tensor]":
+        """The memories of all defenses, to be saved with a service.
+
+        Args:
+            random: whether those of random defenses are included.
+        """
         return {
             f"{number}.{name}": tensor
             for number, memory in enumerate(self._memories)
-            if memory is not None
+            if memory is not None and (random or not self.chain.defenses[number].random)
             for name, tensor in memory.state().items()
         }
 

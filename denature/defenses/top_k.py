@@ -44,6 +44,9 @@ class TopK(Defense):
             )
         return super().kind(kind)
 
+    def shows(self, scores: int) -> int:
+        return min(self.k, scores)
+
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         shown = largest(values, self.k)
         if not self.renormalise:

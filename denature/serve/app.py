@@ -9,7 +9,7 @@ import uuid
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -26,13 +26,14 @@ from denature.serve import faces, protocol
 from denature.serve.batching import Batcher
 from denature.serve.config import Serving
 from denature.serve.exposure import expose
+from denature.serve.keeper import MemoryKeeper
 from denature.serve.keys import open_keys
 from denature.serve.keys.base import Keys
 from denature.serve.log import AccessLog, Metrics
 from denature.serve.model import Model
+from denature.serve.opening import open_models
 from denature.serve.protocol import LENGTH, InferenceRequest
 from denature.serve.refusal import Refused
-from denature.train.run import load_run
 
 T = TypeVar("T")
 
@@ -52,12 +53,9 @@ class Server:
 
     def __init__(self, serving: Serving) -> None:
         self.limits = serving.limits
-        self.models: dict[str, Model] = {}
-        for served in (served.resolved() for served in serving.models):
-            run = load_run(served.run, trust=serving.trust)
-            self.models[served.name] = Model(
-                served, run, device=serving.device, precision=serving.precision
-            )
+        with ExitStack() as held:
+            self.models = open_models(serving, held)
+            self._held = held.pop_all()
         self.lines = {
             name: Batcher(model.answer, self.limits) for name, model in self.models.items()
         }
@@ -65,6 +63,10 @@ class Server:
         self.keeper = ThreadPoolExecutor(1, thread_name_prefix="keys")
         self.log = AccessLog(serving.log)
         self.metrics = Metrics()
+        self.memories = MemoryKeeper(
+            [(model, self.lines[name]) for name, model in self.models.items()],
+            serving.defense.defense_save_s,
+        )
 
     def model(self, request: Request) -> Model:
         """The model that a path names."""
@@ -224,6 +226,7 @@ class Server:
         self.keeper.shutdown()
         if self.keys is not None:
             self.keys.close()
+        self._held.close()
 
 
 def _key(headers: Mapping[str, str]) -> str:
@@ -322,7 +325,11 @@ def create_app(serving: Serving) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        end = asyncio.Event()
+        keeping = asyncio.create_task(server.memories.run(end))
         yield
+        end.set()
+        await keeping
         server.close()
 
     routes: list[tuple[str, Any, str]] = [

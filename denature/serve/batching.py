@@ -4,12 +4,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias, final
+from typing import TypeAlias, TypeVar, final
 
 import numpy as np
 
 from denature.serve.config import Limits
 from denature.serve.refusal import Refused
+
+T = TypeVar("T")
 
 AnswerBatch: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
 """From the images of several requests to the answers to all images, in order."""
@@ -19,7 +21,9 @@ AnswerBatch: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
 class Batcher:
     """A queue in front of one network; the next batch gathers while the network computes.
 
-    A request whose client disconnects is not computed, if its batch has not begun.
+    A request whose client disconnects is not computed, if its batch has not begun. Batches are
+    answered by one thread, in the order in which their requests arrived, so `answer` may have a
+    state.
     """
 
     def __init__(self, answer: AnswerBatch, limits: Limits) -> None:
@@ -81,6 +85,10 @@ class Batcher:
                     start += len(part)
         finally:
             self._task = None
+
+    async def between(self, work: Callable[[], T]) -> T:
+        """Do work in the thread that answers, between two batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _next(self) -> list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]:
         batch: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = []

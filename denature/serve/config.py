@@ -1,19 +1,22 @@
 """Settings of serving; this module imports nothing heavy."""
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
-from denature.answers.kinds import AnswerKind
-from denature.core.errors import ConfigError
+from denature.answers.kinds import ANSWER_KINDS, AnswerKind
+from denature.core.errors import ConfigError, unknown
 from denature.core.names import with_options
 from denature.core.record import read_record
 from denature.core.schema import check_fields
-from denature.defenses.base import Defense
-from denature.defenses.catalogue import defense_of
+from denature.defenses.base import Chain, Defense
+from denature.defenses.catalogue import chain_of
 from denature.defenses.rounding import Rounding
 from denature.defenses.top_k import TopK
+
+NONE = "none"
+"""The chain without a defense."""
 
 
 @final
@@ -21,14 +24,17 @@ from denature.defenses.top_k import TopK
 class Exposure:
     """The part of a network's logits that an answer shows."""
 
-    show: AnswerKind = "probabilities"
-    """Kind of the answers, also the name of the output; always landmarks for a landmark network."""
+    show: AnswerKind | None = None
+    """Kind of the answers, also the name of the output; by default what the defense gives, without
+    a defense probabilities, and always landmarks for a landmark network."""
     top: int = 0
     """Show only this many of the largest values, as strings `value:index:class`; 0 for all."""
     decimals: int = -1
     """Decimals that values are rounded to; -1 for no rounding."""
 
     def __post_init__(self) -> None:
+        if self.show is not None and self.show not in ANSWER_KINDS:
+            raise unknown("show", self.show, ANSWER_KINDS)
         check_fields(
             self,
             {
@@ -40,6 +46,11 @@ class Exposure:
             raise ConfigError("Landmarks have no largest values; leave top out.")
         if self.show == "label" and (self.top or self.decimals >= 0):
             raise ConfigError("A label has neither top values nor decimals; show probabilities.")
+
+    @property
+    def kind(self) -> AnswerKind:
+        """Kind of the answers, probabilities where none was chosen."""
+        return self.show or "probabilities"
 
     @property
     def defenses(self) -> tuple[Defense, ...]:
@@ -64,6 +75,9 @@ class Exposure:
             except ValueError:
                 raise ConfigError(f"{key} is {text!r}; it must be a whole number.") from None
         return Exposure(**values)
+
+
+SHOWN = tuple(field.name for field in fields(Exposure))
 
 
 @final
@@ -95,35 +109,63 @@ class Limits:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DefenseConfig:
+    """The defense of all models that name none, networks of the defender, and memories on disk."""
+
+    defense: str = NONE
+    """Defenses of the answers, one after another: NAME@option=value+NAME, such as
+    rounding@decimals=1+label-only. RUN@defense=... sets those of one model."""
+    surrogate: str | None = None
+    """Run that defenses with a surrogate look at: a student of the model's true answers, of the
+    same classes and the same shape of images."""
+    misinformation: str | None = None
+    """Run that defenses with misinformation look at: a network that is trained to be wrong, of the
+    same classes and the same shape of images."""
+    defense_state: str | None = None
+    """Folder in which a defense with a memory of the answers that it gave keeps it over restarts.
+    Random numbers are not kept: they begin anew at each start, so none is used twice."""
+    defense_save_s: float = 30.0
+    """Seconds between two writes of a memory that changed; it is also written at the end."""
+    defense_seed: int | None = None
+    """Seed of random defenses, for tests with one worker. Without it the seed is drawn from the
+    system at each start; a thief who knows the seed can subtract the noise."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"defense_save_s": (self.defense_save_s > 0, "above 0")})
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ServedModel:
     """A run, and the name under which it is served."""
 
     name: str
     run: str
     exposure: Exposure
-    defense: str | None = None
-    """A defense of the catalogue before rounding and the choice of the largest values."""
-    options: dict[str, str] = field(default_factory=dict)
-    """Options of that defense."""
+    defense: str = NONE
+    """A chain of defenses before rounding and the choice of the largest values."""
+    taken: AnswerKind | None = None
+    """Kind of the answers that the chain takes; None until `resolved` chooses it."""
+
+    @property
+    def chain(self) -> Chain:
+        return chain_of(self.defense)
 
     @staticmethod
-    def of(text: str, usual: Exposure) -> "ServedModel":
-        """Parse `[NAME=]RUN[@show=label+decimals=2]`; the name is the folder's by default.
+    def of(text: str, usual: Exposure, defense: str = NONE) -> "ServedModel":
+        """Parse `[NAME=]RUN[@show=label+decimals=2+defense=CHAIN]`.
 
-        `defense=NAME` names a defense of the catalogue, and further options are that defense's.
+        The name is the folder's by default, and `usual` and `defense` hold where the text sets
+        nothing else. A chain is the rest of the text: `defense=rounding@decimals=1+label-only`. One
+        defense may have its options behind a +, before or after what the answers show:
+        `defense=temperature+temperature=4+show=logits`.
 
         Raises:
             ConfigError: the text cannot be read.
         """
         named = None if Path(text).is_dir() else re.match(r"([^/@]*)=", text)
         rest = text[named.end() :] if named else text
-        options: dict[str, str] = {}
-        # A folder may have an @ in its own name, as runs of networks with options do.
-        if "@" in rest and not Path(rest).is_dir():
-            run, _, written = rest.rpartition("@")
-            _, options = with_options(f"run@{written}")
-        else:
-            run = rest
+        run, options, own = _divided(rest)
         folder = run.rstrip("/").rpartition("/")[2]
         name = named[1] if named else re.sub(r"[^\w.-]", "-", folder)
         if not run or not re.fullmatch(r"[\w.-]+", name):
@@ -131,46 +173,92 @@ class ServedModel:
                 f"The model {text!r} cannot be read; wanted is RUN or NAME=RUN with a name of "
                 "letters, digits, dots, _ and -, optionally followed by @show=label+decimals=2."
             )
-        defense, own = options.pop("defense", None), {}
-        if defense is not None:
-            shown = {entry.name for entry in fields(Exposure)}
-            own = {key: options.pop(key) for key in list(options) if key not in shown}
         return ServedModel(
             name=name,
             run=run,
             exposure=Exposure.of(options, usual),
-            defense=defense,
-            options=own,
+            defense=defense if own is None else own,
         )
 
     def resolved(self) -> "ServedModel":
-        """A copy that shows the kind of answers that the run has.
+        """A copy that states what the chain takes, and the kind and number of scores shown.
 
         Raises:
-            ConfigError: the setting asks for classes of a landmark network, or the reverse.
+            ConfigError: the chain cannot be read, or the setting asks for answers that run and
+                chain do not give.
             RunError: there is no such run.
         """
-        resolved = replace(self, exposure=replace(self.exposure, show=self._shown()))
-        if self.defense is not None:
-            show, defense = resolved.exposure.show, defense_of(self.defense, self.options)
-            if (given := defense.kind(show)) != show:
-                raise ConfigError(
-                    f"The defense {self.defense} of {self.run} gives {given}, but {show} are "
-                    f"shown; use show={given}."
-                )
-        return resolved
-
-    def _shown(self) -> AnswerKind:
-        exposure = self.exposure
-        if not read_record(Path(self.run)).landmarks:
-            if exposure.show == "landmarks":
-                raise ConfigError(f"{self.run} answers with classes, and cannot show landmarks.")
-            return exposure.show
-        if exposure.show not in ("probabilities", "landmarks"):  # the first is the default
+        if self.taken is not None:
+            return self
+        chain, exposure = self.chain, self.exposure
+        record = read_record(Path(self.run))
+        taken = self._of_landmarks(chain) if record.landmarks else self._of_classes(chain)
+        kind = chain.kind(taken)
+        if kind == "label" and (exposure.top or exposure.decimals >= 0):
             raise ConfigError(
-                f"{self.run} answers with landmarks, and cannot show {exposure.show}."
+                f"{self.run} behind {chain.name} shows labels, which have neither top values nor "
+                "decimals; leave top and decimals out."
             )
+        top, scores = exposure.top, record.net.classes
+        if kind != "label" and (shown := chain.shows(scores)) < scores:
+            top = min(top or shown, shown)
+        return replace(self, taken=taken, exposure=replace(exposure, show=kind, top=top))
+
+    def _of_landmarks(self, chain: Chain) -> AnswerKind:
+        if self.exposure.show not in (None, "landmarks"):
+            raise ConfigError(
+                f"{self.run} answers with landmarks, and cannot show {self.exposure.show}."
+            )
+        chain.kind("landmarks")
         return "landmarks"
+
+    def _of_classes(self, chain: Chain) -> AnswerKind:
+        """The kind before the chain that leads to the kind shown."""
+        show = self.exposure.show
+        if show == "landmarks":
+            raise ConfigError(f"{self.run} answers with classes, and cannot show landmarks.")
+        # Scores go before labels: rounding before label-only changes which class is named.
+        scores: tuple[AnswerKind, ...] = ("probabilities", "logits")
+        first = show if show in scores else "probabilities"
+        kinds = dict.fromkeys((first, *scores, "label"))
+        given: dict[AnswerKind, AnswerKind] = {}
+        faults: list[ConfigError] = []
+        for kind in kinds:
+            try:
+                given[kind] = chain.kind(kind)
+            except ConfigError as error:
+                faults.append(error)
+        matching = [kind for kind, found in given.items() if found == (show or first)]
+        if matching or (given and show is None):
+            return [*matching, *given][0]
+        if first not in given:
+            raise faults[0]
+        raise ConfigError(
+            f"The defense {chain.name} of {self.run} gives {given[first]}, but show={show} asks "
+            f"for {show}; leave show out."
+        )
+
+
+def _divided(text: str) -> tuple[str, dict[str, str], str | None]:
+    """Folder, options of the exposure, and chain of a model's text; None where it names none."""
+    # A folder may have an @ in its own name, as runs of networks with options do.
+    if "@" not in text or Path(text).is_dir():
+        return text, {}, None
+    found = re.search(r"([@+])defense=", text)
+    front, chain = (text[: found.start()], text[found.end() :]) if found else (text, None)
+    if found is None or found[1] == "+":
+        run, _, written = front.rpartition("@")
+        shown = written.split("+")
+    else:
+        run, shown = front, []
+    if chain is not None:
+        first, *parts = chain.split("+")
+        if "@" not in chain and all("=" in part for part in parts):
+            own = [part for part in parts if part.partition("=")[0] not in SHOWN]
+            shown += [part for part in parts if part not in own]
+            chain = f"{first}@{'+'.join(own)}" if own else first
+    _, options = with_options(f"run@{'+'.join(shown)}" if shown else "run")
+    return run, options, chain
 
 
 @final
@@ -180,6 +268,7 @@ class Serving:
 
     models: tuple[ServedModel, ...]
     limits: Limits = Limits()
+    defense: DefenseConfig = DefenseConfig()
     keys: str | None = None
     """File or `redis://` URL of the accepted keys; None accepts every request."""
     log: str | None = None

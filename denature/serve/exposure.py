@@ -8,7 +8,7 @@ from denature.serve.config import Exposure
 
 
 def expose(values: np.ndarray, exposure: Exposure) -> np.ndarray:
-    """Shown values of answers of the kind `exposure.show`: float32, or int64 for labels.
+    """Shown values of answers of the kind `exposure.kind`: float32, or int64 for labels.
 
     Values beside the largest are NaN where `exposure.top` hides them. Rounded probabilities need
     not sum to 1.
@@ -18,8 +18,8 @@ def expose(values: np.ndarray, exposure: Exposure) -> np.ndarray:
             has; or int64, batch.
         exposure: the part of the answers that is shown.
     """
-    answers = Answers(exposure.show, torch.from_numpy(values))
+    answers = Answers(exposure.kind, torch.from_numpy(values))
     for defense in exposure.defenses:
         answers = defense(answers)
     shown = answers.values.numpy()
-    return shown if exposure.show == "label" else shown.astype(np.float32)
+    return shown if exposure.kind == "label" else shown.astype(np.float32)

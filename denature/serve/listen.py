@@ -35,7 +35,7 @@ def listen(
         announce: called with the address once the models are loaded.
 
     Raises:
-        ConfigError: the address is taken.
+        ConfigError: the address is taken, or a defense cannot be split over several workers.
         MissingExtra: the server's packages are not installed.
     """
     try:
@@ -46,6 +46,8 @@ def listen(
     except ImportError as error:
         raise MissingExtra(error.name or "uvicorn", "serve", "Serving a model") from None
 
+    if workers > 1:
+        _check_apart(serving)
     with _bound(host, port) as listener:
         app = create_app(serving)  # before the announcement, so that errors surface here
         announce(f"http://{host}:{listener.getsockname()[1]}")
@@ -65,6 +67,21 @@ def listen(
             del app
             os.environ[ENVIRONMENT] = json.dumps(encode(serving))
             Multiprocess(config, sockets=[listener]).run()
+
+
+def _check_apart(serving: Serving) -> None:
+    """Check that the defenses of several workers need to know nothing of each other."""
+    if serving.defense.defense_seed is not None:
+        raise ConfigError(
+            "With a defense seed all workers would add the same random numbers; leave "
+            "--defense-seed or --workers out."
+        )
+    for served in serving.models:
+        if served.chain.remembers:
+            raise ConfigError(
+                f"The defense {served.defense} of {served.name} remembers the answers that it "
+                "gave, and several workers would each remember others; leave --workers out."
+            )
 
 
 @contextmanager

@@ -55,11 +55,11 @@ class ModelSignature:
     def describe(self) -> dict[str, Any]:
         """The model's metadata."""
         exposure, count = self.exposure, len(self.classes)
-        kind = "INT64" if exposure.show == "label" else "BYTES" if exposure.top else "FP32"
-        shape = [-1] if exposure.show == "label" else [-1, min(exposure.top or count, count)]
-        output: dict[str, Any] = {"name": exposure.show, "datatype": kind, "shape": shape}
+        kind = "INT64" if exposure.kind == "label" else "BYTES" if exposure.top else "FP32"
+        shape = [-1] if exposure.kind == "label" else [-1, min(exposure.top or count, count)]
+        output: dict[str, Any] = {"name": exposure.kind, "datatype": kind, "shape": shape}
         names: dict[str, Any] = {"parameters": {"names": list(self.classes)}} if self.named else {}
-        if exposure.show == "landmarks":  # names of coordinates belong to the output
+        if exposure.kind == "landmarks":  # names of coordinates belong to the output
             output, names = output | names, {}
         return {
             "name": self.name,
@@ -233,17 +233,17 @@ def _wanted(
     if outputs is None or outputs == []:
         return binary, min(exposure.top, classes)
     if not isinstance(outputs, list) or len(outputs) != 1:
-        raise Refused(400, f"outputs must be a list of one, called {exposure.show!r}.")
+        raise Refused(400, f"outputs must be a list of one, called {exposure.kind!r}.")
     output = _dictionary(outputs[0], "the output")
-    if output.get("name") != exposure.show:
-        raise Refused(400, f"{signature.name} shows the output {exposure.show!r} and no other.")
+    if output.get("name") != exposure.kind:
+        raise Refused(400, f"{signature.name} shows the output {exposure.kind!r} and no other.")
     own = _dictionary(_given(output, "parameters", {}), "the output's parameters")
     if own.get("binary_data") is not None:
         binary = _flag(own, "binary_data")
     top = _given(own, "classification", 0)
     if not _is_whole(top) or top < 0:
         raise Refused(400, "classification must be a whole number, at least 0.")
-    if top and exposure.show == "label":
+    if top and exposure.kind == "label":
         raise Refused(400, f"{signature.name} shows labels only, without values to sort by.")
     most = min(exposure.top or classes, classes)
     return binary, min(top, most) or min(exposure.top, classes)
@@ -266,7 +266,7 @@ def render(
         request: the request.
         signature: input and output of the model.
     """
-    output: dict[str, Any] = {"name": signature.exposure.show}
+    output: dict[str, Any] = {"name": signature.exposure.kind}
     raw: bytes | None = None
     if request.top:
         strings = _largest(values, request.top, signature)

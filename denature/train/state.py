@@ -49,9 +49,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             plain = json.loads(file.metadata()["plain"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"The state {path} is damaged: {error}. Delete it, and the run starts again."
-        ) from None
+        raise RunError(f"The state {path} is damaged: {error}. Delete it to start again.") from None
     return tensors, plain
 
 

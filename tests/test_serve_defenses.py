@@ -1,0 +1,438 @@
+"""Defenses of served models: chains over the wire, the defender's networks, and memories on disk."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from denature.answers.answerer import Answers
+from denature.answers.config import InferenceConfig
+from denature.answers.inference import Inference
+from denature.answers.network import NetworkAnswerer
+from denature.cli.app import main
+from denature.core.compute import Compute
+from denature.core.errors import ConfigError, RunError
+from denature.defenses.base import Defended
+from denature.defenses.catalogue import DEFENSES, chain_of
+from denature.extract.victims.protocol import read_reply, read_signature, request
+from denature.serve.app import create_app
+from denature.serve.config import DefenseConfig, Exposure, ServedModel, Serving
+from denature.serve.networks import DefenderNetworks, untrained
+from denature.train import Normal, Run, Training, train
+from tests.served import Served, serve, stop
+from tests.toy_defenses import TOYS, Counting, Surrogate
+
+TOY = "tests.toy_defenses"
+
+IMAGES = np.random.default_rng(3).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    training = Training(epochs=1, batch_size=64, device="cpu", precision="fp32")
+    return train("mlp", "digits", Normal(), training, out=tmp_path_factory.mktemp("runs") / "mlp")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    training = Training(epochs=1, batch_size=64, seed=1, device="cpu", precision="fp32")
+    return train("mlp", "digits", Normal(), training, out=tmp_path_factory.mktemp("runs") / "b")
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, toy in TOYS.items():
+        monkeypatch.setitem(DEFENSES, name, toy)
+
+
+def asked(served: Served, model: str, images: np.ndarray, *, binary: bool = True) -> np.ndarray:
+    """A thief's client: the signature as the server states it, and answers read by it."""
+    _, _, told = served.send("GET", f"/v2/models/{model}")
+    signature = read_signature(json.loads(told), None)
+    body, headers = request(images, signature, id="1", binary=binary)
+    status, given, answer = served.send("POST", f"/v2/models/{model}/infer", body, headers)
+    assert status == 200, answer
+    lengths = {name.lower(): value for name, value in given.items()}
+    length = lengths.get("inference-header-content-length")
+    return read_reply(answer, length, signature, count=len(images))
+
+
+def in_process(run: Run, taken: Any, chain: str) -> Answers:
+    """What a chain shows of a run's answers in this process."""
+    compute = Compute(torch.device("cpu"), "fp32", channels_last=False)
+    inference = Inference(run.network, compute, InferenceConfig(), shape=(1, 8, 8))
+    answerer = NetworkAnswerer(inference, kind=taken, digest=run.digest, dtype=torch.float64)
+    return Defended(answerer, chain_of(chain))(torch.from_numpy(IMAGES).float() / 255)
+
+
+def in_memory(run: Run, *words: str, **config: Any) -> Serving:
+    """Settings of a server of one run."""
+    return Serving(
+        models=tuple(ServedModel.of(f"{run.folder}{word}", Exposure()) for word in words or ("",)),
+        defense=DefenseConfig(**config),
+        log="off",
+        device="cpu",
+    )
+
+
+# How a chain is named
+
+RUN = "runs/a"
+
+
+@pytest.mark.parametrize(
+    ("text", "defense", "shown"),
+    [
+        (RUN, "label-only", Exposure()),
+        (f"{RUN}@show=logits", "label-only", Exposure(show="logits")),
+        (f"{RUN}@defense=none", "none", Exposure()),
+        (f"{RUN}@defense=top-k", "top-k", Exposure()),
+        (f"{RUN}@defense=top-k+k=2", "top-k@k=2", Exposure()),
+        (f"{RUN}@defense=top-k+k=2+show=logits", "top-k@k=2", Exposure(show="logits")),
+        (f"{RUN}@decimals=3+defense=top-k+k=2", "top-k@k=2", Exposure(decimals=3)),
+        (f"{RUN}@defense=rounding+label-only", "rounding+label-only", Exposure()),
+        (
+            f"{RUN}@show=label+defense=rounding@decimals=1+label-only",
+            "rounding@decimals=1+label-only",
+            Exposure(show="label"),
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["a", "x"])
+def test_a_model_names_its_chain(name: str, text: str, defense: str, shown: Exposure) -> None:
+    """In one form for one defense and in another for several; `--defense` holds for the others."""
+    text = text if name == "a" else f"{name}={text}"
+    wanted = ServedModel(name=name, run=RUN, exposure=shown, defense=defense)
+    assert ServedModel.of(text, Exposure(), "label-only") == wanted
+
+
+def test_an_at_in_the_name_of_a_folder_ends_no_name(tmp_path: Path) -> None:
+    folder = tmp_path / "cnn@width=4"
+    folder.mkdir()
+    for rest, defense in (("", "none"), ("@defense=top-k@k=2+rounding", "top-k@k=2+rounding")):
+        model = ServedModel.of(f"{folder}{rest}", Exposure())
+        assert (model.run, model.name, model.defense) == (str(folder), "cnn-width-4", defense)
+
+
+@pytest.mark.parametrize(
+    ("rest", "usual", "taken", "exposure"),
+    [
+        ("", "none", "probabilities", Exposure(show="probabilities")),
+        ("", "label-only", "probabilities", Exposure(show="label")),
+        ("@show=label", "label-only", "probabilities", Exposure(show="label")),
+        ("@show=label", "rounding", "label", Exposure(show="label")),
+        ("@show=logits", "rounding", "logits", Exposure(show="logits")),
+        ("@show=label", "rounding@decimals=0+label-only", "probabilities", Exposure(show="label")),
+        ("", "top-k@k=3", "probabilities", Exposure(show="probabilities", top=3)),
+        ("@top=2", "top-k@k=3", "probabilities", Exposure(show="probabilities", top=2)),
+        ("@top=4", "top-k@k=3", "probabilities", Exposure(show="probabilities", top=3)),
+        ("", "top-k@k=12", "probabilities", Exposure(show="probabilities")),
+        ("", "top-k@k=3+label-only", "probabilities", Exposure(show="label")),
+        ("", "looking-untrained", "logits", Exposure(show="logits")),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("toys")
+def test_what_is_shown_follows_from_the_chain(
+    run: Run, rest: str, usual: str, taken: str, exposure: Exposure
+) -> None:
+    model = ServedModel.of(f"{run.folder}{rest}", Exposure(), usual).resolved()
+    assert (model.taken, model.exposure) == (taken, exposure)
+    assert model.resolved() == model
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--defense", "label-onyl"], "no defense 'label-onyl'. Did you mean label-only?"),
+        (["--defense", "rounding@decimal=1"], "no option 'decimal'; known: decimals"),
+        (["--defense", "label-only", "--show", "logits"], "gives label, but show=logits"),
+        (["--defense", "label-only", "--top", "3"], "labels, which have neither top values nor"),
+        (["--defense", "label-only", "--decimals", "3"], "labels, which have neither top values"),
+        (["--defense", "label-only+top-k"], "The defense top-k takes logits, probabilities, not l"),
+        (["--defense", "top-k@k=2+temperature"], "Put what hides scores last"),
+        (["--defense", "looking-surrogate"], "name its run with --surrogate RUN"),
+        (["--defense", "looking-misinformation"], "name its run with --misinformation RUN"),
+        (["--defense", "counting", "--workers", "2"], "remembers the answers that it gave"),
+        (["--defense", "noisy", "--workers", "2", "--defense-seed", "1"], "the same random numb"),
+        (["--defense-save-s", "0"], "defense_save_s is 0.0; it must be above 0"),
+        (["--defense", "counting", "--defense-state", "/proc/nothing"], "cannot be written"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("toys")
+def test_wrong_defenses_are_told_before_anything_is_served(
+    run: Run, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", str(run.folder), "--device", "cpu", "--port", "0", *words]) == 1
+    assert said in capsys.readouterr().err
+
+
+# Over the wire
+
+CHAINS = {
+    "plain": ("probabilities", "none"),
+    "labels": ("probabilities", "rounding@decimals=0+label-only"),
+    "few": ("probabilities", "top-k@k=3"),
+    "flat": ("logits", "temperature@temperature=4+rounding@decimals=1"),
+    "all": ("probabilities", "rounding@decimals=1"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    words = [f"{name}={run.folder}@defense={chain}" for name, (_, chain) in CHAINS.items()]
+    words[3] = f"flat={run.folder}@show=logits+defense={CHAINS['flat'][1]}"
+    served = serve(
+        tmp_path_factory.mktemp("served"),
+        *words[:-1],
+        f"all={run.folder}",
+        "--defense",
+        CHAINS["all"][1],
+    )
+    yield served
+    stop(served)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_over_the_wire_is_the_chain_in_this_process(
+    server: Served, run: Run, name: str, binary: bool
+) -> None:
+    found = asked(server, name, IMAGES, binary=binary)
+    wanted = in_process(run, *CHAINS[name]).values.numpy()
+    assert (found.dtype, found.shape) == (wanted.astype(found.dtype).dtype, wanted.shape)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    if name == "few":
+        assert np.isfinite(found).sum() == 3 * len(IMAGES)
+
+
+def test_hidden_scores_are_left_out_of_the_signature_and_of_the_json(server: Served) -> None:
+    _, _, told = server.send("GET", "/v2/models/few")
+    [output] = json.loads(told)["outputs"]
+    assert output == {"name": "probabilities", "datatype": "BYTES", "shape": [-1, 3]}
+    tensor = {"name": "images", "shape": list(IMAGES.shape), "datatype": "UINT8",
+              "data": IMAGES.reshape(-1).tolist()}  # fmt: skip
+    wanted = {"name": "probabilities", "parameters": {"classification": 9}}
+    for body in ({"inputs": [tensor]}, {"inputs": [tensor], "outputs": [wanted]}):
+        _, _, answer = server.send("POST", "/v2/models/few/infer", json.dumps(body).encode())
+        [output] = json.loads(answer)["outputs"]
+        assert output["shape"] == [len(IMAGES), 3]
+        assert all(isinstance(text, str) for text in output["data"])
+
+
+def test_a_server_says_which_chain_each_model_shows(run: Run, tmp_path: Path) -> None:
+    served = serve(
+        tmp_path, f"a={run.folder}", f"b={run.folder}@defense=none",
+        f"c={run.folder}@decimals=2+defense=top-k+k=3", "--defense", "temperature+label-only",
+    )  # fmt: skip
+    stopped = served.process
+    assert stopped.stdout is not None
+    lines = [stopped.stdout.readline() for _ in range(2)]
+    stop(served)
+    assert lines[0].endswith("/v2/models/b shows probabilities\n")
+    assert lines[1].endswith(
+        "/v2/models/c shows the 3 largest probabilities, 2 decimals behind top-k@k=3\n"
+    )
+
+
+# The networks of the defender
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_defense_looks_at_the_network_of_its_role(run: Run, other: Run, tmp_path: Path) -> None:
+    names = ("untrained", "surrogate", "misinformation")
+    words = [f"{name}={run.folder}@defense=looking-{name}" for name in names]
+    served = serve(
+        tmp_path, *words, "--surrogate", str(other.folder), "--misinformation", str(run.folder),
+        module=TOY,
+    )  # fmt: skip
+    try:
+        found = {name: asked(served, name, IMAGES) for name in names}
+    finally:
+        stop(served)
+    pixels = torch.from_numpy(IMAGES).float() / 255
+    networks = {
+        "untrained": untrained(run),
+        "surrogate": other.network,
+        "misinformation": run.network,
+    }
+    for name, network in networks.items():
+        with torch.no_grad():
+            np.testing.assert_allclose(found[name], network(pixels).numpy(), atol=1e-5)
+
+
+def test_an_untrained_network_is_the_same_each_time_and_no_copy(run: Run) -> None:
+    before = torch.get_rng_state()
+    weights = [untrained(run).state_dict() for _ in range(2)]
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
+    assert torch.equal(before, torch.get_rng_state())
+    own = run.network.state_dict()
+    same = {name for name, tensor in own.items() if torch.equal(tensor, weights[0][name])}
+    assert {"mean", "std"} <= same
+    assert not any(name.endswith("weight") for name in same)
+
+
+def test_a_network_of_other_classes_or_images_is_refused(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, size, classes in (("wide", 12, 10), ("few", 8, 3)):
+        labels = np.arange(60) % classes
+        images = rng.integers(0, 256, (60, size, size), dtype=np.uint8)
+        np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=labels, x_test=images,
+                 y_test=labels)  # fmt: skip
+        training = Training(epochs=1, device="cpu", precision="fp32")
+        wrong = train("mlp", str(tmp_path / f"{name}.npz"), Normal(), training,
+                      out=tmp_path / name)  # fmt: skip
+        networks = DefenderNetworks(DefenseConfig(surrogate=str(wrong.folder)), trust=())
+        chain = type(chain_of("none"))((Surrogate(),))
+        with pytest.raises(ConfigError, match="both must be of the same data"):
+            networks.of(chain, run)
+
+
+# Memories
+
+
+def places(served: Served, count: int = 1) -> list[int]:
+    """The places that the toy defense shows, of a request of so many images."""
+    images = np.repeat(IMAGES[:1], count, axis=0)
+    return [int(row.min()) for row in asked(served, "m", images)]
+
+
+def test_answers_are_given_in_one_order(run: Run, tmp_path: Path) -> None:
+    """Each answer shows how many were given before it: no two share a place, and none is missing."""
+    served = serve(tmp_path, f"m={run.folder}@defense=counting", module=TOY)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(lambda n: places(served, 1 + n % 3), range(60)))
+    finally:
+        stop(served)
+    for part in found:
+        assert part == list(range(part[0], part[0] + len(part)))
+    assert sorted(place for part in found for place in part) == list(range(sum(map(len, found))))
+
+
+def test_a_memory_outlives_the_end_of_a_server_but_not_of_another_defense(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    words = [f"m={run.folder}", "--defense-state", str(state), "--defense"]
+    for before in (0, 7):
+        served = serve(tmp_path, *words, "counting+rounding", module=TOY)
+        assert places(served, 7) == list(range(before, before + 7))
+        stop(served)
+    assert {file.name for file in state.iterdir() if file.suffix} >= {"m.safetensors"}
+    assert load_file(state / "m.safetensors")["0.given"].tolist() == [14]
+    monkeypatch.setitem(DEFENSES, "counting", Counting)
+    assert main(["serve", *words, "counting@by=2", "--device", "cpu", "--port", "0"]) == 1
+    assert "is the memory of the defense counting@by=1+rounding@decimals=2" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_server_that_is_killed_goes_on_from_its_last_write(run: Run, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    words = (f"m={run.folder}", "--defense", "counting", "--defense-state", str(state),
+             "--defense-save-s", "0.05")  # fmt: skip
+    given = 0
+    for _ in range(2):
+        served = serve(tmp_path, *words, module=TOY)
+        assert places(served, 3) == list(range(given, given + 3))
+        given += 3
+        file = state / "m.safetensors"
+        while not file.exists() or load_file(file)["0.given"].tolist() != [given]:
+            assert served.process.poll() is None
+            time.sleep(0.02)
+        served.process.send_signal(signal.SIGKILL)
+        served.process.communicate(timeout=60)
+    (state / ".m.safetensors.12ab.tmp").write_bytes(b"cut off by a kill")
+    served = serve(tmp_path, *words, module=TOY)
+    try:
+        assert places(served) == [given]
+    finally:
+        stop(served)
+
+
+@pytest.mark.usefixtures("toys")
+def test_two_servers_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
+    serving = in_memory(run, "@defense=counting", defense_state=str(tmp_path))
+    first = create_app(serving)
+    with pytest.raises(ConfigError, match="Another server keeps the memory of its defenses in"):
+        create_app(serving)
+    del first
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("cut", "is damaged"),
+        ("text", "is damaged"),
+        ("names", "is no memory of counting"),
+        ("shape", "is no memory of counting"),
+        ("size", "bytes; the memory of a defense has at most"),
+        ("network", "is the memory of another model"),
+        ("about", "is damaged"),
+    ],
+)
+@pytest.mark.usefixtures("toys")
+def test_a_damaged_memory_is_refused(
+    run: Run, other: Run, tmp_path: Path, damage: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from denature.defenses.base import Chain
+    from denature.serve import memory
+    from denature.serve.memory import MemoryFile
+
+    served = ServedModel.of(f"{run.folder}@defense=counting", Exposure()).resolved()
+    compute = Compute(torch.device("cpu"), "fp32", channels_last=False)
+    inference = Inference(run.network, compute, InferenceConfig(), shape=(1, 8, 8))
+    digest = (other if damage == "network" else run).digest
+    answerer = NetworkAnswerer(inference, kind="probabilities", digest=digest)
+    defended = Defended(answerer, Chain((Counting(),)))
+    path = tmp_path / f"{served.name}.safetensors"
+    tensors = defended.stream.state()
+    if damage == "names":
+        tensors = {"0.taken": tensors["0.given"]}
+    elif damage == "shape":
+        tensors = {"0.given": torch.zeros(3, 2, 7)}
+    MemoryFile(path, defended).write(tensors)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "text":
+        path.write_text("no tensors")
+    elif damage == "size":
+        monkeypatch.setattr(memory, "LARGEST", 10)
+    elif damage == "about":
+        save_file(tensors, path)
+    with pytest.raises(RunError, match=said):
+        create_app(in_memory(run, "@defense=counting", defense_state=str(tmp_path)))
+
+
+# Noise
+
+
+def noise(run: Run, out: Path, *words: str, times: int = 1) -> list[float]:
+    """The first number of each answer of a server that shows noise."""
+    served = serve(out, f"m={run.folder}", "--defense", "noisy", *words, module=TOY)
+    try:
+        return [float(asked(served, "m", IMAGES[:1])[0, 0]) for _ in range(times)]
+    finally:
+        stop(served)
+
+
+def test_no_start_and_no_worker_repeats_the_noise_of_another(run: Run, tmp_path: Path) -> None:
+    """A restart with a folder of memories begins its noise anew too."""
+    state = ("--defense-state", str(tmp_path / "state"))
+    shown = noise(run, tmp_path, *state, times=2) + noise(run, tmp_path, *state, times=2)
+    shown += noise(run, tmp_path, "--workers", "2", times=12)
+    assert len(set(shown)) == len(shown)
+
+
+def test_noise_of_a_seed_is_that_of_the_seed(run: Run, tmp_path: Path) -> None:
+    seeded = [noise(run, tmp_path, "--defense-seed", seed, times=2) for seed in ("3", "3", "4")]
+    assert seeded[0] == seeded[1]
+    assert not set(seeded[0]) & set(seeded[2])
