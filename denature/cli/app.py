@@ -11,7 +11,7 @@ from cyclopts import App
 
 from denature import __version__
 from denature.cli.options import SWEPT, TRAINERS, config_file
-from denature.core.errors import DenatureError, Stopped
+from denature.core.errors import DenatureError, GateFailed, Stopped
 
 COMMANDS = {
     "demo": (
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code.
 
     0: the command succeeded. 1: it failed, and one line on standard error gives the reason. 2: the
-    command line is invalid. 75: the command saved its state and stopped; the same command line
+    command line is invalid. 3: a gate such as --fail-above did not hold. 75: the command saved its state and stopped; the same command line
     resumes it. 130: interrupted.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
@@ -122,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except Stopped as error:
         return _fail(str(error), 130 if error.reason == "SIGINT" else 75)
+    except GateFailed as error:
+        return _fail(str(error), 3)
     except DenatureError as error:
         if verbose:
             traceback.print_exc()

@@ -20,21 +20,18 @@ from denature.cli.options import (
     folder_of,
     key_of,
 )
-from denature.core.errors import DenatureError
+from denature.core.errors import ConfigError, GateFailed
 from denature.data.config import DataConfig, ReaderConfig
 from denature.extract.config import RequestConfig
 from denature.train.config import Device, Training
 
 if TYPE_CHECKING:
+    from denature.audit.result import AuditResult
     from denature.extract.victims.base import Victim
     from denature.train.run import Run
 
 PLAN = Group("Plan", sort_key=1)
 PACE = Group("Requests", sort_key=2)
-
-
-class GateFailed(DenatureError):
-    """The audit found a thief above the allowed share; the command exits with 3."""
 
 
 def audit(
@@ -94,6 +91,7 @@ def audit(
         device: Device to compute on.
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
+    from denature.audit.line import line
     from denature.cli.show import show
     from denature.extract.victims.find import short_name
     from denature.recipes.audit import Audit
@@ -116,6 +114,8 @@ def audit(
             trust=trust,
         )
 
+    if fail_above is not None and not 0 <= fail_above <= 1:
+        raise ConfigError(f"--fail-above is {fail_above}; it is a share in [0, 1].")
     opened = open_model()
     name = re.sub(r"[^\w.=@+]+", "-", short_name(model))
     folder = folder_of(backbone)
@@ -139,4 +139,28 @@ def audit(
                 print(line)
             return
         outcome = run(experiment, session)
-    show(outcome, output_options)
+    if output_options.json:
+        print(line(outcome.result, seconds=outcome.seconds or 0.0, report=outcome.report))
+    else:
+        show(outcome, output_options)
+    if fail_above is not None:
+        _gate(outcome.result, fail_above, outcome.folder)
+
+
+def _gate(result: "AuditResult", share: float, folder: Path) -> None:
+    """Write the JUnit file.
+
+    Raises:
+        GateFailed: no defense keeps the worst thief at or below the share.
+    """
+    from denature.audit.gate import JUNIT, best_defense, junit
+    from denature.core.files import write_text
+
+    write_text(folder / JUNIT, junit(result, share))
+    best = best_defense(result)
+    if best is not None and best[1] > share:
+        raise GateFailed(
+            f"The worst thief recovers {100 * best[1]:.1f} % of the model's advantage behind the "
+            f"best defense, {best[0]}; {100 * share:g} % are allowed. {folder / JUNIT} has every "
+            "defense."
+        )

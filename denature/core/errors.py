@@ -39,6 +39,10 @@ class TrainingError(DenatureError):
     """Training diverged: its loss is no longer finite."""
 
 
+class GateFailed(DenatureError):
+    """A measured value is above what a gate allows; commands exit with 3."""
+
+
 class Stopped(DenatureError):
     """Work was interrupted cleanly, at a deadline or a signal, and can be resumed."""
 

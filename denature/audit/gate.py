@@ -1,0 +1,62 @@
+"""A gate for continuous integration: whether a defense keeps the worst thief below a share."""
+
+from xml.etree import ElementTree
+
+from denature.audit.result import AuditResult, Threat, Worst
+
+JUNIT = "junit.xml"
+
+
+def most_recovered(result: AuditResult) -> dict[tuple[str, Threat], Worst | None]:
+    """The largest recovered advantage over all budgets; None where it is not measurable."""
+    found: dict[tuple[str, Threat], Worst | None] = {}
+    for worst in result.worst:
+        key = (worst.defense, worst.threat)
+        best = found.setdefault(key, None)
+        if worst.recovered is None:
+            continue
+        if best is None or best.recovered is None or worst.recovered.value > best.recovered.value:
+            found[key] = worst
+    return found
+
+
+def best_defense(result: AuditResult) -> tuple[str, float] | None:
+    """The defense that leaves least to its worst thief under any threat, and what it leaves.
+
+    None where nothing is measurable.
+    """
+    left: dict[str, float] = {}
+    for (defense, _), worst in most_recovered(result).items():
+        if worst is not None and worst.recovered is not None:
+            left[defense] = max(left.get(defense, worst.recovered.value), worst.recovered.value)
+    return min(left.items(), key=lambda entry: (entry[1], entry[0]), default=None)
+
+
+def junit(result: AuditResult, share: float) -> str:
+    """A JUnit file with one test case for each defense and threat.
+
+    Args:
+        result: of the audit.
+        share: recovered advantage that fails a case when it is exceeded.
+    """
+    suite = ElementTree.Element("testsuite", name="denature audit")
+    failures = skipped = 0
+    for (defense, threat), worst in most_recovered(result).items():
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=f"audit.threat-{threat}", name=defense
+        )
+        if worst is None or worst.recovered is None:
+            skipped += 1
+            ElementTree.SubElement(case, "skipped", message="not measurable here")
+        elif worst.recovered.value > share:
+            failures += 1
+            message = (
+                f"{worst.thief} recovers {100 * worst.recovered.value:.1f} % of the advantage with "
+                f"{worst.budget:,} queries; {100 * share:g} % are allowed"
+            )
+            ElementTree.SubElement(case, "failure", message=message)
+    suite.set("tests", str(len(suite)))
+    suite.set("failures", str(failures))
+    suite.set("skipped", str(skipped))
+    suite.set("time", f"{result.seconds:.1f}")
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
