@@ -102,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code.
 
     0: the command succeeded. 1: it failed, and one line on standard error gives the reason. 2: the
-    command line is invalid. 3: a gate such as --fail-above did not hold. 75: the command saved its state and stopped; the same command line
-    resumes it. 130: interrupted.
+    command line is invalid. 3: a gate such as --fail-above did not hold. 75: the command saved its
+    state and stopped; the same command line resumes it. 130: interrupted.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     verbose = "-v" in tokens or "--verbose" in tokens

@@ -135,8 +135,8 @@ def audit(
     )
     with run_options.session(output_options, device) as session:
         if estimate:
-            for line in experiment.estimate(session):
-                print(line)
+            for sentence in experiment.estimate(session):
+                print(sentence)
             return
         outcome = run(experiment, session)
     if output_options.json:
