@@ -138,6 +138,20 @@ def test_over_seeds_that_differ_the_interval_is_students_t() -> None:
     assert (found.low, found.high) == pytest.approx(wanted, abs=0.15 * (wanted[1] - wanted[0]))
 
 
+def test_beside_a_baseline_over_seeds_the_interval_is_fiellers() -> None:
+    """Scores R at which clone - baseline - R (victim - baseline) is zero by a paired t test."""
+    n = 20_000
+    clones, baselines = np.array([0.55, 0.6, 0.62, 0.66]), np.array([0.3, 0.31, 0.36, 0.33])
+    found = recovered(hits(*clones, images=n), hits(*baselines, images=n), hits(0.9, images=n)[0])
+    scores = np.linspace(0, 1, 2001)
+    differences = clones - baselines - scores[:, None] * (0.9 - baselines)
+    held = scores[stats.ttest_1samp(differences, 0.0, axis=1).pvalue > 0.05]
+    assert found is not None
+    width = held.max() - held.min()
+    assert width > 0.1
+    assert (found.low, found.high) == pytest.approx((held.min(), held.max()), abs=0.1 * width)
+
+
 def test_of_one_seed_the_interval_is_over_images() -> None:
     found = recovered(hits(0.6), 0.2, np.ones(IMAGES, bool))
     assert found is not None
@@ -174,7 +188,7 @@ def test_estimates_are_over_seeds_and_images() -> None:
 FAR_APART = World(
     seeds=2, images=180, level=2.0, spread_of_images=2.0, spread_of_seeds=0.5, copied=0.3
 )
-"""Seeds six points apart."""
+"""The standard deviation of seeds is seven points."""
 
 OURS = [name for name in INTERVALS if name not in LIMITS]
 
