@@ -229,6 +229,7 @@ def _image_counts(images: int, seed: int) -> NDArray[np.uint8]:
     return counts
 
 
+@lru_cache(maxsize=16)
 def _seed_factors(seeds: int, seed: int) -> Floats:
     """Factors of the residuals of seeds in each draw, `RESAMPLES` x seeds.
 
