@@ -18,12 +18,16 @@ from denature.answers.function import FunctionAnswerer
 from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.answers.transfer import Transfer
 from denature.core.errors import ConfigError
+from denature.defenses.adaptive_misinformation import AdaptiveMisinformation
 from denature.defenses.base import Chain, Context, Defended, Defense
 from denature.defenses.catalogue import DEFENSES, chain_of, defense_of
 from denature.defenses.dirichlet_noise import DirichletNoise
 from denature.defenses.gaussian_noise import GaussianNoise
+from denature.defenses.gradient_redirection import GradientRedirection
 from denature.defenses.label_only import LabelOnly
+from denature.defenses.mad import MAD
 from denature.defenses.modelguard_s import ModelGuardS
+from denature.defenses.modelguard_w import ModelGuardW
 from denature.defenses.reverse_sigmoid import ReverseSigmoid
 from denature.defenses.rounding import Rounding
 from denature.defenses.sparse_logits import SparseLogits
@@ -34,6 +38,7 @@ from denature.serve.app import create_app
 from denature.serve.config import Exposure, ServedModel, Serving
 from denature.train import Normal, Run, Training, train
 from tests import plain_defenses as plain
+from tests import plain_perturbations
 from tests.defending import (
     adversarial_logits,
     alike,
@@ -136,6 +141,36 @@ ROWS: dict[str, Row] = {
         # The third is nearer to the second, but the first is older; the last is of another class.
         given=("probabilities", [[0.95, 0.05], [0.6, 0.4], [0.71, 0.29], [0.45, 0.55]]),
         wanted=("probabilities", [[0.95, 0.05], [0.6, 0.4], [0.95, 0.05], [0.45, 0.55]]),
+        distribution=True,
+    ),
+    "adaptive-misinformation": Row(
+        defense=AdaptiveMisinformation(tau=0.9, nu=10),
+        options={"tau": "0.9", "nu": "10"},
+        plain=partial(plain_perturbations.adaptive_misinformation, tau=0.9, nu=10),
+        idempotent=False,
+        distribution=True,
+    ),
+    "mad": Row(
+        defense=MAD(epsilon=0.8),
+        options={"epsilon": "0.8"},
+        plain=partial(plain_perturbations.mad, epsilon=0.8),
+        idempotent=False,
+        distribution=True,
+    ),
+    "gradient-redirection": Row(
+        defense=GradientRedirection(epsilon=0.8),
+        options={"epsilon": "0.8"},
+        plain=partial(plain_perturbations.gradient_redirection, epsilon=0.8),
+        idempotent=False,
+        distribution=True,
+    ),
+    "modelguard-w": Row(
+        defense=ModelGuardW(),
+        options={"epsilon": "1"},
+        given=("probabilities", [[0.9, 0.08, 0.02], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0]]),
+        wanted=("probabilities", [[0.4, 0.2001, 0.3999], [0.0001, 0.4999, 0.5],
+                                  [0.50005, 0, 0.49995]]),
+        idempotent=False,
         distribution=True,
     ),
 }  # fmt: skip

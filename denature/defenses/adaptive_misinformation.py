@@ -52,4 +52,5 @@ class AdaptiveMisinformation(Defense):
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         true = normalised(probabilities(values, kind))
         share = (self.nu * (self.tau - true.amax(-1, keepdim=True))).sigmoid()
-        return ((1 - share) * true + share * context.evidence).to(values)
+        wrong: Tensor = context.evidence
+        return ((1 - share) * true + share * wrong).to(values)

@@ -39,7 +39,13 @@ class GradientRedirection(Defense):
         check_fields(self, {"epsilon": (0 < self.epsilon <= 2, "above 0 and at most 2")})
 
     def look(self, network: "nn.Module", pixels: "Pixels") -> "Tensor":
-        """The coefficients c, batch x classes in float64."""
+        """The coefficients c, batch x classes in float64.
+
+        They are one Jacobian-vector product of the batch in forward mode, about 2.5 forward passes,
+        where the backward mode needs a pass for each class or a second derivative of each image.
+        """
+        import warnings
+
         import torch
         from torch.func import functional_call, jvp
 
@@ -49,8 +55,9 @@ class GradientRedirection(Defense):
 
         parameters = {name: value.detach() for name, value in network.named_parameters()}
         ones = {name: torch.ones_like(value) for name, value in parameters.items()}
-        # One forward pass for a batch and all classes, where backward passes take one for each.
-        values, growth = jvp(logits, (parameters,), (ones,))[:2]
+        # torch prepares the forward mode with functions that it deprecates.
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            values, growth = jvp(logits, (parameters,), (ones,))[:2]
         mean: Tensor = (values.softmax(-1) * growth).sum(-1, keepdim=True)
         return growth - mean  # type: ignore[no-any-return]
 

@@ -63,8 +63,11 @@ class MAD(Defense):
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         true = normalised(probabilities(values, kind))
-        surrogate = context.evidence
-        target = (farthest_set if self.keep_top else farthest_class)(surrogate, true)
+        if self.keep_top:
+            # Of the scores: logits that differ may be equal as probabilities.
+            target = farthest_set(context.evidence, true, values.argmax(-1, keepdim=True).cpu())
+        else:
+            target = farthest_class(context.evidence, true)
         return towards(true, target, self.epsilon).to(values)
 
 
@@ -96,7 +99,7 @@ def farthest_class(surrogate: "Tensor", true: "Tensor") -> "Tensor":
     return true.new_zeros(true.shape).scatter(-1, best, 1.0)
 
 
-def farthest_set(surrogate: "Tensor", true: "Tensor") -> "Tensor":
+def farthest_set(surrogate: "Tensor", true: "Tensor", top: "Tensor") -> "Tensor":
     """The distribution u, uniform over a set with the top class, of small cos(p - u, p - y).
 
     The prefixes of an order of classes are compared, in O(K log K). First the order is that of
@@ -110,13 +113,13 @@ def farthest_set(surrogate: "Tensor", true: "Tensor") -> "Tensor":
     Args:
         surrogate: p, batch x classes.
         true: y, batch x classes.
+        top: the predicted class, batch x 1.
 
     Returns:
         u, batch x classes; the top class weighs `LEAD` more than the others of its set.
     """
     import torch
 
-    top = true.argmax(-1, keepdim=True)
     tilt, least = true.new_zeros(()), true.new_full((), float("inf"))
     found = true
     for _ in range(PASSES):

@@ -49,10 +49,13 @@ class ModelGuardW(Defense):
         check_fields(self, {"epsilon": (0.001 <= self.epsilon <= 2, "0.001 to 2")})
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
-        return least_informative(normalised(probabilities(values, kind)), self.epsilon).to(values)
+        true = normalised(probabilities(values, kind))
+        # Of the scores: logits that differ may be equal as probabilities.
+        order = values.argsort(dim=-1, descending=True, stable=True).cpu()
+        return least_informative(true, order, self.epsilon).to(values)
 
 
-def least_informative(true: "Tensor", epsilon: float) -> "Tensor":
+def least_informative(true: "Tensor", order: "Tensor", epsilon: float) -> "Tensor":
     """The optimum of ModelGuard-W's linear programme.
 
     For a given value a of the predicted class the others are a fractional knapsack: they are cut to
@@ -62,11 +65,11 @@ def least_informative(true: "Tensor", epsilon: float) -> "Tensor":
 
     Args:
         true: y, batch x classes in float64.
+        order: the classes in descending order, batch x classes; the first one is kept.
         epsilon: radius of the L1 ball.
     """
     import torch
 
-    order = true.argsort(dim=-1, descending=True, stable=True)
     mass = true.gather(-1, order)
     cost = (mass + FLOOR).log()
     rows = _Rows(mass[:, :1], mass[:, 1:], cost[:, :1], cost[:, 1:])
@@ -148,9 +151,9 @@ def _cheapest_others(rows: _Rows, a: "Tensor", budget: float) -> _Others:
 def _tangent(rows: _Rows, a: "Tensor", budget: float) -> _Tangent:
     """See the class.
 
-    The slope follows from the multipliers of the constraints. A larger a takes its mass from the
-    class that gained last where a lies above y, or else from the one that lost last. And it lets
-    each class at the limit have more of what that class does instead.
+    The slope follows from the multipliers of the constraints. The mass of a larger a comes from the
+    class that gained last where a is above y, and otherwise from the class that lost last. Besides,
+    each class at the limit a - 1e-4 then holds more of the mass of such a class, which is dearer.
     """
     import torch
 
