@@ -8,7 +8,6 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import pytest
 import torch
-from attempts import Bench, clone_of
 from torch import Tensor, nn
 
 from denature.answers.answerer import Answers
@@ -33,6 +32,7 @@ from denature.extract.strategies.skeptical import SkepticalStudent, stages_of
 from denature.extract.strategies.small_alpha import SmallAlpha
 from denature.extract.strategies.tuned import Score, Tuned, score
 from denature.train import Cloned, Distilled, Run, Skeptical
+from tests.attempts import Bench, clone_of
 
 CLASSES, BUDGET = 5, 40
 

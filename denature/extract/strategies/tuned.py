@@ -63,12 +63,9 @@ class Tuned:
 
     def __post_init__(self) -> None:
         rules = {
-            "temperatures": (
-                self.temperatures and min(self.temperatures) > 0,
-                "above 0, one or more",
-            ),
+            "temperatures": (min(self.temperatures, default=0.0) > 0, "above 0, one or more"),
             "rates": (min(self.rates, default=1.0) > 0, "above 0"),
-            "epochs": (self.epochs and min(self.epochs) >= 1, "1 or more, one or more"),
+            "epochs": (min(self.epochs, default=0) >= 1, "at least 1, one or more"),
             "batch_size": (self.batch_size >= 2, "at least 2"),
             "held_out": (0 < self.held_out < 1, "a share in (0, 1)"),
         }
