@@ -3,10 +3,29 @@
 from collections.abc import Mapping
 
 from denature.core.errors import unknown
+from denature.extract.strategies.augmented import Augmented
 from denature.extract.strategies.base import Strategy
+from denature.extract.strategies.label_smoothing import LabelSmoothing
+from denature.extract.strategies.labels import PredictedLabels
 from denature.extract.strategies.naive import Naive
+from denature.extract.strategies.repeated import Repeated
+from denature.extract.strategies.skeptical import SkepticalStudent
+from denature.extract.strategies.small_alpha import SmallAlpha
+from denature.extract.strategies.tuned import Tuned
 
-STRATEGIES: Mapping[str, type[Strategy]] = {strategy.name: strategy for strategy in (Naive,)}
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    strategy.name: strategy
+    for strategy in (
+        Naive,
+        PredictedLabels,
+        Tuned,
+        LabelSmoothing,
+        SmallAlpha,
+        SkepticalStudent,
+        Augmented,
+        Repeated,
+    )
+}
 
 
 def strategy_of(name: str) -> Strategy:

@@ -1,0 +1,136 @@
+"""The thief that chooses its training by answers that it holds out."""
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, ClassVar, NamedTuple, final
+
+import numpy as np
+from torch import Tensor
+
+from denature.answers.answerer import Answers
+from denature.answers.kinds import AnswerKind
+from denature.core.schema import check_fields
+from denature.core.seeds import generator
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.strategies.common import as_labels, query, usable
+from denature.extract.strategies.networks import outputs
+from denature.nets import optimizer_for
+from denature.train.objectives.base import Objective
+from denature.train.objectives.cloned import Cloned
+from denature.train.objectives.distilled import Distilled
+
+RATES = {"adam": (1e-3, 4e-3), "sgd": (0.025, 0.1)}
+"""Learning rates of the grid, by the optimizer of the clone's network."""
+
+
+class Score(NamedTuple):
+    """How well a clone tells the held-out answers; the larger, the better."""
+
+    agreement: float
+    """Share of images whose shown class the clone predicts."""
+    log_likelihood: float
+    """Mean of the clone's log-probabilities, in nats, weighted by the shown scores."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """Random images of the pool, and the best training of a grid.
+
+    Candidates learn a part of the answers, and are scored on the others by agreement with the shown
+    classes, then by log-likelihood. The best one is trained anew, on all answers.
+    """
+
+    name: ClassVar[str] = "tuned"
+    about: ClassVar[str] = (
+        "Queries random images, chooses temperature, learning rate, epochs, and scores or labels "
+        "by answers that are held out, and trains a clone on all answers."
+    )
+    source: ClassVar[str] = (
+        "Ours. Students of nasty teachers (Ma et al. 2021, arXiv:2105.07381) fail at the teacher's "
+        "own temperature, and not at others."
+    )
+
+    temperatures: tuple[float, ...] = (1.0, 4.0, 20.0)
+    """Candidates for tau; 4 and 20 are those of the Nasty Teacher paper."""
+    rates: tuple[float, ...] = ()
+    """Candidates for the learning rate; none for those of `RATES`."""
+    epochs: tuple[int, ...] = (15, 60)
+    """Candidates for the number of passes, each with a schedule of its own."""
+    batch_size: int = 32
+    held_out: float = 0.2
+    """Share of the answers that choose."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "temperatures": (min(self.temperatures, default=0.0) > 0, "above 0, one or more"),
+            "rates": (min(self.rates, default=1.0) > 0, "above 0"),
+            "epochs": (min(self.epochs, default=0) >= 1, "at least 1, one or more"),
+            "batch_size": (self.batch_size >= 2, "at least 2"),
+            "held_out": (0 < self.held_out < 1, "a share in (0, 1)"),
+        }
+        check_fields(self, rules)
+
+    def excluded(self, situation: Situation) -> str | None:
+        learned, held_out = self._divided(situation.budget, 0)
+        if len(learned) < 2 or not len(held_out):
+            return "The budget leaves fewer than two answers to learn, or none to choose by."
+        return None
+
+    def steps(self, attempt: Attempt) -> Steps:
+        images, shown = query(attempt)
+        answers, classes = usable(shown), as_labels(shown).values
+        learned, held_out = self._divided(len(images), attempt.seed)
+        part = Answers(answers.kind, answers.values[learned])
+        first = Lesson(images=images[learned], answers=part)
+        lessons = [
+            replace(first, objective=objective, training=training)
+            for objective, training in self._grid(answers.kind, attempt.situation.net)
+        ]
+        runs = yield lessons
+        truth = Answers(answers.kind, answers.values[held_out])
+        scores = [
+            score(outputs(run.network, images[held_out]), truth, classes[held_out]) for run in runs
+        ]
+        best = max(range(len(lessons)), key=scores.__getitem__)
+        [run] = yield [replace(lessons[best], images=images, answers=answers)]
+        return Clone(run.network, _note(lessons[best], scores[best], len(held_out)))
+
+    def _divided(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the answers to learn, and of those that are held out."""
+        order = generator(seed, "tuned").permutation(count)
+        held_out = round(self.held_out * count)
+        return order[held_out:], order[:held_out]
+
+    def _grid(self, kind: AnswerKind, net: str) -> list[tuple[Objective, dict[str, Any]]]:
+        """Objectives and trainings; one objective where answers are labels."""
+        objectives: list[Objective] = [Distilled(answers="labels", alpha=1.0)]
+        if kind != "label":
+            objectives += [Cloned(temperature=tau) for tau in self.temperatures]
+        rates = self.rates or RATES["adam" if optimizer_for(net) == "adam" else "sgd"]
+        trainings = [
+            {"lr": rate, "epochs": epochs, "batch_size": self.batch_size}
+            for rate, epochs in product(rates, self.epochs)
+        ]
+        return list(product(objectives, trainings))
+
+
+def score(logits: Tensor, answers: Answers, classes: Tensor) -> Score:
+    """The score of a clone's logits, n x classes, for held-out answers and their classes, n."""
+    agreement = (logits.argmax(-1) == classes).double().mean()
+    logs = logits.double().log_softmax(-1)
+    if answers.kind == "label":
+        return Score(float(agreement), float(logs.gather(1, classes[:, None]).mean()))
+    values = answers.values.double()
+    shown = values.softmax(-1) if answers.kind == "logits" else values
+    return Score(float(agreement), float((shown * logs).sum(-1).mean()))
+
+
+def _note(lesson: Lesson, found: Score, count: int) -> str:
+    """The chosen setting, and its score, in words."""
+    objective, training = lesson.objective, lesson.training
+    learned = f"tau {objective.temperature:g}" if isinstance(objective, Cloned) else "labels"
+    return (
+        f"{learned}, learning rate {training['lr']:g}, {training['epochs']} epochs: "
+        f"{100 * found.agreement:.1f} % of {count} held-out answers"
+    )
