@@ -16,6 +16,7 @@ from denature.core.record import ExampleRecord, Record
 from denature.data.png import from_png
 from denature.report.kinds import answers_of
 from denature.report.summary import Row, Summary
+from denature.report.tooltips import titled
 from denature.report.words import learned, marked
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _svg(figure: "Figure") -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return titled(text[text.index("<svg") :])
 
 
 def write_figure(stem: Path, draw: Draw) -> str:

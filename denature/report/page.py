@@ -8,11 +8,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from denature.core.files import atomic_path, write_text
 from denature.core.record import Record
 from denature.report.figures import Draw, svg, write_figure
+from denature.report.tooltips import described
 from denature.report.words import markdown
 
 REPORT, TABLE = "report.html", "table.md"
@@ -27,6 +28,10 @@ class Table:
     heading: str = ""
     folded: str = ""
     """Summary under which the table is folded; an empty one leaves it open."""
+    texts: int = 2
+    """Leading columns that hold text; numbers stand to the right."""
+    sortable: bool = False
+    """Whether a click on a heading sorts the rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +42,39 @@ class Plot:
     """File name without a suffix."""
     draw: Draw
     caption: str = ""
+    heading: str = ""
+    alt: str = ""
+    """What the figure shows, for readers who do not see it; the caption or the name by default."""
+    half: bool = False
+    """Half of the page wide, so that two stand side by side where there is room."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeatCell:
+    """A cell of a heat map."""
+
+    text: str
+    tip: str
+    """Text beside the pointer."""
+    kind: Literal["measured", "minor", "empty"] = "measured"
+    """`minor` for a number that does not count, `empty` for none."""
+    share: float = 0.0
+    """Strength of the colour, in [0, 1]."""
+    marked: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeatMap:
+    """A coloured table; without rows it is left out."""
+
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[HeatCell]]]
+    """Heading and cells, as many as columns."""
+    caption: str
+    """What a number and the colour mean."""
+    corner: str = ""
+    """Heading of the rows' headings."""
+    note: str = ""
     heading: str = ""
 
 
@@ -57,6 +95,11 @@ class Item:
 
     text: str
     strong: str = ""
+    badge: str = ""
+    """A word before all else, such as a severity."""
+    details: Sequence[tuple[str, str]] = ()
+    """Terms with their texts, below."""
+    tags: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +110,7 @@ class Items:
     heading: str = ""
 
 
-Block: TypeAlias = Table | Plot | Picture | Items
+Block: TypeAlias = Table | Plot | HeatMap | Picture | Items
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +125,8 @@ class Page:
     blocks: Sequence[Block] = ()
     records: Sequence[Record] = ()
     """Runs behind the page, for its second line and its last."""
+    opening: str = ""
+    """Second line in place of the records' one."""
     result: str = ""
     """The encoded result behind the page; a page of another result is drawn anew."""
 
@@ -104,7 +149,9 @@ class Page:
 
     @property
     def lead(self) -> str:
-        """Number and data of the runs, and the seconds that they took."""
+        """Number and data of the runs, and the seconds that they took, or another second line."""
+        if self.opening:
+            return self.opening
         data = {
             f"{r.data.source} ({r.data.train:,} training and {r.data.test:,} test images)"
             for r in self.records
@@ -153,7 +200,7 @@ def write_html(page: Page, path: Path) -> Path:
 
 
 def render(page: Page) -> str:
-    """The page as HTML text: no script, no font, no request."""
+    """The page as HTML text: no font, no request, and a script where there is something to do."""
     drawn = [svg(block.draw) if isinstance(block, Plot) else "" for block in page.blocks]
     return _html(page, drawn, _fingerprint(page))
 
@@ -180,8 +227,13 @@ def _html(page: Page, drawn: Sequence[str], fingerprint: str) -> str:
         trim_blocks=True,
     )  # fmt: skip
     return pages.get_template("page.html.jinja").render(
-        page=page, blocks=list(_shown(page, drawn)), fingerprint=fingerprint
-    )
+        page=page, blocks=list(_shown(page, drawn)), fingerprint=fingerprint,
+        scripted=any(_needs_script(block) for block in page.blocks),
+    )  # fmt: skip
+
+
+def _needs_script(block: Block) -> bool:
+    return isinstance(block, HeatMap) or (isinstance(block, Table) and block.sortable)
 
 
 def _shown(page: Page, drawn: Sequence[str]) -> Iterator[tuple[Block, str]]:
@@ -193,12 +245,19 @@ def _shown(page: Page, drawn: Sequence[str]) -> Iterator[tuple[Block, str]]:
         elif isinstance(block, Items):
             if block.items:
                 yield block, ""
+        elif isinstance(block, HeatMap):
+            if block.rows:
+                yield block, ""
         elif isinstance(block, Picture):
             stem, _, kind = block.name.rpartition(".")
             coded = base64.b64encode(block.data).decode()
             yield block, f'<img src="data:image/{kind};base64,{coded}" alt="{stem}">'
         elif element:
-            yield block, element
+            yield block, described(element, block.alt or block.caption or _words(block.name))
+
+
+def _words(name: str) -> str:
+    return name.replace("-", " ")
 
 
 def _fingerprint(page: Page) -> str:
@@ -207,7 +266,7 @@ def _fingerprint(page: Page) -> str:
     for record in page.records:
         digest.update(record.to_json().encode())
     texts = [page.title, page.about, page.differs, *page.verdict]
-    texts += [repr(block) for block in page.blocks if isinstance(block, Table | Items)]
+    texts += [repr(block) for block in page.blocks if isinstance(block, Table | HeatMap | Items)]
     digest.update("\n".join(texts).encode())
     for file in sorted(Path(__file__).parent.glob("*.[pj]*")):
         digest.update(file.read_bytes())

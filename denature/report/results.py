@@ -29,6 +29,7 @@ TYPES: Mapping[str, str] = {
     "robustness": "robustness:RobustnessResult",
     "flatness": "flatness:FlatnessResult",
     "theft": "theft:Theft",
+    "audit": "audit:AuditResult",
 }
 """Each type of result: its content module here, which has a function `page`, and its class."""
 

@@ -2,15 +2,22 @@
 
 from collections.abc import Sequence
 
+from denature.audit.result import Interval
 from denature.core.record import Record
 from denature.core.stats import MARGIN, Estimate, against_margin
 from denature.report.kinds import label_of
 from denature.report.summary import Row, Summary
 
 
-def percent(estimate: Estimate) -> str:
+def percent(estimate: Estimate | Interval) -> str:
     """`98.1 [97.0, 99.2]`, in percent."""
     return f"{estimate.value:.1%}"[:-1] + f" [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def share(found: Estimate | Interval) -> str:
+    """`98 % [97, 99]`, for sentences."""
+    value, low, high = (100 * end for end in (found.value, found.low, found.high))
+    return f"{value:z.0f} % [{low:z.0f}, {high:z.0f}]"
 
 
 def score(record: Record) -> str:

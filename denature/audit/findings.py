@@ -1,0 +1,294 @@
+"""Conclusions from the numbers of an audit, each with the condition under which it is raised.
+
+A finding claims what the intervals support. Two numbers differ where the interval of their
+difference excludes 0, and a share is passed where the whole interval lies beyond it.
+"""
+
+from collections.abc import Callable
+
+from denature.audit.reading import (
+    LABEL_ONLY,
+    LABELS,
+    NAIVE,
+    NONE,
+    SAME_FEATURES,
+    curve_of,
+    defenses,
+    difference,
+    final,
+    is_lower,
+    left_by,
+    measurable,
+    raced,
+    short_names,
+    threats,
+)
+from denature.audit.result import AuditResult, DefensePrice, Finding, Interval, Threat
+
+TAGS = ("OWASP ML05", "MITRE ATLAS AML.T0024.002")
+
+MARGIN = 0.1
+"""Recovered advantage by which one thief may trail another and still take nearly as much."""
+
+LEAKED = 0.1
+"""Share of answers that a defense may show unchanged without a finding."""
+
+
+def findings(result: AuditResult) -> tuple[Finding, ...]:
+    """All conclusions that a result supports, in a fixed order; its own findings are not read."""
+    found = (check(result) for check in CHECKS)
+    return tuple(finding for finding in found if finding is not None)
+
+
+def nothing_measurable(result: AuditResult) -> Finding | None:
+    """No threat leaves a gap between model and baseline that the test images can show."""
+    if measurable(result) or not threats(result):
+        return None
+    return Finding(
+        name="Recovered advantage is not measurable here",
+        raised_if="The interval of the gap between the model and a thief without a query holds 0, "
+        "in every threat.",
+        why="The model is hardly better than what a thief has without a query, on "
+        f"{result.model.accuracy.n:,} test images.",
+        do="Audit again with more test images, or with fewer labelled images for the thief.",
+        tags=TAGS,
+        severity="info",
+    )
+
+
+def no_defense_below_half(result: AuditResult) -> Finding | None:
+    """No defense of a threat is shown to keep the worst thief below half of the advantage."""
+    open_threats = {
+        threat: left
+        for threat in measurable(result)
+        if (left := _defended(result, threat)) and not _any_below_half(result, threat)
+    }
+    if not open_threats:
+        return None
+    surely = any(all(i.low > 0.5 for i in left.values()) for left in open_threats.values())
+    return Finding(
+        name="No defense is shown to keep the worst thief below half",
+        raised_if="In a threat, no interval of what the worst thief takes at the largest budget "
+        "lies below 50 %, with or without a defense.",
+        why=" ".join(_lowest(result, threat) for threat in open_threats),
+        do="Do not rely on these defenses alone: limit queries, and watch for clients that query "
+        "unlike users.",
+        tags=TAGS,
+        severity="high" if surely else "medium",
+    )
+
+
+def _defended(result: AuditResult, threat: Threat) -> dict[str, Interval]:
+    return {name: left for name, left in left_by(result, threat).items() if name != NONE}
+
+
+def _any_below_half(result: AuditResult, threat: Threat) -> bool:
+    return any(left.high < 0.5 for left in left_by(result, threat).values())
+
+
+def _lowest(result: AuditResult, threat: Threat) -> str:
+    left = _defended(result, threat)
+    name = min(left, key=lambda defense: left[defense].value)
+    short = short_names(defenses(result))[name]
+    return f"Threat {threat}: the lowest measured is {_share(left[name])}, behind {short}."
+
+
+def defense_without_benefit(result: AuditResult) -> Finding | None:
+    """Defenses that change answers, and are not shown to lower the worst thief in any threat."""
+    idle = [
+        price
+        for price in result.defenses
+        if price.defense != NONE and _costs(result, price) and _lowers_nowhere(result, price)
+    ]
+    if not idle:
+        return None
+    names = short_names(defenses(result))
+    loses = [price for price in idle if _loses_classes(result, price)]
+    return Finding(
+        name="A defense costs honest users and is not shown to help",
+        raised_if="A defense changes answers, and in no threat is its worst thief's recovered "
+        "advantage at the largest budget lower than without a defense, by the interval of the "
+        "difference.",
+        why=" ".join(_cost(price, names[price.defense]) for price in idle),
+        do="Leave it out, or audit it at a stronger setting.",
+        tags=TAGS,
+        severity="medium" if loses else "low",
+    )
+
+
+def _costs(result: AuditResult, price: DefensePrice) -> bool:
+    return (price.l1 is None and result.model.kind != "label") or price.exact.high < 1
+
+
+def _loses_classes(result: AuditResult, price: DefensePrice) -> bool:
+    return price.top1_kept.high < 0.99 or price.accuracy.high < result.model.accuracy.low
+
+
+def _lowers_nowhere(result: AuditResult, price: DefensePrice) -> bool:
+    """Whether it was compared at all, and is lower in no threat."""
+    compared = [
+        is_lower(left[price.defense], left[NONE])
+        for threat in measurable(result)
+        if {price.defense, NONE} <= (left := left_by(result, threat)).keys()
+    ]
+    return bool(compared) and not any(compared)
+
+
+def _cost(price: DefensePrice, name: str) -> str:
+    kept = f"The defense {name} keeps the class of {100 * price.top1_kept.value:.1f} % of images"
+    if price.l1 is None:
+        return f"{kept} and hides the probabilities."
+    return f"{kept} and moves probabilities by {price.l1:.2f} (L1)."
+
+
+def helps_against_naive_only(result: AuditResult) -> Finding | None:
+    """Defenses that lower the naive thief, while an adaptive one takes as much as before."""
+    fooled = [
+        text
+        for threat in measurable(result)
+        for name in _defended(result, threat)
+        if (text := _recovers(result, name, threat))
+    ]
+    if not fooled:
+        return None
+    return Finding(
+        name="A defense helps against the naive thief only",
+        raised_if="The naive thief takes less than without the defense and the worst thief takes "
+        "more than the naive one, both by the interval of the difference, and the worst thief is "
+        "not shown to take less than without the defense.",
+        why=" ".join(fooled),
+        do="Do not count on it: a thief that knows the defense recovers what it hides.",
+        tags=TAGS,
+        severity="high",
+    )
+
+
+def _recovers(result: AuditResult, defense: str, threat: Threat) -> str:
+    """What the naive and the worst thief take; empty where the condition does not hold."""
+    naive = raced(result, defense, NAIVE, threat)
+    before = raced(result, NONE, NAIVE, threat)
+    left = left_by(result, threat)
+    if naive is None or before is None or NONE not in left:
+        return ""
+    worst = left[defense]
+    held = is_lower(naive, before) and is_lower(naive, worst) and not is_lower(worst, left[NONE])
+    if not held:
+        return ""
+    thief = final(result, threat)[defense].thief
+    short = short_names(defenses(result))[defense]
+    return (
+        f"Behind {short}, threat {threat}: {NAIVE} takes {_share(naive)} instead of "
+        f"{_share(before)}, but {thief} takes {_share(worst)}."
+    )
+
+
+def labels_suffice(result: AuditResult) -> Finding | None:
+    """Labels alone are worth nearly as much to a thief as all that the model shows."""
+    if result.model.kind == "label":
+        return None
+    found = []
+    for threat in measurable(result):
+        worst = left_by(result, threat).get(NONE)
+        labels = raced(result, NONE, LABELS, threat)
+        if worst is None or labels is None or worst.low <= 0:
+            continue
+        if final(result, threat)[NONE].thief == LABELS or difference(labels, worst).low > -MARGIN:
+            found.append(
+                f"Threat {threat}: {LABELS} takes {_share(labels)}, the worst thief "
+                f"{_share(worst)}."
+            )
+    if not found:
+        return None
+    return Finding(
+        name="Labels alone give a thief as much as scores do",
+        raised_if="Without a defense, the thief that learns from labels alone is the worst one, or "
+        f"trails it by less than {100 * MARGIN:.0f} points, by the interval of the difference.",
+        why=" ".join(found),
+        do="Expect little of defenses that change scores and keep the class: limit queries.",
+        tags=TAGS,
+        severity="high",
+    )
+
+
+def rate_limit(result: AuditResult) -> Finding | None:
+    """Half of the advantage is taken within the largest budget, without a defense."""
+    crossings = {
+        threat: curve.to_half
+        for threat in measurable(result)
+        if (curve := curve_of(result, NONE, threat)) and curve.to_half.value is not None
+    }
+    if not crossings:
+        return None
+    threat, half = min(crossings.items(), key=lambda pair: pair[1].value or 0)
+    limit = half.value if half.low is None else half.low
+    ends = " to ".join("beyond" if end is None else f"{end:,.0f}" for end in (half.low, half.high))
+    return Finding(
+        name="Half of the advantage is taken within the audited queries",
+        raised_if="Without a defense, recovered advantage reaches 50 % at a number of queries "
+        "within the largest budget.",
+        why=f"Threat {threat}: {half.value:,.0f} queries are enough (interval {ends}).",
+        do=f"Allow one client fewer than {limit:,.0f} queries in all, over all of its keys. A "
+        "limit per second alone only delays a thief.",
+        tags=(*TAGS, "OWASP AISVS C11.5"),
+        severity="high",
+    )
+
+
+def public_head(result: AuditResult) -> Finding | None:
+    """A thief with the model's own public encoder is the worst one."""
+    won = [w for w in result.worst if w.thief == SAME_FEATURES and w.recovered is not None]
+    if not won:
+        return None
+    best = max(won, key=lambda worst: worst.recovered.value if worst.recovered else 0.0)
+    assert best.recovered is not None
+    return Finding(
+        name="The model is a public encoder with a linear head, and its head can be solved for",
+        raised_if=f"The thief {SAME_FEATURES} is the worst one against a defense at some budget.",
+        why=f"It takes {_share(best.recovered)} with {best.budget:,} queries against "
+        f"{best.defense} (threat {best.threat}).",
+        do="Fine-tune the encoder, or keep secret which one it is; show labels, or rounded scores.",
+        tags=TAGS,
+        severity="high",
+    )
+
+
+def exact_answers(result: AuditResult) -> Finding | None:
+    """A defense shows many answers without any change; one that shows labels does not count."""
+    names = short_names(defenses(result))
+    leaks = [
+        f"Behind {names[price.defense]}, {100 * price.exact.value:.0f} % of answers are shown as "
+        "they are."
+        for price in result.defenses
+        if price.l1 is not None
+        and price.defense not in (NONE, LABEL_ONLY)
+        and price.exact.low > LEAKED
+    ]
+    if not leaks:
+        return None
+    return Finding(
+        name="A defense shows true answers",
+        raised_if=f"A defense shows more than {100 * LEAKED:.0f} % of answers without any change, "
+        "with the whole interval.",
+        why=" ".join(leaks),
+        do="Count those answers as undefended: a stronger setting, or a codebook that is filled "
+        "before the service opens, hides more.",
+        tags=TAGS,
+        severity="medium",
+    )
+
+
+def _share(found: Interval) -> str:
+    value, low, high = (100 * end for end in (found.value, found.low, found.high))
+    return f"{value:z.0f} % [{low:z.0f}, {high:z.0f}]"
+
+
+CHECKS: tuple[Callable[[AuditResult], Finding | None], ...] = (
+    rate_limit,
+    no_defense_below_half,
+    helps_against_naive_only,
+    labels_suffice,
+    public_head,
+    exact_answers,
+    defense_without_benefit,
+    nothing_measurable,
+)

@@ -1,0 +1,109 @@
+"""Readings of an audit's result that findings and pages share."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from denature.audit.result import AuditResult, Cell, CurveSummary, Interval, Threat, Worst
+
+NONE = "none"
+"""The model without a defense."""
+
+LABEL_ONLY = "label-only"
+"""The defense that shows the class alone."""
+
+NAIVE, LABELS, SAME_FEATURES = "naive", "labels", "same-features"
+"""Thieves that conclusions name."""
+
+
+def difference(left: Interval, right: Interval) -> Interval:
+    """`left` minus `right` with a 95 % interval that takes them for independent.
+
+    Clones of one audit share test images, so that the interval is too wide and hardly ever too
+    narrow (MOVER: Zou and Donner 2008, Statistics in Medicine 27).
+    """
+    value = left.value - right.value
+    below = math.hypot(left.value - left.low, right.high - right.value)
+    above = math.hypot(left.high - left.value, right.value - right.low)
+    return Interval(value=value, low=value - below, high=value + above)
+
+
+def is_lower(left: Interval, right: Interval) -> bool:
+    """Whether the interval of the difference lies below 0."""
+    return difference(left, right).high < 0
+
+
+def threats(result: AuditResult) -> list[Threat]:
+    """Threats with at least one cell."""
+    return sorted({cell.threat for cell in result.cells})
+
+
+def defenses(result: AuditResult) -> list[str]:
+    """Defenses of the audit, in the order of their prices, then of their cells."""
+    named = [price.defense for price in result.defenses]
+    return list(dict.fromkeys([*named, *(cell.defense for cell in result.cells)]))
+
+
+def thieves(result: AuditResult) -> list[str]:
+    """Thieves of the audit, in the order of its plan, then of their cells."""
+    return list(dict.fromkeys([*result.plan.thieves, *(cell.thief for cell in result.cells)]))
+
+
+def final(result: AuditResult, threat: Threat) -> dict[str, Worst]:
+    """The worst thief by defense, at the largest budget of a threat."""
+    entries = [worst for worst in result.worst if worst.threat == threat]
+    budget = max((worst.budget for worst in entries), default=0)
+    return {worst.defense: worst for worst in entries if worst.budget == budget}
+
+
+def left_by(result: AuditResult, threat: Threat) -> dict[str, Interval]:
+    """Recovered advantage of the worst thief by defense, at the largest budget, where measured."""
+    found = final(result, threat)
+    return {name: worst.recovered for name, worst in found.items() if worst.recovered is not None}
+
+
+def measurable(result: AuditResult) -> list[Threat]:
+    """Threats in which recovered advantage is known for at least one defense."""
+    return [threat for threat in threats(result) if left_by(result, threat)]
+
+
+def final_cell(result: AuditResult, defense: str, thief: str, threat: Threat) -> Cell | None:
+    """The cell of a thief at the largest budget at which it was measured, else any other one.
+
+    Cells that were raced come before those that were screened out.
+    """
+    place = (defense, thief, threat)
+    cells = [cell for cell in result.cells if (cell.defense, cell.thief, cell.threat) == place]
+    return max(
+        cells, default=None,
+        key=lambda cell: (cell.outcome == "raced", cell.accuracy is not None, cell.budget),
+    )  # fmt: skip
+
+
+def raced(result: AuditResult, defense: str, thief: str, threat: Threat) -> Interval | None:
+    """What a thief recovered at the largest budget of the threat; None where it was not raced."""
+    budget = max((worst.budget for worst in result.worst if worst.threat == threat), default=0)
+    cell = final_cell(result, defense, thief, threat)
+    if cell is None or cell.outcome != "raced" or cell.budget != budget:
+        return None
+    return cell.recovered
+
+
+def curve_of(result: AuditResult, defense: str, threat: Threat) -> CurveSummary | None:
+    """The summary of one curve; None where recovered advantage is not measurable."""
+    for curve in result.curves:
+        if (curve.defense, curve.threat) == (defense, threat) and curve.area is not None:
+            return curve
+    return None
+
+
+def short_names(spelled: Sequence[str]) -> Mapping[str, str]:
+    """Names of defenses without options, where these tell them apart; by full spelling."""
+    plain = {name: _without_options(name) for name in spelled}
+    names = list(plain.values())
+    return {name: short if names.count(short) == 1 else name for name, short in plain.items()}
+
+
+def _without_options(name: str) -> str:
+    """`mad` of `mad@epsilon=0.5+top=true`; the parts of a chain stay."""
+    parts = [part for part in name.split("+") if "@" in part or "=" not in part]
+    return "+".join(part.partition("@")[0] for part in parts)

@@ -1,0 +1,76 @@
+"""Recovered advantage of each thief against each defense as a heat map."""
+
+from denature.audit.reading import defenses, final, final_cell, short_names, thieves
+from denature.audit.result import AuditResult, Cell, Threat
+from denature.report.page import HeatCell, HeatMap
+from denature.report.words import share
+
+NOTE = (
+    "Framed: the worst thief against a defense, chosen on one half of the test images; the other "
+    "half is shown, so that another number of a column can be larger. In italics: screened out at "
+    "a smaller budget. n/a: the thief does not apply there. Each cell has its reason and intervals "
+    "beside the pointer, and in the table of all cells below."
+)
+
+
+def heat_map(result: AuditResult, threat: Threat, *, note: str) -> HeatMap:
+    """The map of one threat, at the largest budget at which each thief was measured."""
+    columns = defenses(result)
+    short = short_names(columns)
+    worst = {name: entry.thief for name, entry in final(result, threat).items()}
+    rows = []
+    for thief in thieves(result):
+        cells = [final_cell(result, defense, thief, threat) for defense in columns]
+        if any(cells):
+            marks = [worst.get(defense) == thief for defense in columns]
+            pairs = zip(cells, marks, strict=True)
+            rows.append((thief, [_heat_cell(result, cell, marked) for cell, marked in pairs]))
+    budget = max((entry.budget for entry in result.worst if entry.threat == threat), default=0)
+    return HeatMap(
+        columns=[short[name] for name in columns],
+        rows=rows,
+        corner="thief",
+        caption="Recovered advantage in % by thief and defense, at the largest budget of each "
+        f"cell (at most {budget:,} queries).",
+        note=note,
+        heading=f"Thieves and defenses, threat {threat}",
+    )
+
+
+def _heat_cell(result: AuditResult, cell: Cell | None, marked: bool) -> HeatCell:
+    if cell is None:
+        return HeatCell(text="", tip="Not run.", kind="empty")
+    tip = cell_tip(cell)
+    if marked:
+        tip = f"Worst thief. {tip}"
+    if cell.outcome == "not applicable":
+        return HeatCell(text="n/a", tip=tip, kind="empty")
+    if cell.recovered is None:
+        kind = "out" if cell.outcome == "screened out" else "?"
+        return HeatCell(text=kind, tip=tip, kind="empty", marked=marked)
+    value = cell.recovered.value
+    return HeatCell(
+        text=f"{100 * value:z.0f}",
+        tip=tip,
+        kind="minor" if cell.outcome == "screened out" else "measured",
+        share=min(1.0, max(0.0, value)),
+        marked=marked,
+    )
+
+
+def cell_tip(cell: Cell) -> str:
+    """All that is known of a cell, in sentences."""
+    said = [f"{cell.thief} against {cell.defense}."]
+    if cell.outcome == "not applicable":
+        said.append("Not applicable.")
+    else:
+        seeds = f"{cell.seeds} seed{'' if cell.seeds == 1 else 's'}"
+        screened = "Screened out: " if cell.outcome == "screened out" else ""
+        said.append(f"{screened}{cell.queries:,} queries, {seeds}.")
+        if cell.recovered is not None:
+            said.append(f"Recovered {share(cell.recovered)}.")
+        elif cell.accuracy is not None:
+            said.append("Recovered advantage is not measurable.")
+        if cell.accuracy is not None and cell.fidelity is not None:
+            said.append(f"Accuracy {share(cell.accuracy)}, fidelity {share(cell.fidelity)}.")
+    return " ".join([*said, *[cell.note] * bool(cell.note)])

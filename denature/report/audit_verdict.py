@@ -1,0 +1,205 @@
+"""The verdict of an audit in three sentences, and the words that explain its measures."""
+
+from denature.audit.reading import (
+    NONE,
+    curve_of,
+    defenses,
+    final,
+    is_lower,
+    left_by,
+    measurable,
+    short_names,
+)
+from denature.audit.result import AuditPlan, AuditResult, Crossing, Interval, Threat
+from denature.report.words import share
+
+ADVANTAGE = (
+    "A model's advantage is its accuracy above what a thief reaches without a query; recovered "
+    "advantage is the share of it that the clone has. At 0 % the thief learned nothing, at 100 % "
+    "the clone is as good as the model. The worst thief is the one that takes the most."
+)
+
+TO_HALF = (
+    "Queries to half: number of queries after which the worst thief has half of the advantage, "
+    "interpolated between budgets, and below the smallest one from nothing at one query. A limit "
+    "on the queries of one client has to stay below it."
+)
+
+
+def verdict(result: AuditResult) -> list[str]:
+    """What is taken, what stops it, and the limit on queries; claims what the intervals support."""
+    if not measurable(result):
+        return _nothing(result)
+    return [_taken(result), _stopped(result), _limit(result)]
+
+
+def thief_of(threat: Threat, plan: AuditPlan) -> str:
+    """A thief of a threat, in words."""
+    if threat == "A":
+        return f"a thief with {plan.labelled:,} labelled images of its own"
+    return "a thief without labelled images"
+
+
+def crossing_text(crossing: Crossing, plan: AuditPlan) -> str:
+    """`1,200 [800, 1,900]`; what lies beyond the largest budget is called so."""
+    low = None if crossing.low is None else f"{crossing.low:,.0f}"
+    if crossing.value is None:
+        return f"beyond {max(plan.budgets):,}" + (f" [from {low}]" if low else "")
+    high = "beyond" if crossing.high is None else f"{crossing.high:,.0f}"
+    return f"{crossing.value:,.0f} [{low or 0}, {high}]"
+
+
+def _nothing(result: AuditResult) -> list[str]:
+    gaps = "; ".join(
+        f"{thief_of(b.threat, result.plan)} starts from {share(b.accuracy)}"
+        for b in result.baselines
+    )
+    return [
+        "How much of this model can be cloned is not measurable here: it is right on "
+        f"{share(result.model.accuracy)} of {result.model.accuracy.n:,} test images"
+        + (f", and {gaps} without a query." if gaps else "."),
+        "So the audit says nothing for or against any defense.",
+        "More test images, or fewer labelled images for the thief, would make the gap measurable.",
+    ]
+
+
+def _taken(result: AuditResult) -> str:
+    """What the worst thief takes without a defense, or else behind the weakest one."""
+    bare = {t: i for t in measurable(result) if (i := left_by(result, t).get(NONE)) is not None}
+    if bare:
+        name, found = NONE, bare
+    else:
+        lead = max(measurable(result), key=lambda t: max(i.value for i in _left(result, t)))
+        name = max(left_by(result, lead), key=lambda d: left_by(result, lead)[d].value)
+        found = {lead: left_by(result, lead)[name]}
+    lead = max(found, key=lambda threat: found[threat].value)
+    worst = final(result, lead)[name]
+    others = "".join(
+        f"; {thief_of(threat, result.plan)} takes {share(left)}"
+        for threat, left in found.items()
+        if threat != lead
+    )
+    where = "without a defense" if name == NONE else f"behind {_short(result, name)}"
+    return (
+        f"{_how_much(found[lead], name)}: with {worst.budget:,} queries {where}, "
+        f"{thief_of(lead, result.plan)} takes {share(found[lead])} of the model's advantage, and "
+        f"its clone is right on {100 * worst.accuracy.value:.0f} % of the test images, the model "
+        f"on {100 * result.model.accuracy.value:.0f} %{others}."
+    )
+
+
+def _left(result: AuditResult, threat: Threat) -> list[Interval]:
+    return list(left_by(result, threat).values())
+
+
+def _how_much(left: Interval, defense: str) -> str:
+    model = "The undefended model" if defense == NONE else "The model"
+    if left.low >= 0.9:
+        return f"{model} can be cloned almost completely"
+    if left.low > 0.5:
+        return f"{model} can be cloned for more than half of what it is worth"
+    if left.low > 0 and left.high < 0.5:
+        return f"{model} was cloned in part"
+    if left.high < 0.5:
+        return f"{model} was not seen to be cloned"
+    return f"Whether half of {model.lower()}'s worth can be cloned is not settled"
+
+
+def _stopped(result: AuditResult) -> str:
+    """What the defenses leave, over all threats; the largest value of a defense counts."""
+    left = _largest(result)
+    tried = {name: found for name, found in left.items() if name != NONE}
+    if not tried:
+        return "No defense was measured, so nothing is known of what would stop the thief."
+    best = min(tried, key=lambda name: tried[name].value)
+    half = [name for name in tried if _below_half(result, name)]
+    lower = [name for name in tried if _lowers(result, name)]
+    lowest = f"the lowest measured is {share(tried[best])}, behind {_short(result, best)}"
+    price = _price(result, best)
+    if half:
+        kept = f"{_of(len(half), len(tried), 'keeps', 'keep')} the worst thief below half"
+        return f"{kept}: {lowest}, {price}."
+    if lower:
+        return (
+            f"No defense is shown to keep the worst thief below half; "
+            f"{_of(len(lower), len(tried), 'lowers', 'lower')} what it takes, and {lowest}, "
+            f"{price}."
+        )
+    if NONE not in left:
+        return f"No defense is shown to keep the worst thief below half: {lowest}, {price}."
+    only = "The one defense is" if len(tried) == 1 else f"None of {len(tried)} defenses is"
+    not_ = " not" if len(tried) == 1 else ""
+    return f"{only}{not_} shown to lower what the worst thief takes: {lowest}, {price}."
+
+
+def _largest(result: AuditResult) -> dict[str, Interval]:
+    """What the worst thief of the worst threat takes, by defense."""
+    found: dict[str, Interval] = {}
+    for threat in measurable(result):
+        for name, left in left_by(result, threat).items():
+            if name not in found or left.value > found[name].value:
+                found[name] = left
+    return found
+
+
+def _below_half(result: AuditResult, name: str) -> bool:
+    left = [left_by(result, threat).get(name) for threat in measurable(result)]
+    return all(found is not None and found.high < 0.5 for found in left)
+
+
+def _lowers(result: AuditResult, name: str) -> bool:
+    pairs = [
+        (left.get(name), left.get(NONE))
+        for left in (left_by(result, threat) for threat in measurable(result))
+    ]
+    return all(a is not None and b is not None and is_lower(a, b) for a, b in pairs)
+
+
+def _of(part: int, whole: int, one: str, many: str) -> str:
+    if whole == 1:
+        return f"The one defense {one}"
+    return f"{part} of {whole} defenses {one if part == 1 else many}"
+
+
+def _price(result: AuditResult, name: str) -> str:
+    """What a defense costs honest users."""
+    price = next((price for price in result.defenses if price.defense == name), None)
+    if price is None:
+        return "at a price that was not measured"
+    kept = f"which keeps the shown class on {100 * price.top1_kept.value:.1f} % of the images"
+    if price.l1 is None:
+        return f"{kept} and shows no probabilities"
+    return f"{kept} and moves probabilities by {price.l1:.2f} in all (0 to 2)"
+
+
+def _limit(result: AuditResult) -> str:
+    """Queries to half without a defense, in the threat that reaches it first."""
+    first = defenses(result)[0]
+    name = NONE if NONE in defenses(result) else first
+    found = {t: c.to_half for t in measurable(result) if (c := curve_of(result, name, t))}
+    where = "without a defense" if name == NONE else f"behind {_short(result, name)}"
+    if not found:
+        return f"How many queries reach half of the advantage {where} is not measurable here."
+    most = max(result.plan.budgets)
+    ends = {t: c.value for t, c in found.items() if c.value is not None}
+    if not ends:
+        lows = [c.low for c in found.values() if c.low is not None]
+        rest = f", though {min(lows):,.0f} may be enough by its interval" if lows else ""
+        return (
+            f"Half of the advantage {where} lies beyond {most:,} queries, the largest budget"
+            f"{rest}; where the limit on queries belongs is not known from this audit."
+        )
+    threat = min(ends, key=lambda t: ends[t])
+    half = found[threat]
+    limit = half.value if half.low is None else half.low
+    least = min(result.plan.budgets)
+    early = f" (below the smallest budget, {least:,}, so not measured but interpolated)"
+    return (
+        f"Half of the advantage is taken {where} after about {crossing_text(half, result.plan)} "
+        f"queries by {thief_of(threat, result.plan)}{early if ends[threat] < least else ''}: a "
+        f"limit on the queries of one client, over all of its keys, belongs below {limit:,.0f}."
+    )
+
+
+def _short(result: AuditResult, name: str) -> str:
+    return short_names(defenses(result))[name]
