@@ -1,10 +1,11 @@
-"""Defenses of served models: chains over the wire, the defender's networks, and memories on disk."""
+"""Defenses of served models: chains over the wire, the defender's networks, memories on disk."""
 
 import json
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from denature.answers.network import NetworkAnswerer
 from denature.cli.app import main
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError, RunError
-from denature.defenses.base import Defended
+from denature.defenses.base import Chain, Defended
 from denature.defenses.catalogue import DEFENSES, chain_of
 from denature.extract.victims.protocol import read_reply, read_signature, request
+from denature.serve import memory
 from denature.serve.app import create_app
 from denature.serve.config import DefenseConfig, Exposure, ServedModel, Serving
+from denature.serve.memory import MemoryFile
 from denature.serve.networks import DefenderNetworks, untrained
+from denature.serve.opening import open_models
 from denature.train import Normal, Run, Training, train
 from tests.served import Served, serve, stop
 from tests.toy_defenses import TOYS, Counting, Surrogate
@@ -76,7 +80,10 @@ def in_process(run: Run, taken: Any, chain: str) -> Answers:
 def in_memory(run: Run, *words: str, **config: Any) -> Serving:
     """Settings of a server of one run."""
     return Serving(
-        models=tuple(ServedModel.of(f"{run.folder}{word}", Exposure()) for word in words or ("",)),
+        models=tuple(
+            ServedModel.of(f"m{number}={run.folder}{word}", Exposure())
+            for number, word in enumerate(words)
+        ),
         defense=DefenseConfig(**config),
         log="off",
         device="cpu",
@@ -185,19 +192,34 @@ CHAINS = {
 }
 
 
+ROLES = ("untrained", "surrogate", "misinformation")
+
+
 @pytest.fixture(scope="module")
-def server(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    words = [f"{name}={run.folder}@defense={chain}" for name, (_, chain) in CHAINS.items()]
-    words[3] = f"flat={run.folder}@show=logits+defense={CHAINS['flat'][1]}"
-    served = serve(
-        tmp_path_factory.mktemp("served"),
-        *words[:-1],
+def served_with_lines(
+    run: Run, other: Run, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Served, list[str]]]:
+    """A server of all chains and toys, and what it says of the models after the first."""
+    words = [
         f"all={run.folder}",
-        "--defense",
-        CHAINS["all"][1],
-    )
-    yield served
+        f"flat={run.folder}@show=logits+defense={CHAINS['flat'][1]}",
+        f"short={run.folder}@decimals=2+defense=top-k+k=2",
+        f"counting={run.folder}@defense=counting",
+        *(f"{name}={run.folder}@defense={CHAINS[name][1]}" for name in ("plain", "labels", "few")),
+        *(f"{role}={run.folder}@defense=looking-{role}" for role in ROLES),
+    ]
+    served = serve(
+        tmp_path_factory.mktemp("served"), *words, "--defense", CHAINS["all"][1],
+        "--surrogate", str(other.folder), "--misinformation", str(run.folder), module=TOY,
+    )  # fmt: skip
+    assert served.process.stdout is not None
+    yield served, [served.process.stdout.readline() for _ in words[1:]]
     stop(served)
+
+
+@pytest.fixture
+def server(served_with_lines: tuple[Served, list[str]]) -> Served:
+    return served_with_lines[0]
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -227,45 +249,33 @@ def test_hidden_scores_are_left_out_of_the_signature_and_of_the_json(server: Ser
         assert all(isinstance(text, str) for text in output["data"])
 
 
-def test_a_server_says_which_chain_each_model_shows(run: Run, tmp_path: Path) -> None:
-    served = serve(
-        tmp_path, f"a={run.folder}", f"b={run.folder}@defense=none",
-        f"c={run.folder}@decimals=2+defense=top-k+k=3", "--defense", "temperature+label-only",
-    )  # fmt: skip
-    stopped = served.process
-    assert stopped.stdout is not None
-    lines = [stopped.stdout.readline() for _ in range(2)]
-    stop(served)
-    assert lines[0].endswith("/v2/models/b shows probabilities\n")
-    assert lines[1].endswith(
-        "/v2/models/c shows the 3 largest probabilities, 2 decimals behind top-k@k=3\n"
-    )
+def test_a_server_says_which_chain_each_model_shows(
+    served_with_lines: tuple[Served, list[str]],
+) -> None:
+    said = {line.split()[0].rpartition("/")[2]: line.strip() for line in served_with_lines[1]}
+    assert said["plain"].endswith("/v2/models/plain shows probabilities")
+    assert said["labels"].endswith(" shows label behind rounding@decimals=0+label-only")
+    assert said["short"].endswith(" shows the 2 largest probabilities, 2 decimals behind top-k@k=2")
+
+
+def test_answers_are_given_in_one_order(server: Served) -> None:
+    """Each answer shows how many were given before: no place is there twice, and none is left."""
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda n: places(server, "counting", 1 + n % 3), range(60)))
+    for part in found:
+        assert part == list(range(part[0], part[0] + len(part)))
+    assert sorted(place for part in found for place in part) == list(range(sum(map(len, found))))
 
 
 # The networks of the defender
 
 
-@pytest.mark.usefixtures("toys")
-def test_a_defense_looks_at_the_network_of_its_role(run: Run, other: Run, tmp_path: Path) -> None:
-    names = ("untrained", "surrogate", "misinformation")
-    words = [f"{name}={run.folder}@defense=looking-{name}" for name in names]
-    served = serve(
-        tmp_path, *words, "--surrogate", str(other.folder), "--misinformation", str(run.folder),
-        module=TOY,
-    )  # fmt: skip
-    try:
-        found = {name: asked(served, name, IMAGES) for name in names}
-    finally:
-        stop(served)
+def test_a_defense_looks_at_the_network_of_its_role(server: Served, run: Run, other: Run) -> None:
     pixels = torch.from_numpy(IMAGES).float() / 255
-    networks = {
-        "untrained": untrained(run),
-        "surrogate": other.network,
-        "misinformation": run.network,
-    }
-    for name, network in networks.items():
+    for role, network in zip(ROLES, (untrained(run), other.network, run.network), strict=True):
         with torch.no_grad():
-            np.testing.assert_allclose(found[name], network(pixels).numpy(), atol=1e-5)
+            wanted = network(pixels).numpy()
+        np.testing.assert_allclose(asked(server, role, IMAGES), wanted, atol=1e-5)
 
 
 def test_an_untrained_network_is_the_same_each_time_and_no_copy(run: Run) -> None:
@@ -290,7 +300,7 @@ def test_a_network_of_other_classes_or_images_is_refused(run: Run, tmp_path: Pat
         wrong = train("mlp", str(tmp_path / f"{name}.npz"), Normal(), training,
                       out=tmp_path / name)  # fmt: skip
         networks = DefenderNetworks(DefenseConfig(surrogate=str(wrong.folder)), trust=())
-        chain = type(chain_of("none"))((Surrogate(),))
+        chain = Chain((Surrogate(),))
         with pytest.raises(ConfigError, match="both must be of the same data"):
             networks.of(chain, run)
 
@@ -298,38 +308,35 @@ def test_a_network_of_other_classes_or_images_is_refused(run: Run, tmp_path: Pat
 # Memories
 
 
-def places(served: Served, count: int = 1) -> list[int]:
+def places(served: Served, model: str, count: int) -> list[int]:
     """The places that the toy defense shows, of a request of so many images."""
     images = np.repeat(IMAGES[:1], count, axis=0)
-    return [int(row.min()) for row in asked(served, "m", images)]
+    return [int(row.min()) for row in asked(served, model, images)]
 
 
-def test_answers_are_given_in_one_order(run: Run, tmp_path: Path) -> None:
-    """Each answer shows how many were given before it: no two share a place, and none is missing."""
-    served = serve(tmp_path, f"m={run.folder}@defense=counting", module=TOY)
-    try:
-        with ThreadPoolExecutor(8) as threads:
-            found = list(threads.map(lambda n: places(served, 1 + n % 3), range(60)))
-    finally:
-        stop(served)
-    for part in found:
-        assert part == list(range(part[0], part[0] + len(part)))
-    assert sorted(place for part in found for place in part) == list(range(sum(map(len, found))))
-
-
-def test_a_memory_outlives_the_end_of_a_server_but_not_of_another_defense(
+def test_a_memory_outlives_the_end_of_a_server_and_noise_begins_anew(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = tmp_path / "state"
-    words = [f"m={run.folder}", "--defense-state", str(state), "--defense"]
+    model, words = f"m={run.folder}", ["--defense-state", str(state), "--defense"]
+    noise: list[float] = []
     for before in (0, 7):
-        served = serve(tmp_path, *words, "counting+rounding", module=TOY)
-        assert places(served, 7) == list(range(before, before + 7))
-        stop(served)
-    assert {file.name for file in state.iterdir() if file.suffix} >= {"m.safetensors"}
-    assert load_file(state / "m.safetensors")["0.given"].tolist() == [14]
+        served = serve(
+            tmp_path, model, f"noise={run.folder}@defense=noisy", *words, "counting+rounding",
+            module=TOY,
+        )  # fmt: skip
+        try:
+            assert places(served, "m", 7) == list(range(before, before + 7))
+            noise += asked(served, "noise", IMAGES[:2])[:, 0].tolist()
+        finally:
+            stop(served)
+    assert len(set(noise)) == len(noise) == 4
+    assert [file.name for file in state.iterdir() if file.suffix != ".lock"] == ["m.safetensors"]
+    assert {k: v.tolist() for k, v in load_file(state / "m.safetensors").items()} == {
+        "0.given": [14]
+    }
     monkeypatch.setitem(DEFENSES, "counting", Counting)
-    assert main(["serve", *words, "counting@by=2", "--device", "cpu", "--port", "0"]) == 1
+    assert main(["serve", model, *words, "counting@by=2", "--device", "cpu", "--port", "0"]) == 1
     assert "is the memory of the defense counting@by=1+rounding@decimals=2" in (
         capsys.readouterr().err
     )
@@ -339,21 +346,18 @@ def test_a_server_that_is_killed_goes_on_from_its_last_write(run: Run, tmp_path:
     state = tmp_path / "state"
     words = (f"m={run.folder}", "--defense", "counting", "--defense-state", str(state),
              "--defense-save-s", "0.05")  # fmt: skip
-    given = 0
-    for _ in range(2):
-        served = serve(tmp_path, *words, module=TOY)
-        assert places(served, 3) == list(range(given, given + 3))
-        given += 3
-        file = state / "m.safetensors"
-        while not file.exists() or load_file(file)["0.given"].tolist() != [given]:
-            assert served.process.poll() is None
-            time.sleep(0.02)
-        served.process.send_signal(signal.SIGKILL)
-        served.process.communicate(timeout=60)
+    served = serve(tmp_path, *words, module=TOY)
+    assert places(served, "m", 3) == [0, 1, 2]
+    file = state / "m.safetensors"
+    while not file.exists() or load_file(file)["0.given"].tolist() != [3]:
+        assert served.process.poll() is None
+        time.sleep(0.02)
+    served.process.send_signal(signal.SIGKILL)
+    served.process.communicate(timeout=60)
     (state / ".m.safetensors.12ab.tmp").write_bytes(b"cut off by a kill")
     served = serve(tmp_path, *words, module=TOY)
     try:
-        assert places(served) == [given]
+        assert places(served, "m", 2) == [3, 4]
     finally:
         stop(served)
 
@@ -383,17 +387,12 @@ def test_two_servers_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
 def test_a_damaged_memory_is_refused(
     run: Run, other: Run, tmp_path: Path, damage: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from denature.defenses.base import Chain
-    from denature.serve import memory
-    from denature.serve.memory import MemoryFile
-
-    served = ServedModel.of(f"{run.folder}@defense=counting", Exposure()).resolved()
     compute = Compute(torch.device("cpu"), "fp32", channels_last=False)
     inference = Inference(run.network, compute, InferenceConfig(), shape=(1, 8, 8))
     digest = (other if damage == "network" else run).digest
     answerer = NetworkAnswerer(inference, kind="probabilities", digest=digest)
     defended = Defended(answerer, Chain((Counting(),)))
-    path = tmp_path / f"{served.name}.safetensors"
+    path = tmp_path / "m0.safetensors"
     tensors = defended.stream.state()
     if damage == "names":
         tensors = {"0.taken": tensors["0.given"]}
@@ -415,24 +414,34 @@ def test_a_damaged_memory_is_refused(
 # Noise
 
 
-def noise(run: Run, out: Path, *words: str, times: int = 1) -> list[float]:
-    """The first number of each answer of a server that shows noise."""
-    served = serve(out, f"m={run.folder}", "--defense", "noisy", *words, module=TOY)
+def noise_of(serving: Serving) -> dict[str, np.ndarray]:
+    """What each model of a server in this process shows first."""
+    with ExitStack() as held:
+        models = open_models(serving, held)
+        return {name: model.answer([IMAGES]) for name, model in models.items()}
+
+
+@pytest.mark.usefixtures("toys")
+def test_no_model_and_no_start_repeats_the_noise_of_another_without_a_seed(run: Run) -> None:
+    words = ("@defense=noisy", "@defense=noisy+noisy")
+    serving = in_memory(run, *words)
+    shown = [noise[:, 0] for _ in range(2) for noise in noise_of(serving).values()]
+    assert len(np.unique(shown)) == 4 * len(IMAGES)
+    first, again, another = (
+        noise_of(in_memory(run, *words, defense_seed=seed)) for seed in (3, 3, 4)
+    )
+    for name, noise in first.items():
+        np.testing.assert_array_equal(again[name], noise)
+    shown = [noise[:, 0] for found in (first, another) for noise in found.values()]
+    assert len(np.unique(shown)) == 4 * len(IMAGES)
+
+
+@pytest.mark.slow
+def test_no_worker_repeats_the_noise_of_another(run: Run, tmp_path: Path) -> None:
+    served = serve(tmp_path, f"m={run.folder}", "--defense", "noisy", "--workers", "2", module=TOY)
     try:
-        return [float(asked(served, "m", IMAGES[:1])[0, 0]) for _ in range(times)]
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(lambda _: asked(served, "m", IMAGES[:1])[0, 0], range(40)))
     finally:
         stop(served)
-
-
-def test_no_start_and_no_worker_repeats_the_noise_of_another(run: Run, tmp_path: Path) -> None:
-    """A restart with a folder of memories begins its noise anew too."""
-    state = ("--defense-state", str(tmp_path / "state"))
-    shown = noise(run, tmp_path, *state, times=2) + noise(run, tmp_path, *state, times=2)
-    shown += noise(run, tmp_path, "--workers", "2", times=12)
-    assert len(set(shown)) == len(shown)
-
-
-def test_noise_of_a_seed_is_that_of_the_seed(run: Run, tmp_path: Path) -> None:
-    seeded = [noise(run, tmp_path, "--defense-seed", seed, times=2) for seed in ("3", "3", "4")]
-    assert seeded[0] == seeded[1]
-    assert not set(seeded[0]) & set(seeded[2])
+    assert len(set(found)) == len(found)

@@ -1,34 +1,40 @@
-"""Defenses with a memory, noise or a network, for tests; run as a module, the command line has them.
+"""Defenses with a memory, noise or a network, for tests.
 
 python -m tests.toy_defenses serve RUN --defense counting
+
+is the command line with these defenses. Torch is imported late: a worker that takes seconds before
+it answers its supervisor is started again.
 """
 
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
 from denature.answers.kinds import AnswerKind
 from denature.cli.app import main
-from denature.core.types import Pixels
 from denature.defenses.base import Context, Defense, NetworkRole
 from denature.defenses.catalogue import DEFENSES
 from denature.defenses.randomness import Randomness
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from denature.core.types import Pixels
 
 
 class Count:
     """Answers given."""
 
     def __init__(self) -> None:
+        import torch
+
         self.given = torch.zeros(1, dtype=torch.int64)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> "dict[str, Tensor]":
         return {"given": self.given}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: "Mapping[str, Tensor]") -> None:
         self.given = tensors["given"]
 
 
@@ -45,10 +51,13 @@ class Counting(Defense):
     def begin(self, seed: int) -> Count:
         return Count()
 
-    def _change(self, values: Tensor, kind: AnswerKind, context: Context) -> Tensor:
+    def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
+        import torch
+
         places = torch.arange(len(values)) + context.memory.given
         context.memory.given += len(values)  # in place, as a codebook may grow
-        return values + self.by * places.unsqueeze(1)
+        changed: Tensor = values + self.by * places.unsqueeze(1)
+        return changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +72,9 @@ class Noisy(Defense):
     def begin(self, seed: int) -> Randomness:
         return Randomness(seed, self.name)
 
-    def _change(self, values: Tensor, kind: AnswerKind, context: Context) -> Tensor:
+    def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
+        import torch
+
         return torch.from_numpy(context.memory.generator.random(values.shape))
 
 
@@ -74,12 +85,14 @@ class _Looking(Defense):
     takes: ClassVar[tuple[AnswerKind, ...]] = ("logits",)
     keeps_top: ClassVar[bool] = False
 
-    def look(self, network: nn.Module, pixels: Pixels) -> Tensor:
+    def look(self, network: "nn.Module", pixels: "Pixels") -> "Tensor":
+        import torch
+
         with torch.no_grad():
             evidence: Tensor = network(pixels)
         return evidence
 
-    def _change(self, values: Tensor, kind: AnswerKind, context: Context) -> Tensor:
+    def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         evidence: Tensor = context.evidence
         return evidence.to(values.dtype)
 
