@@ -23,6 +23,7 @@ class Repeated:
     about: ClassVar[str] = (
         "Queries each random image several times, and trains a clone on the mean answers."
     )
+    trainings: ClassVar[float] = 0.4
     source: ClassVar[str] = "Averaging against random answers; the number of repeats is ours."
 
     repeats: int = 4
