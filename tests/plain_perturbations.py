@@ -34,7 +34,8 @@ def uniform_over(members: tuple[int, ...], top: int, classes: int) -> Vector:
     weights = np.zeros(classes)
     weights[[*members, top]] = 1
     weights[top] += 1e-5
-    return weights / weights.sum()
+    scaled: Vector = weights / weights.sum()
+    return scaled
 
 
 def every_set(y: Vector) -> list[Vector]:
@@ -49,7 +50,7 @@ def every_set(y: Vector) -> list[Vector]:
 
 def sets_one_class_at_a_time(y: Vector, p: Vector) -> list[Vector]:
     """The sets of the published search: from the top class on, each time the best class more."""
-    top, members = int(y.argmax()), ()
+    top, members = int(y.argmax()), tuple[int, ...]()
     found = [uniform_over(members, top, len(y))]
     while len(members) + 1 < len(y):
         rest = [k for k in range(len(y)) if k != top and k not in members]

@@ -36,6 +36,7 @@ from denature.train import (
     Cloned,
     Distilled,
     Hardened,
+    Misinformed,
     Nasty,
     Normal,
     Run,
@@ -148,6 +149,7 @@ CASES: dict[str, Case] = {
         objective=DELAYED,
         training=replace(BRIEF, optimizer="sgd", lr=0.01),
     ),
+    "misinformed": Case(objective=Misinformed()),
     "adversarial, pgd": Case(objective=Adversarial(ball=Ball(epsilon=0.1), steps=2)),
     "adversarial, trades": Case(
         objective=Adversarial(method="trades", ball=Ball(epsilon=0.1), steps=2)
@@ -305,6 +307,7 @@ FAULTS = [
     ("cloned, label", "hard labels", scaled("denature.losses.soft.hard_distillation")),
     ("skeptical", "heads", scaled("denature.losses.soft.softened_divergence")),
     ("hardened", "cross-entropy", scaled("denature.losses.soft.soft_cross_entropy")),
+    ("misinformed", "loss", scaled("denature.losses.misinformation.misinformed")),
     ("adversarial, pgd", "attack", scaled("denature.attacks.gradient.pgd", 0.99)),
     ("adversarial, pgd", "ascent", scaled("denature.attacks.losses.cross_entropy", -1.0)),
     ("adversarial, trades", "divergence", scaled("torch.nn.functional.kl_div", 1.1)),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from denature.core.lazy import attach
 
 if TYPE_CHECKING:
+    from denature.losses.misinformation import misinformed
     from denature.losses.nasty import self_undermining
     from denature.losses.soft import (
         distillation,
@@ -21,12 +22,14 @@ __getattr__ = attach(
         "soft_cross_entropy": "soft",
         "softened_divergence": "soft",
         "self_undermining": "nasty",
+        "misinformed": "misinformation",
     },
 )
 
 __all__ = [
     "distillation",
     "hard_distillation",
+    "misinformed",
     "self_undermining",
     "soft_cross_entropy",
     "softened_divergence",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Cloned,
         Distilled,
         Hardened,
+        Misinformed,
         Nasty,
         Normal,
         Skeptical,
@@ -45,6 +46,7 @@ __getattr__ = attach(
         "Hardened": "objectives",
         "Adversarial": "objectives",
         "Skeptical": "objectives",
+        "Misinformed": "objectives",
     },
 )
 
@@ -70,4 +72,5 @@ __all__ = [
     "Hardened",
     "Adversarial",
     "Skeptical",
+    "Misinformed",
 ]

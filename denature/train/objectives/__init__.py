@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from denature.train.objectives.cloned import Cloned
     from denature.train.objectives.distilled import Distilled
     from denature.train.objectives.hardened import Hardened
+    from denature.train.objectives.misinformed import Misinformed
     from denature.train.objectives.nasty import Nasty
     from denature.train.objectives.normal import Normal
     from denature.train.objectives.skeptical import Skeptical
@@ -28,6 +29,7 @@ __getattr__ = attach(
         "Hardened": "hardened",
         "Adversarial": "adversarial",
         "Skeptical": "skeptical",
+        "Misinformed": "misinformed",
     },
 )
 
@@ -40,4 +42,5 @@ __all__ = [
     "Hardened",
     "Adversarial",
     "Skeptical",
+    "Misinformed",
 ]

@@ -7,11 +7,21 @@ from denature.train.objectives.adversarial import Adversarial
 from denature.train.objectives.cloned import Cloned
 from denature.train.objectives.distilled import Distilled
 from denature.train.objectives.hardened import Hardened
+from denature.train.objectives.misinformed import Misinformed
 from denature.train.objectives.nasty import Nasty
 from denature.train.objectives.normal import Normal
 from denature.train.objectives.skeptical import Skeptical
 
 OBJECTIVES: Mapping[str, type[Any]] = {
     objective.kind: objective
-    for objective in (Normal, Nasty, Distilled, Cloned, Hardened, Adversarial, Skeptical)
+    for objective in (
+        Normal,
+        Nasty,
+        Distilled,
+        Cloned,
+        Hardened,
+        Adversarial,
+        Skeptical,
+        Misinformed,
+    )
 }
