@@ -14,6 +14,7 @@ from denature.cli.options import (
     OutputOptions,
     ReadingOptions,
     RunFlags,
+    RunFolder,
     RunOptions,
     Trust,
     data_config,
@@ -41,6 +42,7 @@ def audit(
     pool: str | None = None,
     other_pool: str | None = None,
     backbone: str | None = None,
+    encoder: RunFolder | None = None,
     config: Annotated[AuditConfig, Parameter(name="*", group=PLAN)] = AuditConfig(),
     epochs: int = 30,
     seed: int = 0,
@@ -75,6 +77,8 @@ def audit(
         other_pool: Images of another domain, for the thief that has no others.
         backbone: A pretrained network that a thief may start from: the folder of a run, or
             timm:NAME or torchvision:NAME.
+        encoder: The folder of a public run whose layers except the last are known to be the
+            model's, for the thief that solves for the last layer.
         epochs: Epochs of the clones, where a strategy names no other.
         seed: Seed of clones, queries and defenses.
         estimate: Print the plan with cells, queries and time, and stop.
@@ -128,6 +132,7 @@ def audit(
         pool=None if pool is None else DataConfig(source=pool),
         other_pool=None if other_pool is None else DataConfig(source=other_pool),
         backbone=backbone if folder is None else load_run(folder, trust=trust),
+        encoder=None if encoder is None else load_run(encoder, trust=trust),
         training=Training(epochs=epochs, batch_size=64, seed=seed, device=device),
         pace=pace,
         max_queries=max_queries,

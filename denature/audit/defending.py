@@ -1,0 +1,124 @@
+"""The model behind each defense, and the defender's networks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+from torch import nn
+
+from denature.audit.attempt import PoolOrder
+from denature.audit.config import UNDEFENDED
+from denature.audit.learning import Classroom
+from denature.audit.source import Harvest, Source
+from denature.core.errors import ConfigError
+from denature.core.seeds import seeded
+from denature.defenses.base import Chain, NetworkRole
+from denature.extract.strategies.base import Lesson
+from denature.nets import create
+from denature.train.run import Run
+
+IN_TRAINING = "nasty"
+"""The in-training defense that is trained from a run, and audited like any other model."""
+
+SURROGATE_EPOCHS = 10
+"""Epochs of the defender's surrogate (Mazeika et al. 2022: 10 of 50)."""
+
+SURROGATE_IMAGES = 5000
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Defender:
+    """Puts defenses in front of one model."""
+
+    harvest: Harvest
+    digest: str
+    """Identity of the model."""
+    chains: Mapping[str, Chain | None]
+    """Output defenses by name, in the order of the result; None for `IN_TRAINING`."""
+    nasty: tuple[Harvest, str] | None
+    """True answers and identity of the nasty teacher; None where the model cannot be trained."""
+    misinformation: Run | None
+    """The network that is trained to be wrong, where a chain needs it."""
+    pool: PoolOrder
+    """Images that the surrogate learns from."""
+    classroom: Classroom
+    folder: Path
+    left_out: list[str] = field(default_factory=list)
+    """Defenses that cannot be audited here, with the reason; filled by `sources`."""
+
+    def sources(self) -> Iterator[Source]:
+        """The model behind each defense, the undefended one first.
+
+        Raises:
+            ConfigError: the model shows no classes.
+        """
+        for name, chain in self.chains.items():
+            if chain is None:
+                if self.nasty is None:
+                    self.left_out.append(f"{name}: it is trained from a run, and this is none.")
+                    continue
+                harvest, digest = self.nasty
+                yield Source(name=name, harvest=harvest, digest=digest)
+                continue
+            reason = self._reason_against(chain)
+            if reason is None:
+                yield self._source(name, chain)
+            elif name == UNDEFENDED:
+                raise ConfigError(reason)
+            else:
+                self.left_out.append(f"{name}: {reason}")
+
+    def _reason_against(self, chain: Chain) -> str | None:
+        try:
+            Source(name="", harvest=self.harvest, chain=chain).shown_kind  # noqa: B018
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    def _source(self, name: str, chain: Chain) -> Source:
+        found = {role: self._network(role) for role in sorted(chain.roles)}
+        return Source(
+            name=name,
+            harvest=self.harvest,
+            chain=chain,
+            networks={role: network.eval() for role, (network, _) in found.items()},
+            digest=" ".join([self.digest, *(digest for _, digest in found.values())]),
+        )
+
+    def _network(self, role: NetworkRole) -> tuple[nn.Module, str]:
+        """A network of the defender, and its identity."""
+        if role == "untrained":
+            return self._untrained
+        run = self._surrogate if role == "surrogate" else self.misinformation
+        assert run is not None
+        return run.network, run.digest
+
+    @cached_property
+    def _untrained(self) -> tuple[nn.Module, str]:
+        room = self.classroom
+        data = room.dataset
+        with seeded(room.training.seed, "untrained surrogate"):
+            network = create(
+                room.net,
+                classes=len(data.classes),
+                channels=data.channels,
+                image_size=data.image_size,
+            )
+        return network, f"untrained {room.net} {room.training.seed}"
+
+    @cached_property
+    def _surrogate(self) -> Run:
+        """A student of the true answers to the pool, as the defender expects the thief's."""
+        rows = self.pool.shuffled(self.classroom.training.seed, set())[:SURROGATE_IMAGES]
+        images = self.pool.pool.images(rows)
+        lesson = Lesson(
+            images=images,
+            answers=self.harvest(images),
+            training={"epochs": SURROGATE_EPOCHS},
+        )
+        groups = self.classroom.orders([lesson], self.folder, seed=0, recipe="surrogate")
+        [run] = self.classroom.learn(groups, 1)
+        return run

@@ -1,0 +1,119 @@
+"""What an audit works on: the model as a source of true answers, pools, test images."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor, nn
+
+from denature.audit.attempt import PoolOrder
+from denature.audit.source import Harvest
+from denature.core.errors import ConfigError
+from denature.core.types import Pixels
+from denature.data import DataConfig, Dataset
+from denature.data.dataset import Split
+from denature.extract.asking.ledger import Ledger
+from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.pool import StoredPool, open_pool, pool_of_tests
+from denature.extract.compatibility import about_of, fitted
+from denature.extract.config import RequestConfig
+from denature.extract.victims.base import Victim
+from denature.extract.victims.local import local
+from denature.nets.activations import ActivationRecorder
+from denature.train.classes import ClassMatcher
+from denature.train.config import Device
+from denature.train.run import Run
+from denature.train.session import Session
+
+SERVICE_TESTS = 1000
+"""Test images that a service is asked about, at most, unless more are wanted."""
+
+UNLIMITED = 10**12
+"""Budget of a model in this process, whose answers cost nothing."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Desk:
+    """Data, ledger and limits of all queries of an audit."""
+
+    data: Dataset
+    ledger: Ledger
+    pace: RequestConfig
+    max_queries: int | None
+    device: Device
+    session: Session
+
+    def harvest(self, model: Run | Victim) -> Harvest:
+        """A model's true answers: the logits of a run, and what a service or function shows."""
+        if isinstance(model, Run):
+            model = ClassMatcher(self.data, self.session.progress)("run", model)
+            victim: Victim = local(model, kind="logits", device=self.device)
+        else:
+            victim = model
+        oracle = Oracle(
+            victim=victim,
+            ledger=self.ledger,
+            about=fitted(about_of(victim), self.data, self.session.progress),
+            budget=UNLIMITED if self.max_queries is None else self.max_queries,
+            purpose="audit",
+            pace=self.pace,
+            stopper=self.session.stopper,
+            progress=self.session.progress,
+        )
+        harvest = Harvest(oracle, classes=len(self.data.classes))
+        test = self.data.test
+        harvest(test.images[test.rows[:2]].numpy())  # the first answers settle their kind
+        return harvest
+
+    def pool(self, config: DataConfig) -> PoolOrder:
+        """The images of a source that are no test images.
+
+        Raises:
+            ConfigError: the source is noise, or its images do not have the data's shape.
+        """
+        data = self.data
+        pool = open_pool(
+            config,
+            channels=data.channels,
+            image_size=data.image_size,
+            progress=self.session.progress,
+        )
+        if not isinstance(pool, StoredPool):
+            raise ConfigError("Noise is no pool of an audit; name images with --pool.")
+        tests = pool_of_tests(data)
+        return PoolOrder(pool, set(tests.contents(range(tests.size))))
+
+    def tests(self, model: Run | Victim, wanted: int | None) -> Split:
+        """The test images; a stratified share of them where fewer are wanted."""
+        split = self.data.test
+        if wanted is None:
+            wanted = len(split) if isinstance(model, Run) else SERVICE_TESTS
+        return split if wanted >= len(split) else split.fraction(wanted / len(split))
+
+
+def identity(model: Run | Victim, harvest: Harvest) -> str:
+    """Identity of a model's answers, 16 hex digits."""
+    if isinstance(model, Run):
+        return model.digest
+    about = harvest.oracle.about
+    return hashlib.sha256(f"{about.target} {about.options}".encode()).hexdigest()[:16]
+
+
+@final
+class Encoder(nn.Module):
+    """The layers of a network before the one that computes the logits.
+
+    Args:
+        network: any network of the catalogue; from pixels in [0, 1] to logits.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.eval()
+
+    def forward(self, pixels: Pixels) -> Tensor:
+        """Features, batch x d."""
+        with ActivationRecorder(self.network) as recorder:
+            self.network(pixels)
+            return recorder.features
