@@ -221,7 +221,7 @@ SEEDS = (2, 3, 5)
 
 
 def worlds(seeds: int, draw: Draw) -> list[World]:
-    """Small and large halves of test sets, easy and hard images, useless and perfect clones."""
+    """Few and many reported images, easy and hard ones, useless clones and near copies."""
     shares = (0.0,) if draw in (over_budgets, queries) else (0.0, 0.98)
     return [
         World(
