@@ -32,11 +32,11 @@ from denature.extract.strategies.skeptical import SkepticalStudent, stages_of
 from denature.extract.strategies.small_alpha import SmallAlpha
 from denature.extract.strategies.tuned import Score, Tuned, score
 from denature.train import Cloned, Distilled, Run, Skeptical
-from tests.attempts import Bench, clone_of
+from tests.attempts import Bench, clone_of, train_lesson
 
 CLASSES, BUDGET = 5, 40
 
-SMALL: Mapping[str, Strategy] = {"tuned": Tuned(temperatures=(1.0, 4.0), epochs=(1,))}
+SMALL: Mapping[str, Strategy] = {"tuned": Tuned(temperatures=(4.0,), rates=(1e-3,), epochs=(1,))}
 """Settings that take less time than the defaults."""
 
 
@@ -379,7 +379,7 @@ def test_candidates_share_their_images_and_never_see_the_held_out_ones() -> None
 
 
 def test_held_out_answers_of_labels_leave_one_objective() -> None:
-    lessons = next(Tuned(epochs=(1,)).steps(bench(defense=Chain((LabelOnly(),)))))
+    lessons = next(Tuned().steps(bench(defense=Chain((LabelOnly(),)))))
     assert {lesson.answers.kind for lesson in lessons} == {"label"}
     assert len({lesson.objective for lesson in lessons}) == 1
 
@@ -398,3 +398,53 @@ def test_the_score_is_agreement_then_log_likelihood() -> None:
 def test_a_budget_too_small_to_choose_by_is_refused() -> None:
     assert Tuned().excluded(bench(budget=2).situation)
     assert Tuned().excluded(bench(budget=3).situation) is None
+
+
+def test_a_grid_has_epochs_for_each_rate() -> None:
+    with pytest.raises(ConfigError, match="one for each rate"):
+        Tuned(epochs=(1, 2, 3))
+    with pytest.raises(ConfigError, match="temperatures is"):
+        Tuned(temperatures=())
+
+
+FACTORS = torch.randn(6, 64, generator=torch.Generator().manual_seed(3))
+READING = torch.linalg.pinv(FACTORS) @ torch.randn(6, 6, generator=torch.Generator().manual_seed(4))
+ROUGH = torch.randn(64, 6, generator=torch.Generator().manual_seed(5))
+
+
+def smooth_pictures(count: int, seed: int) -> np.ndarray:
+    """Images of six random factors."""
+    factors = torch.randn(count, 6, generator=torch.Generator().manual_seed(seed))
+    pixels = (128 + 20 * factors @ FACTORS).clamp(0, 255).to(torch.uint8)
+    return pixels.view(count, 1, 8, 8).numpy()
+
+
+def nasty_at_20(pixels: Pixels) -> Answers:
+    """Logits that tell three classes truly, and have noise where only a high temperature looks.
+
+    The other classes are 14 or 400 below the first: at tau 4 they weigh at most 3 % of it, at
+    tau 20 half of it or nothing, in a way that no student can learn.
+    """
+    flat = pixels.flatten(1)
+    scores = 2 * (flat * 255 - 128) / 20 @ READING
+    scores = scores - scores.max(dim=1, keepdim=True).values
+    noise = torch.where((3000 * flat @ ROUGH).sin() > 0, -14.0, -400.0)
+    return Answers("logits", torch.where(scores.argsort(1, True).argsort(1) < 3, scores, noise))
+
+
+def test_a_tuned_thief_leaves_the_temperature_that_a_victim_spoils() -> None:
+    images, tests = smooth_pictures(200, seed=1), smooth_pictures(400, seed=2)
+    attempt = bench(victim=nasty_at_20, images=images, budget=200, classes=6)
+    tuned = Tuned(temperatures=(4.0, 20.0), rates=(1e-3,), epochs=(15,), held_out=0.4)
+    clone = clone_of(tuned, attempt)
+    assert clone.note.startswith("tau 4, ")
+    spoiled = train_lesson(
+        replace(attempt.lessons[-1], objective=Cloned(temperature=20.0)), attempt
+    )
+    pixels = torch.from_numpy(tests).float() / 255
+    truth = nasty_at_20(pixels).values.argmax(-1)
+    kept, lost = (
+        (network(pixels).argmax(-1) == truth).double().mean()
+        for network in (clone.network, spoiled.network)
+    )
+    assert kept > lost + 0.05

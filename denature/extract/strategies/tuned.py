@@ -38,7 +38,8 @@ class Tuned:
     """Random images of the pool, and the best training of a grid.
 
     Candidates learn a part of the answers, and are scored on the others by agreement with the shown
-    classes, then by log-likelihood. The best one is trained anew, on all answers.
+    classes, then by log-likelihood. The best one is trained anew, on all answers. True labels play
+    no part.
     """
 
     name: ClassVar[str] = "tuned"
@@ -54,19 +55,26 @@ class Tuned:
 
     temperatures: tuple[float, ...] = (1.0, 4.0, 20.0)
     """Candidates for tau; 4 and 20 are those of the Nasty Teacher paper."""
-    rates: tuple[float, ...] = ()
-    """Candidates for the learning rate; none for those of `RATES`."""
-    epochs: tuple[int, ...] = (15, 60)
-    """Candidates for the number of passes, each with a schedule of its own."""
+    rates: tuple[float, ...] | None = None
+    """Candidates for the learning rate; those of `RATES` by default."""
+    epochs: tuple[int, ...] = (30, 15)
+    """Number of passes with each rate, as each has a schedule of its own."""
     batch_size: int = 32
+    """Small, because few answers make few steps. On digits, `cnn`, 200 queries, a batch of 32 and
+    15 epochs came as close to the victim as a batch of 128 and 120 epochs, at an eighth of the
+    images."""
     held_out: float = 0.2
     """Share of the answers that choose."""
 
     def __post_init__(self) -> None:
+        rates = RATES["adam"] if self.rates is None else self.rates
         rules = {
             "temperatures": (min(self.temperatures, default=0.0) > 0, "above 0, one or more"),
-            "rates": (min(self.rates, default=1.0) > 0, "above 0"),
-            "epochs": (min(self.epochs, default=0) >= 1, "at least 1, one or more"),
+            "rates": (min(rates, default=0.0) > 0, "above 0, one or more"),
+            "epochs": (
+                len(self.epochs) == len(rates) and min(self.epochs) >= 1,
+                f"{len(rates)} numbers, at least 1, one for each rate",
+            ),
             "batch_size": (self.batch_size >= 2, "at least 2"),
             "held_out": (0 < self.held_out < 1, "a share in (0, 1)"),
         }
@@ -94,6 +102,9 @@ class Tuned:
             score(outputs(run.network, images[held_out]), truth, classes[held_out]) for run in runs
         ]
         best = max(range(len(lessons)), key=scores.__getitem__)
+        # On digits, `cnn`, 200 queries, clones of 24 settings agreed with the victim on 95.4 % of
+        # test images after 160 answers, and on 96.0 % after all (three seeds). Keeping the best of
+        # all epochs by 40 held-out answers cost 1.4 points, so epochs are candidates instead.
         [run] = yield [replace(lessons[best], images=images, answers=answers)]
         return Clone(run.network, _note(lessons[best], scores[best], len(held_out)))
 
@@ -108,10 +119,10 @@ class Tuned:
         objectives: list[Objective] = [Distilled(answers="labels", alpha=1.0)]
         if kind != "label":
             objectives += [Cloned(temperature=tau) for tau in self.temperatures]
-        rates = self.rates or RATES["adam" if optimizer_for(net) == "adam" else "sgd"]
+        rates = RATES[optimizer_for(net)] if self.rates is None else self.rates
         trainings = [
             {"lr": rate, "epochs": epochs, "batch_size": self.batch_size}
-            for rate, epochs in product(rates, self.epochs)
+            for rate, epochs in zip(rates, self.epochs, strict=True)
         ]
         return list(product(objectives, trainings))
 
