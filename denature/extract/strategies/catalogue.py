@@ -3,10 +3,29 @@
 from collections.abc import Mapping
 
 from denature.core.errors import unknown
+from denature.extract.strategies.active import ActiveBoth, ActiveKCenter, ActiveUncertainty
 from denature.extract.strategies.base import Strategy
+from denature.extract.strategies.linear_head import SameFeatures
 from denature.extract.strategies.naive import Naive
+from denature.extract.strategies.other_domain import OtherDomain
+from denature.extract.strategies.pretrained import Pretrained
+from denature.extract.strategies.recovery_network import RecoveryNetwork
+from denature.extract.strategies.recovery_table import RecoveryTable
 
-STRATEGIES: Mapping[str, type[Strategy]] = {strategy.name: strategy for strategy in (Naive,)}
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    strategy.name: strategy
+    for strategy in (
+        Naive,
+        RecoveryNetwork,
+        RecoveryTable,
+        ActiveUncertainty,
+        ActiveKCenter,
+        ActiveBoth,
+        OtherDomain,
+        Pretrained,
+        SameFeatures,
+    )
+}
 
 
 def strategy_of(name: str) -> Strategy:
