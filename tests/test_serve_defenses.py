@@ -133,8 +133,8 @@ def test_an_at_in_the_name_of_a_folder_ends_no_name(tmp_path: Path) -> None:
     ("rest", "usual", "taken", "exposure"),
     [
         ("", "none", "probabilities", Exposure(show="probabilities")),
-        ("", "label-only", "probabilities", Exposure(show="label")),
-        ("@show=label", "label-only", "probabilities", Exposure(show="label")),
+        ("", "label-only", "logits", Exposure(show="label")),
+        ("@show=label", "label-only", "logits", Exposure(show="label")),
         ("@show=label", "rounding", "label", Exposure(show="label")),
         ("@show=logits", "rounding", "logits", Exposure(show="logits")),
         ("@show=label", "rounding@decimals=0+label-only", "probabilities", Exposure(show="label")),
@@ -144,6 +144,7 @@ def test_an_at_in_the_name_of_a_folder_ends_no_name(tmp_path: Path) -> None:
         ("", "top-k@k=12", "probabilities", Exposure(show="probabilities")),
         ("", "top-k@k=3+label-only", "probabilities", Exposure(show="label")),
         ("", "looking-untrained", "logits", Exposure(show="logits")),
+        ("", "top-k@k=3+temperature", "probabilities", Exposure(show="probabilities", top=3)),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("toys")
