@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from denature.answers.answerer import Answers
@@ -17,43 +19,67 @@ from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.answers.transfer import Transfer
 from denature.core.errors import ConfigError
 from denature.defenses.base import Chain, Context, Defended, Defense
-from denature.defenses.catalogue import DEFENSES, defense_of
+from denature.defenses.catalogue import DEFENSES, chain_of, defense_of
+from denature.defenses.dirichlet_noise import DirichletNoise
+from denature.defenses.gaussian_noise import GaussianNoise
 from denature.defenses.label_only import LabelOnly
+from denature.defenses.modelguard_s import ModelGuardS
+from denature.defenses.reverse_sigmoid import ReverseSigmoid
 from denature.defenses.rounding import Rounding
+from denature.defenses.sparse_logits import SparseLogits
 from denature.defenses.temperature import Temperature
 from denature.defenses.top_k import TopK
 from denature.extract.victims.local import answerer_of, local, victim_of
 from denature.serve.app import create_app
 from denature.serve.config import Exposure, ServedModel, Serving
 from denature.train import Normal, Run, Training, train
+from tests import plain_defenses as plain
+from tests.defending import (
+    adversarial_logits,
+    alike,
+    answers_of,
+    defended,
+    in_kind,
+    networks_for,
+    part_of,
+    pixels_for,
+    same,
+    stream_of,
+)
+from tests.plain_defenses import Plain
 
 NAN = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What is known of a defense: an example, and which properties hold."""
+    """What is known of a defense: an example, its definition, and which properties hold."""
 
     defense: Defense
     options: dict[str, str]
     """The same options as text."""
-    given: tuple[AnswerKind, list[Any]]
-    wanted: tuple[AnswerKind, list[Any]]
+    plain: Plain | None = None
+    """The definition, one answer after another; None where another test has it."""
+    given: tuple[AnswerKind, list[Any]] | None = None
+    """An answer, to which `wanted` is the shown one; None where only the definition is known."""
+    wanted: tuple[AnswerKind, list[Any]] | None = None
     idempotent: bool = True
     distribution: bool = False
-    """Whether probabilities stay a distribution."""
+    """Whether all probabilities are shown, as a distribution."""
 
 
 ROWS: dict[str, Row] = {
     "label-only": Row(
         defense=LabelOnly(),
         options={},
+        plain=plain.label_only,
         given=("probabilities", [[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [NAN, NAN, 0.1]]),
         wanted=("label", [1, 0, 2]),
     ),
     "top-k": Row(
         defense=TopK(k=2),
         options={"k": "2"},
+        plain=partial(plain.top_k, k=2),
         given=("logits", [[3.0, -1.0, 5.0], [1.0, 1.0, 1.0]]),
         wanted=("logits", [[3.0, NAN, 5.0], [1.0, 1.0, NAN]]),
     ),
@@ -66,32 +92,59 @@ ROWS: dict[str, Row] = {
     "temperature": Row(
         defense=Temperature(temperature=2),
         options={"temperature": "2"},
+        plain=partial(plain.temperature, temperature=2),
         given=("probabilities", [[0.64, 0.36, 0.0], [0.25, 0.25, 0.5]]),
         wanted=("probabilities", [[4 / 7, 3 / 7, 0.0], [1 / (2 + 2**0.5)] * 2 + [2**0.5 - 1]]),
         idempotent=False,
         distribution=True,
     ),
+    "sparse-logits": Row(
+        defense=SparseLogits(ratio=0.5),
+        options={"ratio": "0.5"},
+        plain=partial(plain.sparse_logits, percent=50),
+        given=("logits", [[3.0, -1.0, 5.0, 4.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0]]),
+        wanted=("logits", [[NAN, NAN, 5.0, 4.0, NAN], [1.0, 1.0, NAN, NAN, NAN]]),
+    ),
+    "gaussian-noise": Row(
+        defense=GaussianNoise(scale=0.5),
+        options={"scale": "0.5", "space": "scores"},
+        plain=partial(plain.gaussian_noise, scale=0.5),
+        idempotent=False,
+        distribution=True,
+    ),
+    "dirichlet-noise": Row(
+        defense=DirichletNoise(concentration=4),
+        options={"concentration": "4"},
+        plain=partial(plain.dirichlet_noise, concentration=4),
+        idempotent=False,
+        distribution=True,
+    ),
+    "reverse-sigmoid": Row(
+        defense=ReverseSigmoid(beta=1, gamma=0.5),
+        options={"beta": "1", "gamma": "0.5"},
+        plain=partial(plain.reverse_sigmoid, beta=1, gamma=0.5),
+        # The odds are 4 and 1/4, their square roots 2 and 1/2, the sigmoids 2/3 and 1/3.
+        given=("probabilities", [[0.8, 0.2], [0.0, 1.0]]),
+        wanted=("probabilities", [[0.8 - 1 / 6, 0.2 + 1 / 6], [0.5, 0.5]]),
+        idempotent=False,
+        distribution=True,
+    ),
+    "modelguard-s": Row(
+        defense=ModelGuardS(epsilon=0.5),
+        options={"epsilon": "0.5"},
+        plain=partial(plain.modelguard_s, epsilon=0.5),
+        # The third is nearer to the second, but the first is older; the last is of another class.
+        given=("probabilities", [[0.95, 0.05], [0.6, 0.4], [0.71, 0.29], [0.45, 0.55]]),
+        wanted=("probabilities", [[0.95, 0.05], [0.6, 0.4], [0.95, 0.05], [0.45, 0.55]]),
+        distribution=True,
+    ),
 }  # fmt: skip
-
-
-def answers_of(kind: AnswerKind, count: int = 40, *, dtype: torch.dtype = torch.float32) -> Answers:
-    """Random answers; some have equal largest values."""
-    generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(count, 6, generator=generator, dtype=torch.float64)
-    logits[::5, 3] = logits[::5, 1] = logits[::5].amax(dim=1)
-    if kind == "label":
-        return Answers(kind, logits.argmax(1))
-    scores = {"logits": logits, "probabilities": logits.softmax(1), "landmarks": logits.sigmoid()}
-    return Answers(kind, scores[kind].to(dtype))
-
-
-def same(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 EVERY = [(name, kind) for name in DEFENSES for kind in DEFENSES[name].takes]
 
 each_kind = pytest.mark.parametrize(("name", "kind"), EVERY)
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
 def test_each_defense_has_a_row_and_its_name() -> None:
@@ -99,24 +152,46 @@ def test_each_defense_has_a_row_and_its_name() -> None:
     for name, row in ROWS.items():
         assert (row.defense.name, type(row.defense)) == (name, DEFENSES[name])
         assert defense_of(name, row.options) == row.defense
+        assert chain_of(row.defense.spelled) == Chain((row.defense,))
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", [name for name in ROWS if ROWS[name].given])
 def test_each_defense_computes_what_its_formula_says(name: str) -> None:
     row = ROWS[name]
+    assert row.given is not None and row.wanted is not None  # noqa: PT018
     (kind, values), (wanted_kind, wanted) = row.given, row.wanted
-    found = row.defense(Answers(kind, torch.tensor(values)))
+    found = defended(row.defense, Answers(kind, torch.tensor(values)))
     assert found.kind == wanted_kind
     torch.testing.assert_close(found.values, torch.tensor(wanted), equal_nan=True)
 
 
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in EVERY if ROWS[n].plain])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.float64, 1e-11)])
+@pytest.mark.parametrize("classes", [6, 50])
+def test_each_defense_agrees_with_its_definition_one_answer_after_another(
+    name: str, kind: AnswerKind, dtype: torch.dtype, within: float, classes: int
+) -> None:
+    defense, definition = ROWS[name].defense, ROWS[name].plain
+    assert definition is not None
+    answers = answers_of(kind, classes=classes, dtype=dtype)
+    evidence = None
+    if defense.role is not None:
+        network = networks_for(defense, classes)[defense.role]
+        evidence = defense.look(network, pixels_for(len(answers.values)))
+    found = defended(defense, answers).values
+    wanted = definition(answers.values.tolist(), kind, evidence)
+    torch.testing.assert_close(
+        found, torch.tensor(wanted, dtype=found.dtype), rtol=within, atol=within, equal_nan=True
+    )
+
+
 @each_kind
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_dtype
 def test_kind_shape_and_dtype_are_as_declared(
     name: str, kind: AnswerKind, dtype: torch.dtype
 ) -> None:
     defense, answers = ROWS[name].defense, answers_of(kind, dtype=dtype)
-    found = defense(answers)
+    found = defended(defense, answers)
     assert found.kind == defense.kind(kind) == (defense.gives or kind)
     if found.kind == "label":
         assert (found.values.shape, found.values.dtype) == ((40,), torch.int64)
@@ -129,52 +204,138 @@ def test_other_kinds_are_refused(name: str) -> None:
     defense = ROWS[name].defense
     for kind in set(ANSWER_KINDS) - set(defense.takes):
         with pytest.raises(ConfigError, match=f"The defense {name} takes .*, not {kind};"):
-            defense(answers_of(kind))
+            defended(defense, answers_of(kind))
+
+
+def keeps_top(given: Answers, shown: Answers) -> Tensor:
+    """For each answer, whether the predicted class has the largest shown value."""
+    top = given.values if given.kind == "label" else given.values.argmax(1)
+    if shown.kind == "label":
+        return shown.values == top
+    scores = shown.values.nan_to_num(nan=float("-inf"))
+    return scores.gather(1, top[:, None])[:, 0] == scores.amax(1)
 
 
 @each_kind
-def test_the_predicted_class_is_kept_as_declared(name: str, kind: AnswerKind) -> None:
+@each_dtype
+def test_the_predicted_class_is_kept_as_declared(
+    name: str, kind: AnswerKind, dtype: torch.dtype
+) -> None:
     if kind == "landmarks":
         return
-    defense, answers = ROWS[name].defense, answers_of(kind)
-    top = answers.values if kind == "label" else answers.values.argmax(1)
-    found = defense(answers)
-    if found.kind == "label":
-        kept = found.values == top
-    else:
-        scores = found.values.nan_to_num(nan=float("-inf"))
-        kept = scores.gather(1, top[:, None])[:, 0] == scores.amax(1)
-    assert bool(kept.all()) == defense.keeps_top
+    defense, kept = ROWS[name].defense, []
+    for classes in (2, 10, 100, 1000):
+        answers = in_kind(adversarial_logits(classes, dtype), kind, dtype)
+        kept.append(keeps_top(answers, defended(defense, answers)).all())
+    assert all(kept) == defense.keeps_top
 
 
 @each_kind
-def test_a_second_time_changes_nothing_where_it_is_idempotent(name: str, kind: AnswerKind) -> None:
-    once = ROWS[name].defense(answers_of(kind))
-    assert same(ROWS[name].defense(once).values, once.values) == ROWS[name].idempotent
+@each_dtype
+def test_adversarial_answers_are_shown_as_finite_ones_and_distributions(
+    name: str, kind: AnswerKind, dtype: torch.dtype
+) -> None:
+    if kind in ("label", "landmarks"):
+        return
+    for classes in (2, 10, 100, 1000):
+        found = defended(
+            ROWS[name].defense, in_kind(adversarial_logits(classes, dtype), kind, dtype)
+        )
+        assert not found.values.isinf().any()
+        assert not found.values.isnan().all(-1).any()  # hidden values are NaN, but never all
+        if ROWS[name].distribution:
+            assert not found.values.isnan().any()
+        if ROWS[name].distribution and found.kind == "probabilities":
+            assert (found.values >= 0).all()
+            assert ((found.values.double().sum(1) - 1).abs() < 1e-5).all()
 
 
 @pytest.mark.parametrize("name", [n for n in DEFENSES if "probabilities" in DEFENSES[n].takes])
 def test_a_distribution_stays_one_where_it_does(name: str) -> None:
-    values = ROWS[name].defense(answers_of("probabilities", dtype=torch.float64)).values
-    stays = values.ndim == 2 and bool(((values.sum(1) - 1).abs() < 1e-12).all())
+    defense = ROWS[name].defense
+    values = defended(defense, answers_of("probabilities", dtype=torch.float64)).values
+    within = 1e-12 if defense.role is None else 1e-6  # networks compute in float32
+    stays = values.ndim == 2 and bool(((values.sum(1) - 1).abs() < within).all())
     assert stays == ROWS[name].distribution
 
 
 @each_kind
-def test_an_answer_depends_on_no_other(name: str, kind: AnswerKind) -> None:
+def test_a_second_time_changes_nothing_where_it_is_idempotent(name: str, kind: AnswerKind) -> None:
+    defense = ROWS[name].defense
+    once = defended(defense, answers_of(kind))
+    if once.kind in defense.takes:
+        assert same(defended(defense, once).values, once.values) == ROWS[name].idempotent
+
+
+@each_kind
+def test_a_batch_is_its_answers_one_after_another(name: str, kind: AnswerKind) -> None:
     defense, answers = ROWS[name].defense, answers_of(kind)
-    whole = defense(answers).values
+    whole = defended(defense, answers).values
+    single, few = stream_of(defense), stream_of(defense)
+    one_by_one = torch.cat([part_of(answers, single, [place]) for place in range(40)])
+    cuts = [slice(0, 7), slice(7, 7), slice(7, 40)]
+    in_batches = torch.cat([part_of(answers, few, cut) for cut in cuts])
+    assert alike(defense, one_by_one, whole)
+    assert alike(defense, in_batches, whole)
+
+
+@each_kind
+def test_an_answer_depends_on_no_other_without_a_memory(name: str, kind: AnswerKind) -> None:
+    defense, answers = ROWS[name].defense, answers_of(kind)
+    if defense.begin(0) is not None:
+        return
+    whole = defended(defense, answers).values
     for places in ([7], [39, 0, 7], list(range(40))[::-1]):
-        part = defense(Answers(kind, answers.values[places])).values
-        assert same(part, whole[places])
-    assert len(defense(Answers(kind, answers.values[:0])).values) == 0
+        assert alike(defense, part_of(answers, stream_of(defense), places), whole[places])
+
+
+@each_kind
+def test_a_seed_decides_the_answers_of_random_defenses_alone(name: str, kind: AnswerKind) -> None:
+    defense, answers = ROWS[name].defense, answers_of(kind)
+    first, again, other = (defended(defense, answers, seed=seed).values for seed in (3, 3, 4))
+    assert same(first, again)
+    assert same(first, other) == (not defense.random)
+
+
+@each_kind
+def test_equal_answers_are_shown_differently_by_random_defenses_alone(
+    name: str, kind: AnswerKind
+) -> None:
+    defense, stream = ROWS[name].defense, stream_of(ROWS[name].defense)
+    first, second = (part_of(answers_of(kind), stream, [1]) for _ in range(2))
+    assert same(first, second) == (not defense.random)
+
+
+@each_kind
+def test_a_saved_stream_continues_to_the_bit(name: str, kind: AnswerKind) -> None:
+    defense, answers = ROWS[name].defense, answers_of(kind)
+    one, other = stream_of(defense), stream_of(defense, seed=9)
+    part_of(answers, one, slice(0, 15))
+    saved = save(one.state())
+    wanted = part_of(answers, one, slice(15, 40))
+    other.restore(load(saved))
+    assert same(part_of(answers, other, slice(15, 40)), wanted)
+    if defense.begin(0) is not None:
+        assert one.state()
+        assert not same(part_of(answers, stream_of(defense, seed=9), slice(15, 40)), wanted)
+
+
+@pytest.mark.parametrize("name", [name for name in DEFENSES if DEFENSES[name].perturbs])
+def test_a_perturbing_defense_changes_shown_scores(name: str) -> None:
+    for kind in DEFENSES[name].takes:
+        answers = answers_of(kind)
+        true = answers.values
+        if kind == "logits" and DEFENSES[name].gives == "probabilities":
+            true = true.softmax(1)
+        shown = defended(ROWS[name].defense, answers).values
+        assert ((shown - true).abs() > 0.05).any()
 
 
 @each_kind
 def test_the_given_answers_are_not_written_to(name: str, kind: AnswerKind) -> None:
     answers = answers_of(kind)
     before = answers.values.clone()
-    ROWS[name].defense(answers)
+    defended(ROWS[name].defense, answers)
     assert same(answers.values, before)
 
 

@@ -446,3 +446,16 @@ def test_no_worker_repeats_the_noise_of_another(run: Run, tmp_path: Path) -> Non
     finally:
         stop(served)
     assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in DEFENSES.items() if kind.role is None])
+def test_as_many_scores_are_shown_as_a_defense_says(name: str) -> None:
+    """Clients are told the number before any answer, so it cannot depend on the answer."""
+    defense = DEFENSES[name]()
+    values = torch.randn(20, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for kind in ("logits", "probabilities"):
+        if kind in defense.takes and defense.kind(kind) != "label":
+            answers = Answers(kind, values.softmax(-1) if kind == "probabilities" else values)
+            shown = defense(answers).values
+            assert (shown.isfinite().sum(-1) == defense.shows(7)).all(), kind
+            assert (shown.isfinite() | shown.isnan()).all()

@@ -7,8 +7,13 @@ from dataclasses import fields
 from denature.core.errors import ConfigError, unknown
 from denature.core.schema import decode
 from denature.defenses.base import Chain, Defense
+from denature.defenses.dirichlet_noise import DirichletNoise
+from denature.defenses.gaussian_noise import GaussianNoise
 from denature.defenses.label_only import LabelOnly
+from denature.defenses.modelguard_s import ModelGuardS
+from denature.defenses.reverse_sigmoid import ReverseSigmoid
 from denature.defenses.rounding import Rounding
+from denature.defenses.sparse_logits import SparseLogits
 from denature.defenses.temperature import Temperature
 from denature.defenses.top_k import TopK
 
@@ -19,6 +24,11 @@ DEFENSES: dict[str, type[Defense]] = {
         TopK,
         Rounding,
         Temperature,
+        SparseLogits,
+        GaussianNoise,
+        DirichletNoise,
+        ReverseSigmoid,
+        ModelGuardS,
     )
 }
 
