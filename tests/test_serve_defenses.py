@@ -260,7 +260,7 @@ def test_a_server_says_which_chain_each_model_shows(
     said = {line.split()[0].rpartition("/")[2]: line.strip() for line in served_with_lines[1]}
     assert said["plain"].endswith("/v2/models/plain shows probabilities")
     assert said["labels"].endswith(" shows label behind rounding@decimals=0+label-only")
-    assert said["short"].endswith(" shows the 2 largest probabilities, 2 decimals behind top-k@k=2")
+    assert " shows the 2 largest probabilities, 2 decimals behind top-k@k=2" in said["short"]
 
 
 def test_answers_are_given_in_one_order(server: Served) -> None:
