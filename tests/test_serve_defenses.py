@@ -133,17 +133,22 @@ def test_an_at_in_the_name_of_a_folder_ends_no_name(tmp_path: Path) -> None:
     ("rest", "usual", "taken", "exposure"),
     [
         ("", "none", "probabilities", Exposure(show="probabilities")),
-        ("", "label-only", "probabilities", Exposure(show="label")),
-        ("@show=label", "label-only", "probabilities", Exposure(show="label")),
+        ("", "label-only", "logits", Exposure(show="label")),
+        ("@show=label", "label-only", "logits", Exposure(show="label")),
         ("@show=label", "rounding", "label", Exposure(show="label")),
         ("@show=logits", "rounding", "logits", Exposure(show="logits")),
         ("@show=label", "rounding@decimals=0+label-only", "probabilities", Exposure(show="label")),
         ("", "top-k@k=3", "probabilities", Exposure(show="probabilities", top=3)),
         ("@top=2", "top-k@k=3", "probabilities", Exposure(show="probabilities", top=2)),
         ("@top=4", "top-k@k=3", "probabilities", Exposure(show="probabilities", top=3)),
+        ("", "top-k@k=3+sparse-logits@ratio=0.5", "probabilities",
+         Exposure(show="probabilities", top=3)),
+        ("", "top-k@k=7+sparse-logits@ratio=0.5", "probabilities",
+         Exposure(show="probabilities", top=5)),
         ("", "top-k@k=12", "probabilities", Exposure(show="probabilities")),
         ("", "top-k@k=3+label-only", "probabilities", Exposure(show="label")),
         ("", "looking-untrained", "logits", Exposure(show="logits")),
+        ("", "top-k@k=3+temperature", "probabilities", Exposure(show="probabilities", top=3)),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("toys")
@@ -255,7 +260,7 @@ def test_a_server_says_which_chain_each_model_shows(
     said = {line.split()[0].rpartition("/")[2]: line.strip() for line in served_with_lines[1]}
     assert said["plain"].endswith("/v2/models/plain shows probabilities")
     assert said["labels"].endswith(" shows label behind rounding@decimals=0+label-only")
-    assert said["short"].endswith(" shows the 2 largest probabilities, 2 decimals behind top-k@k=2")
+    assert " shows the 2 largest probabilities, 2 decimals behind top-k@k=2" in said["short"]
 
 
 def test_answers_are_given_in_one_order(server: Served) -> None:
@@ -445,3 +450,16 @@ def test_no_worker_repeats_the_noise_of_another(run: Run, tmp_path: Path) -> Non
     finally:
         stop(served)
     assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in DEFENSES.items() if kind.role is None])
+def test_as_many_scores_are_shown_as_a_defense_says(name: str) -> None:
+    """Clients are told the number before any answer, so it cannot depend on the answer."""
+    defense = DEFENSES[name]()
+    values = torch.randn(20, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for kind in ("logits", "probabilities"):
+        if kind in defense.takes and defense.kind(kind) != "label":
+            answers = Answers(kind, values.softmax(-1) if kind == "probabilities" else values)
+            shown = defense(answers).values
+            assert (shown.isfinite().sum(-1) == defense.shows(7)).all(), kind
+            assert (shown.isfinite() | shown.isnan()).all()

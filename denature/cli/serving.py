@@ -78,8 +78,13 @@ def serve(
             return
         for model in serving.models:
             print(f"{url}/v2/models/{model.name} shows {_about(model)}", flush=True)
-        if any(model.chain.remembers for model in serving.models) and not defense.defense_state:
-            print("Without --defense-state defenses forget at the end.", file=sys.stderr)
+        for model in serving.models if defense.defense_state is None else ():
+            if model.chain.remembers:
+                print(
+                    f"{model.name}: what {model.chain.name} remembers is lost at the end; "
+                    "--defense-state FOLDER keeps it.",
+                    file=sys.stderr,
+                )
         if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
             print(f"Without --keys every client that reaches {host} is answered.", file=sys.stderr)
 

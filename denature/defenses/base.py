@@ -94,9 +94,9 @@ class Defense(ABC):
             )
         return self.gives or kind
 
-    def shows(self, scores: int) -> int:
-        """Number of scores shown of so many; the others are hidden as NaN."""
-        return scores
+    def shows(self, classes: int) -> int:
+        """Number of scores shown of an answer with all its scores; the others are NaN."""
+        return classes
 
     def look(self, network: "nn.Module", pixels: "Pixels") -> "Tensor":
         """What the network of `role` says of images, batch x ...; no image changes another's."""
@@ -182,11 +182,9 @@ class Chain:
         """Whether answers depend on those given before, other than through a generator."""
         return any(not d.random and d.begin(0) is not None for d in self.defenses)
 
-    def shows(self, scores: int) -> int:
-        """Number of scores shown of so many; the others are hidden as NaN."""
-        for defense in self.defenses:
-            scores = defense.shows(scores)
-        return scores
+    def shows(self, classes: int) -> int:
+        """Number of scores shown of an answer with all its scores; the others are NaN."""
+        return min((defense.shows(classes) for defense in self.defenses), default=classes)
 
     def __call__(self, answers: "Answers") -> "Answers":
         """The defended answers, as the first ones of a stream without networks."""

@@ -34,10 +34,9 @@ class SparseLogits(Defense):
     def __post_init__(self) -> None:
         check_fields(self, {"ratio": (0 < self.ratio <= 1, "above 0 and at most 1")})
 
-    def count(self, classes: int) -> int:
-        """Number of scores shown."""
+    def shows(self, classes: int) -> int:
         # The float 0.29 * 100 lies just below 29.
         return max(1, floor(self.ratio * classes + 1e-9))
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
-        return largest(values, self.count(values.shape[-1]))
+        return largest(values, self.shows(values.shape[-1]))

@@ -44,8 +44,8 @@ class TopK(Defense):
             )
         return super().kind(kind)
 
-    def shows(self, scores: int) -> int:
-        return min(self.k, scores)
+    def shows(self, classes: int) -> int:
+        return min(self.k, classes)
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         shown = largest(values, self.k)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
-from denature.answers.kinds import ANSWER_KINDS, AnswerKind
+from denature.answers.kinds import ANSWER_KINDS, CLASS_ANSWER_KINDS, AnswerKind
 from denature.core.errors import ConfigError, unknown
 from denature.core.names import with_options
 from denature.core.record import read_record
@@ -217,10 +217,9 @@ class ServedModel:
         show = self.exposure.show
         if show == "landmarks":
             raise ConfigError(f"{self.run} answers with classes, and cannot show landmarks.")
+        first = _taken_first(chain, show)
         # Scores go before labels: rounding before label-only changes which class is named.
-        scores: tuple[AnswerKind, ...] = ("probabilities", "logits")
-        first = show if show in scores else "probabilities"
-        kinds = dict.fromkeys((first, *scores, "label"))
+        kinds = dict.fromkeys((first, *CLASS_ANSWER_KINDS))
         given: dict[AnswerKind, AnswerKind] = {}
         faults: list[ConfigError] = []
         for kind in kinds:
@@ -228,7 +227,8 @@ class ServedModel:
                 given[kind] = chain.kind(kind)
             except ConfigError as error:
                 faults.append(error)
-        matching = [kind for kind, found in given.items() if found == (show or first)]
+        wanted = show or "probabilities"
+        matching = [kind for kind, found in given.items() if found == wanted]
         if matching or (given and show is None):
             return [*matching, *given][0]
         if first not in given:
@@ -237,6 +237,16 @@ class ServedModel:
             f"The defense {chain.name} of {self.run} gives {given[first]}, but show={show} asks "
             f"for {show}; leave show out."
         )
+
+
+def _taken_first(chain: Chain, show: AnswerKind | None) -> AnswerKind:
+    """The kind that a chain takes if it leads to what is shown."""
+    head = chain.defenses[0] if chain.defenses else None
+    # What becomes probabilities or labels anyway does so from the exact scores: a softmax may make
+    # two of them equal.
+    if head is not None and head.gives not in (None, "logits") and "logits" in head.takes:
+        return "logits"
+    return "logits" if show == "logits" else "probabilities"
 
 
 def _divided(text: str) -> tuple[str, dict[str, str], str | None]:

@@ -1,0 +1,155 @@
+"""What a defense adds to a request of one image, against the same model without it.
+
+    python -m benchmarks.defended [--json FILE] [--quick] [--defense CHAIN ...]
+
+One server process shows one network many times: without a defense, without one once more (the
+control: its difference is the noise of the figures), and behind each chain. Requests take turns
+between the models, one image each over a connection that stays open, in another order each turn.
+*Alone* is a stream of answers in this process, without a server.
+"""
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import requests
+import torch
+
+from benchmarks.bench import Bench
+from benchmarks.wire import SIGNATURE, pool_of, serving, victim
+from denature.answers.network import answers_from
+from denature.core.compute import resolve
+from denature.defenses.catalogue import DEFENSES
+from denature.extract.victims.protocol import request
+from denature.serve.config import DefenseConfig, Exposure, ServedModel
+from denature.serve.networks import DefenderNetworks
+from denature.train import Run
+
+CHAINS = (
+    "label-only",
+    "rounding@decimals=1",
+    "gaussian-noise",
+    "reverse-sigmoid",
+    "adaptive-misinformation",
+    "mad",
+    "gradient-redirection",
+    "modelguard-w",
+    "modelguard-s",
+)
+"""What is measured by default, as far as the catalogue has it."""
+
+WARMUP = 50
+
+WANTED = "at most 1 ms added; goal 0.3"
+
+
+def models_of(run: Run, chains: list[str]) -> dict[str, ServedModel]:
+    """The served models by the keys of their figures."""
+    texts = {"bare": "none", "control": "none"} | {chain: chain for chain in chains}
+    return {
+        key: ServedModel.of(f"m{number}={run.folder}@defense={chain}", Exposure()).resolved()
+        for number, (key, chain) in enumerate(texts.items())
+    }
+
+
+def round_trips(
+    address: str, models: Mapping[str, ServedModel], turns: int
+) -> dict[str, list[float]]:
+    """Milliseconds of requests of one image to each model, in turns."""
+    pixels = pool_of(1, 0).images([0])
+    sent = {
+        key: (
+            f"{address}/v2/models/{model.name}/infer",
+            *request(pixels, replace(SIGNATURE, output=model.exposure.kind), id="1", binary=True),
+        )
+        for key, model in models.items()
+    }
+    taken: dict[str, list[float]] = {key: [] for key in models}
+    order = random.Random(0)
+    with requests.Session() as session:
+        for _ in range(turns + WARMUP):
+            for key in order.sample(list(models), len(models)):
+                url, body, headers = sent[key]
+                started = time.perf_counter()
+                answer = session.post(url, data=body, headers=headers)
+                answer.content  # noqa: B018
+                taken[key].append(1000 * (time.perf_counter() - started))
+                assert answer.status_code == 200, answer.text
+    return {key: times[WARMUP:] for key, times in taken.items()}
+
+
+def streams(run: Run, models: Mapping[str, ServedModel]) -> dict[str, Callable[[], object]]:
+    """One answer of one image through each chain, in this process."""
+    networks = DefenderNetworks(config_of(run), trust=())
+    pixels = torch.from_numpy(pool_of(1, 0).images([0])).float() / 255
+    with torch.no_grad():
+        logits = run.network(pixels)
+
+    def of(model: ServedModel) -> Callable[[], object]:
+        assert model.taken is not None
+        stream = model.chain.start(networks.of(model.chain, run))
+        answers = answers_from(logits, model.taken, dtype=torch.float64)
+        return lambda: stream(answers, pixels)
+
+    return {key: of(model) for key, model in models.items()}
+
+
+def config_of(run: Run) -> DefenseConfig:
+    """The victim itself stands for the networks of the defender, which take as long."""
+    return DefenseConfig(surrogate=str(run.folder), misinformation=str(run.folder))
+
+
+def alone(works: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+    """Milliseconds of each work, in turns."""
+    taken: dict[str, list[float]] = {key: [] for key in works}
+    for _ in range(turns + WARMUP):
+        for key, work in works.items():
+            started = time.perf_counter()
+            work()
+            taken[key].append(1000 * (time.perf_counter() - started))
+    return {key: times[WARMUP:] for key, times in taken.items()}
+
+
+def measure(bench: Bench, run: Run, chains: list[str], turns: int) -> None:
+    models = models_of(run, chains)
+    words = [f"{model.name}={run.folder}@defense={model.defense}" for model in models.values()]
+    folders = ("--surrogate", str(run.folder), "--misinformation", str(run.folder))
+    with serving(*words, *folders, "--log", "off") as address:
+        served = round_trips(address, models, turns)
+    here = alone(streams(run, models), turns)
+    bare = statistics.median(served["bare"])
+    for key in list(models)[1:]:
+        p50 = statistics.median(served[key])
+        bench.figures[key] = {
+            "ratio": round(p50 / bare, 3), "median_ours": round(p50, 4),
+            "median_theirs": round(bare, 4), "unit": "ms/request", "repeats": turns,
+        }  # fmt: skip
+        # Of each turn, so that a slow spell of the machine is in both.
+        added = statistics.median(a - b for a, b in zip(served[key], served["bare"], strict=True))
+        bench.say(f"{key} added", added, "ms a request, p50")
+        bench.say(f"{key} alone", statistics.median(here[key]), "ms an answer, p50")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the requests: a trial")
+    parser.add_argument("--defense", nargs="+", metavar="CHAIN", help="chains to measure")
+    options = parser.parse_args()
+    bench = Bench(torch.device("cpu"), repeats=1)
+    chains = options.defense or [c for c in CHAINS if c.partition("@")[0] in DEFENSES]
+    with TemporaryDirectory() as name:
+        run = victim(Path(name) / "run")
+        measure(bench, run, chains, 200 if options.quick else 2000)
+        compute = resolve(run.network, device="cpu", precision="fp32")
+    wanted = {key: f"p50 of one image, {key} | bare | {WANTED}" for key in ("control", *chains)}
+    bench.finish(wanted, options.json, device=compute.describe())
+
+
+if __name__ == "__main__":
+    main()
