@@ -43,7 +43,8 @@ SMALLEST_ONLY = ("semi-supervised",)
 
 STANDARD_DEFENSES = (
     *(UNDEFENDED, "rounding@decimals=1", "top-k@k=3", "label-only"),
-    *("gaussian-noise@scale=0.2", "reverse-sigmoid", "mad", "gradient-redirection"),
+    *("gaussian-noise@scale=0.2", "reverse-sigmoid@beta=0.21+gamma=0.2"),
+    *("mad@epsilon=0.5", "gradient-redirection@epsilon=0.5"),
     *("modelguard-w", "modelguard-s", "nasty"),
 )
 
@@ -74,8 +75,8 @@ EFFORTS: Mapping[Effort, EffortPreset] = {
             *STANDARD_DEFENSES,
             *("rounding@decimals=0", "top-k@k=1", "temperature@temperature=4"),
             *("gaussian-noise@scale=0.5", "dirichlet-noise", "dirichlet-noise@concentration=2"),
-            *("reverse-sigmoid@beta=1+gamma=0.2", "sparse-logits", "mad@epsilon=1"),
-            *("mad@keep_top=true", "gradient-redirection@epsilon=1", "adaptive-misinformation"),
+            *("reverse-sigmoid@beta=1+gamma=0.2", "sparse-logits", "mad@epsilon=1+keep_top=true"),
+            *("gradient-redirection@epsilon=1", "adaptive-misinformation"),
             *("adaptive-misinformation@tau=0.9", "modelguard-w@epsilon=0.5"),
             "modelguard-s@epsilon=0.5",
         ),

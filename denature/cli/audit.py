@@ -1,5 +1,6 @@
 """denature audit: what the worst thief gets of a model at each budget, behind each defense."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 PLAN = Group("Plan", sort_key=1)
 PACE = Group("Requests", sort_key=2)
 
+WORKERS = min(4, os.cpu_count() or 1)
+"""Default of `--workers`: clones are many and small, and a second thread hardly speeds one up."""
+
 
 def audit(
     model: str,
@@ -58,7 +62,7 @@ def audit(
     device: Device = "auto",
     trust: Trust = (),
     reading: ReadingOptions = ReaderConfig(),
-    run_options: RunFlags = RunOptions(),
+    run_options: RunFlags = RunOptions(workers=WORKERS),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Audit a model: which thief clones it with how many queries, and what each defense leaves.
