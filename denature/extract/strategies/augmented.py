@@ -33,6 +33,7 @@ class Augmented:
         "The smoothing attack of ModelGuard (Tang et al., USENIX Security 2024), three views of an "
         "image; here the image itself is the first of them, and no view is queried twice."
     )
+    trainings: ClassVar[float] = 1 / 3
 
     count: int = 3
     """Queries of each image: itself, and augmented views of it."""

@@ -24,6 +24,7 @@ class Repeated:
         "Queries each random image several times, and trains a clone on the mean answers."
     )
     source: ClassVar[str] = "Averaging against random answers; the number of repeats is ours."
+    trainings: ClassVar[float] = 1 / 4
 
     repeats: int = 4
     """Queries of each image: half the error for a quarter of the images. On digits, `cnn`, 400
