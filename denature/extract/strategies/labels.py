@@ -22,6 +22,7 @@ class PredictedLabels:
         "CopycatCNN (Correia-Silva et al. 2018, arXiv:1806.05476), here with random images of the "
         "pool."
     )
+    trainings: ClassVar[float] = 1.0
 
     def excluded(self, situation: Situation) -> str | None:
         return None

@@ -30,6 +30,7 @@ class SkepticalStudent:
         "as the paper describes; `coupled` is the released code. A thief has the victim's classes "
         "in place of most true labels."
     )
+    trainings: ClassVar[float] = 1.2
 
     temperature: float = 4.0
     """tau of both distillations."""

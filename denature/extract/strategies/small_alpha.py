@@ -28,6 +28,7 @@ class SmallAlpha:
         "of the Nasty Teacher paper (Ma et al. 2021, arXiv:2105.07381), where its students lose "
         "the least; a thief has the victim's classes in place of most true labels."
     )
+    trainings: ClassVar[float] = 1.0
 
     alpha: float = 0.1
     """Weight of the shown scores; the rest goes to the labels."""
