@@ -10,7 +10,7 @@ from denature.audit.reading import (
     measurable,
     short_names,
 )
-from denature.audit.result import AuditPlan, AuditResult, Crossing, Interval, Threat
+from denature.audit.result import AuditPlan, AuditResult, Baseline, Crossing, Interval, Threat
 from denature.report.words import share
 
 ADVANTAGE = (
@@ -40,6 +40,12 @@ def thief_of(threat: Threat, plan: AuditPlan) -> str:
     return "a thief without labelled images"
 
 
+def start_of(baseline: Baseline) -> str:
+    """The accuracy of a baseline; that of chance is known without an interval."""
+    found = baseline.accuracy
+    return share(found) if found.low < found.high else f"{100 * found.value:.0f} %"
+
+
 def crossing_text(crossing: Crossing, plan: AuditPlan) -> str:
     """`1,200 [800, 1,900]`; what lies beyond the largest budget is called so."""
     low = None if crossing.low is None else f"{crossing.low:,.0f}"
@@ -51,8 +57,7 @@ def crossing_text(crossing: Crossing, plan: AuditPlan) -> str:
 
 def _nothing(result: AuditResult) -> list[str]:
     gaps = "; ".join(
-        f"{thief_of(b.threat, result.plan)} starts from {share(b.accuracy)}"
-        for b in result.baselines
+        f"{thief_of(b.threat, result.plan)} starts from {start_of(b)}" for b in result.baselines
     )
     return [
         "How much of this model can be cloned is not measurable here: it is right on "
@@ -118,7 +123,7 @@ def _stopped(result: AuditResult) -> str:
     price = _price(result, best)
     if half:
         kept = f"{_of(len(half), len(tried), 'keeps', 'keep')} the worst thief below half"
-        return f"{kept}: {lowest}, {price}."
+        return f"{kept[0].upper()}{kept[1:]}: {lowest}, {price}."
     if lower:
         return (
             f"No defense is shown to keep the worst thief below half; "
@@ -157,7 +162,7 @@ def _lowers(result: AuditResult, name: str) -> bool:
 
 def _of(part: int, whole: int, one: str, many: str) -> str:
     if whole == 1:
-        return f"The one defense {one}"
+        return f"the one defense {one}"
     return f"{part} of {whole} defenses {one if part == 1 else many}"
 
 
