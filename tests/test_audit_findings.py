@@ -17,6 +17,7 @@ NAIVE = "A defense helps against the naive thief only"
 LABELS = "Labels alone give a thief as much as scores do"
 HEAD = "The model is a public encoder with a linear head, and its head can be solved for"
 EXACT = "A defense shows true answers"
+RUINED = "A defense ruins the answers for honest users"
 IDLE = "A defense costs honest users and is not shown to help"
 NOTHING = "Recovered advantage is not measurable here"
 
@@ -39,7 +40,7 @@ def test_every_finding_says_when_why_and_what_to_do() -> None:
         finding.name: finding
         for result in (
             *(audit(), audit(SAME), audit(measurable=False), audit(trick(0.4, 0.88))),
-            audit(against("mad@epsilon=1.0", naive=0.9)),
+            *(audit(against("mad@epsilon=1.0", naive=0.9)), ruined(0.1)),
         )
         for finding in result.findings
     }
@@ -77,6 +78,26 @@ def test_no_defense_keeps_the_worst_thief_below_half(left: float, half: float, r
         assert severity(result, ABOVE) == raised
 
 
+def ruined(kept: float) -> AuditResult:
+    """A defense that lets nothing through, and keeps the class of some images."""
+    result = audit(against("mad@epsilon=1.0", naive=0.1))
+    [bare, defense] = result.defenses
+    defense = replace(defense, top1_kept=estimate(kept))
+    return with_findings(replace(result, defenses=(bare, defense)))
+
+
+def test_a_defense_that_ruins_the_model_is_no_defense() -> None:
+    assert RUINED in names(ruined(0.85))
+    assert RUINED not in names(ruined(0.895))  # the interval reaches nine tenths
+    assert ABOVE not in names(ruined(0.85))  # no defense is left that could be blamed
+    both = {**against("mad@epsilon=1.0", naive=0.1), "top-k@k=1": {"naive": 0.8}}
+    result = audit(both)
+    assert ABOVE not in names(result)
+    [bare, broken, fine] = result.defenses
+    broken = replace(broken, top1_kept=estimate(0.1))
+    assert ABOVE in names(with_findings(replace(result, defenses=(bare, broken, fine))))
+
+
 def test_a_model_that_needs_no_defense_is_not_said_to_lack_one() -> None:
     taken = {"none": {"naive": 0.3}, "mad@epsilon=1.0": {"naive": 0.48}}
     assert ABOVE not in names(audit(taken))
@@ -106,8 +127,8 @@ def test_a_defense_helps_against_the_naive_thief_only(taken: Taken, raised: bool
     if raised:
         [finding] = [found for found in result.findings if found.name == NAIVE]
         assert finding.why.startswith(
-            "Behind mad, threat A: naive takes 40 % [36, 44] instead of 90 % [86, 94], but "
-            "recovery takes 88 % [84, 92]."
+            "Behind mad, threat A: the naive thief takes 40 % [36, 44] instead of 90 % [86, 94], "
+            "but recovery takes 88 % [84, 92]."
         )
 
 

@@ -15,7 +15,7 @@ from denature.report.audit_verdict import crossing_text, verdict
 from denature.report.figures import svg
 from denature.report.page import HeatMap, Page, render
 from denature.report.results import page_of, read_outcome, write_outcome
-from tests.audits import FULL, SAME, audit, interval
+from tests.audits import FULL, SAME, audit, estimate, interval
 from tests.browser import CHROMIUM, probe
 
 RESULTS: dict[str, Callable[[], AuditResult]] = {
@@ -76,10 +76,15 @@ def test_the_verdict_names_what_is_taken_what_stops_it_and_a_limit() -> None:
         "class on 100.0 % of the images and shows no probabilities."
     )
     assert limit == (
-        "Half of the advantage is taken without a defense after about 947 [880, 1,136] queries by "
-        "a thief without labelled images (below the smallest budget, 1,000, so not measured but "
-        "interpolated): a limit on the queries of one client, over all of its keys, belongs below "
-        "880."
+        "Half of the advantage is taken without a defense by a thief without labelled images "
+        "within 1,000 queries, the smallest budget: a limit on the queries of one client, over all "
+        "of its keys, belongs below that, at 947 [880, 1,136] by interpolation, which an audit "
+        "with smaller budgets would measure."
+    )
+    assert verdict(audit(first=0.3))[2] == (
+        "Half of the advantage is taken without a defense after about 2,532 [2,273, 2,792] queries "
+        "by a thief with 500 labelled images of its own: a limit on the queries of one client, "
+        "over all of its keys, belongs below 2,273."
     )
 
 
@@ -122,6 +127,19 @@ def test_a_defense_has_to_hold_in_every_threat() -> None:
     assert "lowers what it takes" in verdict(audit(taken, owned=0.5))[1]
     assert "keeps the worst thief below half" not in verdict(audit(taken, owned=0.5))[1]
     assert "keeps the worst thief below half" in verdict(audit(taken, threats=("A",), owned=0.5))[1]
+
+
+def test_a_defense_that_ruins_the_answers_is_not_credited() -> None:
+    taken = {"none": {"naive": 0.9}, "mad@epsilon=1.0": {"naive": 0.2}}
+    result = audit({**taken, "top-k@k=1": {"naive": 0.8}})
+    [bare, broken, fine] = result.defenses
+    broken = replace(broken, top1_kept=estimate(0.02))
+    said = verdict(replace(result, defenses=(bare, broken, fine)))[1]
+    assert said.startswith("No defense is shown to keep the worst thief below half; the one def")
+    assert "the lowest measured is 80 % [76, 84], behind top-k" in said
+    assert said.endswith("it changes the shown class of too many images: mad (98 %).")
+    alone = replace(audit(taken), defenses=(bare, broken))
+    assert verdict(alone)[1].startswith("No usable defense was measured, so nothing is known")
 
 
 def test_where_nothing_is_measurable_nothing_is_claimed() -> None:
