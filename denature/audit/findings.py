@@ -12,6 +12,7 @@ from denature.audit.reading import (
     NAIVE,
     NONE,
     SAME_FEATURES,
+    USABLE,
     curve_of,
     defenses,
     difference,
@@ -20,10 +21,13 @@ from denature.audit.reading import (
     left_by,
     measurable,
     raced,
+    short_name,
     short_names,
+    spoiled,
     threats,
 )
 from denature.audit.result import AuditResult, DefensePrice, Finding, Interval, Threat
+from denature.core.stats import Estimate
 
 TAGS = ("OWASP ML05", "MITRE ATLAS AML.T0024.002")
 
@@ -69,7 +73,7 @@ def no_defense_below_half(result: AuditResult) -> Finding | None:
     return Finding(
         name="No defense is shown to keep the worst thief below half",
         raised_if="In a threat, no interval of what the worst thief takes at the largest budget "
-        "lies below 50 %, with or without a defense.",
+        "lies below 50 %, with or without a usable defense.",
         why=" ".join(_lowest(result, threat) for threat in open_threats),
         do="Do not rely on these defenses alone: limit queries, and watch for clients that query "
         "unlike users.",
@@ -79,18 +83,42 @@ def no_defense_below_half(result: AuditResult) -> Finding | None:
 
 
 def _defended(result: AuditResult, threat: Threat) -> dict[str, Interval]:
-    return {name: left for name, left in left_by(result, threat).items() if name != NONE}
+    """What the worst thief takes behind each defense that leaves the model usable."""
+    others = {NONE, *(price.defense for price in spoiled(result))}
+    return {name: left for name, left in left_by(result, threat).items() if name not in others}
 
 
 def _any_below_half(result: AuditResult, threat: Threat) -> bool:
-    return any(left.high < 0.5 for left in left_by(result, threat).values())
+    bare = left_by(result, threat).get(NONE)
+    usable = [*_defended(result, threat).values(), *([] if bare is None else [bare])]
+    return any(found.high < 0.5 for found in usable)
 
 
 def _lowest(result: AuditResult, threat: Threat) -> str:
     left = _defended(result, threat)
     name = min(left, key=lambda defense: left[defense].value)
-    short = short_names(defenses(result))[name]
+    short = short_name(result, name)
     return f"Threat {threat}: the lowest measured is {_share(left[name])}, behind {short}."
+
+
+def useless_to_users(result: AuditResult) -> Finding | None:
+    """Defenses that change the shown class of many images."""
+    spoils = spoiled(result)
+    if not spoils:
+        return None
+    return Finding(
+        name="A defense ruins the answers for honest users",
+        raised_if=f"A defense keeps the shown class of fewer than {100 * USABLE:.0f} % of images, "
+        "with the whole interval.",
+        why=" ".join(
+            f"Behind {short_name(result, price.defense)}, {100 * price.top1_kept.value:.0f} % of "
+            f"images keep their class, and the model is right on {_share(price.accuracy)}."
+            for price in spoils
+        ),
+        do="Do not use it at this setting; what it takes from a thief, it takes from users too.",
+        tags=TAGS,
+        severity="high",
+    )
 
 
 def defense_without_benefit(result: AuditResult) -> Finding | None:
@@ -175,9 +203,9 @@ def _recovers(result: AuditResult, defense: str, threat: Threat) -> str:
     if not held:
         return ""
     thief = final(result, threat)[defense].thief
-    short = short_names(defenses(result))[defense]
+    short = short_name(result, defense)
     return (
-        f"Behind {short}, threat {threat}: {NAIVE} takes {_share(naive)} instead of "
+        f"Behind {short}, threat {threat}: the {NAIVE} thief takes {_share(naive)} instead of "
         f"{_share(before)}, but {thief} takes {_share(worst)}."
     )
 
@@ -194,7 +222,7 @@ def labels_suffice(result: AuditResult) -> Finding | None:
             continue
         if final(result, threat)[NONE].thief == LABELS or difference(labels, worst).low > -MARGIN:
             found.append(
-                f"Threat {threat}: {LABELS} takes {_share(labels)}, the worst thief "
+                f"Threat {threat}: the {LABELS} thief takes {_share(labels)}, the worst thief "
                 f"{_share(worst)}."
             )
     if not found:
@@ -222,13 +250,17 @@ def rate_limit(result: AuditResult) -> Finding | None:
     threat, half = min(crossings.items(), key=lambda pair: pair[1].value or 0)
     limit = half.value if half.low is None else half.low
     ends = " to ".join("beyond" if end is None else f"{end:,.0f}" for end in (half.low, half.high))
+    least = min(result.plan.budgets)
+    early = half.value is not None and half.value < least
     return Finding(
         name="Half of the advantage is taken within the audited queries",
         raised_if="Without a defense, recovered advantage reaches 50 % at a number of queries "
         "within the largest budget.",
-        why=f"Threat {threat}: {half.value:,.0f} queries are enough (interval {ends}).",
-        do=f"Allow one client fewer than {limit:,.0f} queries in all, over all of its keys. A "
-        "limit per second alone only delays a thief.",
+        why=f"Threat {threat}: {half.value:,.0f} queries are enough (interval {ends})"
+        + (f", by interpolation below the smallest budget, {least:,}." if early else "."),
+        do=f"Allow one client fewer than {limit:,.0f} queries in all, over all of its keys; a "
+        "limit per second alone only delays a thief."
+        + (" Audit smaller budgets first, to measure that number." if early else ""),
         tags=(*TAGS, "OWASP AISVS C11.5"),
         severity="high",
     )
@@ -277,7 +309,7 @@ def exact_answers(result: AuditResult) -> Finding | None:
     )
 
 
-def _share(found: Interval) -> str:
+def _share(found: Interval | Estimate) -> str:
     value, low, high = (100 * end for end in (found.value, found.low, found.high))
     return f"{value:z.0f} % [{low:z.0f}, {high:z.0f}]"
 
@@ -289,6 +321,7 @@ CHECKS: tuple[Callable[[AuditResult], Finding | None], ...] = (
     labels_suffice,
     public_head,
     exact_answers,
+    useless_to_users,
     defense_without_benefit,
     nothing_measurable,
 )

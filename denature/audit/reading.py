@@ -3,7 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from denature.audit.result import AuditResult, Cell, CurveSummary, Interval, Threat, Worst
+from denature.audit.result import (
+    AuditResult,
+    Cell,
+    CurveSummary,
+    DefensePrice,
+    Interval,
+    Threat,
+    Worst,
+)
 
 NONE = "none"
 """The model without a defense."""
@@ -13,6 +21,14 @@ LABEL_ONLY = "label-only"
 
 NAIVE, LABELS, SAME_FEATURES = "naive", "labels", "same-features"
 """Thieves that conclusions name."""
+
+USABLE = 0.9
+"""Share of images that keep their shown class, below which a defense ruins the model for users."""
+
+
+def spoiled(result: AuditResult) -> list[DefensePrice]:
+    """Defenses that change the class of too many images, by the whole interval: no defense."""
+    return [price for price in result.defenses if price.top1_kept.high < USABLE]
 
 
 def difference(left: Interval, right: Interval) -> Interval:
@@ -101,6 +117,11 @@ def short_names(spelled: Sequence[str]) -> Mapping[str, str]:
     plain = {name: _without_options(name) for name in spelled}
     names = list(plain.values())
     return {name: short if names.count(short) == 1 else name for name, short in plain.items()}
+
+
+def short_name(result: AuditResult, defense: str) -> str:
+    """The name of one defense of an audit; see `short_names`."""
+    return short_names(defenses(result))[defense]
 
 
 def _without_options(name: str) -> str:

@@ -25,7 +25,7 @@ from denature.report.audit_tables import (
     method_table,
     price_table,
 )
-from denature.report.audit_verdict import ADVANTAGE, TO_HALF, thief_of, verdict
+from denature.report.audit_verdict import ADVANTAGE, TO_HALF, start_of, thief_of, verdict
 from denature.report.page import Block, Item, Items, Page, Plot, Table
 from denature.report.words import share
 
@@ -84,7 +84,7 @@ def _threats(result: AuditResult) -> str:
     said = []
     for threat in threats(result):
         start = "; ".join(
-            f"without a query {_start(base.name)} is right on {share(base.accuracy)} of the images"
+            f"without a query {_start(base.name)} is right on {start_of(base)} of the images"
             for base in result.baselines
             if base.threat == threat
         )

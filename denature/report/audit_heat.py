@@ -8,8 +8,8 @@ from denature.report.words import share
 NOTE = (
     "Framed: the worst thief against a defense, chosen on one half of the test images; the other "
     "half is shown, so that another number of a column can be larger. In italics: screened out at "
-    "a smaller budget. n/a: the thief does not apply there. Each cell has its reason and intervals "
-    "beside the pointer, and in the table of all cells below."
+    "a smaller budget. n/a: the thief does not apply there; ?: not measurable. Each cell has its "
+    "reason and intervals beside the pointer, and in the table of all cells below."
 )
 
 

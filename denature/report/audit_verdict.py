@@ -1,5 +1,7 @@
 """The verdict of an audit in three sentences, and the words that explain its measures."""
 
+from collections.abc import Sequence
+
 from denature.audit.reading import (
     NONE,
     curve_of,
@@ -8,9 +10,19 @@ from denature.audit.reading import (
     is_lower,
     left_by,
     measurable,
+    short_name,
     short_names,
+    spoiled,
 )
-from denature.audit.result import AuditPlan, AuditResult, Crossing, Interval, Threat
+from denature.audit.result import (
+    AuditPlan,
+    AuditResult,
+    Baseline,
+    Crossing,
+    DefensePrice,
+    Interval,
+    Threat,
+)
 from denature.report.words import share
 
 ADVANTAGE = (
@@ -40,6 +52,12 @@ def thief_of(threat: Threat, plan: AuditPlan) -> str:
     return "a thief without labelled images"
 
 
+def start_of(baseline: Baseline) -> str:
+    """The accuracy of a baseline; that of chance is known without an interval."""
+    found = baseline.accuracy
+    return share(found) if found.low < found.high else f"{100 * found.value:.0f} %"
+
+
 def crossing_text(crossing: Crossing, plan: AuditPlan) -> str:
     """`1,200 [800, 1,900]`; what lies beyond the largest budget is called so."""
     low = None if crossing.low is None else f"{crossing.low:,.0f}"
@@ -51,8 +69,7 @@ def crossing_text(crossing: Crossing, plan: AuditPlan) -> str:
 
 def _nothing(result: AuditResult) -> list[str]:
     gaps = "; ".join(
-        f"{thief_of(b.threat, result.plan)} starts from {share(b.accuracy)}"
-        for b in result.baselines
+        f"{thief_of(b.threat, result.plan)} starts from {start_of(b)}" for b in result.baselines
     )
     return [
         "How much of this model can be cloned is not measurable here: it is right on "
@@ -79,7 +96,7 @@ def _taken(result: AuditResult) -> str:
         for threat, left in found.items()
         if threat != lead
     )
-    where = "without a defense" if name == NONE else f"behind {_short(result, name)}"
+    where = "without a defense" if name == NONE else f"behind {short_name(result, name)}"
     return (
         f"{_how_much(found[lead], name)}: with {worst.budget:,} queries {where}, "
         f"{thief_of(lead, result.plan)} takes {share(found[lead])} of the model's advantage, and "
@@ -106,30 +123,45 @@ def _how_much(left: Interval, defense: str) -> str:
 
 
 def _stopped(result: AuditResult) -> str:
-    """What the defenses leave, over all threats; the largest value of a defense counts."""
-    left = _largest(result)
-    tried = {name: found for name, found in left.items() if name != NONE}
+    """What usable defenses leave, over all threats; the largest value of a defense counts."""
+    useless = {price.defense: price for price in spoiled(result)}
+    left = {name: found for name, found in _largest(result).items() if name != NONE}
+    tried = {name: found for name, found in left.items() if name not in useless}
+    spoils = [useless[name] for name in left if name in useless]
     if not tried:
-        return "No defense was measured, so nothing is known of what would stop the thief."
+        none = "No defense was measured" if not spoils else "No usable defense was measured"
+        return f"{none}, so nothing is known of what would stop the thief{_not_counted(spoils)}."
     best = min(tried, key=lambda name: tried[name].value)
+    lowest = f"the lowest measured is {share(tried[best])}, behind {short_name(result, best)}"
+    return f"{_credit(result, list(tried))}{lowest}, {_price(result, best)}{_not_counted(spoils)}."
+
+
+def _credit(result: AuditResult, tried: Sequence[str]) -> str:
+    """How many defenses help, and how far."""
     half = [name for name in tried if _below_half(result, name)]
     lower = [name for name in tried if _lowers(result, name)]
-    lowest = f"the lowest measured is {share(tried[best])}, behind {_short(result, best)}"
-    price = _price(result, best)
     if half:
         kept = f"{_of(len(half), len(tried), 'keeps', 'keep')} the worst thief below half"
-        return f"{kept}: {lowest}, {price}."
+        return f"{kept[0].upper()}{kept[1:]}: "
+    none_half = "No defense is shown to keep the worst thief below half"
     if lower:
-        return (
-            f"No defense is shown to keep the worst thief below half; "
-            f"{_of(len(lower), len(tried), 'lowers', 'lower')} what it takes, and {lowest}, "
-            f"{price}."
-        )
-    if NONE not in left:
-        return f"No defense is shown to keep the worst thief below half: {lowest}, {price}."
-    only = "The one defense is" if len(tried) == 1 else f"None of {len(tried)} defenses is"
-    not_ = " not" if len(tried) == 1 else ""
-    return f"{only}{not_} shown to lower what the worst thief takes: {lowest}, {price}."
+        lowers = _of(len(lower), len(tried), "lowers", "lower")
+        return f"{none_half}; {lowers} what it takes, and "
+    if NONE not in _largest(result):
+        return f"{none_half}: "
+    none = "The one defense is not" if len(tried) == 1 else f"None of {len(tried)} defenses is"
+    return f"{none} shown to lower what the worst thief takes: "
+
+
+def _not_counted(spoils: Sequence[DefensePrice]) -> str:
+    """Defenses that leave honest users without the model's answers."""
+    if not spoils:
+        return ""
+    names = short_names([price.defense for price in spoils])
+    said = (
+        f"{names[price.defense]} ({100 * (1 - price.top1_kept.value):.0f} %)" for price in spoils
+    )
+    return f"; not counted, for it changes the shown class of too many images: {', '.join(said)}"
 
 
 def _largest(result: AuditResult) -> dict[str, Interval]:
@@ -157,7 +189,7 @@ def _lowers(result: AuditResult, name: str) -> bool:
 
 def _of(part: int, whole: int, one: str, many: str) -> str:
     if whole == 1:
-        return f"The one defense {one}"
+        return f"the one defense {one}"
     return f"{part} of {whole} defenses {one if part == 1 else many}"
 
 
@@ -177,7 +209,7 @@ def _limit(result: AuditResult) -> str:
     first = defenses(result)[0]
     name = NONE if NONE in defenses(result) else first
     found = {t: c.to_half for t in measurable(result) if (c := curve_of(result, name, t))}
-    where = "without a defense" if name == NONE else f"behind {_short(result, name)}"
+    where = "without a defense" if name == NONE else f"behind {short_name(result, name)}"
     if not found:
         return f"How many queries reach half of the advantage {where} is not measurable here."
     most = max(result.plan.budgets)
@@ -192,14 +224,16 @@ def _limit(result: AuditResult) -> str:
     threat = min(ends, key=lambda t: ends[t])
     half = found[threat]
     limit = half.value if half.low is None else half.low
-    least = min(result.plan.budgets)
-    early = f" (below the smallest budget, {least:,}, so not measured but interpolated)"
+    least, about = min(result.plan.budgets), crossing_text(half, result.plan)
+    if ends[threat] < least:
+        return (
+            f"Half of the advantage is taken {where} by {thief_of(threat, result.plan)} within "
+            f"{least:,} queries, the smallest budget: a limit on the queries of one client, over "
+            f"all of its keys, belongs below that, at {about} by interpolation, which an audit "
+            "with smaller budgets would measure."
+        )
     return (
-        f"Half of the advantage is taken {where} after about {crossing_text(half, result.plan)} "
-        f"queries by {thief_of(threat, result.plan)}{early if ends[threat] < least else ''}: a "
-        f"limit on the queries of one client, over all of its keys, belongs below {limit:,.0f}."
+        f"Half of the advantage is taken {where} after about {about} queries by "
+        f"{thief_of(threat, result.plan)}: a limit on the queries of one client, over all of its "
+        f"keys, belongs below {limit:,.0f}."
     )
-
-
-def _short(result: AuditResult, name: str) -> str:
-    return short_names(defenses(result))[name]

@@ -37,11 +37,13 @@ const show = (event) => {
   box.hidden = !mark;
   if (!mark) return;
   box.textContent = mark.dataset.tip;
-  const at = event.clientX === undefined || event.type === "focusin" ? mark.getBoundingClientRect() : { left: event.clientX, bottom: event.clientY };
+  const pointed = event.type === "pointerover";
+  const at = pointed ? { left: event.clientX, bottom: event.clientY } : mark.getBoundingClientRect();
   const edge = document.documentElement.clientWidth - box.offsetWidth - 8;
   box.style.left = `${Math.max(8, Math.min(at.left + 12, edge))}px`;
   const below = at.bottom + 14;
-  box.style.top = `${below + box.offsetHeight > innerHeight ? Math.max(8, at.bottom - box.offsetHeight - 14) : below}px`;
+  const above = Math.max(8, at.bottom - box.offsetHeight - 14);
+  box.style.top = `${below + box.offsetHeight > innerHeight ? above : below}px`;
 };
 for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, show);
 document.addEventListener("scroll", () => { box.hidden = true; }, { passive: true, capture: true });
