@@ -265,3 +265,13 @@ def test_options_out_of_range_are_told(text: str, said: str) -> None:
 def test_hidden_scores_are_refused_where_all_are_needed(text: str) -> None:
     with pytest.raises(ConfigError, match="hidden scores, but needs all"):
         chain_of(f"top-k@k=2+{text}")(answers_of("probabilities"))
+
+
+@pytest.mark.parametrize(
+    "text", ["gaussian-noise@space=log-odds", "dirichlet-noise", "reverse-sigmoid", "modelguard-s"]
+)
+def test_probabilities_beyond_their_range_by_a_rounding_error_give_distributions(text: str) -> None:
+    beyond = torch.tensor([[1 + 2e-7, -1e-9, -1e-9]])
+    found = chain_of(text)(Answers("probabilities", beyond)).values
+    assert ((found >= 0) & (found <= 1)).all()
+    assert float(found.sum()) == pytest.approx(1)

@@ -287,8 +287,10 @@ def test_adversarial_answers_are_shown_as_finite_ones_and_distributions(
 
 @pytest.mark.parametrize("name", [n for n in DEFENSES if "probabilities" in DEFENSES[n].takes])
 def test_a_distribution_stays_one_where_it_does(name: str) -> None:
-    values = defended(ROWS[name].defense, answers_of("probabilities", dtype=torch.float64)).values
-    stays = values.ndim == 2 and bool(((values.sum(1) - 1).abs() < 1e-12).all())
+    defense = ROWS[name].defense
+    values = defended(defense, answers_of("probabilities", dtype=torch.float64)).values
+    within = 1e-12 if defense.role is None else 1e-6  # networks compute in float32
+    stays = values.ndim == 2 and bool(((values.sum(1) - 1).abs() < within).all())
     assert stays == ROWS[name].distribution
 
 
