@@ -1,5 +1,6 @@
 """ModelGuard-W: the least informative answer within a distance."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
 
@@ -172,16 +173,20 @@ def _best_top(rows: _Rows, budget: float) -> "Tensor":
     """The value of the predicted class at the optimum, batch x 1."""
     import torch
 
-    left, right = (_tangent(rows, a, budget) for a in _bounds(rows, budget))
-    best = torch.where(left.slope < 0, right.at, left.at)
-    open_ = torch.arange(len(best), device=best.device)
-    again = (left.slope < 0) & (right.slope > 0)
+    low, high = _bounds(rows, budget)
+    left, best = _tangent(rows, low, budget), low.clone()
+    # Most confident answers have their optimum at the least value and are done here.
+    open_ = (left.slope < 0)[:, 0].nonzero()[:, 0]
+    rows, left, high = _Rows(*_of(rows, open_)), _Tangent(*_of(left, open_)), high[open_]
+    right = _tangent(rows, high, budget)
+    best[open_] = high
+    again = right.slope > 0
     for _ in range(ROUNDS):
         keep = again[:, 0].nonzero()[:, 0]
         if not len(keep):
             break
-        open_, rows = open_[keep], _Rows(*(t[keep] for t in rows))
-        left, right = (_Tangent(*(t[keep] for t in side)) for side in (left, right))
+        open_, rows = open_[keep], _Rows(*_of(rows, keep))
+        left, right = _Tangent(*_of(left, keep)), _Tangent(*_of(right, keep))
         at, lowest = _crossing(left, right)
         middle = _tangent(rows, at, budget)
         best[open_] = at
@@ -190,6 +195,10 @@ def _best_top(rows: _Rows, budget: float) -> "Tensor":
         left = _Tangent(*map(torch.where, [falls] * 3, middle, left))
         right = _Tangent(*map(torch.where, [falls] * 3, right, middle))
     return best
+
+
+def _of(tensors: "Iterable[Tensor]", rows: "Tensor") -> "Iterator[Tensor]":
+    return (tensor[rows] for tensor in tensors)
 
 
 def _crossing(left: _Tangent, right: _Tangent) -> "tuple[Tensor, Tensor]":
