@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         Adversarial,
         Cloned,
         Distilled,
+        FixMatch,
         Hardened,
         Nasty,
         Normal,
@@ -45,6 +46,7 @@ __getattr__ = attach(
         "Hardened": "objectives",
         "Adversarial": "objectives",
         "Skeptical": "objectives",
+        "FixMatch": "objectives",
     },
 )
 
@@ -70,4 +72,5 @@ __all__ = [
     "Hardened",
     "Adversarial",
     "Skeptical",
+    "FixMatch",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from denature.core.errors import unknown
 from denature.extract.strategies.active import ActiveBoth, ActiveKCenter, ActiveUncertainty
 from denature.extract.strategies.base import Strategy
+from denature.extract.strategies.fixmatch import SemiSupervised
 from denature.extract.strategies.linear_head import SameFeatures
 from denature.extract.strategies.naive import Naive
 from denature.extract.strategies.other_domain import OtherDomain
@@ -24,6 +25,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
         OtherDomain,
         Pretrained,
         SameFeatures,
+        SemiSupervised,
     )
 }
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from denature.train.objectives.base import Objective
     from denature.train.objectives.cloned import Cloned
     from denature.train.objectives.distilled import Distilled
+    from denature.train.objectives.fixmatch import FixMatch
     from denature.train.objectives.hardened import Hardened
     from denature.train.objectives.nasty import Nasty
     from denature.train.objectives.normal import Normal
@@ -28,6 +29,7 @@ __getattr__ = attach(
         "Hardened": "hardened",
         "Adversarial": "adversarial",
         "Skeptical": "skeptical",
+        "FixMatch": "fixmatch",
     },
 )
 
@@ -40,4 +42,5 @@ __all__ = [
     "Hardened",
     "Adversarial",
     "Skeptical",
+    "FixMatch",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 from denature.train.objectives.adversarial import Adversarial
 from denature.train.objectives.cloned import Cloned
 from denature.train.objectives.distilled import Distilled
+from denature.train.objectives.fixmatch import FixMatch
 from denature.train.objectives.hardened import Hardened
 from denature.train.objectives.nasty import Nasty
 from denature.train.objectives.normal import Normal
@@ -13,5 +14,5 @@ from denature.train.objectives.skeptical import Skeptical
 
 OBJECTIVES: Mapping[str, type[Any]] = {
     objective.kind: objective
-    for objective in (Normal, Nasty, Distilled, Cloned, Hardened, Adversarial, Skeptical)
+    for objective in (Normal, Nasty, Distilled, Cloned, Hardened, Adversarial, Skeptical, FixMatch)
 }
