@@ -35,6 +35,7 @@ from denature.train import (
     CheckpointConfig,
     Cloned,
     Distilled,
+    FixMatch,
     Hardened,
     Misinformed,
     Nasty,
@@ -46,6 +47,7 @@ from denature.train import (
 )
 from denature.train.config import Schedule
 from denature.train.objectives import Objective
+from denature.train.objectives.fixmatch import NO_LABEL
 from denature.train.session import Session
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -105,6 +107,8 @@ class Case:
     objective: Objective
     training: Training = BRIEF
     answers: str = "teacher"
+    labelled_every: int = 1
+    """Only every so-manieth image keeps its label."""
 
 
 @cache
@@ -154,6 +158,7 @@ CASES: dict[str, Case] = {
     "adversarial, trades": Case(
         objective=Adversarial(method="trades", ball=Ball(epsilon=0.1), steps=2)
     ),
+    "fixmatch": Case(objective=FixMatch(threshold=0.12, weight=2), labelled_every=4),
     "cloned, logits": Case(objective=Cloned(temperature=2), answers="logits"),
     "cloned, probabilities": Case(objective=Cloned(), answers="probabilities"),
     "cloned, label": Case(objective=Cloned(), answers="label"),
@@ -180,11 +185,14 @@ def losses(case: Case) -> list[float]:
     asked: Run | Transfer | None = None
     if case.objective.asks is not None:
         asked = teacher() if case.answers == "teacher" else transfer(case.answers)
-    network = Double(case.net)
+    network, data = Double(case.net), digits()
+    labels = data.train.labels.clone()
+    labels[torch.arange(len(labels)) % case.labelled_every != 0] = NO_LABEL
+    data = replace(data, train=replace(data.train, labels=labels))
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # of what the objective makes, such as a generator
     try:
-        run = train(network, digits(), case.objective, case.training, source=asked,
+        run = train(network, data, case.objective, case.training, source=asked,
                     session=Session(checkpointing=CheckpointConfig(store="off")))  # fmt: skip
     finally:
         torch.set_default_dtype(usual)
@@ -311,6 +319,8 @@ FAULTS = [
     ("adversarial, pgd", "attack", scaled("denature.attacks.gradient.pgd", 0.99)),
     ("adversarial, pgd", "ascent", scaled("denature.attacks.losses.cross_entropy", -1.0)),
     ("adversarial, trades", "divergence", scaled("torch.nn.functional.kl_div", 1.1)),
+    ("fixmatch", "cross-entropy", scaled("torch.nn.functional.cross_entropy")),
+    ("fixmatch", "strong views", scaled("denature.data.strong.strong", 0.9)),
     ("dafl", "generator", scaled("denature.datafree.dafl.generator_loss", -1.0)),
     ("dafl", "student", scaled("denature.losses.softened_divergence")),
 ]
@@ -351,6 +361,8 @@ def test_a_formula_that_is_off_is_caught_with_room_to_spare(
         ("adversarial, pgd", Adversarial(ball=Ball(epsilon=0.101), steps=2)),
         ("adversarial, trades", Adversarial(method="trades", ball=Ball(epsilon=0.1), steps=2,
                                             beta=6.6)),
+        ("fixmatch", FixMatch(threshold=0.15, weight=2)),
+        ("fixmatch", FixMatch(threshold=0.12, weight=2.02)),
         ("cloned, logits", Cloned(temperature=2.02)),
         ("dafl", Dafl(entropy=0.0)),
     ],

@@ -23,7 +23,7 @@ from denature.extract.strategies.active import (
 )
 from denature.extract.strategies.base import Strategy
 from denature.extract.strategies.linear_head import SameFeatures, fit, solve
-from denature.extract.strategies.networks import outputs
+from denature.extract.strategies.networks import log_scores, outputs
 from denature.extract.strategies.other_domain import OtherDomain
 from denature.extract.strategies.pretrained import Pretrained
 from denature.extract.strategies.recovering import FLOOR, Pairs, RecoveryMap
@@ -78,6 +78,11 @@ def bench(pool: np.ndarray, trained: Run) -> Bench:
 
 def against(bench: Bench, **changes: Any) -> Bench:
     return replace(bench, asked=[], lessons=[], **changes)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 def distance(a: Tensor, b: Tensor) -> float:
@@ -174,11 +179,6 @@ def test_shadow_models_learn_from_half_of_the_images_and_classes(rng: np.random.
 # The table
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
 def test_look_up_by_hand() -> None:
     known = np.array([[0.7, 0.3], [0.705, 0.295], [0.9, 0.1], [0.2, 0.8]])
     true = np.array([[0.9, 0.1], [0.8, 0.2], [1.0, 0.0], [0.4, 0.6]])
@@ -215,6 +215,19 @@ def test_a_prior_of_one_concentration_has_its_moments(rng: np.random.Generator) 
     narrow = prior(rng, 40_000, 3, 29.999)  # sums of 30: variance (1/3)(2/3)/31
     assert narrow.var(axis=0) == pytest.approx(np.full(3, 2 / 9 / 31), rel=0.05)
     assert drawn.var(axis=0).min() > narrow.var(axis=0).max()
+
+
+def test_logarithms_of_scores_by_hand() -> None:
+    hidden = torch.tensor([[0.5, torch.nan, torch.nan]])
+    assert np.exp(log_scores(Answers("probabilities", hidden), floor=0.01)) == pytest.approx(
+        np.array([[0.5, 0.25, 0.25]])
+    )
+    zero = Answers("probabilities", torch.tensor([[1.0, 0.0]]))
+    assert np.exp(log_scores(zero, floor=0.01)) == pytest.approx(np.array([[1.0, 0.01]]))
+    logits = Answers("logits", torch.tensor([[0.0, np.log(3)]]))
+    assert np.exp(log_scores(logits, floor=0.01)) == pytest.approx(np.array([[0.25, 0.75]]))
+    one = Answers("logits", torch.tensor([[torch.nan, 2.0]]))
+    assert np.exp(log_scores(one, floor=0.01)) == pytest.approx(np.array([[0.01, 1.0]]))
 
 
 # Active thieves

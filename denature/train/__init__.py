@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         Adversarial,
         Cloned,
         Distilled,
+        FixMatch,
         Hardened,
         Misinformed,
         Nasty,
@@ -47,6 +48,7 @@ __getattr__ = attach(
         "Adversarial": "objectives",
         "Skeptical": "objectives",
         "Misinformed": "objectives",
+        "FixMatch": "objectives",
     },
 )
 
@@ -73,4 +75,5 @@ __all__ = [
     "Adversarial",
     "Skeptical",
     "Misinformed",
+    "FixMatch",
 ]

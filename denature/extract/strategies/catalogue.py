@@ -6,6 +6,7 @@ from denature.core.errors import unknown
 from denature.extract.strategies.active import ActiveBoth, ActiveKCenter, ActiveUncertainty
 from denature.extract.strategies.augmented import Augmented
 from denature.extract.strategies.base import Strategy
+from denature.extract.strategies.fixmatch import SemiSupervised
 from denature.extract.strategies.label_smoothing import LabelSmoothing
 from denature.extract.strategies.labels import PredictedLabels
 from denature.extract.strategies.linear_head import SameFeatures
@@ -38,6 +39,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
         OtherDomain,
         Pretrained,
         SameFeatures,
+        SemiSupervised,
     )
 }
 

@@ -37,7 +37,10 @@ def log_scores(answers: Answers, *, floor: float) -> np.ndarray:
         floor: least probability that counts; a zero of a rounded answer would have no logarithm.
     """
     shown = usable(answers)
-    values = shown.values.double()
+    values = shown.values
+    if shown.kind == "label":  # logits of which one is shown
+        values = nn.functional.one_hot(values, answers.values.shape[1])
+    values = values.double()
     logs = values.log_softmax(-1) if shown.kind == "logits" else values.log()
     clipped: np.ndarray = logs.clamp_min(np.log(floor)).numpy()
     return clipped

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from denature.train.objectives.base import Objective
     from denature.train.objectives.cloned import Cloned
     from denature.train.objectives.distilled import Distilled
+    from denature.train.objectives.fixmatch import FixMatch
     from denature.train.objectives.hardened import Hardened
     from denature.train.objectives.misinformed import Misinformed
     from denature.train.objectives.nasty import Nasty
@@ -30,6 +31,7 @@ __getattr__ = attach(
         "Adversarial": "adversarial",
         "Skeptical": "skeptical",
         "Misinformed": "misinformed",
+        "FixMatch": "fixmatch",
     },
 )
 
@@ -43,4 +45,5 @@ __all__ = [
     "Adversarial",
     "Skeptical",
     "Misinformed",
+    "FixMatch",
 ]

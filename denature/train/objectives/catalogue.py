@@ -6,6 +6,7 @@ from typing import Any
 from denature.train.objectives.adversarial import Adversarial
 from denature.train.objectives.cloned import Cloned
 from denature.train.objectives.distilled import Distilled
+from denature.train.objectives.fixmatch import FixMatch
 from denature.train.objectives.hardened import Hardened
 from denature.train.objectives.misinformed import Misinformed
 from denature.train.objectives.nasty import Nasty
@@ -24,4 +25,5 @@ OBJECTIVES: Mapping[str, type[Any]] = {
         Skeptical,
         Misinformed,
     )
+    for objective in (Normal, Nasty, Distilled, Cloned, Hardened, Adversarial, Skeptical, FixMatch)
 }
