@@ -1,9 +1,11 @@
 """Settings of model extraction; this module imports nothing heavy."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, final
 
 from denature.core.schema import check_fields
+from denature.train.config import Training
 
 Choose: TypeAlias = Literal["random", "uncertainty", "k-center", "both"]
 
@@ -74,3 +76,35 @@ class ExtractionConfig:
                 "fidelity": (self.fidelity >= 2, "at least 2"),
             },
         )
+
+
+LEAST_STEPS = 500
+"""Steps of the optimizer from which fidelity gained little more on digits and CIFAR-10, see
+docs/decisions/0025-steps-of-a-clone.md."""
+
+SMALLEST_BATCH = 32
+"""Images a step at small budgets; 16 take half as much time again for the same fidelity."""
+
+
+def thief_training(images: int, training: Training | None = None) -> Training:
+    """A training with enough steps for a clone of few images.
+
+    Thirty epochs of 200 images in batches of 128 are 60 steps, which are too few. Batches are
+    halved down to 32 images, and then epochs are added, until there are at least 500 steps.
+
+    Args:
+        images: number of images that the clone learns from, at least 2.
+        training: its other settings. Its batch size is the largest, its epochs the fewest that are
+            returned; 128 and 30 by default.
+    """
+    training = training or Training()
+    batch = training.batch_size
+    while batch // 2 >= SMALLEST_BATCH and training.epochs * _steps(images, batch) < LEAST_STEPS:
+        batch //= 2
+    epochs = math.ceil(LEAST_STEPS / _steps(images, batch))
+    return replace(training, batch_size=batch, epochs=max(training.epochs, epochs))
+
+
+def _steps(images: int, batch: int) -> int:
+    """Steps of an epoch; a last batch of one image is left out."""
+    return max(images // batch + (images % batch >= 2), 1)
