@@ -29,7 +29,6 @@ class Augmented:
         "Queries each random image and augmented views of it, and trains a clone on the image with "
         "the mean answer."
     )
-    trainings: ClassVar[float] = 0.4
     source: ClassVar[str] = (
         "The smoothing attack of ModelGuard (Tang et al., USENIX Security 2024), three views of an "
         "image; here the image itself is the first of them, and no view is queried twice."

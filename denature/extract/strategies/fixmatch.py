@@ -23,6 +23,7 @@ class SemiSupervised:
         "Queries few images for their class, and trains a clone by FixMatch on these and on images "
         "of the pool that were not queried."
     )
+    trainings: ClassVar[float] = 10
     source: ClassVar[str] = (
         "Semi-supervised extraction (Jagielski et al. 2020), with FixMatch (Sohn et al. 2020) in "
         "place of MixMatch, without a moving average of the weights."

@@ -26,7 +26,6 @@ class LabelSmoothing:
         "Queries random images, and trains a clone on smoothed labels: the true ones where they "
         "are known, and the predicted classes elsewhere."
     )
-    trainings: ClassVar[float] = 1
     source: ClassVar[str] = (
         "Label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7), the measure of "
         "undistillable teachers in Markov KD (ECCV 2024)."

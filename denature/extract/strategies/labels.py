@@ -17,7 +17,6 @@ class PredictedLabels:
 
     name: ClassVar[str] = "labels"
     about: ClassVar[str] = "Queries random images, and trains a clone on the predicted classes."
-    trainings: ClassVar[float] = 1
     source: ClassVar[str] = (
         "CopycatCNN (Correia-Silva et al. 2018, arXiv:1806.05476), here with random images of the "
         "pool."

@@ -23,7 +23,6 @@ class Repeated:
     about: ClassVar[str] = (
         "Queries each random image several times, and trains a clone on the mean answers."
     )
-    trainings: ClassVar[float] = 0.4
     source: ClassVar[str] = "Averaging against random answers; the number of repeats is ours."
     trainings: ClassVar[float] = 1 / 4
 

@@ -24,7 +24,6 @@ class SkepticalStudent:
         "Queries random images, and trains a clone whose output learns from labels alone; an "
         "auxiliary head on a shallow stage learns the shown scores."
     )
-    trainings: ClassVar[float] = 1.3
     source: ClassVar[str] = (
         "Skeptical Students (Kundu et al., NeurIPS 2021). The output is detached at the deep head, "
         "as the paper describes; `coupled` is the released code. A thief has the victim's classes "

@@ -22,7 +22,6 @@ class SmallAlpha:
         "Queries random images, and trains a clone on labels, true ones where they are known, "
         "with the shown scores as a small part of the loss."
     )
-    trainings: ClassVar[float] = 1
     source: ClassVar[str] = (
         "The distillation of Hinton et al. (2015, arXiv:1503.02531) at the lower end of the alphas "
         "of the Nasty Teacher paper (Ma et al. 2021, arXiv:2105.07381), where its students lose "

@@ -49,7 +49,6 @@ class Tuned:
         "Queries random images, chooses temperature, learning rate, epochs, and scores or labels "
         "by answers that are held out, and trains a clone on all answers."
     )
-    trainings: ClassVar[float] = 5.5
     source: ClassVar[str] = (
         "Ours. Students of nasty teachers (Ma et al. 2021, arXiv:2105.07381) fail at the teacher's "
         "own temperature, and not at others."

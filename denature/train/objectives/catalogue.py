@@ -24,6 +24,6 @@ OBJECTIVES: Mapping[str, type[Any]] = {
         Adversarial,
         Skeptical,
         Misinformed,
+        FixMatch,
     )
-    for objective in (Normal, Nasty, Distilled, Cloned, Hardened, Adversarial, Skeptical, FixMatch)
 }
