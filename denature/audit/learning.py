@@ -11,6 +11,7 @@ import torch
 
 from denature.answers.transfer import Transfer
 from denature.data.dataset import Dataset, Split
+from denature.extract.config import thief_training
 from denature.extract.strategies.base import Lesson
 from denature.train.config import Training
 from denature.train.order import Order
@@ -31,7 +32,8 @@ class Classroom:
     """Classes and shape of the data."""
     net: str
     training: Training
-    """Its epochs and batch size hold for lessons that name no other."""
+    """Its epochs are the fewest, its batch size the largest, for lessons that name no others; see
+    `thief_training`."""
     session: Session
 
     def orders(
@@ -52,7 +54,8 @@ class Classroom:
         return found
 
     def _order(self, lesson: Lesson, transfer: Transfer, folder: Path, seed: int) -> Order:
-        training = replace(self.training, seed=self.training.seed + seed + lesson.seed)
+        training = thief_training(len(lesson.images), self.training)
+        training = replace(training, seed=training.seed + seed + lesson.seed)
         if lesson.held_out is not None:
             training = replace(training, checkpoint="best-validation", evaluate_every=1)
         return Order(

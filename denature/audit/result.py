@@ -159,6 +159,7 @@ class AuditPlan:
     net: str
     """Network of the clones."""
     epochs: int
+    """At least; clones of few images have more, see `denature.extract.config.thief_training`."""
     grid: bool
     price_per_1000: float | None
 

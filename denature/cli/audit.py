@@ -83,7 +83,8 @@ def audit(
             timm:NAME or torchvision:NAME.
         encoder: The folder of a public run whose layers except the last are known to be the
             model's, for the thief that solves for the last layer.
-        epochs: Epochs of the clones, where a strategy names no other.
+        epochs: Epochs of the clones at least, where a strategy names no other; few images are
+            repeated for 500 steps.
         seed: Seed of clones, queries and defenses.
         estimate: Print the plan with cells, queries and time, and stop.
         fail_above: Exit with 3 where the worst thief recovers more than this share of the advantage
@@ -137,7 +138,7 @@ def audit(
         other_pool=None if other_pool is None else DataConfig(source=other_pool),
         backbone=backbone if folder is None else load_run(folder, trust=trust),
         encoder=None if encoder is None else load_run(encoder, trust=trust),
-        training=Training(epochs=epochs, batch_size=64, seed=seed, device=device),
+        training=Training(epochs=epochs, seed=seed, device=device),
         pace=pace,
         max_queries=max_queries,
         device=device,

@@ -30,7 +30,7 @@ from denature.data import DataConfig, Dataset
 from denature.defenses.base import Chain
 from denature.defenses.catalogue import chain_of
 from denature.extract.asking.ledger import Ledger
-from denature.extract.config import RequestConfig
+from denature.extract.config import RequestConfig, thief_training
 from denature.extract.strategies.base import Strategy
 from denature.extract.strategies.catalogue import strategy_of
 from denature.extract.victims.base import Victim
@@ -283,7 +283,11 @@ class OpenAudit:
             budget: training_seconds(
                 [
                     (
-                        Order(net=audit.net, objective=Normal(), training=audit.training),
+                        Order(
+                            net=audit.net,
+                            objective=Normal(),
+                            training=thief_training(budget, audit.training),
+                        ),
                         replace(data, train=replace(data.train, rows=data.train.rows[:budget])),
                     )
                 ],
