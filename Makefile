@@ -25,6 +25,7 @@ bench: .venv/.ready-dev
 	$(BIN)/python -m benchmarks.engine --json results/engine-cpu.json
 	$(BIN)/python -m benchmarks.wire --json results/wire-cpu.json
 	$(BIN)/python -m benchmarks.attacks --json results/attacks-cpu.json
+	$(BIN)/python -m benchmarks.defenses --json results/defenses-cpu.json
 
 # The stamp is written last: an installation that was interrupted is done again.
 .venv/.ready: pyproject.toml constraints.txt

@@ -203,6 +203,15 @@ def test_modelguard_w_is_the_optimum_of_its_linear_programme(classes: int, epsil
         assert cost @ shown == pytest.approx(optimum.fun, abs=1e-6)
 
 
+def test_modelguard_w_raises_one_of_many_equal_classes_as_far_as_a_small_ball_requires() -> None:
+    true = torch.cat([torch.full((20,), 1.0), torch.full((30,), 0.01)]).double()[None] / 20.3
+    found = least_informative(true, torch.arange(50)[None], 0.001)
+    assert (found - true).abs().sum() <= 0.001 + 1e-12
+    cost = np.log(true[0].numpy() + 1e-6)
+    optimum = within_a_ball(cost, true[0].numpy(), 0.001, lead=1e-4)
+    assert cost @ found[0].numpy() == pytest.approx(optimum.fun, abs=1e-6)
+
+
 def test_modelguard_w_keeps_a_class_that_leads_by_less_than_probabilities_show() -> None:
     logits = torch.zeros(1, 50, dtype=torch.float64)
     logits[0, 30] = 1e-17
