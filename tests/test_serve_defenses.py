@@ -326,25 +326,21 @@ def test_a_memory_outlives_the_end_of_a_server_and_noise_begins_anew(
     model, words = f"m={run.folder}", ["--defense-state", str(state), "--defense"]
     noise: list[float] = []
     for before in (0, 7):
-        served = serve(
-            tmp_path, model, f"noise={run.folder}@defense=noisy", *words, "counting+rounding",
-            module=TOY,
-        )  # fmt: skip
+        served = serve(tmp_path, model, *words, "noisy+counting", module=TOY)
         try:
-            assert places(served, "m", 7) == list(range(before, before + 7))
-            noise += asked(served, "noise", IMAGES[:2])[:, 0].tolist()
+            shown = asked(served, "m", np.repeat(IMAGES[:1], 7, axis=0))[:, 0]
         finally:
             stop(served)
-    assert len(set(noise)) == len(noise) == 4
+        assert np.floor(shown).tolist() == list(range(before, before + 7))
+        noise += (shown % 1).tolist()
+    assert len(set(np.round(noise, 4))) == len(noise) == 14
     assert [file.name for file in state.iterdir() if file.suffix != ".lock"] == ["m.safetensors"]
-    assert {k: v.tolist() for k, v in load_file(state / "m.safetensors").items()} == {
-        "0.given": [14]
-    }
-    monkeypatch.setitem(DEFENSES, "counting", Counting)
+    kept = {name: tensor.tolist() for name, tensor in load_file(state / "m.safetensors").items()}
+    assert kept == {"1.given": [14]}
+    for name, toy in TOYS.items():
+        monkeypatch.setitem(DEFENSES, name, toy)
     assert main(["serve", model, *words, "counting@by=2", "--device", "cpu", "--port", "0"]) == 1
-    assert "is the memory of the defense counting@by=1+rounding@decimals=2" in (
-        capsys.readouterr().err
-    )
+    assert "is the memory of the defense noisy+counting@by=1" in capsys.readouterr().err
 
 
 def test_a_server_that_is_killed_goes_on_from_its_last_write(run: Run, tmp_path: Path) -> None:
