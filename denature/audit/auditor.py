@@ -1,9 +1,9 @@
 """An audit from its sources to its result: baselines, screening, racing, scores."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast, final
 
 import numpy as np
@@ -21,8 +21,8 @@ from denature.audit.score import Halves, halves
 from denature.audit.source import Source
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
-from denature.core.seeds import generator
-from denature.extract.asking.pool import digest_of
+from denature.core.seeds import derive, generator
+from denature.extract.asking.pool import digest_of, pool_of_tests
 from denature.extract.strategies.alone import Alone
 from denature.extract.strategies.base import LabelledImages, Situation, Strategy, Threat
 
@@ -63,15 +63,20 @@ class Auditor:
     _announced: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        smallest = self.budgets[0]
         if len(self.pool.rows) < self.budgets[-1]:
             raise ConfigError(
                 f"The largest budget is {self.budgets[-1]:,}, and {self.pool.name} has "
                 f"{len(self.pool.rows):,} images that differ from each other and from the test "
                 "images. Take a smaller --budget or a larger --pool."
             )
-        if self.owned_count and smallest < 2:
-            raise ConfigError(f"The smallest budget is {smallest}; it must be at least 2.")
+        if self.other is not None and len(self.other.rows) < self.budgets[-1]:
+            raise ConfigError(
+                f"The largest budget is {self.budgets[-1]:,}, and {self.other.name} has "
+                f"{len(self.other.rows):,} images that differ from each other and from the test "
+                "images. Take a smaller --budget or a larger --other-pool."
+            )
+        if self.owned_count:
+            self.owned(0)
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:
@@ -103,12 +108,7 @@ class Auditor:
         columns = [
             self._column(source, threat) for source in self.sources for threat in self.threats
         ]
-        first = [
-            Trial(source=column.source, threat=column.threat, strategy=strategy, budget=smallest)
-            for column in columns
-            for strategy in column.strategies
-            for smallest in self.budgets[:1]
-        ]
+        first = [trial for column in columns for trial in column.trials(self.budgets[0])]
         known = self._carry_out(first, "screening")
         choices = {
             trial: screened
@@ -116,13 +116,11 @@ class Auditor:
             for trial, screened in self._screened(column, known, labels, parts).items()
         }
         rest = [
-            replace(trial, budget=budget, seed=seed)
-            for trial, screened in choices.items()
-            if screened.raced
-            for budget in self.budgets
-            if budget == trial.budget or trial.strategy.name not in SMALLEST_ONLY
+            replace(trial, seed=seed)
+            for column in columns
+            for trial in self._raced(column, choices)
             for seed in range(self.seeds)
-        ]  # fmt: skip
+        ]
         known |= self._carry_out(rest, "racing")
         raced: dict[CellName, list[MeasuredCell]] = {}
         for trial in rest:
@@ -143,20 +141,18 @@ class Auditor:
             excluded={
                 CellName(column.source.name, thief, column.threat, budget): reason
                 for column in columns
-                for thief, reason in column.excluded.items()
-                for budget in self.budgets
+                for (thief, budget), reason in column.excluded.items()
             },
         )
 
     def largest(self) -> Counter[tuple[int, float]]:
         """Cells at most, by budget and number of trainings."""
         return Counter(
-            (budget, strategy.trainings)
+            (budget, trial.strategy.trainings)
             for source in self.sources
             for threat in self.threats
-            for strategy in self._column(source, threat).strategies
             for budget in self.budgets
-            if budget == self.budgets[0] or strategy.name not in SMALLEST_ONLY
+            for trial in self._column(source, threat).trials(budget)
             for _ in range(self.seeds)
         )
 
@@ -164,15 +160,29 @@ class Auditor:
 
     def _column(self, source: Source, threat: Threat) -> Column:
         """The strategies that make sense here, and the reasons against the others."""
-        situation = self.situation(source, threat, self.budgets[0])
         named = [s for s in self.thieves if threat == "B" or s.name in WITH_LABELS]
-        reasons = {s.name: s.excluded(situation) for s in named}
-        return Column(
-            source=source,
-            threat=threat,
-            strategies=[s for s in named if reasons[s.name] is None],
-            excluded={name: reason for name, reason in reasons.items() if reason is not None},
-        )
+        reasons = {
+            (strategy.name, budget): reason
+            for strategy in named
+            for budget in self.budgets
+            if (reason := self._reason_against(strategy, source, threat, budget)) is not None
+        }
+        applied = [s for s in named if any((s.name, b) not in reasons for b in self.budgets)]
+        return Column(source=source, threat=threat, strategies=applied, excluded=reasons)
+
+    def _reason_against(
+        self, strategy: Strategy, source: Source, threat: Threat, budget: int
+    ) -> str | None:
+        if strategy.name in SMALLEST_ONLY and budget > self.budgets[0]:
+            return f"It learns from the whole pool, and is raced at {self.budgets[0]:,} queries."
+        return strategy.excluded(self.situation(source, threat, budget))
+
+    def _raced(self, column: Column, choices: Mapping[Trial, Screened]) -> Iterator[Trial]:
+        """Trials of the strategies that screening left, and of those that it could not measure."""
+        screened = column.trials(self.budgets[0])
+        out = {trial.strategy.name for trial in screened if not choices[trial].raced}
+        for budget in self.budgets:
+            yield from (t for t in column.trials(budget) if t.strategy.name not in out)
 
     def _screened(
         self,
@@ -182,12 +192,7 @@ class Auditor:
         parts: Halves,
     ) -> dict[Trial, Screened]:
         """Which trials at the smallest budget are raced; all of them with `grid`."""
-        trials = {
-            s.name: Trial(
-                source=column.source, threat=column.threat, strategy=s, budget=self.budgets[0]
-            )
-            for s in column.strategies
-        }
+        trials = {trial.strategy.name: trial for trial in column.trials(self.budgets[0])}
         if self.config.grid:
             return {trial: Screened(raced=True, behind=0.0) for trial in trials.values()}
         half = parts.choosing
@@ -219,11 +224,15 @@ class Auditor:
     ) -> dict[tuple[CellName, int], MeasuredCell]:
         """Cells by name and seed; those that are stored are read."""
         keys = {trial: self.store.key(self._settings(trial)) for trial in dict.fromkeys(trials)}
-        missing = [trial for trial, key in keys.items() if self.store.read(key) is None]
+        # By key, since a defense that is spelled in two ways has the same cells.
+        missing = {key: trial for trial, key in keys.items() if self.store.read(key) is None}
         if missing and not self._announced:
             self._announced.append(stage)
             self.announce()
-        tasks = [self._task(trial, keys[trial]) for trial in missing]
+        tasks = [
+            Task(key=key, strategy=trial.strategy, begin=partial(self._attempt, trial))
+            for key, trial in missing.items()
+        ]
         with self.classroom.session.progress.task(stage, len(tasks), "cells") as progress:
             for count in self.engine.carry_out(tasks):
                 progress.advance(count)
@@ -247,11 +256,15 @@ class Auditor:
             "seed": trial.seed,
         }
 
-    def _task(self, trial: Trial, key: str) -> Task:
+    def _seed(self, number: int) -> int:
+        """Seed of all that a thief draws in the repetition of this number."""
+        return derive(self.classroom.training.seed, "thief", number)
+
+    def _attempt(self, trial: Trial) -> CellAttempt:
         owned = self.owned(trial.seed) if trial.threat == "A" else None
-        attempt = CellAttempt(
+        return CellAttempt(
             situation=self.situation(trial.source, trial.threat, trial.budget),
-            seed=trial.seed,
+            seed=self._seed(trial.seed),
             source=trial.source,
             main=self.pool,
             other=self.other,
@@ -260,18 +273,40 @@ class Auditor:
             backbone=self.backbone,
             encoder=self.encoder,
         )
-        return Task(key=key, strategy=trial.strategy, attempt=attempt)
 
     # Threat A
 
-    def owned(self, seed: int) -> tuple[LabelledImages, frozenset[bytes]]:
-        """The labelled images of a thief, drawn from the training split, and their digests."""
-        train = self.classroom.dataset.train
-        order = generator(seed, "owned images").permutation(len(train.rows))
-        rows = train.rows[torch.from_numpy(order[: self.owned_count])]
-        images = train.images[rows].numpy()
-        labelled = LabelledImages(images, train.labels[rows].numpy())
-        return labelled, frozenset(digest_of(image) for image in images)
+    def owned(self, number: int) -> tuple[LabelledImages, frozenset[bytes]]:
+        """The labelled images of a thief in a repetition, and their digests.
+
+        They are drawn from the training split, differ from each other and from test images.
+
+        Raises:
+            ConfigError: there are not so many.
+        """
+        train, seen = self.classroom.dataset.train, set(self._test_contents)
+        order = generator(self._seed(number), "owned images").permutation(len(train.rows))
+        chosen: list[int] = []
+        for row in train.rows[torch.from_numpy(order)].tolist():
+            if len(chosen) == self.owned_count:
+                break
+            content = digest_of(train.images[row].numpy())
+            if content not in seen:
+                seen.add(content)
+                chosen.append(row)
+        if len(chosen) < self.owned_count:
+            raise ConfigError(
+                f"The thief owns {self.owned_count:,} labelled images, and "
+                f"{self.classroom.dataset.config.source} has {len(chosen):,} training images that differ from each other and from the test "
+                "images. Take a smaller --labelled."
+            )
+        images, labels = train.images[chosen].numpy(), train.labels[chosen].numpy()
+        return LabelledImages(images, labels), frozenset(seen - self._test_contents)
+
+    @cached_property
+    def _test_contents(self) -> frozenset[bytes]:
+        tests = pool_of_tests(self.classroom.dataset)
+        return frozenset(tests.contents(range(tests.size)))
 
     def _baseline(
         self, threat: Threat, labels: np.ndarray, victim: np.ndarray, parts: Halves

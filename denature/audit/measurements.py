@@ -72,5 +72,14 @@ class Column:
     source: Source
     threat: Threat
     strategies: Sequence[Strategy]
-    excluded: Mapping[str, str]
-    """The other thieves, with the reason."""
+    """Those that apply within at least one budget."""
+    excluded: Mapping[tuple[str, int], str]
+    """Thieves and budgets that do not go together, with the reason."""
+
+    def trials(self, budget: int) -> list[Trial]:
+        """Trials of all strategies that apply within a budget, of seed 0."""
+        return [
+            Trial(source=self.source, threat=self.threat, strategy=strategy, budget=budget)
+            for strategy in self.strategies
+            if (strategy.name, budget) not in self.excluded
+        ]

@@ -37,6 +37,8 @@ def screen(hits: Mapping[str, np.ndarray]) -> dict[str, Screened]:
         hits: by thief, bool, images of the choosing half that its clone answers correctly; one
             seed at the smallest budget.
     """
+    if not hits:
+        return {}
     accuracy = {name: float(hit.mean()) for name, hit in hits.items()}
     ranked = sorted(hits, key=lambda name: (-accuracy[name], name))
     best = ranked[:BEST]
