@@ -12,7 +12,7 @@ import torch
 from denature.answers.answerer import Answers
 from denature.audit.attempt import CellAttempt, PoolOrder
 from denature.audit.cells import CellName, CellStore, MeasuredCell, predictions_by_seed
-from denature.audit.config import SMALLEST_ONLY, WITH_LABELS, AuditConfig
+from denature.audit.config import ACTIVE, OWN_IMAGES, SMALLEST_ONLY, WITH_LABELS, AuditConfig
 from denature.audit.engine import Engine, Task
 from denature.audit.learning import Classroom
 from denature.audit.measurements import BaselineHits, Column, Measurements, Trial
@@ -156,6 +156,15 @@ class Auditor:
             for _ in range(self.seeds)
         )
 
+    def most_asked(self) -> int:
+        """Images of thieves that the model is asked about, at most: each image is asked once."""
+        columns = [self._column(source, "B") for source in self.sources]
+        thieves = [s.name for column in columns for s in column.strategies]
+        most, every = self.budgets[-1], sum(self.budgets)
+        of_pool = most + every * sum(thieves.count(name) for name in ACTIVE)
+        others = most * len(set(thieves) & set(OWN_IMAGES))
+        return min(len(self.pool.rows), self.seeds * of_pool) + self.seeds * others
+
     # Thieves
 
     def _column(self, source: Source, threat: Threat) -> Column:
@@ -295,9 +304,10 @@ class Auditor:
                 seen.add(content)
                 chosen.append(row)
         if len(chosen) < self.owned_count:
+            source = self.classroom.dataset.config.source
             raise ConfigError(
-                f"The thief owns {self.owned_count:,} labelled images, and "
-                f"{self.classroom.dataset.config.source} has {len(chosen):,} training images that differ from each other and from the test "
+                f"The thief owns {self.owned_count:,} labelled images, and {source} has "
+                f"{len(chosen):,} training images that differ from each other and from the test "
                 "images. Take a smaller --labelled."
             )
         images, labels = train.images[chosen].numpy(), train.labels[chosen].numpy()

@@ -38,6 +38,12 @@ ALWAYS = ("naive", "labels")
 WITH_LABELS = (*ALWAYS, "tuned", "label-smoothing", "small-alpha", "skeptical")
 """Thieves of threat A: those that use labels, and those that every audit has."""
 
+ACTIVE = ("active-uncertainty", "active-k-center", "active-both")
+"""Thieves that query other images behind each defense, within each budget."""
+
+OWN_IMAGES = ("augmented", "other-domain")
+"""Thieves that query images that are not in the pool."""
+
 SMALLEST_ONLY = ("semi-supervised",)
 """Thieves that are raced at the smallest budget only: they train on the whole pool."""
 
@@ -51,7 +57,7 @@ STANDARD_DEFENSES = (
 STANDARD_THIEVES = (
     *("naive", "labels", "tuned", "label-smoothing", "small-alpha", "skeptical"),
     *("augmented", "repeated", "recovery-network", "recovery-table"),
-    *("active-uncertainty", "active-k-center", "active-both"),
+    *ACTIVE,
     *("other-domain", "pretrained", "same-features", "semi-supervised"),
 )
 

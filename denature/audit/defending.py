@@ -46,6 +46,8 @@ class Defender:
     """Images that the surrogate learns from."""
     classroom: Classroom
     folder: Path
+    only_planned: bool = False
+    """Whether sources are counted only, and need no networks."""
     left_out: list[str] = field(default_factory=list)
     """Defenses that cannot be audited here, with the reason; filled by `sources`."""
 
@@ -71,14 +73,30 @@ class Defender:
             else:
                 self.left_out.append(f"{name}: {reason}")
 
+    @property
+    def images(self) -> int:
+        """Images that the surrogate learns from; 0 where no chain needs it."""
+        chains = [chain for chain in self.chains.values() if chain is not None]
+        needed = any(
+            "surrogate" in chain.roles for chain in chains if not self._reason_against(chain)
+        )
+        return min(SURROGATE_IMAGES, len(self.pool.rows)) if needed else 0
+
     def _reason_against(self, chain: Chain) -> str | None:
         try:
             Source(name="", harvest=self.harvest, chain=chain).shown_kind  # noqa: B018
         except ConfigError as error:
             return str(error)
-        return None
+        classes, shown = self.harvest.classes, self.harvest.shown
+        first = chain.defenses[0] if chain.defenses else None
+        hides = self.harvest.kind != "label" and shown < classes
+        if first is None or not hides or first.gives == "label" or first.shows(classes) <= shown:
+            return None
+        return f"The model shows {shown} of {classes} scores, and this defense changes all of them."
 
     def _source(self, name: str, chain: Chain) -> Source:
+        if self.only_planned:
+            return Source(name=name, harvest=self.harvest, chain=chain)
         found = {role: self._network(role) for role in sorted(chain.roles)}
         return Source(
             name=name,

@@ -13,8 +13,9 @@ from denature.core.types import Pixels
 from denature.data import DataConfig, Dataset
 from denature.data.dataset import Split
 from denature.extract.asking.ledger import Ledger
-from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.oracle import UNLIMITED, Oracle
 from denature.extract.asking.pool import StoredPool, open_pool, pool_of_tests
+from denature.extract.asking.reading import ENOUGH
 from denature.extract.compatibility import about_of, fitted
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
@@ -27,9 +28,6 @@ from denature.train.session import Session
 
 SERVICE_TESTS = 1000
 """Test images that a service is asked about, at most, unless more are wanted."""
-
-UNLIMITED = 10**12
-"""Budget of a model in this process, whose answers cost nothing."""
 
 
 @final
@@ -44,17 +42,29 @@ class Desk:
     device: Device
     session: Session
 
-    def harvest(self, model: Run | Victim) -> Harvest:
-        """A model's true answers: the logits of a run, and what a service or function shows."""
+    def harvest(self, model: Run | Victim, wanted: int | None) -> Harvest:
+        """A model's true answers: the logits of a run, and what a service or function shows.
+
+        Args:
+            model: is asked about the first of its test images.
+            wanted: number of test images, see `tests`.
+        """
         if isinstance(model, Run):
             model = ClassMatcher(self.data, self.session.progress)("run", model)
             victim: Victim = local(model, kind="logits", device=self.device)
         else:
             victim = model
+        about = fitted(about_of(victim), self.data, self.session.progress, option="--data")
+        if about.image_size not in (None, self.data.image_size):
+            raise ConfigError(
+                f"{about.target} takes images of {about.image_size} pixels a side, and those of "
+                f"{self.data.config.source} have {self.data.image_size}. Pass --image-size "
+                f"{about.image_size}."
+            )
         oracle = Oracle(
             victim=victim,
             ledger=self.ledger,
-            about=fitted(about_of(victim), self.data, self.session.progress),
+            about=about,
             budget=UNLIMITED if self.max_queries is None else self.max_queries,
             purpose="audit",
             pace=self.pace,
@@ -62,8 +72,9 @@ class Desk:
             progress=self.session.progress,
         )
         harvest = Harvest(oracle, classes=len(self.data.classes))
-        test = self.data.test
-        harvest(test.images[test.rows[:2]].numpy())  # the first answers settle their kind
+        split = self.tests(model, wanted)
+        # The first answers settle their kind, which fewer than `ENOUGH` cannot if they are percent.
+        harvest(split.images[split.rows[:ENOUGH]].numpy())
         return harvest
 
     def pool(self, config: DataConfig) -> PoolOrder:
@@ -97,7 +108,8 @@ def identity(model: Run | Victim, harvest: Harvest) -> str:
     if isinstance(model, Run):
         return model.digest
     about = harvest.oracle.about
-    return hashlib.sha256(f"{about.target} {about.options}".encode()).hexdigest()[:16]
+    text = f"{about.target} {about.options} {harvest.kind}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @final

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -12,8 +14,10 @@ from denature.answers.kinds import AnswerKind
 from denature.core.errors import RunError
 from denature.defenses.base import Chain, NetworkRole, Stream
 from denature.extract.asking.answered import answered
+from denature.extract.asking.ledger import BudgetSpent
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import PoolBatch, digest_of
+from denature.extract.asking.reading import ENOUGH
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,9 +43,21 @@ class Harvest:
         assert self._kind is not None
         return self._kind
 
-    def __len__(self) -> int:
-        """Number of images that were asked so far, in this process."""
-        return len(self._known)
+    @property
+    def spent(self) -> int:
+        """Queries for audits in this folder, those of earlier processes and lost ones included."""
+        return self.oracle.ledger.spent(self.oracle.target, self.oracle.purpose)
+
+    @cached_property
+    def shown(self) -> int:
+        """Scores that the model shows of each answer, at least, to the images it was asked first.
+
+        The others are imputed in its true answers here. Labels count as one score.
+        """
+        first = set(islice(self._known, ENOUGH))
+        stored = self.oracle.ledger.answers(self.oracle.target, first).values()
+        rows = [row for repeats in stored for row in repeats.values()]
+        return min(int(np.isfinite(row).sum()) for row in rows)
 
     def __call__(self, images: np.ndarray) -> Answers:
         """The true answers to images, uint8, n x channels x height x width.
@@ -59,7 +75,13 @@ class Harvest:
 
     def _ask(self, images: np.ndarray, contents: list[bytes]) -> None:
         pool = PoolBatch("audit", images)
-        self.oracle.ask(pool, range(len(images)))
+        try:
+            self.oracle.ask(pool, range(len(images)))
+        except BudgetSpent as spent:
+            raise BudgetSpent(
+                f"{spent} Stored answers are kept: run the same command again with a larger "
+                "--max-queries, or with fewer --test-images, budgets or seeds."
+            ) from None
         found = answered(self.oracle, pool, range(len(images)), classes=self.classes)
         if len(found.rows) < len(images):
             raise RunError(

@@ -144,9 +144,10 @@ def audit(
         device=device,
     )
     with run_options.session(output_options, device) as session:
-        if estimate:
+        if estimate or experiment.is_new:
             for sentence in experiment.estimate(session):
-                print(sentence)
+                print(sentence) if estimate else session.progress.say(sentence)
+        if estimate:
             return
         outcome = run(experiment, session)
     if output_options.json:

@@ -20,8 +20,13 @@ def about_of(victim: Victim) -> VictimInfo:
     return run_now(find_out())
 
 
-def check_about(about: VictimInfo, dataset: Dataset) -> None:
+def check_about(about: VictimInfo, dataset: Dataset, *, option: str = "--test") -> None:
     """Check that labelled images fit a victim, so that they can measure it.
+
+    Args:
+        about: description of the victim.
+        dataset: the labelled images.
+        option: which names them.
 
     Raises:
         ConfigError: the images have other classes or another shape than the victim.
@@ -31,28 +36,30 @@ def check_about(about: VictimInfo, dataset: Dataset) -> None:
         raise ConfigError(
             f"{about.target} answers with {about.kind}, and the labels of {source} are "
             f"{'landmarks' if dataset.landmarks else 'classes'}. Name other labelled images with "
-            "--test."
+            f"{option}."
         )
     classes = about.classes or len(about.names) or None
     if classes not in (None, len(dataset.classes)):
         raise ConfigError(
             f"{source} has {len(dataset.classes)} classes, {about.target} knows "
-            f"{classes}. Name labelled images of its classes with --test."
+            f"{classes}. Name labelled images of its classes with {option}."
         )
     if about.channels not in (None, dataset.channels):
         raise ConfigError(
             f"{source} has images of {dataset.channels} channels, {about.target} takes "
-            f"{about.channels}. Name other labelled images with --test."
+            f"{about.channels}. Name other labelled images with {option}."
         )
 
 
-def fitted(about: VictimInfo, dataset: Dataset, progress: Progress = SILENT) -> VictimInfo:
+def fitted(
+    about: VictimInfo, dataset: Dataset, progress: Progress = SILENT, *, option: str = "--test"
+) -> VictimInfo:
     """Description of a victim, with the order that maps its answers to a data set's classes.
 
     Raises:
         ConfigError: the victim has other classes; see `check_about`.
     """
-    check_about(about, dataset)
+    check_about(about, dataset, option=option)
     alignment = align(
         about.names or None, dataset.classes, model=about.target, data=dataset.config.source
     )

@@ -1,6 +1,7 @@
 """The audit of a model, as an experiment: the networks of its defenses, its cells, its result."""
 
 import hashlib
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import Any, final
 
 from denature.audit.auditor import Auditor
-from denature.audit.cells import CellStore
-from denature.audit.config import AuditConfig
+from denature.audit.cells import REVISION, CellStore
+from denature.audit.config import UNDEFENDED, AuditConfig
 from denature.audit.defending import IN_TRAINING, Defender
 from denature.audit.engine import Engine
 from denature.audit.findings import findings
@@ -21,14 +22,16 @@ from denature.audit.opening import Desk, Encoder, identity
 from denature.audit.pricing import prices
 from denature.audit.result import AuditedModel, AuditPlan, AuditResult
 from denature.audit.score import estimate
+from denature.audit.source import Harvest
 from denature.audit.summary import baselines_of, cells_of, curves_of, worst_of
+from denature.core.errors import ConfigError, unknown
 from denature.core.progress import Progress, format_seconds
 from denature.core.record import environment
 from denature.core.revisions import REVISIONS
 from denature.core.schema import decode, encode
 from denature.data import DataConfig, Dataset
 from denature.defenses.base import Chain
-from denature.defenses.catalogue import chain_of
+from denature.defenses.catalogue import DEFENSES, chain_of
 from denature.extract.asking.ledger import Ledger
 from denature.extract.config import RequestConfig, thief_training
 from denature.extract.strategies.base import Strategy
@@ -36,7 +39,8 @@ from denature.extract.strategies.catalogue import strategy_of
 from denature.extract.victims.base import Victim
 from denature.recipes.estimate import training_seconds
 from denature.recipes.experiment import Measured, load_classes
-from denature.train import Nasty, Normal, Order, Run, Training, make
+from denature.report.results import RESULT
+from denature.train import Nasty, Normal, Order, Run, Training
 from denature.train.config import Device
 from denature.train.objectives.misinformed import Misinformed
 from denature.train.session import Session
@@ -83,6 +87,11 @@ class Audit:
     def runs_folder(self) -> Path:
         return self.folder
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no audit was finished in the folder."""
+        return not (self.folder / RESULT).is_file()
+
     @cached_property
     def thieves(self) -> list[Strategy]:
         return [strategy_of(name) for name in self.config.thieves]
@@ -90,9 +99,7 @@ class Audit:
     @cached_property
     def chains(self) -> dict[str, Chain | None]:
         """Chains of output defenses by name; None for the in-training defense."""
-        return {
-            name: None if name == IN_TRAINING else chain_of(name) for name in self.config.defenses
-        }
+        return {name: _chain(name) for name in self.config.defenses}
 
     @property
     def net(self) -> str:
@@ -148,15 +155,13 @@ class Audit:
         return Measured(result, records)
 
     def estimate(self, session: Session) -> list[str]:
-        """The plan as sentences; only the networks of the defenses are trained for it."""
-        data, orders = self.data(session.progress), self.orders()
-        runs = dict(zip(orders, make(orders, data, session=session), strict=True))
-        with self._opened(runs, data, session) as opened:
+        """The plan as sentences; nothing is trained for it, and few images are asked."""
+        with self._opened(None, self.data(session.progress), session) as opened:
             return opened.plan_lines()
 
     @contextmanager
     def _opened(
-        self, runs: Mapping[Order, Run], data: Dataset, session: Session
+        self, runs: Mapping[Order, Run] | None, data: Dataset, session: Session
     ) -> "Iterator[OpenAudit]":
         with Ledger(self.folder / LEDGER) as ledger:
             desk = Desk(
@@ -170,36 +175,64 @@ class Audit:
             yield OpenAudit(self, runs, desk)
 
 
+def _chain(name: str) -> Chain | None:
+    if name == IN_TRAINING:
+        return None
+    parts = set(re.split(r"[+@]", name))
+    if IN_TRAINING in parts:
+        raise ConfigError(
+            f"The defense {name!r} cannot be read: {IN_TRAINING} is another model, which has no "
+            "options here and no other defenses in front of it. Name it alone."
+        )
+    if parts == {name} and name not in DEFENSES and name != UNDEFENDED:
+        raise unknown("defense", name, [*DEFENSES, UNDEFENDED, IN_TRAINING])
+    return chain_of(name)
+
+
 @final
 class OpenAudit:
-    """An audit with its data, its ledger and its defenses."""
+    """An audit with its data, its ledger and its defenses.
 
-    def __init__(self, audit: Audit, runs: Mapping[Order, Run], desk: Desk) -> None:
+    Args:
+        audit: the settings.
+        runs: the networks of its defenses; None for a plan, which needs none.
+        desk: its data and its ledger.
+    """
+
+    def __init__(self, audit: Audit, runs: Mapping[Order, Run] | None, desk: Desk) -> None:
         self.audit, self.desk = audit, desk
-        self.harvest = desk.harvest(audit.model)
-        self.tests = desk.tests(audit.model, audit.config.test_images)
-        self.digest = identity(audit.model, self.harvest)
         self.pool = desk.pool(audit.pool or audit.source)
         self.other = None if audit.other_pool is None else desk.pool(audit.other_pool)
+        self.harvest = desk.harvest(audit.model, audit.config.test_images)
+        self.tests = desk.tests(audit.model, audit.config.test_images)
+        self.digest = identity(audit.model, self.harvest)
         self.classroom = Classroom(
             dataset=desk.data, net=audit.net, training=audit.training, session=desk.session
         )
         self.defender = self._defender(runs)
         self.auditor = self._auditor()
 
-    def _defender(self, runs: Mapping[Order, Run]) -> Defender:
+    def _defender(self, runs: Mapping[Order, Run] | None) -> Defender:
         audit = self.audit
-        nasty = None if audit.nasty is None else runs[audit.nasty]
+        made = runs or {}
+        misinformation = None if audit.misinformation is None else made.get(audit.misinformation)
         return Defender(
             harvest=self.harvest,
             digest=self.digest,
             chains=audit.chains,
-            nasty=None if nasty is None else (self.desk.harvest(nasty), nasty.digest),
-            misinformation=None if audit.misinformation is None else runs[audit.misinformation],
+            nasty=None if audit.nasty is None else self._nasty(made.get(audit.nasty)),
+            misinformation=misinformation,
+            only_planned=runs is None,
             pool=self.pool,
             classroom=self.classroom,
             folder=audit.folder / "defenses",
         )
+
+    def _nasty(self, run: Run | None) -> tuple[Harvest, str]:
+        """Answers and identity of the nasty teacher; in a plan the model stands for it."""
+        if run is None:
+            return self.harvest, ""
+        return self.desk.harvest(run, self.audit.config.test_images), run.digest
 
     def _auditor(self) -> Auditor:
         audit = self.audit
@@ -232,13 +265,14 @@ class OpenAudit:
             "training": encode(audit.training),
             "backbone": backbone.digest if isinstance(backbone, Run) else backbone,
             "encoder": None if audit.encoder is None else audit.encoder.digest,
-            "revisions": dict(REVISIONS),
+            "revisions": {**REVISIONS, "audit": REVISION},
         }
 
     # Plan and result
 
     def _announce(self) -> None:
-        for sentence in self.plan_lines():
+        """Say the plan of cells that a finished audit lacks; see `Audit.is_new` for the others."""
+        for sentence in () if self.audit.is_new else self.plan_lines():
             self.desk.session.progress.say(sentence)
 
     def plan(self) -> AuditPlan:
@@ -265,7 +299,7 @@ class OpenAudit:
         auditor, config = self.auditor, self.audit.config
         trials = auditor.largest()
         tests = len(self.tests)
-        queries = tests + auditor.seeds * auditor.budgets[-1]
+        queries = tests + self.defender.images + auditor.most_asked()
         budgets = ", ".join(f"{budget:,}" for budget in auditor.budgets)
         how = "every cell" if config.grid else "screening leaves out thieves that are surely behind"
         return [
@@ -295,7 +329,8 @@ class OpenAudit:
             )
             for budget in {budget for budget, _ in trials}
         }
-        return sum(count * trainings * one[budget] for (budget, trainings), count in trials.items())
+        own = training_seconds([(order, data) for order in audit.orders()], audit.folder)
+        return own + sum(count * times * one[budget] for (budget, times), count in trials.items())
 
     def result(self, found: Measurements, seconds: float) -> AuditResult:
         half = found.halves.reporting
@@ -316,7 +351,7 @@ class OpenAudit:
             curves=tuple(curves_of(found)),
             findings=(),
             left_out=tuple(self.defender.left_out),
-            queries=len(self.harvest),
+            queries=self.harvest.spent,
             seconds=seconds,
             environment=environment(),
         )

@@ -48,10 +48,11 @@ def answered(
         classes: width of an answer, see `combined`.
         repeats: answers of each image that are merged, at most.
     """
-    answers, kind = oracle.ledger.answers(oracle.target), oracle.kind
+    contents = images.contents(rows)
+    answers, kind = oracle.ledger.answers(oracle.target, set(contents)), oracle.kind
     kept: list[int] = []
     given: list[list[np.ndarray]] = []
-    for row, content in zip(rows, images.contents(rows), strict=True):
+    for row, content in zip(rows, contents, strict=True):
         stored = answers.get(content, {})
         values = [value for repeat, value in stored.items() if repeat < repeats]
         if kind == "landmarks":  # an answer without a detected face is no training target

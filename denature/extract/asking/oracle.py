@@ -27,6 +27,9 @@ with needs("steal", "Querying a model within a budget"):
 Wanted: TypeAlias = tuple[tuple[bytes, int], int]
 """An image's digest and the repeat, and its number in the pool."""
 
+UNLIMITED = 10**12
+"""Budget of a model whose answers cost nothing."""
+
 SLICE_S = 0.1
 """Seconds between two checks for a stop during a wait."""
 
@@ -218,7 +221,8 @@ class Oracle:
         money = ""
         if self.price is not None:
             money = f"US $ {(self.budget - self.left) * self.price:,.2f} spent, "
-        return f"{money}{self.left:,} queries left"
+        left = "" if self.budget >= UNLIMITED else f"{self.left:,} queries left"
+        return f"{money}{left}"
 
     async def _send(self, images: np.ndarray, questions: Sequence[Query], number: int) -> int:
         """Record a request, send it as far as the budget allows, record its outcome.

@@ -73,8 +73,12 @@ def fitting(
     found = kind_of(values)
     resolved = kind or found
     if resolved is None:
+        least, most = np.nanmin(values), np.nanmax(values)
+        sums = np.nansum(values, axis=1)
         raise _unfit(
-            about, "answers that could be logits or probabilities (state which with --kind)"
+            about,
+            "answers that could be logits or probabilities (state which with --kind), values from "
+            f"{least:.3g} to {most:.3g} in rows that sum to {sums.min():.3g} to {sums.max():.3g}",
         )
     if found not in LOOKS[resolved]:
         hint = PERCENT_HINT if resolved == "probabilities" and found == "logits" else ""

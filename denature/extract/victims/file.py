@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def file_victim(
         )
     function, shape = (_onnx if path.suffix == ".onnx" else _pt2)(path)
     channels, size = _input(path, shape)
+    if isinstance(shape[0], int):
+        function = partial(_in_batches, function, shape[0])
     return FunctionVictim(
         function, name=f"{path.name} {digest}", kind=kind, channels=channels, image_size=size
     )
@@ -63,6 +66,13 @@ def _input(path: Path, shape: list[Any]) -> tuple[int, int]:
 
 
 Ask = Callable[[np.ndarray], np.ndarray]
+
+
+def _in_batches(ask: Ask, size: int, images: np.ndarray) -> np.ndarray:
+    """Answers of a model that was exported for batches of one size; the last is filled up."""
+    filled = np.concatenate([images, images[-1:].repeat(-len(images) % size, axis=0)])
+    parts = [ask(filled[start : start + size]) for start in range(0, len(filled), size)]
+    return np.concatenate(parts)[: len(images)]
 
 
 def _onnx(path: Path) -> tuple[Ask, list[Any]]:
