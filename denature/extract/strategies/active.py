@@ -1,11 +1,13 @@
 """Thieves whose last clone chooses the next images to query."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
@@ -51,20 +53,28 @@ class Active:
         return None
 
     def steps(self, attempt: Attempt) -> Steps:
-        images = attempt.pool(0, max(self.candidates, attempt.left()))
-        budget = min(attempt.left(), len(images))
+        count = min(max(self.candidates, attempt.left()), attempt.pool_size())
+        budget = min(attempt.left(), count)
+        # Candidates are fetched anew each time: many strategies wait for their clones together.
+        candidates = partial(attempt.pool, 0, count)
         ends = np.linspace(0, budget, self.rounds + 1).round().astype(int).tolist()
-        asked, told = np.arange(ends[1]), [attempt.ask(images[: ends[1]])]
+        asked, told = np.arange(ends[1]), [attempt.ask(attempt.pool(0, ends[1]))]
         for before, after in pairwise(ends[1:]):
-            [run] = yield [Lesson(images=images[asked], answers=usable(_joined(told)))]
-            rest = np.setdiff1d(np.arange(len(images)), asked)
-            guesses = outputs(run.network, images).float().softmax(-1)
-            places = type(self).select(guesses[rest], guesses[asked], after - before)
-            new = rest[places.numpy()]
-            told.append(attempt.ask(images[new]))
+            [run] = yield [Lesson(images=candidates()[asked], answers=usable(_joined(told)))]
+            new = self._chosen(run.network, candidates(), asked, after - before)
+            told.append(attempt.ask(candidates()[new]))
             asked = np.concatenate([asked, new])
-        [run] = yield [Lesson(images=images[asked], answers=usable(_joined(told)))]
+        [run] = yield [Lesson(images=candidates()[asked], answers=usable(_joined(told)))]
         return Clone(run.network)
+
+    def _chosen(
+        self, network: nn.Module, images: np.ndarray, asked: np.ndarray, count: int
+    ) -> np.ndarray:
+        """Numbers of the images to query next, int64, `count`."""
+        rest = np.setdiff1d(np.arange(len(images)), asked)
+        guesses = outputs(network, images).float().softmax(-1)
+        chosen: np.ndarray = rest[type(self).select(guesses[rest], guesses[asked], count).numpy()]
+        return chosen
 
 
 def _joined(parts: list[Answers]) -> Answers:

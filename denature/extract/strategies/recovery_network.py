@@ -1,5 +1,6 @@
 """The thief that learns to undo a defense from shadow models behind the same defense."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -67,8 +68,16 @@ class RecoveryNetwork:
     def steps(self, attempt: Attempt) -> Steps:
         images, shown = query(attempt)
         runs = yield self._shadows(images, as_labels(shown).values.numpy(), attempt)
-        count = max(self.images, len(images))
-        pairs = [self._pairs(run, attempt, attempt.pool(0, count)) for run in runs]
+        answers, note = self._recovered(runs, shown, attempt)
+        [run] = yield [Lesson(images=images, answers=answers)]
+        return Clone(run.network, note)
+
+    def _recovered(
+        self, shadows: "Sequence[Run]", shown: Answers, attempt: Attempt
+    ) -> tuple[Answers, str]:
+        """Recovered answers and a note; the pairs of answers are gone when this returns."""
+        images = attempt.pool(0, max(self.images, len(shown.values)))
+        pairs = [self._pairs(run, attempt, images) for run in shadows]
         seed = derive(attempt.seed, "recovery")
         undo = RecoveryMap.fit(pairs[:-1], seed=seed, iterations=self.iterations)
         before, after = undo.distances(pairs[-1])
@@ -76,10 +85,9 @@ class RecoveryNetwork:
         if after < before:
             logs = undo(logs)
         answers = usable(Answers("probabilities", torch.from_numpy(np.exp(logs))))
-        [run] = yield [Lesson(images=images, answers=answers)]
         verdict = "" if after < before else "; the shown answers were kept"
         note = f"L1 to true answers of a shadow model: {before:.2f} shown, {after:.2f} recovered"
-        return Clone(run.network, note + verdict)
+        return answers, note + verdict
 
     def _shadows(self, images: np.ndarray, labels: np.ndarray, attempt: Attempt) -> list[Lesson]:
         """Trainings on the shown classes of random images, most of them of random classes."""

@@ -51,11 +51,14 @@ class RecoveryTable:
 
     def steps(self, attempt: Attempt) -> Steps:
         images, shown = query(attempt)
+        [run] = yield [Lesson(images=images, answers=self._recovered(attempt, images, shown))]
+        return Clone(run.network)
+
+    def _recovered(self, attempt: Attempt, images: np.ndarray, shown: Answers) -> Answers:
+        """The table is gone when this returns: many strategies wait for their clones together."""
         known, true = self._table(attempt, images)
         found = look_up(np.exp(log_scores(shown, floor=FLOOR)), known, true, self.tolerance)
-        answers = usable(Answers("probabilities", torch.from_numpy(found)))
-        [run] = yield [Lesson(images=images, answers=answers)]
-        return Clone(run.network)
+        return usable(Answers("probabilities", torch.from_numpy(found)))
 
     def _table(self, attempt: Attempt, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Shown and true probabilities; each part answers the queried images, as the victim did.
