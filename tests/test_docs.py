@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.bench import table
 from benchmarks.coverage import LIMITS, intervals_table, verdicts_table
-from denature.cli.app import COMMANDS, main
+from denature.cli.app import COMMANDS, _combinations, _split_lists, app, main
 from denature.core.record import Record, find_records
 from denature.core.stats import pooled
 from denature.extract.theft import read_theft
@@ -36,6 +36,21 @@ def commands(page: Path) -> list[str]:
     blocks = re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [line.removeprefix("$ ") for line in lines if line.startswith("$ denature ")]
+
+
+def command_lines(page: Path) -> list[str]:
+    """All command lines of a page, those that need files of one's own too; none with a `...`."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"```(?:console|sh)\n(.*?)```", text, re.DOTALL))
+    lines = re.findall(r"^(?:\$ )?(?:\.venv/bin/)?(denature .*)$", blocks, re.MULTILINE)
+    return [line for line in lines if not line.endswith("...")]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if command_lines(p)], ids=lambda p: p.name)
+def test_the_command_lines_of_a_page_are_understood(page: Path) -> None:
+    for line in command_lines(page):
+        for words in _combinations(shlex.split(line, comments=True)[1:]):
+            app.parse_args(_split_lists(words), exit_on_error=False, print_error=False)
 
 
 @pytest.mark.slow

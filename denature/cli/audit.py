@@ -98,7 +98,8 @@ def audit(
         out: Folder for cells, tables and report, from which a stopped audit resumes; by default one
             under runs/.
         device: Device to compute on.
-        trust: A module of your own that a run's record may import; repeat the option for several.
+        trust: A module of your own that a run's record may import, or a .pt2 file that may be
+            loaded although this can execute code; repeat the option for several.
     """
     from denature.audit.line import line
     from denature.cli.show import show
