@@ -1,7 +1,7 @@
 """An audit from its sources to its result: baselines, screening, racing, scores."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast, final
@@ -103,30 +103,41 @@ class Auditor:
         columns = [
             self._column(source, threat) for source in self.sources for threat in self.threats
         ]
-        first = [
-            Trial(source=column.source, threat=column.threat, strategy=strategy, budget=smallest)
-            for column in columns
-            for strategy in column.strategies
-            for smallest in self.budgets[:1]
-        ]
-        known = self._carry_out(first, "screening")
-        choices = {
-            trial: screened
-            for column in columns
-            for trial, screened in self._screened(column, known, labels, parts).items()
+        running = [self._starters(column) for column in columns]
+        known = self._carry_out([t for trials in running for t in trials.values()], "screening")
+        left = [self._leave(trials, known, labels, parts, seeds=1) for trials in running]
+        screened: dict[CellName, tuple[MeasuredCell | None, Screened]] = {
+            trial.cell: (known[trial.cell, 0], why)
+            for found in left
+            for trial, why in found.items()
         }
-        rest = [
-            replace(trial, budget=budget, seed=seed)
-            for trial, screened in choices.items()
-            if screened.raced
-            for budget in self.budgets
-            if budget == trial.budget or trial.strategy.name not in SMALLEST_ONLY
-            for seed in range(self.seeds)
-        ]  # fmt: skip
-        known |= self._carry_out(rest, "racing")
         raced: dict[CellName, list[MeasuredCell]] = {}
-        for trial in rest:
-            raced.setdefault(trial.cell, []).append(known[trial.cell, trial.seed])
+        for budget in self.budgets:
+            trials = [
+                replace(trial, budget=budget, seed=seed)
+                for trials in running
+                for trial in trials.values()
+                if budget == self.budgets[0] or trial.strategy.name not in SMALLEST_ONLY
+                for seed in range(self.seeds)
+            ]
+            known |= self._carry_out(trials, f"racing with {budget:,} queries")
+            for trial in trials:
+                raced.setdefault(trial.cell, []).append(known[trial.cell, trial.seed])
+            for of_column in running:
+                at_budget = {
+                    n: replace(t, budget=budget)
+                    for n, t in of_column.items()
+                    if replace(t, budget=budget).cell in raced
+                }
+                for trial, why in self._leave(
+                    at_budget, known, labels, parts, seeds=self.seeds
+                ).items():
+                    del of_column[trial.strategy.name]
+                    screened |= {
+                        replace(trial, budget=larger).cell: (None, why)
+                        for larger in self.budgets
+                        if larger > budget
+                    }
         return Measurements(
             labels=labels,
             victim=victim,
@@ -135,18 +146,20 @@ class Auditor:
                 threat: self._baseline(threat, labels, victim, parts) for threat in self.threats
             },
             raced=raced,
-            screened={
-                trial.cell: (known[trial.cell, 0], screened)
-                for trial, screened in choices.items()
-                if not screened.raced
-            },
-            excluded={
-                CellName(column.source.name, thief, column.threat, budget): reason
-                for column in columns
-                for thief, reason in column.excluded.items()
-                for budget in self.budgets
-            },
+            screened=screened,
+            excluded=dict(self._excluded(columns)),
         )
+
+    def _excluded(self, columns: Sequence[Column]) -> Iterator[tuple[CellName, str]]:
+        """Cells that are not measured whatever comes out, with the reason."""
+        for column in columns:
+            for budget in self.budgets:
+                for thief, reason in column.excluded.items():
+                    yield CellName(column.source.name, thief, column.threat, budget), reason
+                for strategy in column.strategies:
+                    if budget > self.budgets[0] and strategy.name in SMALLEST_ONLY:
+                        name = CellName(column.source.name, strategy.name, column.threat, budget)
+                        yield name, "It trains on the whole pool, so only at the smallest budget."
 
     def largest(self) -> Counter[tuple[int, float]]:
         """Cells at most, by budget and number of trainings."""
@@ -174,28 +187,42 @@ class Auditor:
             excluded={name: reason for name, reason in reasons.items() if reason is not None},
         )
 
-    def _screened(
+    def _starters(self, column: Column) -> dict[str, Trial]:
+        """The trials of one column at the smallest budget, by thief."""
+        return {
+            strategy.name: Trial(
+                source=column.source,
+                threat=column.threat,
+                strategy=strategy,
+                budget=self.budgets[0],
+            )
+            for strategy in column.strategies
+        }
+
+    def _leave(
         self,
-        column: Column,
+        trials: dict[str, Trial],
         known: Mapping[tuple[CellName, int], MeasuredCell],
         labels: np.ndarray,
         parts: Halves,
+        *,
+        seeds: int,
     ) -> dict[Trial, Screened]:
-        """Which trials at the smallest budget are raced; all of them with `grid`."""
-        trials = {
-            s.name: Trial(
-                source=column.source, threat=column.threat, strategy=s, budget=self.budgets[0]
-            )
-            for s in column.strategies
-        }
-        if self.config.grid:
-            return {trial: Screened(raced=True, behind=0.0) for trial in trials.values()}
+        """Remove the thieves of one column that are surely behind, and return them."""
+        if self.config.grid or not trials:
+            return {}
         half = parts.choosing
         hits = {
-            name: np.array(known[trial.cell, 0].predictions)[half] == labels[half]
+            name: predictions_by_seed([known[trial.cell, seed] for seed in range(seeds)])[:, half]
+            == labels[half]
             for name, trial in trials.items()
         }
-        return {trials[name]: screened for name, screened in screen(hits).items()}
+        behind = {
+            name: screened
+            for name, screened in screen(hits, next(iter(trials.values())).budget).items()
+            if not screened.raced
+        }
+        return {trials.pop(name): screened for name, screened in behind.items()}
 
     def situation(self, source: Source, threat: Threat, budget: int) -> Situation:
         return Situation(

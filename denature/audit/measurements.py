@@ -34,8 +34,9 @@ class Measurements:
     baselines: Mapping[Threat, BaselineHits]
     raced: Mapping[CellName, Sequence[MeasuredCell]]
     """Cells with all seeds."""
-    screened: Mapping[CellName, tuple[MeasuredCell, Screened]]
-    """Cells of one seed, which were not raced."""
+    screened: Mapping[CellName, tuple[MeasuredCell | None, Screened]]
+    """Cells of thieves that were left out: of screening with the cell of one seed, of larger
+    budgets without one."""
     excluded: Mapping[CellName, str]
     """Cells that make no sense, with the reason."""
 
