@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audits import audit
 
 from denature.audit.config import EFFORTS, WITH_LABELS, AuditConfig
 from denature.audit.line import line as line_of_json
@@ -16,6 +15,7 @@ from denature.cli.app import app
 from denature.defenses.catalogue import DEFENSES
 from denature.extract.strategies.base import Situation
 from denature.extract.strategies.catalogue import STRATEGIES, strategy_of
+from tests.audits import audit
 
 PAGE = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
 
