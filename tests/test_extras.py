@@ -103,7 +103,7 @@ NEEDY: dict[str, list[list[str]]] = {
     "steal": [["steal", DEAD, *STEAL], ["audit", DEAD, "--data", "digits"],
               ["speed", "run", "--against", DEAD],
               ["mark", "face.png", "--model", DEAD, "--out", "marked"],
-              ["robustness", DEAD, "--data", "digits", "--budget", "99", "--undefended", "run"]]],
+              ["robustness", DEAD, "--data", "digits", "--budget", "99", "--undefended", "run"]],
     "rekognition": [["steal", "rekognition", *STEAL], ["reproduce", "nose", "--scale", "smoke"],
                     ["mark", "face.png", "--model", "rekognition", "--out", "marked"]],
     "onnx": [["export", "run", "--out", "network.onnx"]],
