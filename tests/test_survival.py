@@ -228,6 +228,7 @@ def command(out: Path, *more: str, epochs: int = 12) -> list[str]:
     return [sys.executable, "-m", "denature", *words, "--out", str(out), "--json", "-q", *more]
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_with_75_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """Even a limit that is over before training starts gets one step further each time."""
 
