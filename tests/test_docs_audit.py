@@ -146,3 +146,18 @@ def test_the_keys_of_the_line_of_json_are_stated() -> None:
         if isinstance(value, dict):
             [about] = [text for head, text in row.items() if head != "key"]
             assert set(named(about)) == set(value), key
+
+
+def test_the_readme_says_what_the_published_audit_measured() -> None:
+    """And the published result is drawn as the page says it."""
+    from denature.report.results import read_outcome
+
+    root = Path(__file__).parents[1]
+    outcome = read_outcome(root / "results" / "audit" / "digits-quick")
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    taken = re.search(r"takes (\d+ % \[\d+, \d+\]) of the model's advantage", readme)
+    assert taken is not None
+    assert f"takes {taken[1]} of the model's advantage" in outcome.verdict[0]
+    assert "with 500 queries" in outcome.verdict[0]
+    assert outcome.verdict[1].startswith("None of 3 defenses is shown to lower")
+    assert outcome.result.plan.effort == "quick"
