@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.audit import fidelity_table
 from benchmarks.bench import table
 from benchmarks.coverage import LIMITS, intervals_table, verdicts_table
 from denature.cli.app import COMMANDS, _combinations, _split_lists, app, main
@@ -138,6 +139,16 @@ def test_the_tables_of_the_benchmarks_are_made_from_what_was_measured(name: str)
     found = json.loads((ROOT / "results" / f"{name}-cpu.json").read_text(encoding="utf-8"))
     pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
     assert any(table(found, wanted) in page for page in pages)
+
+
+def test_the_fidelities_beside_art_are_those_that_were_measured() -> None:
+    """To renew them: `python -m benchmarks.audit --art PYTHON --json results/audit-cpu.json`."""
+    found = json.loads((ROOT / "results" / "audit-cpu.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "stealing.md").read_text(encoding="utf-8")
+    assert fidelity_table(found) in page
+    differences = [line["difference"] for line in found.values() if "difference" in line]
+    assert len(differences) == 4
+    assert all(high >= 0 for _, _, high in differences)
 
 
 def test_the_error_rates_of_intervals_and_verdicts_are_those_that_were_simulated() -> None:

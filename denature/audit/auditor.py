@@ -1,9 +1,9 @@
 """An audit from its sources to its result: baselines, screening, racing, scores."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast, final
 
 import numpy as np
@@ -15,14 +15,21 @@ from denature.audit.cells import CellName, CellStore, MeasuredCell, predictions_
 from denature.audit.config import SMALLEST_ONLY, WITH_LABELS, AuditConfig
 from denature.audit.engine import Engine, Task
 from denature.audit.learning import Classroom
-from denature.audit.measurements import BaselineHits, Column, Measurements, Trial
+from denature.audit.measurements import (
+    BaselineHits,
+    Column,
+    LeftOut,
+    Measurements,
+    Right,
+    Trial,
+)
 from denature.audit.race import Screened, screen
 from denature.audit.score import Halves, halves
 from denature.audit.source import Source
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
-from denature.core.seeds import generator
-from denature.extract.asking.pool import digest_of
+from denature.core.seeds import derive, generator
+from denature.extract.asking.pool import digest_of, pool_of_tests
 from denature.extract.strategies.alone import Alone
 from denature.extract.strategies.base import LabelledImages, Situation, Strategy, Threat
 
@@ -63,15 +70,20 @@ class Auditor:
     _announced: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        smallest = self.budgets[0]
         if len(self.pool.rows) < self.budgets[-1]:
             raise ConfigError(
                 f"The largest budget is {self.budgets[-1]:,}, and {self.pool.name} has "
                 f"{len(self.pool.rows):,} images that differ from each other and from the test "
                 "images. Take a smaller --budget or a larger --pool."
             )
-        if self.owned_count and smallest < 2:
-            raise ConfigError(f"The smallest budget is {smallest}; it must be at least 2.")
+        if self.other is not None and len(self.other.rows) < self.budgets[-1]:
+            raise ConfigError(
+                f"The largest budget is {self.budgets[-1]:,}, and {self.other.name} has "
+                f"{len(self.other.rows):,} images that differ from each other and from the test "
+                "images. Take a smaller --budget or a larger --other-pool."
+            )
+        if self.owned_count:
+            self.owned(0)
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:
@@ -103,41 +115,7 @@ class Auditor:
         columns = [
             self._column(source, threat) for source in self.sources for threat in self.threats
         ]
-        running = [self._starters(column) for column in columns]
-        known = self._carry_out([t for trials in running for t in trials.values()], "screening")
-        left = [self._leave(trials, known, labels, parts, seeds=1) for trials in running]
-        screened: dict[CellName, tuple[MeasuredCell | None, Screened]] = {
-            trial.cell: (known[trial.cell, 0], why)
-            for found in left
-            for trial, why in found.items()
-        }
-        raced: dict[CellName, list[MeasuredCell]] = {}
-        for budget in self.budgets:
-            trials = [
-                replace(trial, budget=budget, seed=seed)
-                for trials in running
-                for trial in trials.values()
-                if budget == self.budgets[0] or trial.strategy.name not in SMALLEST_ONLY
-                for seed in range(self.seeds)
-            ]
-            known |= self._carry_out(trials, f"racing with {budget:,} queries")
-            for trial in trials:
-                raced.setdefault(trial.cell, []).append(known[trial.cell, trial.seed])
-            for of_column in running:
-                at_budget = {
-                    n: replace(t, budget=budget)
-                    for n, t in of_column.items()
-                    if replace(t, budget=budget).cell in raced
-                }
-                for trial, why in self._leave(
-                    at_budget, known, labels, parts, seeds=self.seeds
-                ).items():
-                    del of_column[trial.strategy.name]
-                    screened |= {
-                        replace(trial, budget=larger).cell: (None, why)
-                        for larger in self.budgets
-                        if larger > budget
-                    }
+        raced, screened = self._race(columns, labels, parts)
         return Measurements(
             labels=labels,
             victim=victim,
@@ -147,29 +125,81 @@ class Auditor:
             },
             raced=raced,
             screened=screened,
-            excluded=dict(self._excluded(columns)),
+            excluded={
+                CellName(column.source.name, thief, column.threat, budget): reason
+                for column in columns
+                for (thief, budget), reason in column.excluded.items()
+            },
         )
 
-    def _excluded(self, columns: Sequence[Column]) -> Iterator[tuple[CellName, str]]:
-        """Cells that are not measured whatever comes out, with the reason."""
-        for column in columns:
-            for budget in self.budgets:
-                for thief, reason in column.excluded.items():
-                    yield CellName(column.source.name, thief, column.threat, budget), reason
-                for strategy in column.strategies:
-                    if budget > self.budgets[0] and strategy.name in SMALLEST_ONLY:
-                        name = CellName(column.source.name, strategy.name, column.threat, budget)
-                        yield name, "It trains on the whole pool, so only at the smallest budget."
+    def _race(
+        self, columns: Sequence[Column], labels: np.ndarray, parts: Halves
+    ) -> tuple[dict[CellName, list[MeasuredCell]], dict[CellName, LeftOut]]:
+        """Screen all thieves, then measure budget by budget those that are not surely behind."""
+        right = Right(labels=labels[parts.choosing], places=parts.choosing)
+        first = [column.trials(self.budgets[0]) for column in columns]
+        known = self._carry_out([trial for trials in first for trial in trials], "screening")
+        raced: dict[CellName, list[MeasuredCell]] = {}
+        screened: dict[CellName, LeftOut] = {}
+        gone: set[tuple[str, ...]] = set()
+        for trials in first:
+            for trial, why in self._behind(trials, known, right, seeds=1).items():
+                screened[trial.cell] = (known[trial.cell, 0], why)
+                gone.add(trial.cell[:3])
+        for budget in self.budgets:
+            waves = [
+                [trial for trial in column.trials(budget) if trial.cell[:3] not in gone]
+                for column in columns
+            ]
+            repeated = [
+                replace(trial, seed=seed)
+                for wave in waves
+                for trial in wave
+                for seed in range(self.seeds)
+            ]
+            known |= self._carry_out(repeated, f"racing with {budget:,} queries")
+            for trial in repeated:
+                raced.setdefault(trial.cell, []).append(known[trial.cell, trial.seed])
+            for wave in waves:
+                for trial, why in self._behind(wave, known, right, seeds=self.seeds).items():
+                    gone.add(trial.cell[:3])
+                    screened |= {
+                        replace(trial, budget=larger).cell: (None, why)
+                        for larger in self.budgets
+                        if larger > budget
+                    }
+        return raced, screened
+
+    def _behind(
+        self,
+        trials: Sequence[Trial],
+        known: Mapping[tuple[CellName, int], MeasuredCell],
+        right: Right,
+        *,
+        seeds: int,
+    ) -> dict[Trial, Screened]:
+        """The trials of one column that are surely behind; none with `grid`."""
+        if self.config.grid or not trials:
+            return {}
+        hits = {
+            trial.strategy.name: right.hits([known[trial.cell, seed] for seed in range(seeds)])
+            for trial in trials
+        }
+        found = screen(hits, trials[0].budget)
+        return {
+            trial: found[trial.strategy.name]
+            for trial in trials
+            if not found[trial.strategy.name].raced
+        }
 
     def largest(self) -> Counter[tuple[int, float]]:
         """Cells at most, by budget and number of trainings."""
         return Counter(
-            (budget, strategy.trainings)
+            (budget, trial.strategy.trainings)
             for source in self.sources
             for threat in self.threats
-            for strategy in self._column(source, threat).strategies
             for budget in self.budgets
-            if budget == self.budgets[0] or strategy.name not in SMALLEST_ONLY
+            for trial in self._column(source, threat).trials(budget)
             for _ in range(self.seeds)
         )
 
@@ -177,52 +207,22 @@ class Auditor:
 
     def _column(self, source: Source, threat: Threat) -> Column:
         """The strategies that make sense here, and the reasons against the others."""
-        situation = self.situation(source, threat, self.budgets[0])
         named = [s for s in self.thieves if threat == "B" or s.name in WITH_LABELS]
-        reasons = {s.name: s.excluded(situation) for s in named}
-        return Column(
-            source=source,
-            threat=threat,
-            strategies=[s for s in named if reasons[s.name] is None],
-            excluded={name: reason for name, reason in reasons.items() if reason is not None},
-        )
+        reasons = {
+            (strategy.name, budget): reason
+            for strategy in named
+            for budget in self.budgets
+            if (reason := self._reason_against(strategy, source, threat, budget)) is not None
+        }
+        applied = [s for s in named if any((s.name, b) not in reasons for b in self.budgets)]
+        return Column(source=source, threat=threat, strategies=applied, excluded=reasons)
 
-    def _starters(self, column: Column) -> dict[str, Trial]:
-        """The trials of one column at the smallest budget, by thief."""
-        return {
-            strategy.name: Trial(
-                source=column.source,
-                threat=column.threat,
-                strategy=strategy,
-                budget=self.budgets[0],
-            )
-            for strategy in column.strategies
-        }
-
-    def _leave(
-        self,
-        trials: dict[str, Trial],
-        known: Mapping[tuple[CellName, int], MeasuredCell],
-        labels: np.ndarray,
-        parts: Halves,
-        *,
-        seeds: int,
-    ) -> dict[Trial, Screened]:
-        """Remove the thieves of one column that are surely behind, and return them."""
-        if self.config.grid or not trials:
-            return {}
-        half = parts.choosing
-        hits = {
-            name: predictions_by_seed([known[trial.cell, seed] for seed in range(seeds)])[:, half]
-            == labels[half]
-            for name, trial in trials.items()
-        }
-        behind = {
-            name: screened
-            for name, screened in screen(hits, next(iter(trials.values())).budget).items()
-            if not screened.raced
-        }
-        return {trials.pop(name): screened for name, screened in behind.items()}
+    def _reason_against(
+        self, strategy: Strategy, source: Source, threat: Threat, budget: int
+    ) -> str | None:
+        if strategy.name in SMALLEST_ONLY and budget > self.budgets[0]:
+            return f"It learns from the whole pool, and is raced at {self.budgets[0]:,} queries."
+        return strategy.excluded(self.situation(source, threat, budget))
 
     def situation(self, source: Source, threat: Threat, budget: int) -> Situation:
         return Situation(
@@ -246,11 +246,15 @@ class Auditor:
     ) -> dict[tuple[CellName, int], MeasuredCell]:
         """Cells by name and seed; those that are stored are read."""
         keys = {trial: self.store.key(self._settings(trial)) for trial in dict.fromkeys(trials)}
-        missing = [trial for trial, key in keys.items() if self.store.read(key) is None]
+        # By key, since a defense that is spelled in two ways has the same cells.
+        missing = {key: trial for trial, key in keys.items() if self.store.read(key) is None}
         if missing and not self._announced:
             self._announced.append(stage)
             self.announce()
-        tasks = [self._task(trial, keys[trial]) for trial in missing]
+        tasks = [
+            Task(key=key, strategy=trial.strategy, begin=partial(self._attempt, trial))
+            for key, trial in missing.items()
+        ]
         with self.classroom.session.progress.task(stage, len(tasks), "cells") as progress:
             for count in self.engine.carry_out(tasks):
                 progress.advance(count)
@@ -274,11 +278,15 @@ class Auditor:
             "seed": trial.seed,
         }
 
-    def _task(self, trial: Trial, key: str) -> Task:
+    def _seed(self, number: int) -> int:
+        """Seed of all that a thief draws in the repetition of this number."""
+        return derive(self.classroom.training.seed, "thief", number)
+
+    def _attempt(self, trial: Trial) -> CellAttempt:
         owned = self.owned(trial.seed) if trial.threat == "A" else None
-        attempt = CellAttempt(
+        return CellAttempt(
             situation=self.situation(trial.source, trial.threat, trial.budget),
-            seed=trial.seed,
+            seed=self._seed(trial.seed),
             source=trial.source,
             main=self.pool,
             other=self.other,
@@ -287,18 +295,40 @@ class Auditor:
             backbone=self.backbone,
             encoder=self.encoder,
         )
-        return Task(key=key, strategy=trial.strategy, attempt=attempt)
 
     # Threat A
 
-    def owned(self, seed: int) -> tuple[LabelledImages, frozenset[bytes]]:
-        """The labelled images of a thief, drawn from the training split, and their digests."""
-        train = self.classroom.dataset.train
-        order = generator(seed, "owned images").permutation(len(train.rows))
-        rows = train.rows[torch.from_numpy(order[: self.owned_count])]
-        images = train.images[rows].numpy()
-        labelled = LabelledImages(images, train.labels[rows].numpy())
-        return labelled, frozenset(digest_of(image) for image in images)
+    def owned(self, number: int) -> tuple[LabelledImages, frozenset[bytes]]:
+        """The labelled images of a thief in a repetition, and their digests.
+
+        They are drawn from the training split, differ from each other and from test images.
+
+        Raises:
+            ConfigError: there are not so many.
+        """
+        train, seen = self.classroom.dataset.train, set(self._test_contents)
+        order = generator(self._seed(number), "owned images").permutation(len(train.rows))
+        chosen: list[int] = []
+        for row in train.rows[torch.from_numpy(order)].tolist():
+            if len(chosen) == self.owned_count:
+                break
+            content = digest_of(train.images[row].numpy())
+            if content not in seen:
+                seen.add(content)
+                chosen.append(row)
+        if len(chosen) < self.owned_count:
+            raise ConfigError(
+                f"The thief owns {self.owned_count:,} labelled images, and "
+                f"{self.classroom.dataset.config.source} has {len(chosen):,} training images that differ from each other and from the test "
+                "images. Take a smaller --labelled."
+            )
+        images, labels = train.images[chosen].numpy(), train.labels[chosen].numpy()
+        return LabelledImages(images, labels), frozenset(seen - self._test_contents)
+
+    @cached_property
+    def _test_contents(self) -> frozenset[bytes]:
+        tests = pool_of_tests(self.classroom.dataset)
+        return frozenset(tests.contents(range(tests.size)))
 
     def _baseline(
         self, threat: Threat, labels: np.ndarray, victim: np.ndarray, parts: Halves

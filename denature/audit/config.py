@@ -123,7 +123,10 @@ class AuditConfig:
             self,
             {
                 "budget": (all(budget >= 2 for budget in self.budget), "at least 2 queries each"),
-                "labelled": (self.labelled is None or self.labelled >= 0, "at least 0"),
+                "labelled": (
+                    self.labelled is None or self.labelled == 0 or self.labelled >= 2,
+                    "0, or at least 2, since one image trains no student",
+                ),
                 "seeds": (self.seeds is None or self.seeds >= 1, "at least 1"),
                 "test_images": (
                     self.test_images is None or self.test_images >= 20,

@@ -13,7 +13,7 @@ from denature.audit.config import UNDEFENDED
 from denature.audit.learning import Classroom
 from denature.audit.source import Harvest, Source
 from denature.core.errors import ConfigError
-from denature.core.seeds import seeded
+from denature.core.seeds import derive, seeded
 from denature.defenses.base import Chain, NetworkRole
 from denature.extract.strategies.base import Lesson
 from denature.nets import create
@@ -119,6 +119,7 @@ class Defender:
             answers=self.harvest(images),
             training={"epochs": SURROGATE_EPOCHS},
         )
-        groups = self.classroom.orders([lesson], self.folder, seed=0, recipe="surrogate")
+        seed = derive(self.classroom.training.seed, "surrogate")
+        groups = self.classroom.orders([lesson], self.folder, seed=seed, recipe="surrogate")
         [run] = self.classroom.learn(groups, 1)
         return run

@@ -1,6 +1,6 @@
 """Strategies at work: many advance together, and their trainings share the one loop."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
@@ -28,8 +28,8 @@ class Task:
 
     key: str
     strategy: Strategy
-    attempt: CellAttempt
-    """Is made when the task starts, and not used after that."""
+    begin: Callable[[], CellAttempt]
+    """Makes the attempt when the task starts: those of all tasks would fill the memory."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,9 +37,15 @@ class _Advancing:
     """A strategy between two of its lessons."""
 
     task: Task
+    attempt: CellAttempt
     steps: Steps
     lessons: Sequence[Lesson] = ()
     clone: Clone | None = None
+
+    @staticmethod
+    def begun(task: Task) -> "_Advancing":
+        attempt = task.begin()
+        return _Advancing(task, attempt, task.strategy.steps(attempt))
 
     def advance(self, runs: Sequence[Run] | None) -> None:
         try:
@@ -70,7 +76,7 @@ class Engine:
             yield from self._together(batch)
 
     def _together(self, tasks: Sequence[Task]) -> Iterator[int]:
-        active = [_Advancing(task, task.strategy.steps(task.attempt)) for task in tasks]
+        active = [_Advancing.begun(task) for task in tasks]
         for each in active:
             each.advance(None)
         while active:
@@ -90,7 +96,7 @@ class Engine:
             found = room.orders(
                 each.lessons,
                 self.store.workshop(each.task.key),
-                seed=each.task.attempt.seed,
+                seed=each.attempt.seed,
                 recipe=each.task.key,
             )
             groups += found
@@ -107,7 +113,7 @@ class Engine:
         assert each.clone is not None
         cell = MeasuredCell(
             predictions=tuple(predictions(each.clone, self.tests, self.device).tolist()),
-            queries=each.task.attempt.spent,
+            queries=each.attempt.spent,
             note=each.clone.note,
         )
         self.store.write(each.task.key, cell)

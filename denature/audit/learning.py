@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from denature.answers.transfer import Transfer
+from denature.core.seeds import derive
 from denature.data.dataset import Dataset, Split
 from denature.extract.config import thief_training
 from denature.extract.strategies.base import Lesson
@@ -39,7 +40,14 @@ class Classroom:
     def orders(
         self, lessons: Sequence[Lesson], folder: Path, *, seed: int, recipe: str
     ) -> list[tuple[list[Order], Dataset, list[int]]]:
-        """Orders on their data, those of equal data together, with their places among `lessons`."""
+        """Orders on their data, those of equal data together, with their places among `lessons`.
+
+        Args:
+            lessons: to be learned at the same time.
+            folder: of their runs.
+            seed: of their networks; lessons with seeds of their own differ.
+            recipe: identity of the lessons.
+        """
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, lesson in enumerate(lessons):
             held_out = None if lesson.held_out is None else lesson.held_out[0]
@@ -55,7 +63,9 @@ class Classroom:
 
     def _order(self, lesson: Lesson, transfer: Transfer, folder: Path, seed: int) -> Order:
         training = thief_training(len(lesson.images), self.training)
-        training = replace(training, seed=training.seed + seed + lesson.seed)
+        # Derived, so that no clone starts from the weights of a victim that has the same number as
+        # its seed: such clones agreed with a `cnn` on digits on half a point more test images.
+        training = replace(training, seed=derive(seed, "clone", lesson.seed))
         if lesson.held_out is not None:
             training = replace(training, checkpoint="best-validation", evaluate_every=1)
         return Order(

@@ -43,6 +43,8 @@ def screen(hits: Mapping[str, np.ndarray], budget: int) -> dict[str, Screened]:
             all with the same seeds.
         budget: queries of all of them.
     """
+    if not hits:
+        return {}
     accuracy = {name: float(hit.mean()) for name, hit in hits.items()}
     ranked = sorted(hits, key=lambda name: (-accuracy[name], name))
     best = ranked[:BEST]
