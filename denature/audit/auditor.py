@@ -319,8 +319,8 @@ class Auditor:
         if len(chosen) < self.owned_count:
             raise ConfigError(
                 f"The thief owns {self.owned_count:,} labelled images, and "
-                f"{self.classroom.dataset.config.source} has {len(chosen):,} training images that differ from each other and from the test "
-                "images. Take a smaller --labelled."
+                f"{self.classroom.dataset.config.source} has {len(chosen):,} training images that "
+                "differ from each other and from the test images. Take a smaller --labelled."
             )
         images, labels = train.images[chosen].numpy(), train.labels[chosen].numpy()
         return LabelledImages(images, labels), frozenset(seen - self._test_contents)
