@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,6 +18,7 @@ from denature.audit.gate import best_defense, junit
 from denature.audit.race import screen
 from denature.audit.source import Harvest, Source, shown_by
 from denature.cli.app import main
+from denature.core.stats import Estimate
 from denature.core.stopping import Stopper
 from denature.data import load
 from denature.data.config import DataConfig
@@ -359,6 +361,11 @@ def test_the_gate_takes_the_defense_that_leaves_least() -> None:
             before = values.get(worst.defense, -1.0)
             values[worst.defense] = max(before, worst.recovered.value)
     assert best == min(values.items(), key=lambda entry: (entry[1], entry[0]))
+    ruin = Estimate(0.1, 0.05, 0.2, 100, "images")
+    ruined = [replace(p, top1_kept=ruin) if p.defense == best[0] else p for p in result.defenses]
+    second = best_defense(replace(result, defenses=tuple(ruined)))
+    assert second is not None
+    assert second[0] != best[0]
     suite = ElementTree.fromstring(junit(result, best[1]))
     assert int(suite.get("tests") or 0) == len({(w.defense, w.threat) for w in result.worst})
     assert int(suite.get("failures") or 0) < int(suite.get("tests") or 0)

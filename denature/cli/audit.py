@@ -62,7 +62,7 @@ def audit(
     device: Device = "auto",
     trust: Trust = (),
     reading: ReadingOptions = ReaderConfig(),
-    run_options: RunFlags = RunOptions(workers=WORKERS),
+    run_options: RunFlags = RunOptions(),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Audit a model: which thief clones it with how many queries, and what each defense leaves.
@@ -144,7 +144,7 @@ def audit(
         max_queries=max_queries,
         device=device,
     )
-    with run_options.session(output_options, device) as session:
+    with run_options.session(output_options, device, usual_workers=WORKERS) as session:
         if estimate:
             for sentence in experiment.estimate(session):
                 print(sentence)
