@@ -9,11 +9,12 @@ demo: .venv/.ready
 	$(BIN)/denature demo --overwrite
 
 test: .venv/.ready-dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-all: test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow and not alone"
-	$(BIN)/python -m pytest -q -m "slow and alone"
+# One call for quick and slow tests: each collects for ten seconds, and ends with an idle worker.
+test-all: .venv/.ready-dev
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -q -m alone
 
 check: .venv/.ready-dev
 	$(BIN)/ruff format --check .

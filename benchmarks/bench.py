@@ -66,7 +66,8 @@ class Bench:
 
     def finish(self, wanted: Mapping[str, str], path: Path | None, **machine: object) -> None:
         """Print the table, and write all figures as JSON with where they were measured."""
-        print("\n" + table(self.figures, wanted))
+        if wanted:
+            print("\n" + table(self.figures, wanted))
         if path is None:
             return
         about = {

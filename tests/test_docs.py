@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.audit import fidelity_table
 from benchmarks.bench import table
 from benchmarks.coverage import LIMITS, intervals_table, verdicts_table
-from denature.cli.app import COMMANDS, main
+from denature.cli.app import COMMANDS, _combinations, _split_lists, app, main
 from denature.core.record import Record, find_records
 from denature.core.stats import pooled
 from denature.extract.theft import read_theft
@@ -36,6 +37,21 @@ def commands(page: Path) -> list[str]:
     blocks = re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [line.removeprefix("$ ") for line in lines if line.startswith("$ denature ")]
+
+
+def command_lines(page: Path) -> list[str]:
+    """All command lines of a page, those that need files of one's own too; none with a `...`."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"```(?:console|sh)\n(.*?)```", text, re.DOTALL))
+    lines = re.findall(r"^(?:\$ )?(?:\.venv/bin/)?(denature .*)$", blocks, re.MULTILINE)
+    return [line for line in lines if not line.endswith("...")]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if command_lines(p)], ids=lambda p: p.name)
+def test_the_command_lines_of_a_page_are_understood(page: Path) -> None:
+    for line in command_lines(page):
+        for words in _combinations(shlex.split(line, comments=True)[1:]):
+            app.parse_args(_split_lists(words), exit_on_error=False, print_error=False)
 
 
 @pytest.mark.slow
@@ -123,6 +139,16 @@ def test_the_tables_of_the_benchmarks_are_made_from_what_was_measured(name: str)
     found = json.loads((ROOT / "results" / f"{name}-cpu.json").read_text(encoding="utf-8"))
     pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
     assert any(table(found, wanted) in page for page in pages)
+
+
+def test_the_fidelities_beside_art_are_those_that_were_measured() -> None:
+    """To renew them: `python -m benchmarks.audit --art PYTHON --json results/audit-cpu.json`."""
+    found = json.loads((ROOT / "results" / "audit-cpu.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "stealing.md").read_text(encoding="utf-8")
+    assert fidelity_table(found) in page
+    differences = [line["difference"] for line in found.values() if "difference" in line]
+    assert len(differences) == 4
+    assert all(high >= 0 for _, _, high in differences)
 
 
 def test_the_error_rates_of_intervals_and_verdicts_are_those_that_were_simulated() -> None:

@@ -50,6 +50,8 @@ DEAD = "http://127.0.0.1:9/v2/models/m"
 STEAL = ["--pool", "digits", "--budget", "20", "--student", "mlp", "--out", "theft"]
 
 EXAMPLES: dict[str, list[str]] = {
+    "audit": ["audit", "run", "--data", "digits", "--estimate", "--defense", "none",
+              "--workers", "1", "--out", "audit"],
     "demo": ["demo", "--seeds", "0"],
     "train": ["train", "mlp", "--data", "digits", "--epochs", "1", "--out", "trained"],
     "nasty": ["nasty", "mlp", "--data", "digits", "--adversary", "run", "--epochs", "1",
@@ -98,11 +100,10 @@ NEEDY: dict[str, list[list[str]]] = {
                "--out", "tracked"]],
     "serve": [["serve", "run", "--port", "0"], ["reproduce", "nose", "--scale", "smoke"]],
     "redis": [["keys", "redis://127.0.0.1:9", "--add", "a"]],
-    "steal": [["steal", "run", *STEAL], ["steal", DEAD, *STEAL],
+    "steal": [["steal", DEAD, *STEAL], ["audit", DEAD, "--data", "digits"],
               ["speed", "run", "--against", DEAD],
               ["mark", "face.png", "--model", DEAD, "--out", "marked"],
-              ["robustness", DEAD, "--data", "digits", "--budget", "99", "--undefended", "run"],
-              ["reproduce", "nose", "--scale", "smoke"]],
+              ["robustness", DEAD, "--data", "digits", "--budget", "99", "--undefended", "run"]],
     "rekognition": [["steal", "rekognition", *STEAL], ["reproduce", "nose", "--scale", "smoke"],
                     ["mark", "face.png", "--model", "rekognition", "--out", "marked"]],
     "onnx": [["export", "run", "--out", "network.onnx"]],
@@ -168,7 +169,17 @@ def test_every_command_does_its_work_or_says_why_not_without_any_extra(
     assert "Traceback" not in done["err"]
     if done["code"]:
         assert last[0].startswith("denature: ")
-    if command in ("train", "eval", "ledger", "keys", "export", "report", "predict", "import"):
+    if command in (
+        "audit",
+        "train",
+        "eval",
+        "ledger",
+        "keys",
+        "export",
+        "report",
+        "predict",
+        "import",
+    ):
         assert done["code"] == 0, last
 
 

@@ -173,6 +173,7 @@ def copied(harvested: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome
     return run(recorded(harvested, out))
 
 
+@pytest.mark.slow
 def test_clones_learn_from_answers_of_before(copied: Outcome) -> None:
     lines = {(line[0], line[1]): line for line in copied.lines}
     assert not any(who == "the service itself" for _, who in lines)
@@ -194,6 +195,7 @@ def error_of(outcome: Outcome, target: str, who: str) -> float:
     return float(line[3].split()[0]) / 100
 
 
+@pytest.mark.slow
 def test_each_trial_has_a_row_and_what_it_could_know(copied: Outcome) -> None:
     rows = list(csv.DictReader((copied.folder / "precision.csv").read_text().splitlines()))
     assert [(row["index"], row["precision"], row["trial"]) for row in rows] == [
@@ -213,6 +215,7 @@ def test_each_trial_has_a_row_and_what_it_could_know(copied: Outcome) -> None:
     assert np.mean(fine) == pytest.approx(error_of(copied, "nose", "clone from scratch"), rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_page_shows_table_curve_pictures_and_epochs(copied: Outcome) -> None:
     page = (copied.folder / "report.html").read_text()
     assert page.count("data:image/png;base64") == 1
@@ -223,6 +226,7 @@ def test_the_page_shows_table_curve_pictures_and_epochs(copied: Outcome) -> None
         assert gif.n_frames == TINY.student_training.epochs  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_made_again(copied: Outcome, harvested: Path) -> None:
     runs = {it: it.stat().st_mtime_ns for it in copied.folder.glob("clones/*/record.json")}
     speed = (copied.folder / "speed.json").read_text()

@@ -838,7 +838,9 @@ def test_how_long_to_wait_is_read() -> None:
 
 
 def test_targets_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is no URL, no run's folder, no package\.module"):
+    with pytest.raises(
+        ConfigError, match=r"is no URL, no run's folder, no \.onnx or \.pt2 file, no"
+    ):
         find("nonsense")
     with pytest.raises(ConfigError, match="cannot be imported"):
         find("denature:no_such_function")
@@ -1436,6 +1438,7 @@ def test_a_theft_pays_off_only_where_prices_are_known_and_above_zero() -> None:
     assert timing_table(priced)[1:] == [["clone", "1", "2,000", "0.50", "1.00", "2.00", "9"]]
 
 
+@pytest.mark.slow
 def test_a_clone_is_timed_beside_the_service(
     server: Served, victim: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

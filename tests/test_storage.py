@@ -229,6 +229,7 @@ def test_filling_says_what_it_lacks(
 # Trackers
 
 
+@pytest.mark.slow
 def test_curves_go_to_a_real_tracker(
     teacher: Run,
     tmp_path: Path,

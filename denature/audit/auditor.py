@@ -1,7 +1,7 @@
 """An audit from its sources to its result: baselines, screening, racing, scores."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast, final
@@ -15,7 +15,14 @@ from denature.audit.cells import CellName, CellStore, MeasuredCell, predictions_
 from denature.audit.config import ACTIVE, OWN_IMAGES, SMALLEST_ONLY, WITH_LABELS, AuditConfig
 from denature.audit.engine import Engine, Task
 from denature.audit.learning import Classroom
-from denature.audit.measurements import BaselineHits, Column, Measurements, Trial
+from denature.audit.measurements import (
+    BaselineHits,
+    Column,
+    LeftOut,
+    Measurements,
+    Right,
+    Trial,
+)
 from denature.audit.race import Screened, screen
 from denature.audit.score import Halves, halves
 from denature.audit.source import Source
@@ -108,23 +115,7 @@ class Auditor:
         columns = [
             self._column(source, threat) for source in self.sources for threat in self.threats
         ]
-        first = [trial for column in columns for trial in column.trials(self.budgets[0])]
-        known = self._carry_out(first, "screening")
-        choices = {
-            trial: screened
-            for column in columns
-            for trial, screened in self._screened(column, known, labels, parts).items()
-        }
-        rest = [
-            replace(trial, seed=seed)
-            for column in columns
-            for trial in self._raced(column, choices)
-            for seed in range(self.seeds)
-        ]
-        known |= self._carry_out(rest, "racing")
-        raced: dict[CellName, list[MeasuredCell]] = {}
-        for trial in rest:
-            raced.setdefault(trial.cell, []).append(known[trial.cell, trial.seed])
+        raced, screened = self._race(columns, labels, parts)
         return Measurements(
             labels=labels,
             victim=victim,
@@ -133,17 +124,73 @@ class Auditor:
                 threat: self._baseline(threat, labels, victim, parts) for threat in self.threats
             },
             raced=raced,
-            screened={
-                trial.cell: (known[trial.cell, 0], screened)
-                for trial, screened in choices.items()
-                if not screened.raced
-            },
+            screened=screened,
             excluded={
                 CellName(column.source.name, thief, column.threat, budget): reason
                 for column in columns
                 for (thief, budget), reason in column.excluded.items()
             },
         )
+
+    def _race(
+        self, columns: Sequence[Column], labels: np.ndarray, parts: Halves
+    ) -> tuple[dict[CellName, list[MeasuredCell]], dict[CellName, LeftOut]]:
+        """Screen all thieves, then measure budget by budget those that are not surely behind."""
+        right = Right(labels=labels[parts.choosing], places=parts.choosing)
+        first = [column.trials(self.budgets[0]) for column in columns]
+        known = self._carry_out([trial for trials in first for trial in trials], "screening")
+        raced: dict[CellName, list[MeasuredCell]] = {}
+        screened: dict[CellName, LeftOut] = {}
+        gone: set[tuple[str, ...]] = set()
+        for trials in first:
+            for trial, why in self._behind(trials, known, right, seeds=1).items():
+                screened[trial.cell] = (known[trial.cell, 0], why)
+                gone.add(trial.cell[:3])
+        for budget in self.budgets:
+            waves = [
+                [trial for trial in column.trials(budget) if trial.cell[:3] not in gone]
+                for column in columns
+            ]
+            repeated = [
+                replace(trial, seed=seed)
+                for wave in waves
+                for trial in wave
+                for seed in range(self.seeds)
+            ]
+            known |= self._carry_out(repeated, f"racing with {budget:,} queries")
+            for trial in repeated:
+                raced.setdefault(trial.cell, []).append(known[trial.cell, trial.seed])
+            for wave in waves:
+                for trial, why in self._behind(wave, known, right, seeds=self.seeds).items():
+                    gone.add(trial.cell[:3])
+                    screened |= {
+                        replace(trial, budget=larger).cell: (None, why)
+                        for larger in self.budgets
+                        if larger > budget
+                    }
+        return raced, screened
+
+    def _behind(
+        self,
+        trials: Sequence[Trial],
+        known: Mapping[tuple[CellName, int], MeasuredCell],
+        right: Right,
+        *,
+        seeds: int,
+    ) -> dict[Trial, Screened]:
+        """The trials of one column that are surely behind; none with `grid`."""
+        if self.config.grid or not trials:
+            return {}
+        hits = {
+            trial.strategy.name: right.hits([known[trial.cell, seed] for seed in range(seeds)])
+            for trial in trials
+        }
+        found = screen(hits, trials[0].budget)
+        return {
+            trial: found[trial.strategy.name]
+            for trial in trials
+            if not found[trial.strategy.name].raced
+        }
 
     def largest(self) -> Counter[tuple[int, float]]:
         """Cells at most, by budget and number of trainings."""
@@ -163,7 +210,8 @@ class Auditor:
         most, every = self.budgets[-1], sum(self.budgets)
         of_pool = most + every * sum(thieves.count(name) for name in ACTIVE)
         others = most * len(set(thieves) & set(OWN_IMAGES))
-        return min(len(self.pool.rows), self.seeds * of_pool) + self.seeds * others
+        owned = min(self.owned_count, most)
+        return min(len(self.pool.rows), self.seeds * of_pool) + self.seeds * (others + owned)
 
     # Thieves
 
@@ -185,31 +233,6 @@ class Auditor:
         if strategy.name in SMALLEST_ONLY and budget > self.budgets[0]:
             return f"It learns from the whole pool, and is raced at {self.budgets[0]:,} queries."
         return strategy.excluded(self.situation(source, threat, budget))
-
-    def _raced(self, column: Column, choices: Mapping[Trial, Screened]) -> Iterator[Trial]:
-        """Trials of the strategies that screening left, and of those that it could not measure."""
-        screened = column.trials(self.budgets[0])
-        out = {trial.strategy.name for trial in screened if not choices[trial].raced}
-        for budget in self.budgets:
-            yield from (t for t in column.trials(budget) if t.strategy.name not in out)
-
-    def _screened(
-        self,
-        column: Column,
-        known: Mapping[tuple[CellName, int], MeasuredCell],
-        labels: np.ndarray,
-        parts: Halves,
-    ) -> dict[Trial, Screened]:
-        """Which trials at the smallest budget are raced; all of them with `grid`."""
-        trials = {trial.strategy.name: trial for trial in column.trials(self.budgets[0])}
-        if self.config.grid:
-            return {trial: Screened(raced=True, behind=0.0) for trial in trials.values()}
-        half = parts.choosing
-        hits = {
-            name: np.array(known[trial.cell, 0].predictions)[half] == labels[half]
-            for name, trial in trials.items()
-        }
-        return {trials[name]: screened for name, screened in screen(hits).items()}
 
     def situation(self, source: Source, threat: Threat, budget: int) -> Situation:
         return Situation(
@@ -304,11 +327,10 @@ class Auditor:
                 seen.add(content)
                 chosen.append(row)
         if len(chosen) < self.owned_count:
-            source = self.classroom.dataset.config.source
             raise ConfigError(
-                f"The thief owns {self.owned_count:,} labelled images, and {source} has "
-                f"{len(chosen):,} training images that differ from each other and from the test "
-                "images. Take a smaller --labelled."
+                f"The thief owns {self.owned_count:,} labelled images, and "
+                f"{self.classroom.dataset.config.source} has {len(chosen):,} training images that "
+                "differ from each other and from the test images. Take a smaller --labelled."
             )
         images, labels = train.images[chosen].numpy(), train.labels[chosen].numpy()
         return LabelledImages(images, labels), frozenset(seen - self._test_contents)

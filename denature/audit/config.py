@@ -100,8 +100,9 @@ class AuditConfig:
     """What is audited, by whom, and how thoroughly."""
 
     effort: Effort = "quick"
-    """quick: four defenses, three thieves, two budgets, two seeds; standard: one published setting
-    of each defense, all thieves, three budgets and seeds; full: two settings, five of each."""
+    """quick: 4 defenses with `none`, 3 thieves, 2 budgets, 2 seeds; standard: 11 defenses in a
+    published setting, all thieves, 3 budgets, 3 seeds; full: 25 defenses, most of them in two
+    settings, all thieves, 5 budgets, 5 seeds."""
     defense: tuple[str, ...] = ()
     """Defenses besides `none`: NAME, NAME@option=value, several after a +; or nasty. By default
     those of the effort."""
@@ -117,7 +118,7 @@ class AuditConfig:
     net: str | None = None
     """Network of the clones; by default the model's own, or cnn for a model of unknown network."""
     test_images: int | None = None
-    """Test images at most; by default all for a model in this process, and 1,000 for a service."""
+    """Test images at most; by default all for a run, and 1,000 for any other model."""
     grid: bool = False
     """Measure every cell, without screening."""
     price_per_1000: float | None = None

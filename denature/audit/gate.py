@@ -2,6 +2,7 @@
 
 from xml.etree import ElementTree
 
+from denature.audit.reading import spoiled
 from denature.audit.result import AuditResult, Threat, Worst
 
 JUNIT = "junit.xml"
@@ -23,10 +24,14 @@ def most_recovered(result: AuditResult) -> dict[tuple[str, Threat], Worst | None
 def best_defense(result: AuditResult) -> tuple[str, float] | None:
     """The defense that leaves least to its worst thief under any threat, and what it leaves.
 
-    None where nothing is measurable.
+    A defense that ruins the answers for honest users is none; see `spoiled`. None where nothing is
+    measurable.
     """
     left: dict[str, float] = {}
+    ruined = {price.defense for price in spoiled(result)}
     for (defense, _), worst in most_recovered(result).items():
+        if defense in ruined:
+            continue
         if worst is not None and worst.recovered is not None:
             left[defense] = max(left.get(defense, worst.recovered.value), worst.recovered.value)
     return min(left.items(), key=lambda entry: (entry[1], entry[0]), default=None)

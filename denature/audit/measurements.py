@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from denature.audit.race import Screened
 from denature.audit.score import Halves, SeedHits
 from denature.audit.source import Source
 from denature.extract.strategies.base import Strategy, Threat
+
+LeftOut: TypeAlias = tuple[MeasuredCell | None, Screened]
+"""A cell of a thief that was left out, if it was measured, and the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +38,9 @@ class Measurements:
     baselines: Mapping[Threat, BaselineHits]
     raced: Mapping[CellName, Sequence[MeasuredCell]]
     """Cells with all seeds."""
-    screened: Mapping[CellName, tuple[MeasuredCell, Screened]]
-    """Cells of one seed, which were not raced."""
+    screened: Mapping[CellName, LeftOut]
+    """Cells of thieves that were left out: of screening with the cell of one seed, of larger
+    budgets without one."""
     excluded: Mapping[CellName, str]
     """Cells that make no sense, with the reason."""
 
@@ -47,6 +52,21 @@ class Measurements:
     def agreement(self, cells: Sequence[MeasuredCell]) -> SeedHits:
         """Whether the clones answer as the undefended model, bool, seeds x test images."""
         found: SeedHits = predictions_by_seed(cells) == self.victim
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Right:
+    """The true classes of some of the test images."""
+
+    labels: np.ndarray
+    """int64, of the images at `places`."""
+    places: np.ndarray
+    """int64, positions among all test images."""
+
+    def hits(self, cells: Sequence[MeasuredCell]) -> SeedHits:
+        """Whether the clones are right, bool, seeds x places."""
+        found: SeedHits = predictions_by_seed(cells)[:, self.places] == self.labels
         return found
 
 

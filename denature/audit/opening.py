@@ -27,7 +27,7 @@ from denature.train.run import Run
 from denature.train.session import Session
 
 SERVICE_TESTS = 1000
-"""Test images that a service is asked about, at most, unless more are wanted."""
+"""Test images that a model other than a run is asked about, at most, unless more are wanted."""
 
 
 @final

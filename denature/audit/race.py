@@ -1,4 +1,4 @@
-"""Screening and racing: which thieves are measured at all budgets, after one look at each."""
+"""Screening and racing: which thieves are measured at larger budgets, after one look at each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,33 +9,39 @@ from denature.audit.config import ALWAYS
 from denature.core.stats import Estimate, Score, paired_difference, proportion
 
 BEST = 2
-"""Thieves that are raced whatever their lead."""
+"""Thieves that go on whatever their lead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Screened:
-    """Whether a thief is raced after screening, and by how much it was behind."""
+    """Whether a thief goes on, and by how much it was behind."""
 
     raced: bool
-    behind: float
+    behind: float = 0.0
     """Accuracy of the second best thief minus that of this one, on the choosing half."""
+    budget: int = 0
+    """Queries of both."""
+    seeds: int = 1
 
     @property
     def note(self) -> str:
-        points = f"{100 * self.behind:.1f}"
-        return f"{points} points behind the second best thief in screening; the interval of this "\
-            "difference excludes 0."  # fmt: skip
+        seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
+        return (
+            f"With {self.budget:,} queries and {seeds} it was {100 * self.behind:.1f} points "
+            "behind the second best thief; the interval of this difference excludes 0."
+        )
 
 
-def screen(hits: Mapping[str, np.ndarray]) -> dict[str, Screened]:
-    """Which thieves are raced against one defense.
+def screen(hits: Mapping[str, np.ndarray], budget: int) -> dict[str, Screened]:
+    """Which thieves go on against one defense.
 
-    The best two are, naive and labels always, and all others whose paired difference to the second
+    The best two do, naive and labels always, and all others whose paired difference to the second
     best has an interval that holds 0: only a thief that is surely behind is left out.
 
     Args:
-        hits: by thief, bool, images of the choosing half that its clone answers correctly; one
-            seed at the smallest budget.
+        hits: by thief, bool, seeds x images of the choosing half that its clones answer correctly;
+            all with the same seeds.
+        budget: queries of all of them.
     """
     if not hits:
         return {}
@@ -45,15 +51,25 @@ def screen(hits: Mapping[str, np.ndarray]) -> dict[str, Screened]:
     reference = hits[best[-1]]
     screened = {}
     for name in ranked:
-        behind = accuracy[best[-1]] - accuracy[name]
         certain = name not in best and difference(reference, hits[name]).low > 0
-        screened[name] = Screened(raced=name in ALWAYS or not certain, behind=behind)
+        screened[name] = Screened(
+            raced=name in ALWAYS or not certain,
+            behind=accuracy[best[-1]] - accuracy[name],
+            budget=budget,
+            seeds=len(reference),
+        )
     return screened
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> Estimate:
-    """The paired difference of two accuracies on the same images, with its interval."""
-    scores = [Score(proportion(int(hit.sum()), len(hit)), "same", hit) for hit in (one, other)]
-    found = paired_difference({0: scores[0]}, {0: scores[1]})
+    """The difference of two accuracies, paired by seed and image; bool, seeds x images."""
+    scores = [
+        {
+            seed: Score(proportion(int(hit.sum()), len(hit)), "same", hit)
+            for seed, hit in enumerate(hits)
+        }
+        for hits in (one, other)
+    ]
+    found = paired_difference(scores[0], scores[1])
     assert found is not None
     return found

@@ -43,6 +43,10 @@ class Harvest:
         assert self._kind is not None
         return self._kind
 
+    def __len__(self) -> int:
+        """Number of images whose answers are known in this process."""
+        return len(self._known)
+
     @property
     def spent(self) -> int:
         """Queries for audits in this folder, those of earlier processes and lost ones included."""

@@ -75,7 +75,10 @@ def cells_of(found: Measurements) -> Iterator[Cell]:
     for name, cells in found.raced.items():
         yield _measured(found, name, cells, "")
     for name, (cell, screened) in found.screened.items():
-        yield _measured(found, name, [cell], screened.note)
+        if cell is None:
+            yield Cell(**name._asdict(), outcome="screened out", note=screened.note)
+        else:
+            yield _measured(found, name, [cell], screened.note)
     for name, reason in found.excluded.items():
         yield Cell(**name._asdict(), outcome="not applicable", note=reason)
 

@@ -14,13 +14,13 @@ from denature.cli.options import SWEPT, TRAINERS, config_file
 from denature.core.errors import DenatureError, GateFailed, Stopped
 
 COMMANDS = {
-    "demo": (
-        "demo:demo",
-        "Compare the students of a normal and of a nasty teacher, on real digits.",
-    ),
     "audit": (
         "audit:audit",
         "Audit a model: what the worst thief gets of it at each budget, behind each defense.",
+    ),
+    "demo": (
+        "demo:demo",
+        "Compare the students of a normal and of a nasty teacher, on real digits.",
     ),
     "train": ("training:train", "Train a network on the true labels."),
     "nasty": (

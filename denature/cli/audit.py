@@ -62,7 +62,7 @@ def audit(
     device: Device = "auto",
     trust: Trust = (),
     reading: ReadingOptions = ReaderConfig(),
-    run_options: RunFlags = RunOptions(workers=WORKERS),
+    run_options: RunFlags = RunOptions(),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Audit a model: which thief clones it with how many queries, and what each defense leaves.
@@ -98,7 +98,8 @@ def audit(
         out: Folder for cells, tables and report, from which a stopped audit resumes; by default one
             under runs/.
         device: Device to compute on.
-        trust: A module of your own that a run's record may import; repeat the option for several.
+        trust: A module of your own that a run's record may import, or a .pt2 file that may be
+            loaded although this can execute code; repeat the option for several.
     """
     from denature.audit.line import line
     from denature.cli.show import show
@@ -143,7 +144,7 @@ def audit(
         max_queries=max_queries,
         device=device,
     )
-    with run_options.session(output_options, device) as session:
+    with run_options.session(output_options, device, usual_workers=WORKERS) as session:
         if estimate or experiment.is_new:
             for sentence in experiment.estimate(session):
                 print(sentence) if estimate else session.progress.say(sentence)

@@ -81,9 +81,9 @@ class RunOptions:
     """Keep the weights of every K-th epoch in snapshots/; 0 keeps none."""
     time_limit: str | None = None
     """Save the state and exit with code 75 after this time, such as 9m or 1.5h."""
-    workers: int = 1
-    """Number of processes that make the runs of a list on this machine; faster for small
-    networks."""
+    workers: int | None = None
+    """Number of processes that make the runs of a list on this machine; faster for small networks.
+    1 by default; for an audit one for each core, up to 4."""
     ray: str | None = None
     """Make the runs on a Ray cluster: auto for the cluster of this machine, local to start one, or
     the cluster's address. The nodes must share the folders of the runs."""
@@ -94,16 +94,19 @@ class RunOptions:
     """Also report to a tracker, such as mlflow or wandb; TensorBoard events are always written."""
 
     @contextmanager
-    def session(self, output_options: OutputOptions, device: str) -> "Iterator[Session]":
+    def session(
+        self, output_options: OutputOptions, device: str, *, usual_workers: int = 1
+    ) -> "Iterator[Session]":
         """The session of these options; signals stop it, and its workers are shut down at its end.
 
         Args:
             output_options: the display of progress.
             device: where the workers of `--ray` compute.
+            usual_workers: number of workers where `--workers` is not given.
         """
         limit = self.time_limit
         stopper = Stopper(seconds=None if limit is None else parse_duration(limit))
-        with self._workers(device) as workers, stopper.on_signals():
+        with self._workers(device, usual_workers) as workers, stopper.on_signals():
             yield Session(
                 checkpointing=CheckpointConfig(
                     save_every_s=parse_duration(self.save_every),
@@ -117,16 +120,17 @@ class RunOptions:
             )
 
     @contextmanager
-    def _workers(self, device: str) -> "Iterator[WorkerPool | None]":
+    def _workers(self, device: str, usual: int) -> "Iterator[WorkerPool | None]":
         """The worker pool that `--workers` or `--ray` selects; None where neither does."""
-        if self.ray is None and self.workers == 1:
+        workers = usual if self.workers is None else self.workers
+        if self.ray is None and workers == 1:
             yield None
             return
         from denature.train.workers import ProcessPool, RayPool
 
-        if self.ray is not None and self.workers != 1:
+        if self.ray is not None and self.workers not in (None, 1):
             raise ConfigError("--ray and --workers were both given; pass one of them.")
-        pool = ProcessPool(self.workers) if self.ray is None else RayPool(self.ray, device=device)
+        pool = ProcessPool(workers) if self.ray is None else RayPool(self.ray, device=device)
         try:
             yield pool
         finally:

@@ -66,8 +66,8 @@ def steal(
 
     Args:
         target: The URL of an Open Inference server, or of one of its models; rekognition, for
-            faces, with boto3's usual credentials; a run's folder, queried without a wire; or
-            package.module:function, from float32 images in [0, 1] to answers.
+            faces, with boto3's usual credentials; a run's folder, or an .onnx or .pt2 file, queried
+            without a wire; or package.module:function, from float32 images in [0, 1] to answers.
         pool: Images to query with, whose labels are never read: as for `denature train --data`, or
             noise.
         budget: Numbers of queries, such as 1000,5000; a fresh clone is trained for each.
@@ -86,7 +86,8 @@ def steal(
             return them: -1 rounds to tens. Labels are not rounded.
         price_per_1000: US dollars per thousand queries.
         out: Folder for ledger, clones and report; by default one under runs/.
-        trust: A module of your own that a run's record may import; repeat the option for several.
+        trust: A module of your own that a run's record may import, or a .pt2 file that may be
+            loaded although this can execute code; repeat the option for several.
     """
     from denature.cli.show import show
     from denature.core.record import read_record

@@ -52,7 +52,7 @@ def run(
         raise ConfigError(
             "No folder was given; pass a folder with a params.json, or a tree that holds some."
         )
-    if run_options.workers != 1 or run_options.ray is not None:
+    if run_options.workers not in (None, 1) or run_options.ray is not None:
         raise ConfigError("Folders are run one after another; leave out --workers and --ray.")
     overrides = Overrides(
         epochs=epochs,

@@ -165,8 +165,8 @@ def _search(grid: bool) -> str:
     if grid:
         return "every applicable thief at every budget with every seed"
     return (
-        "every applicable thief at the smallest budget with one seed; then at all budgets and "
-        "seeds the best two, those whose interval overlaps theirs, naive and labels"
+        "every applicable thief at the smallest budget with one seed; then, budget by budget and "
+        "with all seeds, the best two, naive, labels, and those that are not surely behind"
     )
 
 

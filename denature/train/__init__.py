@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     )
     from denature.train.order import Order
     from denature.train.run import Run, import_run, load_run
-    from denature.train.runs import evaluate_run, make, train
+    from denature.train.runs import evaluate_run, make, make_all, train
+    from denature.train.session import Session
     from denature.train.shorthand import distilled, nasty, normal
 
 __getattr__ = attach(
@@ -31,6 +32,7 @@ __getattr__ = attach(
         "distilled": "shorthand",
         "train": "runs",
         "make": "runs",
+        "make_all": "runs",
         "Order": "order",
         "evaluate_run": "runs",
         "Run": "run",
@@ -38,6 +40,7 @@ __getattr__ = attach(
         "import_run": "run",
         "evaluate": "loop",
         "fit": "loop",
+        "Session": "session",
         "Training": "config",
         "CheckpointConfig": "config",
         "Normal": "objectives",
@@ -58,6 +61,7 @@ __all__ = [
     "distilled",
     "train",
     "make",
+    "make_all",
     "Order",
     "evaluate_run",
     "Run",
@@ -65,6 +69,7 @@ __all__ = [
     "import_run",
     "evaluate",
     "fit",
+    "Session",
     "Training",
     "CheckpointConfig",
     "Normal",

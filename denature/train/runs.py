@@ -135,7 +135,8 @@ def make_all(
             "Two orders train one module in place; give each a copy of it "
             "(copy.deepcopy), or name a factory."
         )
-    display = session.progress if len(nets) > 1 else SILENT
+    # What workers made is read in a moment; their own task shows how far they are.
+    display = session.progress if len(nets) > 1 and session.workers is None else SILENT
     with display.task("all", len(nets), "runs") as task:
         for number in range(max((len(making.ranks) for making in makings), default=0)):
             passes = [jobs for making in makings for jobs in making.passes(number, team)]

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import TypeAlias, final
 
 import numpy as np
+from aiolimiter import AsyncLimiter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_random_exponential
 
 from denature.answers.kinds import AnswerKind
-from denature.core.errors import ConfigError, Stopped, needs
+from denature.core.errors import ConfigError, Stopped
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.stopping import Stopper
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
@@ -18,11 +21,6 @@ from denature.extract.asking.pool import Pool
 from denature.extract.asking.reading import LOOKS, fitting, kind_of
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import AskFailed, Victim, VictimInfo, run_now
-
-with needs("steal", "Querying a model within a budget"):
-    from aiolimiter import AsyncLimiter
-    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
-    from tenacity.wait import wait_random_exponential
 
 Wanted: TypeAlias = tuple[tuple[bytes, int], int]
 """An image's digest and the repeat, and its number in the pool."""

@@ -1,0 +1,380 @@
+"""The audit end to end: what it measures of models whose score is known, and what it prints."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+from denature.answers.answerer import Answers
+from denature.audit.attempt import CellAttempt, PoolOrder
+from denature.audit.auditor import classes_of
+from denature.audit.config import EFFORTS, AuditConfig
+from denature.audit.gate import best_defense, junit
+from denature.audit.race import screen
+from denature.audit.source import Harvest, Source, shown_by
+from denature.cli.app import main
+from denature.core.stats import Estimate
+from denature.core.stopping import Stopper
+from denature.data import load
+from denature.data.config import DataConfig
+from denature.defenses.base import Chain
+from denature.defenses.catalogue import chain_of
+from denature.extract import config
+from denature.extract.asking.ledger import BudgetSpent, Ledger
+from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.pool import open_pool
+from denature.extract.config import RequestConfig
+from denature.extract.strategies.base import Situation
+from denature.extract.victims.called import FunctionVictim
+from denature.recipes.audit import Audit
+from denature.recipes.runner import run
+from denature.report.results import read_outcome
+from denature.train import Normal, Run, Training, train
+from tests.audits import audit as made
+
+BRIEF = Training(epochs=4, batch_size=64, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("victim") / "mlp"
+    return train("mlp", "digits", Normal(), Training(epochs=8, device="cpu"), out=out)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps() -> Iterator[None]:
+    """Clones that are made in a moment, and worse for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "LEAST_STEPS", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def printed(
+    victim: Run, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, object], Path, list[str]]:
+    """A small audit from the command line: its line of JSON, its folder, its words."""
+    out = tmp_path_factory.mktemp("audit")
+    words = [
+        *("audit", str(victim.folder), "--data", "digits", "--defense", "label-only,nasty"),
+        *("--thief", "naive,labels", "--budget", "20,80", "--seeds", "2", "--labelled", "20"),
+        *("--epochs", "3", "--out", str(out), "--workers", "1", "--device", "cpu", "-q"),
+    ]
+    from contextlib import redirect_stdout
+    from io import StringIO
+
+    text = StringIO()
+    with redirect_stdout(text):
+        assert main([*words, "--json"]) == 0
+    return json.loads(text.getvalue().splitlines()[-1]), out, words
+
+
+# What the command prints and leaves
+
+
+def test_the_line_of_json_is_as_promised(
+    printed: tuple[dict[str, object], Path, list[str]],
+) -> None:
+    told, out, _ = printed
+    accuracy = {"value", "low", "high", "n", "over"}
+    assert accuracy <= set(told["victim"]["accuracy"])  # type: ignore[index]
+    assert [row["defense"] for row in told["defenses"]] == ["none", "label-only", "nasty"]  # type: ignore[attr-defined]
+    for row in told["defenses"]:  # type: ignore[attr-defined]
+        assert {"top1_kept", "accuracy", "l1", "ece", "latency_ms"} <= set(row)
+    assert told["defenses"][1]["l1"] is None  # type: ignore[index]
+    cells = told["cells"]
+    assert len(cells) == 3 * 2 * 2 * 2  # type: ignore[arg-type]
+    for cell in cells:  # type: ignore[attr-defined]
+        assert set(cell["accuracy"]) == set(cell["fidelity"]) == accuracy
+        assert set(cell["recovered"]) == {"value", "low", "high"}
+        assert cell["queries"] == cell["budget"]
+        assert cell["threat"] in "AB"
+    assert {(w["defense"], w["threat"], w["budget"]) for w in told["worst"]} == {  # type: ignore[attr-defined]
+        (cell["defense"], cell["threat"], cell["budget"])
+        for cell in cells  # type: ignore[attr-defined]
+    }
+    half = told["queries_to_half"]
+    assert {(row["defense"], row["threat"]) for row in half} == {  # type: ignore[attr-defined]
+        (d, t) for d in ("none", "label-only", "nasty") for t in "AB"
+    }
+    assert Path(str(told["report"])) == out / "report.html"
+    assert (out / "report.html").is_file()
+
+
+def test_a_finished_audit_is_read_and_drawn_again(
+    printed: tuple[dict[str, object], Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, out, words = printed
+    cells = sorted(path.stat().st_mtime_ns for path in (out / "cells").iterdir())
+    assert main([*words, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for name in ("victim", "cells", "worst", "queries_to_half", "plan", "baselines"):
+        assert again[name] == told[name]
+    assert sorted(path.stat().st_mtime_ns for path in (out / "cells").iterdir()) == cells
+    page = (out / "report.html").read_text()
+    (out / "report.html").unlink()
+    assert main(["report", str(out)]) == 0
+    assert (out / "report.html").read_text() == page
+
+
+def test_one_more_defense_trains_its_own_cells_only(
+    printed: tuple[dict[str, object], Path, list[str]],
+) -> None:
+    _, out, words = printed
+    before = {path.name for path in (out / "cells").iterdir()}
+    more = list(words)
+    more[more.index("label-only,nasty")] = "label-only,nasty,rounding@decimals=1,mad"
+    assert main(more) == 0
+    added = {path.name for path in (out / "cells").iterdir()} - before
+    assert len(added) == 2 * 2 * 2 * 2 * 2  # defenses, thieves, threats, budgets, seeds
+
+
+def test_a_gate_fails_the_command_and_says_so_in_junit(
+    printed: tuple[dict[str, object], Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, words = printed
+    assert main([*words, "--fail-above", "0.01"]) == 3
+    assert "behind the best defense" in capsys.readouterr().err
+    suite = ElementTree.parse(out / "junit.xml").getroot()
+    assert int(suite.get("failures") or 0) > 0
+    assert main([*words, "--fail-above", "1"]) in (0, 3)
+    assert main([*words, "--fail-above", "2"]) == 1
+    assert "share in [0, 1]" in capsys.readouterr().err
+
+
+def test_an_estimate_trains_no_clone(
+    victim: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["audit", str(victim.folder), "--data", "digits", "--defense", "none", "--thief"]
+    words += ["naive", "--out", str(tmp_path), "--device", "cpu", "--workers", "1", "-q"]
+    assert main([*words, "--estimate"]) == 0
+    told = capsys.readouterr().out
+    assert "1 defenses, 1 thieves, budgets of" in told
+    assert "of training" in told
+    assert not (tmp_path / "cells").exists()
+
+
+# Models whose score is known
+
+
+class Answering:
+    """A model that knows the test images, and notes how often it is asked."""
+
+    def __init__(self, how: str) -> None:
+        data = load("digits")
+        pixels = torch.cat([data.train.images[data.train.rows], data.test.images[data.test.rows]])
+        labels = torch.cat([data.train.labels[data.train.rows], data.test.labels[data.test.rows]])
+        self.known = {p.numpy().tobytes(): int(y) for p, y in zip(pixels, labels, strict=True)}
+        self.how, self.asked = how, 0
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.asked += len(images)
+        answers = np.full((len(images), 10), 0.01, np.float32)
+        for row, image in zip(answers, np.rint(images * 255).astype(np.uint8), strict=True):
+            truth = self.known[image.tobytes()]
+            noise = int(np.random.default_rng(list(image.tobytes())).integers(10))
+            row[{"truth": truth, "constant": 3, "noise": noise}[self.how]] = 0.91
+        return answers
+
+
+@pytest.mark.parametrize(("how", "measurable"), [("truth", True), ("constant", False),
+                                                 ("noise", False)])  # fmt: skip
+def test_models_of_known_worth(how: str, measurable: bool, tmp_path: Path) -> None:
+    model = Answering(how)
+    audit = Audit(
+        model=FunctionVictim(model, name=how, kind="probabilities"),
+        name=how,
+        config=AuditConfig(defense=("none",), thief=("naive",), budget=(400,), seeds=2, net="mlp"),
+        source=DataConfig(source="digits"),
+        folder=tmp_path,
+        training=Training(epochs=10, device="cpu", precision="fp32"),
+        device="cpu",
+    )
+    result = run(audit).result
+    [cell] = result.cells
+    assert (cell.recovered is not None) == measurable
+    accuracy = result.model.accuracy.value
+    if how == "truth":
+        assert accuracy == 1
+        assert cell.recovered.value > 0.5
+        assert cell.recovered_fidelity.value == cell.recovered.value  # the model is the truth
+    else:
+        assert accuracy < 0.25
+        assert result.curves[0].to_half.value is None
+    # Each image is asked once, whatever the number of seeds.
+    assert model.asked == result.queries
+    assert result.queries <= 359 + 2 * 400
+
+
+# Parts
+
+
+@pytest.fixture
+def harvest(tmp_path: Path) -> Iterator[Harvest]:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        model = FunctionVictim(
+            lambda images: images.reshape(len(images), -1)[:, :10].astype(np.float32),
+            name="pixels",
+            kind="logits",
+        )
+        from denature.extract.compatibility import about_of
+
+        oracle = Oracle(
+            victim=model,
+            ledger=ledger,
+            about=about_of(model),
+            budget=10**6,
+            pace=RequestConfig(),
+            stopper=Stopper(),
+        )
+        yield Harvest(oracle, classes=10)
+
+
+def situation(budget: int) -> Situation:
+    return Situation(
+        threat="B", kind="probabilities", random=False, perturbs=False, classes=10, net="mlp",
+        budget=budget, labelled=0,
+    )  # fmt: skip
+
+
+def attempt(harvest: Harvest, chain: Chain, budget: int, seed: int = 0) -> CellAttempt:
+    pool = open_pool(DataConfig(source="digits"), channels=1, image_size=8)
+    source = Source(name=chain.name, harvest=harvest, chain=chain)
+    return CellAttempt(
+        situation=situation(budget),
+        seed=seed,
+        source=source,
+        main=PoolOrder(pool, set()),  # type: ignore[arg-type]
+    )
+
+
+def test_a_budget_bounds_what_is_asked(harvest: Harvest) -> None:
+    thief = attempt(harvest, Chain(), 10)
+    images = thief.pool(0, 10)
+    thief.ask(images[:4])
+    thief.ask(images[:4])  # a repeated image costs again
+    with pytest.raises(BudgetSpent, match="allows 2 more; 3 were requested"):
+        thief.ask(images[:3])
+    assert thief.left() == 2
+    assert thief.ask(images[8:]).kind == "probabilities"
+    assert len(harvest) == 6  # the model itself was asked once for each image
+
+
+def test_the_order_of_a_pool_depends_on_the_seed_alone(harvest: Harvest) -> None:
+    first, same, other = (attempt(harvest, Chain(), 50, seed) for seed in (1, 1, 2))
+    assert np.array_equal(first.pool(0, 50), same.pool(0, 50))
+    assert np.array_equal(first.pool(0, 50)[20:], same.pool(20, 30))
+    assert not np.array_equal(first.pool(0, 50), other.pool(0, 50))
+    assert first.image_shape == (1, 8, 8)
+
+
+def test_a_thief_cannot_repeat_the_noise_of_the_service(harvest: Harvest) -> None:
+    thief = attempt(harvest, chain_of("gaussian-noise@scale=0.1"), 50)
+    images = thief.pool(0, 20)
+    shown, simulated = thief.ask(images), thief.simulate(harvest(images), images)
+    assert shown.kind == simulated.kind == "probabilities"
+    assert not torch.equal(shown.values, simulated.values)
+    again = attempt(harvest, chain_of("gaussian-noise@scale=0.1"), 50)
+    assert torch.equal(again.ask(images).values, shown.values)
+
+
+def test_a_service_shows_probabilities_of_logits(harvest: Harvest) -> None:
+    logits = Answers("logits", torch.tensor([[0.0, 3.0, 1.0]]))
+    images = np.zeros((1, 1, 8, 8), np.uint8)
+    shown = shown_by(Chain().start(), logits, images)
+    torch.testing.assert_close(shown.values, logits.values.softmax(-1))
+    labels = shown_by(chain_of("rounding@decimals=1+label-only").start(), logits, images)
+    assert labels.values.tolist() == [1]
+    assert classes_of(logits).tolist() == [1]
+
+
+def test_test_images_are_never_queried() -> None:
+    data = load("digits")
+    pool = open_pool(DataConfig(source="digits"), channels=1, image_size=8)
+    contents = pool.contents(range(pool.size or 0))
+    order = PoolOrder(pool, set(contents[:100]))  # type: ignore[arg-type]
+    assert not set(order.shuffled(0, set())) & set(range(100))
+    kept = {order.contents[row] for row in order.shuffled(0, {contents[200]})}
+    assert contents[200] not in kept
+    assert len(order.rows) <= len(data.train) - 100
+
+
+def test_screening_keeps_the_best_and_those_that_may_be_as_good() -> None:
+    rng = np.random.default_rng(0)
+    easy = rng.random(400)
+    hits = {
+        "naive": easy < 0.5,
+        "labels": easy < 0.55,
+        "tuned": easy < 0.9,
+        "skeptical": easy < 0.88,
+        "augmented": easy < 0.875,
+        "repeated": easy < 0.3,
+    }
+    found = screen({name: hit[None] for name, hit in hits.items()}, 100)
+    assert {name for name, screened in found.items() if screened.raced} == {
+        *("tuned", "skeptical", "augmented", "naive", "labels"),
+    }
+    assert found["repeated"].behind == pytest.approx(
+        float(hits["skeptical"].mean() - hits["repeated"].mean())
+    )
+    assert "With 100 queries and one seed" in found["repeated"].note
+    # Where two seeds are far apart nothing is sure.
+    apart = {name: np.stack([hit, hit]) for name, hit in hits.items()}
+    apart["repeated"] = np.stack([easy < 0.3, easy < 0.99])
+    assert screen(apart, 100)["repeated"].raced
+    apart["repeated"] = np.stack([easy < 0.3, easy < 0.32])
+    assert not screen(apart, 100)["repeated"].raced
+
+
+def test_default_budgets_lie_on_the_ladder() -> None:
+    assert AuditConfig(effort="standard").budgets(1437) == (100, 200, 500)
+    assert AuditConfig(effort="standard").budgets(100_000) == (1000, 2000, 5000)
+    assert AuditConfig(budget=(7, 3, 7)).budgets(10) == (3, 7)
+    assert AuditConfig().budgets(9) == (4,)
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_efforts_name_what_there_is(effort: str) -> None:
+    from denature.audit.defending import IN_TRAINING
+    from denature.extract.strategies.catalogue import STRATEGIES
+
+    preset = EFFORTS[effort]  # type: ignore[index]
+    for name in preset.defenses:
+        if name != IN_TRAINING:
+            chain_of(name)
+    assert set(preset.thieves) <= set(STRATEGIES)
+    assert len(set(preset.defenses)) == len(preset.defenses)
+
+
+def test_the_gate_takes_the_defense_that_leaves_least() -> None:
+    result = made()
+    best = best_defense(result)
+    assert best is not None
+    values: dict[str, float] = {}
+    for worst in result.worst:
+        if worst.recovered is not None:
+            before = values.get(worst.defense, -1.0)
+            values[worst.defense] = max(before, worst.recovered.value)
+    assert best == min(values.items(), key=lambda entry: (entry[1], entry[0]))
+    ruin = Estimate(0.1, 0.05, 0.2, 100, "images")
+    ruined = [replace(p, top1_kept=ruin) if p.defense == best[0] else p for p in result.defenses]
+    second = best_defense(replace(result, defenses=tuple(ruined)))
+    assert second is not None
+    assert second[0] != best[0]
+    suite = ElementTree.fromstring(junit(result, best[1]))
+    assert int(suite.get("tests") or 0) == len({(w.defense, w.threat) for w in result.worst})
+    assert int(suite.get("failures") or 0) < int(suite.get("tests") or 0)
+
+
+def test_an_audit_is_read_back_from_its_folder(
+    printed: tuple[dict[str, object], Path, list[str]],
+) -> None:
+    _, out, _ = printed
+    outcome = read_outcome(out)
+    assert outcome.result.plan.defenses[0] == "none"
+    assert len(outcome.verdict) >= 2
