@@ -53,7 +53,7 @@ class Tuned:
         "Ours. Students of nasty teachers (Ma et al. 2021, arXiv:2105.07381) fail at the teacher's "
         "own temperature, and not at others."
     )
-    trainings: ClassVar[float] = 10.0
+    trainings: ClassVar[float] = 3.5
 
     temperatures: tuple[float, ...] = (1.0, 4.0, 20.0)
     """Candidates for tau; 4 and 20 are those of the Nasty Teacher paper."""
