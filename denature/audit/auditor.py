@@ -232,6 +232,8 @@ class Auditor:
     ) -> str | None:
         if strategy.name in SMALLEST_ONLY and budget > self.budgets[0]:
             return f"It learns from the whole pool, and is raced at {self.budgets[0]:,} queries."
+        if threat == "A" and budget < self.owned_count:
+            return f"The {self.owned_count:,} owned images, which come first, are not all asked."
         return strategy.excluded(self.situation(source, threat, budget))
 
     def situation(self, source: Source, threat: Threat, budget: int) -> Situation:

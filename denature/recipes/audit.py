@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from denature.audit.auditor import Auditor
-from denature.audit.cells import REVISION, CellStore
+from denature.audit.cells import CellStore
 from denature.audit.config import UNDEFENDED, AuditConfig
 from denature.audit.defending import IN_TRAINING, Defender
 from denature.audit.engine import Engine
@@ -201,6 +201,9 @@ class OpenAudit:
 
     def __init__(self, audit: Audit, runs: Mapping[Order, Run] | None, desk: Desk) -> None:
         self.audit, self.desk = audit, desk
+        for role, run in (("encoder", audit.encoder), ("backbone", audit.backbone)):
+            if isinstance(run, Run):
+                desk.check_images(role, run)
         self.pool = desk.pool(audit.pool or audit.source)
         self.other = None if audit.other_pool is None else desk.pool(audit.other_pool)
         self.harvest = desk.harvest(audit.model, audit.config.test_images)
@@ -265,7 +268,7 @@ class OpenAudit:
             "training": encode(audit.training),
             "backbone": backbone.digest if isinstance(backbone, Run) else backbone,
             "encoder": None if audit.encoder is None else audit.encoder.digest,
-            "revisions": {**REVISIONS, "audit": REVISION},
+            "revisions": dict(REVISIONS),
         }
 
     # Plan and result
