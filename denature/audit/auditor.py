@@ -260,6 +260,8 @@ class Auditor:
         keys = {trial: self.store.key(self._settings(trial)) for trial in dict.fromkeys(trials)}
         # By key, since a defense that is spelled in two ways has the same cells.
         missing = {key: trial for trial, key in keys.items() if self.store.read(key) is None}
+        for key in set(keys.values()) - missing.keys():
+            self.store.tidy(key)  # a kill may have come right after the cell was written
         if missing and not self._announced:
             self._announced.append(stage)
             self.announce()

@@ -88,8 +88,12 @@ class Harvest:
                 "--max-queries, or with fewer --test-images, budgets or seeds."
             ) from None
         except AskFailed as error:
-            message = f"{str(error).rstrip('.')}. Stored answers are kept: run the same command again to go on."
-            raise AskFailed(message, again=False, billed=error.billed) from error
+            raise AskFailed(
+                f"{str(error).rstrip('.')}. Stored answers are kept: run the same command again "
+                "to go on.",
+                again=False,
+                billed=error.billed,
+            ) from error
         found = answered(self.oracle, pool, range(len(images)), classes=self.classes)
         if len(found.rows) < len(images):
             raise RunError(
