@@ -364,6 +364,8 @@ def test_one_experiment_from_estimate_to_page(
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # it keeps both cores busy itself, and beside another test it takes minutes
+@pytest.mark.timeout(900)
 def test_all_experiments_run_at_smoke(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "denature", "reproduce", "all", "--scale", "smoke",
                "--workers", "2", "--out", str(tmp_path), "-q"]  # fmt: skip
