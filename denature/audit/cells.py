@@ -17,6 +17,9 @@ from denature.extract.strategies.base import Threat
 
 FOLDER = "cells"
 
+REVISION = 1
+"""Is raised after a change that moves the numbers of cells, which then are measured again."""
+
 
 class CellName(NamedTuple):
     """One thief against one defense within one budget."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from denature.audit.auditor import Auditor
-from denature.audit.cells import CellStore
+from denature.audit.cells import REVISION, CellStore
 from denature.audit.config import UNDEFENDED, AuditConfig
 from denature.audit.defending import IN_TRAINING, Defender
 from denature.audit.engine import Engine
@@ -268,7 +268,7 @@ class OpenAudit:
             "training": encode(audit.training),
             "backbone": backbone.digest if isinstance(backbone, Run) else backbone,
             "encoder": None if audit.encoder is None else audit.encoder.digest,
-            "revisions": dict(REVISIONS),
+            "revisions": {**REVISIONS, "audit": REVISION},
         }
 
     # Plan and result
