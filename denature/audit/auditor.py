@@ -232,6 +232,8 @@ class Auditor:
     ) -> str | None:
         if strategy.name in SMALLEST_ONLY and budget > self.budgets[0]:
             return f"It learns from the whole pool, and is raced at {self.budgets[0]:,} queries."
+        if threat == "A" and budget < self.owned_count:
+            return f"The {self.owned_count:,} owned images, which come first, are not all asked."
         return strategy.excluded(self.situation(source, threat, budget))
 
     def situation(self, source: Source, threat: Threat, budget: int) -> Situation:
@@ -258,6 +260,8 @@ class Auditor:
         keys = {trial: self.store.key(self._settings(trial)) for trial in dict.fromkeys(trials)}
         # By key, since a defense that is spelled in two ways has the same cells.
         missing = {key: trial for trial, key in keys.items() if self.store.read(key) is None}
+        for key in set(keys.values()) - missing.keys():
+            self.store.tidy(key)  # a kill may have come right after the cell was written
         if missing and not self._announced:
             self._announced.append(stage)
             self.announce()

@@ -77,6 +77,20 @@ class Desk:
         harvest(split.images[split.rows[:ENOUGH]].numpy())
         return harvest
 
+    def check_images(self, role: str, run: Run) -> None:
+        """Check that a run takes the data's images; its classes may be others.
+
+        Raises:
+            ConfigError: it takes images of another shape.
+        """
+        net, data = run.record.net, self.data
+        if (net.channels, net.image_size) != (data.channels, data.image_size):
+            raise ConfigError(
+                f"The {role} {run.folder or net.name} takes {net.channels}-channel images of "
+                f"{net.image_size} pixels a side, and those of {data.config.source} have "
+                f"{data.channels} channels and {data.image_size} pixels. Take a run on such images."
+            )
+
     def pool(self, config: DataConfig) -> PoolOrder:
         """The images of a source that are no test images.
 

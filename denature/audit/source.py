@@ -18,6 +18,7 @@ from denature.extract.asking.ledger import BudgetSpent
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import PoolBatch, digest_of
 from denature.extract.asking.reading import ENOUGH
+from denature.extract.victims.base import AskFailed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,6 +87,13 @@ class Harvest:
                 f"{spent} Stored answers are kept: run the same command again with a larger "
                 "--max-queries, or with fewer --test-images, budgets or seeds."
             ) from None
+        except AskFailed as error:
+            raise AskFailed(
+                f"{str(error).rstrip('.')}. Stored answers are kept: run the same command again "
+                "to go on.",
+                again=False,
+                billed=error.billed,
+            ) from error
         found = answered(self.oracle, pool, range(len(images)), classes=self.classes)
         if len(found.rows) < len(images):
             raise RunError(

@@ -201,6 +201,9 @@ class OpenAudit:
 
     def __init__(self, audit: Audit, runs: Mapping[Order, Run] | None, desk: Desk) -> None:
         self.audit, self.desk = audit, desk
+        for role, run in (("encoder", audit.encoder), ("backbone", audit.backbone)):
+            if isinstance(run, Run):
+                desk.check_images(role, run)
         self.pool = desk.pool(audit.pool or audit.source)
         self.other = None if audit.other_pool is None else desk.pool(audit.other_pool)
         self.harvest = desk.harvest(audit.model, audit.config.test_images)
