@@ -109,7 +109,12 @@ def steal(theft: Theft, data: Dataset, victim: Run) -> Stolen:
     labels = answers.argmax(-1)
     split = Split(images, labels, torch.arange(len(images)))
     own = replace(data, train=split, validation=None, digest=f"{theft.seed}-{theft.budget}")
-    training = replace(thief_training(len(images)), seed=theft.seed, device="cpu", precision="fp32")
+    training = replace(
+        thief_training(len(images), net=theft.net),
+        seed=theft.seed,
+        device="cpu",
+        precision="fp32",
+    )
     values = labels if theft.kind == "label" else answers
     source = Transfer(theft.kind, values, victim=theft.victim)
     [run] = make([Order(net=theft.net, objective=Cloned(), training=training, source=source)], own)
