@@ -249,7 +249,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--art", help="a Python that has adversarial-robustness-toolbox")
-    parser.add_argument("--seeds", type=int, default=10, help="victims, each with other queries")
+    parser.add_argument("--seeds", type=int, default=20, help="victims, each with other queries")
     parser.add_argument("--budgets", default="200,800", help="numbers of queries")
     parser.add_argument("--quick", action="store_true", help="two seeds, 200 queries: a trial")
     given = parser.parse_args()
