@@ -109,7 +109,12 @@ def steal(theft: Theft, data: Dataset, victim: Run) -> Stolen:
     labels = answers.argmax(-1)
     split = Split(images, labels, torch.arange(len(images)))
     own = replace(data, train=split, validation=None, digest=f"{theft.seed}-{theft.budget}")
-    training = replace(thief_training(len(images)), seed=theft.seed, device="cpu", precision="fp32")
+    training = replace(
+        thief_training(len(images), net=theft.net),
+        seed=theft.seed,
+        device="cpu",
+        precision="fp32",
+    )
     values = labels if theft.kind == "label" else answers
     source = Transfer(theft.kind, values, victim=theft.victim)
     [run] = make([Order(net=theft.net, objective=Cloned(), training=training, source=source)], own)
@@ -244,7 +249,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--art", help="a Python that has adversarial-robustness-toolbox")
-    parser.add_argument("--seeds", type=int, default=10, help="victims, each with other queries")
+    parser.add_argument("--seeds", type=int, default=20, help="victims, each with other queries")
     parser.add_argument("--budgets", default="200,800", help="numbers of queries")
     parser.add_argument("--quick", action="store_true", help="two seeds, 200 queries: a trial")
     given = parser.parse_args()

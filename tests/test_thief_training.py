@@ -41,3 +41,25 @@ def test_batches_are_halved_before_epochs_are_added(
 ) -> None:
     found = thief_training(images)
     assert (found.batch_size, found.epochs) == (batch_size, epochs)
+
+
+@pytest.mark.parametrize(
+    ("net", "template", "rate"),
+    [
+        ("cnn@width=16", Training(), 2e-3),
+        ("mlp", Training(optimizer="adam", schedule="one-cycle"), 2e-3),
+        ("resnetc20", Training(), None),
+        ("resnetc20", Training(optimizer="adam"), 2e-3),
+        ("cnn", Training(optimizer="sgd"), None),
+        ("cnn", Training(lr=5e-4), 5e-4),
+        ("cnn", Training(schedule="constant"), None),
+        ("package.module:factory", Training(optimizer="adam"), None),
+        ("timm:resnet18", Training(), None),
+    ],
+)
+def test_one_cycle_of_adam_peaks_at_twice_the_usual_rate(
+    net: str, template: Training, rate: float | None
+) -> None:
+    """Only where the thief's network is known, and neither rate nor schedule is named."""
+    assert thief_training(200, template, net=net).lr == rate
+    assert thief_training(200, template).lr == template.lr

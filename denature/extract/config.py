@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, final
 
+from denature.core.names import with_options
 from denature.core.schema import check_fields
-from denature.train.config import Training
+from denature.train.config import DEFAULT_LR, Training
 
 Choose: TypeAlias = Literal["random", "uncertainty", "k-center", "both"]
 
@@ -86,7 +87,13 @@ SMALLEST_BATCH = 32
 """Images a step at small budgets; 16 take half as much time again for the same fidelity."""
 
 
-def thief_training(images: int, training: Training | None = None) -> Training:
+RATE = 2.0
+"""Highest learning rate of a clone, over Adam's usual one: the mean of a cycle is half its peak."""
+
+
+def thief_training(
+    images: int, training: Training | None = None, *, net: str | None = None
+) -> Training:
     """A training with enough steps for a clone of few images.
 
     Thirty epochs of 200 images in batches of 128 are 60 steps, which are too few. Batches are
@@ -96,13 +103,30 @@ def thief_training(images: int, training: Training | None = None) -> Training:
         images: number of images that the clone learns from, at least 2.
         training: its other settings. Its batch size is the largest, its epochs the fewest that are
             returned; 128 and 30 by default.
+        net: network of the clone. One of the catalogue that Adam trains gets twice the usual
+            learning rate, unless `training` names a rate or another optimizer or schedule.
     """
     training = training or Training()
     batch = training.batch_size
     while batch // 2 >= SMALLEST_BATCH and training.epochs * _steps(images, batch) < LEAST_STEPS:
         batch //= 2
     epochs = math.ceil(LEAST_STEPS / _steps(images, batch))
-    return replace(training, batch_size=batch, epochs=max(training.epochs, epochs))
+    training = replace(training, batch_size=batch, epochs=max(training.epochs, epochs))
+    if net is not None and _takes_rate(net, training):
+        return replace(training, lr=RATE * DEFAULT_LR["adam"])
+    return training
+
+
+def _takes_rate(net: str, training: Training) -> bool:
+    """Whether a network trains as those on which the rate was measured, and no rate is named."""
+    from denature.nets import NETS  # brings torch
+
+    listed = NETS.get(with_options(net)[0])
+    by_adam = training.optimizer == "adam" or (
+        training.optimizer == "auto" and listed is not None and listed.optimizer == "adam"
+    )
+    cycle = training.schedule in ("auto", "one-cycle")
+    return training.lr is None and listed is not None and by_adam and cycle
 
 
 def _steps(images: int, batch: int) -> int:
