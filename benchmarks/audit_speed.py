@@ -41,10 +41,11 @@ def denature(*words: str) -> None:
 
 def thefts(victim: str, folder: Path, budgets: tuple[int, ...]) -> int:
     for (_, _, options), budget in product(SHOWN, budgets):
-        training = thief_training(budget)
+        training = thief_training(budget, net="cnn")
         denature(
             *("steal", victim, "--student", "cnn", "--pool", "digits", "--budget", str(budget)),
             *("--epochs", str(training.epochs), "--batch-size", str(training.batch_size)),
+            *("--lr", str(training.lr)),
             *("--device", "cpu", "--out", str(folder / f"{len(list(folder.iterdir()))}"), *options),
         )
     return len(SHOWN) * len(budgets)

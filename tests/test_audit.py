@@ -334,6 +334,8 @@ def test_screening_keeps_the_best_and_those_that_may_be_as_good() -> None:
 def test_default_budgets_lie_on_the_ladder() -> None:
     assert AuditConfig(effort="standard").budgets(1437) == (100, 200, 500)
     assert AuditConfig(effort="standard").budgets(100_000) == (1000, 2000, 5000)
+    assert AuditConfig(effort="standard").budgets(100_000, channels=3) == (1000, 5000)
+    assert AuditConfig(budget=(7, 3, 7)).budgets(10, channels=3) == (3, 7)
     assert AuditConfig(budget=(7, 3, 7)).budgets(10) == (3, 7)
     assert AuditConfig().budgets(9) == (4,)
 

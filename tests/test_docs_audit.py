@@ -116,7 +116,8 @@ def test_the_efforts_are_stated_as_they_are() -> None:
     assert list(found) == list(EFFORTS)
     for effort, preset in EFFORTS.items():
         config = AuditConfig(effort=effort)
-        counted = [len(config.defenses), len(config.thieves), len(preset.budgets)]
+        budgets = [len(config.budgets(10**6, channels=channels)) for channels in (1, 3)]
+        counted = [len(config.defenses), len(config.thieves), *budgets]
         numbers = [int(cell) for cell in list(found[effort].values())[1:]]
         assert numbers == [*counted, preset.seeds, preset.labelled]
 

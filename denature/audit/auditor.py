@@ -87,7 +87,7 @@ class Auditor:
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:
-        return self.config.budgets(len(self.pool.rows))
+        return self.config.budgets(len(self.pool.rows), channels=self.classroom.dataset.channels)
 
     @property
     def seeds(self) -> int:

@@ -27,6 +27,8 @@ class EffortPreset:
     seeds: int
     labelled: int
     """Labelled images of threat A, for each class; 0 leaves threat A out."""
+    photographs: tuple[int, ...] = ()
+    """Budgets where images have colours, since their clones train for long; `budgets` if empty."""
 
 
 UNDEFENDED = "none"
@@ -73,6 +75,7 @@ EFFORTS: Mapping[Effort, EffortPreset] = {
         defenses=STANDARD_DEFENSES,
         thieves=STANDARD_THIEVES,
         budgets=(2, 1, 0),
+        photographs=(2, 0),
         seeds=3,
         labelled=5,
     ),
@@ -101,8 +104,8 @@ class AuditConfig:
 
     effort: Effort = "quick"
     """quick: 4 defenses with `none`, 3 thieves, 2 budgets, 2 seeds; standard: 11 defenses in a
-    published setting, all thieves, 3 budgets, 3 seeds; full: 25 defenses, most of them in two
-    settings, all thieves, 5 budgets, 5 seeds."""
+    published setting, all thieves, 3 budgets (2 for images with colours), 3 seeds; full: 25
+    defenses, most of them in two settings, all thieves, 5 budgets, 5 seeds."""
     defense: tuple[str, ...] = ()
     """Defenses besides `none`: NAME, NAME@option=value, several after a +; or nasty. By default
     those of the effort."""
@@ -158,12 +161,13 @@ class AuditConfig:
     def thieves(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.thief or self.preset.thieves))
 
-    def budgets(self, pool: int) -> tuple[int, ...]:
-        """Ascending budgets for a pool of this size."""
+    def budgets(self, pool: int, *, channels: int = 1) -> tuple[int, ...]:
+        """Ascending budgets for a pool of this size, of images with so many channels."""
         if self.budget:
             return tuple(sorted(set(self.budget)))
         rungs = [rung for rung in LADDER if rung <= min(MOST, pool // 2)] or [max(2, pool // 2)]
-        return tuple(dict.fromkeys(rungs[max(0, len(rungs) - 1 - s)] for s in self.preset.budgets))
+        steps = (channels > 1 and self.preset.photographs) or self.preset.budgets
+        return tuple(dict.fromkeys(rungs[max(0, len(rungs) - 1 - step)] for step in steps))
 
     def owned(self, classes: int) -> int:
         """Labelled images of threat A."""

@@ -323,7 +323,7 @@ class OpenAudit:
                         Order(
                             net=audit.net,
                             objective=Normal(),
-                            training=thief_training(budget, audit.training),
+                            training=thief_training(budget, audit.training, net=audit.net),
                         ),
                         replace(data, train=replace(data.train, rows=data.train.rows[:budget])),
                     )
