@@ -16,10 +16,10 @@ from denature.audit.result import (
     DefensePrice,
     Interval,
     Outcome,
-    Threat,
     Worst,
 )
 from denature.core.stats import Estimate, proportion
+from denature.extract.config import Threat
 
 TEST = 4000
 """Reported test images."""

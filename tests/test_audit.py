@@ -12,7 +12,6 @@ import torch
 
 from denature.answers.answerer import Answers
 from denature.audit.attempt import CellAttempt, PoolOrder
-from denature.audit.auditor import classes_of
 from denature.audit.config import EFFORTS, AuditConfig
 from denature.audit.gate import best_defense, junit
 from denature.audit.race import screen
@@ -30,6 +29,7 @@ from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import open_pool
 from denature.extract.config import RequestConfig
 from denature.extract.strategies.base import Situation
+from denature.extract.strategies.common import as_labels
 from denature.extract.victims.called import FunctionVictim
 from denature.recipes.audit import Audit
 from denature.recipes.runner import run
@@ -290,7 +290,7 @@ def test_a_service_shows_probabilities_of_logits(harvest: Harvest) -> None:
     torch.testing.assert_close(shown.values, logits.values.softmax(-1))
     labels = shown_by(chain_of("rounding@decimals=1+label-only").start(), logits, images)
     assert labels.values.tolist() == [1]
-    assert classes_of(logits).tolist() == [1]
+    assert as_labels(logits).values.tolist() == [1]
 
 
 def test_test_images_are_never_queried() -> None:

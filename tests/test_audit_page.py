@@ -10,7 +10,7 @@ import pytest
 
 from denature.audit.result import AuditResult, Crossing
 from denature.core.schema import decode, encode
-from denature.report.audit_figures import curves, marks, pareto
+from denature.report.audit_figures import curves, marks
 from denature.report.audit_verdict import crossing_text, verdict
 from denature.report.figures import svg
 from denature.report.page import HeatMap, Page, render
@@ -198,12 +198,6 @@ def test_the_worst_thief_of_each_column_is_framed() -> None:
     assert (missing.kind, missing.text) == ("empty", "n/a")
     assert missing.tip == "averaged against none. Not applicable. The answers are not random."
     assert rows["naive"][0].share == pytest.approx(0.84)
-
-
-def test_a_front_holds_what_no_other_offer_beats() -> None:
-    assert pareto([(0, 0.9), (1, 0.5), (1, 0.6), (2, 0.5), (3, 0.1)]) == (0, 1, 4)
-    assert pareto([(1, 0.5), (1, 0.5)]) == (0, 1)
-    assert pareto([]) == ()
 
 
 def test_defenses_are_told_apart_by_shape_and_colour() -> None:

@@ -9,29 +9,23 @@ from typing import TYPE_CHECKING, Any, cast, final
 import numpy as np
 import torch
 
-from denature.answers.answerer import Answers
 from denature.audit.attempt import CellAttempt, PoolOrder
 from denature.audit.cells import CellName, CellStore, MeasuredCell, predictions_by_seed
-from denature.audit.config import ACTIVE, OWN_IMAGES, SMALLEST_ONLY, WITH_LABELS, AuditConfig
+from denature.audit.config import AuditConfig
 from denature.audit.engine import Engine, Task
 from denature.audit.learning import Classroom
-from denature.audit.measurements import (
-    BaselineHits,
-    Column,
-    LeftOut,
-    Measurements,
-    Right,
-    Trial,
-)
+from denature.audit.measurements import BaselineHits, Column, LeftOut, Measurements, Trial
 from denature.audit.race import Screened, screen
-from denature.audit.score import Halves, halves
+from denature.audit.score import Halves, SeedHits, halves
 from denature.audit.source import Source
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
 from denature.core.seeds import derive, generator
 from denature.extract.asking.pool import digest_of, pool_of_tests
+from denature.extract.config import Threat
 from denature.extract.strategies.alone import Alone
-from denature.extract.strategies.base import LabelledImages, Situation, Strategy, Threat
+from denature.extract.strategies.base import LabelledImages, Situation, Strategy
+from denature.extract.strategies.common import as_labels
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -110,7 +104,7 @@ class Auditor:
         tests = self.engine.tests
         labels: np.ndarray = tests.labels[tests.rows].numpy()
         images: np.ndarray = tests.images[tests.rows].numpy()
-        victim = classes_of(self.sources[0].harvest(images))
+        victim: np.ndarray = as_labels(self.sources[0].harvest(images)).values.numpy()
         parts = halves(len(labels), self.classroom.training.seed)
         columns = [
             self._column(source, threat) for source in self.sources for threat in self.threats
@@ -136,14 +130,18 @@ class Auditor:
         self, columns: Sequence[Column], labels: np.ndarray, parts: Halves
     ) -> tuple[dict[CellName, list[MeasuredCell]], dict[CellName, LeftOut]]:
         """Screen all thieves, then measure budget by budget those that are not surely behind."""
-        right = Right(labels=labels[parts.choosing], places=parts.choosing)
+
+        def hits(cells: Sequence[MeasuredCell]) -> SeedHits:
+            found: SeedHits = (predictions_by_seed(cells) == labels)[:, parts.choosing]
+            return found
+
         first = [column.trials(self.budgets[0]) for column in columns]
         known = self._carry_out([trial for trials in first for trial in trials], "screening")
         raced: dict[CellName, list[MeasuredCell]] = {}
         screened: dict[CellName, LeftOut] = {}
         gone: set[tuple[str, ...]] = set()
         for trials in first:
-            for trial, why in self._behind(trials, known, right, seeds=1).items():
+            for trial, why in self._behind(trials, known, hits, seeds=1).items():
                 screened[trial.cell] = (known[trial.cell, 0], why)
                 gone.add(trial.cell[:3])
         for budget in self.budgets:
@@ -161,7 +159,7 @@ class Auditor:
             for trial in repeated:
                 raced.setdefault(trial.cell, []).append(known[trial.cell, trial.seed])
             for wave in waves:
-                for trial, why in self._behind(wave, known, right, seeds=self.seeds).items():
+                for trial, why in self._behind(wave, known, hits, seeds=self.seeds).items():
                     gone.add(trial.cell[:3])
                     screened |= {
                         replace(trial, budget=larger).cell: (None, why)
@@ -174,18 +172,18 @@ class Auditor:
         self,
         trials: Sequence[Trial],
         known: Mapping[tuple[CellName, int], MeasuredCell],
-        right: Right,
+        hits: Callable[[Sequence[MeasuredCell]], SeedHits],
         *,
         seeds: int,
     ) -> dict[Trial, Screened]:
         """The trials of one column that are surely behind; none with `grid`."""
         if self.config.grid or not trials:
             return {}
-        hits = {
-            trial.strategy.name: right.hits([known[trial.cell, seed] for seed in range(seeds)])
+        by_thief = {
+            trial.strategy.name: hits([known[trial.cell, seed] for seed in range(seeds)])
             for trial in trials
         }
-        found = screen(hits, trials[0].budget)
+        found = screen(by_thief, trials[0].budget)
         return {
             trial: found[trial.strategy.name]
             for trial in trials
@@ -206,10 +204,11 @@ class Auditor:
     def most_asked(self) -> int:
         """Images of thieves that the model is asked about, at most: each image is asked once."""
         columns = [self._column(source, "B") for source in self.sources]
-        thieves = [s.name for column in columns for s in column.strategies]
+        thieves = [strategy for column in columns for strategy in column.strategies]
         most, every = self.budgets[-1], sum(self.budgets)
-        of_pool = most + every * sum(thieves.count(name) for name in ACTIVE)
-        others = most * len(set(thieves) & set(OWN_IMAGES))
+        # Chosen images differ behind each defense and within each budget; own ones do not.
+        of_pool = most + every * sum(thief.queries == "chosen" for thief in thieves)
+        others = most * len({thief.name for thief in thieves if thief.queries == "own"})
         owned = min(self.owned_count, most)
         return min(len(self.pool.rows), self.seeds * of_pool) + self.seeds * (others + owned)
 
@@ -217,7 +216,7 @@ class Auditor:
 
     def _column(self, source: Source, threat: Threat) -> Column:
         """The strategies that make sense here, and the reasons against the others."""
-        named = [s for s in self.thieves if threat == "B" or s.name in WITH_LABELS]
+        named = [strategy for strategy in self.thieves if threat in strategy.threats]
         reasons = {
             (strategy.name, budget): reason
             for strategy in named
@@ -230,7 +229,7 @@ class Auditor:
     def _reason_against(
         self, strategy: Strategy, source: Source, threat: Threat, budget: int
     ) -> str | None:
-        if strategy.name in SMALLEST_ONLY and budget > self.budgets[0]:
+        if strategy.whole_pool and budget > self.budgets[0]:
             return f"It learns from the whole pool, and is raced at {self.budgets[0]:,} queries."
         if threat == "A" and budget < self.owned_count:
             return f"The {self.owned_count:,} owned images, which come first, are not all asked."
@@ -259,9 +258,11 @@ class Auditor:
         """Cells by name and seed; those that are stored are read."""
         keys = {trial: self.store.key(self._settings(trial)) for trial in dict.fromkeys(trials)}
         # By key, since a defense that is spelled in two ways has the same cells.
-        missing = {key: trial for trial, key in keys.items() if self.store.read(key) is None}
-        for key in set(keys.values()) - missing.keys():
+        by_key = {key: trial for trial, key in keys.items()}
+        found = {key: cell for key in by_key if (cell := self.store.read(key)) is not None}
+        for key in found:
             self.store.tidy(key)  # a kill may have come right after the cell was written
+        missing = {key: trial for key, trial in by_key.items() if key not in found}
         if missing and not self._announced:
             self._announced.append(stage)
             self.announce()
@@ -272,11 +273,8 @@ class Auditor:
         with self.classroom.session.progress.task(stage, len(tasks), "cells") as progress:
             for count in self.engine.carry_out(tasks):
                 progress.advance(count)
-        return {
-            (trial.cell, trial.seed): cell
-            for trial, key in keys.items()
-            if (cell := self.store.read(key)) is not None
-        }
+        found |= {key: cell for key in missing if (cell := self.store.read(key)) is not None}
+        return {(trial.cell, trial.seed): found[key] for trial, key in keys.items() if key in found}
 
     def _settings(self, trial: Trial) -> dict[str, Any]:
         """What tells a cell from the other cells of audits in this folder."""
@@ -367,10 +365,3 @@ class Auditor:
         seeds = range(max(BASELINE_SEEDS, self.seeds))
         trials = [replace(trial, seed=seed) for seed in seeds]
         return predictions_by_seed(list(self._carry_out(trials, "baseline").values()))
-
-
-def classes_of(answers: Answers) -> np.ndarray:
-    """The predicted classes of true answers, int64; of equal scores the first."""
-    values = answers.values
-    found: np.ndarray = (values if answers.kind == "label" else values.argmax(-1)).numpy()
-    return found

@@ -13,7 +13,7 @@ import numpy as np
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.schema import decode
-from denature.extract.strategies.base import Threat
+from denature.extract.config import Threat
 
 FOLDER = "cells"
 

@@ -37,18 +37,6 @@ UNDEFENDED = "none"
 ALWAYS = ("naive", "labels")
 """Thieves that are never screened out."""
 
-WITH_LABELS = (*ALWAYS, "tuned", "label-smoothing", "small-alpha", "skeptical")
-"""Thieves of threat A: those that use labels, and those that every audit has."""
-
-ACTIVE = ("active-uncertainty", "active-k-center", "active-both")
-"""Thieves that query other images behind each defense, within each budget."""
-
-OWN_IMAGES = ("augmented", "other-domain")
-"""Thieves that query images that are not in the pool."""
-
-SMALLEST_ONLY = ("semi-supervised",)
-"""Thieves that are raced at the smallest budget only: they train on the whole pool."""
-
 STANDARD_DEFENSES = (
     *(UNDEFENDED, "rounding@decimals=1", "top-k@k=3", "label-only"),
     *("gaussian-noise@scale=0.2", "reverse-sigmoid@beta=0.21+gamma=0.2"),
@@ -59,7 +47,7 @@ STANDARD_DEFENSES = (
 STANDARD_THIEVES = (
     *("naive", "labels", "tuned", "label-smoothing", "small-alpha", "skeptical"),
     *("augmented", "repeated", "recovery-network", "recovery-table"),
-    *ACTIVE,
+    *("active-uncertainty", "active-k-center", "active-both"),
     *("other-domain", "pretrained", "same-features", "semi-supervised"),
 )
 

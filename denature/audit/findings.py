@@ -26,8 +26,9 @@ from denature.audit.reading import (
     spoiled,
     threats,
 )
-from denature.audit.result import AuditResult, DefensePrice, Finding, Interval, Threat
+from denature.audit.result import AuditResult, DefensePrice, Finding, Interval
 from denature.core.stats import Estimate
+from denature.extract.config import Threat
 
 TAGS = ("OWASP ML05", "MITRE ATLAS AML.T0024.002")
 

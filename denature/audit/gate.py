@@ -3,7 +3,8 @@
 from xml.etree import ElementTree
 
 from denature.audit.reading import spoiled
-from denature.audit.result import AuditResult, Threat, Worst
+from denature.audit.result import AuditResult, Worst
+from denature.extract.config import Threat
 
 JUNIT = "junit.xml"
 

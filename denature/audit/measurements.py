@@ -10,7 +10,8 @@ from denature.audit.cells import CellName, MeasuredCell, predictions_by_seed
 from denature.audit.race import Screened
 from denature.audit.score import Halves, SeedHits
 from denature.audit.source import Source
-from denature.extract.strategies.base import Strategy, Threat
+from denature.extract.config import Threat
+from denature.extract.strategies.base import Strategy
 
 LeftOut: TypeAlias = tuple[MeasuredCell | None, Screened]
 """A cell of a thief that was left out, if it was measured, and the reason."""
@@ -52,21 +53,6 @@ class Measurements:
     def agreement(self, cells: Sequence[MeasuredCell]) -> SeedHits:
         """Whether the clones answer as the undefended model, bool, seeds x test images."""
         found: SeedHits = predictions_by_seed(cells) == self.victim
-        return found
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Right:
-    """The true classes of some of the test images."""
-
-    labels: np.ndarray
-    """int64, of the images at `places`."""
-    places: np.ndarray
-    """int64, positions among all test images."""
-
-    def hits(self, cells: Sequence[MeasuredCell]) -> SeedHits:
-        """Whether the clones are right, bool, seeds x places."""
-        found: SeedHits = predictions_by_seed(cells)[:, self.places] == self.labels
         return found
 
 

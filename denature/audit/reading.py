@@ -3,15 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from denature.audit.result import (
-    AuditResult,
-    Cell,
-    CurveSummary,
-    DefensePrice,
-    Interval,
-    Threat,
-    Worst,
-)
+from denature.audit.result import AuditResult, Cell, CurveSummary, DefensePrice, Interval, Worst
+from denature.extract.config import Threat
 
 NONE = "none"
 """The model without a defense."""

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 from denature.core.stats import Estimate
-
-Threat: TypeAlias = Literal["A", "B"]
-"""A: the thief owns some labelled images and may query. B: the thief has unlabelled images only."""
+from denature.extract.config import Threat
 
 Outcome: TypeAlias = Literal["raced", "screened out", "not applicable"]
 

@@ -20,7 +20,7 @@ from denature.audit.score import (
     worst,
 )
 from denature.core.stats import Estimate
-from denature.extract.strategies.base import Threat
+from denature.extract.config import Threat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter
 
 from denature.answers.kinds import ClassAnswerKind
 from denature.audit.config import AuditConfig
+from denature.cli.models import open_models
 from denature.cli.options import (
     Data,
     OutputFlags,
@@ -20,7 +21,6 @@ from denature.cli.options import (
     Trust,
     data_config,
     folder_of,
-    key_of,
 )
 from denature.core.errors import ConfigError, GateFailed
 from denature.data.config import DataConfig, ReaderConfig
@@ -29,8 +29,6 @@ from denature.train.config import Device, Training
 
 if TYPE_CHECKING:
     from denature.audit.result import AuditResult
-    from denature.extract.victims.base import Victim
-    from denature.train.run import Run
 
 PLAN = Group("Plan", sort_key=1)
 PACE = Group("Requests", sort_key=2)
@@ -108,25 +106,17 @@ def audit(
     from denature.recipes.runner import run
     from denature.train.run import load_run
 
-    def open_model() -> "Run | Victim":
-        from denature.extract.victims.find import find
-
-        if (Path(model) / "record.json").is_file() or (":" not in model and Path(model).is_dir()):
-            return load_run(Path(model), trust=trust)
-        key = key_of(key_file) if re.match(r"https?://", model) else None
-        return find(
-            model,
-            model=service_model,
-            output=output,
-            kind=kind,
-            key=key,
-            pace=pace,
-            trust=trust,
-        )
-
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise ConfigError(f"--fail-above is {fail_above}; it is a share in [0, 1].")
-    opened = open_model()
+    [opened] = open_models(
+        [model],
+        model=service_model,
+        output=output,
+        kind=kind,
+        key_file=key_file,
+        pace=pace,
+        trust=trust,
+    )
     name = re.sub(r"[^\w.=@+]+", "-", short_name(model))
     folder = folder_of(backbone)
     experiment = Audit(

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Group, Parameter
 
 from denature.answers.kinds import ClassAnswerKind
+from denature.cli.models import open_models
 from denature.cli.options import (
     Data,
     OutputFlags,
@@ -17,23 +18,14 @@ from denature.cli.options import (
     RunOptions,
     Trust,
     data_config,
-    key_of,
 )
 from denature.data.config import ReaderConfig
 from denature.extract.config import RequestConfig
 from denature.robust.config import AttackConfig
 from denature.train.config import Device
 
-if TYPE_CHECKING:
-    from denature.extract.victims.base import Victim
-    from denature.train.run import Run
-
 ATTACKS = Group("Attacks", sort_key=1)
 PACE = Group("Requests", sort_key=2)
-
-
-def is_url(target: str) -> bool:
-    return re.match(r"https?://", target) is not None
 
 
 def robustness(
@@ -84,22 +76,14 @@ def robustness(
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.cli.show import show
-    from denature.extract.victims.find import find, short_name
+    from denature.extract.victims.find import short_name
     from denature.recipes.robustness import RobustnessEvaluation
     from denature.recipes.runner import run
     from denature.train.run import load_run
 
-    key = key_of(key_file) if any(map(is_url, targets)) else None
-
-    def open_target(target: str) -> "Run | Victim":
-        if ":" not in target or Path(target).is_dir():
-            return load_run(Path(target), trust=trust)
-        target_key = key if is_url(target) else None
-        return find(
-            target, model=model, output=output, kind=kind, key=target_key, pace=pace, trust=trust
-        )
-
-    loaded = [open_target(target) for target in targets]
+    loaded = open_models(
+        targets, model=model, output=output, kind=kind, key_file=key_file, pace=pace, trust=trust
+    )
     plain = [load_run(run, trust=trust) for run in undefended]
     names = "-".join(re.sub(r"[^\w.=@+]+", "-", short_name(target)) for target in targets[:2])
     evaluation = RobustnessEvaluation(

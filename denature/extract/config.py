@@ -10,6 +10,9 @@ from denature.train.config import DEFAULT_LR, Training
 
 Choose: TypeAlias = Literal["random", "uncertainty", "k-center", "both"]
 
+Threat: TypeAlias = Literal["A", "B"]
+"""A: the thief owns some labelled images and may query. B: the thief has unlabelled images only."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from functools import partial
 
 from denature.audit.reading import LABELS, NONE, defenses, final, measurable, short_names, threats
-from denature.audit.result import AuditResult, Finding, Threat
+from denature.audit.result import AuditResult, Finding
 from denature.core.record import Record
+from denature.extract.config import Threat
 from denature.report.audit_figures import (
     Price,
     accuracy_lost,

@@ -5,7 +5,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from denature.audit.reading import NONE, defenses, final, short_names
-from denature.audit.result import AuditResult, DefensePrice, Interval, Threat, Worst
+from denature.audit.result import AuditResult, DefensePrice, Interval, Worst
+from denature.extract.config import Threat
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.tooltips import give_tip
 from denature.report.words import share
@@ -168,20 +169,10 @@ def offers(result: AuditResult, threat: Threat, price_of: Price) -> list[Offer]:
 
 def front(found: Sequence[Offer]) -> list[Offer]:
     """The Pareto front, sorted by price; values count, without their intervals."""
+    from denature.audit.score import pareto  # brings scipy, which drawing a page again needs late
+
     places = pareto([(offer.price, offer.left.value) for offer in found])
     return sorted((found[place] for place in places), key=lambda offer: offer.price)
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
-    """Positions of the (price, recovered) points that no other one beats; less is better in both.
-
-    One point beats another if it is no worse in both and better in one.
-    """
-    return tuple(
-        place
-        for place, (price, left) in enumerate(points)
-        if not any(p <= price and r <= left and (p, r) != (price, left) for p, r in points)
-    )
 
 
 def plane(result: AuditResult, threat: Threat, price_of: Price, label: str) -> "Figure | None":

@@ -1,7 +1,8 @@
 """Recovered advantage of each thief against each defense as a heat map."""
 
 from denature.audit.reading import defenses, final, final_cell, short_names, thieves
-from denature.audit.result import AuditResult, Cell, Threat
+from denature.audit.result import AuditResult, Cell
+from denature.extract.config import Threat
 from denature.report.page import HeatCell, HeatMap
 from denature.report.words import share
 

@@ -12,7 +12,8 @@ from denature.audit.reading import (
     short_names,
     threats,
 )
-from denature.audit.result import AuditResult, Cell, Crossing, Interval, Threat
+from denature.audit.result import AuditResult, Cell, Crossing, Interval
+from denature.extract.config import Threat
 from denature.report.audit_verdict import crossing_text
 from denature.report.words import percent
 

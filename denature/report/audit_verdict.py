@@ -14,15 +14,8 @@ from denature.audit.reading import (
     short_names,
     spoiled,
 )
-from denature.audit.result import (
-    AuditPlan,
-    AuditResult,
-    Baseline,
-    Crossing,
-    DefensePrice,
-    Interval,
-    Threat,
-)
+from denature.audit.result import AuditPlan, AuditResult, Baseline, Crossing, DefensePrice, Interval
+from denature.extract.config import Threat
 from denature.report.words import share
 
 ADVANTAGE = (

@@ -15,13 +15,21 @@ from denature.extract.selection.base import Select
 from denature.extract.selection.both import both
 from denature.extract.selection.k_center import k_center
 from denature.extract.selection.uncertainty import uncertainty
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.strategies.base import (
+    Attempt,
+    Clone,
+    Lesson,
+    QuerySource,
+    Situation,
+    Steps,
+    Strategy,
+)
 from denature.extract.strategies.common import usable
 from denature.extract.strategies.networks import outputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Active:
+class Active(Strategy):
     """Rounds of equal size: the first is random, the clone of all rounds before chooses the next.
 
     Each round's clone starts anew. Of ActiveThief we keep selection by the clone's probabilities;
@@ -33,6 +41,7 @@ class Active:
         "ActiveThief (Pal et al. 2020, arXiv:1905.09165); here k-center starts from the queried "
         "images, and the shown scores are learned."
     )
+    queries: ClassVar[QuerySource] = "chosen"
     select: ClassVar[Select]
 
     rounds: int = 4

@@ -3,18 +3,19 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.config import Threat
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Alone:
+class Alone(Strategy):
     """A student of the owned labels; every thief of threat A could do as much for nothing."""
 
     name: ClassVar[str] = "alone"
     about: ClassVar[str] = "Trains on the owned labels, without a query."
-    trainings: ClassVar[float] = 1
     source: ClassVar[str] = "Label smoothing as a yardstick: Markov KD (ECCV 2024)."
+    threats: ClassVar[tuple[Threat, ...]] = ("A",)
 
     smoothing: float = 0.0
     """Share of each label that is spread evenly over all classes."""

@@ -9,13 +9,21 @@ import torch
 from denature.core.schema import check_fields
 from denature.core.seeds import generator
 from denature.data.views import Views, auto_views, views
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.strategies.base import (
+    Attempt,
+    Clone,
+    Lesson,
+    QuerySource,
+    Situation,
+    Steps,
+    Strategy,
+)
 from denature.extract.strategies.common import averaged
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Augmented:
+class Augmented(Strategy):
     """Random images of the pool, several views of each, and a clone of the mean answers.
 
     The clone learns the mean answer at the image itself. Each view is charged, so that there are
@@ -33,6 +41,7 @@ class Augmented:
         "The smoothing attack of ModelGuard (Tang et al., USENIX Security 2024), three views of an "
         "image; here the image itself is the first of them, and no view is queried twice."
     )
+    queries: ClassVar[QuerySource] = "own"
     trainings: ClassVar[float] = 1 / 3
 
     count: int = 3

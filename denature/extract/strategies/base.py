@@ -6,6 +6,7 @@ through the one loop, in passes or in workers. A strategy knows the defense only
 imports no defense.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 import numpy as np
 
 from denature.answers.kinds import AnswerKind
+from denature.extract.config import Threat
 from denature.train.objectives.base import Objective
 from denature.train.objectives.cloned import Cloned
 
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from denature.answers.answerer import Answers
     from denature.train.run import Run
 
-Threat: TypeAlias = Literal["A", "B"]
-"""A: the thief owns some labelled images and may query. B: the thief has unlabelled images only."""
+QuerySource: TypeAlias = Literal["random", "chosen", "own"]
+"""Images that a thief queries: the first of the pool in random order, which all thieves share;
+images of the pool that its clones choose; or images that are not in the pool."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,19 +153,28 @@ class Attempt(Protocol):
         """Kind of answers that `simulate` takes."""
 
 
-class Strategy(Protocol):
-    """A thief of the catalogue; a frozen dataclass whose fields are its settings."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Strategy(ABC):
+    """A thief of the catalogue; the fields of a subclass are its settings."""
 
     name: ClassVar[str]
     about: ClassVar[str]
     """What the thief does, in a sentence for reports."""
     source: ClassVar[str]
     """Paper, with what differs."""
-    trainings: ClassVar[float]
+    trainings: ClassVar[float] = 1
     """Trainings as long as the naive clone's that one clone takes, for estimates."""
+    threats: ClassVar[tuple[Threat, ...]] = ("B",)
+    """Threats of a standard audit; ("A", "B") where owned labels change the clone."""
+    queries: ClassVar[QuerySource] = "random"
+    whole_pool: ClassVar[bool] = False
+    """Whether a clone learns from images that were not queried too, so that it costs as much at
+    small budgets as at large ones."""
 
     def excluded(self, situation: Situation) -> str | None:
         """Why the strategy does not apply in this situation, as a sentence; None where it does."""
+        return None
 
+    @abstractmethod
     def steps(self, attempt: Attempt) -> Steps:
         """Query, train, and return the clone."""

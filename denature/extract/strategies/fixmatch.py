@@ -8,14 +8,14 @@ import torch
 
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Steps, Strategy
 from denature.extract.strategies.common import as_labels, lesson_labels, query
 from denature.train.objectives.fixmatch import NO_LABEL, FixMatch
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SemiSupervised:
+class SemiSupervised(Strategy):
     """FixMatch with the shown classes as the few labels, and the rest of the pool without any."""
 
     name: ClassVar[str] = "semi-supervised"
@@ -28,6 +28,7 @@ class SemiSupervised:
         "Semi-supervised extraction (Jagielski et al. 2020), with FixMatch (Sohn et al. 2020) in "
         "place of MixMatch, without a moving average of the weights."
     )
+    whole_pool: ClassVar[bool] = True
 
     unlabelled: int = 5000
     """Images of the pool that are learned without a query."""
@@ -42,9 +43,6 @@ class SemiSupervised:
             "mu": (self.mu >= 2, "at least 2"),
         }
         check_fields(self, rules)
-
-    def excluded(self, situation: Situation) -> str | None:
-        return None
 
     def steps(self, attempt: Attempt) -> Steps:
         queried, answers = query(attempt)

@@ -8,13 +8,14 @@ import torch
 
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.config import Threat
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Steps, Strategy
 from denature.extract.strategies.common import lesson_labels, query
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelSmoothing:
+class LabelSmoothing(Strategy):
     """Random images of the pool, and a clone that learns their smoothed labels.
 
     The labels are the true ones of owned images, and the shown classes of the others. A defense
@@ -30,16 +31,13 @@ class LabelSmoothing:
         "Label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7), the measure of "
         "undistillable teachers in Markov KD (ECCV 2024)."
     )
-    trainings: ClassVar[float] = 1.0
+    threats: ClassVar[tuple[Threat, ...]] = ("A", "B")
 
     smoothing: float = 0.1
     """Share of each label that is spread evenly over all classes; the published setting."""
 
     def __post_init__(self) -> None:
         check_fields(self, {"smoothing": (0 < self.smoothing < 1, "a share in (0, 1)")})
-
-    def excluded(self, situation: Situation) -> str | None:
-        return None
 
     def steps(self, attempt: Attempt) -> Steps:
         images, answers = query(attempt)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.config import Threat
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Steps, Strategy
 from denature.extract.strategies.common import as_labels, query
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PredictedLabels:
+class PredictedLabels(Strategy):
     """Random images of the pool, and a clone that learns the largest score of each answer.
 
     No defense that keeps the predicted class takes anything from this thief.
@@ -21,10 +22,7 @@ class PredictedLabels:
         "CopycatCNN (Correia-Silva et al. 2018, arXiv:1806.05476), here with random images of the "
         "pool."
     )
-    trainings: ClassVar[float] = 1.0
-
-    def excluded(self, situation: Situation) -> str | None:
-        return None
+    threats: ClassVar[tuple[Threat, ...]] = ("A", "B")
 
     def steps(self, attempt: Attempt) -> Steps:
         images, answers = query(attempt)

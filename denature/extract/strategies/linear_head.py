@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Clone, Situation, Steps
+from denature.extract.strategies.base import Attempt, Clone, Situation, Steps, Strategy
 from denature.extract.strategies.common import usable
 from denature.extract.strategies.networks import outputs
 
@@ -45,7 +45,7 @@ class EncoderWithHead(nn.Module):
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SameFeatures:
+class SameFeatures(Strategy):
     """Solves a linear system for the head, or fits the head where answers are not exact."""
 
     name: ClassVar[str] = "same-features"

@@ -3,22 +3,30 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.strategies.base import (
+    Attempt,
+    Clone,
+    Lesson,
+    QuerySource,
+    Situation,
+    Steps,
+    Strategy,
+)
 from denature.extract.strategies.common import usable
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OtherDomain:
+class OtherDomain(Strategy):
     """Images of another domain, and a clone that learns the answers to them."""
 
     name: ClassVar[str] = "other-domain"
     about: ClassVar[str] = "Queries random images of another domain, and trains a clone on these."
-    trainings: ClassVar[float] = 1
     source: ClassVar[str] = (
         "Knockoff Nets (Orekondy et al. 2019) and Copycat CNN (Correia-Silva et al. 2018), "
         "which query natural images of any kind; here without reinforcement learning."
     )
+    queries: ClassVar[QuerySource] = "own"
 
     def excluded(self, situation: Situation) -> str | None:
         if situation.other_pool is None:

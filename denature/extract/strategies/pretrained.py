@@ -3,20 +3,19 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
 from denature.extract.strategies.common import query, usable
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pretrained:
+class Pretrained(Strategy):
     """A clone whose layers but the last start as those of a pretrained network."""
 
     name: ClassVar[str] = "pretrained"
     about: ClassVar[str] = (
         "Queries random images, and trains a clone that starts from a pretrained network."
     )
-    trainings: ClassVar[float] = 1
     source: ClassVar[str] = (
         "The strong thief of arXiv:2502.18077, which fine-tunes a foundation model; here the "
         "backbone that is given, with the training of the other clones."

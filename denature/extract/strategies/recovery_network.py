@@ -10,7 +10,7 @@ import torch
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
 from denature.core.seeds import derive, generator
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
 from denature.extract.strategies.common import as_labels, query, usable
 from denature.extract.strategies.networks import log_scores, outputs
 from denature.extract.strategies.recovering import FLOOR, Pairs, RecoveryMap, not_recoverable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RecoveryNetwork:
+class RecoveryNetwork(Strategy):
     """A network maps shown answers back to true ones, before the clone learns them.
 
     The map adds a correction to the logarithms of the shown probabilities, so that an untrained

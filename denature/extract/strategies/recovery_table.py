@@ -9,7 +9,7 @@ import torch
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
 from denature.core.seeds import generator
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
 from denature.extract.strategies.common import query, usable
 from denature.extract.strategies.networks import log_scores
 from denature.extract.strategies.recovering import FLOOR, not_recoverable
@@ -17,7 +17,7 @@ from denature.extract.strategies.recovering import FLOOR, not_recoverable
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RecoveryTable:
+class RecoveryTable(Strategy):
     """A shown answer becomes the mean of all answers that the defense would show alike."""
 
     name: ClassVar[str] = "recovery-table"
@@ -25,7 +25,6 @@ class RecoveryTable:
         "Puts random answers behind the same defense, looks the shown answers up among them, and "
         "trains a clone on the answers that they may have been."
     )
-    trainings: ClassVar[float] = 1
     source: ClassVar[str] = (
         "pBayes of ModelGuard (Tang et al. 2024), whose released code centres its prior on the "
         "true answers; here the prior knows nothing of them."

@@ -6,13 +6,13 @@ from typing import ClassVar, final
 import numpy as np
 
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
 from denature.extract.strategies.common import averaged
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Repeated:
+class Repeated(Strategy):
     """Random images of the pool, each queried several times, and a clone of the mean answers.
 
     Independent errors shrink by the root of the repeats, and so does the number of images by the

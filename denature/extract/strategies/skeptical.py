@@ -5,14 +5,15 @@ from functools import lru_cache
 from typing import ClassVar, final
 
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.config import Threat
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
 from denature.extract.strategies.common import lesson_labels, query, usable
 from denature.train.objectives.skeptical import Skeptical
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SkepticalStudent:
+class SkepticalStudent(Strategy):
     """Random images of the pool, and a skeptical student of their answers.
 
     The labels are the true ones of owned images, and the shown classes of the others. See
@@ -29,6 +30,7 @@ class SkepticalStudent:
         "as the paper describes; `coupled` is the released code. A thief has the victim's classes "
         "in place of most true labels."
     )
+    threats: ClassVar[tuple[Threat, ...]] = ("A", "B")
     trainings: ClassVar[float] = 1.2
 
     temperature: float = 4.0

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.config import Threat
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
 from denature.extract.strategies.common import lesson_labels, query, usable
 from denature.train.objectives.distilled import Distilled
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SmallAlpha:
+class SmallAlpha(Strategy):
     """Random images of the pool, and a clone that learns mostly from labels.
 
     The labels are the true ones of owned images, and the shown classes of the others.
@@ -27,7 +28,7 @@ class SmallAlpha:
         "of the Nasty Teacher paper (Ma et al. 2021, arXiv:2105.07381), where its students lose "
         "the least; a thief has the victim's classes in place of most true labels."
     )
-    trainings: ClassVar[float] = 1.0
+    threats: ClassVar[tuple[Threat, ...]] = ("A", "B")
 
     alpha: float = 0.1
     """Weight of the shown scores; the rest goes to the labels."""

@@ -11,7 +11,8 @@ from denature.answers.answerer import Answers
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
 from denature.core.seeds import generator
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps
+from denature.extract.config import Threat
+from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
 from denature.extract.strategies.common import as_labels, query, usable
 from denature.extract.strategies.networks import outputs
 from denature.nets import optimizer_for
@@ -34,7 +35,7 @@ class Score(NamedTuple):
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tuned:
+class Tuned(Strategy):
     """Random images of the pool, and the best training of a grid.
 
     Candidates learn a part of the answers, and are scored on the others by agreement with the shown
@@ -53,6 +54,7 @@ class Tuned:
         "Ours. Students of nasty teachers (Ma et al. 2021, arXiv:2105.07381) fail at the teacher's "
         "own temperature, and not at others."
     )
+    threats: ClassVar[tuple[Threat, ...]] = ("A", "B")
     trainings: ClassVar[float] = 3.5
 
     temperatures: tuple[float, ...] = (1.0, 4.0, 20.0)
