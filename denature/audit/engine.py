@@ -1,8 +1,8 @@
 """Strategies at work: many advance together, and their trainings share the one loop."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import final
 
 import numpy as np
@@ -65,21 +65,23 @@ class Engine:
     """All test images of the audit."""
     device: str
 
-    def carry_out(self, tasks: Sequence[Task]) -> Iterator[int]:
-        """Measure cells in batches; yields how many were measured.
+    def carry_out(self, groups: Sequence[Sequence[Task]]) -> Iterator[int]:
+        """Measure cells; yields how many were measured.
+
+        Args:
+            groups: tasks that begin together, so that lessons which they share are learned once.
 
         Raises:
             DenatureError: see `denature.train.make` and `Oracle.ask`; measured cells are kept.
         """
-        for start in range(0, len(tasks), TOGETHER):
-            batch = tasks[start : start + TOGETHER]
-            yield from self._together(batch)
-
-    def _together(self, tasks: Sequence[Task]) -> Iterator[int]:
-        active = [_Advancing.begun(task) for task in tasks]
-        for each in active:
-            each.advance(None)
-        while active:
+        waiting, active = deque(groups), list[_Advancing]()
+        while waiting or active:
+            # Others begin as soon as there is room: the last lessons of few leave workers idle.
+            while waiting and (not active or len(active) + len(waiting[0]) <= TOGETHER):
+                begun = [_Advancing.begun(task) for task in waiting.popleft()]
+                for each in begun:
+                    each.advance(None)
+                active += begun
             finished = [each for each in active if each.clone is not None]
             for each in finished:
                 self._measure(each)
@@ -90,24 +92,25 @@ class Engine:
                 each.advance(runs)
 
     def _learn(self, active: Sequence[_Advancing]) -> list[list[Run]]:
-        """The runs of the lessons of each strategy; all of them are made together."""
-        room, groups, owners = self.classroom, [], []
-        for number, each in enumerate(active):
-            found = room.orders(
-                each.lessons,
+        """The runs of the lessons of each strategy; all are made together, equal ones once."""
+        place_of: dict[str, int] = {}
+        groups, wanted = [], []
+        for each in active:
+            keys = [lesson.digest(each.attempt.seed) for lesson in each.lessons]
+            named = dict(zip(keys, each.lessons, strict=True))
+            new = {key: lesson for key, lesson in named.items() if key not in place_of}
+            first = len(place_of)
+            place_of |= {key: first + number for number, key in enumerate(new)}
+            for orders, data, places in self.classroom.orders(
+                list(new.values()),
                 self.store.workshop(each.task.key),
                 seed=each.attempt.seed,
                 recipe=each.task.key,
-            )
-            groups += found
-            owners += [number] * len(found)
-        first = np.cumsum([0, *(len(each.lessons) for each in active)]).tolist()
-        placed = [
-            (orders, data, [first[owner] + place for place in places])
-            for owner, (orders, data, places) in zip(owners, groups, strict=True)
-        ]
-        runs = room.learn(placed, first[-1])
-        return [runs[a:b] for a, b in pairwise(first)]
+            ):
+                groups.append((orders, data, [first + place for place in places]))
+            wanted.append(keys)
+        runs = self.classroom.learn(groups, len(place_of))
+        return [[runs[place_of[key]] for key in keys] for keys in wanted]
 
     def _measure(self, each: _Advancing) -> None:
         assert each.clone is not None
