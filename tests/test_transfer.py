@@ -22,7 +22,7 @@ from denature.train import Cloned, Normal, Order, Run, Training, make, train
 from denature.train import runs as runs_module
 from denature.train.job import Job
 from denature.train.objectives.base import Objective
-from denature.train.runs import make_pass
+from denature.train.passes import make_pass
 from denature.train.session import Session
 from denature.train.workers import ProcessPool
 
