@@ -290,6 +290,7 @@ def attempt(harvest: Harvest, chain: Chain, budget: int, seed: int = 0) -> CellA
     return CellAttempt(
         situation=situation(budget),
         seed=seed,
+        device="cpu",
         source=source,
         main=PoolOrder(pool, set()),  # type: ignore[arg-type]
     )

@@ -57,6 +57,7 @@ class CellAttempt:
 
     situation: Situation
     seed: int
+    device: str
     source: Source
     main: PoolOrder
     other: PoolOrder | None = None

@@ -307,6 +307,7 @@ class Auditor:
         return CellAttempt(
             situation=self.situation(trial.source, trial.threat, trial.budget),
             seed=self._seed(trial.seed),
+            device=self.engine.device,
             source=trial.source,
             main=self.pool,
             other=self.other,

@@ -117,6 +117,8 @@ class Attempt(Protocol):
 
     situation: Situation
     seed: int
+    device: str
+    """Device of the thief's own networks: auto, cpu, cuda or mps."""
     owned: LabelledImages | None
     """Labelled images of threat A, which count as pool images too; None for threat B."""
     encoder: "nn.Module | None"
