@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, final
 
@@ -221,24 +221,42 @@ class Stream:
             defense.begin(seed + number) for number, defense in enumerate(chain.defenses)
         ]
 
-    def __call__(self, answers: "Answers", pixels: "Pixels | None" = None) -> "Answers":
+    def __call__(
+        self,
+        answers: "Answers",
+        pixels: "Pixels | None" = None,
+        *,
+        evidence: "Sequence[Tensor | None] | None" = None,
+    ) -> "Answers":
         """The answers as they are shown.
 
         Args:
             answers: true answers.
             pixels: the images of these answers in [0, 1], for chains with roles.
+            evidence: what `look` returned for these images, to save looking again.
 
         Raises:
             ConfigError: the chain does not take this kind, or needs the images.
         """
-        for defense, memory in zip(self.chain.defenses, self._memories, strict=True):
-            evidence = None
-            if defense.role is not None:
-                if pixels is None:
-                    raise ConfigError(f"{defense.name} looks at the images; pass them as well.")
-                evidence = defense.look(self._networks[defense.role], pixels)
-            answers = defense(answers, Context(evidence, memory))
+        seen = self.look(pixels) if evidence is None else evidence
+        for defense, memory, found in zip(self.chain.defenses, self._memories, seen, strict=True):
+            answers = defense(answers, Context(found, memory))
         return answers
+
+    def look(self, pixels: "Pixels | None") -> "tuple[Tensor | None, ...]":
+        """What the network of each defense says of images; None where a defense has none.
+
+        Raises:
+            ConfigError: the chain needs the images.
+        """
+        return tuple(self._looked(defense, pixels) for defense in self.chain.defenses)
+
+    def _looked(self, defense: Defense, pixels: "Pixels | None") -> "Tensor | None":
+        if defense.role is None:
+            return None
+        if pixels is None:
+            raise ConfigError(f"{defense.name} looks at the images; pass them as well.")
+        return defense.look(self._networks[defense.role], pixels)
 
     def state(self, *, random: bool = True) -> "dict[str, Tensor]":
         """The memories of all defenses, to be saved with a service.
