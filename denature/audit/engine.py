@@ -2,8 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -18,7 +20,8 @@ from denature.train.loop import answers_to
 from denature.train.run import Run
 
 TOGETHER = 24
-"""Cells that advance together; each holds its images and answers in memory."""
+"""Cells that advance together; each holds its images and answers in memory, and where workers
+train, twice as many do."""
 
 
 @final
@@ -44,14 +47,35 @@ class _Advancing:
 
     @staticmethod
     def begun(task: Task) -> "_Advancing":
+        """A strategy with its first lessons."""
         attempt = task.begin()
-        return _Advancing(task, attempt, task.strategy.steps(attempt))
+        advancing = _Advancing(task, attempt, task.strategy.steps(attempt))
+        advancing.advance(None)
+        return advancing
 
     def advance(self, runs: Sequence[Run] | None) -> None:
         try:
             self.lessons = next(self.steps) if runs is None else self.steps.send(runs)
         except StopIteration as end:
             self.lessons, self.clone = (), end.value
+
+
+class _Learning(NamedTuple):
+    """Strategies whose lessons are being learned."""
+
+    active: list[_Advancing]
+    runs: "Future[list[list[Run]]]"
+
+    def advanced(self, runs: Sequence[Sequence[Run]]) -> list[_Advancing]:
+        for each, own in zip(self.active, runs, strict=True):
+            each.advance(own)
+        return self.active
+
+
+def _called(function: Callable[..., list[list[Run]]], *rest: Any) -> "Future[list[list[Run]]]":
+    future: Future[list[list[Run]]] = Future()
+    future.set_result(function(*rest))
+    return future
 
 
 @final
@@ -75,21 +99,37 @@ class Engine:
             DenatureError: see `denature.train.make` and `Oracle.ask`; measured cells are kept.
         """
         waiting, active = deque(groups), list[_Advancing]()
-        while waiting or active:
-            # Others begin as soon as there is room: the last lessons of few leave workers idle.
-            while waiting and (not active or len(active) + len(waiting[0]) <= TOGETHER):
-                begun = [_Advancing.begun(task) for task in waiting.popleft()]
-                for each in begun:
-                    each.advance(None)
-                active += begun
-            finished = [each for each in active if each.clone is not None]
-            for each in finished:
-                self._measure(each)
-            if finished:
-                yield len(finished)
-            active = [each for each in active if each.clone is None]
-            for each, runs in zip(active, self._learn(active), strict=True):
-                each.advance(runs)
+        learning: _Learning | None = None
+        with self._trainer() as submit:
+            while waiting or active or learning:
+                while waiting and (not active or len(active) + len(waiting[0]) <= TOGETHER):
+                    active += [_Advancing.begun(task) for task in waiting.popleft()]
+                finished = [each for each in active if each.clone is not None]
+                for each in finished:
+                    self._measure(each)
+                if finished:
+                    yield len(finished)
+                active = [each for each in active if each.clone is None]
+                runs = [] if learning is None else learning.runs.result()
+                # Submitted before others advance, so that the workers are not idle meanwhile.
+                begun = _Learning(active, submit(self._learn, active)) if active else None
+                active = [] if learning is None else learning.advanced(runs)
+                learning = begun
+
+    @contextmanager
+    def _trainer(self) -> Iterator[Callable[..., "Future[list[list[Run]]]"]]:
+        """A function that calls another one and returns its future.
+
+        Where workers train, one thread waits for them, and this process advances other strategies
+        meanwhile: what they compute themselves would leave the workers idle for a third of the
+        time. Without workers the call is made at once, since a second thread of torch would compute
+        with other threads, and so to other last bits.
+        """
+        if self.classroom.session.workers is None:
+            yield _called
+            return
+        with ThreadPoolExecutor(1) as threads:
+            yield threads.submit
 
     def _learn(self, active: Sequence[_Advancing]) -> list[list[Run]]:
         """The runs of the lessons of each strategy; all are made together, equal ones once."""
