@@ -6,8 +6,8 @@ A `cnn` on digits is the victim. Each row is a difference of two accuracies of c
 seed and test image, with its interval over both: the naive thief behind a defense against the same
 thief without it, and a thief against the naive one behind a defense that it was made for. The
 defenses have strong settings, since one that costs nothing there costs nothing at weaker ones;
-thieves meet settings that keep the predicted class of most images. Cells lie in the folder, so that the same command
-goes on after a stop.
+thieves meet settings that keep the predicted class of most images. Cells lie in the folder, so that
+the same command goes on after a stop.
 """
 
 import argparse
