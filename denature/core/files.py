@@ -9,11 +9,16 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, former: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success the file there is renamed to `path`.
 
     The bytes reach the disk before the rename: a reader at any time, even after a kill or a power
     cut, finds the old file, the new file, or none. On any exception the temporary file is removed.
+
+    Args:
+        path: the file to write.
+        former: path beside it that the old file is renamed to, instead of being lost. A kill
+            between the two renames leaves the old file under that name alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -21,6 +26,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        if former is not None and path.exists():
+            os.replace(path, former)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
