@@ -29,7 +29,7 @@ from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, t
 from denature.train.objectives import Adversarial, Objective, Skeptical
 from denature.train.run import snapshots
 from denature.train.session import Session
-from denature.train.state import FORMER, STATE, read_state
+from denature.train.state import FORMER, STATE, read_state, write_state
 
 QUICK = Training(epochs=1, batch_size=32, fraction=0.3, lr=0.01, precision="fp32", device="cpu")
 
@@ -144,7 +144,19 @@ def test_a_run_without_a_good_state_says_so_and_begins_anew_when_they_are_delete
     assert run.go().digest == run.go(out=tmp_path / "whole").digest
 
 
-def test_a_run_killed_between_two_renames_goes_on_from_the_state_before(
+def test_a_state_stays_where_a_file_cannot_have_two_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError("no links on this file system")
+
+    monkeypatch.setattr("os.link", link)
+    for done in range(3):
+        write_state(tmp_path / STATE, {}, {"done": done})
+    assert read_steps(tmp_path / STATE, tmp_path / FORMER) == [2, 1]
+
+
+def test_a_run_whose_last_state_is_missing_goes_on_from_the_state_before(
     data: Dataset, teacher: Run, tmp_path: Path
 ) -> None:
     run = Resumed(data, teacher, Normal(), tmp_path / "run")

@@ -17,8 +17,7 @@ def atomic_path(path: Path, *, former: Path | None = None) -> Iterator[Path]:
 
     Args:
         path: the file to write.
-        former: path beside it that the old file is renamed to, instead of being lost. A kill
-            between the two renames leaves the old file under that name alone.
+        former: path beside it where the old file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -27,10 +26,19 @@ def atomic_path(path: Path, *, former: Path | None = None) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         if former is not None and path.exists():
-            os.replace(path, former)
+            _keep(path, former)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, former: Path) -> None:
+    """Give a file a second name, so that it is never absent; or another, where it can have one."""
+    former.unlink(missing_ok=True)
+    try:
+        os.link(path, former)
+    except OSError:  # such as exFAT; a kill now leaves the file under the other name alone
+        os.replace(path, former)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -75,7 +75,7 @@ def recover_state(path: Path, say: Callable[[str], None]) -> None:
             read_state(former)
         except RunError as error:
             raise RunError(damage or str(error)) from None
-        if damage:  # otherwise a kill came between the two renames of `write_state`
+        if damage:  # otherwise a kill came where a file has one name; see `atomic_path`
             say(f"{damage.removesuffix(ADVICE)}The run goes on from the state before it.")
         os.replace(former, path)
     elif damage:
