@@ -300,3 +300,22 @@ def test_a_damaged_outcome_of_an_attack_is_attacked_again(
     path.write_bytes(content[: len(content) // 2])
     attack()
     assert said.lines[-1:] == [f"{path} is damaged; its images are attacked again."]
+
+
+def test_damaged_labels_in_the_cache_are_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENATURE_CACHE", str(tmp_path / "cache"))
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), np.uint8)
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=np.arange(20) % 4,
+             x_test=images, y_test=np.arange(20) % 4)  # fmt: skip
+    wanted = load(str(tmp_path / "data.npz"))
+    [labels] = (tmp_path / "cache").rglob("train.labels.npy")
+    for file in (labels, labels.with_name("meta.json")):
+        content, said = file.read_bytes(), Listening()
+        flip(file, content.index(b'"digest": "') + 12 if file.suffix == ".json" else -8)
+        found = load(str(tmp_path / "data.npz"), progress=said)
+        assert torch.equal(found.train.labels, wanted.train.labels)
+        assert found.digest == wanted.digest
+        assert said.lines == [f"{file.parent} is damaged; {tmp_path}/data.npz is decoded again"]
+        assert file.read_bytes() == content
