@@ -5,10 +5,15 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from denature.core.errors import ConfigError, MissingExtra
+from denature.core.parent import end_with_parent
 from denature.core.schema import encode
 from denature.serve.config import Serving
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
@@ -52,7 +57,7 @@ def listen(
         app = create_app(serving)  # before the announcement, so that errors surface here
         announce(f"http://{host}:{listener.getsockname()[1]}")
         config = uvicorn.Config(
-            app if workers == 1 else "denature.serve.app:from_environment",
+            app if workers == 1 else "denature.serve.listen:in_worker",
             factory=workers > 1,
             workers=workers,
             backlog=BACKLOG,
@@ -67,6 +72,14 @@ def listen(
             del app
             os.environ[ENVIRONMENT] = json.dumps(encode(serving))
             Multiprocess(config, sockets=[listener]).run()
+
+
+def in_worker() -> "Starlette":
+    """The application of a worker process, which frees the port when the server is killed."""
+    end_with_parent()
+    from denature.serve.app import from_environment
+
+    return from_environment()
 
 
 def _check_apart(serving: Serving) -> None:
