@@ -13,6 +13,9 @@ from denature.serve.refusal import Refused
 BURST_S = 1.0
 """Seconds' worth of a rate that may pass at once, where an account names no other burst."""
 
+SLACK_S = 1e-6
+"""Seconds that rounding may add."""
+
 PATIENCE_S = 0.5
 """Seconds for which a store is waited for, while it is locked or does not reply."""
 
@@ -51,6 +54,14 @@ class Key:
     def longest_lead_s(self) -> float:
         """Seconds by which an account can be ahead of its rate."""
         return 0.0 if self.rate is None else self.at_once / self.rate
+
+    def lead_s(self, noted_s: float) -> float:
+        """Seconds by which the account is ahead of its rate, of those that were noted.
+
+        A lead that no charges can have given was noted by another clock, such as that of an
+        earlier start of the machine, and counts as none.
+        """
+        return noted_s if 0 <= noted_s <= self.longest_lead_s + SLACK_S else 0.0
 
 
 class Charge(NamedTuple):
@@ -143,15 +154,11 @@ def after(key: Key, lead_s: float, images: int) -> tuple[bool, float]:
     """Whether a charge is allowed, and the account's lead over its rate once it was booked.
 
     A rate is a bucket of `at_once` images that refills all the time (the generic cell rate
-    algorithm); the lead is what is missing in it, in seconds. A lead that no charges can have
-    given was noted by another clock, such as that of an earlier start of the machine, and counts
-    as none.
+    algorithm); the lead is what is missing in it, in seconds.
     """
-    most_s, slack_s = key.longest_lead_s, 1e-6
-    lead_s = lead_s if 0 <= lead_s <= most_s + slack_s else 0.0
     then_s = max(0.0, lead_s + images / key.rate) if key.rate is not None else 0.0
     within = key.budget is None or key.used + images <= key.budget
-    return images <= 0 or (within and then_s <= most_s + slack_s), then_s
+    return images <= 0 or (within and then_s <= key.longest_lead_s + SLACK_S), then_s
 
 
 def unavailable(cause: str) -> Refused:

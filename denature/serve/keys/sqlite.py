@@ -167,7 +167,7 @@ def _book(db: sqlite3.Connection, charge: Charge, now: float) -> Booking:
         return Booking(charge, None)
     name, used, budget, rate, burst, due = row
     key = Key(name=name, used=used, budget=budget, rate=rate, burst=burst)
-    lead = due - now
+    lead = key.lead_s(due - now)
     allowed, then = after(key, lead, charge.images)
     if allowed and charge.images:
         db.execute(
