@@ -213,8 +213,8 @@ def test_a_caller_that_leaves_is_not_charged(tmp_path: Path) -> None:
         await queue.close()
 
     asyncio.run(leave())
-    with contextlib.closing(open_keys(str(tmp_path / "keys"))) as keys:
-        assert keys.accounts()[0].used == 0
+    with contextlib.closing(open_keys(str(tmp_path / "keys"))) as store:
+        assert store.accounts()[0].used == 0
 
 
 def test_the_process_of_the_keys_ends_with_its_server(victim: Run, tmp_path: Path) -> None:
@@ -457,10 +457,10 @@ def lost_lines(served: Served, least: int) -> float:
         figures = served.send("GET", "/metrics")[2].decode()
         found = re.search(r"^denature_log_lines_lost_total (.*)$", figures, re.M)
         assert found is not None
-        if float(found[1]) >= least:
-            break
+        if (lost := float(found[1])) >= least:
+            return lost
         time.sleep(0.02)
-    return float(found[1])
+    raise AssertionError(f"{lost:g} lines are lost, of {least}")
 
 
 # What is shown
@@ -574,8 +574,9 @@ def test_a_store_of_a_former_version_is_taken_over(tmp_path: Path) -> None:
         [account] = keys.accounts()
         assert (account.used, account.budget, account.rate, account.burst) == (7, 10, 4.0, None)
     (tmp_path / "other").write_bytes(b"")
-    with contextlib.closing(SqliteKeys(tmp_path / "other", make=False)) as keys:
-        pytest.raises(KeysUnavailable, keys.accounts).match("no such table")
+    empty = SqliteKeys(tmp_path / "other", make=False)
+    with contextlib.closing(empty), pytest.raises(KeysUnavailable, match="no such table"):
+        empty.accounts()
 
 
 def test_rates_are_charged_in_images_and_alike_in_both_stores(

@@ -72,8 +72,9 @@ class Access:
         Raises:
             Refused: with 401, 413, 429, or 503 where the keys cannot be looked up.
         """
-        if self._charges is None or key is None:
+        if self._charges is None:
             return None
+        assert key is not None
         booking = await self._charges.book(key, images)
         entry["key"] = booking.key and booking.key.name
         booking.check()

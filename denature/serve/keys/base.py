@@ -165,7 +165,7 @@ def unavailable(cause: str) -> Refused:
     """The refusal while a store cannot be used; the log has the cause."""
     return Refused(
         503,
-        "Keys cannot be looked up now; nothing was charged, retry later.",
+        "Keys cannot be looked up now; retry later.",
         retry_after=UNAVAILABLE_RETRY_S,
         cause=cause,
     )

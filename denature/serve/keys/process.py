@@ -25,8 +25,11 @@ from denature.serve.keys.base import Booking, Charge, Key, Keys, KeysUnavailable
 REPLY_S = 3.0
 """Seconds for a reply; the stores' own bounds are shorter."""
 
-START_S = 10.0
+START_S = 5.0
 """Seconds for the first reply of a process, its start included."""
+
+END_S = 1.0
+"""Seconds for a killed process to end; one that waits for a disk does not."""
 
 LONGEST_LINE = 1 << 20
 """Bytes of a reply at most."""
@@ -89,7 +92,9 @@ class StoreProcess:
         if process is not None:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await process.wait()
 
 
 def _booking(charge: Charge, reply: Sequence[Any]) -> Booking:
