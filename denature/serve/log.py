@@ -21,6 +21,9 @@ MOST_LINES = 10_000
 PIECE = 4096
 """Bytes written at once: a pipe takes as many in one piece, so processes can share it."""
 
+GATHER_S = 0.02
+"""Seconds between two writes."""
+
 END_S = 2.0
 """Seconds for the last lines at the end, where their reader stalls."""
 
@@ -42,6 +45,7 @@ class LineWriter:
         self._lost = lost
         self._lines: queue.Queue[bytes | None] = queue.Queue(MOST_LINES)
         self._torn = False
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="log", daemon=True)
         self._thread.start()
 
@@ -53,6 +57,7 @@ class LineWriter:
 
     def close(self) -> None:
         """Write what waits; lines that a stalled reader leaves are lost."""
+        self._ended.set()
         with suppress(queue.Full):
             self._lines.put(None, timeout=END_S)
             self._thread.join(END_S)
@@ -67,6 +72,7 @@ class LineWriter:
             if self._lines.empty():
                 self._write(piece)
                 piece = b""
+                self._ended.wait(GATHER_S)  # a thread that wakes for each line slows requests
         self._write(piece)
 
     def _write(self, piece: bytes) -> None:

@@ -12,9 +12,10 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import final
+from typing import TypeAlias, final
 
 from denature.core.errors import ConfigError
 from denature.serve.keys.base import (
@@ -35,6 +36,9 @@ CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, digest TEXT UNIQUE,
 used INTEGER NOT NULL DEFAULT 0, budget INTEGER, rate REAL, due REAL NOT NULL DEFAULT 0,
 burst INTEGER) STRICT, WITHOUT ROWID
 """
+
+Account: TypeAlias = tuple[Key, float]
+"""An account, and the seconds by which it is ahead of its rate."""
 
 
 @final
@@ -156,25 +160,43 @@ class SqliteKeys(Keys):
         with self._transaction(write=any(charge.images for charge in charges)) as db:
             # All processes of a machine share this clock, and nothing sets it.
             now = monotonic()
-            return [_book(db, charge, now) for charge in charges]
+            digests = {charge.digest for charge in charges}
+            accounts = {digest: _read(db, digest, now) for digest in digests}
+            before = accounts.copy()
+            bookings = []
+            for charge in charges:
+                booking, accounts[charge.digest] = _booked(charge, accounts[charge.digest])
+                bookings.append(booking)
+            changed = [digest for digest in digests if accounts[digest] != before[digest]]
+            for key, lead_s in filter(None, map(accounts.get, changed)):
+                db.execute(
+                    "UPDATE keys SET used = ?, due = ? WHERE name = ?",
+                    (key.used, now + lead_s, key.name),
+                )
+        return bookings
 
 
-def _book(db: sqlite3.Connection, charge: Charge, now: float) -> Booking:
+def _read(db: sqlite3.Connection, digest: str, now: float) -> Account | None:
     row = db.execute(
-        "SELECT name, used, budget, rate, burst, due FROM keys WHERE digest = ?", (charge.digest,)
+        "SELECT name, used, budget, rate, burst, due FROM keys WHERE digest = ?", (digest,)
     ).fetchone()
     if row is None:
-        return Booking(charge, None)
+        return None
     name, used, budget, rate, burst, due = row
     key = Key(name=name, used=used, budget=budget, rate=rate, burst=burst)
-    lead = key.lead_s(due - now)
-    allowed, then = after(key, lead, charge.images)
-    if allowed and charge.images:
-        db.execute(
-            "UPDATE keys SET used = max(0, ?), due = ? WHERE name = ?",
-            (used + charge.images, now + then, name),
-        )
-    return Booking(charge, key, allowed, lead)
+    return key, key.lead_s(due - now)
+
+
+def _booked(charge: Charge, account: Account | None) -> tuple[Booking, Account | None]:
+    """What becomes of a charge, and the account after it."""
+    if account is None:
+        return Booking(charge, None), None
+    key, lead_s = account
+    allowed, then_s = after(key, lead_s, charge.images)
+    booking = Booking(charge, key, allowed, lead_s)
+    if not allowed or not charge.images:
+        return booking, account
+    return booking, (replace(key, used=max(0, key.used + charge.images)), then_s)
 
 
 def _create(path: Path) -> None:
