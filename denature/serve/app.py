@@ -7,10 +7,9 @@ import math
 import time
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any, TypeVar, final
+from typing import Any, TypeAlias, TypeVar, final
 
 import numpy as np
 import orjson
@@ -23,12 +22,11 @@ from starlette.routing import Route
 from denature import __version__
 from denature.data.landmarks import PLACES
 from denature.serve import faces, protocol
+from denature.serve.access import Access
 from denature.serve.batching import Batcher
 from denature.serve.config import Serving
 from denature.serve.exposure import expose
 from denature.serve.keeper import MemoryKeeper
-from denature.serve.keys import open_keys
-from denature.serve.keys.base import Keys
 from denature.serve.log import AccessLog, Metrics
 from denature.serve.model import Model
 from denature.serve.opening import open_models
@@ -36,6 +34,13 @@ from denature.serve.protocol import LENGTH, InferenceRequest
 from denature.serve.refusal import Refused
 
 T = TypeVar("T")
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+Check: TypeAlias = Callable[[Request, dict[str, Any]], Awaitable[None]]
+
+BOOKING = "denature.booking"
+"""Place of a request's charge in its scope."""
 
 BODY_S = 60.0
 """Seconds for a body to arrive, at most."""
@@ -59,10 +64,9 @@ class Server:
         self.lines = {
             name: Batcher(model.answer, self.limits) for name, model in self.models.items()
         }
-        self.keys: Keys | None = None if serving.keys is None else open_keys(serving.keys)
-        self.keeper = ThreadPoolExecutor(1, thread_name_prefix="keys")
-        self.log = AccessLog(serving.log)
+        self.access = Access(serving.keys, serving.metrics_token)
         self.metrics = Metrics()
+        self.log = AccessLog(serving.log, self.metrics.lost_lines.inc)
         self.memories = MemoryKeeper(
             [(model, self.lines[name]) for name, model in self.models.items()],
             serving.defense.defense_save_s,
@@ -77,7 +81,7 @@ class Server:
             raise Refused(404, f"{name} has the version {protocol.VERSION} and no other.")
         return self.models[name]
 
-    async def about(self, request: Request) -> Response:
+    def about(self, request: Request) -> Response:
         return JSONResponse(
             {
                 "name": protocol.SERVER,
@@ -92,21 +96,40 @@ class Server:
     async def ready(self, request: Request) -> Response:
         return JSONResponse({"ready": True})
 
-    async def index(self, request: Request) -> Response:
+    def index(self, request: Request) -> Response:
         names = [
             {"name": name, "version": protocol.VERSION, "state": "READY", "reason": ""}
             for name in self.models
         ]
         return JSONResponse(names)
 
-    async def metadata(self, request: Request) -> Response:
+    def metadata(self, request: Request) -> Response:
         return JSONResponse(self.model(request).signature.describe())
 
-    async def model_ready(self, request: Request) -> Response:
+    def model_ready(self, request: Request) -> Response:
         return JSONResponse({"name": self.model(request).signature.name, "ready": True})
 
-    async def figures(self, request: Request) -> Response:
+    def figures(self, request: Request) -> Response:
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    def guarded(self, show: Callable[[Request], Response], check: Check) -> Endpoint:
+        """An endpoint that shows something of the server; requests that may not see it are logged.
+
+        Args:
+            show: what is shown.
+            check: raises `Refused` for a request that may not see it.
+        """
+
+        async def answer(request: Request) -> Response:
+            entry, started = _entry(request), time.perf_counter()
+            try:
+                await check(request, entry)
+            except Refused as refused:
+                self._note(entry, refused.status, started, refused.cause)
+                raise
+            return show(request)
+
+        return answer
 
     async def infer(self, request: Request) -> Response:
         """Answer an inference request or refuse it; both are counted and logged."""
@@ -122,31 +145,34 @@ class Server:
         work: Callable[[Request, dict[str, Any]], Awaitable[Response]],
         refusal: Callable[[Refused], Response],
     ) -> Response:
-        entry: dict[str, Any] = {"model": None, "key": None, "id": None, "images": 0}
-        started = time.perf_counter()
+        entry, cause, started = _entry(request), None, time.perf_counter()
         try:
             response = await work(request, entry)
-        except Refused as refused:
-            response = refusal(refused)
-        except Exception:
-            self._note(entry, 500, started)
-            raise
-        self._note(entry, response.status_code, started)
+        except BaseException as error:
+            self.access.give_back(request.scope.pop(BOOKING, None))
+            if not isinstance(error, Refused):
+                self._note(entry, 500, started, type(error).__name__)
+                raise
+            response, cause = refusal(error), error.cause
+        self._note(entry, response.status_code, started, cause)
         return response
 
-    def _note(self, entry: dict[str, Any], status: int, started: float) -> None:
+    def _note(
+        self, entry: dict[str, Any], status: int, started: float, cause: str | None = None
+    ) -> None:
         seconds, name = time.perf_counter() - started, entry["model"] or ""
         self.metrics.requests.labels(name, str(status)).inc()
         if status == 200:
             self.metrics.images.labels(name).inc(entry["images"])
             self.metrics.seconds.labels(name).observe(seconds)
-        self.log.write(**entry, status=status, ms=round(1000 * seconds, 2))
+        error = {} if cause is None else {"error": cause}
+        self.log.write(**entry, status=status, ms=round(1000 * seconds, 2), **error)
 
     async def _infer(self, request: Request, entry: dict[str, Any]) -> Response:
         model = self.model(request)
         signature = model.signature
         entry["model"] = signature.name
-        key = _key(request.headers) if self.keys is not None else None
+        key = self.access.key(request)
         body = await _body(request, limit=self._largest_body(signature))
         read = functools.partial(
             protocol.parse,
@@ -157,20 +183,16 @@ class Server:
         )
         parsed = await _in_thread(read) if len(body) > LARGE else read()
         entry |= {"id": parsed.id, "images": len(parsed.images)}
-        values = await self._values(signature.name, parsed.images, key, entry)
+        values = await self._values(request, parsed.images, key, entry)
         return self._answer(expose(values, signature.exposure), parsed, model)
 
     async def _values(
-        self, name: str, images: np.ndarray, key: str | None, entry: dict[str, Any]
+        self, request: Request, images: np.ndarray, key: str | None, entry: dict[str, Any]
     ) -> np.ndarray:
         """The answers to a request's images, which are charged to its key here."""
-        line = self.lines[name]
+        line = self.lines[entry["model"]]
         line.admit(len(images))
-        if self.keys is not None:
-            assert key is not None
-            entry["key"] = await asyncio.get_running_loop().run_in_executor(
-                self.keeper, self.keys.spend, key, len(images)
-            )
+        request.scope[BOOKING] = await self.access.charge(key, len(images), entry)
         return await line.ask(images)
 
     async def _detect_faces(self, request: Request, entry: dict[str, Any]) -> Response:
@@ -189,7 +211,7 @@ class Server:
         signature, identity = model.signature, str(uuid.uuid4())
         entry |= {"model": signature.name, "id": identity}
         key = None
-        if self.keys is not None:
+        if self.access.has_keys:
             key = faces.key_of(request.headers.get("authorization", ""))
         body = await _body(request, limit=faces.LARGEST_BODY)
         picture = await _in_thread(functools.partial(faces.read, body))
@@ -199,7 +221,7 @@ class Server:
             )
         )
         entry["images"] = 1
-        [row] = await self._values(signature.name, images, key, entry)
+        [row] = await self._values(request, images, key, entry)
         values = dict(zip(signature.classes, row.tolist(), strict=True))
         points = {place: (values[f"{place}.x"], values[f"{place}.y"]) for place in PLACES}
         face = await _in_thread(
@@ -220,22 +242,18 @@ class Server:
     def _largest_body(self, signature: protocol.ModelSignature) -> int:
         return self.limits.max_images * math.prod(signature.shape) * NUMBER_BYTES + (1 << 16)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for line in self.lines.values():
             line.close()
-        self.keeper.shutdown()
-        if self.keys is not None:
-            self.keys.close()
+        await self.access.close()
+        self.log.close()
         self._held.close()
 
 
-def _key(headers: Mapping[str, str]) -> str:
-    """The caller's key, from a bearer token or from X-API-Key."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-    if not key:
-        raise Refused(401, "A key is needed: Authorization: Bearer KEY, or X-API-Key: KEY.")
-    return key
+def _entry(request: Request) -> dict[str, Any]:
+    """What the access log tells of a request, as far as it is known from its connection."""
+    peer = request.client and request.client.host
+    return {"peer": peer, "model": None, "key": None, "id": None, "images": 0}
 
 
 async def _body(request: Request, *, limit: int) -> bytes:
@@ -326,24 +344,28 @@ def create_app(serving: Serving) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         end = asyncio.Event()
+        await server.access.start()
         keeping = asyncio.create_task(server.memories.run(end))
         yield
         end.set()
         await keeping
-        server.close()
+        await server.close()
+
+    def known(show: Callable[[Request], Response]) -> Endpoint:
+        return server.guarded(show, server.access.check_caller)
 
     routes: list[tuple[str, Any, str]] = [
-        ("/v2", server.about, "GET"),
+        ("/v2", known(server.about), "GET"),
         ("/v2/health/live", server.live, "GET"),
         ("/v2/health/ready", server.ready, "GET"),
-        ("/v2/repository/index", server.index, "POST"),
-        ("/metrics", server.figures, "GET"),
+        ("/v2/repository/index", known(server.index), "POST"),
+        ("/metrics", server.guarded(server.figures, server.access.check_metrics), "GET"),
         ("/", server.detect_faces, "POST"),
     ]
     for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         routes += [
-            (model, server.metadata, "GET"),
-            (f"{model}/ready", server.model_ready, "GET"),
+            (model, known(server.metadata), "GET"),
+            (f"{model}/ready", known(server.model_ready), "GET"),
             (f"{model}/infer", server.infer, "POST"),
         ]
     return Starlette(
@@ -359,9 +381,11 @@ ENVIRONMENT = "DENATURE_SERVING"
 
 def from_environment() -> Starlette:
     """The application of a worker process."""
+    import logging
     import os
 
     from denature.core.schema import decode
 
+    logging.captureWarnings(True)
     text = os.environ[ENVIRONMENT]
     return create_app(decode(Serving, json.loads(text), where=ENVIRONMENT))

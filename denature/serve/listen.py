@@ -1,6 +1,7 @@
 """A server on its socket, in one process or several."""
 
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -48,11 +49,13 @@ def listen(
         from uvicorn.supervisors import Multiprocess
 
         from denature.serve.app import ENVIRONMENT, create_app
+        from denature.serve.log import LOGGING
     except ImportError as error:
         raise MissingExtra(error.name or "uvicorn", "serve", "Serving a model") from None
 
     if workers > 1:
         _check_apart(serving)
+    logging.captureWarnings(True)  # what is printed would wait for its reader
     with _bound(host, port) as listener:
         app = create_app(serving)  # before the announcement, so that errors surface here
         announce(f"http://{host}:{listener.getsockname()[1]}")
@@ -61,7 +64,7 @@ def listen(
             factory=workers > 1,
             workers=workers,
             backlog=BACKLOG,
-            log_level="error",
+            log_config=LOGGING,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
