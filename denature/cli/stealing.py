@@ -227,7 +227,6 @@ def ledger(place: Path, *, output_options: OutputFlags = OutputOptions()) -> Non
     from denature.cli.show import print_table
     from denature.extract.asking.ledger import read_tallies
     from denature.extract.theft import LEDGER
-    from denature.extract.victims.base import printable
 
     tallies = read_tallies(place / LEDGER if place.is_dir() else place)
     if output_options.json:
@@ -239,7 +238,7 @@ def ledger(place: Path, *, output_options: OutputFlags = OutputOptions()) -> Non
         counts = (f"{n:,}" for n in (tally.queries, tally.answered, tally.unknown, tally.requests))
         lines.append(
             [
-                printable(tally.target),
+                tally.target,
                 tally.purpose,
                 *counts,
                 f"{tally.money:,.2f}",
