@@ -22,6 +22,7 @@ from denature.cli.options import (
     folder_of,
     key_of,
 )
+from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.data.config import ReaderConfig
 from denature.defenses.rounding import Rounding
