@@ -82,8 +82,8 @@ def test_a_key_is_taken_out_before_a_text_is_cut() -> None:
     assert shown == "x" * 280 + REDACTED + "y"
     assert len(server_text("x" * 10_000, [key])) == 300
     named = {key: [{"name": f"m{key}"}], "n": 3, "deep": [[key.lower()]]}
-    shown = {REDACTED: [{"name": f"m{REDACTED}"}], "n": 3, "deep": [[REDACTED]]}
-    assert without_secrets(named, [key]) == shown
+    clean = {REDACTED: [{"name": f"m{REDACTED}"}], "n": 3, "deep": [[REDACTED]]}
+    assert without_secrets(named, [key]) == clean
 
 
 # Terminals
