@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from denature.cli.options import OutputFlags, OutputOptions, RunFolder, Trust
+from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
 from denature.serve.config import DefenseConfig, Exposure, Limits, ServedModel, Serving

@@ -27,6 +27,7 @@ from denature.cli.options import (
     data_config,
     folder_of,
 )
+from denature.cli.terminal import print
 from denature.data.config import ReaderConfig
 from denature.datafree.config import Dafl
 from denature.train.config import Training
