@@ -98,6 +98,10 @@ class Defense(ABC):
         """Number of scores shown of an answer with all its scores; the others are NaN."""
         return classes
 
+    def prepare(self, network: "nn.Module") -> "nn.Module":
+        """The network of `role` as `look` uses it many times; itself by default."""
+        return network
+
     def look(self, network: "nn.Module", pixels: "Pixels") -> "Tensor":
         """What the network of `role` says of images, batch x ...; no image changes another's."""
         raise NotImplementedError
@@ -216,7 +220,10 @@ class Stream:
         if missing := chain.roles - networks.keys():
             raise ConfigError(f"{chain.name} needs the {', '.join(sorted(missing))} network.")
         self.chain = chain
-        self._networks = networks
+        self._networks = [
+            None if defense.role is None else defense.prepare(networks[defense.role])
+            for defense in chain.defenses
+        ]
         self._memories = [
             defense.begin(seed + number) for number, defense in enumerate(chain.defenses)
         ]
@@ -231,12 +238,13 @@ class Stream:
         Raises:
             ConfigError: the chain does not take this kind, or needs the images.
         """
-        for defense, memory in zip(self.chain.defenses, self._memories, strict=True):
+        parts = zip(self.chain.defenses, self._networks, self._memories, strict=True)
+        for defense, network, memory in parts:
             evidence = None
-            if defense.role is not None:
+            if network is not None:
                 if pixels is None:
                     raise ConfigError(f"{defense.name} looks at the images; pass them as well.")
-                evidence = defense.look(self._networks[defense.role], pixels)
+                evidence = defense.look(network, pixels)
             answers = defense(answers, Context(evidence, memory))
         return answers
 
