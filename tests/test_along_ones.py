@@ -46,7 +46,8 @@ class Odd(nn.Module):
         x = torch.stack([x.mean((2, 3)), x.amax((2, 3))], 1).flatten(1).unsqueeze(1)
         x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
         x = x + self.attention(x, x, x)[0]
-        return self.last(F.softplus(x[:, 0] * self.frozen.sigmoid()))
+        logits: Tensor = self.last(F.softplus(x[:, 0] * self.frozen.sigmoid()))
+        return logits
 
 
 def by_torch(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:

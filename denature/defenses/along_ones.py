@@ -202,5 +202,5 @@ RULES: dict[Any, Rule] = {
     F.max_pool2d: _max_pool2d,
     Tensor.add: _add,
     **{func: _same(func) for func in LINEAR},
-    **{func: func for func in (Tensor.dim, Tensor.size, Tensor.shape.__get__)},
+    **{func: func for func in (Tensor.dim, Tensor.size)},
 }
