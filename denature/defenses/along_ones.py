@@ -3,7 +3,7 @@
 A `Dual` is a tensor with its derivative, and functions of torch take it as a tensor: in one pass
 both are computed. A layer's own share of the derivative is known where its parameters' direction is
 ones: that of a convolution is the sum of its windows, the same for all its channels. So a pass
-takes two convolutions a layer, where forward mode takes three. Functions without a rule here are
+takes two large convolutions a layer, where forward mode takes three. Functions without a rule here are
 derived by torch.
 """
 
@@ -121,9 +121,10 @@ def _conv2d(
     value = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     kernel = weight.new_ones((groups, 1, *weight.shape[2:]))
     ones = None if bias is None else weight.new_ones(groups)
-    total = x.unflatten(1, (groups, -1)).sum(2)
-    sums = F.conv2d(total, kernel, ones, stride, padding, dilation, groups)
-    own = sums.unsqueeze(2).expand(-1, -1, len(weight) // groups, -1, -1).flatten(1, 2)
+    total = x.sum(1, keepdim=True) if groups == 1 else x.unflatten(1, (groups, -1)).sum(2)
+    own = F.conv2d(total, kernel, ones, stride, padding, dilation, groups)
+    if groups > 1:
+        own = own.repeat_interleave(len(weight) // groups, 1)
     if not isinstance(x, Dual):
         return _dual(value, torch.empty_like(value).copy_(own))
     by = F.conv2d(x.derivative, weight, None, stride, padding, dilation, groups)
