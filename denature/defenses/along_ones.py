@@ -3,8 +3,8 @@
 A `Dual` is a tensor with its derivative, and functions of torch take it as a tensor: in one pass
 both are computed. A layer's own share of the derivative is known where its parameters' direction is
 ones: that of a convolution is the sum of its windows, the same for all its channels. So a pass
-takes two large convolutions a layer, where forward mode takes three. Functions without a rule here are
-derived by torch.
+takes two large convolutions a layer, where forward mode takes three. Functions without a rule here
+are derived by torch.
 """
 
 import copy
