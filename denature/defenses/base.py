@@ -98,6 +98,10 @@ class Defense(ABC):
         """Number of scores shown of an answer with all its scores; the others are NaN."""
         return classes
 
+    def prepare(self, network: "nn.Module") -> "nn.Module":
+        """The network of `role` as `look` uses it many times; itself by default."""
+        return network
+
     def look(self, network: "nn.Module", pixels: "Pixels") -> "Tensor":
         """What the network of `role` says of images, batch x ...; no image changes another's."""
         raise NotImplementedError
@@ -216,7 +220,10 @@ class Stream:
         if missing := chain.roles - networks.keys():
             raise ConfigError(f"{chain.name} needs the {', '.join(sorted(missing))} network.")
         self.chain = chain
-        self._networks = networks
+        self._networks = [
+            None if defense.role is None else defense.prepare(networks[defense.role])
+            for defense in chain.defenses
+        ]
         self._memories = [
             defense.begin(seed + number) for number, defense in enumerate(chain.defenses)
         ]
@@ -249,14 +256,14 @@ class Stream:
         Raises:
             ConfigError: the chain needs the images.
         """
-        return tuple(self._looked(defense, pixels) for defense in self.chain.defenses)
-
-    def _looked(self, defense: Defense, pixels: "Pixels | None") -> "Tensor | None":
-        if defense.role is None:
-            return None
-        if pixels is None:
-            raise ConfigError(f"{defense.name} looks at the images; pass them as well.")
-        return defense.look(self._networks[defense.role], pixels)
+        found: list[Tensor | None] = []
+        for defense, network in zip(self.chain.defenses, self._networks, strict=True):
+            if network is not None and pixels is None:
+                raise ConfigError(f"{defense.name} looks at the images; pass them as well.")
+            found.append(
+                None if network is None or pixels is None else defense.look(network, pixels)
+            )
+        return tuple(found)
 
     def state(self, *, random: bool = True) -> "dict[str, Tensor]":
         """The memories of all defenses, to be saved with a service.
