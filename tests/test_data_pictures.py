@@ -18,7 +18,7 @@ from denature.cli.app import main
 from denature.core.errors import DataError
 from denature.core.progress import SILENT
 from denature.data import DataConfig, decode, load
-from denature.data.decode import MOST_PIXELS, BadImage, TooManyPixels, open_image
+from denature.data.pictures import MOST_PIXELS, BadImage, TooManyPixels, open_image
 from denature.extract.locating import open_picture
 from denature.recipes.nose.service_answers import load_recorded
 from denature.serve.faces import RekognitionError

@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from denature.data.decode import open_image
+from denature.data.pictures import open_image
 
 
 def to_png(image: np.ndarray) -> str:

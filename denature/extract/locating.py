@@ -8,8 +8,9 @@ import numpy as np
 
 from denature.core.errors import ConfigError, DataError
 from denature.core.progress import SILENT, Progress
-from denature.data.decode import BadImage, open_image, to_array
+from denature.data.decode import to_array
 from denature.data.listing import IMAGE_SUFFIXES, list_folder
+from denature.data.pictures import BadImage, open_image
 from denature.extract.victims.base import Victim, run_now
 
 if TYPE_CHECKING:
