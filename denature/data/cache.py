@@ -52,7 +52,9 @@ class Decoded:
         """Paths of a split's images in the source; empty where the source has no paths."""
         listed = self.folder / f"{split}.paths.json"
         try:
-            found: list[str] = read_json(listed, most=MOST_META, values=MOST_VALUES) if listed.exists() else []
+            found: list[str] = (
+                read_json(listed, most=MOST_META, values=MOST_VALUES) if listed.exists() else []
+            )
         except (OSError, ValueError):
             raise DataError(
                 f"{listed} is damaged. Remove {self.folder}; images are then decoded again."

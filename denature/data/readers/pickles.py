@@ -168,7 +168,10 @@ class _Unpickler(pickle._Unpickler):
         self.stack[-1].update(zip(keys, items[1::2], strict=True))
 
     dispatch = _Opcodes(
-        {code: pickle._Unpickler.dispatch[code] for code in (getattr(pickle, n)[0] for n in OPCODES)}
+        {
+            code: pickle._Unpickler.dispatch[code]
+            for code in (getattr(pickle, n)[0] for n in OPCODES)
+        }
         | {
             pickle.FRAME[0]: _frame,
             pickle.BINUNICODE[0]: lambda self: self._text(4),
