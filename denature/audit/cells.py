@@ -13,6 +13,7 @@ import numpy as np
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.schema import decode
+from denature.core.untrusted import read_json
 from denature.extract.config import Threat
 
 FOLDER = "cells"
@@ -63,7 +64,7 @@ class CellStore:
         """The cell, if it was measured; a damaged file counts as not measured."""
         path = self.folder / f"{key}.json"
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = read_json(path)
             return decode(MeasuredCell, raw, where=str(path))
         except (OSError, ValueError, ConfigError):
             return None

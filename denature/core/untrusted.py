@@ -7,6 +7,7 @@ and give values that other code can walk without recursion errors and hand to th
 
 import os
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,13 @@ LARGEST_NUMBER = 2**64
 
 COSTS = {"{": 200, "[": 96, ",": 96, ":": 96}
 """Bytes that CPython 3.11 takes at most for the value that a character stands for, text aside."""
+
+
+MOST_MEMBERS = 200_000
+"""Files in an archive at most; Tiny-ImageNet has 120,000."""
+
+CENTRAL = b"PK\x01\x02"
+"""First bytes of an entry in the list of files of a zip archive."""
 
 
 class Unreadable(OSError):
@@ -78,6 +86,29 @@ def read_text(path: Path, most: int) -> str:
         UnicodeDecodeError: the file is no UTF-8.
     """
     return read_bytes(path, most).decode("utf-8")
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip archive of few files, each stored or deflated.
+
+    Raises:
+        zipfile.BadZipFile: it lists too many files, or one in a format that allots memory by what
+            the file declares.
+    """
+    with open_regular(path) as file:
+        # The list of files is the end of an archive; each of its entries has 46 bytes or more.
+        file.seek(-min(os.fstat(file.fileno()).st_size, 32 * MIB), os.SEEK_END)
+        count = file.read().count(CENTRAL)
+    if count > MOST_MEMBERS:
+        raise zipfile.BadZipFile(f"it lists {count:,} files; wanted are at most {MOST_MEMBERS:,}")
+    archive = zipfile.ZipFile(path)
+    for info in archive.infolist():
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            archive.close()
+            raise zipfile.BadZipFile(
+                f"{info.filename} is packed by method {info.compress_type}; wanted is deflate"
+            )
+    return archive
 
 
 def read_json(path: Path, *, most: int = MOST_JSON, values: int = MOST_VALUES) -> Any:

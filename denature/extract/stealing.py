@@ -13,6 +13,7 @@ from denature.core.files import write_text
 from denature.core.progress import Progress
 from denature.core.record import environment
 from denature.core.schema import encode
+from denature.core.untrusted import read_json
 from denature.data import DataConfig, Dataset, load
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import Oracle
@@ -201,7 +202,7 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
         write_text(path, json.dumps(plan, indent=1) + "\n")
         return
     try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
+        before = dict(read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged: {error}. Name another folder with --out.") from None
     if before != plan:

@@ -18,6 +18,7 @@ from denature.core.seeds import derive, generator
 from denature.core.stopping import Stopper
 from denature.core.types import Labels, Pixels
 from denature.data.dataset import Dataset, Split
+from denature.data.readers.arrays import open_npz
 from denature.robust.base import Attack, AttackContext
 from denature.robust.blackbox import OutOfQueries
 from denature.robust.catalogue import ATTACKS, budgets_of, chosen
@@ -151,12 +152,12 @@ class _Runner:
                     continue
                 with atomic_path(path) as temporary, open(temporary, "wb") as file:
                     np.savez(file, **outcome)  # type: ignore[arg-type]
-            with np.load(path, allow_pickle=False) as stored:
+            with open_npz(path, "found", "seconds", *NORMS) as stored:
                 ran[batch] = True
-                found[batch] = stored["found"]
-                seconds += float(stored["seconds"])
+                found[batch] = stored["found"].whole()
+                seconds += float(stored["seconds"].whole())
                 for norm in NORMS:
-                    distances[norm][batch] = stored[norm]
+                    distances[norm][batch] = stored[norm].whole()
             self.task.advance(len(batch), name)
         return AttackOutcome(
             name=name,

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from denature.core.checkpoints import open_safetensors
 from denature.core.errors import RunError
 from denature.core.files import atomic_path
+from denature.core.untrusted import parse_json
 from denature.train.team import gathered, sharded_like
 
 STATE = "state.safetensors"
@@ -42,11 +44,11 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         RunError: the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt") as file:
-            plain = json.loads(file.metadata()["plain"])
+        with open_safetensors(path) as file:
+            plain = parse_json(file.metadata()["plain"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"The state {path} is damaged: {error}. Delete it to start again.") from None

@@ -13,8 +13,7 @@ import numpy as np
 
 from denature.core.errors import DataError
 from denature.core.sniffing import head_of, instead_of
-from denature.core.untrusted import MIB
-from denature.data.readers.trees import open_zip
+from denature.core.untrusted import MIB, open_zip
 from denature.data.source import line_of
 
 SUFFIX = ".npy"

@@ -1,7 +1,6 @@
 """Files under slash-separated names, in a folder or an archive; nothing is unpacked."""
 
 import gzip
-import os
 import tarfile
 import zipfile
 import zlib
@@ -14,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, Protocol, TypeAlias, cast, final
 
 from denature.core.errors import DataError
-from denature.core.untrusted import MIB, open_regular
+from denature.core.untrusted import MIB, MOST_MEMBERS, open_regular, open_zip
 from denature.data.listing import hidden, list_folder
 from denature.data.source import line_of, stats_of
 
@@ -30,13 +29,10 @@ MOST_PICTURE = 32 * MIB
 MOST_HEADER = 64 * 1024
 """Bytes of a tar header's name or attributes at most."""
 
-MOST_MEMBERS = 200_000
-"""Files in an archive at most; Tiny-ImageNet has 120,000."""
-
 MOST_UNPACKED = 4096 * MIB
 """Bytes that a tar archive unpacks to at most."""
 
-GZIP, CENTRAL = b"\x1f\x8b", b"PK\x01\x02"
+GZIP = b"\x1f\x8b"
 
 
 class Member(NamedTuple):
@@ -187,29 +183,6 @@ def open_archive(path: Path) -> ArchiveTree | None:
         if path.suffix.lower() in TAR_SUFFIXES and _open_tar(path) is not None:
             return ArchiveTree(path, lambda: _tar_members(_open_tar(path)))
     return None
-
-
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip archive of few files, each stored or deflated.
-
-    Raises:
-        zipfile.BadZipFile: it lists too many files, or one in a format that allots memory by what
-            the file declares.
-    """
-    with open_regular(path) as file:
-        # The list of files is the end of an archive; each of its entries has 46 bytes or more.
-        file.seek(-min(os.fstat(file.fileno()).st_size, 32 * MIB), os.SEEK_END)
-        count = file.read().count(CENTRAL)
-    if count > MOST_MEMBERS:
-        raise zipfile.BadZipFile(f"it lists {count:,} files; wanted are at most {MOST_MEMBERS:,}")
-    archive = zipfile.ZipFile(path)
-    for info in archive.infolist():
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            archive.close()
-            raise zipfile.BadZipFile(
-                f"{info.filename} is packed by method {info.compress_type}; wanted is deflate"
-            )
-    return archive
 
 
 def _zip_members(archive: zipfile.ZipFile) -> Members:

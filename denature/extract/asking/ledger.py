@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.core.errors import DenatureError, RunError
+from denature.core.untrusted import parse_json
 from denature.extract.victims.base import VictimInfo
 
 T = TypeVar("T")
@@ -461,7 +462,7 @@ def _tallies(db: sqlite3.Connection, target: int | None = None) -> Iterator[Tall
 
 def _options(text: str) -> dict[str, str]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):

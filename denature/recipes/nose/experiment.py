@@ -10,6 +10,7 @@ from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.names import library_of
 from denature.core.progress import Progress
+from denature.core.untrusted import read_json
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.landmarks import PLACES
@@ -210,7 +211,7 @@ class Nose(AtScale):
         """Measure the speeds once and store them, since each measurement gives other numbers."""
         path = self.folder / "speed.json"
         if path.exists():
-            stored = json.loads(path.read_text("utf-8"))
+            stored = read_json(path)
             if stored["of"] == clone.record.id:
                 timings = ([Timing(**entry) for entry in stored[name]] for name in Speeds._fields)
                 return Speeds(*timings)
