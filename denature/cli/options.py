@@ -248,10 +248,15 @@ def _of_record(record: Record, path: Path, command: str) -> dict[str, Any]:
             + (f"use it with `denature {wanted}`." if wanted else "no command makes it again.")
         )
     given = record.given
-    options: dict[str, Any] = {"net": given["net"]}
-    for part in ("training", "objective", "asking", "data"):
-        options |= given[part]
-    options["data"] = options.pop("source")
+    try:
+        options: dict[str, Any] = {"net": given["net"]}
+        for part in ("training", "objective", "asking", "data"):
+            options |= given[part]
+        options["data"] = options.pop("source")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} does not say what was given for its run: {error}. Make the run again."
+        ) from None
     options.pop("kind", None)
     for role, made in record.inputs.items():
         if made.folder is None:

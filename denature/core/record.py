@@ -260,7 +260,7 @@ def find_records(places: Iterable[Path]) -> list[Record]:
     Raises:
         RunError: a place is neither a run nor a file of records, and holds no run.
     """
-    records = []
+    records: list[Record] = []
     for place in places:
         if place.suffix == ".jsonl" and place.is_file():
             records += _records_in(place)

@@ -5,11 +5,12 @@ or never end. JSON and TOML are parsed within a budget of memory, which is estim
 and give values that other code can walk without recursion errors and hand to the system.
 """
 
+import io
 import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 MIB = 2**20
 
@@ -43,7 +44,7 @@ class Unreadable(OSError):
     """A file that is not read for what it is; the text gives the reason."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file for reading, without waiting for a pipe to be written.
 
     Raises:

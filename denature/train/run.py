@@ -262,11 +262,11 @@ def load_run(
         )
     tensors, where = read_weights(folder / WEIGHTS), f"in {folder}"
     if network is None:
-        shape = dict(zip(("classes", "channels", "image_size"), net.shape, strict=True))
-        if (outline := outline_of(net.name, **shape)) is not None:
-            # A name takes few bytes, and the network that it names any number of them.
+        classes, channels, size = net.shape
+        outline = outline_of(net.name, classes=classes, channels=channels, image_size=size)
+        if outline is not None:  # a short name may stand for a network of any size
             check_weights(outline.state_dict(), tensors, where=where)
-        network = create(net.name, **shape)
+        network = create(net.name, classes=classes, channels=channels, image_size=size)
     fit_weights(network, tensors, where=where)
     if digest(network) != net.digest:
         raise RunError(

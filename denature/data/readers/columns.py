@@ -157,10 +157,10 @@ def _is_image(kind: Any) -> bool:
 def _can_be_image(kind: Any) -> bool:
     from pyarrow import types
 
-    tests = (types.is_binary, types.is_large_binary, types.is_string, types.is_large_string)
+    tests = [types.is_binary, types.is_large_binary, types.is_string, types.is_large_string]
     if _is_image(kind):
         kind = kind.field("bytes").type
-        tests = (*tests, types.is_null)
+        tests.append(types.is_null)
     return any(test(kind) for test in tests)
 
 

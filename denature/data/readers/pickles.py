@@ -89,7 +89,7 @@ class _Dtype:
 
 @final
 class _Array:
-    values = np.empty(0)
+    values: np.ndarray = np.empty(0)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, by_columns, data = state
@@ -115,6 +115,11 @@ class _Opcodes(dict[int, Callable[[Any], None]]):
 # The class in Python, as the one in C allocates as many memo entries as a pickle claims.
 @final
 class _Unpickler(pickle._Unpickler):
+    read: Callable[[int], bytes]
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+
     def __init__(self, file: _Counted, size: int) -> None:
         super().__init__(file, encoding="bytes")
         self._left = size

@@ -1,9 +1,12 @@
 """The interface of a victim: one small class implements it for each kind of service."""
 
 import asyncio
+import datetime
+import math
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -58,6 +61,20 @@ class AskFailed(DenatureError):
 def printable(text: str) -> str:
     """Foreign text with spaces for unprintable characters, such as terminal escapes."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def retry_after(header: str | None) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date."""
+    if header is None:
+        return None
+    if header.isascii() and header.strip().isdigit():
+        return float(header) if len(header) < 12 else math.inf
+    try:
+        until = parsedate_to_datetime(header)
+        until = until if until.tzinfo is not None else until.replace(tzinfo=datetime.UTC)
+        return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:

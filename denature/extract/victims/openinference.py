@@ -5,11 +5,8 @@ parsed by `protocol`.
 """
 
 import asyncio
-import datetime
-import math
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Self, final
 from urllib.parse import urlsplit
@@ -20,7 +17,7 @@ import numpy as np
 from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.core.errors import ConfigError, needs
 from denature.extract.config import RequestConfig
-from denature.extract.victims.base import AskFailed, VictimInfo, printable
+from denature.extract.victims.base import AskFailed, VictimInfo, printable, retry_after
 from denature.extract.victims.protocol import (
     LENGTH,
     MOST_CLASSES,
@@ -40,6 +37,9 @@ with needs("steal", "Querying a server"):
 
 LARGEST_REPLY = 1 << 26
 """Bytes of a reply at most, whatever the model's description implies."""
+
+LARGEST_ERROR = 1 << 20
+"""Bytes of a reply of another status than 200 at most."""
 
 NOT_BILLED = (401, 403, 404, 429)
 """Statuses of requests that were rejected before any computation."""
@@ -173,7 +173,8 @@ class OpenInference:
             async with self._session.request(
                 method, url, allow_redirects=False, **sent
             ) as response:
-                body = await _read(response, limit)
+                most = limit if response.status == 200 else min(limit, LARGEST_ERROR)
+                body = await _read(response, most)
         except aiohttp.ClientConnectorError as error:
             raise AskFailed(
                 f"{self._url} cannot be reached: {_line(error)}.", again=True, billed=False
@@ -193,7 +194,7 @@ class OpenInference:
             f"{url} answered {response.status}: {message}",
             again=response.status == 429 or response.status >= 500,
             billed=response.status not in NOT_BILLED,
-            wait_s=_wait(response.headers.get("Retry-After")),
+            wait_s=retry_after(response.headers.get("Retry-After")),
         )
 
     async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
@@ -264,27 +265,13 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(body)
 
 
-def _wait(header: str | None) -> float | None:
-    """Seconds of a Retry-After header, which is a number or a date."""
-    if header is None:
-        return None
-    if header.isascii() and header.strip().isdigit():
-        return float(header) if len(header) < 12 else math.inf
-    try:
-        until = parsedate_to_datetime(header)
-        until = until if until.tzinfo is not None else until.replace(tzinfo=datetime.UTC)
-        return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
 def _message(body: bytes) -> str:
     """A server's error message in printable form."""
     try:
-        message = msgspec.json.decode(body)["error"]
+        message = str(msgspec.json.decode(body)["error"])
     except (msgspec.DecodeError, KeyError, TypeError, IndexError, RecursionError):
         message = body.decode("utf-8", "replace")
-    return printable(str(message))[:300] or "no message"
+    return printable(message)[:300] or "no message"
 
 
 def _line(error: BaseException) -> str:

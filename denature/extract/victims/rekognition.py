@@ -6,7 +6,8 @@ billed and counted nowhere.
 
 import asyncio
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, final
 
 import numpy as np
@@ -15,20 +16,25 @@ from PIL import Image
 from denature.core.errors import ConfigError, needs, unknown
 from denature.data.landmarks import PLACES
 from denature.extract.config import RequestConfig
-from denature.extract.victims.base import AskFailed, VictimInfo
+from denature.extract.victims.base import AskFailed, VictimInfo, retry_after
 
 with needs("rekognition", "Querying Rekognition"):
     import boto3
+    import urllib3
     from botocore.config import Config
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,
         ConnectTimeoutError,
         EndpointConnectionError,
+        HTTPClientError,
         NoCredentialsError,
         NoRegionError,
         PartialCredentialsError,
     )
+
+LARGEST_REPLY = 4 << 20
+"""Bytes of a reply at most: a description of a hundred faces has fewer."""
 
 QUALITIES = ("brightness", "sharpness")
 
@@ -109,6 +115,7 @@ class Rekognition:
             raise ConfigError("AWS needs a region; set AWS_DEFAULT_REGION.") from None
         except ValueError as error:
             raise ConfigError(f"The endpoint cannot be used: {error}.") from None
+        _limit_replies(self._client)
         where = endpoint_url or f"aws {self._client.meta.region_name}"
         self._about = VictimInfo(
             target=f"rekognition DetectFaces at {where}",
@@ -154,6 +161,47 @@ class Rekognition:
         return numbers(reply, self._values)[None]
 
 
+def _limit_replies(client: Any) -> None:
+    """Have a client of boto3 read at most `LARGEST_REPLY` bytes of a reply.
+
+    By default botocore reads a body to its end, which a server need not send.
+    """
+    session = client._endpoint.http_session
+    send = session.send
+
+    def limited(request: Any) -> Any:
+        request.stream_output = True
+        response = send(request)
+        try:
+            response._content = b"".join(_pieces(response.raw))
+        except urllib3.exceptions.HTTPError as error:
+            raise HTTPClientError(error=error) from None
+        finally:
+            response.raw.close()
+        return response
+
+    session.send = limited
+
+
+def _pieces(body: Any) -> Iterator[bytes]:
+    """The bytes of a reply.
+
+    Raises:
+        AskFailed: there are more than `LARGEST_REPLY`.
+    """
+    left = LARGEST_REPLY
+    while piece := body.read(1 << 16):
+        left -= len(piece)
+        if left < 0:
+            raise AskFailed(
+                f"The service sent more than {LARGEST_REPLY:,} bytes as a reply; is it a face "
+                "service?",
+                again=False,
+                billed=True,
+            )
+        yield piece
+
+
 def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
     """Values of the largest face in an answer, float32; NaN for missing values.
 
@@ -163,8 +211,12 @@ def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
     """
 
     def number(value: object) -> float:
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if good else float("nan")  # type: ignore[arg-type]
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return math.nan
+        try:
+            return float(value)
+        except OverflowError:  # JSON may hold a number of any length
+            return math.inf
 
     def table(value: object) -> Mapping[str, Any]:
         return value if isinstance(value, Mapping) else {}
@@ -185,17 +237,17 @@ def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
             row.append(number(qualities.get(value.capitalize())) / 100)
         else:
             row += [number(places.get(value, {}).get(axis)) for axis in "XY"]
-    return np.array(row, np.float32)
+    with np.errstate(over="ignore"):  # such numbers become infinite, and are refused
+        return np.array(row, np.float32)
 
 
 def _failed(response: Mapping[str, Any]) -> AskFailed:
     error, about = response.get("Error", {}), response.get("ResponseMetadata", {})
     name, status = str(error.get("Code")), int(about.get("HTTPStatusCode", 0))
-    retry_after = about.get("HTTPHeaders", {}).get("retry-after", "")
     busy = name in BUSY
     return AskFailed(
         f"Rekognition answered {name}: {error.get('Message')}",
         again=busy or status >= 500 or status == 429,
         billed=not busy and name not in NO_ENTRY,
-        wait_s=float(retry_after) if retry_after.isdigit() else None,
+        wait_s=retry_after(about.get("HTTPHeaders", {}).get("retry-after")),
     )
