@@ -19,13 +19,13 @@ if TYPE_CHECKING:  # Pillow is imported where it decodes: training on arrays doe
 CHUNK = 256
 """Images decoded per work item: large enough to hide the hand-over, small enough for memory."""
 
-CHUNK_BYTES = 32 * MIB
+CHUNK_BYTES = 16 * MIB
 """Encoded bytes of a work item at most, unless one image has more."""
 
 BLOCK_BYTES = 8 * MIB
 """Bytes of a block of decoded images at most, unless one image has more."""
 
-IN_FLIGHT = 64 * MIB
+IN_FLIGHT = 32 * MIB
 """Bytes of images, encoded and decoded, that wait for or in threads at most."""
 
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}

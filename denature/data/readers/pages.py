@@ -23,16 +23,16 @@ MOST_CONTAINER = 100_000
 MOST_ROWS = 2**24
 """Rows of a file at most: 16 million."""
 
-MOST_PAGE = 32 * MIB
+MOST_PAGE = 16 * MIB
 """Bytes of an unpacked page at most, unless it is packed to a quarter or more."""
 
-MOST_LISTED = 2**24
+MOST_LISTED = 2**23
 """Numbers in the lists of a column at most."""
 
 MOST_HEADER = 64 * 1024
 """Bytes of a page's header at most; statistics may be in it."""
 
-BATCH_BYTES = 32 * MIB
+BATCH_BYTES = 16 * MIB
 """Bytes of a batch at most, unless one cell has more."""
 
 MOST_BATCH = 4096

@@ -99,7 +99,12 @@ def _onnx(path: Path) -> tuple[Ask, list[Any]]:
     except ImportError as error:
         raise MissingExtra(error.name or "onnxruntime", "onnx", "Asking an ONNX file") from None
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path),
+            providers=["CPUExecutionProvider"],
+            # Constants of any size follow from a few bytes, and would be computed on loading.
+            disabled_optimizers=["ConstantFolding"],
+        )
     except Exception as error:  # the library's errors have no common base
         raise RunError(f"{path} cannot be read as ONNX: {' '.join(str(error).split())}") from None
     inputs, outputs = session.get_inputs(), session.get_outputs()

@@ -1,0 +1,58 @@
+"""Files of at most 20 MB that lie about their contents take little memory, and one line each."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DRIVER = Path(__file__).parent / "lying_driver.py"
+
+FLOOR = 512
+"""MiB of resident memory that a load may take."""
+
+GOAL = 128
+"""MiB that all loads take but those of `LARGE`."""
+
+LARGE = ("picture_",)
+"""Pictures within the limit of pixels, which decoders hold whole."""
+
+HARMLESS = ("picture_", "pictures_", "images_enlarged", "onnx_", "lossless")
+"""Files that can be read: only memory is at stake."""
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, float]]:
+    if sys.platform != "linux":
+        pytest.skip("peaks of memory are read from /proc")
+    root = tmp_path_factory.mktemp("lies")
+    done = subprocess.run(
+        [sys.executable, str(DRIVER), str(root)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return {entry["name"]: (entry["error"], entry["mib"]) for entry in found}
+
+
+def test_every_loader_was_tried(outcomes: dict[str, tuple[str, float]]) -> None:
+    assert len(outcomes) == DRIVER.read_text().count("\n@case\n")
+
+
+def test_no_loader_takes_much_memory(outcomes: dict[str, tuple[str, float]]) -> None:
+    peaks = {name: mib for name, (_, mib) in outcomes.items()}
+    assert {name: mib for name, mib in peaks.items() if mib >= FLOOR} == {}
+    small = {name: mib for name, mib in peaks.items() if not name.startswith(LARGE)}
+    assert {name: mib for name, mib in small.items() if mib >= GOAL} == {}
+
+
+def test_what_is_measured_is_memory(outcomes: dict[str, tuple[str, float]]) -> None:
+    """A picture of 40 million pixels takes a byte for each, at least."""
+    assert outcomes["picture_png_of_one_bit"][1] > 38
+
+
+def test_every_lie_is_one_line(outcomes: dict[str, tuple[str, float]]) -> None:
+    for name, (error, _) in outcomes.items():
+        assert not error.startswith("Traceback"), f"{name}: {error}"
+        assert "\n" not in error, name
+        assert bool(error) != name.startswith(HARMLESS), f"{name}: {error}"
