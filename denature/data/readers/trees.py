@@ -29,6 +29,9 @@ MOST_PICTURE = 32 * MIB
 MOST_HEADER = 64 * 1024
 """Bytes of a tar header's name or attributes at most."""
 
+MOST_MEMBER = 256 * MIB
+"""Bytes of a file in a tar archive at most; the largest that is published has 156 million."""
+
 MOST_UNPACKED = 4096 * MIB
 """Bytes that a tar archive unpacks to at most."""
 
@@ -248,6 +251,10 @@ def _tar_members(archive: tarfile.TarFile | None) -> Members:
         held += 1 + len(info.pax_headers)
         if held > MOST_MEMBERS:
             raise tarfile.ReadError(f"it lists more than {MOST_MEMBERS:,} files and attributes")
+        if info.size > MOST_MEMBER:
+            raise tarfile.ReadError(
+                f"{info.name} has {info.size:,} bytes; wanted are at most {MOST_MEMBER:,}"
+            )
         infos.append(info)
     # The checksum of the packed data comes last, and is verified on reading it.
     while limited.read(limited.most):

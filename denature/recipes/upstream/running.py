@@ -123,7 +123,10 @@ def _is_of(checkpoint: Path, run: Run) -> bool:
     own = _body(run.network).state_dict()
     stored = unwrapped(read_weights(checkpoint), own.keys())
     return stored.keys() == own.keys() and all(
-        torch.equal(stored[name], own[name].cpu()) for name in stored
+        stored[name].layout == torch.strided
+        and not stored[name].is_quantized
+        and torch.equal(stored[name], own[name].cpu())
+        for name in stored
     )
 
 
