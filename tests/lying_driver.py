@@ -209,6 +209,18 @@ def packed_pickle_of_many_objects(folder: Path) -> Load:
 
 
 @case
+def packed_pickle_within_the_limit(folder: Path) -> Load:
+    first, test = (tarfile.TarInfo(f"c/{name}") for name in ("train", "test"))
+    head = b"\x80\x02}X\4\0\0\0dataB" + struct.pack("<I", 148 * MIB)
+    first.size = 152 * MIB + len(head)
+    zeros = gzip.compress(bytes(8 * MIB)) * 19
+    data = gzip.compress(first.tobuf() + head) + zeros
+    pad = bytes(-len(head) % 512)
+    end = gzip.compress(pad + test.tobuf() + bytes(1024))
+    return loading(written(folder / "a.tar.gz", data + end))
+
+
+@case
 def pickle_of_shared_lists(folder: Path) -> Load:
     levels: list[Any] = [0] * 1000
     for _ in range(3):
@@ -252,6 +264,14 @@ def npz_of_an_absurd_shape(folder: Path) -> Load:
 @case
 def parquet_of_large_cells(folder: Path) -> Load:
     cells = pa.array([b"\0" * (30 * MIB)] * 8, pa.binary())
+    table = pa.table({"image": cells, "label": [0, 1] * 4})
+    pq.write_table(table, folder / "train.parquet", compression="zstd")
+    return loading(folder, holdout=0.5)
+
+
+@case
+def parquet_of_cells_within_the_limit(folder: Path) -> Load:
+    cells = pa.array([np.random.default_rng(0).bytes(18 * MIB) + bytes(17 * MIB)] * 8, pa.binary())
     table = pa.table({"image": cells, "label": [0, 1] * 4})
     pq.write_table(table, folder / "train.parquet", compression="zstd")
     return loading(folder, holdout=0.5)
@@ -382,6 +402,12 @@ def record_of_huge_images(folder: Path) -> Load:
 @case
 def record_of_many_values(folder: Path) -> Load:
     written(folder / "record.json", nested('{"":[]}'))
+    return lambda: read_record(folder)
+
+
+@case
+def record_of_values_within_the_limit(folder: Path) -> Load:
+    written(folder / "record.json", b"[" + b'{"":0},' * 320_000 + b"0]")
     return lambda: read_record(folder)
 
 

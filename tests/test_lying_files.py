@@ -15,8 +15,8 @@ FLOOR = 512
 GOAL = 128
 """MiB that all loads take but those of `LARGE`."""
 
-LARGE = ("picture_",)
-"""Pictures within the limit of pixels, which decoders hold whole."""
+LARGE = ("picture_", "packed_pickle_within", "parquet_of_cells_within")
+"""Pictures, cells and batches of CIFAR-100 within their limits, which are held whole."""
 
 HARMLESS = ("picture_", "pictures_", "images_enlarged", "onnx_", "lossless")
 """Files that can be read: only memory is at stake."""

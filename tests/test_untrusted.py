@@ -296,7 +296,7 @@ def test_recorded_answers_never_start_ghostscript(
              ("eyeLeft", "eyeRight", "mouthLeft", "mouthRight", "nose")]  # fmt: skip
     face = {"Landmarks": marks, "Quality": {"Brightness": 50.0, "Sharpness": 50.0}}
     answers = {}
-    for number in range(4):
+    for number in range(12):
         (images / f"{number}.png").write_bytes(
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
         )

@@ -23,8 +23,8 @@ MOST_CONTAINER = 100_000
 MOST_ROWS = 2**24
 """Rows of a file at most: 16 million."""
 
-MOST_PAGE = 16 * MIB
-"""Bytes of an unpacked page at most, unless it is packed to a quarter or more."""
+MOST_PAGE = 8 * MIB
+"""Bytes of an unpacked page at most, unless it is packed to half of them or more."""
 
 MOST_LISTED = 2**23
 """Numbers in the lists of a column at most."""
@@ -91,7 +91,7 @@ def _rows(file: Path, metadata: Any, names: list[str]) -> int:
     with open_regular(file) as opened:
         for chunk in _chunks(metadata, names):
             for page in _pages(opened, chunk, file):
-                if page.unpacked > max(MOST_PAGE, 4 * page.packed):
+                if page.unpacked > max(MOST_PAGE, 2 * page.packed):
                     raise DataError(
                         f"{file}, column {chunk.path}: a page unpacks {page.packed:,} bytes to "
                         f"{page.unpacked:,}; wanted are at most {MOST_PAGE:,}. Write smaller "

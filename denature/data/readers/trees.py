@@ -259,7 +259,7 @@ def _tar_members(archive: tarfile.TarFile | None) -> Members:
     # The checksum of the packed data comes last, and is verified on reading it.
     while limited.read(limited.most):
         pass
-    limited.most = MIB
+    limited.most = MOST_MEMBER  # which no listed file exceeds
 
     def opened(info: tarfile.TarInfo) -> IO[bytes]:
         file = archive.extractfile(info)
