@@ -180,7 +180,7 @@ def test_coordinates_of_400_digits_are_infinite() -> None:
 
 @pytest.mark.parametrize("size", [10**30, 0, 4097, True, 1.0])
 def test_absurd_shapes_of_a_model_are_one_line(size: Any) -> None:
-    described = {
+    described: dict[str, Any] = {
         "name": "m",
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3, size, size]}],
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 10]}],
