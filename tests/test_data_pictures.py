@@ -207,7 +207,7 @@ def test_image_files_are_opened_in_one_place() -> None:
         for file in package.rglob("*.py")
         if re.search(r"\bImage\.open\(|imageio|imread", file.read_text("utf-8"))
     ]
-    assert opened == ["data/decode.py"]
+    assert opened == ["data/pictures.py"]
 
 
 def test_what_was_decoded_before_pictures_were_turned_is_decoded_again(
