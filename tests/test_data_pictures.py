@@ -18,7 +18,7 @@ from denature.cli.app import main
 from denature.core.errors import DataError
 from denature.core.progress import SILENT
 from denature.data import DataConfig, decode, load
-from denature.data.decode import MOST_PIXELS, BadImage, TooManyPixels, open_image
+from denature.data.pictures import MOST_PIXELS, BadImage, TooManyPixels, open_image
 from denature.extract.locating import open_picture
 from denature.recipes.nose.service_answers import load_recorded
 from denature.serve.faces import RekognitionError
@@ -196,7 +196,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
         open_image(buffer.getvalue())
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(TooManyPixels, match=rf"{side}x{side}; wanted are at most 89,478,485"):
+    with pytest.raises(TooManyPixels, match=rf"{side}x{side}; wanted are at most 40,000,000"):
         open_image(buffer.getvalue())
 
 
@@ -207,7 +207,7 @@ def test_image_files_are_opened_in_one_place() -> None:
         for file in package.rglob("*.py")
         if re.search(r"\bImage\.open\(|imageio|imread", file.read_text("utf-8"))
     ]
-    assert opened == ["data/decode.py"]
+    assert opened == ["data/pictures.py"]
 
 
 def test_what_was_decoded_before_pictures_were_turned_is_decoded_again(

@@ -29,6 +29,7 @@ from denature.answers.coding import Coding, Float32, Values, Words
 from denature.core.errors import RunError
 from denature.core.files import atomic_folder, write_text
 from denature.core.seeds import generator
+from denature.core.untrusted import read_json
 
 HEADER, ANSWERS = "store.json", "answers.bin"
 
@@ -200,7 +201,7 @@ def find_stores(root: Path) -> list[StoreInfo]:
     for header in root.glob(f"*/{HEADER}"):
         folder, key, about = header.parent, None, {}
         try:
-            raw = json.loads(header.read_text(encoding="utf-8"))
+            raw = read_json(header)
             key, about = StoreKey(**raw["key"]), dict(raw["about"])
             if key.digest != folder.name or not _holds(folder, key):
                 key = None
@@ -242,7 +243,7 @@ def open_store(root: Path, key: StoreKey, coding: Coding, *, about: dict[str, An
 
 def _holds(folder: Path, key: StoreKey) -> bool:
     try:
-        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+        header = read_json(folder / HEADER)
         size = (folder / ANSWERS).stat().st_size
         return bool(header["key"] == asdict(key) and size == key.nbytes)
     except (OSError, ValueError, KeyError, TypeError):

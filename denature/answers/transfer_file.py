@@ -15,9 +15,11 @@ from torch import Tensor
 
 from denature.answers.kinds import AnswerKind
 from denature.answers.transfer import Transfer
+from denature.core.checkpoints import open_safetensors
 from denature.core.errors import ConfigError, RunError
 from denature.core.schema import decode
 from denature.core.sealed import content_digest, read_tensors, write_tensors
+from denature.core.untrusted import parse_json
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 
@@ -106,11 +108,11 @@ def load_transfer(path: Path, *, folder: Path | None = None) -> tuple[Transfer, 
     Raises:
         RunError: the file is missing, damaged, or of a newer denature.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt") as file:
-            header = decode(Header, json.loads(file.metadata()["header"]), where=str(path))
+        with open_safetensors(path) as file:
+            header = decode(Header, parse_json(file.metadata()["header"]), where=str(path))
             if header.format != FORMAT:
                 raise ConfigError(f"format is {header.format}, this denature reads {FORMAT}")
             _check_names(file, header)

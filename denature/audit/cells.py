@@ -14,6 +14,7 @@ from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.schema import decode
 from denature.core.sealed import sealed, unsealed
+from denature.core.untrusted import read_json
 from denature.extract.config import Threat
 
 FOLDER = "cells"
@@ -64,7 +65,7 @@ class CellStore:
         """The cell, if it was measured; a file whose seal does not fit counts as not measured."""
         path = self.folder / f"{key}.json"
         try:
-            raw = unsealed(json.loads(path.read_text(encoding="utf-8")))
+            raw = unsealed(read_json(path))
             return decode(MeasuredCell, raw, where=str(path))
         except (OSError, ValueError, ConfigError):
             return None

@@ -20,6 +20,7 @@ from denature.cli.options import (
 )
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
+from denature.core.schema import encode
 from denature.data.config import ReaderConfig
 from denature.train.config import Device, Precision
 
@@ -55,7 +56,7 @@ def evaluate(
     if output_options.json:
         metric = "error" if dataset.landmarks else "accuracy"
         found = {metric: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}
-        print(json.dumps({**found, "run": json.loads(loaded.record.to_json())}))
+        print(json.dumps({**found, "run": encode(loaded.record)}))
         return
     record = loaded.record
     same = record.data is not None and record.data.digest == dataset.digest

@@ -1,7 +1,6 @@
 """Options that several commands share, and files that can stand for them."""
 
 import os
-import tomllib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from denature.core.errors import ConfigError
 from denature.core.names import library_of, own_module
 from denature.core.record import Record, read_record
 from denature.core.stopping import Stopper, parse_duration
+from denature.core.untrusted import read_toml
 from denature.data.config import DataConfig, ReaderConfig
 from denature.datafree.config import Dafl
 from denature.train.config import CheckpointConfig, Training
@@ -168,6 +168,9 @@ class CommandLineOnly:
     """
 
 
+MOST_KEY = 64 * 1024
+"""Bytes of a file with a key at most."""
+
 Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA)]
 ReadingOptions: TypeAlias = Annotated[ReaderConfig, Parameter(name="*", group=DATA)]
 InferenceOptions: TypeAlias = Annotated[InferenceConfig, Parameter(name="*", group=INFERENCE)]
@@ -197,7 +200,11 @@ def key_of(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get(KEY, "").strip() or None
     try:
-        return file.read_text("utf-8").strip()
+        with file.open("rb") as opened:  # which may be a pipe: <(command)
+            data = opened.read(MOST_KEY + 1)
+        if len(data) > MOST_KEY:
+            raise ConfigError(f"{file} has more than {MOST_KEY:,} bytes; wanted is a key.")
+        return data.decode("utf-8").strip()
     except UnicodeDecodeError:
         raise ConfigError(
             f"{file} holds bytes that are not UTF-8; wanted is a text file with the key."
@@ -260,7 +267,7 @@ def _read(path: Path, command: str) -> dict[str, Any]:
     if path.suffix == ".json":
         return _of_record(read_record(path.parent), path, command)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = read_toml(path)
     except FileNotFoundError:
         raise ConfigError(f"There is no config file {path}.") from None
     except (OSError, ValueError) as error:
@@ -280,10 +287,15 @@ def _of_record(record: Record, path: Path, command: str) -> dict[str, Any]:
             + (f"use it with `denature {wanted}`." if wanted else "no command makes it again.")
         )
     given = record.given
-    options: dict[str, Any] = {"net": given["net"]}
-    for part in ("training", "objective", "asking", "data"):
-        options |= given[part]
-    options["data"] = options.pop("source")
+    try:
+        options: dict[str, Any] = {"net": given["net"]}
+        for part in ("training", "objective", "asking", "data"):
+            options |= given[part]
+        options["data"] = options.pop("source")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} does not say what was given for its run: {error}. Make the run again."
+        ) from None
     options.pop("kind", None)
     for role, made in record.inputs.items():
         if made.folder is None:

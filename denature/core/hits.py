@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MOST = 2**26
+"""Test images at most."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hits:
     """One bit per test image, 1 for a correct answer, in the order of the test split."""
@@ -38,6 +42,8 @@ class Hits:
         """
         import numpy as np
 
+        if not 0 <= n <= MOST:
+            raise RunError(f"A record names {n:,} test images; wanted are at most {MOST:,}.")
         wanted = (n + 7) // 8
         try:
             # Bounded: a record may come from any source, and deflate can hide any size.

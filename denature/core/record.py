@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from denature.core.hits import Hits
 from denature.core.schema import decode
 from denature.core.sniffing import left_by_download
 from denature.core.stats import Estimate, Score
+from denature.core.untrusted import MOST_JSON, open_regular, parse_json, read_text
 
 SCHEMA = 1
 RECORD = "record.json"
@@ -218,7 +219,7 @@ def read_record(folder: Path) -> Record:
         what = "holds no record.json, so no finished run" if folder.is_dir() else "is missing"
         raise RunError(f"The run {folder} {what}.")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_JSON)
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read: {error}.") from None
     return parse_record(text, where=str(path))
@@ -232,7 +233,7 @@ def parse_record(text: str, *, where: str) -> Record:
         RunError: the text is damaged, no record, or written by a newer denature.
     """
     try:
-        raw = json.loads(text)
+        raw = parse_json(text)
     except ValueError as error:
         if (left := left_by_download(text)) is not None:
             raise RunError(f"{where} {left}.") from None
@@ -259,21 +260,27 @@ def find_records(places: Iterable[Path]) -> list[Record]:
     Raises:
         RunError: a place is neither a run nor a file of records, and holds no run.
     """
-    records = []
+    records: list[Record] = []
     for place in places:
         if place.suffix == ".jsonl" and place.is_file():
-            lines = place.read_text(encoding="utf-8").splitlines()
-            records += [
-                parse_record(line, where=f"{place}, line {number}")
-                for number, line in enumerate(lines, 1)
-                if line.strip()
-            ]
+            records += _records_in(place)
             continue
         runs = [place] if (place / RECORD).is_file() else _runs_below(place)
         if not runs:
             raise RunError(f"{place} is no run and holds none: no record.json in or below it.")
         records += map(read_record, runs)
     return records
+
+
+def _records_in(file: Path) -> Iterator[Record]:
+    """The records in a file of JSON lines."""
+    try:
+        with open_regular(file) as lines:
+            for number, line in enumerate(iter(partial(lines.readline, MOST_JSON), b""), 1):
+                if line.strip():
+                    yield parse_record(line.decode(), where=f"{file}, line {number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{file} cannot be read: {error}.") from None
 
 
 def _runs_below(folder: Path) -> list[Path]:

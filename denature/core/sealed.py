@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from denature.core.checkpoints import open_safetensors
 from denature.core.files import atomic_path
 
 SEAL = "denature-sha256"
@@ -72,9 +73,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         Damaged: the content is not what the seal says.
         OSError, SafetensorError: the file cannot be read.
     """
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
+    with open_safetensors(path) as file:
         metadata = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     seal = metadata.pop(SEAL, None)

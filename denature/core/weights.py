@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from denature.core.checkpoints import check_checkpoint, check_total
 from denature.core.errors import RunError, brief
 from denature.core.sealed import content_digest, read_tensors, write_tensors
 from denature.core.sniffing import is_cut_pickle, is_pickle, is_safetensors, what_else
@@ -78,7 +79,13 @@ def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     tensors = {str(k): v for k, v in loaded.items()}
     if strange := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
         raise RunError(f"{path} holds more than weights: {brief(strange)}.{_hint(loaded, entry)}")
+    check_total(path, sum(_nbytes(tensor) for tensor in tensors.values()))
     return tensors
+
+
+def _nbytes(tensor: Tensor) -> int:
+    """Bytes of a tensor's values, repeated ones included; 0 for tensors that `_faults` refuses."""
+    return 0 if _unsupported(tensor) is not None else tensor.numel() * tensor.itemsize
 
 
 def _loaded(path: Path) -> object:
@@ -101,6 +108,7 @@ def _loaded(path: Path) -> object:
     try:
         if tensors_alone:
             return read_tensors(path)[0]
+        check_checkpoint(path)
         # Given a path torch would judge by the suffix; torch warns of pickles before refusing.
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -236,10 +244,20 @@ def fit_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, where: str
     own = network.state_dict()
     # Checkpoints from before torch 0.4.1 lack batch counts, which only momentum None reads.
     counts = {name: count for name, count in own.items() if name.endswith(COUNT)}
-    tensors = {**counts, **unwrapped(tensors, own.keys())}
-    if faults := _faults(own, tensors):
+    check_weights(own, tensors, where=where)
+    network.load_state_dict({**counts, **unwrapped(tensors, own.keys())})
+
+
+def check_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Check that tensors fit a network, whose own may be on the device meta.
+
+    Raises:
+        RunError: see `fit_weights`.
+    """
+    tensors = unwrapped(tensors, own.keys())
+    wanted = {name: t for name, t in own.items() if name in tensors or not name.endswith(COUNT)}
+    if faults := _faults(wanted, tensors):
         raise RunError(f"The weights {where} do not fit the network: {'; '.join(faults)}.")
-    network.load_state_dict(tensors)
 
 
 def _faults(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
@@ -264,7 +282,9 @@ def _faults(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[st
     wild = [
         f"{name} is not finite"
         for name, tensor in plain.items()
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+        if tensor.is_floating_point()
+        and tensor.shape == own[name].shape
+        and not bool(tensor.isfinite().all())
     ]
     advice = "wanted are plain tensors, best of float32"
     faults = (

@@ -16,11 +16,15 @@ from denature.core.errors import DataError
 from denature.core.files import atomic_folder
 from denature.core.progress import Progress, Task
 from denature.core.sealed import sealed, unsealed
+from denature.core.untrusted import MIB, read_json
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.data.decode import Block, ColourFound, Decoder, Encoded
 from denature.data.places import cache_root
 from denature.data.source import DataSource
+
+MOST_META, MOST_VALUES = 256 * MIB, 512 * MIB
+"""Bytes of a list of paths, or of facts, and of its values at most: those of 4 million images."""
 
 VERSION = 4
 """Raise this number when the cached content of a source changes."""
@@ -49,8 +53,10 @@ class Decoded:
         """Paths of a split's images in the source; empty where the source has no paths."""
         listed = self.folder / f"{split}.paths.json"
         try:
-            found: list[str] = json.loads(listed.read_text("utf-8")) if listed.exists() else []
-        except ValueError:
+            found: list[str] = (
+                read_json(listed, most=MOST_META, values=MOST_VALUES) if listed.exists() else []
+            )
+        except (OSError, ValueError):
             raise DataError(
                 f"{listed} is damaged. Remove {self.folder}; images are then decoded again."
             ) from None
@@ -153,10 +159,11 @@ def _write_split(
     decoder.deep.clear()
     with open(folder / f"{name}.images", "wb") as file:
         for block in _blocks(samples, decoder):
-            block = block._replace(images=decoder.resized(block.images))
-            shape = block.images.shape[1:]
-            file.write(block.images.data)
-            digest.update(block.images.data)
+            for piece in decoder.pieces(block.images):
+                images = decoder.resized(block.images[piece])
+                shape = images.shape[1:]
+                file.write(images.data)
+                digest.update(images.data)
             labels.append(block.labels)
             paths += block.paths
             task.advance(len(block.labels), name)
@@ -237,7 +244,7 @@ def _read(folder: Path, source: DataSource) -> Decoded:
     Raises:
         OSError, ValueError, KeyError, TypeError, EOFError: a file is missing or damaged.
     """
-    meta = unsealed(json.loads((folder / "meta.json").read_text()))
+    meta = unsealed(read_json(folder / "meta.json", most=MOST_META, values=MOST_VALUES))
     for file, size in meta["files"].items():
         if (folder / file).stat().st_size != size:
             raise ValueError(f"{file} is cut off")
@@ -248,7 +255,8 @@ def _read(folder: Path, source: DataSource) -> Decoded:
     for name, split in meta["splits"].items():
         shape = (split["count"], *split["shape"])
         pixels = np.memmap(folder / f"{name}.images", np.uint8, mode="r", shape=shape)
-        labels = np.load(folder / f"{name}.labels.npy", allow_pickle=False)
+        # Mapped first: the header of a damaged file may declare any size.
+        labels = np.array(np.lib.format.open_memmap(folder / f"{name}.labels.npy", mode="r"))
         with warnings.catch_warnings():
             # torch has no read-only tensors; nothing here writes into images.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")

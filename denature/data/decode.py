@@ -1,19 +1,17 @@
 """Decode images into uint8 arrays, in parallel; errors name the damaged image."""
 
-import io
 import os
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from denature.core.errors import DataError
-from denature.core.sniffing import head_of, instead_of
+from denature.core.untrusted import MIB
+from denature.data.pictures import DEEP, BadImage, opened_image
 
 if TYPE_CHECKING:  # Pillow is imported where it decodes: training on arrays does without
     from PIL.Image import Image
@@ -21,17 +19,17 @@ if TYPE_CHECKING:  # Pillow is imported where it decodes: training on arrays doe
 CHUNK = 256
 """Images decoded per work item: large enough to hide the hand-over, small enough for memory."""
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-"""Formats to decode, whatever the suffix. Pillow would start Ghostscript for PostScript."""
+CHUNK_BYTES = 16 * MIB
+"""Encoded bytes of a work item at most, unless one image has more."""
 
-MOST_PIXELS = 89_478_485
-"""Limit of an image, 256 MiB of RGB: a small file can unpack to any number of pixels."""
+BLOCK_BYTES = 8 * MIB
+"""Bytes of a block of decoded images at most, unless one image has more."""
+
+IN_FLIGHT = 32 * MIB
+"""Bytes of images, encoded and decoded, that wait for or in threads at most."""
 
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 GREY_MODES = {"1", "L", "LA", *SIXTEEN_BIT}
-
-DEEP = "denature: 16 bits"
-"""Key in an opened image's `info` that marks a file of 16 bits a channel."""
 
 
 class Encoded(NamedTuple):
@@ -52,14 +50,6 @@ class Block(NamedTuple):
     labels: np.ndarray
     paths: tuple[str, ...] = ()
     """Paths in the data set, where images have them."""
-
-
-class BadImage(Exception):
-    """Bytes of no known format, or a damaged or too large image; the text gives the reason."""
-
-
-class TooManyPixels(BadImage):
-    """An image that would fill the memory."""
 
 
 class ColourFound(Exception):
@@ -95,18 +85,35 @@ class Decoder:
             DataError: an image is damaged, or has another size than the first.
             ColourFound: a colour image came after `channels` was set to 1; `channels` is 3 now.
         """
-        chunks = _chunks(samples)
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        cpus = os.cpu_count() or 1
+        with ThreadPoolExecutor(max_workers=cpus) as pool:
             waiting: deque[Future[Block]] = deque()
-            for chunk in chunks:
+            for chunk in _chunks(samples):
                 if self.size is None or self.channels is None:
                     self._settle_shape(chunk)
-                # The shape goes with the chunk: threads at work must not see it change.
-                waiting.append(pool.submit(self._decode_chunk, chunk, self.channels, self.size))
-                if len(waiting) > 2 * (os.cpu_count() or 1):
-                    yield self._finished(waiting.popleft())
+                for part in self._parts(chunk):
+                    # The shape goes with the part: threads at work must not see it change.
+                    waiting.append(pool.submit(self._decode_chunk, part, self.channels, self.size))
+                    room = IN_FLIGHT // max(1, self._nbytes * len(part) + _nbytes(part))
+                    while len(waiting) > min(2 * cpus, room):
+                        yield self._finished(waiting.popleft())
             while waiting:
                 yield self._finished(waiting.popleft())
+
+    @property
+    def _nbytes(self) -> int:
+        """Bytes of a decoded image."""
+        return (self.channels or 3) * (self.size or 1) ** 2
+
+    def pieces(self, images: np.ndarray) -> Iterator[slice]:
+        """Slices of an array of images that are small enough when they are resized."""
+        side = self.size if self.resize and self.size else images.shape[-1]
+        each = max(1, BLOCK_BYTES // (images.shape[1] * side**2 or 1))
+        yield from (slice(start, start + each) for start in range(0, len(images), each))
+
+    def _parts(self, chunk: list[Encoded]) -> Iterator[list[Encoded]]:
+        each = max(1, BLOCK_BYTES // self._nbytes)
+        yield from (chunk[start : start + each] for start in range(0, len(chunk), each))
 
     def _finished(self, work: "Future[Block]") -> Block:
         try:
@@ -119,11 +126,10 @@ class Decoder:
         """Take size and channels from the first chunk; one colour image makes all three-channel."""
         for sample in chunk:
             try:
-                image = open_image(sample.image)
+                with opened_image(sample.image) as image:
+                    (width, height), grey = image.size, image.mode in GREY_MODES
             except BadImage:
                 continue  # reported, or skipped, when it is decoded
-            width, height = image.size
-            grey = image.mode in GREY_MODES
             if self.size is None:
                 if width != height:
                     raise DataError(
@@ -159,16 +165,19 @@ class Decoder:
             ) from None
 
     def _decode(self, sample: Encoded, channels: int, size: int) -> np.ndarray:
-        image = open_image(sample.image)
-        if channels == 1 and image.mode not in GREY_MODES:
-            raise ColourFound
-        if DEEP in image.info:
-            self.deep.append(_upper_byte(image))
-        array = to_array(image, channels=channels, size=size, fit=self.resize, stretch=self.stretch)
+        with opened_image(sample.image) as image:
+            if channels == 1 and image.mode not in GREY_MODES:
+                raise ColourFound
+            if DEEP in image.info:
+                self.deep.append(_upper_byte(image))
+            array = to_array(
+                image, channels=channels, size=size, fit=self.resize, stretch=self.stretch
+            )
+            width, height = image.size
         if array is None:
             raise DataError(
-                f"{sample.where} is {image.size[0]}x{image.size[1]}, the images before it "
-                f"{size}x{size}. Pass --image-size {size} to crop and resize all of them."
+                f"{sample.where} is {width}x{height}, the images before it {size}x{size}. Pass "
+                f"--image-size {size} to crop and resize all of them."
             )
         return array
 
@@ -210,7 +219,8 @@ def to_array(
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    pixels = image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    pixels = image if image.mode == mode else image.convert(mode)
     if pixels.size != (size, size):
         if not fit:
             return None
@@ -229,78 +239,19 @@ def _upper_byte(image: "Image") -> int:
     return int(pixels.max() >> 8 if image.mode in SIXTEEN_BIT else pixels[..., :3].max())
 
 
-def open_image(
-    image: bytes | Path, *, formats: tuple[str, ...] = FORMATS, most_pixels: int = MOST_PIXELS
-) -> "Image":
-    """The first frame of an image, decoded and upright: turned as its Exif orientation says.
-
-    All code of this package reads image files through this function.
-
-    Args:
-        image: path of a file, or its bytes.
-        formats: the formats of Pillow to try.
-        most_pixels: limit that is checked before decoding.
-
-    Raises:
-        BadImage: the image cannot be decoded.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    source = image if isinstance(image, Path) else io.BytesIO(image)
-    try:
-        with Image.open(source, formats=formats) as picture:
-            if picture.width * picture.height > most_pixels:
-                raise TooManyPixels(
-                    f"it is {picture.width}x{picture.height}; wanted are at most {most_pixels:,} "
-                    "pixels"
-                )
-            deep = _is_deep(picture)
-            picture.load()
-            if deep:
-                picture.info[DEEP] = True
-            _turn_upright(picture)
-            if deep and picture.format == "PPM" and picture.mode == "I":
-                return picture.convert("I;16")  # Pillow has scaled the values to 0..65535
-            return picture.copy()
-    except BadImage:
-        raise
-    except FileNotFoundError:
-        raise BadImage("there is no such file") from None
-    except UnidentifiedImageError:
-        found = instead_of(head_of(image) if isinstance(image, Path) else image)
-        why = f"; it {found}" if found else ""
-        raise BadImage(f"it is none of {', '.join(formats)}{why}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixels(str(error).rstrip(".")) from None
-    except Exception as error:  # Pillow raises a dozen kinds for images that are damaged
-        raise BadImage(str(error).rstrip(".") or type(error).__name__) from None
-
-
-def _is_deep(picture: "Image") -> bool:
-    """Whether an opened file, not decoded yet, holds 16 bits a channel."""
-    for tile in getattr(picture, "tile", ()):
-        settings = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        if settings and re.search(r"(?<!BGR);1[26][BLNR]?$", str(settings[0])):
-            return True
-        if picture.format == "PPM" and isinstance(settings[-1], int) and settings[-1] > 255:
-            return True
-    return False
-
-
-def _turn_upright(picture: "Image") -> None:
-    from PIL import ImageOps
-
-    # Damaged Exif is ignored: viewers show such an image as it is stored.
-    with suppress(Exception):
-        ImageOps.exif_transpose(picture, in_place=True)
+def _nbytes(samples: Iterable[Encoded]) -> int:
+    """Bytes of encoded images in memory."""
+    return sum(len(sample.image) for sample in samples if isinstance(sample.image, bytes))
 
 
 def _chunks(samples: Iterable[Encoded]) -> Iterator[list[Encoded]]:
     chunk: list[Encoded] = []
+    held = 0
     for sample in samples:
         chunk.append(sample)
-        if len(chunk) == CHUNK:
+        held += _nbytes([sample])
+        if len(chunk) == CHUNK or held >= CHUNK_BYTES:
             yield chunk
-            chunk = []
+            chunk, held = [], 0
     if chunk:
         yield chunk

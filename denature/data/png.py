@@ -5,7 +5,10 @@ import io
 
 import numpy as np
 
-from denature.data.decode import open_image
+from denature.data.pictures import open_image
+
+MOST_PIXELS = 2**24
+"""Pixels of an image in a record at most: 4096 a side."""
 
 
 def to_png(image: np.ndarray) -> str:
@@ -22,4 +25,4 @@ def to_png(image: np.ndarray) -> str:
 
 def from_png(png: str) -> np.ndarray:
     """Decode an image: height x width, with a third axis where it has colours; uint8."""
-    return np.asarray(open_image(base64.b64decode(png), formats=("PNG",)))
+    return np.asarray(open_image(base64.b64decode(png), formats=("PNG",), most_pixels=MOST_PIXELS))

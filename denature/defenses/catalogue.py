@@ -1,11 +1,11 @@
 """Every defense by its name; this module imports nothing heavy."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 
 from denature.core.errors import ConfigError, unknown
 from denature.core.schema import decode
+from denature.core.untrusted import parse_json
 from denature.defenses.adaptive_misinformation import AdaptiveMisinformation
 from denature.defenses.base import Chain, Defense
 from denature.defenses.dirichlet_noise import DirichletNoise
@@ -63,7 +63,7 @@ def defense_of(name: str, options: Mapping[str, str]) -> Defense:
 
 def _number(text: str) -> object:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
 

@@ -9,6 +9,9 @@ from denature.data.dataset import Dataset
 from denature.extract.victims.base import Victim, VictimInfo, run_now
 from denature.extract.victims.protocol import FORMS
 
+LARGEST = 512
+"""Pixels a side that a victim may claim; 10,000 such images take 8 GB of disk."""
+
 
 def about_of(victim: Victim) -> VictimInfo:
     """Description of a victim, obtained without a query."""
@@ -18,6 +21,24 @@ def about_of(victim: Victim) -> VictimInfo:
             return await victim.about()
 
     return run_now(find_out())
+
+
+def check_side(about: VictimInfo, given: int | None = None) -> None:
+    """Check the size of images that a victim claims, by which memory and disk are filled.
+
+    Args:
+        about: description of the victim.
+        given: the size that the caller names, which needs no claim.
+
+    Raises:
+        ConfigError: the victim claims larger images than `LARGEST`, and the caller names no size.
+    """
+    if given is None and about.image_size is not None and about.image_size > LARGEST:
+        raise ConfigError(
+            f"{about.target} takes images of {about.image_size:,} pixels a side, where up to "
+            f"{LARGEST} are taken on its word; if this is intended, pass --image-size "
+            f"{about.image_size}, or wrap it in a function, package.module:function."
+        )
 
 
 def check_about(about: VictimInfo, dataset: Dataset, *, option: str = "--test") -> None:

@@ -8,8 +8,10 @@ import numpy as np
 
 from denature.core.errors import ConfigError, DataError
 from denature.core.progress import SILENT, Progress
-from denature.data.decode import BadImage, open_image, to_array
+from denature.data.decode import to_array
 from denature.data.listing import IMAGE_SUFFIXES, list_folder
+from denature.data.pictures import BadImage, open_image
+from denature.extract.compatibility import check_side
 from denature.extract.victims.base import Victim, run_now
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ async def _locate(victim: Victim, pictures: Sequence["Image"], progress: Progres
     found = []
     async with victim:
         about = await victim.about()
+        check_side(about)
         if about.kind != "landmarks":
             raise ConfigError(
                 f"{about.target} answers with {about.kind or 'an unknown kind'}; only landmarks "

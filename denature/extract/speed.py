@@ -16,6 +16,7 @@ from denature.core.compute import resolve
 from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
 from denature.extract.asking.pricing import Prices
+from denature.extract.compatibility import check_side
 from denature.extract.config import RequestConfig
 from denature.extract.theft import read_theft
 from denature.extract.victims.base import Victim, run_now
@@ -190,6 +191,7 @@ async def _time_victim(
 ) -> tuple[list[Timing], int]:
     async with victim:
         about = await victim.about()
+        check_side(about)
         channels, side = about.channels or 3, about.image_size or 128
         generator, sent = np.random.default_rng(0), 0
 

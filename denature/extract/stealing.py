@@ -10,21 +10,21 @@ from typing import Any
 from denature.answers.answerer import AnswerChange
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
-from denature.core.progress import Progress
 from denature.core.record import environment
 from denature.core.schema import encode
+from denature.core.untrusted import read_json
 from denature.data import DataConfig, Dataset, load
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import NOISE, Pool, open_pool, pool_of_tests
-from denature.extract.compatibility import about_of, fitted
+from denature.extract.compatibility import about_of, check_side, fitted
 from denature.extract.config import ExtractionConfig, RequestConfig
 from denature.extract.measure import Reference, accuracy_of, ask_reference
 from denature.extract.selection.catalogue import find_selection
 from denature.extract.theft import CLONES, FORMER, LEDGER, RESULT, Clone, Theft
 from denature.extract.thief import StolenRun, Thief, check_pool
 from denature.extract.victims.base import Victim, VictimInfo
-from denature.nets import create
+from denature.nets import create, outline_of, parameter_count
 from denature.train.config import Training
 from denature.train.objectives.cloned import Cloned
 from denature.train.order import objective_settings
@@ -33,8 +33,8 @@ from denature.train.session import Session
 
 PLAN = "plan.json"
 
-LARGEST = 1024
-"""Pixels a side of a service's input that need no --image-size; all images are resized to it."""
+MOST_WEIGHTS = 2**26
+"""Weights of a clone whose size follows from a victim's claim; training takes 16 bytes each."""
 
 
 def steal(
@@ -86,11 +86,14 @@ def steal(
     _check_costs(budgets, stealing.repeats, price)
     about = about_of(victim)
     source = pool if isinstance(pool, DataConfig) else DataConfig(source=pool)
-    dataset = _test_data(test, source, about, session.progress)
+    tests = _tests(test, source)
+    check_side(about, tests.image_size)
+    size = tests.image_size or about.image_size
+    dataset = load(replace(tests, image_size=size), progress=session.progress)
     about = fitted(about, dataset, session.progress)
     # A network that cannot be built fails here, before any query is paid for.
     channels, size = dataset.channels, dataset.image_size
-    create(net, classes=len(dataset.classes), channels=channels, image_size=size)
+    _check_clone(net, dataset, about, claimed=tests.image_size is None)
     images = open_pool(
         source,
         channels=channels,
@@ -114,14 +117,14 @@ def steal(
             stopper=session.stopper,
             progress=session.progress,
         )
-        tests = pool_of_tests(dataset)
+        test_pool = pool_of_tests(dataset)
         reference = ask_reference(
-            measuring, dataset, tests, images=stealing.fidelity, seed=stealing.pool_seed
+            measuring, dataset, test_pool, images=stealing.fidelity, seed=stealing.pool_seed
         )
         thief = Thief(
             oracle=replace(measuring, budget=budgets[-1], purpose="train"),
             images=images,
-            held_out=tests,
+            held_out=test_pool,
             dataset=dataset,
             selection=selection,
             stealing=stealing,
@@ -148,20 +151,30 @@ def _check_costs(budgets: Sequence[int], repeats: int, price: float | None) -> N
         raise ConfigError(f"price is {price}; it must be at least 0, and finite.")
 
 
-def _test_data(
-    test: str | DataConfig | None, pool: DataConfig, about: VictimInfo, progress: Progress
-) -> Dataset:
-    """Labelled images in the victim's input shape."""
+def _check_clone(net: str, dataset: Dataset, about: VictimInfo, *, claimed: bool) -> None:
+    """Check that a clone can be built, and that a victim's claim does not make it huge.
+
+    Raises:
+        ConfigError: see `create`, or the network has more than `MOST_WEIGHTS` weights.
+    """
+    classes, channels, size = len(dataset.classes), dataset.channels, dataset.image_size
+    outline = outline_of(net, classes=classes, channels=channels, image_size=size)
+    if outline is None:
+        create(net, classes=classes, channels=channels, image_size=size)
+    elif (count := parameter_count(outline)) > MOST_WEIGHTS and claimed:
+        raise ConfigError(
+            f"A clone {net} for the images that {about.target} takes has {count:,} weights, where "
+            f"up to {MOST_WEIGHTS:,} are taken on its word; if this is intended, pass --image-size "
+            f"{size}."
+        )
+
+
+def _tests(test: str | DataConfig | None, pool: DataConfig) -> DataConfig:
+    """The source of labelled images."""
     config = DataConfig(source=test) if isinstance(test, str) else test or pool
     if config.source == NOISE:
         raise ConfigError("Noise has no labels to measure with; name labelled images with --test.")
-    size = config.image_size or about.image_size
-    if size is not None and config.image_size is None and size > LARGEST:
-        raise ConfigError(
-            f"{about.target} takes images of {size} pixels a side; if this is intended, pass "
-            f"--image-size {size}."
-        )
-    return load(replace(config, image_size=size), progress=progress)
+    return config
 
 
 def _plan(
@@ -202,7 +215,7 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
         write_text(path, json.dumps(plan, indent=1) + "\n")
         return
     try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
+        before = dict(read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged: {error}. Name another folder with --out.") from None
     if before != plan:

@@ -9,6 +9,7 @@ from denature.answers.kinds import AnswerKind
 from denature.core.errors import RunError
 from denature.core.schema import decode
 from denature.core.stats import Estimate, pooled
+from denature.core.untrusted import read_json
 
 LEDGER, RESULT, CLONES = "ledger.sqlite", "result.json", "clones"
 
@@ -121,7 +122,7 @@ def read_theft(folder: Path) -> Theft | None:
     if path is None:
         return None
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}.") from None
     if isinstance(raw, dict) and raw.get("result_type", Theft.result_type) != Theft.result_type:

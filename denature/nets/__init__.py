@@ -11,9 +11,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from denature.core.errors import ConfigError, unknown
 from denature.core.names import library_of, own_module, with_options
@@ -29,6 +31,9 @@ from denature.nets.resnetc import resnetc20, resnetc32, resnetc44, resnetc56, re
 from denature.nets.resnext import ResNeXt29
 from denature.nets.sepcnn import SepCNN
 from denature.nets.shufflenetv2 import ShuffleNetV2
+
+INITIALISERS = {"normal_", "uniform_", "fill_", "zero_", "bernoulli_", "exponential_"}
+"""Methods of tensors that set values in place."""
 
 Factory: TypeAlias = Callable[..., nn.Module]
 
@@ -139,6 +144,37 @@ def create(
     return Normalized(body, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
 
 
+class _NoValues(TorchFunctionMode):
+    """Leaves out initial values of weights, for which the device meta loads code for seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in INITIALISERS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def outline_of(name: str, *, classes: int, channels: int, image_size: int) -> nn.Module | None:
+    """A network on the device meta, where weights have shapes and take no memory.
+
+    Returns:
+        The network; None where its code is the user's own, or a library's that needs memory.
+
+    Raises:
+        ConfigError: see `create`.
+    """
+    if own_module(name) is not None:
+        return None
+    try:
+        with torch.device("meta"), _NoValues():
+            return create(name, classes=classes, channels=channels, image_size=image_size)
+    except ConfigError:
+        if library_of(name) is None:
+            raise
+        return None
+
+
 def optimizer_for(name: str) -> str:
     """Optimizer that `auto` stands for; adam for networks outside the catalogue."""
     net = NETS.get(with_options(name)[0])
@@ -200,4 +236,4 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-__all__ = ["NETS", "Net", "create", "optimizer_for", "parameter_count"]
+__all__ = ["NETS", "Net", "create", "optimizer_for", "outline_of", "parameter_count"]

@@ -15,6 +15,7 @@ from denature.core.errors import ConfigError, RunError, unknown
 from denature.core.files import write_text
 from denature.core.record import Record, find_records, write_records
 from denature.core.schema import decode, encode
+from denature.core.untrusted import read_json
 from denature.report import page as pages
 from denature.report.page import Page
 
@@ -109,7 +110,7 @@ def read_outcome(folder: Path) -> Outcome:
     """
     path = folder / RESULT
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}.") from None
     named = raw.get("result_type") if isinstance(raw, dict) else None

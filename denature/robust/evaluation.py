@@ -18,6 +18,7 @@ from denature.core.seeds import derive, generator
 from denature.core.stopping import Stopper
 from denature.core.types import Labels, Pixels
 from denature.data.dataset import Dataset, Split
+from denature.data.readers.arrays import open_npz
 from denature.robust.base import Attack, AttackContext
 from denature.robust.blackbox import OutOfQueries
 from denature.robust.catalogue import ATTACKS, budgets_of, chosen
@@ -176,8 +177,9 @@ class _Runner:
         if not path.exists():
             return None
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-                return {name: stored[name] for name in ("found", "seconds", *NORMS)}
+            names = ("found", "seconds", *NORMS)
+            with open_npz(path, *names) as stored:
+                return {name: stored[name].whole() for name in names}
         except Exception:  # NumPy, zipfile and struct raise a dozen kinds for a damaged file
             self.progress.say(f"{path} is damaged; its images are attacked again.")
             return None

@@ -14,8 +14,9 @@ import numpy as np
 import orjson
 from PIL import Image
 
-from denature.data.decode import BadImage, TooManyPixels, open_image, to_array
+from denature.data.decode import to_array
 from denature.data.landmarks import PLACES
+from denature.data.pictures import BadImage, TooManyPixels, open_image
 from denature.serve.refusal import Refused
 
 TARGET = "RekognitionService.DetectFaces"

@@ -9,7 +9,8 @@ import torch
 
 from denature.core.compute import resolve
 from denature.core.errors import ConfigError, DataError
-from denature.data.decode import BadImage, open_image, to_array
+from denature.data.decode import to_array
+from denature.data.pictures import BadImage, open_image
 from denature.train.run import Run, load_run
 
 

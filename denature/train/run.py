@@ -21,15 +21,17 @@ from denature.core.files import write_text
 from denature.core.names import own_module
 from denature.core.record import RECORD, InputRecord, NetRecord, Record, format_shape
 from denature.core.stats import Estimate
+from denature.core.untrusted import read_json
 from denature.core.weights import (
     WEIGHTS,
+    check_weights,
     digest,
     fit_weights,
     read_weights,
     save_weights,
     unwrapped,
 )
-from denature.nets import create, parameter_count
+from denature.nets import create, outline_of, parameter_count
 from denature.nets.normalize import Normalized, check_scale
 from denature.train.identity import Plan, plan_id, plan_of, what_changed
 
@@ -198,7 +200,7 @@ def read_plan(path: Path) -> Plan:
         RunError: the file is damaged.
     """
     try:
-        plan: Plan = json.loads(path.read_text(encoding="utf-8"))
+        plan: Plan = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path} is damaged: {error}. Delete {path.parent}, and the run starts again."
@@ -271,10 +273,14 @@ def load_run(
             f"{folder} was trained on the network {net.name!r}, whose module would be imported and "
             f"so executed. If you trust it, pass --trust {module}."
         )
-    network = network or create(
-        net.name, classes=net.classes, channels=net.channels, image_size=net.image_size
-    )
-    fit_weights(network, read_weights(folder / WEIGHTS), where=f"in {folder}")
+    tensors, where = read_weights(folder / WEIGHTS), f"in {folder}"
+    if network is None:
+        classes, channels, size = net.shape
+        outline = outline_of(net.name, classes=classes, channels=channels, image_size=size)
+        if outline is not None:  # a short name may stand for a network of any size
+            check_weights(outline.state_dict(), tensors, where=where)
+        network = create(net.name, classes=classes, channels=channels, image_size=size)
+    fit_weights(network, tensors, where=where)
     if digest(network) != net.digest:
         raise RunError(
             f"The weights in {folder} are not those that its record names; they were changed or "

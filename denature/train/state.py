@@ -15,6 +15,7 @@ from torch import Tensor
 
 from denature.core.errors import RunError
 from denature.core.sealed import read_tensors, write_tensors
+from denature.core.untrusted import parse_json
 from denature.train.team import gathered, sharded_like
 
 STATE = "state.safetensors"
@@ -48,7 +49,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     try:
         tensors, metadata = read_tensors(path)
-        return tensors, json.loads(metadata["plain"])
+        return tensors, parse_json(metadata["plain"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"The state {path} is damaged: {error}. {ADVICE}") from None
 

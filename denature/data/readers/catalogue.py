@@ -57,6 +57,8 @@ def open_source(config: DataConfig, progress: Progress = SILENT) -> DataSource:
 
 def _path_of(name: str, progress: Progress) -> Path:
     """The path that a source names, or that of a published archive."""
+    if "\0" in name:
+        raise DataError(f"{name!r} has a NUL character, which no path can hold.")
     path = Path(name).expanduser()
     if not path.exists() and name in PUBLISHED:
         path = fetched(name, progress)
@@ -65,4 +67,6 @@ def _path_of(name: str, progress: Progress) -> Path:
             error = unknown("data set", name, {*NAMED, *PUBLISHED})
             raise DataError(f"{error} There is no file or folder {path.absolute()} either.")
         raise DataError(f"There is no file or folder {path.absolute()}.")
+    if not path.is_file() and not path.is_dir():
+        raise DataError(f"{path} is a pipe, a device or a socket; wanted is a file or a folder.")
     return path

@@ -13,7 +13,7 @@ from denature.core.classes import composed
 from denature.core.errors import DataError
 from denature.data.decode import Encoded
 from denature.data.landmarks import coordinates
-from denature.data.readers.columns import Kind
+from denature.data.readers.columns import MOST_COORDINATES, Kind
 from denature.data.source import MOST_CLASSES, no_label
 
 
@@ -51,6 +51,29 @@ class Labels:
         return int(cell)
 
 
+LONGEST_TEXT = 4096
+"""Bytes of a name or a path at most; paths of the system are no longer."""
+
+
+def plain_label(cell: Any, kind: Kind, where: str) -> Any:
+    """The value of an Arrow scalar that holds a label or a path, of bounded size.
+
+    Raises:
+        DataError: a text or a list is too long.
+    """
+    size, most = 0, LONGEST_TEXT
+    if cell.is_valid and kind == "landmarks":
+        size, most = len(cell.values), MOST_COORDINATES
+    elif cell.is_valid and hasattr(cell, "as_buffer"):
+        size = cell.as_buffer().size
+    if size > most:
+        raise DataError(
+            f"{where} has {size:,} {'numbers' if kind == 'landmarks' else 'bytes'} in the place of "
+            f"a label or a path; wanted are at most {most:,}. Name the column with --label-column."
+        )
+    return cell.as_py()
+
+
 def given_values(found: Iterable[Any]) -> set[Any]:
     """Names in composed form, or numbers; without None."""
     given = (composed(name) if isinstance(name, str) else name for name in found)
@@ -76,6 +99,8 @@ def encoded_image(cell: Any, label: Any, where: str, folder: Path | None) -> Enc
         return Encoded(file, label, f"{where} ({_short(cell)})", cell)
     if cell is None:
         raise DataError(f"{where} holds neither image bytes nor a path.")
+    if not isinstance(cell, bytes):
+        raise DataError(f"{where} holds {type(cell).__name__} where the bytes of an image belong.")
     return Encoded(cell, label, where, path)
 
 

@@ -3,20 +3,34 @@
 No code in a pickle is executed: see `denature.data.readers.pickles`.
 """
 
+import io
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 
 from denature.core.errors import DataError
-from denature.core.sniffing import instead_of
+from denature.core.sniffing import HEAD, instead_of
+from denature.core.untrusted import MIB
 from denature.data.decode import Block
 from denature.data.readers import pickles
-from denature.data.readers.trees import Tree, lines_of
+from denature.data.readers.trees import MOST_LIST, Tree, check_size, lines_of, read_file, reading
 from denature.data.source import DataSource, Opener, line_of
 
 PIXELS = 3 * 32 * 32
+
+RECORDS = 2048
+"""Images of the binary version that are in memory at once."""
+
+MOST_BYTES = 160 * MIB
+"""Bytes of a file at most; the largest of CIFAR-100 has 156 million."""
+
+Batches: TypeAlias = Iterator[tuple[np.ndarray, np.ndarray]]
+"""Images and labels of parts of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +42,8 @@ class Cifar:
     names: str
     """File of the class names."""
     classes: int
-    unpack: Callable[[bytes, str], tuple[np.ndarray, np.ndarray]]
-    """Images and labels of a file's bytes."""
+    unpack: Callable[[IO[bytes], int, str], Batches]
+    """From a file and its size to its images and labels."""
     unpack_names: Callable[[bytes, str], list[str]]
 
     @property
@@ -57,7 +71,7 @@ class Cifar:
     def _classes(self, tree: Tree, prefix: str) -> tuple[str, ...] | None:
         """Class names; None where their file is missing or lists another number of classes."""
         try:
-            data = tree.read(prefix + self.names)
+            data = read_file(tree, prefix + self.names, MOST_LIST)
         except KeyError:
             return None
         names = self.unpack_names(data, f"{tree.path}, {self.names}")
@@ -68,34 +82,42 @@ class Cifar:
             for name in files:
                 where = f"{tree.path}, {name}"
                 try:
-                    data = tree.read(prefix + name)
+                    member = tree.member(prefix + name)
                 except KeyError:
                     raise DataError(f"{where} is missing. Copy it again.") from None
-                images, labels = self.unpack(data, where)
-                if len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
-                    raise DataError(
-                        f"{where} has labels from {labels.min()} to {labels.max()}; wanted are 0 "
-                        f"to {self.classes - 1}."
-                    )
-                pixels = np.ascontiguousarray(images).reshape(-1, 3, 32, 32)
-                yield Block(pixels, labels.astype(np.int64))
+                check_size(member, MOST_BYTES, where)
+                with reading(tree.path, name), member.open() as file:
+                    for images, labels in self.unpack(file, member.size, where):
+                        self._check_labels(labels, where)
+                        pixels = np.ascontiguousarray(images).reshape(-1, 3, 32, 32)
+                        yield Block(pixels, labels.astype(np.int64))
 
         return blocks
 
-
-def _records(label_bytes: int) -> Callable[[bytes, str], tuple[np.ndarray, np.ndarray]]:
-    """Unpacker of the binary version: labels, then pixels by plane; the last label is the fine."""
-
-    def unpack(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-        width = label_bytes + PIXELS
-        if not data or len(data) % width:
-            _check_download(data, where)
+    def _check_labels(self, labels: np.ndarray, where: str) -> None:
+        if len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
             raise DataError(
-                f"{where} has {len(data)} bytes; wanted is a multiple of {width}, the bytes of a "
+                f"{where} has labels from {labels.min()} to {labels.max()}; wanted are 0 to "
+                f"{self.classes - 1}."
+            )
+
+
+def _records(label_bytes: int) -> Callable[[IO[bytes], int, str], Batches]:
+    """Unpacker of the binary version: labels, then pixels by plane; the last label is the fine."""
+    width = label_bytes + PIXELS
+
+    def unpack(file: IO[bytes], size: int, where: str) -> Batches:
+        if not size or size % width:
+            _check_download(file.read(HEAD), where)
+            raise DataError(
+                f"{where} has {size} bytes; wanted is a multiple of {width}, the bytes of a "
                 "record. Copy it again: the file may be cut off."
             )
-        records = np.frombuffer(data, np.uint8).reshape(-1, width)
-        return records[:, label_bytes:], records[:, label_bytes - 1]
+        while data := file.read(RECORDS * width):
+            if len(data) % width:
+                raise DataError(f"{where} is shorter than it says. Copy it again.")
+            records = np.frombuffer(data, np.uint8).reshape(-1, width)
+            yield records[:, label_bytes:], records[:, label_bytes - 1]
 
     return unpack
 
@@ -106,33 +128,37 @@ def _check_download(data: bytes, where: str) -> None:
         raise DataError(f"{where} {found}.")
 
 
-def _unpickled(data: bytes, where: str) -> dict[str, Any]:
+def _unpickled(file: IO[bytes], size: int, where: str) -> dict[str, Any]:
     try:
-        found = pickles.loads(data)
+        found = pickles.load(file, size)
         return {key.decode() if isinstance(key, bytes) else str(key): found[key] for key in found}
     except Exception as error:  # a damaged pickle may raise anything
-        _check_download(data, where)
+        with suppress(OSError, EOFError, zlib.error, zipfile.BadZipFile):  # damaged here too
+            file.seek(0)
+            _check_download(file.read(HEAD), where)
         raise DataError(f"{where} is no pickle of CIFAR: {line_of(error)}.") from None
 
 
-def _batch(key: str) -> Callable[[bytes, str], tuple[np.ndarray, np.ndarray]]:
-    def unpack(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-        found = _unpickled(data, where)
-        images, labels = found.get("data"), found.get(key)
-        try:
-            labels = np.array(labels if isinstance(labels, list) else None, np.int64)
-        except (TypeError, ValueError, OverflowError):
-            labels = None
-        if not isinstance(images, np.ndarray) or labels is None or labels.ndim != 1:
+def _batch(key: str) -> Callable[[IO[bytes], int, str], Batches]:
+    def unpack(file: IO[bytes], size: int, where: str) -> Batches:
+        found = _unpickled(file, size, where)
+        images, numbers = found.get("data"), found.get(key)
+        if not isinstance(images, np.ndarray) or not _are_labels(numbers):
             raise DataError(f"{where} lacks `data` or `{key}`; it is no batch of CIFAR.")
+        labels = np.array(numbers, np.int64)
         if images.dtype != np.uint8 or images.shape != (len(labels), PIXELS):
             raise DataError(
                 f"{where} holds {images.dtype} of the shape {images.shape}; wanted is uint8 of "
                 f"{(len(labels), PIXELS)}."
             )
-        return images, labels
+        yield images, labels
 
     return unpack
+
+
+def _are_labels(value: object) -> bool:
+    """Whether a value is a list of small numbers: lists in it may name each other many times."""
+    return isinstance(value, list) and all(type(n) is int and abs(n) < 2**63 for n in value)
 
 
 def _lines(data: bytes, where: str) -> list[str]:
@@ -141,11 +167,11 @@ def _lines(data: bytes, where: str) -> list[str]:
 
 def _listed(key: str) -> Callable[[bytes, str], list[str]]:
     def unpack(data: bytes, where: str) -> list[str]:
-        names = _unpickled(data, where).get(key)
-        names = names if isinstance(names, list) else []
+        names = _unpickled(io.BytesIO(data), len(data), where).get(key)
+        if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
+            return []
         return [
-            name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-            for name in names
+            name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names
         ]
 
     return unpack

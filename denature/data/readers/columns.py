@@ -1,6 +1,5 @@
 """Find the image and label columns of a table, and the kind of its labels."""
 
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,12 +8,16 @@ import numpy as np
 
 from denature.core.classes import composed
 from denature.core.errors import DataError, unknown
+from denature.core.untrusted import parse_json
 from denature.data.config import DataConfig
 
 Kind = Literal["whole", "names", "landmarks"]
 
 IMAGE_NAMES = ("image", "img")
 LANDMARK_NAMES = ("keypoints", "landmarks")
+MOST_COORDINATES = 2000
+"""Numbers of a label at most."""
+
 LABEL_NAMES = (
     *("label", "labels", "fine_label", "class", "target", "y"),
     *("category", "class_id", "label_id", *LANDMARK_NAMES),
@@ -74,7 +77,8 @@ def columns_of(schema: Any, config: DataConfig, where: object) -> Columns:
 def class_names(schema: Any, label: str) -> tuple[str, ...] | None:
     """Class names from the metadata that `datasets` writes into a Parquet file."""
     try:
-        info = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
+        text = (schema.metadata or {})[b"huggingface"].decode()
+        info = parse_json(text)["info"]["features"][label]
         return tuple(composed(str(name)) for name in info["names"])
     except (KeyError, TypeError, ValueError):
         return None
@@ -153,8 +157,11 @@ def _is_image(kind: Any) -> bool:
 def _can_be_image(kind: Any) -> bool:
     from pyarrow import types
 
-    tests = (types.is_binary, types.is_large_binary, types.is_string, types.is_large_string)
-    return _is_image(kind) or any(test(kind) for test in tests)
+    tests = [types.is_binary, types.is_large_binary, types.is_string, types.is_large_string]
+    if _is_image(kind):
+        kind = kind.field("bytes").type
+        tests.append(types.is_null)
+    return any(test(kind) for test in tests)
 
 
 def check_landmarks(lists: Iterable[Any], columns: Columns, where: object) -> None:
@@ -175,8 +182,11 @@ def check_landmarks(lists: Iterable[Any], columns: Columns, where: object) -> No
     first, shares, flags = "", True, True
     for batch in lists:
         given = batch.drop_null()
+        lengths = set(pc.unique(pc.list_value_length(given)).to_pylist())
+        if len(lengths) != 1 or max(lengths) > MOST_COORDINATES:
+            return
         values = given.flatten().to_numpy(zero_copy_only=False)
-        if len(set(pc.list_value_length(given).to_pylist())) != 1 or not len(values):
+        if not len(values):
             return
         rows = values.reshape(len(given), -1)
         shares &= bool(((rows >= 0).all(1) & (np.abs(rows.sum(1) - 1) <= ROUNDED)).all())

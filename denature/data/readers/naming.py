@@ -7,10 +7,14 @@ from pathlib import Path
 
 from denature.core.classes import composed
 from denature.core.errors import DataError, brief
+from denature.core.untrusted import MIB, read_bytes
 from denature.data.readers.columns import Columns
 from denature.data.source import MOST_CLASSES
 
 CLASS_LIST = "classes.txt"
+
+MOST_LIST = 4 * MIB
+"""Bytes of a list of classes at most."""
 
 
 def named_classes(
@@ -89,7 +93,10 @@ def listed_classes(root: Path, shards: Iterable[Path]) -> tuple[str, ...] | None
 
 def _lines_of(listed: Path) -> tuple[str, ...]:
     """The names in a list: one a line in label order, or each after its number, from 0."""
-    lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    try:
+        lines = read_bytes(listed, MOST_LIST).decode("utf-8-sig", "replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{listed} cannot be read: {error}.") from None
     names = tuple(composed(line.strip()) for line in lines if line.strip())
     found = [re.fullmatch(r"([0-9]+)(?:\s*[:,)]|\.?\s)\s*(.*)", name) for name in names]
     numbered = {int(match[1]): match[2] for match in found if match and match[2]}

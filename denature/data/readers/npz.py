@@ -1,18 +1,16 @@
 """NumPy's .npz files: arrays of images and of labels for each split."""
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from denature.core.errors import DataError, brief
-from denature.core.sniffing import head_of, instead_of
 from denature.data.config import DataConfig
 from denature.data.decode import Block
+from denature.data.readers.arrays import StoredArray, names_in, open_npz
 from denature.data.readers.splits import SPELT, is_keyword, split_of
-from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, no_label, stats_of
+from denature.data.source import MOST_CLASSES, DataSource, Opener, no_label, stats_of
 
 
 def npz(path: Path, config: DataConfig) -> DataSource | None:
@@ -31,7 +29,7 @@ def npz(path: Path, config: DataConfig) -> DataSource | None:
 
 def _splits(path: Path) -> dict[str, str]:
     """The splits, each with the last part of its arrays' names."""
-    names = set(_read(path)[0].tolist())
+    names = names_in(path)
     images = {name[2:] for name in names if name.startswith("x_")}
     strange = {name for name in images if f"y_{name}" in names and not is_keyword(name)}
     images = {name for name in images if is_keyword(name)}
@@ -51,45 +49,53 @@ def _splits(path: Path) -> dict[str, str]:
 
 def _opener(path: Path, split: str) -> Opener:
     def blocks() -> Iterator[Block]:
-        images, labels = _read(path, f"x_{split}", f"y_{split}")
-        where = f"{path}, x_{split}"
-        one_each = labels.ndim > 0 and labels.size == len(labels)
-        if not one_each or not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(f"{path}, y_{split} must be one integer per image.")
-        labels = labels.reshape(-1)
-        pixels = _as_uint8(images, where)
-        if len(pixels) != len(labels):
-            raise DataError(f"{where} has {len(pixels)} images for {len(labels)} labels.")
-        if len(labels) and not -1 <= labels.min() <= labels.max() <= MOST_CLASSES:
-            raise no_label(labels[(labels < -1) | (labels > MOST_CLASSES)][0], where)
-        yield Block(pixels, labels.astype(np.int64))
+        names = (f"x_{split}", f"y_{split}")
+        with open_npz(path, *names) as arrays:
+            where = f"{path}, x_{split}"
+            images, numbers = (arrays[name] for name in names)
+            if len(images.shape) not in (3, 4):
+                raise _no_images(images, where)
+            labels = _labels(numbers, f"{path}, y_{split}")
+            if images.shape[0] != len(labels):
+                raise DataError(f"{where} has {images.shape[0]} images for {len(labels)} labels.")
+            if len(labels) and not -1 <= labels.min() <= labels.max() <= MOST_CLASSES:
+                raise no_label(labels[(labels < -1) | (labels > MOST_CLASSES)][0], where)
+            start = 0
+            for piece in images.pieces():
+                pixels = _as_uint8(piece, where, images)
+                yield Block(pixels, labels[start : start + len(pixels)].astype(np.int64))
+                start += len(pixels)
 
     return blocks
 
 
-def _read(path: Path, *wanted: str) -> list[np.ndarray]:
-    """The wanted arrays; where none is named, one array of the names of all."""
-    try:
-        # Opened here, because NumPy leaves a damaged file open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return [archive[name] for name in wanted] or [np.array(archive.files)]
-    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-        part = f" ({', '.join(wanted)})" if wanted else ""
-        found = path.is_file() and instead_of(head_of(path), "Wanted is a file that NumPy saved")
-        why = f"it {found}" if found else line_of(error)
-        raise DataError(f"{path}{part} cannot be read as .npz: {why}.") from None
+def _labels(numbers: StoredArray, where: str) -> np.ndarray:
+    """One integer an image.
+
+    Raises:
+        DataError: the array holds anything else.
+    """
+    shape = numbers.shape
+    one_each = len(shape) > 0 and all(size == 1 for size in shape[1:])
+    if not one_each or not np.issubdtype(numbers.dtype, np.integer):
+        raise DataError(f"{where} must be one integer per image.")
+    return numbers.whole().reshape(-1)
 
 
-def _as_uint8(images: np.ndarray, where: str) -> np.ndarray:
+def _no_images(images: StoredArray, where: str) -> DataError:
+    return DataError(
+        f"{where} has the shape {str(images.shape)[:80]}; wanted is n x size x size, "
+        "n x size x size x channels or n x channels x size x size, with 1 or 3 channels."
+    )
+
+
+def _as_uint8(images: np.ndarray, where: str, stored: StoredArray) -> np.ndarray:
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[-1] in (1, 3):
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or images.shape[2] != images.shape[3]:
-        raise DataError(
-            f"{where} has the shape {images.shape}; wanted is n x size x size, "
-            "n x size x size x channels or n x channels x size x size, with 1 or 3 channels."
-        )
+        raise _no_images(stored, where)
     if not images.size:
         images = images.astype(np.uint8)
     if images.dtype != np.uint8:

@@ -11,7 +11,13 @@ from denature.core.sniffing import head_of, instead_of
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES, list_folder
-from denature.data.readers.cells import Labels, encoded_image, given_values, path_in
+from denature.data.readers.cells import (
+    Labels,
+    encoded_image,
+    given_values,
+    path_in,
+    plain_label,
+)
 from denature.data.readers.columns import (
     Columns,
     check_landmarks,
@@ -26,8 +32,9 @@ from denature.data.readers.naming import (
     named_classes,
     numbers_of,
 )
+from denature.data.readers.pages import batches, open_parquet
 from denature.data.readers.splits import has_labels, shards_by_split
-from denature.data.source import DataSource, Opener, line_of, stats_of
+from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, stats_of
 
 
 def parquet(path: Path, config: DataConfig) -> DataSource | None:
@@ -86,19 +93,19 @@ def _has_parquet(folder: Path) -> bool:
 
 
 def _opener(parts: Sequence[Path], columns: Columns, labels: Labels, split: str) -> Opener:
-    import pyarrow.parquet as pq
     from pyarrow import ArrowException
 
     def rows() -> Iterator[Encoded]:
         for file in parts:
             number = 0
             try:
-                wanted = [columns.image, columns.label]
-                for batch in pq.ParquetFile(file).iter_batches(256, columns=wanted):
+                wanted = [*_image_parts(_schema(file), columns.image), columns.label]
+                for batch in batches(file, wanted):
                     cells = zip(batch[columns.image], batch[columns.label], strict=True)
                     for cell, value in cells:
                         where = f"{file}, row {number}"
-                        label = labels.of(value.as_py(), where, trained=split == "train")
+                        given = plain_label(value, columns.kind, where)
+                        label = labels.of(given, where, trained=split == "train")
                         yield encoded_image(cell.as_py(), label, where, file.parent)
                         number += 1
             except (OSError, ArrowException) as error:
@@ -109,12 +116,22 @@ def _opener(parts: Sequence[Path], columns: Columns, labels: Labels, split: str)
     return rows
 
 
+def _image_parts(schema: Any, image: str) -> list[str]:
+    """The column of images, or the bytes and paths in it: other parts are not read."""
+    from pyarrow import types
+
+    kind = schema.field(image).type
+    if not types.is_struct(kind):
+        return [image]
+    held = {kind.field(place).name for place in range(kind.num_fields)}
+    return [f"{image}.{part}" for part in ("bytes", "path") if part in held]
+
+
 def _rows_of(file: Path) -> int:
-    import pyarrow.parquet as pq
     from pyarrow import ArrowException
 
     try:
-        return int(pq.read_metadata(file).num_rows)
+        return int(open_parquet(file).metadata.num_rows)
     except (OSError, ArrowException) as error:
         found = file.is_file() and instead_of(head_of(file), "Wanted is a Parquet file")
         why = f"it {found}" if found else f"{line_of(error)}. Copy it again: it may be cut off"
@@ -122,9 +139,7 @@ def _rows_of(file: Path) -> int:
 
 
 def _schema(file: Path) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.read_schema(file)
+    return open_parquet(file).schema_arrow
 
 
 def _compatible(parts: Sequence[Path], columns: Columns, first: Path, *, trained: bool) -> bool:
@@ -165,21 +180,22 @@ def _compatible(parts: Sequence[Path], columns: Columns, first: Path, *, trained
 
 
 def _batches(parts: Iterable[Path], column: str) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
     for file in parts:
-        for batch in pq.ParquetFile(file).iter_batches(4096, columns=[column]):
+        for batch in batches(file, [column]):
             yield batch[column]
 
 
 def _distinct(parts: Iterable[Path], column: str) -> set[Any]:
-    """The names or numbers in a column, without those that are absent."""
-    import pyarrow.parquet as pq
+    """The names or numbers in a column, without those that are absent.
 
+    Of more than classes can be, the first are returned.
+    """
     found: set[Any] = set()
-    for file in parts:
-        for chunk in pq.ParquetFile(file).read([column])[column].chunks:
-            found.update(chunk.unique().to_pylist())
+    for batch in _batches(parts, column):
+        for value in batch.unique():
+            found.add(plain_label(value, "names", f"The column {column}"))
+        if len(found) > MOST_CLASSES + 2:
+            break
     return given_values(found)
 
 
@@ -191,27 +207,27 @@ def _is_truth(schema: Any, label: str) -> bool:
 
 def _pictures(file: Path, image: str) -> Iterator[Path]:
     """Image files that rows name; the cache must change with them."""
-    import pyarrow.parquet as pq
     from pyarrow import types
 
     kind = _schema(file).field(image).type
-    if types.is_string(kind) or types.is_large_string(kind):
-        paths = pq.ParquetFile(file).read([image])[image].to_pylist()
-    elif types.is_struct(kind) and _names_files(file, image):
-        cells = pq.ParquetFile(file).read([f"{image}.path"])[image].to_pylist()
-        paths = [cell and cell.get("path") for cell in cells]
-    else:
+    column = image
+    if types.is_struct(kind) and _names_files(file, image):
+        column = f"{image}.path"
+    elif not types.is_string(kind) and not types.is_large_string(kind):
         return
-    for row, path in enumerate(paths):
-        if path and (picture := path_in(file.parent, path, f"{file}, row {row}")).is_file():
-            yield picture
+    row = 0
+    for batch in batches(file, [column]):
+        for cell in batch[image]:
+            held = cell["path"] if column != image and cell.is_valid else cell
+            path = held.as_py()
+            if path and (picture := path_in(file.parent, path, f"{file}, row {row}")).is_file():
+                yield picture
+            row += 1
 
 
 def _names_files(file: Path, image: str) -> bool:
     """Whether some rows of {bytes, path} have no bytes, by the statistics in the file."""
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_metadata(file)
+    metadata = open_parquet(file).metadata
     leaves = metadata.schema
     names = [leaves.column(place).path for place in range(len(leaves))]
     if f"{image}.path" not in names:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from denature.core.errors import DataError, brief
 from denature.data.decode import Encoded
 from denature.data.listing import IMAGE_SUFFIXES
-from denature.data.readers.trees import Tree, lines_of
+from denature.data.readers.trees import MOST_LIST, Tree, lines_of, read_file
 from denature.data.source import DataSource, Opener
 
 WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
@@ -22,7 +22,7 @@ def tiny_imagenet(tree: Tree, prefix: str) -> DataSource:
 
     Images below val/ and test/ may lie in folders of their classes too, in the order of that file.
     """
-    wnids = sorted(lines_of(tree.read(prefix + WNIDS)))
+    wnids = sorted(lines_of(read_file(tree, prefix + WNIDS, MOST_LIST)))
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     annotated = _annotations(tree, prefix, label_of)
     files: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS.values()}
@@ -75,7 +75,7 @@ def tiny_imagenet(tree: Tree, prefix: str) -> DataSource:
 def _annotations(tree: Tree, prefix: str, wnids: Container[str]) -> dict[str, str]:
     """The class of each validation image."""
     annotated: dict[str, str] = {}
-    for line in lines_of(tree.read(prefix + ANNOTATIONS)):
+    for line in lines_of(read_file(tree, prefix + ANNOTATIONS, MOST_LIST)):
         image, *rest = line.split("\t")
         if not rest or rest[0] not in wnids or PurePosixPath(image).name != image:
             raise DataError(
@@ -88,7 +88,7 @@ def _annotations(tree: Tree, prefix: str, wnids: Container[str]) -> dict[str, st
 
 def _classes(tree: Tree, prefix: str, wnids: Sequence[str]) -> tuple[str, ...]:
     try:
-        lines = lines_of(tree.read(prefix + WORDS))
+        lines = lines_of(read_file(tree, prefix + WORDS, MOST_LIST))
     except KeyError:
         return tuple(wnids)
     words = dict(line.split("\t", 1) for line in lines if "\t" in line)

@@ -1,5 +1,6 @@
 """Files under slash-separated names, in a folder or an archive; nothing is unpacked."""
 
+import gzip
 import tarfile
 import zipfile
 import zlib
@@ -9,14 +10,40 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, TypeAlias, final
+from typing import IO, Any, NamedTuple, Protocol, TypeAlias, cast, final
 
 from denature.core.errors import DataError
+from denature.core.untrusted import MIB, MOST_MEMBERS, open_regular, open_zip
 from denature.data.listing import hidden, list_folder
 from denature.data.source import line_of, stats_of
 
 TAR_SUFFIXES = (".gz", ".tgz", ".tar")
 """Suffixes of tar archives; of other files the content is not probed."""
+
+MOST_LIST = 4 * MIB
+"""Bytes of a list of names at most; the longest that is published has 2.7 million."""
+
+MOST_PICTURE = 32 * MIB
+"""Bytes of a picture in an archive at most."""
+
+MOST_HEADER = 64 * 1024
+"""Bytes of a tar header's name or attributes at most."""
+
+MOST_MEMBER = 256 * MIB
+"""Bytes of a file in a tar archive at most; the largest that is published has 156 million."""
+
+MOST_UNPACKED = 4096 * MIB
+"""Bytes that a tar archive unpacks to at most."""
+
+GZIP = b"\x1f\x8b"
+
+
+class Member(NamedTuple):
+    """A file in a folder or an archive."""
+
+    size: int
+    """Bytes, as the archive declares them."""
+    open: Callable[[], IO[bytes]]
 
 
 class Tree(Protocol):
@@ -33,12 +60,11 @@ class Tree(Protocol):
     def left_out(self) -> Mapping[str, int]:
         """Number of files that are not among the names, by reason."""
 
-    def read(self, name: str) -> bytes:
-        """A file's bytes.
+    def member(self, name: str) -> Member:
+        """A file, which `reading` guards.
 
         Raises:
             KeyError: no file has that name.
-            DataError: the file is damaged.
         """
 
     def image(self, name: str) -> bytes | Path:
@@ -60,6 +86,32 @@ def reading(path: Path, name: str = "") -> Iterator[None]:
         raise DataError(f"{where} cannot be read: {line_of(e)}. Copy it again.") from None
 
 
+def read_file(tree: Tree, name: str, most: int) -> bytes:
+    """The bytes of a file of a tree.
+
+    Raises:
+        KeyError: no file has that name.
+        DataError: the file is damaged, or has more than `most` bytes.
+    """
+    member = tree.member(name)
+    check_size(member, most, f"{tree.path}, {name}")
+    with reading(tree.path, name), member.open() as file:
+        return file.read(most)
+
+
+def check_size(member: Member, most: int, where: str) -> None:
+    """Check the size of a file before any of it is read.
+
+    Raises:
+        DataError: it has more than `most` bytes.
+    """
+    if member.size > most:
+        raise DataError(
+            f"{where} has {member.size:,} bytes; wanted are at most {most:,}. It is no file of a "
+            "published data set; fetch the data set from its authors."
+        )
+
+
 @final
 @dataclass(frozen=True)
 class FolderTree:
@@ -79,9 +131,10 @@ class FolderTree:
     def left_out(self) -> Mapping[str, int]:
         return self._listed[1]
 
-    def read(self, name: str) -> bytes:
+    def member(self, name: str) -> Member:
         with reading(self.path, name):
-            return (self.path / name).read_bytes()
+            size = (self.path / name).stat().st_size
+        return Member(size, partial(open_regular, self.path / name))
 
     def image(self, name: str) -> bytes | Path:
         return self.path / name
@@ -91,8 +144,8 @@ class FolderTree:
         return stats_of(file for file in files if file.is_file())
 
 
-Members: TypeAlias = Mapping[str, Callable[[], bytes]]
-"""Readers of an archive's files, hidden ones included, by name."""
+Members: TypeAlias = Mapping[str, Member]
+"""An archive's files, hidden ones included, by name."""
 
 
 @final
@@ -115,12 +168,11 @@ class ArchiveTree:
     def left_out(self) -> Mapping[str, int]:
         return +Counter({"hidden": len(self._members) - len(self.names)})
 
-    def read(self, name: str) -> bytes:
-        member = self._members[name]
-        with reading(self.path, name):
-            return member()
+    def member(self, name: str) -> Member:
+        return self._members[name]
 
-    image = read
+    def image(self, name: str) -> bytes | Path:
+        return read_file(self, name, MOST_PICTURE)
 
     def stats(self, names: Sequence[str]) -> list[Any]:
         return stats_of([self.path])
@@ -130,29 +182,95 @@ def open_archive(path: Path) -> ArchiveTree | None:
     """The files in a zip or tar archive; None for files of other formats."""
     with reading(path):
         if zipfile.is_zipfile(path):
-            return ArchiveTree(path, lambda: _zip_members(zipfile.ZipFile(path)))
-        if path.suffix.lower() in TAR_SUFFIXES and tarfile.is_tarfile(path):
-            return ArchiveTree(path, lambda: _tar_members(tarfile.open(path)))
+            return ArchiveTree(path, lambda: _zip_members(open_zip(path)))
+        if path.suffix.lower() in TAR_SUFFIXES and _open_tar(path) is not None:
+            return ArchiveTree(path, lambda: _tar_members(_open_tar(path)))
     return None
 
 
 def _zip_members(archive: zipfile.ZipFile) -> Members:
-    infos = archive.infolist()
-    return {_plain(i.filename): partial(archive.read, i) for i in infos if not i.is_dir()}
+    return {
+        _plain(info.filename): Member(info.file_size, partial(archive.open, info))
+        for info in archive.infolist()
+        if not info.is_dir()
+    }
 
 
-def _tar_members(archive: tarfile.TarFile) -> Members:
-    infos = archive.getmembers()
+@final
+class _Limited:
+    """The bytes of a tar archive, read in pieces of a limited size."""
+
+    def __init__(self, path: Path) -> None:
+        self._raw = self._file = cast(IO[bytes], open_regular(path))
+        packed = self._raw.read(2) == GZIP
+        self._raw.seek(0)
+        if packed:
+            self._file = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw))
+        self.most = MOST_HEADER
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.most:
+            raise tarfile.ReadError(f"a header declares {size:,} bytes; wanted are {self.most:,}")
+        if self._file.tell() > MOST_UNPACKED:
+            raise tarfile.ReadError(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
+        return self._file.read(size)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self._file.seek(place, whence)
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        self._raw.close()
+
+    __del__ = close
+
+
+def _open_tar(path: Path) -> tarfile.TarFile | None:
+    """Open a tar archive, packed with gzip or not; None for files of other formats."""
+    limited = _Limited(path)
+    try:
+        return tarfile.TarFile(fileobj=cast(IO[bytes], limited))
+    except tarfile.ReadError:
+        limited.close()
+        return None
+
+
+def _tar_members(archive: tarfile.TarFile | None) -> Members:
+    if archive is None:  # it changed meanwhile
+        raise tarfile.ReadError("it is no tar archive")
+    limited = cast(_Limited, archive.fileobj)
+    infos, held = [], 0
+    for info in archive:
+        # Attributes of all files may be repeated for each file.
+        held += 1 + len(info.pax_headers)
+        if held > MOST_MEMBERS:
+            raise tarfile.ReadError(f"it lists more than {MOST_MEMBERS:,} files and attributes")
+        if info.size > MOST_MEMBER:
+            raise tarfile.ReadError(
+                f"{info.name} has {info.size:,} bytes; wanted are at most {MOST_MEMBER:,}"
+            )
+        infos.append(info)
     # The checksum of the packed data comes last, and is verified on reading it.
-    while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+    while limited.read(limited.most):
         pass
+    limited.most = MOST_MEMBER  # which no listed file exceeds
 
-    def read(info: tarfile.TarInfo) -> bytes:
-        opened = archive.extractfile(info)
-        assert opened is not None  # it is a file
-        return opened.read()
+    def opened(info: tarfile.TarInfo) -> IO[bytes]:
+        file = archive.extractfile(info)
+        assert file is not None  # it is a file
+        return file
 
-    return {_plain(info.name): partial(read, info) for info in infos if info.isfile()}
+    return {
+        _plain(info.name): Member(info.size, partial(opened, info))
+        for info in infos
+        if info.isreg() and not info.issparse()
+    }
 
 
 def _plain(name: str) -> str:

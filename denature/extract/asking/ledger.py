@@ -18,6 +18,7 @@ import numpy as np
 
 from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.core.errors import DenatureError, RunError
+from denature.core.untrusted import parse_json
 from denature.extract.asking.database import Database
 from denature.extract.victims.base import VictimInfo
 
@@ -371,7 +372,7 @@ def _tallies(
 
 def _options(text: str) -> dict[str, str]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):

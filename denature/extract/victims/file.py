@@ -10,7 +10,14 @@ import numpy as np
 
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError, MissingExtra, RunError
+from denature.core.untrusted import open_regular
 from denature.extract.victims.called import FunctionVictim
+
+MOST_BATCH = 4096
+"""Images of a batch at most, for which a model was exported."""
+
+MOST_SIDE = 4096
+"""Pixels a side of an image at most, as networks take here."""
 
 
 def file_victim(
@@ -30,9 +37,10 @@ def file_victim(
         RunError: the file cannot be read.
     """
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        with open_regular(path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}.") from None
+        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
     if path.suffix == ".pt2" and not {str(path), path.name} & set(trust):
         raise ConfigError(
             f"Loading {path} can execute code that the file holds, as torch.export.load does. If "
@@ -41,6 +49,10 @@ def file_victim(
     function, shape = (_onnx if path.suffix == ".onnx" else _pt2)(path)
     channels, size = _input(path, shape)
     if isinstance(shape[0], int):
+        if not 1 <= shape[0] <= MOST_BATCH:
+            raise ConfigError(
+                f"{path} takes batches of {shape[0]:,} images; wanted are 1 to {MOST_BATCH:,}."
+            )
         function = partial(_in_batches, function, shape[0])
     return FunctionVictim(
         function, name=f"{path.name} {digest}", kind=kind, channels=channels, image_size=size
@@ -54,7 +66,13 @@ def _input(path: Path, shape: list[Any]) -> tuple[int, int]:
         ConfigError: the input is no batch of square images of a fixed size.
     """
     fixed = [size if isinstance(size, int) else None for size in shape]
-    if len(fixed) != 4 or None in fixed[1:] or fixed[2] != fixed[3] or fixed[1] not in (1, 3):
+    if (
+        len(fixed) != 4
+        or None in fixed[1:]
+        or fixed[2] != fixed[3]
+        or fixed[1] not in (1, 3)
+        or not 0 < (fixed[2] or 0) <= MOST_SIDE
+    ):
         raise ConfigError(
             f"The input of {path} is {shape}; wanted is batch x channels x height x width with 1 "
             "or 3 channels and square images of a fixed size. Wrap the model in a function, "
@@ -81,7 +99,12 @@ def _onnx(path: Path) -> tuple[Ask, list[Any]]:
     except ImportError as error:
         raise MissingExtra(error.name or "onnxruntime", "onnx", "Asking an ONNX file") from None
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path),
+            providers=["CPUExecutionProvider"],
+            # Constants of any size follow from a few bytes, and would be computed on loading.
+            disabled_optimizers=["ConstantFolding"],
+        )
     except Exception as error:  # the library's errors have no common base
         raise RunError(f"{path} cannot be read as ONNX: {' '.join(str(error).split())}") from None
     inputs, outputs = session.get_inputs(), session.get_outputs()

@@ -15,6 +15,7 @@ import numpy as np
 
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
+from denature.core.untrusted import check_cost
 
 LENGTH = "Inference-Header-Content-Length"
 
@@ -31,7 +32,11 @@ DTYPES = FLOATS | WHOLES
 NUMBER_BYTES = 64
 """Bytes of a number in a reply at most, with a class's name beside it."""
 
-MOST_CLASSES = 1_000_000
+MOST_CLASSES = 100_000
+"""Numbers of an answer at most, as networks have here."""
+
+MOST_SIDE = 4096
+"""Pixels a side of an image at most, as networks take here."""
 
 NAMED = ("names", "labels", "class_names", "classes", "id2label", "label2id")
 """Parameters in which servers name classes; denature's own is the first."""
@@ -97,9 +102,19 @@ def read_signature(
             f"{model.get('name')} has the outputs {available}; choose one with --output."
         )
     shape = tuple(taken["shape"][1:])
+    if not all(size in (-1, *range(1, MOST_SIDE + 1)) for size in shape):
+        raise ConfigError(
+            f"{model.get('name')} takes images of {brief_shape(shape)}; wanted are channels, "
+            f"height and width of at most {MOST_SIDE:,}."
+        )
     last = shape[0] not in (1, 3) and shape[2] in (1, 3)
     [shown] = named
     size = shown["shape"][-1] if len(shown["shape"]) > 1 else 0
+    if size > MOST_CLASSES:
+        raise ConfigError(
+            f"{model.get('name')} answers with {brief_shape(shown['shape'])} numbers; wanted are "
+            f"at most {MOST_CLASSES:,} an image."
+        )
     # Integers are classes also in the shape [-1, 1], which MLServer gives to every answer; a single
     # float may be a class or a score, and only the caller knows which.
     labels = shown["datatype"] in WHOLES or kind == "label"
@@ -116,6 +131,10 @@ def read_signature(
         names=names,
         unread=unread,
     )
+
+
+def brief_shape(shape: Sequence[int]) -> str:
+    return " x ".join(f"{size:.3g}" if abs(size) > 10**9 else str(size) for size in shape[:8])
 
 
 def _names(
@@ -232,7 +251,8 @@ def _tensors(model: dict[str, Any], key: str) -> list[dict[str, Any]]:
         and isinstance(tensor.get("name"), str)
         and isinstance(tensor.get("datatype"), str)
         and isinstance(tensor.get("shape"), list)
-        and all(isinstance(size, int) for size in tensor["shape"])
+        and len(tensor["shape"]) <= MOST_SIZES
+        and all(type(size) is int for size in tensor["shape"])
         for tensor in tensors
     )
     if not good:
@@ -292,6 +312,7 @@ def read_reply(
     if not 0 <= size <= len(body):
         raise ValueError(f"{LENGTH} is {str(length)[:20]!r}")
     try:
+        check_cost(body[:size])
         reply = msgspec.json.decode(body[:size])
     except msgspec.DecodeError as error:
         raise ValueError(f"no JSON ({error})") from None

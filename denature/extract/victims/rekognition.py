@@ -7,6 +7,7 @@ takes any reply for an answer.
 
 import asyncio
 import io
+import math
 import os
 import ssl
 from collections.abc import Mapping, Sequence
@@ -209,8 +210,12 @@ def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
     """
 
     def number(value: object) -> float:
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if good else float("nan")  # type: ignore[arg-type]
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return math.nan
+        try:
+            return float(value)
+        except OverflowError:  # JSON may hold a number of any length
+            return math.inf
 
     def table(value: object) -> Mapping[str, Any]:
         return value if isinstance(value, Mapping) else {}
@@ -231,7 +236,8 @@ def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
             row.append(number(qualities.get(value.capitalize())) / 100)
         else:
             row += [number(places.get(value, {}).get(axis)) for axis in "XY"]
-    return np.array(row, np.float32)
+    with np.errstate(over="ignore"):  # such numbers become infinite, and are refused
+        return np.array(row, np.float32)
 
 
 def _failed(response: Response, secrets: Sequence[str]) -> AskFailed:

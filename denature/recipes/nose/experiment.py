@@ -11,6 +11,7 @@ from denature.core.files import write_text
 from denature.core.names import library_of
 from denature.core.progress import Progress
 from denature.core.sealed import sealed, unsealed
+from denature.core.untrusted import read_json
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.landmarks import PLACES
@@ -210,10 +211,9 @@ class Nose(AtScale):
     def _speeds(self, clone: Run, service: Run | None, progress: Progress) -> Speeds:
         """Measure the speeds once and store them, since each measurement gives other numbers."""
         path = self.folder / "speed.json"
-        with suppress(
-            OSError, ValueError, KeyError, TypeError
-        ):  # missing or damaged: measured again
-            stored = unsealed(json.loads(path.read_text("utf-8")))
+        # A missing or damaged file is measured again.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            stored = unsealed(read_json(path))
             if stored["of"] == clone.record.id:
                 timings = ([Timing(**entry) for entry in stored[name]] for name in Speeds._fields)
                 return Speeds(*timings)

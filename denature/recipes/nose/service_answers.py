@@ -13,6 +13,7 @@ import torch
 
 from denature.core.errors import DataError
 from denature.core.progress import Progress
+from denature.core.untrusted import MIB, read_json
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.data.decode import Block, Decoder, Encoded
@@ -26,6 +27,9 @@ from denature.extract.victims.base import Victim, VictimInfo
 from denature.extract.victims.rekognition import numbers, outputs_of
 from denature.recipes.nose.settings import VALUES
 from denature.train.session import Session
+
+MOST_ANSWERS = 384 * MIB
+"""Estimated bytes of recorded answers in memory at most: those of 30,000 faces."""
 
 HOLDOUT = 0.2
 """Share of the pictures, or of their groups, in the test split of recorded answers."""
@@ -263,7 +267,7 @@ def _read(labels: Path) -> dict[str, dict[str, Any] | None]:
         DataError: the file has another form, or an entry is neither.
     """
     try:
-        entries = json.loads(labels.read_text("utf-8"))
+        entries = read_json(labels, values=MOST_ANSWERS)
     except (OSError, ValueError) as error:
         raise DataError(f"{labels} cannot be read: {error}.") from None
     if (fault := _fault(entries)) is not None:

@@ -1,12 +1,12 @@
 """The format of an experiment folder: `params.json`, whose keys select one of three trainings."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from denature.core.errors import ConfigError, unknown
 from denature.core.schema import decode
+from denature.core.untrusted import read_json
 from denature.recipes.paper.config import DataName
 from denature.train import Distilled, Nasty, Normal, Training
 from denature.train.config import Augment, Device, Precision
@@ -123,7 +123,7 @@ def read(path: Path, overrides: Overrides) -> ExperimentFolder:
     """
     file = path / PARAMS
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = read_json(file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read: {error}.") from None
     if not isinstance(raw, dict):

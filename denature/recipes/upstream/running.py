@@ -5,7 +5,6 @@ official layout, so that each code reads the files of the other. The run of this
 `run/`.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import nn
 from denature.core.errors import RunError
 from denature.core.files import atomic_path, write_text
 from denature.core.record import RECORD
+from denature.core.untrusted import read_json
 from denature.core.weights import read_weights, unwrapped
 from denature.data import DataConfig, Dataset, load
 from denature.nets.normalize import Normalized
@@ -123,7 +123,10 @@ def _is_of(checkpoint: Path, run: Run) -> bool:
     own = _body(run.network).state_dict()
     stored = unwrapped(read_weights(checkpoint), own.keys())
     return stored.keys() == own.keys() and all(
-        torch.equal(stored[name], own[name].cpu()) for name in stored
+        stored[name].layout == torch.strided
+        and not stored[name].is_quantized
+        and torch.equal(stored[name], own[name].cpu())
+        for name in stored
     )
 
 
@@ -152,7 +155,7 @@ def _log(folder: Path, learner: Learner) -> Iterator[str]:
 
     As in the official code, except for the loss on the test set, which is not measured here.
     """
-    raw: dict[str, Any] = json.loads((folder / PARAMS).read_text(encoding="utf-8"))
+    raw: dict[str, Any] = read_json(folder / PARAMS)
     yield from (f"{key}:{value}" for key, value in raw.items())
     best, best_epoch = -1.0, -1
     for entry in learner.history:
