@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ def test_a_run_at_work_is_seen_and_left_alone(
     try:
         while not (out / "state" / "events").exists():
             assert process.poll() is None
+            time.sleep(0.01)
         [listed] = find([tmp_path])
         assert listed.state == "running"
         assert main(words) == 1
