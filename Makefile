@@ -14,7 +14,7 @@ test: .venv/.ready-dev
 # One call for quick and slow tests: each collects for ten seconds, and ends with an idle worker.
 test-all: .venv/.ready-dev
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -q -m alone
+	$(BIN)/python -m pytest -q -m alone $$(grep -l mark.alone tests/*.py)
 
 check: .venv/.ready-dev
 	$(BIN)/ruff format --check .

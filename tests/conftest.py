@@ -12,6 +12,7 @@ import torch
 
 from denature.answers.sources import LiveAnswers
 from denature.data import Dataset, load
+from denature.report import page
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,6 +29,13 @@ def pytest_runtest_setup() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests never read or write the user's cache; what they decode lasts one session."""
     monkeypatch.setenv("DENATURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages have no figures: they take longer to draw than what is measured takes to train."""
+    for name in ("svg", "write_figure"):
+        monkeypatch.setattr(page, name, lambda *_: "")
 
 
 @pytest.fixture(scope="session")

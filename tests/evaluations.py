@@ -6,11 +6,12 @@ from typing import Any
 
 from denature.data import DataConfig
 from denature.extract.victims.base import Victim
+from denature.recipes.experiment import Experiment
 from denature.recipes.flatness import FlatnessComparison
 from denature.recipes.robustness import RobustnessEvaluation
 from denature.recipes.runner import run
 from denature.report.flatness import FlatnessResult
-from denature.report.page import render
+from denature.report.page import REPORT, render
 from denature.report.results import Outcome, read_outcome
 from denature.report.robustness import RobustnessResult
 from denature.robust.config import AttackConfig
@@ -27,11 +28,20 @@ def robustness(
     session: Session | None = None,
     **options: Any,
 ) -> RobustnessResult:
-    source = DataConfig(source=data) if isinstance(data, str) else data
-    evaluation = RobustnessEvaluation(
-        targets=targets, source=source, attack_config=attack_config, folder=out, **options
-    )
-    outcome = run(evaluation, session)
+    """What is measured, without its page: figures take longer than most attacks of tests."""
+    result = _measured(_robustness(targets, data, attack_config, out, **options), session)
+    assert isinstance(result, RobustnessResult)
+    return result
+
+
+def robustness_and_page(
+    targets: Sequence[Run | Victim],
+    data: str | DataConfig,
+    attack_config: AttackConfig,
+    out: Path,
+    **options: Any,
+) -> RobustnessResult:
+    outcome = run(_robustness(targets, data, attack_config, out, **options))
     assert is_drawn_again(outcome)
     result = outcome.result
     assert isinstance(result, RobustnessResult)
@@ -41,15 +51,41 @@ def robustness(
 def flatness(
     runs: Sequence[Run], data: str | DataConfig, out: Path, **options: Any
 ) -> FlatnessResult:
-    source = DataConfig(source=data) if isinstance(data, str) else data
-    outcome = run(FlatnessComparison(runs=runs, source=source, folder=out, **options))
-    assert is_drawn_again(outcome)
-    result = outcome.result
+    """What is measured, without its page."""
+    comparison = FlatnessComparison(runs=runs, source=_config(data), folder=out, **options)
+    result = _measured(comparison)
     assert isinstance(result, FlatnessResult)
     return result
 
 
+def _robustness(
+    targets: Sequence[Run | Victim],
+    data: str | DataConfig,
+    attack_config: AttackConfig,
+    out: Path,
+    **options: Any,
+) -> RobustnessEvaluation:
+    return RobustnessEvaluation(
+        targets=targets, source=_config(data), attack_config=attack_config, folder=out, **options
+    )
+
+
+def _config(data: str | DataConfig) -> DataConfig:
+    return DataConfig(source=data) if isinstance(data, str) else data
+
+
+def _measured(experiment: Experiment, session: Session | None = None) -> object:
+    session = session or Session()
+    return experiment.measure({}, experiment.data(session.progress), session).result
+
+
 def is_drawn_again(outcome: Outcome) -> bool:
     """Whether the files of an outcome give its page again."""
-    again = read_outcome(outcome.folder)
-    return again.result == outcome.result and render(again.page) == outcome.report.read_text()
+    return read_outcome(outcome.folder).result == outcome.result and page_is_drawn_again(
+        outcome.folder
+    )
+
+
+def page_is_drawn_again(folder: Path) -> bool:
+    """Whether result and records in a folder give the page in it."""
+    return render(read_outcome(folder).page) == (folder / REPORT).read_text()

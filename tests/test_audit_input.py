@@ -40,6 +40,8 @@ from denature.train import Normal, Run, Training, train
 from denature.train.session import Session
 from tests.served import serve
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 HERE = __name__
 """This module, as pytest has imported it: its functions are models."""
 

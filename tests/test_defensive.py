@@ -25,7 +25,9 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
         temperatures=(1.0, 100.0),
         steps=2,
         seeds=2,
-        attack_config=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
+        attack_config=AttackConfig(
+            effort="quick", samples=20, linf=(0.05, 0.1, 0.2), attacks=("fgsm", "pgd")
+        ),
     )
     experiment = DefensiveDistillation(setting=tiny, source="digits", out=tmp_path)
     found = run(experiment)
@@ -65,7 +67,10 @@ def test_the_smoke_scale_says_what_came_out(
     smoke = SETTINGS["smoke"]
     attacks = ("fgsm", "pgd", "pgd-margin-restarts")
     few = replace(
-        smoke, temperatures=(100.0,), attack_config=replace(smoke.attack_config, attacks=attacks)
+        smoke,
+        net="mlp",
+        temperatures=(100.0,),
+        attack_config=replace(smoke.attack_config, attacks=attacks),
     )
     monkeypatch.setitem(SETTINGS, "smoke", few)
     words = ["reproduce", "defensive-distillation", "--scale", "smoke", "--seeds", "1"]

@@ -74,7 +74,9 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def victim(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     data = DataConfig(source=str(faces), points=PLACES)
     learning = Training(epochs=12, batch_size=50, lr=3e-3, device="cpu", precision="fp32")
-    return train("cnn", data, Normal(), learning, out=tmp_path_factory.mktemp("runs") / "faces")
+    return train(
+        "cnn@width=8", data, Normal(), learning, out=tmp_path_factory.mktemp("runs") / "faces"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -249,8 +251,9 @@ def test_a_clone_learns_where_the_service_sees_the_nose(
 ) -> None:
     out = tmp_path / "theft"
     words = ["steal", "rekognition", "--endpoint-url", f"http://{server.address}",
-             "--pool", str(faces), "--points", "nose", "--budget", "60,300", "--student", "cnn",
-             "--fidelity", "40", "--epochs", "12", "--batch-size", "30", "--lr", "3e-3",
+             "--pool", str(faces), "--points", "nose", "--budget", "60,300",
+             "--student", "cnn@width=8", "--fidelity", "40",
+             "--epochs", "12", "--batch-size", "30", "--lr", "3e-3",
              "--out", str(out), "--json", "-q"]  # fmt: skip
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -262,6 +265,7 @@ def test_a_clone_learns_where_the_service_sees_the_nose(
     assert clone.record.error.value < mean / 2
     assert clone.classes == ("nose.x", "nose.y")
     assert told["clones"][-1]["fidelity"]["value"] < mean / 2
+    assert {"report.html", "curves.svg", "curves.png", "records.jsonl"} <= set(os.listdir(out))
     page = (out / "report.html").read_text()
     assert "Distance %" in page
     assert "of the picture&#39;s side" in page or "of the picture's side" in page

@@ -32,6 +32,7 @@ from denature.robust.target import Target
 from denature.train import Distilled, Hardened, Normal, Run, Training, train
 from denature.train.classes import ClassMatcher
 from tests.evaluations import flatness as compare
+from tests.evaluations import page_is_drawn_again
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0])
@@ -239,6 +240,7 @@ def test_the_command_line_sets_networks_side_by_side(
     assert [it["run"] for it in told["networks"]] == folders
     assert all(len(it["accuracy"]) == len(it["sizes"]) for it in told["networks"])
     assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 3
+    assert page_is_drawn_again(tmp_path / "out")
     assert main(["flatness", "--data", "digits", "-q"]) == 1
     assert "No run was named" in capsys.readouterr().err
     capsys.readouterr()

@@ -179,14 +179,14 @@ def test_adversarial_training_protects_and_goes_on_bit_for_bit(method: str, tmp_
 
     def run(stopper: Stopper) -> Run:
         return train(
-            "cnn", data, objective, learning, out=tmp_path / "run", session=Session(stopper=stopper)
+            "mlp", data, objective, learning, out=tmp_path / "run", session=Session(stopper=stopper)
         )
 
     with pytest.raises(Stopped):
         run(Stopper(wish=wish))
     hardened = run(Stopper())
-    assert hardened.digest == train("cnn", data, objective, learning).digest
-    plain = train("cnn", data, Normal(), learning)
+    assert hardened.digest == train("mlp", data, objective, learning).digest
+    plain = train("mlp", data, Normal(), learning)
     images = data.test.images[data.test.rows].float() / 255
     labels = data.test.labels[data.test.rows]
 

@@ -55,7 +55,7 @@ def evaluated(
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.momentum = 1.0
         with torch.no_grad():
-            network.train()(torch.rand(8, channels, size, size))
+            network.train()(torch.rand(max(2, 512 // size**2), channels, size, size))
         return network.eval()
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from denature.data import load
 
 
+@pytest.mark.slow
 def test_cifar10_loads_whole_and_is_decoded_once(
     real_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

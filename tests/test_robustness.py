@@ -26,11 +26,16 @@ from denature.robust.target import Target
 from denature.robust.verdict import Evaluation
 from denature.train import Adversarial, Normal, Run, Training, load_run, train
 from denature.train.session import Session
-from tests.evaluations import flatness, robustness
+from tests.evaluations import (
+    flatness,
+    page_is_drawn_again,
+    robustness,
+    robustness_and_page,
+)
 
-QUICK = Training(epochs=12, batch_size=64, device="cpu", precision="fp32")
+QUICK = Training(epochs=8, batch_size=64, device="cpu", precision="fp32")
 
-ATTACK_CONFIG = AttackConfig(effort="quick", samples=60)
+ATTACK_CONFIG = AttackConfig(effort="quick", samples=40)
 
 ENSEMBLE = ("fgsm", "pgd", "pgd-margin-restarts")
 
@@ -40,7 +45,7 @@ def plains(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Undefended networks of three seeds."""
     folder = tmp_path_factory.mktemp("runs")
     return [
-        train("cnn", "digits", Normal(), replace(QUICK, seed=seed), out=folder / f"plain-{seed}")
+        train("mlp", "digits", Normal(), replace(QUICK, seed=seed), out=folder / f"plain-{seed}")
         for seed in range(3)
     ]
 
@@ -49,7 +54,7 @@ def plains(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 def hardened(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An adversarially trained network."""
     objective = Adversarial(ball=Ball(epsilon=0.15), steps=5)
-    return train("cnn", "digits", objective, QUICK, out=tmp_path_factory.mktemp("runs") / "hard")
+    return train("mlp", "digits", objective, QUICK, out=tmp_path_factory.mktemp("runs") / "hard")
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +364,7 @@ def test_a_network_is_no_second_seed_of_itself(plains: list[Run], tmp_path: Path
 
 
 def test_undefended_runs_of_two_trainings_are_refused(plains: list[Run], tmp_path: Path) -> None:
-    other = train("cnn", "digits", Normal(), replace(QUICK, epochs=1), out=tmp_path / "other")
+    other = train("mlp", "digits", Normal(), replace(QUICK, epochs=1), out=tmp_path / "other")
     twin = around(plains[1], plains[1].network, "twin")
     with pytest.raises(ConfigError, match="differ in more than their seeds"):
         judged([twin], [plains[0], other], tmp_path / "out")
@@ -370,7 +375,7 @@ def test_the_norm_of_a_verdict_is_that_of_the_ensemble(
 ) -> None:
     """PGD with the temperature put back is added by itself, and decides on no norm."""
     training = replace(QUICK, epochs=2)
-    hot = train("cnn", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
+    hot = train("mlp", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
     attack_config = replace(ATTACK_CONFIG, attacks=("pgd-l2", "pgd-l2-restarts"), l2=(0.5,))
     first, *_ = judged([hot], plains[:2], attacked, attack_config)
     assert first.verdict is not None
@@ -405,7 +410,7 @@ def test_without_attacks_that_see_through_masks_nobody_is_called_robust(
 def test_what_is_tried_on_one_is_tried_on_all(plain: Run, tmp_path: Path, attacked: Path) -> None:
     """A rescaled attack that the undefended network never met would be left out of the verdict."""
     training = replace(QUICK, epochs=1)
-    hot = train("cnn", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
+    hot = train("mlp", "digits", Normal(temperature=50), training, out=tmp_path / "hot")
     found = judged([hot], [plain], attacked, replace(ATTACK_CONFIG, attacks=("fgsm", "pgd")))
     for it in found:
         assert [a.name for a in it.robustness.attacks] == ["fgsm", "pgd", "pgd-rescaled"]
@@ -418,14 +423,15 @@ def test_where_nothing_ran_there_is_no_worst_and_still_a_page(
         raise RuntimeError("no memory")
 
     monkeypatch.setitem(ATTACKS, "pgd", replace(ATTACKS["pgd"], propose=broken))
-    [only] = judged([plain], [plain], tmp_path, replace(ATTACK_CONFIG, attacks=("pgd",)))
+    attack_config = replace(ATTACK_CONFIG, attacks=("pgd",))
+    [only] = robustness_and_page([plain], "digits", attack_config, tmp_path, controls=1).judged
     assert only.robustness.worst["linf"] == {}
     assert only.robustness.attacks[0].error == "RuntimeError: no memory"
     assert "failed: RuntimeError: no memory" in (tmp_path / "report.html").read_text()
 
 
 def test_another_seed_is_no_evidence(plains: list[Run], tmp_path: Path, attacked: Path) -> None:
-    twin = train("cnn", "digits", Normal(), replace(QUICK, seed=7), out=tmp_path / "twin")
+    twin = train("mlp", "digits", Normal(), replace(QUICK, seed=7), out=tmp_path / "twin")
     attack_config = replace(ATTACK_CONFIG, attacks=ENSEMBLE, linf=(0.1,), l2=(0.5,))
     first, *_ = judged([twin], plains, attacked, attack_config)
     assert first.verdict is not None
@@ -550,7 +556,7 @@ def test_an_attack_that_fails_counts_for_nothing(
     # A share over the survivors of a crash would flatter the attack, or the network.
     assert told.crashed
     assert told.robust == {}
-    assert {share.n for share in found.worst["linf"].values()} == {60}
+    assert {share.n for share in found.worst["linf"].values()} == {40}
     assert "square" not in evidence.complete
     # What it found on other batches still counts against the network.
     fooled = evidence.tried["square"].fooled("linf", 0.3)
@@ -605,6 +611,7 @@ def test_the_command_line_judges(tmp_path: Path, capsys: pytest.CaptureFixture[s
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("Checks for gradient masking") == 4
     assert page.count("<svg") == 2
+    assert page_is_drawn_again(tmp_path / "out")
     assert main(words) == 0
     assert first["verdict"]["said"].split(".")[0] in capsys.readouterr().out
 

@@ -51,7 +51,9 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
         student_training=replace(smoke.student_training, epochs=1),
         steps=2,
         seeds=1,
-        attack_config=AttackConfig(effort="quick", samples=20, linf=(0.05, 0.1, 0.2)),
+        attack_config=AttackConfig(
+            effort="quick", samples=20, linf=(0.05, 0.1, 0.2), attacks=("fgsm", "pgd")
+        ),
     )
     experiment = RobustnessAndExtraction(setting=tiny, source="digits", out=tmp_path)
     found = run(experiment)

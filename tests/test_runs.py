@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,13 +26,21 @@ from denature.core.weights import digest, read_weights
 from denature.data import load
 from denature.nets import create
 from denature.train import Normal, Run, Training, import_run, load_run, train
+from tests.forked import FORKED, command_line
 
 QUICK = Training(epochs=1, precision="fp32")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("made") / "run"
+    return train("mlp", load("digits"), Normal(), QUICK, out=out)
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return train("mlp", load("digits"), Normal(), QUICK, out=tmp_path / "run")
+def run(made: Run, tmp_path: Path) -> Run:
+    """A run in a folder of the test's own, which it may change."""
+    return replace(made, folder=Path(shutil.copytree(folder_of(made), tmp_path / "run")))
 
 
 def folder_of(run: Run) -> Path:
@@ -306,19 +315,20 @@ def command(*arguments: str) -> list[str]:
 def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     """Kill -9 at spread moments: the folder then holds a run that loads, or no record."""
     complete = killed = 0
+    load("digits")  # into the cache
     for number in range(4):
         out = tmp_path / f"run-{number}"
-        process = subprocess.Popen(
-            command("train", "mlp", "--data", "digits", "--epochs", "2", "--out", str(out), "-q"),
-            stdout=subprocess.DEVNULL,
-        )
+        words = ["train", "mlp", "--data", "digits", "--epochs", "5", "--out", str(out), "-q"]
+        process = FORKED.Process(target=command_line, args=(words,))
+        process.start()
         limit = time.monotonic() + 60
         while not (out / "state" / "events").exists() and time.monotonic() < limit:
-            assert process.poll() in (None, 0)
+            assert process.exitcode in (None, 0)
             time.sleep(0.002)
-        time.sleep(0.1 * number)
+        time.sleep(0.05 * number)
         process.kill()
-        killed += process.wait() == -signal.SIGKILL
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
         if (out / "record.json").exists():
             load_run(out)
             complete += 1

@@ -254,9 +254,12 @@ def test_the_teacher_shapes_the_student_through_the_shallow_head(
     digits: Dataset, teacher: Run
 ) -> None:
     other = train("mlp", digits, Normal(temperature=3), replace(QUICK, seed=5))
-    runs = [train("cnn", digits, Skeptical(), QUICK, source=source) for source in (teacher, other)]
-    alone = train("cnn", digits, Skeptical(delay=0.999), QUICK, source=teacher)
-    normal = train("cnn", digits, Normal(), QUICK)
+    runs = [
+        train("cnn@width=8", digits, Skeptical(), QUICK, source=source)
+        for source in (teacher, other)
+    ]
+    alone = train("cnn@width=8", digits, Skeptical(delay=0.999), QUICK, source=teacher)
+    normal = train("cnn@width=8", digits, Normal(), QUICK)
     assert len({run.digest for run in (*runs, normal)}) == 3
     history = [entry.loss for entry in alone.record.history[:1]]
     assert history == [entry.loss for entry in normal.record.history[:1]]
@@ -269,7 +272,7 @@ def test_a_stopped_run_resumes_with_the_same_bits(
 ) -> None:
     learning = replace(QUICK, epochs=2, optimizer=optimizer, lr=0.01)
     objective = Skeptical(delay=delay)
-    through = train("cnn", digits, objective, learning, source=teacher)
+    through = train("cnn@width=8", digits, objective, learning, source=teacher)
     times = 0
 
     def wish() -> bool:
@@ -278,7 +281,8 @@ def test_a_stopped_run_resumes_with_the_same_bits(
         return times in (7, 20, 40)
 
     def go() -> Run:
-        return train("cnn", digits, objective, learning, source=teacher, out=tmp_path / "run",
+        return train("cnn@width=8", digits, objective, learning, source=teacher,
+                     out=tmp_path / "run",
                      session=Session(checkpointing=CheckpointConfig(save_every_s=0, store="off"),
                                      stopper=Stopper(wish=wish)))  # fmt: skip
 
@@ -296,7 +300,7 @@ def test_a_stopped_run_resumes_with_the_same_bits(
 
 def test_students_share_a_pass_with_others(digits: Dataset, teacher: Run) -> None:
     orders = [
-        Order(net="cnn", objective=objective, training=QUICK, source=teacher)
+        Order(net="cnn@width=8", objective=objective, training=QUICK, source=teacher)
         for objective in (Skeptical(), Distilled(), Skeptical(alpha=0.5))
     ]
     together = make(orders, digits)

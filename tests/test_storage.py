@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +127,20 @@ def test_runs_are_listed_compared_and_pruned(
     assert "no folder" in said(capsys, "runs", str(tmp_path / "none"), code=1)
 
 
-def test_a_run_at_work_is_seen_and_not_pruned(tmp_path: Path) -> None:
+def test_a_run_at_work_is_seen_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     words = ["train", "mlp", "--data", "digits", "--epochs", "100000", "--out", str(out), "-q"]
     process = subprocess.Popen([sys.executable, "-m", "denature", *words])
     try:
         while not (out / "state" / "events").exists():
             assert process.poll() is None
+            time.sleep(0.01)
         [listed] = find([tmp_path])
         assert listed.state == "running"
+        assert main(words) == 1
+        assert "Another process is at work" in capsys.readouterr().err
         assert main(["runs", str(tmp_path), "--prune", "runs", "--yes"]) == 0
         assert out.exists()
     finally:

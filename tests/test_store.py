@@ -241,9 +241,9 @@ def test_several_processes_fill_one_store(tmp_path: Path) -> None:
     root = tmp_path / "stores"
     fillers = [
         subprocess.Popen([sys.executable, "-c", FILLER, str(root), here, str(seed)])
-        for seed in range(3)
+        for seed in range(2)
     ]
-    assert [filler.wait(timeout=120) for filler in fillers] == [0, 0, 0]
+    assert [filler.wait(timeout=120) for filler in fillers] == [0, 0]
     [folder] = root.iterdir()
     store = opened(root)
     values, present = store.read(np.arange(900))

@@ -26,6 +26,8 @@ from denature.train.passes import make_pass
 from denature.train.session import Session
 from denature.train.workers import ProcessPool
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 QUICK = Training(epochs=1, batch_size=32, device="cpu", precision="fp32")
 
 
@@ -165,13 +167,24 @@ def test_a_file_that_claims_more_than_it_holds_is_refused(digits: Dataset, tmp_p
         load_transfer(path)
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Two workers on two cores compute with one thread each; more may add in another order."""
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessPool]:
+    """Two workers, which stay in the folder where they began, as the tests do.
+
+    On two cores they compute with one thread each, and so do the tests: more may add in another
+    order.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    pool = ProcessPool(2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("workers"))
+        patch.setattr("os.cpu_count", lambda: 2)
+        try:
+            yield pool
+        finally:
+            pool.close()
+            torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -179,12 +192,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train("mlp", "digits", Normal(), QUICK, out=tmp_path_factory.mktemp("runs") / "mlp")
 
 
-def test_clones_made_by_workers_equal_those_made_here(
-    victim: Run, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-
+def test_clones_made_by_workers_equal_those_made_here(victim: Run, pool: ProcessPool) -> None:
     def stolen(out: str, session: Session) -> Any:
         return steal(
             local(victim, kind="probabilities"), net="mlp", pool="digits", budgets=[100, 200],
@@ -192,11 +200,7 @@ def test_clones_made_by_workers_equal_those_made_here(
             session=session,
         )  # fmt: skip
 
-    pool = ProcessPool(2)
-    try:
-        there = stolen("there", Session(workers=pool))
-    finally:
-        pool.close()
+    there = stolen("there", Session(workers=pool))
     here = stolen("here", Session())
     assert len(list(Path("there/transfers").iterdir())) == 2
     assert not Path("here/transfers").exists()
@@ -211,13 +215,12 @@ def test_clones_made_by_workers_equal_those_made_here(
 
 
 def test_clones_of_defended_answers_are_the_same_in_workers(
-    digits: Dataset, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+    digits: Dataset, tmp_path: Path, pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file holds the undefended answers; the defense travels beside it.
 
     So do the data of a run of labels, which no other process could load.
     """
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
     images = 255 - digits.train.images
     data = replace(digits, train=replace(digits.train, images=images), digest="inverted")
     plain = transfer_of(data, "probabilities", tmp_path)
@@ -242,11 +245,7 @@ def test_clones_of_defended_answers_are_the_same_in_workers(
         ]  # fmt: skip
         return make(orders, data, session=session)
 
-    pool = ProcessPool(2)
-    try:
-        there = runs("there", Session(workers=pool))
-    finally:
-        pool.close()
+    there = runs("there", Session(workers=pool))
     assert not waiting
     here = runs("here", Session())
     assert len(waiting) == 3

@@ -45,7 +45,10 @@ def test_what_is_there_is_found_more_often_than_not() -> None:
 @pytest.mark.parametrize("name", [name for name in INTERVALS if name not in LIMITS])
 def test_intervals_hold_the_true_value(name: str) -> None:
     draw, counts = INTERVALS[name]
-    least = min(coverage(draw, world, 300)[0] for n in counts for world in worlds(n, draw))
+    all_worlds = [world for n in counts for world in worlds(n, draw)]
+    if name.startswith("mean distance"):  # which the number of images determines alone
+        all_worlds = list({world.images: world for world in all_worlds}.values())
+    least = min(coverage(draw, world, 300)[0] for world in all_worlds)
     # 95 is wanted; 300 worlds leave 1.3 points of chance, the normal interval of a skewed mean 1.
     assert least >= 0.92
 
