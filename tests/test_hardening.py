@@ -165,8 +165,10 @@ def test_generations_and_smaller_students(tmp_path: Path) -> None:
     assert len({it.training.seed for it in wanted.values()}) == 4
 
 
-@pytest.mark.parametrize("method", ["pgd", "trades"])
-def test_adversarial_training_protects_and_goes_on_bit_for_bit(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "net"), [("pgd", "cnn@width=16"), ("trades", "mlp")])
+def test_adversarial_training_protects_and_goes_on_bit_for_bit(
+    method: str, net: str, tmp_path: Path
+) -> None:
     data, learning = load("digits"), replace(QUICK, epochs=6)
     ball = Ball(epsilon=0.15)
     objective = Adversarial(method=method, ball=ball, steps=4)  # type: ignore[arg-type]
@@ -179,14 +181,14 @@ def test_adversarial_training_protects_and_goes_on_bit_for_bit(method: str, tmp_
 
     def run(stopper: Stopper) -> Run:
         return train(
-            "mlp", data, objective, learning, out=tmp_path / "run", session=Session(stopper=stopper)
+            net, data, objective, learning, out=tmp_path / "run", session=Session(stopper=stopper)
         )
 
     with pytest.raises(Stopped):
         run(Stopper(wish=wish))
     hardened = run(Stopper())
-    assert hardened.digest == train("mlp", data, objective, learning).digest
-    plain = train("mlp", data, Normal(), learning)
+    assert hardened.digest == train(net, data, objective, learning).digest
+    plain = train(net, data, Normal(), learning)
     images = data.test.images[data.test.rows].float() / 255
     labels = data.test.labels[data.test.rows]
 
