@@ -6,7 +6,6 @@ import json
 import math
 import time
 import uuid
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
@@ -16,7 +15,7 @@ import numpy as np
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -24,8 +23,11 @@ from denature import __version__
 from denature.data.landmarks import PLACES
 from denature.serve import faces, protocol
 from denature.serve.batching import Batcher
+from denature.serve.body import decompressed, packing, read_body
 from denature.serve.config import Serving
 from denature.serve.exposure import expose
+from denature.serve.fair import FairGate
+from denature.serve.inflight import InFlight, Share
 from denature.serve.keeper import MemoryKeeper
 from denature.serve.keys import open_keys
 from denature.serve.keys.base import Keys
@@ -37,14 +39,14 @@ from denature.serve.refusal import Refused
 
 T = TypeVar("T")
 
-BODY_S = 60.0
-"""Seconds for a body to arrive, at most."""
-
 NUMBER_BYTES = 16
 """Bytes of a number in a JSON body at most, separators included."""
 
-LARGE = 1 << 17
+LARGE = 1 << 16
 """Bytes from which a body is parsed off the event loop."""
+
+READERS = 2
+"""Bodies that are unpacked and parsed at once, so that their memory is bounded."""
 
 
 @final
@@ -61,6 +63,10 @@ class Server:
         }
         self.keys: Keys | None = None if serving.keys is None else open_keys(serving.keys)
         self.keeper = ThreadPoolExecutor(1, thread_name_prefix="keys")
+        self.known: dict[str, str] = {}
+        self.in_flight = InFlight(self.limits.max_inflight_mb << 20)
+        self.reading = FairGate(READERS)
+        self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="readers")
         self.log = AccessLog(serving.log)
         self.metrics = Metrics()
         self.memories = MemoryKeeper(
@@ -143,72 +149,115 @@ class Server:
         self.log.write(**entry, status=status, ms=round(1000 * seconds, 2))
 
     async def _infer(self, request: Request, entry: dict[str, Any]) -> Response:
+        key = _key(request.headers) if self.keys is not None else None
+        caller = await self._caller(request, key)
         model = self.model(request)
         signature = model.signature
         entry["model"] = signature.name
-        key = _key(request.headers) if self.keys is not None else None
-        body = await _body(request, limit=self._largest_body(signature))
-        read = functools.partial(
-            protocol.parse,
-            body,
-            request.headers.get(LENGTH),
-            signature,
-            max_images=self.limits.max_images,
-        )
-        parsed = await _in_thread(read) if len(body) > LARGE else read()
-        entry |= {"id": parsed.id, "images": len(parsed.images)}
-        values = await self._values(signature.name, parsed.images, key, entry)
-        return self._answer(expose(values, signature.exposure), parsed, model)
+        limit = self._largest_body(signature)
+        with self.in_flight.share(caller) as share:
+            parsed = await self._parsed(request, signature, share, caller, limit)
+            entry |= {"id": parsed.id, "images": len(parsed.images)}
+            share.add(parsed.images.nbytes - share.size)  # the text of a JSON body is gone
+            values = await self._values(signature.name, parsed.images, key, caller, entry)
+            return self._answer(expose(values, signature.exposure), parsed, model)
+
+    async def _caller(self, request: Request, key: str | None) -> str:
+        """The name of a key's account, or the address of a client where none is needed.
+
+        Nothing of a request but its head was read before.
+        """
+        if self.keys is None:
+            return request.client.host if request.client is not None else ""
+        assert key is not None
+        if key not in self.known:
+            self.known[key] = await self._spend(key, 0)
+        return self.known[key]
+
+    async def _spend(self, key: str, images: int) -> str:
+        assert self.keys is not None
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self.keeper, self.keys.spend, key, images
+            )
+        except Refused as refused:
+            if refused.status == 401:
+                self.known.pop(key, None)
+            raise
+
+    async def _parsed(
+        self,
+        request: Request,
+        signature: protocol.ModelSignature,
+        share: Share,
+        caller: str,
+        limit: int,
+    ) -> InferenceRequest:
+        body = await read_body(request, share, limit=limit)
+        packed = packing(request) is not None
+
+        def parse() -> InferenceRequest:
+            return protocol.parse(
+                decompressed(body, share, limit=limit) if packed else body,
+                request.headers.get(LENGTH),
+                signature,
+                max_images=self.limits.max_images,
+            )
+
+        if len(body) <= LARGE and not packed:
+            return parse()
+        return await self._read(parse, caller, len(body))
+
+    async def _read(self, work: Callable[[], T], caller: str, cost: int) -> T:
+        """Run work on a body in a thread, when its caller has its turn."""
+        async with self.reading.turn(caller, cost):
+            return await asyncio.get_running_loop().run_in_executor(self.readers, work)
 
     async def _values(
-        self, name: str, images: np.ndarray, key: str | None, entry: dict[str, Any]
+        self, name: str, images: np.ndarray, key: str | None, caller: str, entry: dict[str, Any]
     ) -> np.ndarray:
         """The answers to a request's images, which are charged to its key here."""
         line = self.lines[name]
-        line.admit(len(images))
-        if self.keys is not None:
-            assert key is not None
-            entry["key"] = await asyncio.get_running_loop().run_in_executor(
-                self.keeper, self.keys.spend, key, len(images)
-            )
-        return await line.ask(images)
+        with line.room(len(images), caller):
+            if key is not None:
+                entry["key"] = await self._spend(key, len(images))
+            return await line.ask(images, caller)
 
     async def _detect_faces(self, request: Request, entry: dict[str, Any]) -> Response:
+        key = None
+        if self.keys is not None:
+            key = faces.key_of(request.headers.get("authorization", ""))
+        caller = await self._caller(request, key)
         if (target := request.headers.get("x-amz-target")) != faces.TARGET:
             raise faces.RekognitionError(
                 "UnknownOperationException",
                 f"The operation is {str(target)[:64]}; only {faces.TARGET} is supported.",
             )
-        model = next(
-            (m for m in self.models.values() if faces.knows_faces(m.signature.classes)), None
-        )
-        if model is None:
-            raise faces.RekognitionError(
-                "ResourceNotFoundException", f"No model here answers with {', '.join(PLACES)}."
+        signature = self._model_of_faces()
+        identity = str(uuid.uuid4())
+        entry |= {"model": signature.name, "id": identity, "images": 1}
+        with self.in_flight.share(caller) as share:
+            body = await read_body(request, share, limit=faces.LARGEST_BODY)
+            read = functools.partial(
+                faces.read, body, channels=signature.channels, size=signature.image_size
             )
-        signature, identity = model.signature, str(uuid.uuid4())
-        entry |= {"model": signature.name, "id": identity}
-        key = None
-        if self.keys is not None:
-            key = faces.key_of(request.headers.get("authorization", ""))
-        body = await _body(request, limit=faces.LARGEST_BODY)
-        picture = await _in_thread(functools.partial(faces.read, body))
-        images = await _in_thread(
-            functools.partial(
-                faces.resized, picture, channels=signature.channels, size=signature.image_size
-            )
-        )
-        entry["images"] = 1
-        [row] = await self._values(signature.name, images, key, entry)
+            picture = await self._read(read, caller, len(body))
+            [row] = await self._values(signature.name, picture.image, key, caller, entry)
         values = dict(zip(signature.classes, row.tolist(), strict=True))
         points = {place: (values[f"{place}.x"], values[f"{place}.y"]) for place in PLACES}
-        face = await _in_thread(
-            functools.partial(faces.details, points, picture, signature.exposure.decimals)
-        )
+        face = faces.details(points, picture, signature.exposure.decimals)
         return Response(
             orjson.dumps({"FaceDetails": [face]}),
             media_type=faces.MEDIA_TYPE,
             headers={"x-amzn-RequestId": identity},
+        )
+
+    def _model_of_faces(self) -> protocol.ModelSignature:
+        for model in self.models.values():
+            if faces.knows_faces(model.signature.classes):
+                return model.signature
+        raise faces.RekognitionError(
+            "ResourceNotFoundException", f"No model here answers with {', '.join(PLACES)}."
         )
 
     def _answer(self, values: Any, request: InferenceRequest, model: Model) -> Response:
@@ -218,12 +267,14 @@ class Server:
         return Response(body, media_type="application/octet-stream", headers={LENGTH: length})
 
     def _largest_body(self, signature: protocol.ModelSignature) -> int:
-        return self.limits.max_images * math.prod(signature.shape) * NUMBER_BYTES + (1 << 16)
+        largest = self.limits.max_images * math.prod(signature.shape) * NUMBER_BYTES + (1 << 16)
+        return min(largest, self.in_flight.most_of_one)
 
     def close(self) -> None:
         for line in self.lines.values():
             line.close()
         self.keeper.shutdown()
+        self.readers.shutdown()
         if self.keys is not None:
             self.keys.close()
         self._held.close()
@@ -236,50 +287,6 @@ def _key(headers: Mapping[str, str]) -> str:
     if not key:
         raise Refused(401, "A key is needed: Authorization: Bearer KEY, or X-API-Key: KEY.")
     return key
-
-
-async def _body(request: Request, *, limit: int) -> bytes:
-    """The whole body of a request, decompressed, with at most `limit` bytes."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared[:20]) > limit:
-        raise Refused(413, f"The body has {declared} bytes; at most {limit} are accepted.")
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise Refused(413, f"The body has more than {limit} bytes.")
-                parts.append(part)
-    except TimeoutError:
-        raise Refused(408, f"The body took more than {BODY_S:g} s.") from None
-    except ClientDisconnect:
-        raise Refused(400, "The body ended early.") from None
-    body = b"".join(parts)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding == "identity":
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise Refused(415, "Content-Encoding must be gzip, deflate or identity.")
-    return await _in_thread(functools.partial(_decompressed, body, limit))
-
-
-def _decompressed(body: bytes, limit: int) -> bytes:
-    try:
-        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects gzip or deflate
-        plain = decompressor.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise Refused(400, f"The body cannot be decompressed: {error}.") from None
-    if len(plain) > limit:
-        raise Refused(413, f"The decompressed body has more than {limit} bytes.")
-    if not decompressor.eof or decompressor.unused_data:
-        raise Refused(400, "The compressed body ends early or has bytes behind its end.")
-    return plain
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run work in a thread, since it would block other requests."""
-    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 def _refusal(refused: Refused) -> Response:

@@ -88,7 +88,15 @@ class Limits:
     max_images: int = 256
     """Images in one request."""
     max_waiting: int = 8192
-    """Images of all waiting requests at most; more are refused with 503."""
+    """Images of the waiting requests of one key at most, or of one client where no keys are
+    needed; more are refused with 503."""
+    max_inflight_mb: int = 512
+    """Mebibytes of all requests that are read or answered at one time; more are refused with
+    503. One key gets half of them at most."""
+    max_connections: int = 1000
+    """Connections at most; the one that waited longest for a request makes room for a new one."""
+    max_peer_connections: int = 256
+    """Connections of one peer at most: an IPv4 address, or an IPv6 network of 64 bits."""
     window_ms: float = 0.0
     """Milliseconds that a batch waits for further requests. At 0 a batch holds the requests that
     arrived while the previous one was computed, which costs a lone client nothing."""
@@ -101,6 +109,9 @@ class Limits:
             {
                 "max_images": (self.max_images >= 1, "at least 1"),
                 "max_waiting": (self.max_waiting >= self.max_images, "at least max_images"),
+                "max_inflight_mb": (self.max_inflight_mb >= 1, "at least 1"),
+                "max_connections": (self.max_connections >= 1, "at least 1"),
+                "max_peer_connections": (self.max_peer_connections >= 1, "at least 1"),
                 "window_ms": (0 <= self.window_ms <= 1000, "from 0 to 1000"),
                 "max_batch": (self.max_batch >= 1, "at least 1"),
             },
