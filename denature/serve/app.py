@@ -25,6 +25,7 @@ from denature.serve import faces, protocol
 from denature.serve.batching import Batcher
 from denature.serve.body import decompressed, packing, read_body
 from denature.serve.config import Serving
+from denature.serve.connections import Connections, network_of
 from denature.serve.exposure import expose
 from denature.serve.fair import FairGate
 from denature.serve.inflight import InFlight, Share
@@ -163,12 +164,12 @@ class Server:
             return self._answer(expose(values, signature.exposure), parsed, model)
 
     async def _caller(self, request: Request, key: str | None) -> str:
-        """The name of a key's account, or the address of a client where none is needed.
+        """The name of a key's account, or the network of a client where no key is needed.
 
         Nothing of a request but its head was read before.
         """
         if self.keys is None:
-            return request.client.host if request.client is not None else ""
+            return network_of(request.client.host) if request.client is not None else ""
         assert key is not None
         if key not in self.known:
             self.known[key] = await self._spend(key, 0)
@@ -193,7 +194,7 @@ class Server:
         caller: str,
         limit: int,
     ) -> InferenceRequest:
-        body = await read_body(request, share, limit=limit)
+        body = await read_body(request, share, limit=limit, seconds=self.limits.body_s)
         packed = packing(request) is not None
 
         def parse() -> InferenceRequest:
@@ -237,7 +238,9 @@ class Server:
         identity = str(uuid.uuid4())
         entry |= {"model": signature.name, "id": identity, "images": 1}
         with self.in_flight.share(caller) as share:
-            body = await read_body(request, share, limit=faces.LARGEST_BODY)
+            body = await read_body(
+                request, share, limit=faces.LARGEST_BODY, seconds=self.limits.body_s
+            )
             read = functools.partial(
                 faces.read, body, channels=signature.channels, size=signature.image_size
             )
@@ -331,10 +334,13 @@ def create_app(serving: Serving) -> Starlette:
         return JSONResponse({"error": "The server failed; its log has the cause."}, 500)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         end = asyncio.Event()
         keeping = asyncio.create_task(server.memories.run(end))
-        yield
+        connections = Connections(serving.limits, server.in_flight, serving.behind_proxy)
+        watching = asyncio.create_task(connections.watch())
+        yield {"connections": connections}
+        watching.cancel()
         end.set()
         await keeping
         server.close()

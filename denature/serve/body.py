@@ -8,16 +8,13 @@ from starlette.requests import ClientDisconnect, Request
 from denature.serve.inflight import Share
 from denature.serve.refusal import Refused
 
-BODY_S = 60.0
-"""Seconds for a body to arrive, at most."""
-
 STEP = 1 << 18
 """Bytes that are decompressed at a time."""
 
 PACKED = ("gzip", "deflate")
 
 
-async def read_body(request: Request, share: Share, *, limit: int) -> bytes:
+async def read_body(request: Request, share: Share, *, limit: int, seconds: float) -> bytes:
     """The whole body of a request as it was sent, of at most `limit` bytes.
 
     Raises:
@@ -31,14 +28,14 @@ async def read_body(request: Request, share: Share, *, limit: int) -> bytes:
         raise Refused(415, "Content-Encoding must be gzip, deflate or identity.")
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(seconds):
             async for part in request.stream():
                 if len(body) + len(part) > limit:
                     raise Refused(413, f"The body has more than {limit} bytes.")
                 share.add(len(part))
                 body += part
     except TimeoutError:
-        raise Refused(408, f"The body took more than {BODY_S:g} s.") from None
+        raise Refused(408, f"The body took more than {seconds:g} s.") from None
     except ClientDisconnect:
         raise Refused(400, "The body ended early.") from None
     return bytes(body)

@@ -1,6 +1,7 @@
 """A server on its socket, in one process or several."""
 
 import json
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -43,11 +44,14 @@ def listen(
         from uvicorn.supervisors import Multiprocess
 
         from denature.serve.app import ENVIRONMENT, create_app
+        from denature.serve.connection import BoundedConnection
+        from denature.serve.connections import raise_file_limit
     except ImportError as error:
         raise MissingExtra(error.name or "uvicorn", "serve", "Serving a model") from None
 
     if workers > 1:
         _check_apart(serving)
+    raise_file_limit(serving.limits)
     with _bound(host, port) as listener:
         app = create_app(serving)  # before the announcement, so that errors surface here
         announce(f"http://{host}:{listener.getsockname()[1]}")
@@ -55,6 +59,11 @@ def listen(
             app if workers == 1 else "denature.serve.app:from_environment",
             factory=workers > 1,
             workers=workers,
+            http=BoundedConnection,
+            ws="none",
+            timeout_keep_alive=math.ceil(serving.limits.head_s),
+            proxy_headers=bool(serving.behind_proxy),
+            forwarded_allow_ips=list(serving.behind_proxy),
             backlog=BACKLOG,
             log_level="error",
             access_log=False,
