@@ -152,7 +152,9 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         """Count bytes that were parsed, and end what has too many."""
-        self._enter(self._found())
+        if (phase := self._found()) != self._phase:  # they belong to two phases
+            self._enter(phase)
+            return
         self._phase_bytes += size
         if self._phase == Phase.HEAD and self._phase_bytes > HEAD:
             self._refuse(*TOO_LARGE)
