@@ -485,8 +485,13 @@ def test_pipelined_requests_are_answered_in_order(hasty: Served) -> None:
             assert found == [200, 404, 200] * 40 + [200]
 
 
-@pytest.mark.parametrize("ask", [b"GET /v2/models/m HTTP/1.1\r\nHost: x\r\n\r\n",
-                                 pytest.param(post(length=2) + b"{}", marks=pytest.mark.slow)])  # fmt: skip
+@pytest.mark.parametrize(
+    "ask",
+    [
+        b"GET /v2/models/m HTTP/1.1\r\nHost: x\r\n\r\n",
+        pytest.param(post(length=2) + b"{}", marks=pytest.mark.slow),
+    ],
+)
 def test_pipelined_requests_wait_for_their_replies_to_be_read(hasty: Served, ask: bytes) -> None:
     before, sent = hasty.memory_mb(), 0
     flood = ask * (1_000_000 // len(ask))

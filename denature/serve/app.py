@@ -44,7 +44,7 @@ NUMBER_BYTES = 16
 """Bytes of a number in a JSON body at most, separators included."""
 
 LARGE = 1 << 16
-"""Bytes from which a body is parsed off the event loop."""
+"""Bytes of JSON from which a body is parsed off the event loop."""
 
 READERS = 2
 """Bodies that are unpacked and parsed at once, so that their memory is bounded."""
@@ -205,7 +205,10 @@ class Server:
                 max_images=self.limits.max_images,
             )
 
-        if len(body) <= LARGE and not packed:
+        # Binary tensors behind a short text are not parsed, but looked at.
+        length = request.headers.get(LENGTH, "")
+        text = int(length) if length.isascii() and length[:12].isdigit() else len(body)
+        if not packed and min(text, len(body)) <= LARGE:
             return parse()
         return await self._read(parse, caller, len(body))
 

@@ -24,10 +24,13 @@ UNWANTED = 1 << 24
 """Bytes of the rest of a declared body that are thrown away after a refusal, so that the client
 comes to read it; more of them, or a rest of unknown length, end the connection."""
 
+UNWANTED_S = 0.05
+"""Seconds between two reads of such a rest, so that many of them cost little."""
+
 PIECE = 1 << 10
 """Bytes that are parsed at a time where they may hold several requests."""
 
-FEW_CHUNKS, CHUNK = 1 << 10, 64
+FEW_CHUNKS, CHUNK = 1 << 8, 64
 """A body may come in this many chunks, and in more if they have this many bytes on average."""
 
 TOO_LARGE = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head has more than {HEAD} bytes")
@@ -113,7 +116,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._enter(self._found())
         if self.transport.is_closing():  # what was written may be left unread
             self._connections.wait(self, self._head_s)
-        else:
+        elif self._held or self._phase == Phase.REST:
             self.loop.call_soon(self._feed)
 
     # From bytes to requests
@@ -131,7 +134,14 @@ class BoundedConnection(HttpToolsProtocol):
         self._own_flow.held = bool(self._held)
         if self._held or self._phase == Phase.BODY:  # until the application takes what it has
             self.flow.pause_reading()
+        elif self._phase == Phase.REST:
+            self.flow.pause_reading()
+            self.loop.call_later(UNWANTED_S, self._read_on)
         elif self._phase != Phase.ANSWER:
+            self.flow.resume_reading()
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
             self.flow.resume_reading()
 
     def _found(self) -> Phase:

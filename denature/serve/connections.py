@@ -5,6 +5,7 @@ import ipaddress
 import math
 import resource
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Protocol, final
 
 from denature.serve.config import Limits
@@ -165,6 +166,7 @@ class Connections:
         return PROXIES if trusted else network_of(host)
 
 
+@lru_cache(maxsize=1024)
 def network_of(host: str) -> str:
     """What one client can have all of: an IPv4 address, or an IPv6 network of 64 bits."""
     try:

@@ -1,7 +1,6 @@
 """A bound on the bytes that all requests hold together."""
 
 import threading
-from collections import Counter
 from typing import final
 
 from denature.serve.refusal import Refused
@@ -21,7 +20,7 @@ class InFlight:
     def __init__(self, most: int) -> None:
         self.most = most
         self._used = 0
-        self._of: Counter[str] = Counter()
+        self._of: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @property
@@ -40,14 +39,16 @@ class InFlight:
             Refused: with 503, where too few are free.
         """
         with self._lock:
-            if size > 0 and self._of[caller] + size > self.most - self._used:
+            own = self._of.get(caller, 0)
+            if size > 0 and own + size > self.most - self._used:
                 raise Refused(
                     503, "The server holds too many bytes of requests; retry later.", retry_after=1
                 )
             self._used += size
-            self._of[caller] += size
-            if not self._of[caller]:
-                del self._of[caller]
+            if own + size:
+                self._of[caller] = own + size
+            else:
+                self._of.pop(caller, None)
 
 
 @final
@@ -64,8 +65,9 @@ class Share:
         Raises:
             Refused: with 503, where too few are free.
         """
-        self._whole.take(self._caller, size)
-        self.size += size
+        if size:
+            self._whole.take(self._caller, size)
+            self.size += size
 
     def __enter__(self) -> "Share":
         return self
