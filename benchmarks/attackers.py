@@ -26,7 +26,7 @@ INFER = "/v2/models/cnn/infer"
 NESTED = b"[" + b",".join([b"[]"] * 4_190_000) + b"]"
 """12.6 MB of empty lists, as many bytes as a body of 256 images of 3x32x32 may have."""
 
-PATIENCE_S = 20
+PATIENCE_S = 5
 """Seconds for a reply."""
 
 SIDE = 6324
