@@ -26,9 +26,6 @@ INFER = "/v2/models/cnn/infer"
 NESTED = b"[" + b",".join([b"[]"] * 4_190_000) + b"]"
 """12.6 MB of empty lists, as many bytes as a body of 256 images of 3x32x32 may have."""
 
-PATIENCE_S = 5
-"""Seconds for a reply."""
-
 SIDE = 6324
 """Pixels a side of a picture of 40 million pixels."""
 
@@ -101,8 +98,9 @@ KINDS: dict[str, Callable[[str], bytes]] = {
 class Crowd:
     """Clients that send requests in turns, up to a number of them."""
 
-    def __init__(self, port: int, requests: list[bytes], most: int) -> None:
+    def __init__(self, port: int, requests: list[bytes], most: int, patience_s: float) -> None:
         self._port, self._requests, self._left = port, requests, most
+        self._patience_s = patience_s
         self.statuses: Counter[int] = Counter()
 
     async def client(self, number: int) -> None:
@@ -114,7 +112,7 @@ class Crowd:
                         self._left -= 1
                         number += 1
                         writer.write(self._requests[number % len(self._requests)])
-                        async with asyncio.timeout(PATIENCE_S):
+                        async with asyncio.timeout(self._patience_s):
                             self.statuses[await reply(reader)] += 1
                 finally:
                     writer.transport.abort()
@@ -148,7 +146,7 @@ def read_until_the_end(clients: "asyncio.Future[list[None]]") -> None:
 
 async def attack(options: argparse.Namespace) -> None:
     requests = [KINDS[kind](options.key) for kind in options.kinds.split(",")]
-    crowd = Crowd(options.port, requests, options.most)
+    crowd = Crowd(options.port, requests, options.most, options.patience_s)
     print("ready", flush=True)
     clients = asyncio.gather(*(crowd.client(number) for number in range(options.clients)))
     threading.Thread(target=read_until_the_end, args=(clients,), daemon=True).start()
@@ -164,6 +162,7 @@ def main() -> None:
     parser.add_argument("clients", type=int)
     parser.add_argument("--key", default="dn-none")
     parser.add_argument("--most", type=int, default=1_000_000_000)
+    parser.add_argument("--patience-s", type=float, default=5, help="seconds for a reply")
     options = parser.parse_args()
     if options.kinds == "half":
         hold_half_open(options.port, options.clients)

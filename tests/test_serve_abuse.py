@@ -340,6 +340,22 @@ def test_large_pictures_are_decoded_one_after_another_and_freed(keyed: tuple[Ser
     assert served.memory_mb() - before < 60
 
 
+def test_nothing_is_done_for_clients_that_have_gone(face_run: Run, tmp_path: Path) -> None:
+    """Pictures that would take half a minute, whose clients leave; the server stops at once."""
+    with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
+        key = keys.add("a", budget=None, rate=None)
+        served = serve(tmp_path, f"f={face_run.folder}", "--keys", str(tmp_path / "keys"))
+        body = picture(6000)
+        head = post("/", length=len(body), X_Amz_Target="RekognitionService.DetectFaces",
+                    Authorization=f"AWS4-HMAC-SHA256 Credential={key}/2020/x")  # fmt: skip
+        with contextlib.ExitStack() as held:
+            for _ in range(100):
+                held.enter_context(connect(served)).sendall(head + body)
+            assert is_live(served)
+        stop(served)
+        assert keys.accounts()[0].used < 20
+
+
 def test_bytes_in_flight_are_bounded(victim: Run, tmp_path: Path) -> None:
     served = serve(tmp_path, f"m={victim.folder}", "--max-inflight-mb", "2")
     try:

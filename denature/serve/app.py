@@ -155,11 +155,13 @@ class Server:
         model = self.model(request)
         signature = model.signature
         entry["model"] = signature.name
+        self.lines[signature.name].check_room(caller)
         limit = self._largest_body(signature)
         with self.in_flight.share(caller) as share:
             parsed = await self._parsed(request, signature, share, caller, limit)
             entry |= {"id": parsed.id, "images": len(parsed.images)}
             share.add(parsed.images.nbytes - share.size)  # the text of a JSON body is gone
+            _check_waits(request)
             values = await self._values(signature.name, parsed.images, key, caller, entry)
             return self._answer(expose(values, signature.exposure), parsed, model)
 
@@ -210,11 +212,12 @@ class Server:
         text = int(length) if length.isascii() and length[:12].isdigit() else len(body)
         if not packed and min(text, len(body)) <= LARGE:
             return parse()
-        return await self._read(parse, caller, len(body))
+        return await self._read(request, parse, caller, len(body))
 
-    async def _read(self, work: Callable[[], T], caller: str, cost: int) -> T:
+    async def _read(self, request: Request, work: Callable[[], T], caller: str, cost: int) -> T:
         """Run work on a body in a thread, when its caller has its turn."""
         async with self.reading.turn(caller, cost):
+            _check_waits(request)
             return await asyncio.get_running_loop().run_in_executor(self.readers, work)
 
     async def _values(
@@ -247,7 +250,8 @@ class Server:
             read = functools.partial(
                 faces.read, body, channels=signature.channels, size=signature.image_size
             )
-            picture = await self._read(read, caller, len(body))
+            picture = await self._read(request, read, caller, len(body))
+            _check_waits(request)
             [row] = await self._values(signature.name, picture.image, key, caller, entry)
         values = dict(zip(signature.classes, row.tolist(), strict=True))
         points = {place: (values[f"{place}.x"], values[f"{place}.y"]) for place in PLACES}
@@ -284,6 +288,13 @@ class Server:
         if self.keys is not None:
             self.keys.close()
         self._held.close()
+
+
+def _check_waits(request: Request) -> None:
+    """Check that a client still waits for its answer, so that nothing is done for one that left."""
+    gone: Callable[[], bool] | None = getattr(request.state, "gone", None)
+    if gone is not None and gone():
+        raise Refused(400, "The client has gone.")
 
 
 def _key(headers: Mapping[str, str]) -> str:

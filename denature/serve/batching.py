@@ -49,6 +49,15 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
+    def check_room(self, caller: str, images: int = 1) -> None:
+        """Check that images of a caller may wait, which is known before its body is read.
+
+        Raises:
+            Refused: with 503, when too many images of this caller wait already.
+        """
+        if self._waiting[caller] + images > self._limits.max_waiting:
+            raise Refused(503, "Too many requests wait already; retry later.", retry_after=1)
+
     @contextmanager
     def room(self, images: int, caller: str) -> Iterator[None]:
         """Room for this many more images of a caller, before its key is charged for them.
@@ -56,8 +65,7 @@ class Batcher:
         Raises:
             Refused: with 503, when too many images of this caller wait already.
         """
-        if self._waiting[caller] + images > self._limits.max_waiting:
-            raise Refused(503, "Too many requests wait already; retry later.", retry_after=1)
+        self.check_room(caller, images)
         self._waiting[caller] += images
         try:
             yield

@@ -24,7 +24,7 @@ UNWANTED = 1 << 24
 """Bytes of the rest of a declared body that are thrown away after a refusal, so that the client
 comes to read it; more of them, or a rest of unknown length, end the connection."""
 
-UNWANTED_S = 0.05
+UNWANTED_S = 0.1
 """Seconds between two reads of such a rest, so that many of them cost little."""
 
 PIECE = 1 << 10
@@ -32,6 +32,9 @@ PIECE = 1 << 10
 
 FEW_CHUNKS, CHUNK = 1 << 8, 64
 """A body may come in this many chunks, and in more if they have this many bytes on average."""
+
+GONE = "gone"
+"""In the state of a request: a function that says whether its client has gone."""
 
 TOO_LARGE = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head has more than {HEAD} bytes")
 
@@ -177,6 +180,10 @@ class BoundedConnection(HttpToolsProtocol):
         return UNWANTED if declared else 0
 
     # The parser's calls; what they raise ends in `send_400_response`
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"][GONE] = self.transport.is_closing
 
     def on_headers_complete(self) -> None:
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD:
