@@ -62,8 +62,8 @@ ROWS = {
     "live_p99_alone_ms": "the same without attackers, ms |  | ",
     "polite_share": "a polite client's answers beside a key with 48 connections of 256 images, over"
     " its fair share | 0.5 | 0.9",
-    "polite_share_of_alone": "the same over half of what it is answered alone, attackers on the same"
-    " cores |  | ",
+    "polite_share_of_alone": "the same over half of what it is answered alone, attackers on the"
+    " same cores |  | ",
     "polite_share_before": "the same at the commit before |  | ",
     "half_open": f"half-open connections that a limit of {FILES:,} files survives | 5,000 | 20,000",
     "half_open_answered": "requests answered beside them, share |  | 1",
