@@ -1,11 +1,13 @@
 """What a defense adds to a request of one image, against the same model without it.
 
-    python -m benchmarks.defended [--json FILE] [--quick] [--defense CHAIN ...]
+    python -m benchmarks.defended [--json FILE] [--quick] [--cpu-time] [--defense CHAIN ...]
 
 One server process shows one network many times: without a defense, without one once more (the
 control: its difference is the noise of the figures), and behind each chain. Requests take turns
 between the models, one image each over a connection that stays open, in another order each turn.
-*Alone* is a stream of answers in this process, without a server.
+*Alone* is a stream of answers in this process, without a server; *pass* is the network's own answer
+to the image. `--cpu-time` measures these two alone, in time of the processor on one thread, as on a
+busy machine.
 """
 
 import argparse
@@ -104,15 +106,34 @@ def config_of(run: Run) -> DefenseConfig:
     return DefenseConfig(surrogate=str(run.folder), misinformation=str(run.folder))
 
 
-def alone(works: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+def alone(
+    works: Mapping[str, Callable[[], object]],
+    turns: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Milliseconds of each work, in turns."""
     taken: dict[str, list[float]] = {key: [] for key in works}
     for _ in range(turns + WARMUP):
         for key, work in works.items():
-            started = time.perf_counter()
+            started = clock()
             work()
-            taken[key].append(1000 * (time.perf_counter() - started))
+            taken[key].append(1000 * (clock() - started))
     return {key: times[WARMUP:] for key, times in taken.items()}
+
+
+def measure_alone(bench: Bench, run: Run, chains: list[str], turns: int) -> None:
+    """Processor time of the answers in this process."""
+    torch.set_num_threads(1)
+    network = run.network.eval()
+    pixels = torch.from_numpy(pool_of(1, 0).images([0])).float() / 255
+
+    def forward() -> object:
+        with torch.no_grad():
+            return network(pixels)
+
+    works = {"pass": forward} | streams(run, models_of(run, chains))
+    for key, taken in alone(works, turns, time.thread_time).items():
+        bench.say(f"{key} alone", statistics.median(taken), "ms of the processor, p50")
 
 
 def measure(bench: Bench, run: Run, chains: list[str], turns: int) -> None:
@@ -139,13 +160,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests: a trial")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time, without a server")
     parser.add_argument("--defense", nargs="+", metavar="CHAIN", help="chains to measure")
     options = parser.parse_args()
     bench = Bench(torch.device("cpu"), repeats=1)
     chains = options.defense or [c for c in CHAINS if c.partition("@")[0] in DEFENSES]
     with TemporaryDirectory() as name:
         run = victim(Path(name) / "run")
-        measure(bench, run, chains, 200 if options.quick else 2000)
+        timed = measure_alone if options.cpu_time else measure
+        timed(bench, run, chains, 200 if options.quick else 2000)
         compute = resolve(run.network, device="cpu", precision="fp32")
     wanted = {key: f"p50 of one image, {key} | bare | {WANTED}" for key in ("control", *chains)}
     bench.finish(wanted, options.json, device=compute.describe())

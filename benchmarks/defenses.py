@@ -1,16 +1,20 @@
 """How fast perturbing defenses are, in ratios of things measured in turns in one run.
 
-    python -m benchmarks.defenses [--json FILE] [--device cpu] [--quick]
+    python -m benchmarks.defenses [--json FILE] [--device cpu] [--quick] [--cpu-time]
 
 MAD, gradient redirection and ModelGuard-W with 100 classes, in batches of 512 answers, against
 plain code that takes one query after another: the gradient of each class by autograd, and a solver
 of linear programmes. Surrogates are `cnn` and `mlp` with random weights, in fp32 and in our memory
 layout; their forward passes are part of both sides. Images are random bytes of the shape of
-CIFAR-10. Before anything is timed, both sides are compared.
+CIFAR-10. Before anything is timed, both sides are compared. *Pass alone* is the surrogate's forward
+pass over the batch, which no way to compute a defense can be faster than; *without passes* leaves
+them out of both sides. `--cpu-time` measures the time of the processor on one thread, as on a busy
+machine.
 """
 
 import argparse
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +28,7 @@ from benchmarks.bench import Bench
 from denature.answers.answerer import Answers
 from denature.core.compute import resolve
 from denature.core.memory import keep_freed_memory
-from denature.defenses.base import Chain, Defense
+from denature.defenses.base import Chain, Context, Defense
 from denature.defenses.gradient_redirection import GradientRedirection
 from denature.defenses.mad import MAD
 from denature.defenses.modelguard_w import ModelGuardW
@@ -35,6 +39,9 @@ BATCH, CLASSES = 512, 100
 WANTED = {
     "mad_mlp": "answers/s, MAD, surrogate `mlp` | Jacobian of the last layer by query | >= 100",
     "mad_cnn": "the same, `cnn` | the same | ",
+    "pass_mlp": "images/s, pass alone, `mlp` | the same | ",
+    "pass_cnn": "the same, `cnn` | the same | ",
+    "mad_without": "answers/s, MAD without passes | the same without its pass, `cnn` | >= 100",
     "redirection_mlp": "answers/s, redirection, `mlp` | gradients of all classes by query | >= 100",
     "redirection_cnn": "the same, `cnn` | the same | >= 100",
     "redirection_twice_mlp": "the same, `mlp` | a double backward pass by query | ",
@@ -45,12 +52,22 @@ WANTED = {
 EPSILON = 1.0
 
 
+def last_weights(network: nn.Module) -> Tensor:
+    return [parameter for parameter in network.parameters() if parameter.ndim == 2][-1]
+
+
+def log_probabilities(network: nn.Module, pixels: Tensor) -> Iterator[Tensor]:
+    return (network(image[None]).log_softmax(1)[0] for image in pixels)
+
+
 def mad_by_query(network: nn.Module, pixels: Tensor, answers: Tensor) -> Tensor:
+    return mad_of(log_probabilities(network, pixels), last_weights(network), answers)
+
+
+def mad_of(log_probabilities: Iterable[Tensor], last: Tensor, answers: Tensor) -> Tensor:
     """MAD with the Jacobian of the last layer's weights and the objective at every vertex."""
-    last = [parameter for parameter in network.parameters() if parameter.ndim == 2][-1]
     shown = []
-    for image, answer in zip(pixels, answers, strict=True):
-        log_p = network(image[None]).log_softmax(1)[0]
+    for log_p, answer in zip(log_probabilities, answers, strict=True):
         rows = [torch.autograd.grad(v, last, retain_graph=True)[0].flatten() for v in log_p]
         jacobian = torch.stack(rows)
         true = F.normalize(answer.float() @ jacobian, dim=0)
@@ -143,6 +160,38 @@ def compare(
     bench.compare(key, ours, theirs)
 
 
+def compare_passes(
+    bench: Bench, name: str, network: nn.Module, pixels: Tensor, true: Tensor
+) -> None:
+    """Time the surrogate's forward pass beside MAD by query, and MAD with no pass on both sides."""
+
+    def forward() -> int:
+        with torch.no_grad():
+            network(pixels)
+        return len(pixels)
+
+    def by_query() -> int:
+        mad_by_query(network, pixels[:4], true[:4])
+        return 4
+
+    bench.compare(f"pass_{name}", forward, by_query)
+    if name != "cnn":
+        return
+    mad, answers = MAD(epsilon=EPSILON), Answers("probabilities", true)
+    context = Context(mad.look(network, pixels))
+    before = list(log_probabilities(network, pixels[:4]))
+
+    def change() -> int:
+        mad(answers, context)
+        return len(true)
+
+    def change_by_query() -> int:
+        mad_of(before, last_weights(network), true[:4])
+        return 4
+
+    bench.compare("mad_without", change, change_by_query)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -150,13 +199,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="fewer repeats, to see that it runs")
+    parser.add_argument("--cpu-time", action="store_true", help="of one thread, not wall clock")
     given = parser.parse_args()
+    if given.cpu_time:
+        torch.set_num_threads(1)
     keep_freed_memory()
     torch.manual_seed(0)
     bytes_ = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
     true = (3 * torch.randn(BATCH, CLASSES, dtype=torch.float64)).softmax(1)
     compute = resolve(create("mlp", classes=CLASSES), device=given.device, precision="fp32")
-    bench = Bench(compute.device, repeats=2 if given.quick else 7)
+    clock = time.thread_time if given.cpu_time else time.perf_counter
+    bench = Bench(compute.device, repeats=2 if given.quick else 7, clock=clock)
     for name in ("mlp", "cnn"):
         network = create(name, classes=CLASSES)
         placed = resolve(network, device=given.device, precision="fp32")
@@ -168,13 +221,15 @@ def main() -> None:
         ):
             one_by_one = partial(plain, network)
             compare(bench, f"{key}_{name}", defense, network, pixels, true, one_by_one, count)
+        compare_passes(bench, name, network, pixels, true)
 
     def programme(_: Tensor, answers: Tensor) -> Tensor:
         return programme_by_query(answers)
 
     weak = ModelGuardW(epsilon=EPSILON)
     compare(bench, "modelguard_w", weak, nn.Identity(), pixels, true, programme, 8)
-    bench.finish(WANTED, given.json, device=compute.hardware, threads=torch.get_num_threads())
+    bench.finish(WANTED, given.json, device=compute.hardware, threads=torch.get_num_threads(),
+                 clock="cpu time" if given.cpu_time else "wall clock")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Bench:
     networks: Networks = field(default_factory=dict)
     """Those of the defense's roles."""
     seed: int = 0
+    device: str = "cpu"
     owned: LabelledImages | None = None
     encoder: nn.Module | None = None
     backbone: Run | str | None = None

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,18 @@ class Served:
         return int(self.address.rpartition(":")[2])
 
     def entries(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """The access log, once it has the requests that were answered: a thread writes it."""
+        noted = 0.0
+        if self.process.poll() is None:
+            _, _, figures = self.send("GET", "/metrics")
+            counts = re.findall(r"^denature_requests_total{.*} (.*)$", figures.decode(), re.M)
+            noted = sum(map(float, counts))
+        for _ in range(1000):
+            lines = self.log.read_text().splitlines()
+            if len(lines) >= noted:
+                return [json.loads(line) for line in lines]
+            time.sleep(0.02)
+        raise AssertionError(f"{len(lines)} lines in the log, of {noted:g}")
 
     def send(
         self,

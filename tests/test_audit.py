@@ -1,9 +1,10 @@
 """The audit end to end: what it measures of models whose score is known, and what it prints."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from denature.answers.answerer import Answers
+from denature.audit import learning
 from denature.audit.attempt import CellAttempt, PoolOrder
 from denature.audit.config import EFFORTS, AuditConfig
 from denature.audit.gate import best_defense, junit
@@ -35,6 +37,7 @@ from denature.recipes.audit import Audit
 from denature.recipes.runner import run
 from denature.report.results import read_outcome
 from denature.train import Normal, Run, Training, train
+from denature.train.runs import make_all
 from tests.audits import audit as made
 
 BRIEF = Training(epochs=4, batch_size=64, device="cpu", precision="fp32")
@@ -132,6 +135,45 @@ def test_one_more_defense_trains_its_own_cells_only(
     assert main(more) == 0
     added = {path.name for path in (out / "cells").iterdir()} - before
     assert len(added) == 2 * 2 * 2 * 2 * 2  # defenses, thieves, threats, budgets, seeds
+
+
+@pytest.mark.parametrize(("defenses", "thief", "lessons"),
+                         [(("rounding", "label-only"), "labels", 1), (("top-k@k=3",), "naive", 2),
+                          (("label-only",), "semi-supervised", 1)])  # fmt: skip
+def test_equal_lessons_behind_several_defenses_are_learned_once(
+    defenses: tuple[str, ...],
+    thief: str,
+    lessons: int,
+    victim: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+
+    def counted(groups: Sequence[Any], **options: Any) -> list[list[Run]]:
+        made.append(sum(len(orders) for orders, _ in groups))
+        return make_all(groups, **options)
+
+    monkeypatch.setattr(learning, "make_all", counted)
+
+    def measured(*names: str) -> dict[str, float]:
+        audit = Audit(
+            model=victim,
+            name="mlp",
+            config=AuditConfig(
+                defense=names, thief=(thief,), budget=(20,), seeds=1, labelled=0, grid=True
+            ),
+            source=DataConfig(source="digits"),
+            folder=tmp_path / "-".join(names),
+            training=BRIEF,
+            device="cpu",
+        )
+        return {cell.defense: cell.accuracy.value for cell in run(audit).result.cells}
+
+    together = measured(*defenses)
+    assert sum(made) == lessons
+    alone = [measured(name)[name] for name in defenses]
+    assert [together[name] for name in defenses] == alone
 
 
 def test_a_gate_fails_the_command_and_says_so_in_junit(
@@ -248,6 +290,7 @@ def attempt(harvest: Harvest, chain: Chain, budget: int, seed: int = 0) -> CellA
     return CellAttempt(
         situation=situation(budget),
         seed=seed,
+        device="cpu",
         source=source,
         main=PoolOrder(pool, set()),  # type: ignore[arg-type]
     )

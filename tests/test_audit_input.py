@@ -357,7 +357,7 @@ def keys(audit: Audit) -> dict[tuple[str, str], str]:
     """Keys of the cells of the smallest budget, by defense and threat."""
     data = audit.data(Session().progress)
     found: dict[tuple[str, str], str] = {}
-    with audit._opened({}, data, Session()) as everything:
+    with audit.opened({}, data, Session()) as everything:
         auditor = everything.auditor
         for source in auditor.sources:
             for threat in auditor.threats:
@@ -419,7 +419,7 @@ def test_settings_of_thieves_and_defenses_are_part_of_the_identity(tmp_path: Pat
 
 
 def _auditor(audit: Audit) -> Iterator[Auditor]:
-    with audit._opened({}, audit.data(Session().progress), Session()) as everything:
+    with audit.opened({}, audit.data(Session().progress), Session()) as everything:
         yield everything.auditor
 
 

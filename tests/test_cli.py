@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from denature.cli.app import COMMANDS, main
-from denature.train import load_run
+from denature.answers.config import InferenceConfig
+from denature.cli.app import COMMANDS, app, main
+from denature.cli.options import TRAINERS, command_line_only
+from denature.data.config import ReaderConfig
+from denature.train import Training, load_run
 
 QUICK = ["--epochs", "1", "--precision", "fp32", "-q"]
 
@@ -174,6 +179,86 @@ def test_a_config_file_cannot_make_us_import_a_module(
     assert "sets trust" in fails(capsys, "train", "--config", "run.toml")
     assert not Path("executed").exists()
     fails(capsys, "train", "--config", "run.toml", "--trust", "trap_net")
+
+
+CLOSED = {
+    "trust": '"trap_net"', "config": '"other.toml"', "out": '"elsewhere"', "overwrite": "true",
+    "ray": '"ray://127.0.0.1:9"', "workers": "900", "store": '"/"', "track": '["wandb"]',
+    "save_every": '"1s"', "keep_every": "1", "time_limit": '"1s"',
+    "json": "true", "verbose": "true", "quiet": "true",
+}  # fmt: skip
+"""Options that only the command line sets, and a value of each."""
+
+
+@pytest.mark.parametrize("option", CLOSED)
+@pytest.mark.parametrize("form", ["{}", "{dashed}", "--{dashed}"])
+def test_a_config_file_sets_nothing_that_writes_or_connects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    option: str, form: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    key = form.format(option, dashed=option.replace("_", "-"))
+    Path("run.toml").write_text(f'data = "digits"\n{key} = {CLOSED[option]}\n')
+    said = fails(capsys, "train", "mlp", "--config", "run.toml")
+    if not form.startswith("--"):
+        assert f"run.toml sets {option.replace('_', '-')}; only the command line can" in said
+        given = [f"--{option.replace('_', '-')}", *([] if CLOSED[option] == "true" else ["x"])]
+        if option != "config":
+            assert "only the command" in fails(
+                capsys, "train", "mlp", "--config", "run.toml", *given
+            )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.toml"]
+
+
+def test_a_config_file_does_not_start_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A socket stands for the cluster: nothing connects to it, as it does for --ray."""
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as cluster:
+        cluster.settimeout(0.2)
+        address = f"ray://127.0.0.1:{cluster.getsockname()[1]}"
+        Path("run.toml").write_text(f'data = "digits"\nray = "{address}"\n')
+        assert "sets ray" in fails(capsys, "train", "mlp", "--config", "run.toml")
+        with pytest.raises(TimeoutError):
+            cluster.accept()
+
+
+def test_a_record_sets_nothing_that_writes_or_connects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    edited = tmp_path / "record.json"
+    raw = json.loads((teacher / "record.json").read_text())
+    for part in ("training", "objective", "data"):
+        given = {**raw["given"], part: {**raw["given"][part], "ray": "ray://127.0.0.1:9"}}
+        edited.write_text(json.dumps({**raw, "given": given}))
+        assert "sets ray; only the command line can" in fails(capsys, "train", "--config", tmp_path)
+
+
+SETTINGS = {"--net", "--data", "--init", "--backbone", "--teacher", "--adversary"}
+
+
+def names_of(kind: type[Any]) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def test_a_file_sets_only_what_decides_the_run() -> None:
+    """Each option of a command with --config is a setting, or closed to files."""
+    of_runs = [Training, ReaderConfig, InferenceConfig, *TRAINERS.values()]
+    settings = SETTINGS | {
+        f"--{name.replace('_', '-')}" for kind in of_runs for name in names_of(kind)
+    }
+    with_file = set()
+    for command in COMMANDS:
+        arguments = app[command].assemble_argument_collection()
+        names = {argument.name for argument in arguments}
+        if "--config" not in names:
+            continue
+        with_file.add(command)
+        closed = {argument.name for argument in command_line_only(arguments)}
+        assert closed - {"*"} == {f"--{name.replace('_', '-')}" for name in CLOSED}
+        assert names - closed - {"*"} <= settings, command
+    assert with_file == set(TRAINERS)
 
 
 def test_what_depends_on_an_option_follows_it(

@@ -26,8 +26,9 @@ from denature.report import nose as nose_page
 from denature.report import summarise
 from denature.report.kinds import answers_of
 from denature.report.results import Outcome, read_outcome
+from denature.report.tables import markdown
 from denature.report.theft import theft_table
-from denature.report.words import markdown, student_table, teacher_table
+from denature.report.words import student_table, teacher_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -394,7 +394,7 @@ def test_a_budget_is_exact_however_many_spend_it(place: str) -> None:
 
 def test_a_rate_lets_through_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("denature.serve.keys.sqlite.time.time", lambda: now[0])
+    monkeypatch.setattr("denature.serve.keys.sqlite.monotonic", lambda: now[0])
     keys = SqliteKeys(tmp_path / "keys")
     key = keys.add("slow", budget=None, rate=10)
     passed = 0
@@ -419,7 +419,8 @@ def test_accounts_are_the_same_wherever_they_lie(place: str) -> None:
         second = keys.add("bob", budget=None, rate=2.5)
         with pytest.raises(ConfigError, match="a key called 'alice' already"):
             keys.add("alice", budget=None, rate=None)
-        for bad in ({"budget": -1, "rate": None}, {"budget": None, "rate": 0.0}):
+        for bad in ({"budget": -1, "rate": None}, {"budget": None, "rate": 0.0},
+                    {"budget": 1, "rate": None, "burst": 5}):  # fmt: skip
             with pytest.raises(ConfigError, match="must be"):
                 keys.add("carol", **bad)
         assert keys.spend(first, 4) == "alice"
@@ -427,19 +428,28 @@ def test_accounts_are_the_same_wherever_they_lie(place: str) -> None:
             Refused, match="The budget of 10 images allows 6 more; 7 were requested"
         ):
             keys.spend(first, 7)
-        assert keys.spend(second, 5) == "bob"  # two seconds' worth: ahead by one more than a burst
+        with pytest.raises(Refused, match=r"images/s allows 2 at once; 3 were requested") as large:
+            keys.spend(second, 3)  # would never pass, so it is not told to come again
+        assert (large.value.status, large.value.retry_after) == (413, None)
+        assert keys.spend(second, 2) == "bob"
         with pytest.raises(Refused, match=r"The rate of 2\.5 images/s is used up for") as refused:
             keys.spend(second, 1)
         assert refused.value.retry_after is not None
         assert 0 < refused.value.retry_after <= 1
+        keys.change("bob", budget=None, rate=2.5, burst=5)
+        assert keys.spend(second, 5) == "bob"
+        with pytest.raises(Refused, match="is used up for") as refused:
+            keys.spend(second, 5)
+        assert refused.value.retry_after is not None
+        assert 1.5 < refused.value.retry_after <= 2
         for wrong in ("dn-nobody", ""):
             with pytest.raises(Refused, match="There is no such key"):
                 keys.spend(wrong, 1)
-        keys.change("bob", budget=6, rate=None)
+        keys.change("bob", budget=8, rate=None)
         assert keys.spend(second, 1) == "bob"
         assert keys.accounts() == [
             Key(name="alice", used=4, budget=10, rate=None),
-            Key(name="bob", used=6, budget=6, rate=None),
+            Key(name="bob", used=8, budget=8, rate=None),
         ]
         keys.remove("alice")
         with pytest.raises(Refused, match="There is no such key"):
@@ -490,12 +500,13 @@ def test_keys_are_kept_as_digests_and_can_be_changed(
     assert keys.spend(key, 5) == "alice"
     with pytest.raises(Refused, match="The budget of 5 images allows 0 more; 1 were requested"):
         keys.spend(key, 1)
-    assert main(["keys", place, "--change", "alice", "--budget", "7", "--rate", "2.5"]) == 0
-    assert re.search(r"alice +5 +7 +2.5", capsys.readouterr().out)
+    assert main(["keys", place, "--change", "alice", "--budget", "7", "--rate", "2.5",
+                 "--burst", "4"]) == 0  # fmt: skip
+    assert re.search(r"alice +5 +7 +2.5 +4", capsys.readouterr().out)
     assert keys.spend(key, 1) == "alice"
     assert main(["keys", place, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "name": "alice", "used": 6, "budget": 7, "rate": 2.5,
+        "name": "alice", "used": 6, "budget": 7, "rate": 2.5, "burst": 4,
     }  # fmt: skip
     assert main(["keys", place, "--remove", "alice"]) == 0
     with pytest.raises(Refused, match="There is no such key") as refused:
@@ -730,7 +741,7 @@ def test_what_is_told_of_requests_has_nothing_of_their_images(server: Served) ->
     before = len(server.entries())
     assert server.send("POST", "/v2/models/mlp/infer", body_of(digits(2)))[0] == 200
     entry = server.entries()[before]
-    assert set(entry) == {"time", "model", "key", "id", "images", "status", "ms"}
+    assert set(entry) == {"time", "peer", "model", "key", "id", "images", "status", "ms"}
     assert (entry["model"], entry["images"], entry["status"]) == ("mlp", 2, 200)
     status, headers, body = server.send("GET", "/metrics")
     assert status == 200

@@ -50,7 +50,6 @@ from denature.extract.victims.base import AskFailed, VictimInfo
 from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.find import find
 from denature.extract.victims.local import local
-from denature.extract.victims.openinference import _wait
 from denature.extract.victims.protocol import (
     Address,
     RemoteSignature,
@@ -58,6 +57,7 @@ from denature.extract.victims.protocol import (
     read_signature,
     request,
 )
+from denature.extract.victims.wire import retry_after
 from denature.report.kinds import answers_of
 from denature.report.speed import price_sentences, timing_table
 from denature.serve import protocol
@@ -827,12 +827,16 @@ def test_a_reply_with_bytes_changed_is_read_or_refused(data: st.DataObject) -> N
 
 
 def test_how_long_to_wait_is_read() -> None:
-    assert (_wait(None), _wait("7"), _wait("soon")) == (None, 7.0, None)
-    assert (_wait("\u00b2"), _wait("-3"), _wait("9" * 400)) == (None, None, float("inf"))
-    assert _wait("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert _wait("Wed, 21 Oct 2015 07:28:00 -0000") == 0.0
-    assert _wait("Wed, 21 Oct 2015 07:28:00 +999999") is None
-    later = _wait("Fri, 01 Jan 2100 00:00:00 GMT")
+    assert (retry_after(None), retry_after("7"), retry_after("soon")) == (None, 7.0, None)
+    assert (retry_after("\u00b2"), retry_after("-3"), retry_after("9" * 400)) == (
+        None,
+        None,
+        float("inf"),
+    )
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 -0000") == 0.0
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 +999999") is None
+    later = retry_after("Fri, 01 Jan 2100 00:00:00 GMT")
     assert later is not None
     assert later > 1e9
 

@@ -259,9 +259,10 @@ def test_a_signal_puts_the_run_aside(tmp_path: Path, number: int, code: int) -> 
     limit = time.monotonic() + 60
     while not (out / "state" / "events").exists() and time.monotonic() < limit:
         time.sleep(0.01)
-    busy = subprocess.run(command(out, epochs=500), capture_output=True, text=True, check=False)
-    assert busy.returncode == 1
-    assert "Another process is at work" in busy.stderr
+    if number == signal.SIGINT:  # once, since it waits a while for the run that is not ending
+        busy = subprocess.run(command(out, epochs=500), capture_output=True, text=True, check=False)
+        assert busy.returncode == 1
+        assert "Another process is at work" in busy.stderr
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code

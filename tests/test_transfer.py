@@ -1,7 +1,7 @@
 """Transfer sets on disk: the same answers and images come back, or none; workers train clones."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from denature.defenses.rounding import Rounding
 from denature.extract import ExtractionConfig, steal
 from denature.extract.victims.local import local
 from denature.train import Cloned, Normal, Order, Run, Training, make, train
+from denature.train import runs as runs_module
+from denature.train.job import Job
+from denature.train.objectives.base import Objective
+from denature.train.passes import make_pass
 from denature.train.session import Session
 from denature.train.workers import ProcessPool
 
@@ -209,26 +213,44 @@ def test_clones_made_by_workers_equal_those_made_here(
 def test_clones_of_defended_answers_are_the_same_in_workers(
     digits: Dataset, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file holds the undefended answers; the defense travels beside it."""
+    """The file holds the undefended answers; the defense travels beside it.
+
+    So do the data of a run of labels, which no other process could load.
+    """
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    plain = transfer_of(digits, "probabilities", tmp_path)
-    sources = [plain, plain.defended(Rounding(decimals=1))]
+    images = 255 - digits.train.images
+    data = replace(digits, train=replace(digits.train, images=images), digest="inverted")
+    plain = transfer_of(data, "probabilities", tmp_path)
+    learned: list[tuple[Objective, Transfer]] = [
+        (Cloned(), plain),
+        (Cloned(), plain.defended(Rounding(decimals=1))),
+        (Normal(), plain),
+    ]
+    waiting: list[str] = []
+
+    def noted(jobs: Sequence[Job], *rest: Any) -> list[Run]:
+        waiting.extend(job.title for job in jobs if not job.is_finished)
+        return make_pass(jobs, *rest)
+
+    monkeypatch.setattr(runs_module, "make_pass", noted)
 
     def runs(out: str, session: Session) -> list[Run]:
         orders = [
-            Order(net="mlp", objective=Cloned(), training=QUICK, source=source,
+            Order(net="mlp", objective=objective, training=QUICK, source=source,
                   under=tmp_path / out)
-            for source in sources
+            for objective, source in learned
         ]  # fmt: skip
-        return make(orders, digits, session=session)
+        return make(orders, data, session=session)
 
     pool = ProcessPool(2)
     try:
         there = runs("there", Session(workers=pool))
     finally:
         pool.close()
+    assert not waiting
     here = runs("here", Session())
+    assert len(waiting) == 3
     assert len(list((tmp_path / "transfers").iterdir())) == 1
     assert [run.digest for run in there] == [run.digest for run in here]
     assert [run.record.id for run in there] == [run.record.id for run in here]
-    assert there[0].digest != there[1].digest
+    assert len({run.digest for run in there}) == 3

@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from denature.answers.kinds import AnswerKind
 from denature.answers.transfer import Transfer
 from denature.core.errors import ConfigError, RunError
-from denature.core.files import atomic_path
 from denature.core.schema import decode
+from denature.core.sealed import content_digest, read_tensors, write_tensors
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 
@@ -64,9 +63,6 @@ def save_transfer(transfer: Transfer, dataset: Dataset) -> Path:
         ConfigError: the transfer set has no folder.
         OSError: the file could not be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     if transfer.folder is None:
         raise ConfigError(
             f"The transfer set of {transfer.victim} is in this process's memory only; give it a "
@@ -93,14 +89,8 @@ def save_transfer(transfer: Transfer, dataset: Dataset) -> Path:
     for name, split in splits.items():
         if split is not None:
             tensors |= _tensors(name, split)
-    header = replace(header, content=_content(tensors))
-    # Cloned, because safetensors refuses tensors that share memory, as labels and answers may.
-    copies = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(copies, temporary, metadata={"header": json.dumps(asdict(header))})
-        except SafetensorError as error:  # a full disk, in the library's own words
-            raise OSError(str(error)) from None
+    header = replace(header, content=content_digest(tensors))
+    write_tensors(path, tensors, {"header": json.dumps(asdict(header))})
     return path
 
 
@@ -123,9 +113,9 @@ def load_transfer(path: Path, *, folder: Path | None = None) -> tuple[Transfer, 
             header = decode(Header, json.loads(file.metadata()["header"]), where=str(path))
             if header.format != FORMAT:
                 raise ConfigError(f"format is {header.format}, this denature reads {FORMAT}")
-            names = _checked_names(file, header)
-            tensors = {name: file.get_tensor(name) for name in names}
-        if _content(tensors) != header.content:
+            _check_names(file, header)
+        tensors, _ = read_tensors(path)
+        if header.content != content_digest(tensors):
             raise ConfigError("its arrays are not those that were written")
         splits = {name: _split(name, tensors) for name in SPLITS}
         dataset = _dataset(header, splits)
@@ -152,17 +142,8 @@ def _tensors(name: str, split: Split) -> dict[str, Tensor]:
     return {f"{name}/{part}": tensor for part, tensor in parts.items()}
 
 
-def _content(tensors: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        tensor = tensor.contiguous()
-        found.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-        found.update(tensor.view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def _checked_names(file: Any, header: Header) -> list[str]:
-    """The names of a file's arrays, whose types and shapes fit each other and the header.
+def _check_names(file: Any, header: Header) -> None:
+    """Check that types and shapes of a file's arrays fit each other and the header.
 
     Raises:
         ConfigError: they do not fit.
@@ -191,7 +172,6 @@ def _checked_names(file: Any, header: Header) -> list[str]:
     if found != wanted:
         odd = sorted(name for name in found.keys() | wanted if found.get(name) != wanted.get(name))
         raise ConfigError(f"{odd[0]} is {found.get(odd[0])}, wanted is {wanted.get(odd[0])}")
-    return names
 
 
 def _split(name: str, tensors: Mapping[str, Tensor]) -> Split | None:

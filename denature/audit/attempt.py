@@ -7,7 +7,7 @@ import numpy as np
 
 from denature.answers.answerer import Answers
 from denature.answers.kinds import AnswerKind
-from denature.audit.source import Source, shown_by
+from denature.audit.source import Source, look, shown_by
 from denature.core.errors import ConfigError
 from denature.core.seeds import derive, generator
 from denature.defenses.base import Stream
@@ -16,7 +16,9 @@ from denature.extract.asking.pool import StoredPool
 from denature.extract.strategies.base import LabelledImages, Situation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
 
     from denature.train.run import Run
 
@@ -57,6 +59,7 @@ class CellAttempt:
 
     situation: Situation
     seed: int
+    device: str
     source: Source
     main: PoolOrder
     other: PoolOrder | None = None
@@ -67,6 +70,7 @@ class CellAttempt:
     spent: int = 0
     _stream: Stream = field(init=False)
     _orders: dict[bool, list[int]] = field(init=False, default_factory=dict)
+    _looked: "tuple[np.ndarray, Sequence[Tensor | None]] | None" = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         # The service's randomness is not the thief's: `simulate` derives another seed.
@@ -117,7 +121,10 @@ class CellAttempt:
 
     def simulate(self, answers: Answers, images: np.ndarray) -> Answers:
         stream = self.source.start(derive(self.seed, "thief", self.situation.budget))
-        return shown_by(stream, answers, images)
+        # Thieves simulate many answers to the same images, at which networks need to look once.
+        if self._looked is None or self._looked[0] is not images:
+            self._looked = images, look(stream, images)
+        return shown_by(stream, answers, images, self._looked[1])
 
     @property
     def true_kind(self) -> AnswerKind:

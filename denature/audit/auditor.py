@@ -266,15 +266,23 @@ class Auditor:
         if missing and not self._announced:
             self._announced.append(stage)
             self.announce()
-        tasks = [
-            Task(key=key, strategy=trial.strategy, begin=partial(self._attempt, trial))
-            for key, trial in missing.items()
-        ]
-        with self.classroom.session.progress.task(stage, len(tasks), "cells") as progress:
-            for count in self.engine.carry_out(tasks):
+        with self.classroom.session.progress.task(stage, len(missing), "cells") as progress:
+            for count in self.engine.carry_out(self._groups(missing)):
                 progress.advance(count)
         found |= {key: cell for key in missing if (cell := self.store.read(key)) is not None}
         return {(trial.cell, trial.seed): found[key] for trial, key in keys.items() if key in found}
+
+    def _groups(self, missing: Mapping[str, Trial]) -> list[list[Task]]:
+        """Tasks of one thief and seed behind all defenses together; the longest ones first.
+
+        What a thief of labels learns is the same behind all defenses that keep the class.
+        """
+        groups: dict[tuple[str, Threat, int, int], list[Task]] = {}
+        for key, trial in sorted(missing.items(), key=lambda item: -item[1].strategy.trainings):
+            alike = (trial.strategy.name, trial.threat, trial.budget, trial.seed)
+            task = Task(key=key, strategy=trial.strategy, begin=partial(self._attempt, trial))
+            groups.setdefault(alike, []).append(task)
+        return list(groups.values())
 
     def _settings(self, trial: Trial) -> dict[str, Any]:
         """What tells a cell from the other cells of audits in this folder."""
@@ -299,6 +307,7 @@ class Auditor:
         return CellAttempt(
             situation=self.situation(trial.source, trial.threat, trial.budget),
             seed=self._seed(trial.seed),
+            device=self.engine.device,
             source=trial.source,
             main=self.pool,
             other=self.other,

@@ -13,6 +13,7 @@ import numpy as np
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.schema import decode
+from denature.core.sealed import sealed, unsealed
 from denature.extract.config import Threat
 
 FOLDER = "cells"
@@ -60,10 +61,10 @@ class CellStore:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def read(self, key: str) -> MeasuredCell | None:
-        """The cell, if it was measured; a damaged file counts as not measured."""
+        """The cell, if it was measured; a file whose seal does not fit counts as not measured."""
         path = self.folder / f"{key}.json"
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = unsealed(json.loads(path.read_text(encoding="utf-8")))
             return decode(MeasuredCell, raw, where=str(path))
         except (OSError, ValueError, ConfigError):
             return None
@@ -71,7 +72,7 @@ class CellStore:
     def write(self, key: str, cell: MeasuredCell) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         fields = {"predictions": cell.predictions, "queries": cell.queries, "note": cell.note}
-        write_text(self.folder / f"{key}.json", json.dumps(fields) + "\n")
+        write_text(self.folder / f"{key}.json", json.dumps(sealed(fields)) + "\n")
 
     def workshop(self, key: str) -> Path:
         """Folder for the runs of an unfinished cell."""

@@ -1,9 +1,11 @@
 """Strategies at work: many advance together, and their trainings share the one loop."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -18,7 +20,8 @@ from denature.train.loop import answers_to
 from denature.train.run import Run
 
 TOGETHER = 24
-"""Cells that advance together; each holds its images and answers in memory."""
+"""Cells that advance together; each holds its images and answers in memory, and where workers
+train, twice as many do."""
 
 
 @final
@@ -44,14 +47,35 @@ class _Advancing:
 
     @staticmethod
     def begun(task: Task) -> "_Advancing":
+        """A strategy with its first lessons."""
         attempt = task.begin()
-        return _Advancing(task, attempt, task.strategy.steps(attempt))
+        advancing = _Advancing(task, attempt, task.strategy.steps(attempt))
+        advancing.advance(None)
+        return advancing
 
     def advance(self, runs: Sequence[Run] | None) -> None:
         try:
             self.lessons = next(self.steps) if runs is None else self.steps.send(runs)
         except StopIteration as end:
             self.lessons, self.clone = (), end.value
+
+
+class _Learning(NamedTuple):
+    """Strategies whose lessons are being learned."""
+
+    active: list[_Advancing]
+    runs: "Future[list[list[Run]]]"
+
+    def advanced(self, runs: Sequence[Sequence[Run]]) -> list[_Advancing]:
+        for each, own in zip(self.active, runs, strict=True):
+            each.advance(own)
+        return self.active
+
+
+def _called(function: Callable[..., list[list[Run]]], *rest: Any) -> "Future[list[list[Run]]]":
+    future: Future[list[list[Run]]] = Future()
+    future.set_result(function(*rest))
+    return future
 
 
 @final
@@ -65,49 +89,68 @@ class Engine:
     """All test images of the audit."""
     device: str
 
-    def carry_out(self, tasks: Sequence[Task]) -> Iterator[int]:
-        """Measure cells in batches; yields how many were measured.
+    def carry_out(self, groups: Sequence[Sequence[Task]]) -> Iterator[int]:
+        """Measure cells; yields how many were measured.
+
+        Args:
+            groups: tasks that begin together, so that lessons which they share are learned once.
 
         Raises:
             DenatureError: see `denature.train.make` and `Oracle.ask`; measured cells are kept.
         """
-        for start in range(0, len(tasks), TOGETHER):
-            batch = tasks[start : start + TOGETHER]
-            yield from self._together(batch)
+        waiting, active = deque(groups), list[_Advancing]()
+        learning: _Learning | None = None
+        with self._trainer() as submit:
+            while waiting or active or learning:
+                while waiting and (not active or len(active) + len(waiting[0]) <= TOGETHER):
+                    active += [_Advancing.begun(task) for task in waiting.popleft()]
+                finished = [each for each in active if each.clone is not None]
+                for each in finished:
+                    self._measure(each)
+                if finished:
+                    yield len(finished)
+                active = [each for each in active if each.clone is None]
+                runs = [] if learning is None else learning.runs.result()
+                # Submitted before others advance, so that the workers are not idle meanwhile.
+                begun = _Learning(active, submit(self._learn, active)) if active else None
+                active = [] if learning is None else learning.advanced(runs)
+                learning = begun
 
-    def _together(self, tasks: Sequence[Task]) -> Iterator[int]:
-        active = [_Advancing.begun(task) for task in tasks]
-        for each in active:
-            each.advance(None)
-        while active:
-            finished = [each for each in active if each.clone is not None]
-            for each in finished:
-                self._measure(each)
-            if finished:
-                yield len(finished)
-            active = [each for each in active if each.clone is None]
-            for each, runs in zip(active, self._learn(active), strict=True):
-                each.advance(runs)
+    @contextmanager
+    def _trainer(self) -> Iterator[Callable[..., "Future[list[list[Run]]]"]]:
+        """A function that calls another one and returns its future.
+
+        Where workers train, one thread waits for them, and this process advances other strategies
+        meanwhile: what they compute themselves would leave the workers idle for a third of the
+        time. Without workers the call is made at once, since a second thread of torch would compute
+        with other threads, and so to other last bits.
+        """
+        if self.classroom.session.workers is None:
+            yield _called
+            return
+        with ThreadPoolExecutor(1) as threads:
+            yield threads.submit
 
     def _learn(self, active: Sequence[_Advancing]) -> list[list[Run]]:
-        """The runs of the lessons of each strategy; all of them are made together."""
-        room, groups, owners = self.classroom, [], []
-        for number, each in enumerate(active):
-            found = room.orders(
-                each.lessons,
+        """The runs of the lessons of each strategy; all are made together, equal ones once."""
+        place_of: dict[str, int] = {}
+        groups, wanted = [], []
+        for each in active:
+            keys = [lesson.digest(each.attempt.seed) for lesson in each.lessons]
+            named = dict(zip(keys, each.lessons, strict=True))
+            new = {key: lesson for key, lesson in named.items() if key not in place_of}
+            first = len(place_of)
+            place_of |= {key: first + number for number, key in enumerate(new)}
+            for orders, data, places in self.classroom.orders(
+                list(new.values()),
                 self.store.workshop(each.task.key),
                 seed=each.attempt.seed,
                 recipe=each.task.key,
-            )
-            groups += found
-            owners += [number] * len(found)
-        first = np.cumsum([0, *(len(each.lessons) for each in active)]).tolist()
-        placed = [
-            (orders, data, [first[owner] + place for place in places])
-            for owner, (orders, data, places) in zip(owners, groups, strict=True)
-        ]
-        runs = room.learn(placed, first[-1])
-        return [runs[a:b] for a, b in pairwise(first)]
+            ):
+                groups.append((orders, data, [first + place for place in places]))
+            wanted.append(keys)
+        runs = self.classroom.learn(groups, len(place_of))
+        return [[runs[place_of[key]] for key in keys] for keys in wanted]
 
     def _measure(self, each: _Advancing) -> None:
         assert each.clone is not None

@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 from denature.audit.reading import spoiled
 from denature.audit.result import AuditResult, Worst
+from denature.core.text import printable
 from denature.extract.config import Threat
 
 JUNIT = "junit.xml"
@@ -65,4 +66,5 @@ def junit(result: AuditResult, share: float) -> str:
     suite.set("failures", str(failures))
     suite.set("skipped", str(skipped))
     suite.set("time", f"{result.seconds:.1f}")
-    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+    text = ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
+    return printable(text, keep="\n") + "\n"  # XML has no place for most controls

@@ -75,7 +75,7 @@ class Classroom:
             net=net,
             objective=lesson.objective,
             training=replace(training, **lesson.training),
-            source=transfer if lesson.objective.asks is not None else None,
+            source=transfer,
             backbone=lesson.backbone,
             under=folder,
         )

@@ -1,6 +1,6 @@
 """A model behind a defense: true answers are asked once, shown ones are made of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -21,7 +21,7 @@ from denature.extract.asking.reading import ENOUGH
 from denature.extract.victims.base import AskFailed
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @final
@@ -104,7 +104,12 @@ class Harvest:
         self._known |= zip(contents, found.values, strict=True)
 
 
-def shown_by(stream: Stream, answers: Answers, images: np.ndarray) -> Answers:
+def shown_by(
+    stream: Stream,
+    answers: Answers,
+    images: np.ndarray,
+    evidence: "Sequence[Tensor | None] | None" = None,
+) -> Answers:
     """True answers as a service with this defense shows them, float32 or int64, on the CPU.
 
     A service shows probabilities: logits become probabilities in float64, before the chain unless
@@ -114,15 +119,20 @@ def shown_by(stream: Stream, answers: Answers, images: np.ndarray) -> Answers:
         stream: the chain's stream.
         answers: logits, probabilities or labels.
         images: uint8, the images of these answers.
+        evidence: what `look` found in these images, if it did before.
     """
     if answers.kind != "label":
         answers = answers._replace(values=answers.values.double())
     chain = stream.chain
     if answers.kind == "logits" and not from_logits(chain):
         answers = Answers("probabilities", answers.values.softmax(-1))
-    pixels = torch.from_numpy(images).float().div(255) if chain.roles else None
-    shown = stream(answers, pixels)
+    shown = stream(answers, evidence=look(stream, images) if evidence is None else evidence)
     return shown if shown.kind == "label" else shown._replace(values=shown.values.float())
+
+
+def look(stream: Stream, images: np.ndarray) -> "tuple[Tensor | None, ...]":
+    """What the defender's networks say of images, uint8; see `Stream.look`."""
+    return stream.look(torch.from_numpy(images).float().div(255) if stream.chain.roles else None)
 
 
 def from_logits(chain: Chain) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from denature.cli.options import OutputFlags, OutputOptions, Trust, key_of
+from denature.cli.terminal import print
 
 
 def mark(

@@ -11,7 +11,9 @@ from cyclopts import App
 
 from denature import __version__
 from denature.cli.options import SWEPT, TRAINERS, config_file
+from denature.cli.terminal import print
 from denature.core.errors import DenatureError, GateFailed, Stopped
+from denature.core.text import printable
 
 COMMANDS = {
     "audit": (
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 3)
     except DenatureError as error:
         if verbose:
-            traceback.print_exc()
+            print(traceback.format_exc(), file=sys.stderr)
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail(
@@ -138,13 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         if verbose:
-            traceback.print_exc()
+            print(traceback.format_exc(), file=sys.stderr)
         where = f" {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}.", 1)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"denature: {' '.join(message.split())}", file=sys.stderr)
+    print(f"denature: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -22,6 +22,7 @@ from denature.cli.options import (
     data_config,
     folder_of,
 )
+from denature.cli.terminal import print
 from denature.core.errors import ConfigError, GateFailed
 from denature.data.config import DataConfig, ReaderConfig
 from denature.extract.config import RequestConfig

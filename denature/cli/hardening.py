@@ -17,6 +17,7 @@ from denature.cli.options import (
     TrainingOptions,
     data_config,
 )
+from denature.cli.terminal import print
 from denature.data.config import ReaderConfig
 from denature.recipes.hardening.config import Hardening
 from denature.train.config import Training

@@ -18,6 +18,7 @@ from denature.cli.options import (
     Trust,
     data_config,
 )
+from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.data.config import ReaderConfig
 from denature.train.config import Device, Precision
@@ -171,10 +172,10 @@ def report(
     from denature.cli.show import print_table
     from denature.core.record import find_records, write_records
     from denature.report import page as pages
-    from denature.report import words
     from denature.report.results import RESULT, read_outcome
     from denature.report.runs import page as page_of_runs
     from denature.report.summary import summarise
+    from denature.report.tables import markdown as as_markdown
 
     outcome = read_outcome(runs[0]) if len(runs) == 1 and (runs[0] / RESULT).is_file() else None
     page = page_of_runs(find_records(runs), title=title) if outcome is None else outcome.page
@@ -192,7 +193,7 @@ def report(
         print(json.dumps({**summary, **found}))
         return
     for table in page.tables:
-        print(words.markdown(table.lines)) if markdown else print_table(table.lines)
+        print(as_markdown(table.lines)) if markdown else print_table(table.lines)
         print()
     print(f"{len(page.records)} runs. Look at {path}")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from denature.cli.options import OutputFlags, OutputOptions, RunFolder, Trust
+from denature.cli.terminal import print
 from denature.datafree.config import Inversion
 from denature.train.config import Device
 

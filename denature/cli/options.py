@@ -2,13 +2,22 @@
 
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    TypeAlias,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from cyclopts import App, ArgumentCollection, Group, Parameter
+from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
 
 from denature.answers.config import InferenceConfig
@@ -151,15 +160,29 @@ class FolderOptions:
         return Path("runs") if self.out is None else None
 
 
+class CommandLineOnly:
+    """Marks options that a file cannot set: a file says what is made, and not how or where.
+
+    The options of a dataclass are marked together. Each option that writes, connects, starts
+    processes or trusts belongs here.
+    """
+
+
 Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA)]
 ReadingOptions: TypeAlias = Annotated[ReaderConfig, Parameter(name="*", group=DATA)]
 InferenceOptions: TypeAlias = Annotated[InferenceConfig, Parameter(name="*", group=INFERENCE)]
 TrainingOptions: TypeAlias = Annotated[Training, Parameter(name="*", group=TRAINING)]
-OutputFlags: TypeAlias = Annotated[OutputOptions, Parameter(name="*", group=OUTPUT)]
-RunFlags: TypeAlias = Annotated[RunOptions, Parameter(name="*", group=OUTPUT)]
-FolderFlags: TypeAlias = Annotated[FolderOptions, Parameter(name="*", group=OUTPUT)]
-Trust: TypeAlias = Annotated[tuple[str, ...], Parameter(name="--trust", negative="")]
-ConfigFile: TypeAlias = Annotated[Path | None, Parameter(name="--config")]
+OutputFlags: TypeAlias = Annotated[
+    OutputOptions, Parameter(name="*", group=OUTPUT), CommandLineOnly
+]
+RunFlags: TypeAlias = Annotated[RunOptions, Parameter(name="*", group=OUTPUT), CommandLineOnly]
+FolderFlags: TypeAlias = Annotated[
+    FolderOptions, Parameter(name="*", group=OUTPUT), CommandLineOnly
+]
+Trust: TypeAlias = Annotated[
+    tuple[str, ...], Parameter(name="--trust", negative=""), CommandLineOnly
+]
+ConfigFile: TypeAlias = Annotated[Path | None, Parameter(name="--config"), CommandLineOnly]
 
 
 def data_config(source: str, reading: ReaderConfig) -> DataConfig:
@@ -190,29 +213,45 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     """Take options that were not given from `--config`: a TOML file, or an earlier run's record.
 
     Raises:
-        ConfigError: the file cannot be read, or names a module to import that the command line does
-            not trust: a file is data.
+        ConfigError: the file cannot be read, or sets an option that only the command line can, or
+            names a module to import that the command line does not trust: a file is data.
     """
-    given = {
-        name: [token.value for token in argument.tokens]
-        for argument in arguments
-        for name in argument.names
-    }
+    given = {argument.name: [*argument.tokens] for argument in arguments}
     if not given.get("--config"):
         return
-    path = Path(given["--config"][-1])
-    values = _read(path, commands[-1])
-    module = own_module(str(values.get("net", "")))
-    if "trust" in values:
-        raise ConfigError(f"{path} sets trust; only the command line can.")
-    by_file = not given.get("--net")
-    if by_file and module is not None and module not in given.get("--trust", []):
-        raise ConfigError(
-            f"{path} names the network {values['net']!r}, whose module would be imported and so "
-            f"executed. If you trust it, pass --trust {module}."
-        )
+    path = Path(given["--config"][-1].value)
+    # Alone, so that each option that the file sets is seen, also one that the command line sets.
+    for argument in arguments:
+        argument.tokens.clear()
     # Under the command's name: at the top level a key such as `data` would be read as a command.
-    Dict({commands[-1]: values}, source=str(path))(app, commands, arguments)
+    values = {commands[-1]: _read(path, commands[-1])}
+    Dict(values, source=str(path))(app, commands, arguments)
+    for argument in command_line_only(arguments):
+        if argument.tokens:
+            option = argument.name.removeprefix("--")
+            raise ConfigError(f"{path} sets {option}; only the command line can.")
+    for argument in arguments:
+        if argument.name == "--net" and not given["--net"]:
+            _check_trusted(argument, [token.value for token in given["--trust"]], path)
+        argument.tokens[:] = given[argument.name] or argument.tokens
+
+
+def _check_trusted(net: Argument, trusted: Collection[str], path: Path) -> None:
+    for token in net.tokens:
+        module = own_module(token.value)
+        if module is not None and module not in trusted:
+            raise ConfigError(
+                f"{path} names the network {token.value!r}, whose module would be imported and so "
+                f"executed. If you trust it, pass --trust {module}."
+            )
+
+
+def command_line_only(arguments: Iterable[Argument]) -> Iterator[Argument]:
+    """The options that a file cannot set; see `CommandLineOnly`."""
+    for argument in arguments:
+        if CommandLineOnly in get_args(argument.field_info.annotation):
+            yield argument
+            yield from argument.children
 
 
 def _read(path: Path, command: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from denature.cli.options import OutputFlags, OutputOptions, RunFolder, Trust
+from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
 from denature.serve.config import DefenseConfig, Exposure, Limits, ServedModel, Serving
@@ -19,6 +20,9 @@ EXPOSURE = Group("What answers show", sort_key=2)
 DEFENSE = Group("Defenses of the answers", sort_key=3)
 LIMITS = Group("Limits", sort_key=4)
 
+PATIENCE_S = 10.0
+"""Seconds for which `denature keys` waits for a file that servers write."""
+
 
 def serve(
     *models: str,
@@ -27,6 +31,7 @@ def serve(
     workers: int = 1,
     keys: str | None = None,
     log: str | None = None,
+    metrics_token: Annotated[str | None, Parameter(env_var="DENATURE_METRICS_TOKEN")] = None,
     exposure: Annotated[Exposure, Parameter(name="*", group=EXPOSURE)] = Exposure(),
     defense: Annotated[DefenseConfig, Parameter(name="*", group=DEFENSE)] = DefenseConfig(),
     limits: Annotated[Limits, Parameter(name="*", group=LIMITS)] = Limits(),
@@ -49,8 +54,10 @@ def serve(
         port: Port to listen at; 0 takes a free one.
         workers: Processes that answer, each with all models.
         keys: File or redis:// URL of the accepted keys, made by `denature keys`; without this
-            option requests need no key.
+            option requests need no key. A Redis' password comes from DENATURE_REDIS_PASSWORD.
         log: File for the access log, one line per request, or off; standard error by default.
+        metrics_token: Token that shows /metrics, as Authorization: Bearer TOKEN; by default they
+            are shown on this machine alone. The environment keeps it out of the list of processes.
         device: Device to compute on.
         precision: Precision of inference.
         trust: A module of your own that a run's record may import; repeat the option for several.
@@ -67,6 +74,7 @@ def serve(
         defense=defense,
         keys=keys,
         log=log,
+        metrics_token=metrics_token,
         device=device,
         precision=precision,
         trust=trust,
@@ -74,25 +82,34 @@ def serve(
     )
 
     def announce(url: str) -> None:
+        for warning in _warnings(serving, host):
+            print(warning, file=sys.stderr, flush=True)
         if output_options.json:
             exposures = {model.name: encode(model.exposure) for model in serving.models}
             defenses = {model.name: model.chain.name for model in serving.models}
             about = {"url": url, "models": exposures, "defenses": defenses}
-            print(json.dumps(about), flush=True)
+            print(json.dumps({**about, "warnings": _warnings(serving, host)}), flush=True)
             return
         for model in serving.models:
             print(f"{url}/v2/models/{model.name} shows {_about(model)}", flush=True)
-        for model in serving.models if defense.defense_state is None else ():
-            if model.chain.remembers:
-                print(
-                    f"{model.name}: what {model.chain.name} remembers is lost at the end; "
-                    "--defense-state FOLDER keeps it.",
-                    file=sys.stderr,
-                )
-        if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
-            print(f"Without --keys every client that reaches {host} is answered.", file=sys.stderr)
 
     listen(serving, host=host, port=port, workers=workers, announce=announce)
+
+
+def _warnings(serving: Serving, host: str) -> list[str]:
+    from denature.serve.keys import is_readable_by_others
+
+    found = [
+        f"{model.name}: what {model.chain.name} remembers is lost at the end; --defense-state "
+        "FOLDER keeps it."
+        for model in serving.models
+        if serving.defense.defense_state is None and model.chain.remembers
+    ]
+    if serving.keys is None:
+        found.append(f"Without --keys every client that reaches {host} is answered.")
+    elif is_readable_by_others(serving.keys):
+        found.append(f"Other users can read the keys: chmod 600 {serving.keys}")
+    return found
 
 
 def _about(model: ServedModel) -> str:
@@ -142,6 +159,7 @@ def keys(
     remove: str | None = None,
     budget: int | None = None,
     rate: float | None = None,
+    burst: int | None = None,
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """List, add, change or remove the keys of a server; running servers apply it at once.
@@ -154,32 +172,37 @@ def keys(
         remove: Name of a key to revoke.
         budget: Images that the key may query in total; unlimited by default.
         rate: Images per second that the key may query; unlimited by default.
+        burst: Images at once under the rate, and so the largest request; one second's worth by
+            default.
     """
     from denature.cli.show import print_table
     from denature.serve.keys import open_keys
 
     if sum(name is not None for name in (add, change, remove)) > 1:
         raise ConfigError("Take one of --add, --change and --remove.")
-    with closing(open_keys(place, make=add is not None)) as accounts:
+    with closing(open_keys(place, make=add is not None, patience_s=PATIENCE_S)) as accounts:
         if add is not None:
-            key = accounts.add(add, budget=budget, rate=rate)
+            key = accounts.add(add, budget=budget, rate=rate, burst=burst)
             print(json.dumps({"name": add, "key": key}) if output_options.json else key)
             return
         if change is not None:
-            accounts.change(change, budget=budget, rate=rate)
+            accounts.change(change, budget=budget, rate=rate, burst=burst)
         elif remove is not None:
             accounts.remove(remove)
-        elif budget is not None or rate is not None:
-            raise ConfigError("--budget and --rate belong to a key: name it by --add or --change.")
+        elif (budget, rate, burst) != (None, None, None):
+            raise ConfigError(
+                "--budget, --rate and --burst belong to a key: name it by --add or --change."
+            )
         listed = accounts.accounts()
     if output_options.json:
         for account in listed:
             print(json.dumps(asdict(account)))
         return
-    lines = [["Key", "Used", "Budget", "Images/s"]]
+    lines = [["Key", "Used", "Budget", "Images/s", "At once"]]
     for account in listed:
         bounds = (
-            "" if bound is None else f"{bound:,g}" for bound in (account.budget, account.rate)
+            "" if bound is None else f"{bound:,g}"
+            for bound in (account.budget, account.rate, account.burst)
         )
         lines.append([account.name, f"{account.used:,}", *bounds])
     print_table(lines)

@@ -17,7 +17,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from denature.cli.terminal import print
 from denature.core.progress import Task
+from denature.core.text import printable
 
 if TYPE_CHECKING:
     from denature.cli.options import OutputOptions
@@ -36,23 +38,25 @@ class Display:
         self._bars: Progress | None = None
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        line = printable(line)
+        self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def task(self, name: str, total: float, unit: str) -> Iterator[Task]:
         """A progress bar, or lines; a nested task is shown below the outer one while it lasts."""
+        name = printable(name)
         if not self.console.is_terminal:
             yield _Lines(self, name, total, unit)
             return
         outermost = self._bars is None
         if self._bars is None:
             self._bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[speed]}"),
+                TextColumn("{task.fields[speed]}", markup=False),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}", style="dim"),
+                TextColumn("{task.fields[note]}", style="dim", markup=False),
                 console=self.console,
                 transient=True,
             )
@@ -79,7 +83,7 @@ class _Bar:
         speed = self.done / max(time.monotonic() - self.started, 1e-3)
         shown = f"{speed:,.0f} {self.unit}/s" if self.unit == "images" else ""
         if note:
-            self.bars.update(self.bar, note=note)
+            self.bars.update(self.bar, note=printable(note))
         self.bars.update(self.bar, advance=amount, speed=shown)
 
 
@@ -109,11 +113,12 @@ def print_table(lines: Sequence[Sequence[str]]) -> None:
     """Print a table whose first line is its header; columns from the third on are numbers."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, name in enumerate(lines[0]):
-        table.add_column(name, justify="right" if place > 1 else "left", overflow="fold")
+        table.add_column(printable(name), justify="right" if place > 1 else "left", overflow="fold")
     for line in lines[1:]:
-        table.add_row(*line)
+        table.add_row(*map(printable, line))
     width = None if sys.stdout.isatty() else 160
-    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+    console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    console.print(table)
 
 
 def show(outcome: "Outcome", output_options: "OutputOptions") -> None:
@@ -123,11 +128,11 @@ def show(outcome: "Outcome", output_options: "OutputOptions") -> None:
         return
     page = outcome.page
     if introduction := f"{page.about} {page.differs}".strip():
-        print(introduction)
+        print(printable(introduction))
     for table in page.tables:
         print_table(table.lines)
         print()
     for sentence in (*page.marked, *page.verdict):
-        print(sentence)
+        print(printable(sentence))
     took = "" if outcome.seconds is None else f"{outcome.seconds:.0f} s. "
     print(f"{took}Look at {outcome.report}")

@@ -22,6 +22,7 @@ from denature.cli.options import (
     folder_of,
     key_of,
 )
+from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.data.config import ReaderConfig
 from denature.defenses.rounding import Rounding
@@ -227,7 +228,6 @@ def ledger(place: Path, *, output_options: OutputFlags = OutputOptions()) -> Non
     from denature.cli.show import print_table
     from denature.extract.asking.ledger import read_tallies
     from denature.extract.theft import LEDGER
-    from denature.extract.victims.base import printable
 
     tallies = read_tallies(place / LEDGER if place.is_dir() else place)
     if output_options.json:
@@ -239,7 +239,7 @@ def ledger(place: Path, *, output_options: OutputFlags = OutputOptions()) -> Non
         counts = (f"{n:,}" for n in (tally.queries, tally.answered, tally.unknown, tally.requests))
         lines.append(
             [
-                printable(tally.target),
+                tally.target,
                 tally.purpose,
                 *counts,
                 f"{tally.money:,.2f}",

@@ -21,6 +21,7 @@ from denature.cli.options import (
     Trust,
     data_config,
 )
+from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.stopping import parse_duration
 from denature.data.config import ReaderConfig

@@ -27,6 +27,7 @@ from denature.cli.options import (
     data_config,
     folder_of,
 )
+from denature.cli.terminal import print
 from denature.data.config import ReaderConfig
 from denature.datafree.config import Dafl
 from denature.train.config import Training
@@ -50,7 +51,8 @@ class Common:
     trust: Trust = ()
     """A module of your own that a run's record may import; repeat the option for several."""
     config: ConfigFile = None
-    """A TOML file with options, or the folder or record.json of a run to make again."""
+    """A TOML file with settings of the run, or the folder or record.json of a run to make again.
+    Options of output, of this machine and of trust come from the command line only."""
     reading: ReadingOptions = field(default_factory=ReaderConfig)
     training: TrainingOptions = field(default_factory=Training)
     folder_options: FolderFlags = field(default_factory=FolderOptions)

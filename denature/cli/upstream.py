@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from denature.cli.options import OutputFlags, OutputOptions, RunFlags, RunOptions
+from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.train.config import Device, Precision
 

@@ -9,11 +9,15 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, former: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success the file there is renamed to `path`.
 
     The bytes reach the disk before the rename: a reader at any time, even after a kill or a power
     cut, finds the old file, the new file, or none. On any exception the temporary file is removed.
+
+    Args:
+        path: the file to write.
+        former: path beside it where the old file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -21,9 +25,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        if former is not None and path.exists():
+            _keep(path, former)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, former: Path) -> None:
+    """Give a file a second name, so that it is never absent; or another, where it can have one."""
+    former.unlink(missing_ok=True)
+    try:
+        os.link(path, former)
+    except OSError:  # such as exFAT; a kill now leaves the file under the other name alone
+        os.replace(path, former)
 
 
 def write_text(path: Path, text: str) -> None:

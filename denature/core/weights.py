@@ -1,6 +1,5 @@
 """Weights on disk: written as safetensors, read without executing anything."""
 
-import hashlib
 import pickle
 import warnings
 from collections import Counter
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from denature.core.errors import RunError, brief
-from denature.core.files import atomic_path
+from denature.core.sealed import content_digest, read_tensors, write_tensors
 from denature.core.sniffing import is_cut_pickle, is_pickle, is_safetensors, what_else
 
 WEIGHTS = "weights.safetensors"
@@ -37,12 +36,7 @@ WANTED = "Wanted is a .safetensors file, or a torch checkpoint that loads with w
 
 def digest(network: nn.Module) -> str:
     """sha256 over names, types, shapes and values of the weights, first 16 hex digits."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        tensor = tensor.detach().cpu().contiguous()
-        found.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-        found.update(tensor.view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]
+    return content_digest(network.state_dict())[:16]
 
 
 def save_weights(folder: Path, network: nn.Module) -> None:
@@ -51,18 +45,7 @@ def save_weights(folder: Path, network: nn.Module) -> None:
     Raises:
         OSError: the weights could not be written, for any reason.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
-    tensors = {
-        name: t.detach().cpu().clone().contiguous() for name, t in network.state_dict().items()
-    }
-    with atomic_path(folder / WEIGHTS) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:  # a full disk, in the library's own words
-            raise OSError(str(error)) from None
+    write_tensors(folder / WEIGHTS, network.state_dict(), {"format": "pt"})
 
 
 def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
@@ -117,9 +100,7 @@ def _loaded(path: Path) -> object:
         raise RunError(f"{path} is no checkpoint of a known format. {WANTED}")
     try:
         if tensors_alone:
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return read_tensors(path)[0]
         # Given a path torch would judge by the suffix; torch warns of pickles before refusing.
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)

@@ -15,6 +15,7 @@ import torch
 from denature.core.errors import DataError
 from denature.core.files import atomic_folder
 from denature.core.progress import Progress, Task
+from denature.core.sealed import sealed, unsealed
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.data.decode import Block, ColourFound, Decoder, Encoded
@@ -116,9 +117,19 @@ def _write(folder: Path, source: DataSource, config: DataConfig, progress: Progr
         "skipped": decoder.skipped,
         "unlabelled": unlabelled,
         "files": {file.name: file.stat().st_size for file in folder.iterdir()},
+        "sha256": {file.name: _digest(file) for file in _small(folder)},
         "told": [split["dark"] for split in splits.values() if split["dark"]],
     }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+    (folder / "meta.json").write_text(json.dumps(sealed(meta), indent=1))
+
+
+def _small(folder: Path) -> list[Path]:
+    """The files that are checked when they are read; images would take seconds per gigabyte."""
+    return [file for file in folder.iterdir() if file.suffix in (".npy", ".json")]
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _write_split(
@@ -226,10 +237,13 @@ def _read(folder: Path, source: DataSource) -> Decoded:
     Raises:
         OSError, ValueError, KeyError, TypeError, EOFError: a file is missing or damaged.
     """
-    meta = json.loads((folder / "meta.json").read_text())
+    meta = unsealed(json.loads((folder / "meta.json").read_text()))
     for file, size in meta["files"].items():
         if (folder / file).stat().st_size != size:
             raise ValueError(f"{file} is cut off")
+    for file, digest in meta.get("sha256", {}).items():  # absent in caches of earlier versions
+        if _digest(folder / file) != digest:
+            raise ValueError(f"{file} is damaged")
     splits = {}
     for name, split in meta["splits"].items():
         shape = (split["count"], *split["shape"])

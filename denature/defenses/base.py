@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, final
 
@@ -97,6 +97,10 @@ class Defense(ABC):
     def shows(self, classes: int) -> int:
         """Number of scores shown of an answer with all its scores; the others are NaN."""
         return classes
+
+    def prepare(self, network: "nn.Module") -> "nn.Module":
+        """The network of `role` as `look` uses it many times; itself by default."""
+        return network
 
     def look(self, network: "nn.Module", pixels: "Pixels") -> "Tensor":
         """What the network of `role` says of images, batch x ...; no image changes another's."""
@@ -216,29 +220,50 @@ class Stream:
         if missing := chain.roles - networks.keys():
             raise ConfigError(f"{chain.name} needs the {', '.join(sorted(missing))} network.")
         self.chain = chain
-        self._networks = networks
+        self._networks = [
+            None if defense.role is None else defense.prepare(networks[defense.role])
+            for defense in chain.defenses
+        ]
         self._memories = [
             defense.begin(seed + number) for number, defense in enumerate(chain.defenses)
         ]
 
-    def __call__(self, answers: "Answers", pixels: "Pixels | None" = None) -> "Answers":
+    def __call__(
+        self,
+        answers: "Answers",
+        pixels: "Pixels | None" = None,
+        *,
+        evidence: "Sequence[Tensor | None] | None" = None,
+    ) -> "Answers":
         """The answers as they are shown.
 
         Args:
             answers: true answers.
             pixels: the images of these answers in [0, 1], for chains with roles.
+            evidence: what `look` returned for these images, to save looking again.
 
         Raises:
             ConfigError: the chain does not take this kind, or needs the images.
         """
-        for defense, memory in zip(self.chain.defenses, self._memories, strict=True):
-            evidence = None
-            if defense.role is not None:
-                if pixels is None:
-                    raise ConfigError(f"{defense.name} looks at the images; pass them as well.")
-                evidence = defense.look(self._networks[defense.role], pixels)
-            answers = defense(answers, Context(evidence, memory))
+        seen = self.look(pixels) if evidence is None else evidence
+        for defense, memory, found in zip(self.chain.defenses, self._memories, seen, strict=True):
+            answers = defense(answers, Context(found, memory))
         return answers
+
+    def look(self, pixels: "Pixels | None") -> "tuple[Tensor | None, ...]":
+        """What the network of each defense says of images; None where a defense has none.
+
+        Raises:
+            ConfigError: the chain needs the images.
+        """
+        found: list[Tensor | None] = []
+        for defense, network in zip(self.chain.defenses, self._networks, strict=True):
+            if network is not None and pixels is None:
+                raise ConfigError(f"{defense.name} looks at the images; pass them as well.")
+            found.append(
+                None if network is None or pixels is None else defense.look(network, pixels)
+            )
+        return tuple(found)
 
     def state(self, *, random: bool = True) -> "dict[str, Tensor]":
         """The memories of all defenses, to be saved with a service.

@@ -38,28 +38,25 @@ class GradientRedirection(Defense):
     def __post_init__(self) -> None:
         check_fields(self, {"epsilon": (0 < self.epsilon <= 2, "above 0 and at most 2")})
 
+    def prepare(self, network: "nn.Module") -> "nn.Module":
+        """A copy that shares the network's tensors; see `along_ones`."""
+        from denature.defenses.along_ones import with_direction
+
+        return with_direction(network)
+
     def look(self, network: "nn.Module", pixels: "Pixels") -> "Tensor":
         """The coefficients c, batch x classes in float64.
 
-        They are one Jacobian-vector product of the batch in forward mode, about 2.5 forward passes,
-        where the backward mode needs a pass for each class or a second derivative of each image.
+        They are one product of a batch with the Jacobian, about two forward passes, where the
+        backward mode needs a pass for each class or a second derivative of each image.
         """
-        import warnings
-
         import torch
-        from torch.func import functional_call, jvp
 
-        def logits(parameters: "dict[str, Tensor]") -> "Tensor":
-            found: Tensor = functional_call(network, parameters, (pixels,))
-            return found.to("cpu", torch.float64)
+        from denature.defenses.along_ones import derivative
 
-        parameters = {name: value.detach() for name, value in network.named_parameters()}
-        ones = {name: torch.ones_like(value) for name, value in parameters.items()}
-        # torch prepares the forward mode with functions that it deprecates.
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            values, growth = jvp(logits, (parameters,), (ones,))[:2]
-        mean: Tensor = (values.softmax(-1) * growth).sum(-1, keepdim=True)
-        return growth - mean  # type: ignore[no-any-return]
+        logits, growth = (found.to("cpu", torch.float64) for found in derivative(network, pixels))
+        mean: Tensor = (logits.softmax(-1) * growth).sum(-1, keepdim=True)
+        return growth - mean
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         true = normalised(probabilities(values, kind))

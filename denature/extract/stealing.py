@@ -21,7 +21,7 @@ from denature.extract.compatibility import about_of, fitted
 from denature.extract.config import ExtractionConfig, RequestConfig
 from denature.extract.measure import Reference, accuracy_of, ask_reference
 from denature.extract.selection.catalogue import find_selection
-from denature.extract.theft import LEDGER, RESULT, Clone, Theft
+from denature.extract.theft import CLONES, FORMER, LEDGER, RESULT, Clone, Theft
 from denature.extract.thief import StolenRun, Thief, check_pool
 from denature.extract.victims.base import Victim, VictimInfo
 from denature.nets import create
@@ -101,7 +101,8 @@ def steal(
     check_pool(images, selection)  # before the folder is bound to a theft that cannot run
     out, start = Path(out), backbone.digest if isinstance(backbone, Run) else backbone
     _claim(out, _plan(about, images, stealing, net, start, training, objective, defense))
-    with Ledger(out / LEDGER) as ledger:
+    finished = any((out / name).exists() for name in (CLONES, RESULT, FORMER))
+    with Ledger(out / LEDGER, answered=finished) as ledger:
         measuring = Oracle(
             victim=victim,
             ledger=ledger,

@@ -10,7 +10,7 @@ from denature.core.errors import RunError
 from denature.core.schema import decode
 from denature.core.stats import Estimate, pooled
 
-LEDGER, RESULT = "ledger.sqlite", "result.json"
+LEDGER, RESULT, CLONES = "ledger.sqlite", "result.json", "clones"
 
 FORMER = "theft.json"
 """Its name in folders that an earlier version wrote."""

@@ -23,6 +23,7 @@ from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import BLOCK, Pool
 from denature.extract.config import ExtractionConfig
 from denature.extract.selection.base import Select, Selection
+from denature.extract.theft import CLONES
 from denature.train.config import Training
 from denature.train.identity import plan_id
 from denature.train.objectives.cloned import Cloned
@@ -102,7 +103,7 @@ class Thief:
             rows = chosen[: budget // repeats]
             contents = self.images.contents(rows)
             spent = oracle.ledger.cost(oracle.target, contents, repeats=repeats)
-            folder = self.out / "clones" / f"queries-{budget}"
+            folder = self.out / CLONES / f"queries-{budget}"
             runs = self._train(rows, folder, seeds=self.stealing.seeds)
             stolen += [StolenRun(run, budget, spent) for run in runs]
         return stolen

@@ -146,7 +146,7 @@ class Audit:
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
         """Measure all cells that are needed; finished ones are read again."""
         started = time.perf_counter()
-        with self._opened(runs, data, session) as opened:
+        with self.opened(runs, data, session) as opened:
             found = opened.auditor.measure()
             result = opened.result(found, time.perf_counter() - started)
         records = [run.record for run in runs.values()]
@@ -156,11 +156,11 @@ class Audit:
 
     def estimate(self, session: Session) -> list[str]:
         """The plan as sentences; nothing is trained for it, and few images are asked."""
-        with self._opened(None, self.data(session.progress), session) as opened:
+        with self.opened(None, self.data(session.progress), session) as opened:
             return opened.plan_lines()
 
     @contextmanager
-    def _opened(
+    def opened(
         self, runs: Mapping[Order, Run] | None, data: Dataset, session: Session
     ) -> "Iterator[OpenAudit]":
         with Ledger(self.folder / LEDGER) as ledger:

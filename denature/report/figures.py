@@ -6,6 +6,7 @@ The colours are Okabe and Ito's, which the colour-blind can tell apart.
 import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from denature.core.files import atomic_path, write_text
 from denature.core.record import ExampleRecord, Record
+from denature.core.text import printable
 from denature.data.png import from_png
 from denature.report.kinds import answers_of
 from denature.report.summary import Row, Summary
@@ -33,6 +35,8 @@ STYLE: Any = {
     "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text: searchable, small, in the reader's own font
     "svg.hashsalt": "denature",
+    "text.parse_math": False,  # names of classes are no formulas
+    "text.usetex": False,
 }
 
 P = ParamSpec("P")
@@ -47,14 +51,38 @@ def svg(draw: "Callable[P, Figure | None]", *args: P.args, **kwargs: P.kwargs) -
 
     with rc_context(STYLE):
         figure = draw(*args, **kwargs)
-        return "" if figure is None else _svg(figure)
+        if figure is None:
+            return ""
+        _make_legible(figure)
+        return _svg(figure)
 
 
 def _svg(figure: "Figure") -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = buffer.getvalue()
+    text = printable(buffer.getvalue(), keep="\n\t")  # of tooltips
     return titled(text[text.index("<svg") :])
+
+
+def _make_legible(figure: "Figure") -> None:
+    """Show control characters in names, and let logarithmic axes alone write formulas: powers."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter, LogFormatter
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        formatter = axis.get_major_formatter()
+        if isinstance(formatter, FuncFormatter):  # as that of ticks with names
+            formatter.func = partial(_printed, formatter.func)
+        if isinstance(formatter, LogFormatter):
+            for label in [*axis.get_majorticklabels(), *axis.get_minorticklabels()]:
+                label.set_parse_math(True)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(printable(text.get_text(), keep="\n"))
+
+
+def _printed(format_tick: Callable[..., str], *place: Any) -> str:
+    return printable(format_tick(*place), keep="\n")
 
 
 def write_figure(stem: Path, draw: Draw) -> str:
@@ -65,6 +93,7 @@ def write_figure(stem: Path, draw: Draw) -> str:
         figure = draw()
         if figure is None:
             return ""
+        _make_legible(figure)
         text = _svg(figure)
         with atomic_path(stem.with_name(f"{stem.name}.png")) as path:
             figure.savefig(path, format="png", dpi=200, bbox_inches="tight")

@@ -7,14 +7,16 @@ import base64
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from denature.core.files import atomic_path, write_text
 from denature.core.record import Record
+from denature.core.text import printable
 from denature.report.figures import Draw, svg, write_figure
+from denature.report.tables import markdown
 from denature.report.tooltips import described
-from denature.report.words import markdown
 
 REPORT, TABLE = "report.html", "table.md"
 
@@ -226,10 +228,11 @@ def _html(page: Page, drawn: Sequence[str], fingerprint: str) -> str:
         loader=PackageLoader("denature.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True,
     )  # fmt: skip
-    return pages.get_template("page.html.jinja").render(
+    text = pages.get_template("page.html.jinja").render(
         page=page, blocks=list(_shown(page, drawn)), fingerprint=fingerprint,
         scripted=any(_needs_script(block) for block in page.blocks),
     )  # fmt: skip
+    return printable(text, keep="\n\t")  # a name may reverse the direction of what follows
 
 
 def _needs_script(block: Block) -> bool:
@@ -251,7 +254,8 @@ def _shown(page: Page, drawn: Sequence[str]) -> Iterator[tuple[Block, str]]:
         elif isinstance(block, Picture):
             stem, _, kind = block.name.rpartition(".")
             coded = base64.b64encode(block.data).decode()
-            yield block, f'<img src="data:image/{kind};base64,{coded}" alt="{stem}">'
+            alt = escape(stem)
+            yield block, f'<img src="data:image/{escape(kind)};base64,{coded}" alt="{alt}">'
         elif element:
             yield block, described(element, block.alt or block.caption or _words(block.name))
 

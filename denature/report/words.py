@@ -106,12 +106,6 @@ def _noted(name: str, row: Row) -> str:
     return f"{name} ({', '.join(notes)})" if notes else name
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table for a document."""
-    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
 def spoils(difference: Estimate | None, from_normal: Estimate | None) -> bool:
     """Whether a nasty teacher spoiled a student: the student ends below both of its controls.
 

@@ -13,7 +13,7 @@ import torch
 from denature.attacks import cross_entropy
 from denature.core.errors import DenatureError, Stopped
 from denature.core.files import atomic_path
-from denature.core.progress import Task
+from denature.core.progress import Progress, Task
 from denature.core.seeds import derive, generator
 from denature.core.stopping import Stopper
 from denature.core.types import Labels, Pixels
@@ -93,6 +93,7 @@ def evaluate(
             config=attack_config,
             out=out,
             stopper=session.stopper,
+            progress=session.progress,
             task=task,
         )
         tried = {
@@ -124,6 +125,7 @@ class _Runner:
     config: AttackConfig
     out: Path
     stopper: Stopper
+    progress: Progress
     task: Task
 
     def run(self, name: str, budgets: Sequence[float]) -> AttackOutcome:
@@ -136,7 +138,8 @@ class _Runner:
             self._check_stop(name, start)
             batch = places[start : start + self.config.batch]
             path = self._path(name, budgets, batch, start)
-            if not path.exists():
+            outcome = self._stored(path)
+            if outcome is None:
                 try:
                     outcome = self._attack(name, budgets, batch, start)
                 except OutOfQueries as failure:
@@ -151,12 +154,11 @@ class _Runner:
                     continue
                 with atomic_path(path) as temporary, open(temporary, "wb") as file:
                     np.savez(file, **outcome)  # type: ignore[arg-type]
-            with np.load(path, allow_pickle=False) as stored:
-                ran[batch] = True
-                found[batch] = stored["found"]
-                seconds += float(stored["seconds"])
-                for norm in NORMS:
-                    distances[norm][batch] = stored[norm]
+            ran[batch] = True
+            found[batch] = outcome["found"]
+            seconds += float(outcome["seconds"])
+            for norm in NORMS:
+                distances[norm][batch] = outcome[norm]
             self.task.advance(len(batch), name)
         return AttackOutcome(
             name=name,
@@ -168,6 +170,17 @@ class _Runner:
             error=error,
             crashed=crashed,
         )
+
+    def _stored(self, path: Path) -> dict[str, np.ndarray] | None:
+        """The arrays of a file; None where there is none, or a checksum of its zip does not fit."""
+        if not path.exists():
+            return None
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+                return {name: stored[name] for name in ("found", "seconds", *NORMS)}
+        except Exception:  # NumPy, zipfile and struct raise a dozen kinds for a damaged file
+            self.progress.say(f"{path} is damaged; its images are attacked again.")
+            return None
 
     def _check_stop(self, name: str, start: int) -> None:
         if self.stopper.reason:

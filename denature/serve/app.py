@@ -6,10 +6,9 @@ import json
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any, TypeVar, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import orjson
@@ -22,32 +21,26 @@ from starlette.routing import Route
 from denature import __version__
 from denature.data.landmarks import PLACES
 from denature.serve import faces, protocol
+from denature.serve.access import Access
 from denature.serve.batching import Batcher
-from denature.serve.body import decompressed, packing, read_body
 from denature.serve.config import Serving
 from denature.serve.connections import Connections, network_of
 from denature.serve.exposure import expose
-from denature.serve.fair import FairGate
-from denature.serve.inflight import InFlight, Share
 from denature.serve.keeper import MemoryKeeper
-from denature.serve.keys import open_keys
-from denature.serve.keys.base import Keys
+from denature.serve.keys.base import Booking
 from denature.serve.log import AccessLog, Metrics
 from denature.serve.model import Model
 from denature.serve.opening import open_models
 from denature.serve.protocol import LENGTH, InferenceRequest
+from denature.serve.reader import Reader, check_waits
 from denature.serve.refusal import Refused
 
-T = TypeVar("T")
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
-NUMBER_BYTES = 16
-"""Bytes of a number in a JSON body at most, separators included."""
+Check: TypeAlias = Callable[[Request, dict[str, Any]], Awaitable[None]]
 
-LARGE = 1 << 16
-"""Bytes of JSON from which a body is parsed off the event loop."""
-
-READERS = 2
-"""Bodies that are unpacked and parsed at once, so that their memory is bounded."""
+BOOKING = "denature.booking"
+"""Place of a request's charge in its scope."""
 
 
 @final
@@ -62,14 +55,11 @@ class Server:
         self.lines = {
             name: Batcher(model.answer, self.limits) for name, model in self.models.items()
         }
-        self.keys: Keys | None = None if serving.keys is None else open_keys(serving.keys)
-        self.keeper = ThreadPoolExecutor(1, thread_name_prefix="keys")
+        self.access = Access(serving.keys, serving.metrics_token)
         self.known: dict[str, str] = {}
-        self.in_flight = InFlight(self.limits.max_inflight_mb << 20)
-        self.reading = FairGate(READERS)
-        self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="readers")
-        self.log = AccessLog(serving.log)
+        self.reader = Reader(self.limits)
         self.metrics = Metrics()
+        self.log = AccessLog(serving.log, self.metrics.lost_lines.inc)
         self.memories = MemoryKeeper(
             [(model, self.lines[name]) for name, model in self.models.items()],
             serving.defense.defense_save_s,
@@ -84,7 +74,7 @@ class Server:
             raise Refused(404, f"{name} has the version {protocol.VERSION} and no other.")
         return self.models[name]
 
-    async def about(self, request: Request) -> Response:
+    def about(self, request: Request) -> Response:
         return JSONResponse(
             {
                 "name": protocol.SERVER,
@@ -99,21 +89,40 @@ class Server:
     async def ready(self, request: Request) -> Response:
         return JSONResponse({"ready": True})
 
-    async def index(self, request: Request) -> Response:
+    def index(self, request: Request) -> Response:
         names = [
             {"name": name, "version": protocol.VERSION, "state": "READY", "reason": ""}
             for name in self.models
         ]
         return JSONResponse(names)
 
-    async def metadata(self, request: Request) -> Response:
+    def metadata(self, request: Request) -> Response:
         return JSONResponse(self.model(request).signature.describe())
 
-    async def model_ready(self, request: Request) -> Response:
+    def model_ready(self, request: Request) -> Response:
         return JSONResponse({"name": self.model(request).signature.name, "ready": True})
 
-    async def figures(self, request: Request) -> Response:
+    def figures(self, request: Request) -> Response:
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    def guarded(self, show: Callable[[Request], Response], check: Check) -> Endpoint:
+        """An endpoint that shows something of the server; requests that may not see it are logged.
+
+        Args:
+            show: what is shown.
+            check: raises `Refused` for a request that may not see it.
+        """
+
+        async def answer(request: Request) -> Response:
+            entry, started = _entry(request), time.perf_counter()
+            try:
+                await check(request, entry)
+            except Refused as refused:
+                self._note(entry, refused.status, started, refused.cause)
+                raise
+            return show(request)
+
+        return answer
 
     async def infer(self, request: Request) -> Response:
         """Answer an inference request or refuse it; both are counted and logged."""
@@ -129,112 +138,84 @@ class Server:
         work: Callable[[Request, dict[str, Any]], Awaitable[Response]],
         refusal: Callable[[Refused], Response],
     ) -> Response:
-        entry: dict[str, Any] = {"model": None, "key": None, "id": None, "images": 0}
-        started = time.perf_counter()
+        entry, cause, started = _entry(request), None, time.perf_counter()
         try:
             response = await work(request, entry)
-        except Refused as refused:
-            response = refusal(refused)
-        except Exception:
-            self._note(entry, 500, started)
-            raise
-        self._note(entry, response.status_code, started)
+        except BaseException as error:
+            self.access.give_back(request.scope.pop(BOOKING, None))
+            if not isinstance(error, Refused):
+                self._note(entry, 500, started, type(error).__name__)
+                raise
+            response, cause = refusal(error), error.cause
+        self._note(entry, response.status_code, started, cause)
         return response
 
-    def _note(self, entry: dict[str, Any], status: int, started: float) -> None:
+    def _note(
+        self, entry: dict[str, Any], status: int, started: float, cause: str | None = None
+    ) -> None:
         seconds, name = time.perf_counter() - started, entry["model"] or ""
         self.metrics.requests.labels(name, str(status)).inc()
         if status == 200:
             self.metrics.images.labels(name).inc(entry["images"])
             self.metrics.seconds.labels(name).observe(seconds)
-        self.log.write(**entry, status=status, ms=round(1000 * seconds, 2))
+        error = {} if cause is None else {"error": cause}
+        self.log.write(**entry, status=status, ms=round(1000 * seconds, 2), **error)
 
     async def _infer(self, request: Request, entry: dict[str, Any]) -> Response:
-        key = _key(request.headers) if self.keys is not None else None
-        caller = await self._caller(request, key)
+        key = self.access.key(request)
+        caller = await self._caller(request, key, entry)
         model = self.model(request)
         signature = model.signature
         entry["model"] = signature.name
         self.lines[signature.name].check_room(caller)
-        limit = self._largest_body(signature)
-        with self.in_flight.share(caller) as share:
-            parsed = await self._parsed(request, signature, share, caller, limit)
+        with self.reader.in_flight.share(caller) as share:
+            parsed = await self.reader.parsed(request, signature, share)
             entry |= {"id": parsed.id, "images": len(parsed.images)}
             share.add(parsed.images.nbytes - share.size)  # the text of a JSON body is gone
-            _check_waits(request)
-            values = await self._values(signature.name, parsed.images, key, caller, entry)
+            values = await self._values(request, parsed.images, key, caller, entry)
             return self._answer(expose(values, signature.exposure), parsed, model)
 
-    async def _caller(self, request: Request, key: str | None) -> str:
+    async def _caller(self, request: Request, key: str | None, entry: dict[str, Any]) -> str:
         """The name of a key's account, or the network of a client where no key is needed.
 
         Nothing of a request but its head was read before.
         """
-        if self.keys is None:
+        if key is None:
             return network_of(request.client.host) if request.client is not None else ""
-        assert key is not None
         if key not in self.known:
-            self.known[key] = await self._spend(key, 0)
+            await self._charge(key, 0, entry)
+            self.known[key] = entry["key"]
+        entry["key"] = self.known[key]
         return self.known[key]
 
-    async def _spend(self, key: str, images: int) -> str:
-        assert self.keys is not None
+    async def _charge(self, key: str | None, images: int, entry: dict[str, Any]) -> Booking | None:
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self.keeper, self.keys.spend, key, images
-            )
+            return await self.access.charge(key, images, entry)
         except Refused as refused:
-            if refused.status == 401:
+            if refused.status == 401 and key is not None:
                 self.known.pop(key, None)
             raise
 
-    async def _parsed(
+    async def _values(
         self,
         request: Request,
-        signature: protocol.ModelSignature,
-        share: Share,
+        images: np.ndarray,
+        key: str | None,
         caller: str,
-        limit: int,
-    ) -> InferenceRequest:
-        body = await read_body(request, share, limit=limit, seconds=self.limits.body_s)
-        packed = packing(request) is not None
-
-        def parse() -> InferenceRequest:
-            return protocol.parse(
-                decompressed(body, share, limit=limit) if packed else body,
-                request.headers.get(LENGTH),
-                signature,
-                max_images=self.limits.max_images,
-            )
-
-        # Binary tensors behind a short text are not parsed, but looked at.
-        length = request.headers.get(LENGTH, "")
-        text = int(length) if length.isascii() and length[:12].isdigit() else len(body)
-        if not packed and min(text, len(body)) <= LARGE:
-            return parse()
-        return await self._read(request, parse, caller, len(body))
-
-    async def _read(self, request: Request, work: Callable[[], T], caller: str, cost: int) -> T:
-        """Run work on a body in a thread, when its caller has its turn."""
-        async with self.reading.turn(caller, cost):
-            _check_waits(request)
-            return await asyncio.get_running_loop().run_in_executor(self.readers, work)
-
-    async def _values(
-        self, name: str, images: np.ndarray, key: str | None, caller: str, entry: dict[str, Any]
+        entry: dict[str, Any],
     ) -> np.ndarray:
         """The answers to a request's images, which are charged to its key here."""
-        line = self.lines[name]
+        check_waits(request)
+        line = self.lines[entry["model"]]
         with line.room(len(images), caller):
-            if key is not None:
-                entry["key"] = await self._spend(key, len(images))
+            request.scope[BOOKING] = await self._charge(key, len(images), entry)
             return await line.ask(images, caller)
 
     async def _detect_faces(self, request: Request, entry: dict[str, Any]) -> Response:
         key = None
-        if self.keys is not None:
+        if self.access.has_keys:
             key = faces.key_of(request.headers.get("authorization", ""))
-        caller = await self._caller(request, key)
+        caller = await self._caller(request, key, entry)
         if (target := request.headers.get("x-amz-target")) != faces.TARGET:
             raise faces.RekognitionError(
                 "UnknownOperationException",
@@ -243,16 +224,13 @@ class Server:
         signature = self._model_of_faces()
         identity = str(uuid.uuid4())
         entry |= {"model": signature.name, "id": identity, "images": 1}
-        with self.in_flight.share(caller) as share:
-            body = await read_body(
-                request, share, limit=faces.LARGEST_BODY, seconds=self.limits.body_s
-            )
+        with self.reader.in_flight.share(caller) as share:
+            body = await self.reader.body(request, share, limit=faces.LARGEST_BODY)
             read = functools.partial(
                 faces.read, body, channels=signature.channels, size=signature.image_size
             )
-            picture = await self._read(request, read, caller, len(body))
-            _check_waits(request)
-            [row] = await self._values(signature.name, picture.image, key, caller, entry)
+            picture = await self.reader.run(request, read, caller, len(body))
+            [row] = await self._values(request, picture.image, key, caller, entry)
         values = dict(zip(signature.classes, row.tolist(), strict=True))
         points = {place: (values[f"{place}.x"], values[f"{place}.y"]) for place in PLACES}
         face = faces.details(points, picture, signature.exposure.decimals)
@@ -276,34 +254,19 @@ class Server:
             return Response(body, media_type="application/json")
         return Response(body, media_type="application/octet-stream", headers={LENGTH: length})
 
-    def _largest_body(self, signature: protocol.ModelSignature) -> int:
-        largest = self.limits.max_images * math.prod(signature.shape) * NUMBER_BYTES + (1 << 16)
-        return min(largest, self.in_flight.most_of_one)
-
-    def close(self) -> None:
+    async def close(self) -> None:
         for line in self.lines.values():
             line.close()
-        self.keeper.shutdown()
-        self.readers.shutdown()
-        if self.keys is not None:
-            self.keys.close()
+        self.reader.close()
+        await self.access.close()
+        self.log.close()
         self._held.close()
 
 
-def _check_waits(request: Request) -> None:
-    """Check that a client still waits for its answer, so that nothing is done for one that left."""
-    gone: Callable[[], bool] | None = getattr(request.state, "gone", None)
-    if gone is not None and gone():
-        raise Refused(400, "The client has gone.")
-
-
-def _key(headers: Mapping[str, str]) -> str:
-    """The caller's key, from a bearer token or from X-API-Key."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-    if not key:
-        raise Refused(401, "A key is needed: Authorization: Bearer KEY, or X-API-Key: KEY.")
-    return key
+def _entry(request: Request) -> dict[str, Any]:
+    """What the access log tells of a request, as far as it is known from its connection."""
+    peer = request.client and request.client.host
+    return {"peer": peer, "model": None, "key": None, "id": None, "images": 0}
 
 
 def _refusal(refused: Refused) -> Response:
@@ -350,27 +313,31 @@ def create_app(serving: Serving) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         end = asyncio.Event()
+        await server.access.start()
         keeping = asyncio.create_task(server.memories.run(end))
-        connections = Connections(serving.limits, server.in_flight, serving.behind_proxy)
+        connections = Connections(serving.limits, server.reader.in_flight, serving.behind_proxy)
         watching = asyncio.create_task(connections.watch())
         yield {"connections": connections}
         watching.cancel()
         end.set()
         await keeping
-        server.close()
+        await server.close()
+
+    def known(show: Callable[[Request], Response]) -> Endpoint:
+        return server.guarded(show, server.access.check_caller)
 
     routes: list[tuple[str, Any, str]] = [
-        ("/v2", server.about, "GET"),
+        ("/v2", known(server.about), "GET"),
         ("/v2/health/live", server.live, "GET"),
         ("/v2/health/ready", server.ready, "GET"),
-        ("/v2/repository/index", server.index, "POST"),
-        ("/metrics", server.figures, "GET"),
+        ("/v2/repository/index", known(server.index), "POST"),
+        ("/metrics", server.guarded(server.figures, server.access.check_metrics), "GET"),
         ("/", server.detect_faces, "POST"),
     ]
     for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         routes += [
-            (model, server.metadata, "GET"),
-            (f"{model}/ready", server.model_ready, "GET"),
+            (model, known(server.metadata), "GET"),
+            (f"{model}/ready", known(server.model_ready), "GET"),
             (f"{model}/infer", server.infer, "POST"),
         ]
     return Starlette(
@@ -386,9 +353,11 @@ ENVIRONMENT = "DENATURE_SERVING"
 
 def from_environment() -> Starlette:
     """The application of a worker process."""
+    import logging
     import os
 
     from denature.core.schema import decode
 
+    logging.captureWarnings(True)
     text = os.environ[ENVIRONMENT]
     return create_app(decode(Serving, json.loads(text), where=ENVIRONMENT))

@@ -305,6 +305,8 @@ class Serving:
     """File or `redis://` URL of the accepted keys; None accepts every request."""
     log: str | None = None
     """File for the access log; None writes to standard error, "off" disables the log."""
+    metrics_token: str | None = None
+    """Token that shows the metrics; None shows them on this machine alone."""
     device: str = "auto"
     precision: str = "fp32"
     trust: tuple[str, ...] = ()
@@ -314,6 +316,8 @@ class Serving:
     def __post_init__(self) -> None:
         for proxy in self.behind_proxy:
             _check_network(proxy)
+        if self.metrics_token == "":
+            raise ConfigError("The token of the metrics is empty; name one, or leave it out.")
         names = [served.name for served in self.models]
         if not names:
             raise ConfigError("No model was named; give at least one run.")

@@ -56,7 +56,7 @@ class Share:
     """The bytes that one request holds; they are given back when the context ends."""
 
     def __init__(self, whole: InFlight, caller: str) -> None:
-        self._whole, self._caller = whole, caller
+        self._whole, self.caller = whole, caller
         self.size = 0
 
     def add(self, size: int) -> None:
@@ -66,7 +66,7 @@ class Share:
             Refused: with 503, where too few are free.
         """
         if size:
-            self._whole.take(self._caller, size)
+            self._whole.take(self.caller, size)
             self.size += size
 
     def __enter__(self) -> "Share":

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import functools
-import sys
+import logging
 from collections.abc import Sequence
 from typing import final
 
 from denature.serve.batching import Batcher
 from denature.serve.model import Model
+
+LOGGER = logging.getLogger("denature.serve")
 
 
 @final
@@ -40,8 +42,8 @@ class MemoryKeeper:
         try:
             await asyncio.get_running_loop().run_in_executor(None, write)
         except OSError as error:  # a full disk: the next turn tries again
-            print(
-                f"The memory of the defense of {model.signature.name} was not written: "
-                f"{error.strerror or error}.",
-                file=sys.stderr,
+            LOGGER.error(
+                "The memory of the defense of %s was not written: %s.",
+                model.signature.name,
+                error.strerror or error,
             )

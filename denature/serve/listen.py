@@ -1,15 +1,21 @@
 """A server on its socket, in one process or several."""
 
 import json
+import logging
 import math
 import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from denature.core.errors import ConfigError, MissingExtra
+from denature.core.parent import end_with_parent
 from denature.core.schema import encode
 from denature.serve.config import Serving
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
@@ -46,17 +52,19 @@ def listen(
         from denature.serve.app import ENVIRONMENT, create_app
         from denature.serve.connection import BoundedConnection
         from denature.serve.connections import raise_file_limit
+        from denature.serve.log import LOGGING
     except ImportError as error:
         raise MissingExtra(error.name or "uvicorn", "serve", "Serving a model") from None
 
     if workers > 1:
         _check_apart(serving)
     raise_file_limit(serving.limits)
+    logging.captureWarnings(True)  # what is printed would wait for its reader
     with _bound(host, port) as listener:
         app = create_app(serving)  # before the announcement, so that errors surface here
         announce(f"http://{host}:{listener.getsockname()[1]}")
         config = uvicorn.Config(
-            app if workers == 1 else "denature.serve.app:from_environment",
+            app if workers == 1 else "denature.serve.listen:in_worker",
             factory=workers > 1,
             workers=workers,
             http=BoundedConnection,
@@ -65,7 +73,7 @@ def listen(
             proxy_headers=bool(serving.behind_proxy),
             forwarded_allow_ips=list(serving.behind_proxy),
             backlog=BACKLOG,
-            log_level="error",
+            log_config=LOGGING,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
@@ -76,6 +84,14 @@ def listen(
             del app
             os.environ[ENVIRONMENT] = json.dumps(encode(serving))
             Multiprocess(config, sockets=[listener]).run()
+
+
+def in_worker() -> "Starlette":
+    """The application of a worker process, which frees the port when the server is killed."""
+    end_with_parent()
+    from denature.serve.app import from_environment
+
+    return from_environment()
 
 
 def _check_apart(serving: Serving) -> None:

@@ -5,6 +5,7 @@ defenses remember of the answers that they gave, and no state of a generator: a 
 killed would otherwise use the noise since its last write once more.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from denature.core.errors import ConfigError, RunError
+from denature.core.sealed import write_tensors
 from denature.defenses.base import Defended, Stream
-from denature.train.state import read_state, write_state
+from denature.train.state import read_state
 
 LARGEST = 1 << 30
 """Bytes of a memory's file at most."""
@@ -112,7 +114,7 @@ class MemoryFile:
         Raises:
             OSError: it could not be written.
         """
-        write_state(self._path, dict(tensors), self._about)
+        write_tensors(self._path, tensors, {"plain": json.dumps(self._about)})
 
 
 def snapshot(stream: Stream) -> dict[str, Tensor]:

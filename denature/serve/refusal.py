@@ -2,9 +2,24 @@
 
 
 class Refused(Exception):
-    """A request that is not answered, with the HTTP status and the message for the client."""
+    """A request that is not answered, with the HTTP status and the message for the client.
 
-    def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
+    Args:
+        status: HTTP status.
+        message: what the client is told.
+        retry_after: seconds after which the request may succeed.
+        cause: what the access log says, where clients are told less.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        cause: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.cause = cause or message

@@ -1,5 +1,6 @@
 """Listings of runs on disk, finished and unfinished, and the parts that pruning removes."""
 
+import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,8 +92,10 @@ def _is_locked(folder: Path) -> bool:
     try:
         with FileLock(folder / LOCK, timeout=0):
             return False
-    except (Timeout, OSError):
+    except Timeout:
         return True
+    except OSError as error:
+        return error.errno != errno.EROFS  # nothing runs on a read-only disk
 
 
 def prunable(found: Sequence[ListedRun], what: str) -> Iterator[tuple[ListedRun, Path]]:

@@ -36,7 +36,8 @@ class Order:
     """Settings of the training."""
     source: "Run | Order | Transfer | None" = None
     """Source of answers: a student's teacher or a nasty teacher's adversary, as a run or the order
-    of one; for a clone, the transfer set of its victim."""
+    of one; for a clone, the transfer set of its victim. An objective that asks nothing ignores it,
+    but its data travel to workers with a transfer set."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     """Inference settings of that source."""
     init: "Run | Order | None" = None

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import TypeAlias
 from denature.answers.sources import AnswerSource
 from denature.answers.transfer import Transfer
 from denature.core.compute import resolve
-from denature.core.errors import Stopped
-from denature.core.record import EpochRecord, write_record
+from denature.core.errors import RunError, Stopped
+from denature.core.record import EpochRecord, Record, read_record, write_record
 from denature.core.weights import save_weights
 from denature.data import Dataset
 from denature.data.feed import Feed
@@ -33,12 +33,13 @@ from denature.train.run import (
     STATE_FOLDER,
     Run,
     RunState,
+    is_finished,
     load_run,
     locked,
     open_folder,
 )
 from denature.train.session import Session
-from denature.train.state import STATE, read_state
+from denature.train.state import STATE, read_state, recover_state
 from denature.train.tracking import Scalars, scalars_of, tensorboard, trackers
 
 Watch: TypeAlias = Callable[[Order, Learner], None]
@@ -62,6 +63,8 @@ def make_pass(
     with ExitStack() as locks:
 
         def enter(folder: Path, plan: Plan) -> RunState:
+            if is_finished(folder, plan):  # nothing is written, so its disk may be read-only
+                return "finished"
             locks.enter_context(locked(folder))
             return open_folder(folder, plan, overwrite=overwrite)
 
@@ -72,8 +75,10 @@ def make_pass(
                     runs[number] = _finished(job, dataset)
                     continue
                 state = job.folder / STATE_FOLDER / STATE
-                if standing == "unfinished" and state.exists():
-                    job.restore(*read_state(state))
+                if standing == "unfinished":
+                    team.on_rank0(partial(recover_state, state, session.progress.say))
+                    if state.exists():
+                        job.restore(*read_state(state))
             waiting[number] = job
         if waiting:
             _train(list(waiting.values()), dataset, watch, session)
@@ -232,6 +237,12 @@ def _finished(job: Job, dataset: Dataset) -> Run:
     if int(right.sum()) != round(record.accuracy.value * record.accuracy.n):
         return run
     run = replace(run, record=replace(record, hits=packed_hits(right, dataset)))
-    folder = job.folder
-    job.team.on_rank0(lambda: write_record(folder, run.record))
+    job.team.on_rank0(partial(_complete, job.folder, record, run.record))
     return run
+
+
+def _complete(folder: Path, before: Record, record: Record) -> None:
+    """Write a record with its hits in the place of the same one without, where that is possible."""
+    with suppress(RunError, OSError), locked(folder):
+        if read_record(folder) == before:
+            write_record(folder, record)

@@ -32,7 +32,7 @@ class RemoteBatch:
     inputs: tuple[dict[str, Path], ...]
     """For each order the folders of its input runs, by role; full paths."""
     transfer: Path | None
-    """File of the transfer set that all orders learn from, with their data; see
+    """File of the transfer set of all orders, with their data; see
     `denature.answers.transfer_file`."""
     defense: AnswerChange | None
     """Defense of the transfer set's answers, which are stored undefended."""
@@ -85,7 +85,7 @@ class RemoteBatch:
             for role, run in given.items()
             if isinstance(run, Run) and run.folder is not None
         }
-        sources = (run for given in inputs for run in given.values() if isinstance(run, Transfer))
+        sources = (order.source for order in orders if isinstance(order.source, Transfer))
         transfer, file = next(sources, None), None
         if transfer is not None:
             file = save_transfer(transfer, dataset)

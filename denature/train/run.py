@@ -3,6 +3,7 @@
 import copy
 import datetime
 import json
+import os
 import shutil
 import time
 from collections.abc import Collection, Iterator
@@ -38,6 +39,9 @@ STATE_FOLDER = "state"
 PLAN = "plan.json"
 
 LOCK = ".run.lock"
+
+PATIENCE_S = 5.0
+"""Seconds to wait for a run that is ending: a killed parent's workers, or a stop that saves."""
 
 EVENTS, SNAPSHOTS = "events", "snapshots"
 
@@ -118,13 +122,14 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock a run's folder against other processes; the lock ends with its process.
 
     Raises:
-        RunError: another process holds the lock, or the folder cannot be created.
+        RunError: another process still holds the lock after `PATIENCE_S`, or the folder cannot be
+            created.
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; a run needs a folder. Name another with --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=0)
+        lock = FileLock(folder / LOCK, timeout=PATIENCE_S)
         lock.acquire()
     except Timeout:
         raise RunError(f"Another process is at work in {folder}; wait for it.") from None
@@ -133,8 +138,11 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # Before the release: a waiting process would else hold a lock on a file that is gone, and
+        # the next one another on a new file. Windows removes no open file, and filelock does there.
+        if os.name != "nt":
+            (folder / LOCK).unlink(missing_ok=True)
         lock.release()
-        (folder / LOCK).unlink(missing_ok=True)
 
 
 def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> RunState:
@@ -155,7 +163,7 @@ def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> RunState:
         )
     if unfinished == plan:
         return "unfinished"
-    if unfinished is None and finished == plan:
+    if is_finished(folder, plan):
         return "finished"
     before = unfinished or finished
     if before is not None and not overwrite:
@@ -171,6 +179,11 @@ def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> RunState:
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from None
     return "new"
+
+
+def is_finished(folder: Path, plan: Plan) -> bool:
+    """Whether a folder holds a finished run of this plan, and none on the way; writes nothing."""
+    return _unfinished_plan(folder) is None and _finished_plan(folder) == plan
 
 
 def _unfinished_plan(folder: Path) -> Plan | None:

@@ -269,13 +269,13 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 def _send(passes: Sequence[_Pass], workers: WorkerPool, overwrite: bool, session: Session) -> None:
     """Have workers make the unfinished runs; the caller then finds them in their folders.
 
-    Runs on data that only this process has are left to the caller, except for clones: their data
-    travels with the transfer set.
+    Runs on data that only this process has are left to the caller, except for those with a
+    transfer set: their data travel with it.
     """
     waiting = [
         (unfinished, dataset)
         for _, dataset, jobs in passes
-        if isinstance(jobs[0].source, Transfer) or loads_again(dataset)
+        if isinstance(jobs[0].order.source, Transfer) or loads_again(dataset)
         if (unfinished := [job for job in jobs if not job.is_finished])
     ]
     # Passes are divided where workers would be idle.

@@ -1,10 +1,12 @@
-"""A learner's unfinished state on disk: one safetensors file, replaced atomically.
+"""A learner's unfinished state on disk: one sealed file, replaced atomically, and the one before.
 
 Tensors are stored as tensors, all else as JSON in the file's metadata, so reading executes no code.
 The file holds no generator states: order, views and dropout are functions of seed and position.
 """
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +14,28 @@ import torch
 from torch import Tensor
 
 from denature.core.errors import RunError
-from denature.core.files import atomic_path
+from denature.core.sealed import read_tensors, write_tensors
 from denature.train.team import gathered, sharded_like
 
 STATE = "state.safetensors"
 
+FORMER = "state-before.safetensors"
+"""The state before the last one, from which a run goes on where the last one is damaged."""
+
+
+ADVICE = "Delete it to start again."
+
 
 def write_state(path: Path, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    """Write a state; afterwards the file is either the complete new state or the old one.
+    """Write a state; the one before stays beside it as `FORMER`.
+
+    A kill at any time leaves at least one complete state.
 
     Raises:
         OSError: the file could not be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    # Two names may share memory, which safetensors rejects: every tensor is copied.
-    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(copies, temporary, metadata={"plain": json.dumps(plain)})
-        except SafetensorError as error:
-            raise OSError(str(error)) from None
+    metadata = {"plain": json.dumps(plain)}
+    write_tensors(path, tensors, metadata, former=path.with_name(FORMER))
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -42,15 +44,42 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         RunError: the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt") as file:
-            plain = json.loads(file.metadata()["plain"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = read_tensors(path)
+        return tensors, json.loads(metadata["plain"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"The state {path} is damaged: {error}. Delete it to start again.") from None
-    return tensors, plain
+        raise RunError(f"The state {path} is damaged: {error}. {ADVICE}") from None
+
+
+def recover_state(path: Path, say: Callable[[str], None]) -> None:
+    """Put the state before the last in the place of a last one that is damaged or missing.
+
+    Args:
+        path: of the last state.
+        say: receives a line where a damaged state is dropped.
+
+    Raises:
+        RunError: there is no state that is not damaged, and at least one that is.
+    """
+    former, damage = path.with_name(FORMER), ""
+    if path.exists():
+        try:
+            read_state(path)
+            return
+        except RunError as error:
+            damage = str(error)
+    if former.exists():
+        try:
+            read_state(former)
+        except RunError as error:
+            raise RunError(damage or str(error)) from None
+        if damage:  # otherwise a kill came where a file has one name; see `atomic_path`
+            say(f"{damage.removesuffix(ADVICE)}The run goes on from the state before it.")
+        os.replace(former, path)
+    elif damage:
+        raise RunError(damage)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, final
 
 from denature.answers.transfer_file import load_transfer
 from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunError, Stopped
+from denature.core.parent import end_with_parent
 from denature.core.progress import Task
 from denature.core.stopping import Stopper
 from denature.data import load
@@ -155,6 +156,7 @@ class ProcessPool:
 def _begin_worker(wish: "Event", threads: int) -> None:
     global _wish
     _wish = wish.is_set
+    end_with_parent()
     # Ctrl-C reaches all processes of a terminal; workers stop by the event of their parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch

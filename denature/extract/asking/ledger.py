@@ -1,54 +1,44 @@
 """The ledger: queries, their possible cost and their answers, in one SQLite file.
 
 The intent to send a request is on the disk before the request leaves. After a kill at any moment
-all stored answers are there; the requests in flight are marked as unknown and count as spent. One
-thread writes all waiting entries in one transaction, so many entries share a commit.
+all stored answers are there; the requests in flight are marked as unknown and count as spent.
 """
 
 import asyncio
 import json
-import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar, final
+from typing import Any, Self, final
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.core.errors import DenatureError, RunError
+from denature.extract.asking.database import Database
 from denature.extract.victims.base import VictimInfo
 
-T = TypeVar("T")
+NAMES = ("targets", "requests", "queries")
 
-SCHEMA = 1
-
-TABLES = """
-CREATE TABLE targets (
-  id INTEGER PRIMARY KEY, target TEXT NOT NULL, options TEXT NOT NULL, kind TEXT, width INTEGER,
-  UNIQUE (target, options)
-) STRICT;
-CREATE TABLE requests (
-  id INTEGER PRIMARY KEY, target INTEGER NOT NULL REFERENCES targets, purpose TEXT NOT NULL,
-  attempt INTEGER NOT NULL, images INTEGER NOT NULL, price REAL, sent REAL NOT NULL,
-  status TEXT NOT NULL, billed INTEGER NOT NULL, latency REAL, error TEXT
-) STRICT;
-CREATE TABLE queries (
-  id INTEGER PRIMARY KEY, target INTEGER NOT NULL REFERENCES targets, content BLOB NOT NULL,
-  repeat INTEGER NOT NULL, reference TEXT NOT NULL, image BLOB, request INTEGER NOT NULL,
-  billed INTEGER NOT NULL DEFAULT 1, answer BLOB, UNIQUE (target, content, repeat)
-) STRICT;
-"""
-
-MOST_WRITES = 256
-"""Waiting entries that share a transaction, at most."""
-
+TABLES = (
+    """CREATE TABLE targets (
+      id INTEGER PRIMARY KEY, target TEXT NOT NULL, options TEXT NOT NULL, kind TEXT,
+      width INTEGER, UNIQUE (target, options)
+    ) STRICT""",
+    """CREATE TABLE requests (
+      id INTEGER PRIMARY KEY, target INTEGER NOT NULL REFERENCES targets, purpose TEXT NOT NULL,
+      attempt INTEGER NOT NULL, images INTEGER NOT NULL, price REAL, sent REAL NOT NULL,
+      status TEXT NOT NULL, billed INTEGER NOT NULL, latency REAL, error TEXT
+    ) STRICT""",
+    """CREATE TABLE queries (
+      id INTEGER PRIMARY KEY, target INTEGER NOT NULL REFERENCES targets, content BLOB NOT NULL,
+      repeat INTEGER NOT NULL, reference TEXT NOT NULL, image BLOB, request INTEGER NOT NULL,
+      billed INTEGER NOT NULL DEFAULT 1, answer BLOB, UNIQUE (target, content, repeat)
+    ) STRICT""",
+)
 
 MOST_NAMED = 512
 """Images that a query selects by digest, at most; for more, all answers are read."""
@@ -95,56 +85,30 @@ class Ledger:
     """An open ledger; a lock keeps other processes from opening the same file.
 
     Args:
-        path: the file, which is created if it is missing.
+        path: the file, which is created if it is missing; an anchor stands beside it, see
+            `denature.extract.asking.database`.
+        answered: whether results of its answers are known to exist, so that a missing or
+            empty file is refused.
 
     Raises:
-        RunError: the file is no ledger, is damaged, or is locked by another process.
+        RunError: the file is no ledger, is damaged or empty, lacks what was written to it, or is
+            locked by another process.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, answered: bool = False) -> None:
         self.path = path
+        self._db = Database(
+            path, tables=TABLES, names=NAMES, expected=answered, rolled_back=self._remember
+        )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-            self._lock.acquire()
-        except Timeout:
-            raise RunError(f"Another process is at work with the ledger {path}.") from None
-        except OSError as error:
-            raise RunError(f"The ledger {path} cannot be created: {error}.") from None
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            self._lock.release()
-            raise RunError(f"{path} cannot be used as a ledger: {error}.") from None
-        try:
-            self._begin()
+            self._db.do(self._mark_unknown).result()
             self._remember()
-        except (sqlite3.Error, RunError) as error:
+        except BaseException:
             self._db.close()
-            self._lock.release()
-            if isinstance(error, RunError):
-                raise
-            raise RunError(f"{path} cannot be used as a ledger: {error}.") from None
-        self._closed = False
-        self._waiting: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
-        self._waiting = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write, name="ledger", daemon=True)
-        self._writer.start()
+            raise
 
-    def _begin(self) -> None:
-        db = self._db
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")  # even a power cut must lose no paid answer
-        [[version]] = db.execute("PRAGMA user_version")
-        [[tables]] = db.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'")
-        if not version and not tables:
-            db.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
-        elif version != SCHEMA:
-            raise RunError(
-                f"{self.path} is no ledger of this denature's format (version {version}, wanted "
-                f"{SCHEMA}). Name another file."
-            )
-        db.execute("UPDATE requests SET status = 'unknown' WHERE status = 'sent'")
+    def _mark_unknown(self) -> None:
+        self._db.execute("UPDATE requests SET status = 'unknown' WHERE status = 'sent'")
 
     def _remember(self) -> None:
         """Load spent queries and answer kinds into memory, since every request reads them."""
@@ -167,63 +131,7 @@ class Ledger:
 
     def close(self) -> None:
         """Write the waiting entries, and release the lock."""
-        if self._closed:
-            return
-        self._closed = True
-        self._waiting.put(None)
-        self._writer.join()
         self._db.close()
-        self._lock.release()
-
-    # The writer thread, the only one that uses the file
-
-    def _write(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            work, last = [first], False
-            while len(work) < MOST_WRITES:
-                try:
-                    more = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if more is None:
-                    last = True
-                    break
-                work.append(more)
-            self._together(work)
-            if last:
-                return
-
-    def _together(self, work: Sequence[tuple[Callable[[], Any], "Future[Any]"]]) -> None:
-        """Run all writes in one transaction; the futures resolve after its commit."""
-        done: list[tuple[Future[Any], Any, Exception | None]] = []
-        # Cancelled writes are left out; the others cannot be cancelled from here on.
-        work = [(act, future) for act, future in work if future.set_running_or_notify_cancel()]
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for act, future in work:
-                try:
-                    done.append((future, act(), None))
-                except BudgetSpent as refused:  # raised before anything was written
-                    done.append((future, None, refused))
-            self._db.execute("COMMIT")
-        except Exception as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            self._remember()
-            lost = RunError(f"The ledger {self.path} cannot be written: {error}.")
-            done = [(future, None, lost) for _, future in work]
-        for future, result, failure in done:
-            if failure is None:
-                future.set_result(result)
-            else:
-                future.set_exception(failure)
-
-    def _do(self, act: Callable[[], T]) -> "Future[T]":
-        if self._closed:
-            raise RunError(f"The ledger {self.path} is closed.")
-        future: Future[T] = Future()
-        self._waiting.put((act, future))
-        return future
 
     # Writing
 
@@ -242,7 +150,7 @@ class Ledger:
             number: int = row[0]
             return number
 
-        return self._do(act).result()
+        return self._db.do(act).result()
 
     def kind(self, target: int) -> AnswerKind | None:
         """Kind of a target's answers; None before the first answer."""
@@ -255,7 +163,7 @@ class Ledger:
             self._db.execute("UPDATE targets SET kind = ? WHERE id = ?", (kind, target))
             self._kinds[target] = kind
 
-        self._do(act).result()
+        self._db.do(act).result()
 
     def spent(self, target: int, purpose: str) -> int:
         """Queries that count against a budget."""
@@ -306,7 +214,7 @@ class Ledger:
             self._spent[target, purpose] = spent + count
             return number, count
 
-        return await asyncio.wrap_future(self._do(act))
+        return await asyncio.wrap_future(self._db.do(act))
 
     async def answered(
         self,
@@ -341,7 +249,7 @@ class Ledger:
             )
             self._kinds[target] = kind
 
-        await asyncio.wrap_future(self._do(act))
+        await asyncio.wrap_future(self._db.do(act))
 
     async def failed(
         self, target: int, request: int, *, purpose: str, billed: bool, latency: float, error: str
@@ -361,7 +269,7 @@ class Ledger:
                 )
                 self._spent[target, purpose] -= images
 
-        await asyncio.wrap_future(self._do(act))
+        await asyncio.wrap_future(self._db.do(act))
 
     # Reading
 
@@ -392,7 +300,7 @@ class Ledger:
                 (target, *digests),
             ).fetchall()
 
-        width, rows = self._do(act).result()
+        width, rows = self._db.do(act).result()
         dtype, size = ("<f4", 4) if width else ("<i8", 8)
         found: dict[bytes, dict[int, np.ndarray]] = {}
         for content, repeat, answer in rows:
@@ -412,11 +320,11 @@ class Ledger:
             )
             return sum(billed for content, billed in rows if bytes(content) in wanted)
 
-        return self._do(act).result()
+        return self._db.do(act).result()
 
     def tallies(self, target: int) -> dict[str, Tally]:
         """Queries and cost of a target for each purpose."""
-        found = self._do(lambda: list(_tallies(self._db, target))).result()
+        found = self._db.do(lambda: list(_tallies(self._db.execute, target))).result()
         return {tally.purpose: tally for tally in found}
 
 
@@ -430,13 +338,15 @@ def read_tallies(path: Path) -> list[Tally]:
         raise RunError(f"There is no ledger {path}.")
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            return list(_tallies(db))
-    except sqlite3.DatabaseError as error:
+            return list(_tallies(db.execute))
+    except (sqlite3.DatabaseError, ValueError) as error:  # damaged texts are no UTF-8
         raise RunError(f"{path} cannot be read as a ledger: {error}.") from None
 
 
-def _tallies(db: sqlite3.Connection, target: int | None = None) -> Iterator[Tally]:
-    rows: Iterable[tuple[Any, ...]] = db.execute(
+def _tallies(
+    execute: Callable[[str, Sequence[Any]], sqlite3.Cursor], target: int | None = None
+) -> Iterator[Tally]:
+    rows = execute(
         "SELECT t.target, t.options, t.kind, r.purpose, sum(r.images * r.billed), "
         "sum(r.images * (r.status = 'answered')), "
         "sum(r.images * (r.status IN ('unknown', 'sent'))), count(*), "

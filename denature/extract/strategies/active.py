@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
@@ -70,18 +69,16 @@ class Active(Strategy):
         asked, told = np.arange(ends[1]), [attempt.ask(attempt.pool(0, ends[1]))]
         for before, after in pairwise(ends[1:]):
             [run] = yield [Lesson(images=candidates()[asked], answers=usable(_joined(told)))]
-            new = self._chosen(run.network, candidates(), asked, after - before)
+            logits = outputs(run.network, candidates(), device=attempt.device)
+            new = self._chosen(logits.float().softmax(-1), asked, after - before)
             told.append(attempt.ask(candidates()[new]))
             asked = np.concatenate([asked, new])
         [run] = yield [Lesson(images=candidates()[asked], answers=usable(_joined(told)))]
         return Clone(run.network)
 
-    def _chosen(
-        self, network: nn.Module, images: np.ndarray, asked: np.ndarray, count: int
-    ) -> np.ndarray:
-        """Numbers of the images to query next, int64, `count`."""
-        rest = np.setdiff1d(np.arange(len(images)), asked)
-        guesses = outputs(network, images).float().softmax(-1)
+    def _chosen(self, guesses: torch.Tensor, asked: np.ndarray, count: int) -> np.ndarray:
+        """Numbers of the images to query next, int64, `count`, by the probabilities of all."""
+        rest = np.setdiff1d(np.arange(len(guesses)), asked)
         chosen: np.ndarray = rest[type(self).select(guesses[rest], guesses[asked], count).numpy()]
         return chosen
 

@@ -6,6 +6,7 @@ through the one loop, in passes or in workers. A strategy knows the defense only
 imports no defense.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 import numpy as np
 
 from denature.answers.kinds import AnswerKind
+from denature.core.schema import encode
 from denature.extract.config import Threat
 from denature.train.objectives.base import Objective
 from denature.train.objectives.cloned import Cloned
@@ -84,6 +86,18 @@ class Lesson:
     seed: int = 0
     """Added to the seed of the attempt, for several networks that differ."""
 
+    def digest(self, seed: int) -> str:
+        """Identity of the network that comes of the lesson, in an attempt with this seed."""
+        settings = (encode(self.objective), self.objective.kind, self.net, str(self.backbone),
+                    sorted(self.training.items()), self.seed, seed, self.answers.kind)  # fmt: skip
+        found = hashlib.sha256(repr(settings).encode())
+        values = self.answers.values.numpy()
+        for array in (self.images, values, self.labels, *(self.held_out or ())):
+            if array is not None:
+                found.update(f"{array.dtype}{array.shape}".encode())
+                found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
 
 class Clone(NamedTuple):
     """What a strategy returns."""
@@ -103,6 +117,8 @@ class Attempt(Protocol):
 
     situation: Situation
     seed: int
+    device: str
+    """Device of the thief's own networks: auto, cpu, cuda or mps."""
     owned: LabelledImages | None
     """Labelled images of threat A, which count as pool images too; None for threat B."""
     encoder: "nn.Module | None"

@@ -80,14 +80,14 @@ class SameFeatures(Strategy):
         yield from ()  # the head is solved for, and no network is trained
         encoder = attempt.encoder
         assert encoder is not None
-        width = outputs(encoder, attempt.pool(0, 1)).shape[1]
+        width = outputs(encoder, attempt.pool(0, 1), device=attempt.device).shape[1]
         trusted = not attempt.situation.perturbs
         images = attempt.pool(0, min(attempt.left(), width + 1 + SPARE))
-        features, shown = outputs(encoder, images), attempt.ask(images)
+        features, shown = outputs(encoder, images, device=attempt.device), attempt.ask(images)
         head, rank = solve(features, shown, self.tolerance, trusted=trusted)
         rest = attempt.pool(len(images), attempt.left())
         if (head is None or rank <= width) and len(rest):
-            features = torch.cat([features, outputs(encoder, rest)])
+            features = torch.cat([features, outputs(encoder, rest, device=attempt.device)])
             shown = Answers(shown.kind, torch.cat([shown.values, attempt.ask(rest).values]))
             head, rank = solve(features, shown, self.tolerance, trusted=trusted)
         note = f"the head was solved from {len(features):,} answers"

@@ -13,12 +13,12 @@ CHUNK = 256
 
 
 @torch.no_grad()
-def outputs(network: nn.Module, images: np.ndarray) -> Tensor:
+def outputs(network: nn.Module, images: np.ndarray, *, device: str = "auto") -> Tensor:
     """Outputs of a network for uint8 images, on the CPU, in the network's own dtype.
 
     The network is put in eval mode, and computes in the precision of its weights.
     """
-    compute = resolve(network, device="auto", precision="fp32")
+    compute = resolve(network, device=device, precision="fp32")
     network = compute.place(network).eval()
     parts = [
         network(compute.pixels(torch.tensor(images[start : start + CHUNK]).to(compute.device)))

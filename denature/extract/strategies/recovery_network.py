@@ -105,7 +105,7 @@ class RecoveryNetwork(Strategy):
 
     def _pairs(self, shadow: "Run", attempt: Attempt, images: np.ndarray) -> Pairs:
         """A shadow model's answers to images of the pool, as they are and as they are shown."""
-        logits = outputs(shadow.network, images).float()
+        logits = outputs(shadow.network, images, device=attempt.device).float()
         shown, true = [], []
         for temperature in self.temperatures:
             softened = logits / temperature

@@ -103,7 +103,12 @@ class Tuned(Strategy):
         runs = yield lessons
         truth = Answers(answers.kind, answers.values[held_out])
         scores = [
-            score(outputs(run.network, images[held_out]), truth, classes[held_out]) for run in runs
+            score(
+                outputs(run.network, images[held_out], device=attempt.device),
+                truth,
+                classes[held_out],
+            )
+            for run in runs
         ]
         best = max(range(len(lessons)), key=scores.__getitem__)
         # On digits, `cnn`, 200 queries, clones of 24 settings agreed with the victim on 95.4 % of

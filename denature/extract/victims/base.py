@@ -55,11 +55,6 @@ class AskFailed(DenatureError):
         self.wait_s = wait_s
 
 
-def printable(text: str) -> str:
-    """Foreign text with spaces for unprintable characters, such as terminal escapes."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def run_now(work: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine, also for a caller inside a running event loop, as in notebooks."""
     try:

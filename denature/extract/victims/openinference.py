@@ -5,22 +5,21 @@ parsed by `protocol`.
 """
 
 import asyncio
-import datetime
-import math
 import re
-from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self, final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import numpy as np
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_random_exponential
 
 from denature.answers.kinds import ANSWER_KINDS, AnswerKind
-from denature.core.errors import ConfigError, needs
+from denature.core.errors import ConfigError
 from denature.extract.config import RequestConfig
-from denature.extract.victims.base import AskFailed, VictimInfo, printable
+from denature.extract.victims.base import AskFailed, VictimInfo
 from denature.extract.victims.protocol import (
     LENGTH,
     MOST_CLASSES,
@@ -32,14 +31,13 @@ from denature.extract.victims.protocol import (
     request,
     table,
 )
-
-with needs("steal", "Querying a server"):
-    import aiohttp
-    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
-    from tenacity.wait import wait_random_exponential
+from denature.extract.victims.redaction import server_text, without_secrets
+from denature.extract.victims.wire import Response, Wire
 
 LARGEST_REPLY = 1 << 26
 """Bytes of a reply at most, whatever the model's description implies."""
+
+JSON = {"Content-Type": "application/json"}
 
 NOT_BILLED = (401, 403, 404, 429)
 """Statuses of requests that were rejected before any computation."""
@@ -66,28 +64,20 @@ class OpenInference:
             raise ConfigError(f"The URL names the model {named}, and --model {model}; name one.")
         if key is not None and not (key.isascii() and key.isprintable()):
             raise ConfigError("The key has characters that no header can hold.")
-        self._key = key
+        self._secrets = () if key is None else (key,)
+        _check_secrets(self._secrets, url, model, output)
         self._model, self._output, self._kind, self._top = model or named, output, kind, top
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._pace = pace
-        self._session: aiohttp.ClientSession | None = None
+        self._wire = Wire(self._url, pace)
         self._signature: RemoteSignature | None = None
         self._binary = False
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._pace.timeout_s),
-            connector=aiohttp.TCPConnector(limit=self._pace.concurrency),
-            headers={**self._headers, "Accept-Encoding": "identity"},
-            auto_decompress=False,  # a small reply must not unpack to a large one
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        await self._wire.__aenter__()
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        assert self._session is not None
-        await self._session.close()
-        self._session = None
+        await self._wire.__aexit__(*error)
 
     async def about(self) -> VictimInfo:
         model = await self._named()
@@ -135,7 +125,7 @@ class OpenInference:
         models = [entry for entry in entries if isinstance(entry, dict)]
         names = [model["name"] for model in models if _is_name(model.get("name"))]
         if len(names) != 1:
-            served = printable(", ".join(names[:20])) or "no model that it lists"
+            served = ", ".join(names[:20]) or "no model that it lists"
             raise ConfigError(f"{self._url} serves {served}; choose one with --model.")
         [self._model] = names
         return str(self._model)
@@ -149,52 +139,55 @@ class OpenInference:
             reraise=True,
         ):
             with attempt:
+                posted = b"{}" if method == "POST" else None
                 body, _ = await self._fetch(
-                    method, path, json={} if method == "POST" else None, limit=1 << 20
+                    method, path, data=posted, headers=JSON if posted else {}, limit=1 << 20
                 )
         try:
-            return msgspec.json.decode(body)
+            return without_secrets(msgspec.json.decode(body), self._secrets)
         except (msgspec.DecodeError, RecursionError):
             raise ConfigError(
                 f"{self._url}{path} did not answer with JSON; is it an Open Inference server?"
             ) from None
 
     async def _fetch(
-        self, method: str, path: str, *, limit: int, **sent: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        data: bytes | None,
+        headers: Mapping[str, str],
+        limit: int,
     ) -> tuple[bytes, Mapping[str, str]]:
         """Send one request, and return the body and the headers of its reply.
 
         Raises:
             AskFailed: no reply, or a status other than 200.
         """
-        assert self._session is not None
-        url = self._url + path
-        try:
-            async with self._session.request(
-                method, url, allow_redirects=False, **sent
-            ) as response:
-                body = await _read(response, limit)
-        except aiohttp.ClientConnectorError as error:
-            raise AskFailed(
-                f"{self._url} cannot be reached: {_line(error)}.", again=True, billed=False
-            ) from None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise AskFailed(
-                f"The connection to {self._url} was lost: {_line(error)}.", again=True, billed=True
-            ) from None
-        except ValueError as error:  # a reply arrived, but it is no answer
-            raise AskFailed(f"{url}: {error}.", again=False, billed=True) from None
+        response = await self._wire.send(
+            method,
+            self._url + path,
+            headers={**self._headers, **headers},
+            data=data,
+            limit=limit,
+            secrets=self._secrets,
+        )
         if response.status == 200:
-            return body, response.headers
-        message = _message(body)
-        if self._key is not None:
-            message = message.replace(self._key, "...")
+            return response.body, response.headers
         raise AskFailed(
-            f"{url} answered {response.status}: {message}",
+            f"{self._url}{path} answered {response.status}: {self._message(response)}",
             again=response.status == 429 or response.status >= 500,
             billed=response.status not in NOT_BILLED,
-            wait_s=_wait(response.headers.get("Retry-After")),
+            wait_s=response.wait_s,
         )
+
+    def _message(self, response: Response) -> str:
+        """A server's error message, as it may be shown."""
+        try:
+            message = msgspec.json.decode(response.body)["error"]
+        except (msgspec.DecodeError, KeyError, TypeError, IndexError, RecursionError):
+            message = response.body.decode("utf-8", "replace")
+        return server_text(str(message), self._secrets) or "no message"
 
     async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
         if self._signature is None:
@@ -212,8 +205,9 @@ class OpenInference:
         try:
             return read_reply(reply, reply_headers.get(LENGTH), signature, count=len(images))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            said = server_text(str(error) or type(error).__name__, self._secrets)
             raise AskFailed(
-                f"{self._url}{path} sent an invalid reply: {_line(error)[:300]}.",
+                f"{self._url}{path} sent an invalid reply: {said}.",
                 again=False,
                 billed=True,
             ) from None
@@ -248,44 +242,14 @@ def _check_url(url: str) -> None:
         )
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The whole body of a reply.
+def _check_secrets(secrets: Sequence[str], *texts: str | None) -> None:
+    """Reject a key within what is stored: the URL, the model's name, the output's.
 
     Raises:
-        ValueError: the body is compressed without a request for it, or exceeds `limit` bytes.
+        ConfigError: the key is there.
     """
-    if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
-        raise ValueError(f"the reply is compressed as {encoding[:32]!r}, without a request for it")
-    body = bytearray()
-    async for part in response.content.iter_any():
-        body += part
-        if len(body) > limit:
-            raise ValueError(f"the reply has more than {limit:,} bytes")
-    return bytes(body)
-
-
-def _wait(header: str | None) -> float | None:
-    """Seconds of a Retry-After header, which is a number or a date."""
-    if header is None:
-        return None
-    if header.isascii() and header.strip().isdigit():
-        return float(header) if len(header) < 12 else math.inf
-    try:
-        until = parsedate_to_datetime(header)
-        until = until if until.tzinfo is not None else until.replace(tzinfo=datetime.UTC)
-        return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _message(body: bytes) -> str:
-    """A server's error message in printable form."""
-    try:
-        message = msgspec.json.decode(body)["error"]
-    except (msgspec.DecodeError, KeyError, TypeError, IndexError, RecursionError):
-        message = body.decode("utf-8", "replace")
-    return printable(str(message))[:300] or "no message"
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if any(key in unquote(text) for key in secrets for text in texts if text and len(key) > 3):
+        raise ConfigError(
+            "The key is a part of the URL, of --model or of --output, which are stored on disk; "
+            "leave it out there."
+        )

@@ -1,14 +1,18 @@
-"""Face landmarks by AWS Rekognition through boto3: the service itself, or a compatible server.
+"""Face landmarks by AWS Rekognition: the service itself, or a compatible server.
 
-Credentials are boto3's usual ones. Its hidden retries are switched off, because each would be
-billed and counted nowhere.
+boto3 finds the credentials, the region and the endpoint, and signs. Its own transport is not used:
+its hidden retries would be billed and counted nowhere, no deadline bounds it as a whole, and it
+takes any reply for an answer.
 """
 
 import asyncio
 import io
+import os
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, final
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -16,19 +20,22 @@ from denature.core.errors import ConfigError, needs, unknown
 from denature.data.landmarks import PLACES
 from denature.extract.config import RequestConfig
 from denature.extract.victims.base import AskFailed, VictimInfo
+from denature.extract.victims.redaction import server_text
 
 with needs("rekognition", "Querying Rekognition"):
     import boto3
-    from botocore.config import Config
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        ConnectTimeoutError,
-        EndpointConnectionError,
-        NoCredentialsError,
-        NoRegionError,
-        PartialCredentialsError,
-    )
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+    from botocore.exceptions import BotoCoreError, NoRegionError, PartialCredentialsError
+    from botocore.httpsession import get_cert_path
+
+    from denature.extract.victims.wire import Response, Wire
+
+LARGEST_REPLY = 1 << 22
+"""Bytes of an answer at most; AWS finds up to 100 faces in a picture, in some 300 kB."""
+
+OPERATION = "RekognitionService.DetectFaces"
 
 QUALITIES = ("brightness", "sharpness")
 
@@ -89,27 +96,20 @@ class Rekognition:
         pace = pace or RequestConfig()
         self._values = tuple(values) or PLACES
         self._outputs = outputs_of(self._values)
-        config = Config(
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            connect_timeout=pace.timeout_s,
-            read_timeout=pace.timeout_s,
-            max_pool_connections=pace.concurrency,
-        )
         session, given = boto3.Session(), {}
         if endpoint_url is not None:
-            # A stand-in has no regions and may have no keys, but boto3 requires both.
-            given = {"region_name": "us-east-1"}
-            if session.get_credentials() is None:
-                given |= {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
+            given = {"region_name": session.region_name or "us-east-1"}  # a stand-in has no regions
         try:
-            self._client = session.client(
-                "rekognition", endpoint_url=endpoint_url, config=config, **given
-            )
+            # It sends nothing, and needs no credentials.
+            described = session.client("rekognition", endpoint_url=endpoint_url, **given).meta
         except NoRegionError:
             raise ConfigError("AWS needs a region; set AWS_DEFAULT_REGION.") from None
-        except ValueError as error:
+        except (ValueError, BotoCoreError) as error:
             raise ConfigError(f"The endpoint cannot be used: {error}.") from None
-        where = endpoint_url or f"aws {self._client.meta.region_name}"
+        self._session, self._stand_in = session, endpoint_url is not None
+        self._region = described.region_name
+        self._url = f"{described.endpoint_url.rstrip('/')}/"
+        where = endpoint_url or f"aws {self._region}"
         self._about = VictimInfo(
             target=f"rekognition DetectFaces at {where}",
             options={"values": ",".join(self._values)},
@@ -119,12 +119,14 @@ class Rekognition:
             channels=3,
             most=1,
         )
+        self._wire = Wire(self._about.target, pace, tls=_tls(), proxies=True)
 
     async def __aenter__(self) -> Self:
+        await self._wire.__aenter__()
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        pass
+        await self._wire.__aexit__(*error)
 
     async def about(self) -> VictimInfo:
         return self._about
@@ -133,25 +135,69 @@ class Rekognition:
         [image] = images
         buffer = io.BytesIO()
         Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "png")
+        # msgspec writes bytes in base64, as the service takes them.
+        body = msgspec.json.encode({"Image": {"Bytes": buffer.getvalue()}})
+        # Credentials that expired are fetched again, which takes a request of boto3's own.
+        headers, secrets = await asyncio.to_thread(self._signed, body)
+        response = await self._wire.send(
+            "POST", self._url, headers=headers, data=body, limit=LARGEST_REPLY, secrets=secrets
+        )
+        if response.status != 200:
+            raise _failed(response, secrets)
+        return numbers(_reply(response, secrets), self._values)[None]
+
+    def _signed(self, body: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
+        """The headers of a request, and the secrets in them.
+
+        Raises:
+            ConfigError: there are no credentials.
+        """
         try:
-            reply = await asyncio.to_thread(
-                self._client.detect_faces, Image={"Bytes": buffer.getvalue()}
-            )
-        except ClientError as error:
-            raise _failed(error.response) from None
-        except (NoCredentialsError, PartialCredentialsError):
+            credentials = self._session.get_credentials()
+        except PartialCredentialsError:
+            credentials = None
+        if credentials is None and self._stand_in:
+            credentials = Credentials("none", "none")
+        if credentials is None:
             raise ConfigError(
                 "boto3 finds no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
                 "write them to ~/.aws/credentials."
-            ) from None
-        except BotoCoreError as error:
-            never_sent = isinstance(error, EndpointConnectionError | ConnectTimeoutError)
-            raise AskFailed(
-                f"The connection to {self._about.target} was lost: {error}",
-                again=True,
-                billed=not never_sent,
-            ) from None
-        return numbers(reply, self._values)[None]
+            )
+        frozen = credentials.get_frozen_credentials()
+        headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": OPERATION}
+        signed = AWSRequest("POST", self._url, headers=headers, data=body)
+        SigV4Auth(frozen, "rekognition", self._region).add_auth(signed)
+        headers = {name: str(value) for name, value in signed.headers.items()}
+        signature = headers["Authorization"].rpartition("Signature=")[2]
+        secrets = (frozen.access_key, frozen.secret_key, frozen.token, signature)
+        return headers, tuple(secret for secret in secrets if secret and secret != "none")
+
+
+def _tls() -> ssl.SSLContext:
+    """The certificates that boto3 trusts."""
+    return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or get_cert_path(True))
+
+
+def _reply(response: Response, secrets: Sequence[str]) -> dict[str, Any]:
+    """An answer of DetectFaces.
+
+    Raises:
+        AskFailed: the body is something else, such as the page of a proxy.
+    """
+    try:
+        reply = msgspec.json.decode(response.body)
+    except (msgspec.DecodeError, RecursionError):
+        reply = None
+    if isinstance(reply, dict) and isinstance(reply.get("FaceDetails"), list):
+        return reply
+    kind = response.headers.get("Content-Type", "no type")
+    raise AskFailed(
+        "Rekognition answered 200 without a list of FaceDetails: "
+        f"{server_text(kind, secrets, most=80)}, {len(response.body):,} bytes that begin with "
+        f"{server_text(response.body.decode('utf-8', 'replace'), secrets, most=80)!r}.",
+        again=False,
+        billed=True,
+    )
 
 
 def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
@@ -188,14 +234,20 @@ def numbers(reply: Mapping[str, Any], values: Sequence[str]) -> np.ndarray:
     return np.array(row, np.float32)
 
 
-def _failed(response: Mapping[str, Any]) -> AskFailed:
-    error, about = response.get("Error", {}), response.get("ResponseMetadata", {})
-    name, status = str(error.get("Code")), int(about.get("HTTPStatusCode", 0))
-    retry_after = about.get("HTTPHeaders", {}).get("retry-after", "")
+def _failed(response: Response, secrets: Sequence[str]) -> AskFailed:
+    try:
+        body = msgspec.json.decode(response.body)
+    except (msgspec.DecodeError, RecursionError):
+        body = None
+    told = body if isinstance(body, dict) else {}
+    stated = str(told.get("__type") or response.headers.get("x-amzn-errortype") or response.status)
+    name = stated.rpartition("#")[2].partition(":")[0]
+    message = told.get("message", told.get("Message", "no message"))
     busy = name in BUSY
     return AskFailed(
-        f"Rekognition answered {name}: {error.get('Message')}",
-        again=busy or status >= 500 or status == 429,
+        f"Rekognition answered {server_text(name, secrets, most=80)}: "
+        f"{server_text(str(message), secrets)}",
+        again=busy or response.status >= 500 or response.status == 429,
         billed=not busy and name not in NO_ENTRY,
-        wait_s=float(retry_after) if retry_after.isdigit() else None,
+        wait_s=response.wait_s,
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.names import library_of
 from denature.core.progress import Progress
+from denature.core.sealed import sealed, unsealed
 from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.landmarks import PLACES
@@ -209,8 +210,10 @@ class Nose(AtScale):
     def _speeds(self, clone: Run, service: Run | None, progress: Progress) -> Speeds:
         """Measure the speeds once and store them, since each measurement gives other numbers."""
         path = self.folder / "speed.json"
-        if path.exists():
-            stored = json.loads(path.read_text("utf-8"))
+        with suppress(
+            OSError, ValueError, KeyError, TypeError
+        ):  # missing or damaged: measured again
+            stored = unsealed(json.loads(path.read_text("utf-8")))
             if stored["of"] == clone.record.id:
                 timings = ([Timing(**entry) for entry in stored[name]] for name in Speeds._fields)
                 return Speeds(*timings)
@@ -226,5 +229,5 @@ class Nose(AtScale):
             name: [asdict(timing) for timing in timings]
             for name, timings in speeds._asdict().items()
         }
-        write_text(path, json.dumps({"of": clone.record.id, **encoded}) + "\n")
+        write_text(path, json.dumps(sealed({"of": clone.record.id, **encoded})) + "\n")
         return speeds

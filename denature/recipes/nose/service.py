@@ -1,15 +1,20 @@
 """Serve a run by the face service's protocol, in a separate process."""
 
-import re
-import subprocess
-import sys
+import multiprocessing
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from denature.core.errors import RunError, needs
+from denature.core.errors import DenatureError, RunError, needs
+from denature.core.parent import end_with_parent
 from denature.extract.victims.rekognition import Rekognition
 from denature.recipes.nose.settings import VALUES
+from denature.train.config import Device
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 PATIENCE_S = 30
 """Seconds for the server to finish accepted requests before it is killed."""
@@ -29,31 +34,49 @@ def check_packages() -> None:
 
 
 @contextmanager
-def serving(run: Path, log: Path, *, device: str) -> Iterator[Rekognition]:
+def serving(run: Path, log: Path, *, device: Device) -> Iterator[Rekognition]:
     """Serve a run as `denature serve` does; the client sees only the wire.
 
     Raises:
         RunError: the server did not start.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "denature", "serve", f"face-service={run}", "--port", "0",
-         "--log", str(log), "--device", device],
-        stdout=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(run, log, device, sender), name="face service")
+    process.start()
+    sender.close()
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        address = re.match(r"(http://[^/]+)/v2/models/", line)
-        if address is None:
-            raise RunError(f"The server of {run} did not start; its output is {line.strip()!r}.")
-        yield Rekognition(endpoint_url=address[1], values=VALUES)
+        yield Rekognition(endpoint_url=_address(run, receiver), values=VALUES)
     finally:
+        receiver.close()
         process.terminate()
-        try:
-            process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
+        process.join(PATIENCE_S)
+        if process.is_alive():
             process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+            process.join()
+
+
+def _address(run: Path, receiver: "Connection") -> str:
+    """The URL of the server in the other process, once it listens."""
+    try:
+        started: str | DenatureError = receiver.recv()
+    except EOFError:
+        raise RunError(f"The server of {run} ended before it listened.") from None
+    if isinstance(started, DenatureError):
+        raise RunError(f"The server of {run} did not start: {started}")
+    return started
+
+
+def _serve(run: Path, log: Path, device: Device, sender: "Connection") -> None:
+    """In the server's process: serve the run, and send the URL or the reason of a failure."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, and its client stops it
+    from denature.serve.config import DefenseConfig, Exposure, ServedModel, Serving
+    from denature.serve.listen import listen
+
+    try:
+        model = ServedModel.of(f"face-service={run}", Exposure(), DefenseConfig().defense)
+        serving = Serving(models=(model.resolved(),), log=str(log), device=device)
+        listen(serving, port=0, announce=sender.send)
+    except DenatureError as error:
+        sender.send(error)
