@@ -321,7 +321,7 @@ def table(figures: Mapping[str, Any]) -> str:
     lines = ["| what | floor | goal | measured |", "| --- | --- | --- | --- |"]
     for key, line in ROWS.items():
         if found := figures.get(key):
-            lines.append(f"| {line} | {found.get('value', found.get('ratio')):,.4g} |")
+            lines.append(f"| {line} | {found.get('value', found.get('ratio')):,.5g} |")
     return "\n".join(lines)
 
 
