@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -59,13 +60,26 @@ class Served:
         return int(found[1]) / 1024
 
 
-def serve(out: Path, *words: str, module: str = "denature") -> Served:
-    """Start a server with the command line of a module, and wait until it answers."""
+def serve(out: Path, *words: str, module: str = "denature", files: int | None = None) -> Served:
+    """Start a server with the command line of a module, and wait until it answers.
+
+    Args:
+        out: folder of its log.
+        words: the command line.
+        module: the module.
+        files: how many files it may open.
+    """
+
+    def limit() -> None:
+        if files is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
     log = out / "log.jsonl"
     process = subprocess.Popen(
         [sys.executable, "-m", module, "serve", *words, "--port", "0", "--log", str(log),
          "--device", "cpu"],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=limit,
     )  # fmt: skip
     assert process.stdout is not None
     line = process.stdout.readline()

@@ -84,10 +84,11 @@ def test_all_readers_see_a_picture_upright(tmp_path: Path, orientation: int) -> 
         np.testing.assert_array_equal(pixels.transpose(1, 2, 0), expected)
     np.testing.assert_array_equal(np.asarray(open_picture(folder / "0.png")), expected)
     request = {"Image": {"Bytes": base64.b64encode(data).decode()}}
-    np.testing.assert_array_equal(read_request(json.dumps(request).encode()), expected)
+    picture = read_request(json.dumps(request).encode(), channels=3, size=32)
+    np.testing.assert_array_equal(picture.image[0].transpose(1, 2, 0), expected)
     places = dict.fromkeys(("eyeLeft", "eyeRight", "nose"), (0.5, 0.5))
     places |= dict.fromkeys(("mouthLeft", "mouthRight"), (0.5, 0.6))
-    answer = {"FaceDetails": [face_details(places, expected, -1)]}
+    answer = {"FaceDetails": [face_details(places, picture, -1)]}
     for number in range(10):
         (folder / f"{number}.png").write_bytes(data)
     labels = tmp_path / "labels.json"
@@ -175,7 +176,7 @@ def test_postscript_never_starts_ghostscript(
             read(source, holdout=0.5)
     request = {"Image": {"Bytes": base64.b64encode(POSTSCRIPT).decode()}}
     with pytest.raises(RekognitionError, match="no JPEG or PNG"):
-        read_request(json.dumps(request).encode())
+        read_request(json.dumps(request).encode(), channels=3, size=8)
     for command in (
         ["predict", str(classifier.folder), str(file), "--resize"],
         ["mark", str(file), "--model", str(classifier.folder), "--out", str(tmp_path / "out")],

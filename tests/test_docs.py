@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.abuse import table as abuse_table
 from benchmarks.audit import fidelity_table
 from benchmarks.bench import table
 from benchmarks.coverage import LIMITS, intervals_table, verdicts_table
@@ -140,6 +141,12 @@ def test_the_tables_of_the_benchmarks_are_made_from_what_was_measured(name: str)
     found = json.loads((ROOT / "results" / f"{name}-cpu.json").read_text(encoding="utf-8"))
     pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
     assert any(table(found, wanted) in page for page in pages)
+
+
+def test_the_figures_of_a_server_under_attack_are_those_that_were_measured() -> None:
+    """To renew them: `python -m benchmarks.abuse`, as the page says."""
+    found = json.loads((ROOT / "results" / "abuse-cpu.json").read_text(encoding="utf-8"))
+    assert abuse_table(found) in (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
 def test_the_fidelities_beside_art_are_those_that_were_measured() -> None:

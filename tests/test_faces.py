@@ -24,7 +24,7 @@ from denature.data import DataConfig, load
 from denature.data.landmarks import PLACES
 from denature.extract.victims.rekognition import Rekognition, numbers, outputs_of
 from denature.serve.config import Exposure, ServedModel
-from denature.serve.faces import confidence, details, quality, read, resized
+from denature.serve.faces import confidence, details, quality, read, shrunk
 from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, load_run, train
 from tests.served import Served, serve, stop
@@ -113,8 +113,7 @@ def test_a_stock_client_finds_the_nose(server: Served, victim: Run, form: str) -
     [face] = told["FaceDetails"]
     marks = {mark["Type"]: (mark["X"], mark["Y"]) for mark in face["Landmarks"]}
     assert list(marks) == list(PLACES)
-    seen = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    taken = torch.from_numpy(resized(seen, channels=3, size=32)).float() / 255
+    taken = torch.from_numpy(shrunk(Image.open(io.BytesIO(data)), 3, 32).image).float() / 255
     own = victim.network(taken)[0].detach().reshape(5, 2)
     np.testing.assert_allclose(list(marks.values()), own, atol=1e-5)
     assert face["BoundingBox"].keys() == {"Width", "Height", "Left", "Top"}
@@ -210,20 +209,24 @@ def test_landmarks_are_shown_as_such(victim: Run, server: Served) -> None:
 def test_a_picture_is_judged_by_what_it_shows() -> None:
     black, noise = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)
     noise[::2, ::2] = 255
-    assert quality(black) == {"Brightness": 0, "Sharpness": 0}
-    assert quality(noise)["Sharpness"] > 80
-    assert quality(np.full((2, 2, 3), 255, np.uint8)) == {"Brightness": 100, "Sharpness": 0}
+    white = np.full((2, 2, 3), 255, np.uint8)
+    assert quality(Image.fromarray(black)) == {"Brightness": 0, "Sharpness": 0}
+    assert quality(Image.fromarray(noise))["Sharpness"] > 80
+    assert quality(Image.fromarray(white)) == {"Brightness": 100, "Sharpness": 0}
     assert confidence(POINTS) == 100
     upside_down = {name: (x, 1 - y) for name, (x, y) in POINTS.items()}
     assert confidence(upside_down) == 60
-    face = details(POINTS, noise, 1)
+    small = shrunk(Image.fromarray(noise), 1, 8)
+    face = details(POINTS, small, 1)
     assert face["BoundingBox"] == {"Width": 0.8, "Height": 1.2, "Left": 0.1, "Top": 0.0}
     assert face["Pose"]["Roll"] == 0
-    assert resized(noise, channels=1, size=8).shape == (1, 1, 8, 8)
+    assert small.image.shape == (1, 1, 8, 8)
     body = json.dumps({"Image": {"Bytes": base64.b64encode(coded(noise)).decode()}}).encode()
-    np.testing.assert_array_equal(read(body), noise)
+    found = read(body, channels=3, size=64)
+    np.testing.assert_array_equal(found.image[0].transpose(1, 2, 0), noise)
+    assert (found.width, found.height) == (64, 64)
     with pytest.raises(Refused, match="The request has no Image"):
-        read(b"{}")
+        read(b"{}", channels=3, size=64)
 
 
 # The thief's side

@@ -27,7 +27,7 @@ from denature.recipes.nose.settings import SETTINGS, TARGETS, VALUES
 from denature.recipes.runner import run
 from denature.report.nose import NoseRow, NoseTheft, PrecisionPoint, by_decimals, verdict_on_clones
 from denature.report.results import Outcome
-from denature.serve.faces import details
+from denature.serve.faces import details, shrunk
 from denature.train import Normal, Training, train
 from tests.evaluations import is_drawn_again
 
@@ -56,10 +56,14 @@ def harvested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for row in range(PICTURES):
         picture = data.train.images[row].numpy().transpose(1, 2, 0)
         name = f"person-{row // 16}_{row % 16}.png"
-        Image.fromarray(picture).save(folder / "faces" / name)
+        drawn = Image.fromarray(picture)
+        drawn.save(folder / "faces" / name)
         places = dict(zip(PLACES, data.train.labels[row].reshape(-1, 2).tolist(), strict=True))
         key = f"bucket/of/mine/{name}" if row % 2 else name
-        responses[key] = {"FaceDetails": [details(places, picture, -1)], "ResponseMetadata": {}}
+        responses[key] = {
+            "FaceDetails": [details(places, shrunk(drawn, 3, 32), -1)],
+            "ResponseMetadata": {},
+        }
     responses["person-0_0.png"] = {"FaceDetails": []}  # it saw no face there
     (folder / "labels.json").write_text(json.dumps(responses))
     return folder

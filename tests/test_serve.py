@@ -542,12 +542,17 @@ def batcher(limits: Limits) -> tuple[Batcher, list[int]]:
     return Batcher(answer, limits), sizes
 
 
+async def answered(line: Batcher, images: np.ndarray, caller: str = "") -> np.ndarray:
+    with line.room(len(images), caller):
+        return await line.ask(images, caller)
+
+
 def test_requests_that_wait_are_computed_together() -> None:
     line, sizes = batcher(Limits(max_batch=10))
 
     async def ask() -> list[np.ndarray]:
         parts = [np.full((1 + n % 3, 1), n) for n in range(20)]
-        return list(await asyncio.gather(*map(line.ask, parts)))
+        return list(await asyncio.gather(*(answered(line, part) for part in parts)))
 
     for number, answer in enumerate(asyncio.run(ask())):
         assert answer.tolist() == [[number]] * (1 + number % 3)
@@ -561,12 +566,13 @@ def test_too_many_that_wait_are_sent_away() -> None:
     line, _ = batcher(Limits(max_images=4, max_waiting=4))
 
     async def ask() -> list[Any]:
-        waiting = (line.ask(np.zeros((2, 1))) for _ in range(3))
-        return list(await asyncio.gather(*waiting, return_exceptions=True))
+        waiting = [answered(line, np.zeros((2, 1))) for _ in range(3)]
+        other = answered(line, np.zeros((1, 1)), "another")
+        return list(await asyncio.gather(other, *waiting, return_exceptions=True))
 
-    *answered, refused = asyncio.run(ask())
+    *given, refused = asyncio.run(ask())
     line.close()
-    assert [len(found) for found in answered] == [2, 2]
+    assert [len(found) for found in given] == [1, 2, 2]
     assert isinstance(refused, Refused)
     assert refused.status == 503
 

@@ -3,12 +3,10 @@
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +24,9 @@ from denature.core.record import read_record
 from denature.core.untrusted import parse_json, read_bytes
 from denature.data import DataConfig, load
 from denature.data.pictures import BadImage, open_image
-from denature.extract.victims.base import AskFailed, VictimInfo, run_now
+from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.protocol import read_signature
-from denature.extract.victims.rekognition import LARGEST_REPLY, Rekognition, _failed, numbers
+from denature.extract.victims.rekognition import _failed, numbers
 from denature.extract.victims.wire import Response
 from denature.recipes.nose.service_answers import _read as read_answers
 from denature.train.run import import_run, load_run
@@ -219,37 +217,6 @@ def test_a_victim_cannot_claim_memory(tmp_path: Path, net: str, size: int) -> No
     config = DataConfig(source=str(source), holdout=0.5)
     with pytest.raises(ConfigError, match=f"on its word; .* --image-size {size}"):
         steal(Claims(size), net=net, pool=config, budgets=[5], out=tmp_path / "out")
-
-
-@pytest.fixture
-def endless() -> Iterator[str]:
-    """A service whose replies have no end."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        try:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(1 << 16)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
-                while True:
-                    connection.sendall(bytes(1 << 20))
-        except OSError:
-            pass
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    listener.close()
-    thread.join()
-
-
-def test_an_endless_reply_of_a_face_service_ends(endless: str) -> None:
-    victim = Rekognition(endpoint_url=endless)
-    with pytest.raises(AskFailed, match=f"more than {LARGEST_REPLY:,} bytes") as raised:
-        run_now(victim.ask(np.zeros((1, 3, 8, 8), np.uint8), id="1"))
-    assert raised.value.billed
-    assert not raised.value.again
 
 
 # Pictures

@@ -38,6 +38,7 @@ def serve(
     device: Device = "auto",
     precision: Precision = "fp32",
     trust: Trust = (),
+    behind_proxy: tuple[str, ...] = (),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Serve networks over the Open Inference Protocol, as KServe, Triton and MLServer do.
@@ -60,6 +61,8 @@ def serve(
         device: Device to compute on.
         precision: Precision of inference.
         trust: A module of your own that a run's record may import; repeat the option for several.
+        behind_proxy: Address or network of a proxy in front, whose X-Forwarded-For names the client
+            and whose connections are not bounded for one peer; repeat the option for several.
     """
     from denature.serve.listen import listen
 
@@ -75,6 +78,7 @@ def serve(
         device=device,
         precision=precision,
         trust=trust,
+        behind_proxy=behind_proxy,
     )
 
     def announce(url: str) -> None:

@@ -6,16 +6,15 @@ import json
 import math
 import time
 import uuid
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any, TypeAlias, TypeVar, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -25,15 +24,16 @@ from denature.serve import faces, protocol
 from denature.serve.access import Access
 from denature.serve.batching import Batcher
 from denature.serve.config import Serving
+from denature.serve.connections import Connections, network_of
 from denature.serve.exposure import expose
 from denature.serve.keeper import MemoryKeeper
+from denature.serve.keys.base import Booking
 from denature.serve.log import AccessLog, Metrics
 from denature.serve.model import Model
 from denature.serve.opening import open_models
 from denature.serve.protocol import LENGTH, InferenceRequest
+from denature.serve.reader import Reader, check_waits
 from denature.serve.refusal import Refused
-
-T = TypeVar("T")
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -41,15 +41,6 @@ Check: TypeAlias = Callable[[Request, dict[str, Any]], Awaitable[None]]
 
 BOOKING = "denature.booking"
 """Place of a request's charge in its scope."""
-
-BODY_S = 60.0
-"""Seconds for a body to arrive, at most."""
-
-NUMBER_BYTES = 16
-"""Bytes of a number in a JSON body at most, separators included."""
-
-LARGE = 1 << 17
-"""Bytes from which a body is parsed off the event loop."""
 
 
 @final
@@ -65,6 +56,8 @@ class Server:
             name: Batcher(model.answer, self.limits) for name, model in self.models.items()
         }
         self.access = Access(serving.keys, serving.metrics_token)
+        self.known: dict[str, str] = {}
+        self.reader = Reader(self.limits)
         self.metrics = Metrics()
         self.log = AccessLog(serving.log, self.metrics.lost_lines.inc)
         self.memories = MemoryKeeper(
@@ -169,68 +162,90 @@ class Server:
         self.log.write(**entry, status=status, ms=round(1000 * seconds, 2), **error)
 
     async def _infer(self, request: Request, entry: dict[str, Any]) -> Response:
+        key = self.access.key(request)
+        caller = await self._caller(request, key, entry)
         model = self.model(request)
         signature = model.signature
         entry["model"] = signature.name
-        key = self.access.key(request)
-        body = await _body(request, limit=self._largest_body(signature))
-        read = functools.partial(
-            protocol.parse,
-            body,
-            request.headers.get(LENGTH),
-            signature,
-            max_images=self.limits.max_images,
-        )
-        parsed = await _in_thread(read) if len(body) > LARGE else read()
-        entry |= {"id": parsed.id, "images": len(parsed.images)}
-        values = await self._values(request, parsed.images, key, entry)
-        return self._answer(expose(values, signature.exposure), parsed, model)
+        self.lines[signature.name].check_room(caller)
+        with self.reader.in_flight.share(caller) as share:
+            parsed = await self.reader.parsed(request, signature, share)
+            entry |= {"id": parsed.id, "images": len(parsed.images)}
+            share.add(parsed.images.nbytes - share.size)  # the text of a JSON body is gone
+            values = await self._values(request, parsed.images, key, caller, entry)
+            return self._answer(expose(values, signature.exposure), parsed, model)
+
+    async def _caller(self, request: Request, key: str | None, entry: dict[str, Any]) -> str:
+        """The name of a key's account, or the network of a client where no key is needed.
+
+        Nothing of a request but its head was read before.
+        """
+        if key is None:
+            return network_of(request.client.host) if request.client is not None else ""
+        if key not in self.known:
+            await self._charge(key, 0, entry)
+            self.known[key] = entry["key"]
+        entry["key"] = self.known[key]
+        return self.known[key]
+
+    async def _charge(self, key: str | None, images: int, entry: dict[str, Any]) -> Booking | None:
+        try:
+            return await self.access.charge(key, images, entry)
+        except Refused as refused:
+            if refused.status == 401 and key is not None:
+                self.known.pop(key, None)
+            raise
 
     async def _values(
-        self, request: Request, images: np.ndarray, key: str | None, entry: dict[str, Any]
+        self,
+        request: Request,
+        images: np.ndarray,
+        key: str | None,
+        caller: str,
+        entry: dict[str, Any],
     ) -> np.ndarray:
         """The answers to a request's images, which are charged to its key here."""
+        check_waits(request)
         line = self.lines[entry["model"]]
-        line.admit(len(images))
-        request.scope[BOOKING] = await self.access.charge(key, len(images), entry)
-        return await line.ask(images)
+        with line.room(len(images), caller):
+            request.scope[BOOKING] = await self._charge(key, len(images), entry)
+            return await line.ask(images, caller)
 
     async def _detect_faces(self, request: Request, entry: dict[str, Any]) -> Response:
+        key = None
+        if self.access.has_keys:
+            key = faces.key_of(request.headers.get("authorization", ""))
+        caller = await self._caller(request, key, entry)
         if (target := request.headers.get("x-amz-target")) != faces.TARGET:
             raise faces.RekognitionError(
                 "UnknownOperationException",
                 f"The operation is {str(target)[:64]}; only {faces.TARGET} is supported.",
             )
-        model = next(
-            (m for m in self.models.values() if faces.knows_faces(m.signature.classes)), None
-        )
-        if model is None:
-            raise faces.RekognitionError(
-                "ResourceNotFoundException", f"No model here answers with {', '.join(PLACES)}."
+        signature = self._model_of_faces()
+        identity = str(uuid.uuid4())
+        entry |= {"model": signature.name, "id": identity, "images": 1}
+        with self.reader.in_flight.share(caller) as share:
+            body = await self.reader.body(request, share, limit=faces.LARGEST_BODY)
+            read = functools.partial(
+                faces.read, body, channels=signature.channels, size=signature.image_size
             )
-        signature, identity = model.signature, str(uuid.uuid4())
-        entry |= {"model": signature.name, "id": identity}
-        key = None
-        if self.access.has_keys:
-            key = faces.key_of(request.headers.get("authorization", ""))
-        body = await _body(request, limit=faces.LARGEST_BODY)
-        picture = await _in_thread(functools.partial(faces.read, body))
-        images = await _in_thread(
-            functools.partial(
-                faces.resized, picture, channels=signature.channels, size=signature.image_size
-            )
-        )
-        entry["images"] = 1
-        [row] = await self._values(request, images, key, entry)
+            picture = await self.reader.run(request, read, caller, len(body))
+            [row] = await self._values(request, picture.image, key, caller, entry)
         values = dict(zip(signature.classes, row.tolist(), strict=True))
         points = {place: (values[f"{place}.x"], values[f"{place}.y"]) for place in PLACES}
-        face = await _in_thread(
-            functools.partial(faces.details, points, picture, signature.exposure.decimals)
-        )
+        face = faces.details(points, picture, signature.exposure.decimals)
         return Response(
             orjson.dumps({"FaceDetails": [face]}),
             media_type=faces.MEDIA_TYPE,
             headers={"x-amzn-RequestId": identity},
+        )
+
+    def _model_of_faces(self) -> protocol.ModelSignature:
+        for model in self.models.values():
+            if faces.knows_faces(model.signature.classes):
+                return model.signature
+        raise faces.RekognitionError(
+            "ResourceNotFoundException", f"No model here answers with {', '.join(PLACES)}."
         )
 
     def _answer(self, values: Any, request: InferenceRequest, model: Model) -> Response:
@@ -239,12 +254,10 @@ class Server:
             return Response(body, media_type="application/json")
         return Response(body, media_type="application/octet-stream", headers={LENGTH: length})
 
-    def _largest_body(self, signature: protocol.ModelSignature) -> int:
-        return self.limits.max_images * math.prod(signature.shape) * NUMBER_BYTES + (1 << 16)
-
     async def close(self) -> None:
         for line in self.lines.values():
             line.close()
+        self.reader.close()
         await self.access.close()
         self.log.close()
         self._held.close()
@@ -254,50 +267,6 @@ def _entry(request: Request) -> dict[str, Any]:
     """What the access log tells of a request, as far as it is known from its connection."""
     peer = request.client and request.client.host
     return {"peer": peer, "model": None, "key": None, "id": None, "images": 0}
-
-
-async def _body(request: Request, *, limit: int) -> bytes:
-    """The whole body of a request, decompressed, with at most `limit` bytes."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared[:20]) > limit:
-        raise Refused(413, f"The body has {declared} bytes; at most {limit} are accepted.")
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise Refused(413, f"The body has more than {limit} bytes.")
-                parts.append(part)
-    except TimeoutError:
-        raise Refused(408, f"The body took more than {BODY_S:g} s.") from None
-    except ClientDisconnect:
-        raise Refused(400, "The body ended early.") from None
-    body = b"".join(parts)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding == "identity":
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise Refused(415, "Content-Encoding must be gzip, deflate or identity.")
-    return await _in_thread(functools.partial(_decompressed, body, limit))
-
-
-def _decompressed(body: bytes, limit: int) -> bytes:
-    try:
-        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects gzip or deflate
-        plain = decompressor.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise Refused(400, f"The body cannot be decompressed: {error}.") from None
-    if len(plain) > limit:
-        raise Refused(413, f"The decompressed body has more than {limit} bytes.")
-    if not decompressor.eof or decompressor.unused_data:
-        raise Refused(400, "The compressed body ends early or has bytes behind its end.")
-    return plain
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run work in a thread, since it would block other requests."""
-    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 def _refusal(refused: Refused) -> Response:
@@ -342,11 +311,14 @@ def create_app(serving: Serving) -> Starlette:
         return JSONResponse({"error": "The server failed; its log has the cause."}, 500)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         end = asyncio.Event()
         await server.access.start()
         keeping = asyncio.create_task(server.memories.run(end))
-        yield
+        connections = Connections(serving.limits, server.reader.in_flight, serving.behind_proxy)
+        watching = asyncio.create_task(connections.watch())
+        yield {"connections": connections}
+        watching.cancel()
         end.set()
         await keeping
         await server.close()

@@ -1,14 +1,16 @@
 """Requests of all clients, computed in batches off the event loop."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias, TypeVar, final
+from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias, TypeVar, final
 
 import numpy as np
 
 from denature.serve.config import Limits
+from denature.serve.fair import FairQueue
 from denature.serve.refusal import Refused
 
 T = TypeVar("T")
@@ -16,49 +18,73 @@ T = TypeVar("T")
 AnswerBatch: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
 """From the images of several requests to the answers to all images, in order."""
 
+SLICE = 64
+"""Images of a request that are computed without a turn of another caller, at most."""
+
+
+class _Slice(NamedTuple):
+    """Images of a request, its answers so far, and where all of them go in the end."""
+
+    images: np.ndarray
+    last: bool
+    parts: list[np.ndarray]
+    answer: "asyncio.Future[np.ndarray]"
+
 
 @final
 class Batcher:
     """A queue in front of one network; the next batch gathers while the network computes.
 
-    A request whose client disconnects is not computed, if its batch has not begun. Batches are
-    answered by one thread, in the order in which their requests arrived, so `answer` may have a
-    state.
+    Callers take turns, in slices of their requests. A request whose client disconnects is not
+    computed, if its batch has not begun. Batches are answered by one thread, and those of one
+    caller in the order in which its requests arrived, so `answer` may have a state.
     """
 
     def __init__(self, answer: AnswerBatch, limits: Limits) -> None:
         self._answer = answer
         self._limits = limits
-        self._line: deque[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = deque()
-        self._waiting = 0
+        self._slice = min(SLICE, limits.max_batch)
+        self._line: FairQueue[_Slice] = FairQueue(credit=limits.max_images)
+        self._waiting: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
-    def admit(self, images: int) -> None:
-        """Check that this many more images may wait, before a key is charged for them.
+    def check_room(self, caller: str, images: int = 1) -> None:
+        """Check that images of a caller may wait, which is known before its body is read.
 
         Raises:
-            Refused: with 503, when too many images wait already.
+            Refused: with 503, when too many images of this caller wait already.
         """
-        if self._waiting + images > self._limits.max_waiting:
+        if self._waiting[caller] + images > self._limits.max_waiting:
             raise Refused(503, "Too many requests wait already; retry later.", retry_after=1)
 
-    async def ask(self, images: np.ndarray) -> np.ndarray:
-        """The answers to one request's images.
+    @contextmanager
+    def room(self, images: int, caller: str) -> Iterator[None]:
+        """Room for this many more images of a caller, before its key is charged for them.
 
         Raises:
-            Refused: with 503, when too many images wait already.
+            Refused: with 503, when too many images of this caller wait already.
         """
-        self.admit(len(images))
+        self.check_room(caller, images)
+        self._waiting[caller] += images
+        try:
+            yield
+        finally:
+            self._waiting[caller] -= images
+            if not self._waiting[caller]:
+                del self._waiting[caller]
+
+    async def ask(self, images: np.ndarray, caller: str = "") -> np.ndarray:
+        """The answers to one request's images, for which there must be room."""
         answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        self._line.append((images, answer))
-        self._waiting += len(images)
+        parts: list[np.ndarray] = []
+        for start in range(0, len(images), self._slice):
+            end = start + self._slice
+            part = _Slice(images[start:end], end >= len(images), parts, answer)
+            self._line.push(caller, len(part.images), part)
         if self._task is None:
             self._task = asyncio.create_task(self._work())
-        try:
-            return await answer
-        finally:
-            self._waiting -= len(images)
+        return await answer
 
     async def _work(self) -> None:
         """Answer until no request waits; the next request starts this task again."""
@@ -70,19 +96,15 @@ class Batcher:
                 batch = self._next()
                 if not batch:
                     continue
-                images = [images for images, _ in batch]
+                images = [part.images for part in batch]
                 try:
                     values = await loop.run_in_executor(self._thread, self._answer, images)
                 except Exception as error:
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(error)
+                    for part in batch:
+                        if not part.answer.done():
+                            part.answer.set_exception(error)
                     continue
-                start = 0
-                for part, future in batch:
-                    if not future.done():
-                        future.set_result(values[start : start + len(part)])
-                    start += len(part)
+                _hand_out(batch, values)
         finally:
             self._task = None
 
@@ -90,18 +112,30 @@ class Batcher:
         """Do work in the thread that answers, between two batches."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _next(self) -> list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]:
-        batch: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = []
+    def _next(self) -> list[_Slice]:
+        batch: list[_Slice] = []
         count = 0
         while self._line:
-            images, future = self._line[0]
-            if batch and count + len(images) > self._limits.max_batch:
+            if batch and count + len(self._line.peek().images) > self._limits.max_batch:
                 break
-            self._line.popleft()
-            if not future.done():  # its client disconnected
-                batch.append((images, future))
-                count += len(images)
+            part = self._line.pop()
+            if not part.answer.done():  # its client disconnected, or an earlier part failed
+                batch.append(part)
+                count += len(part.images)
         return batch
 
     def close(self) -> None:
         self._thread.shutdown()
+
+
+def _hand_out(batch: list[_Slice], values: np.ndarray) -> None:
+    """Give the answers of a batch to its requests."""
+    start = 0
+    for part in batch:
+        end = start + len(part.images)
+        part.parts.append(values[start:end])
+        if part.last and not part.answer.done():
+            part.answer.set_result(
+                part.parts[0] if len(part.parts) == 1 else np.concatenate(part.parts)
+            )
+        start = end

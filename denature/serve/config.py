@@ -1,5 +1,6 @@
 """Settings of serving; this module imports nothing heavy."""
 
+import ipaddress
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -88,7 +89,21 @@ class Limits:
     max_images: int = 256
     """Images in one request."""
     max_waiting: int = 8192
-    """Images of all waiting requests at most; more are refused with 503."""
+    """Images of the waiting requests of one key at most, or of one client where no keys are
+    needed; more are refused with 503."""
+    max_inflight_mb: int = 512
+    """Mebibytes of all requests that are read or answered at one time; more are refused with
+    503. One key gets half of them at most."""
+    max_connections: int = 1000
+    """Connections at most; the one that waited longest for a request makes room for a new one."""
+    max_peer_connections: int = 256
+    """Connections of one peer at most: an IPv4 address, or an IPv6 network of 64 bits."""
+    head_s: float = 10.0
+    """Seconds for the head of a request, and for the rest of a body that was refused."""
+    body_s: float = 60.0
+    """Seconds for the body of a request."""
+    unread_s: float = 60.0
+    """Seconds for a client to read an answer."""
     window_ms: float = 0.0
     """Milliseconds that a batch waits for further requests. At 0 a batch holds the requests that
     arrived while the previous one was computed, which costs a lone client nothing."""
@@ -101,6 +116,13 @@ class Limits:
             {
                 "max_images": (self.max_images >= 1, "at least 1"),
                 "max_waiting": (self.max_waiting >= self.max_images, "at least max_images"),
+                "max_inflight_mb": (self.max_inflight_mb >= 1, "at least 1"),
+                "max_connections": (self.max_connections >= 1, "at least 1"),
+                "max_peer_connections": (self.max_peer_connections >= 1, "at least 1"),
+                **{
+                    name: (0 < getattr(self, name) <= 3600, "above 0, and at most 3600")
+                    for name in ("head_s", "body_s", "unread_s")
+                },
                 "window_ms": (0 <= self.window_ms <= 1000, "from 0 to 1000"),
                 "max_batch": (self.max_batch >= 1, "at least 1"),
             },
@@ -288,8 +310,12 @@ class Serving:
     device: str = "auto"
     precision: str = "fp32"
     trust: tuple[str, ...] = ()
+    behind_proxy: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose X-Forwarded-For is believed."""
 
     def __post_init__(self) -> None:
+        for proxy in self.behind_proxy:
+            _check_network(proxy)
         if self.metrics_token == "":
             raise ConfigError("The token of the metrics is empty; name one, or leave it out.")
         names = [served.name for served in self.models]
@@ -299,3 +325,13 @@ class Serving:
             raise ConfigError(
                 f"Two models are called {', '.join(sorted(duplicates))}; name them: NAME=RUN."
             )
+
+
+def _check_network(text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"behind_proxy is {text!r}: {error}. Name addresses or networks of proxies, such as "
+            "10.0.0.7 or 10.0.0.0/24."
+        ) from None

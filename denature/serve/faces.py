@@ -7,13 +7,15 @@ counts as one, so the box, the confidence and the roll in an answer follow from 
 import base64
 import binascii
 import math
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
 import numpy as np
-import orjson
 from PIL import Image
 
+from denature.core.memory import give_back_freed_memory
 from denature.data.decode import to_array
 from denature.data.landmarks import PLACES
 from denature.data.pictures import BadImage, TooManyPixels, open_image
@@ -31,9 +33,37 @@ LARGEST_BODY = LARGEST * 4 // 3 + (1 << 16)
 MOST_PIXELS = 40_000_000
 """Pixels of a picture at most, since a small file can decompress to any number."""
 
+SMALL_PIXELS = 4_000_000
+"""Pixels from which pictures are decoded one after another: their buffers take some 10 bytes each,
+and are given back to the system at once."""
+
 FORMATS = ("JPEG", "PNG")
 
+_one_large = threading.Lock()
+
 Points: TypeAlias = Mapping[str, tuple[float, float]]
+
+
+class _Image(msgspec.Struct):
+    Bytes: msgspec.Raw = msgspec.Raw(b"null")
+    S3Object: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Request(msgspec.Struct):
+    Image: _Image
+
+
+_REQUESTS = msgspec.json.Decoder(_Request)
+
+
+class Picture(NamedTuple):
+    """What is kept of a picture while the network answers."""
+
+    image: np.ndarray
+    """uint8, 1 x channels x size x size: stretched, so that fractions of its sides stay valid."""
+    width: int
+    height: int
+    quality: dict[str, float]
 
 
 class RekognitionError(Refused):
@@ -82,66 +112,94 @@ def key_of(authorization: str) -> str:
     return key
 
 
-def read(body: bytes) -> np.ndarray:
-    """The picture in a request, uint8, height x width x 3.
+def read(body: bytes, *, channels: int, size: int) -> Picture:
+    """The picture in a request, in a network's input shape.
+
+    Its header and the number of its pixels are checked before it is decoded.
+
+    Args:
+        body: JSON of the service.
+        channels: 1 or 3.
+        size: pixels a side of the network's input.
 
     Raises:
         RekognitionError: the request is malformed, or its picture cannot be read.
     """
+    data = _data(body)
     try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        return _decoded(data, channels, size, most_pixels=SMALL_PIXELS)
+    except TooManyPixels:
+        pass
+    try:
+        with _one_large:
+            return _decoded(data, channels, size, most_pixels=MOST_PIXELS)
+    except TooManyPixels:
+        raise RekognitionError(
+            "ImageTooLargeException", f"The image has more than {MOST_PIXELS} pixels."
+        ) from None
+    finally:
+        give_back_freed_memory()
+
+
+def _data(body: bytes) -> bytes:
+    """The bytes of the picture in a request."""
+    try:
+        image = _REQUESTS.decode(body).Image
+    except msgspec.ValidationError:
+        raise RekognitionError("InvalidParameterException", "The request has no Image.") from None
+    except (msgspec.DecodeError, RecursionError):
         raise RekognitionError("SerializationException", "The body is not JSON.") from None
-    image = request.get("Image") if isinstance(request, dict) else None
-    if not isinstance(image, dict):
-        raise RekognitionError("InvalidParameterException", "The request has no Image.")
-    if image.get("S3Object") is not None:
+    if bytes(image.S3Object) != b"null":
         raise RekognitionError(
             "InvalidS3ObjectException", "This server does not read S3; send Image.Bytes."
         )
-    coded = image.get("Bytes")
-    if not isinstance(coded, str) or not coded:
+    coded = memoryview(image.Bytes)
+    if len(coded) <= 2 or coded[0] != ord('"'):
         raise RekognitionError("InvalidParameterException", "Image has no Bytes.")
     try:
-        data = base64.b64decode(coded, validate=True)
+        data = base64.b64decode(coded[1:-1], validate=True)
     except (binascii.Error, ValueError):
         raise RekognitionError("InvalidParameterException", "Image.Bytes is not base64.") from None
     if len(data) > LARGEST:
         raise RekognitionError(
             "ImageTooLargeException", f"The image has more than {LARGEST} bytes."
         )
-    return _decoded(data)
+    return data
 
 
-def _decoded(data: bytes) -> np.ndarray:
+def _decoded(data: bytes, channels: int, size: int, *, most_pixels: int) -> Picture:
+    """The picture of a file, which is not kept in its own size.
+
+    Raises:
+        TooManyPixels: before anything was decoded.
+        RekognitionError: the file cannot be read.
+    """
     try:
-        picture = open_image(data, formats=FORMATS, most_pixels=MOST_PIXELS)
-        return np.asarray(picture.convert("RGB"))
+        return shrunk(open_image(data, formats=FORMATS, most_pixels=most_pixels), channels, size)
     except TooManyPixels:
-        raise RekognitionError(
-            "ImageTooLargeException", f"The image has more than {MOST_PIXELS} pixels."
-        ) from None
+        raise
     except BadImage:
         raise RekognitionError(
             "InvalidImageFormatException", "The image is no JPEG or PNG that can be read."
         ) from None
 
 
-def resized(picture: np.ndarray, *, channels: int, size: int) -> np.ndarray:
-    """A picture in a network's input shape, stretched so that fractions of its sides stay valid."""
-    array = to_array(Image.fromarray(picture), channels=channels, size=size, fit=True, stretch=True)
+def shrunk(picture: Image.Image, channels: int, size: int) -> Picture:
+    """A picture of any size and mode in a network's input shape."""
+    colours = picture.convert("RGB")
+    array = to_array(colours, channels=channels, size=size, fit=True, stretch=True)
     assert array is not None
-    return array[None]
+    return Picture(array[None], *colours.size, quality(colours))
 
 
-def quality(picture: np.ndarray) -> dict[str, float]:
+def quality(picture: Image.Image) -> dict[str, float]:
     """Brightness and sharpness from 0 to 100.
 
     Brightness is the mean luma. Sharpness is 100 s / (s + 10) for the standard deviation s of a
     Laplacian of the luma in grey levels, on a reduced picture so that sizes are comparable. The
     formula is denature's own, since the service does not publish its measure.
     """
-    image = Image.fromarray(picture).convert("L")
+    image = picture.convert("L")
     image.thumbnail((256, 256))
     grey = np.asarray(image, np.float32)
     brightness = float(grey.mean()) / 255 * 100
@@ -153,12 +211,12 @@ def quality(picture: np.ndarray) -> dict[str, float]:
     return {"Brightness": brightness, "Sharpness": 100 * spread / (spread + 10)}
 
 
-def details(points: Points, picture: np.ndarray, decimals: int) -> dict[str, Any]:
+def details(points: Points, picture: Picture, decimals: int) -> dict[str, Any]:
     """The service's description of one face.
 
     Args:
         points: the five landmarks as fractions of the picture's sides.
-        picture: uint8, height x width x 3.
+        picture: the picture that they lie in.
         decimals: decimals that coordinates are rounded to; -1 for no rounding.
     """
 
@@ -170,8 +228,8 @@ def details(points: Points, picture: np.ndarray, decimals: int) -> dict[str, Any
     centre_x, centre_y = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
     width, height = 2.0 * (max(xs) - min(xs)), 3.0 * (max(ys) - min(ys))
     (left_x, left_y), (right_x, right_y) = points["eyeLeft"], points["eyeRight"]
-    tall, wide = picture.shape[:2]
-    roll = math.degrees(math.atan2((right_y - left_y) * tall, (right_x - left_x) * wide))
+    rise, run = (right_y - left_y) * picture.height, (right_x - left_x) * picture.width
+    roll = math.degrees(math.atan2(rise, run))
     return {
         "BoundingBox": {
             "Width": rounded(width),
@@ -184,7 +242,7 @@ def details(points: Points, picture: np.ndarray, decimals: int) -> dict[str, Any
             for place in PLACES
         ],
         "Pose": {"Roll": roll, "Yaw": 0.0, "Pitch": 0.0},
-        "Quality": quality(picture),
+        "Quality": picture.quality,
         "Confidence": confidence(points),
     }
 

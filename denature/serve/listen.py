@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -49,12 +50,15 @@ def listen(
         from uvicorn.supervisors import Multiprocess
 
         from denature.serve.app import ENVIRONMENT, create_app
+        from denature.serve.connection import BoundedConnection
+        from denature.serve.connections import raise_file_limit
         from denature.serve.log import LOGGING
     except ImportError as error:
         raise MissingExtra(error.name or "uvicorn", "serve", "Serving a model") from None
 
     if workers > 1:
         _check_apart(serving)
+    raise_file_limit(serving.limits)
     logging.captureWarnings(True)  # what is printed would wait for its reader
     with _bound(host, port) as listener:
         app = create_app(serving)  # before the announcement, so that errors surface here
@@ -63,6 +67,11 @@ def listen(
             app if workers == 1 else "denature.serve.listen:in_worker",
             factory=workers > 1,
             workers=workers,
+            http=BoundedConnection,
+            ws="none",
+            timeout_keep_alive=math.ceil(serving.limits.head_s),
+            proxy_headers=bool(serving.behind_proxy),
+            forwarded_allow_ips=list(serving.behind_proxy),
             backlog=BACKLOG,
             log_config=LOGGING,
             access_log=False,
