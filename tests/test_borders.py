@@ -28,7 +28,7 @@ from denature.report.figures import logit_responses, svg
 from denature.report.page import HeatCell, HeatMap, Item, Items, Page, Table, render
 from denature.report.tables import markdown
 from tests.audits import audit
-from tests.encodings import ENCODINGS
+from tests.encoded_keys import ENCODINGS
 
 EVIL = (
     "\x1b[2J\x1b]0;title\x07", "$\\frac{x$", "$\\notacommand$", "<script>alert(1)</script>",

@@ -23,7 +23,7 @@ from denature.extract.theft import LEDGER
 from denature.extract.victims.base import AskFailed, Victim, run_now
 from denature.extract.victims.find import find
 from denature.extract.victims.rekognition import Rekognition
-from tests.encodings import ENCODINGS
+from tests.encoded_keys import ENCODINGS
 from tests.hostile import Answer, Hostile, Request, hostile, reply
 
 KEY = "sk-live-Zm9vYmFyLXNlY3JldC0wMTIzNDU2Nzg5YWJjZGVm"
