@@ -335,3 +335,15 @@ def test_results_name_no_place_of_a_machine() -> None:
             assert record.data is not None
             for place in (*places, record.data.source):
                 assert place is None or not Path(place).is_absolute(), f"{file}: {place}"
+
+
+def test_each_promise_of_security_names_tests_that_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    promises = text[text.index("## Promises") : text.index("## What a proxy")]
+    lines = [line for line in promises.splitlines() if line.startswith("- ")]
+    named = [re.findall(r"`(test_\w+)`", line) for line in lines]
+    assert lines
+    assert all(named)
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    missing = [name for names in named for name in names if f"def {name}(" not in sources]
+    assert not missing
