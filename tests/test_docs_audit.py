@@ -15,6 +15,7 @@ from denature.cli.app import app
 from denature.defenses.catalogue import DEFENSES
 from denature.extract.strategies.base import Situation
 from denature.extract.strategies.catalogue import STRATEGIES, strategy_of
+from denature.report.results import read_outcome
 from tests.audits import audit
 
 PAGE = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
@@ -151,14 +152,45 @@ def test_the_keys_of_the_line_of_json_are_stated() -> None:
 
 def test_the_readme_says_what_the_published_audit_measured() -> None:
     """And the published result is drawn as the page says it."""
-    from denature.report.results import read_outcome
-
     root = Path(__file__).parents[1]
-    outcome = read_outcome(root / "results" / "audit" / "digits-quick")
+    outcome = read_outcome(root / "results" / "audit" / "digits-standard")
     readme = (root / "README.md").read_text(encoding="utf-8")
-    taken = re.search(r"takes (\d+ % \[\d+, \d+\]) of the model's advantage", readme)
+    taken = re.search(
+        r"labelled images takes (\d+ % \[\d+, \d+\]) of the model's advantage", readme
+    )
     assert taken is not None
-    assert f"takes {taken[1]} of the model's advantage" in outcome.verdict[0]
+    assert outcome.verdict[0].endswith(f"a thief without labelled images takes {taken[1]}.")
     assert "with 500 queries" in outcome.verdict[0]
-    assert outcome.verdict[1].startswith("None of 3 defenses is shown to lower")
-    assert outcome.result.plan.effort == "quick"
+    assert outcome.verdict[1].startswith("None of 10 defenses is shown to lower")
+    assert outcome.result.plan.effort == "standard"
+
+
+def test_the_reading_of_the_audited_digits_has_its_numbers() -> None:
+    root = Path(__file__).parents[1]
+    result = read_outcome(root / "results" / "audit" / "digits-standard").result
+    right = {
+        (cell.defense.partition("@")[0], cell.thief, cell.budget): 100 * cell.accuracy.value
+        for cell in result.cells
+        if cell.threat == "B" and cell.accuracy is not None
+    }
+    text = PAGE[PAGE.index("## The digits, audited") : PAGE.index("## Limits")]
+    after = {defense: right[defense, "naive", 500] for defense in (*NOISED, "none")}
+    stated = "{:.1f} % of the images behind ModelGuard-W, {:.1f} % behind Gaussian noise and "
+    stated += "{:.1f} % behind MAD, and on {:.1f} % without a defense"
+    assert stated.format(*after.values()) in text
+    labels = sorted(right[defense, "labels", 500] for defense in NOISED)
+    assert f"at {labels[0]:.1f} to {labels[-1]:.1f} % behind all three" in text
+    early = [right["modelguard-w", thief, 100]
+             for thief in ("naive", "recovery-table", "tuned", "skeptical")]  # fmt: skip
+    stated = "naive clone is right on {:.0f} %, that of the recovery table on {:.0f} %, those of "
+    assert (stated + "tuned and skeptical on {:.0f} and {:.0f} %").format(*early) in text
+    views = [right[key] for key in right if key[1:] == ("augmented", 100)]
+    naive = [right[key] for key in right if key[1:] == ("naive", 100)]
+    assert all(right[d, "augmented", 100] < right[d, "naive", 100] for d, t, b in right if
+               (t, b) == ("augmented", 100))  # fmt: skip
+    stated = f"({min(views):.0f} to {max(views):.0f} % against {min(naive):.0f} to {max(naive):.0f}"
+    assert stated in text
+
+
+NOISED = ("modelguard-w", "gaussian-noise", "mad")
+"""Defenses of the standard audit that cost the naive thief much."""
