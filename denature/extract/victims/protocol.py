@@ -16,6 +16,7 @@ import numpy as np
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
 from denature.core.untrusted import check_cost
+from denature.extract.victims.class_names import read_names
 
 LENGTH = "Inference-Header-Content-Length"
 
@@ -37,17 +38,6 @@ MOST_CLASSES = 100_000
 
 MOST_SIDE = 4096
 """Pixels a side of an image at most, as networks take here."""
-
-NAMED = ("names", "labels", "class_names", "classes", "id2label", "label2id")
-"""Parameters in which servers name classes; denature's own is the first."""
-
-SEPARATORS = ("\n", ";", "|", ",")
-"""Separators of names in a text; the comma is last, since names may contain commas."""
-
-FORMS = "a list, an object of numbers from 0 to names or the reverse, and a text with commas"
-"""Known forms of class names."""
-
-LONGEST_NAME = 200
 
 MOST_SIZES = 8
 """Dimensions of a tensor at most."""
@@ -119,7 +109,7 @@ def read_signature(
     # float may be a class or a score, and only the caller knows which.
     labels = shown["datatype"] in WHOLES or kind == "label"
     wide = size > 1 and shown["datatype"] in FLOATS and not labels
-    names, unread = _names((shown, model), size if wide else None)
+    names, unread = read_names((shown, model), size if wide else None)
     return RemoteSignature(
         input=taken["name"],
         datatype=taken["datatype"],
@@ -135,88 +125,6 @@ def read_signature(
 
 def brief_shape(shape: Sequence[int]) -> str:
     return " x ".join(f"{size:.3g}" if abs(size) > 10**9 else str(size) for size in shape[:8])
-
-
-def _names(
-    described: Sequence[Mapping[str, Any]], count: int | None
-) -> tuple[tuple[str, ...], str | None]:
-    """Names of an answer's numbers, or of classes, from the parameters of an output or a model.
-
-    Args:
-        described: metadata of the output and of the model.
-        count: required number of names; None where the shape does not state it.
-
-    Returns:
-        The names, and where there are none an excerpt of the value in their place.
-    """
-    unread = None
-    for parameters in (metadata.get("parameters") for metadata in described):
-        for key in NAMED:
-            value = parameters.get(key) if isinstance(parameters, dict) else None
-            if names := _read_names(value, count):
-                return names, None
-            if unread is None and isinstance(value, list | dict | str) and value:
-                unread = f"{key}: {_excerpt(value)}"
-    return (), unread
-
-
-def _read_names(value: object, count: int | None) -> tuple[str, ...]:
-    """Names in a list, an object of numbers to names or of names to numbers, or a text of these."""
-    if isinstance(value, str):
-        return _read_text(value.strip(), count)
-    if isinstance(value, dict):
-        if value.keys() == {"string_value"}:  # as Triton's configuration writes a parameter
-            return _read_names(value["string_value"], count)
-        value = _in_order(value)
-    if not isinstance(value, list) or len(value) < 2 or len(value) != (count or len(value)):
-        return ()
-    if not all(isinstance(name, str) and _is_short(name) for name in value):
-        return ()
-    return tuple(value)
-
-
-def _in_order(value: Mapping[str, object]) -> list[object] | None:
-    """The names of an object in the order of their numbers, which count from 0."""
-    turned = {str(number): name for name, number in value.items() if type(number) is int}
-    by_number = turned if len(turned) == len(value) else value
-    numbers = [str(number) for number in range(len(value))]
-    if by_number.keys() != {*numbers}:
-        return None
-    return [by_number[number] for number in numbers]
-
-
-def _read_text(text: str, count: int | None) -> tuple[str, ...]:
-    """Names in a JSON text, or in one with separators between them."""
-    if text.startswith(("[", "{")):
-        try:
-            inner = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):
-            return ()
-        return _read_names(inner, count)
-    for separator in SEPARATORS:
-        if names := _read_names([name.strip() for name in text.split(separator)], count):
-            return names
-    return ()
-
-
-def _excerpt(value: list[Any] | dict[str, Any] | str) -> str:
-    """Type, length and first item of a value from a server."""
-    if isinstance(value, str):
-        return f"a text, {_brief(value)}"
-    if isinstance(value, list):
-        return f"a list of {len(value)}, such as {_brief(value[0])}"
-    key, item = next(iter(value.items()))
-    return f"an object of {len(value)}, such as {_brief(key)}: {_brief(item)}"
-
-
-def _brief(value: object) -> str:
-    if isinstance(value, list | dict):
-        return "a list" if isinstance(value, list) else "an object"
-    return f"{value!r:.30}"
-
-
-def _is_short(name: str) -> bool:
-    return 0 < len(name) <= LONGEST_NAME and name.isprintable()
 
 
 class Address(NamedTuple):
