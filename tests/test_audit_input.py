@@ -312,7 +312,7 @@ def test_an_estimate_trains_nothing_and_asks_little(
         assert main(["audit", model, *words, "--out", str(tmp_path / name)]) == 0
         assert "images asked" in capsys.readouterr().out
         left = {path.name for path in (tmp_path / name).iterdir() if path.name[0] != "."}
-        assert left == {"ledger.sqlite"}
+        assert left == {"ledger.sqlite", "ledger.sqlite.anchor"}
     assert len(ASKED) == 4
 
 

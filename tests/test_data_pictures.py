@@ -223,7 +223,7 @@ def test_what_was_decoded_before_pictures_were_turned_is_decoded_again(
     load(config)
     monkeypatch.undo()
     with monkeypatch.context() as patch:
-        patch.setattr(decode, "open_image", lambda _: pytest.fail("decoded again"))
+        patch.setattr(decode, "opened_image", lambda _: pytest.fail("decoded again"))
         with pytest.raises(pytest.fail.Exception, match="decoded again"):
             load(config)
 

@@ -129,6 +129,8 @@ def _chunks(metadata: Any, names: list[str]) -> Iterator[_Chunk]:
     for group in range(metadata.num_row_groups):
         for place, leaf in wanted:
             column = metadata.row_group(group).column(place)
+            if not metadata.row_group(group).num_rows and not column.num_values:
+                continue  # an empty split, whose pages are never read
             start = column.data_page_offset
             if column.has_dictionary_page and 0 < column.dictionary_page_offset < start:
                 start = column.dictionary_page_offset
