@@ -5,13 +5,18 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pytest
 
 
 @dataclass
@@ -91,3 +96,30 @@ def serve(out: Path, *words: str, module: str = "denature", files: int | None = 
 def stop(served: Served) -> None:
     served.process.send_signal(signal.SIGTERM)
     served.process.communicate(timeout=60)
+
+
+class OwnRedis(NamedTuple):
+    """A real Redis that nothing else can reach."""
+
+    process: "subprocess.Popen[bytes]"
+    url: str
+
+
+@contextmanager
+def redis_in(folder: Path) -> Iterator[OwnRedis]:
+    """A Redis at a socket in a folder; the test is skipped where there is none."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed: tests of keys in a Redis are skipped")
+    place = folder / "socket"
+    process = subprocess.Popen(
+        ["redis-server", "--port", "0", "--unixsocket", str(place), "--dir", str(folder)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while not place.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield OwnRedis(process, f"unix://{place}")
+    finally:
+        process.kill()
+        process.wait()

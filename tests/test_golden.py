@@ -252,7 +252,9 @@ def test_a_short_run_has_its_recorded_losses(name: str) -> None:
 
 PROCESSORS = [
     {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OMP_NUM_THREADS": "1"},
+    {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"},
     {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "2"},
+    {"ATEN_CPU_CAPABILITY": "avx512", "OMP_NUM_THREADS": "1"},
     {"ATEN_CPU_CAPABILITY": "avx512", "OMP_NUM_THREADS": "2"},
 ]
 """Older processors that a newer one can play; what it has not itself is ignored."""

@@ -6,7 +6,6 @@ import gzip
 import http.client
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -41,7 +40,7 @@ from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.protocol import InferenceRequest, ModelSignature, parse, render
 from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, import_run, load_run, train
-from tests.served import Served, serve, stop
+from tests.served import Served, redis_in, serve, stop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 4), dtype=np.uint8)
 
@@ -339,21 +338,8 @@ def test_models_are_named_and_told_what_to_show(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Redis that nobody else can reach."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed: tests of keys in a Redis are skipped")
-    folder = tmp_path_factory.mktemp("redis")
-    place = folder / "socket"
-    process = subprocess.Popen(
-        ["redis-server", "--port", "0", "--unixsocket", str(place), "--dir", str(folder)],
-        stdout=subprocess.DEVNULL,
-    )
-    while not place.exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    yield f"unix://{place}"
-    process.terminate()
-    process.wait()
+    with redis_in(tmp_path_factory.mktemp("redis")) as started:
+        yield started.url
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -466,16 +452,7 @@ def test_no_redis_is_told_without_its_password() -> None:
 
 
 def test_a_redis_that_goes_away_lets_nobody_in(tmp_path: Path) -> None:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    place = tmp_path / "socket"
-    process = subprocess.Popen(
-        ["redis-server", "--port", "0", "--unixsocket", str(place), "--dir", str(tmp_path)],
-        stdout=subprocess.DEVNULL,
-    )
-    while not place.exists():
-        time.sleep(0.02)
-    with keys_in(f"unix://{place}") as keys:
+    with redis_in(tmp_path) as (process, url), keys_in(url) as keys:
         key = keys.add("alice", budget=10, rate=None)
         process.kill()
         process.wait()

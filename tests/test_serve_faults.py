@@ -34,7 +34,7 @@ from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.log import LineWriter
 from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, train
-from tests.served import Served, serve, stop
+from tests.served import OwnRedis, Served, redis_in, serve, stop
 
 INFER = "/v2/models/m/infer"
 HOUR_S, YEAR_S = 3600.0, 365 * 86_400.0
@@ -256,23 +256,13 @@ def test_an_account_may_change_while_it_is_charged(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> "Iterator[tuple[subprocess.Popen[bytes], str]]":
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    place = tmp_path / "socket"
-    process = subprocess.Popen(
-        ["redis-server", "--port", "0", "--unixsocket", str(place), "--dir", str(tmp_path)],
-        stdout=subprocess.DEVNULL,
-    )
-    while not place.exists():
-        time.sleep(0.02)
-    yield process, f"unix://{place}"
-    process.kill()
-    process.wait()
+def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    with redis_in(tmp_path) as started:
+        yield started
 
 
 def test_a_stopped_redis_refuses_all_and_books_nothing_later(
-    own_redis: "tuple[subprocess.Popen[bytes], str]",
+    own_redis: OwnRedis,
 ) -> None:
     process, url = own_redis
     with contextlib.closing(open_keys(url)) as keys:
@@ -295,7 +285,7 @@ def test_a_stopped_redis_refuses_all_and_books_nothing_later(
 
 
 def test_a_redis_password_comes_from_the_environment(
-    own_redis: "tuple[subprocess.Popen[bytes], str]", monkeypatch: pytest.MonkeyPatch
+    own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, url = own_redis
     redis.Redis.from_url(url).config_set("requirepass", "hidden-word")
@@ -336,7 +326,7 @@ def test_a_clock_that_jumps_locks_no_key_out(
 
 
 def test_the_clock_of_a_redis_may_jump(
-    own_redis: "tuple[subprocess.Popen[bytes], str]",
+    own_redis: OwnRedis,
 ) -> None:
     """The lead that is noted stands for its former clock."""
     _, url = own_redis
@@ -580,7 +570,7 @@ def test_a_store_of_a_former_version_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_rates_are_charged_in_images_and_alike_in_both_stores(
-    own_redis: "tuple[subprocess.Popen[bytes], str]", tmp_path: Path
+    own_redis: OwnRedis, tmp_path: Path
 ) -> None:
     """A rate of 10 lets 10 images through at once, in one request or in many."""
     draw = np.random.default_rng(0)

@@ -9,6 +9,7 @@ import io
 import os
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +133,7 @@ def parse_json(text: str, *, values: int = MOST_VALUES) -> Any:
     import json
 
     check_cost(text, values)
-    try:
-        found = json.loads(text)
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
-    check_plain(found)
-    return found
+    return _parsed(json.loads, text)
 
 
 def check_cost(text: str | bytes, most: int = MOST_VALUES) -> None:
@@ -165,16 +161,20 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     import tomllib
 
-    text = read_text(path, MOST_TOML)
-    try:
-        found = tomllib.loads(text)
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
-    check_plain(found)
+    found: dict[str, Any] = _parsed(tomllib.loads, read_text(path, MOST_TOML))
     return found
 
 
 _TOO_DEEP = f"its values are nested deeper than {DEEPEST} levels"
+
+
+def _parsed(parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        found = parse(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    check_plain(found)
+    return found
 
 
 def check_plain(value: Any) -> None:
