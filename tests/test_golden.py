@@ -120,9 +120,9 @@ def teacher() -> Run:
 @cache
 def transfer(kind: Any) -> Transfer:
     """The teacher's answers to all training images, as a thief has them."""
-    split = load("digits").train
+    split, network = load("digits").train, teacher().network  # which may be trained here
     with torch.no_grad():
-        logits = teacher().network(split.images.float() / 255).float()
+        logits = network(split.images.float() / 255).float()
     values = {
         "logits": logits,
         "probabilities": logits.softmax(-1),
