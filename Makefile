@@ -8,12 +8,13 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 demo: .venv/.ready
 	$(BIN)/denature demo --overwrite
 
+# Three processes on two cores: tests wait for servers, clocks and disks a seventh of their time.
 test: .venv/.ready-dev
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 # One call for quick and slow tests: each collects for ten seconds, and ends with an idle worker.
 test-all: .venv/.ready-dev
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -q -m alone $$(grep -l mark.alone tests/*.py)
 
 check: .venv/.ready-dev

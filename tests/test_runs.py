@@ -26,6 +26,7 @@ from denature.core.weights import digest, read_weights
 from denature.data import load
 from denature.nets import create
 from denature.train import Normal, Run, Training, import_run, load_run, train
+from denature.train.tracking import tensorboard
 from tests.forked import FORKED, command_line
 
 QUICK = Training(epochs=1, precision="fp32")
@@ -82,6 +83,19 @@ def test_a_run_leaves_tensorboard_events(run: Run) -> None:
     [loss] = events.Scalars("loss/train")
     assert loss.step == 1
     assert loss.value == pytest.approx(run.record.history[0].loss, rel=1e-5)
+
+
+def test_epochs_that_are_trained_again_replace_their_events(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for after, loss in (0, 1.0), (1, 2.0):  # within a second, where names of files could clash
+        with tensorboard(tmp_path, after=after) as write:
+            for step in range(after + 1, 4):
+                write({"loss/train": loss}, step)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    found = [(event.step, event.value) for event in events.Scalars("loss/train")]
+    assert found == [(1, 1.0), (2, 2.0), (3, 2.0)]
 
 
 def test_another_run_is_not_written_over(run: Run) -> None:

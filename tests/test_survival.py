@@ -38,6 +38,7 @@ from denature.train.identity import plan_id, plan_of
 from denature.train.job import Job
 from denature.train.session import Session
 from denature.train.team import ProcessGroup
+from denature.train.tracking import tensorboard
 from tests.forked import FORKED
 from tests.kill_driver import trained
 
@@ -425,6 +426,27 @@ def test_a_disk_that_is_full_when_a_state_is_written_loses_nothing(
     (disk / "junk").unlink()
     again = train("mlp", data, Normal(), QUICK, out=disk / "run")
     assert again.record.net.digest == whole.record.net.digest
+
+
+def test_curves_on_a_full_disk_neither_wait_nor_hide_an_error(
+    disk_of: Callable[[str], Path],
+) -> None:
+    disk = disk_of("1m")
+
+    def draw(error: Exception | None) -> None:
+        with tensorboard(disk / "events", after=3) as write:
+            for step in range(4, 40):
+                write({"loss/train": 1.0, "accuracy/train": 0.5}, step)
+            if error is not None:
+                raise error
+
+    draw(None)
+    with pytest.raises(OSError, match="No space"), open(disk / "junk", "wb") as junk:
+        junk.write(bytes(2**21))
+    with pytest.raises(OSError, match="No space"):
+        draw(None)
+    with pytest.raises(RunError, match="of its own"):
+        draw(RunError("an error of its own"))
 
 
 def test_a_run_that_dies_after_its_last_step_is_still_that_run(

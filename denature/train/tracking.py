@@ -1,7 +1,10 @@
 """Curves of a training: TensorBoard events always, other trackers through accelerate."""
 
+import socket
+import struct
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,18 +32,52 @@ def scalars_of(epoch: EpochRecord) -> dict[str, float]:
     return {name: value for name, value in scalars.items() if value is not None}
 
 
+FLUSH_S = 120
+"""Seconds between two writes of events to the disk, as in TensorBoard's own writer."""
+
+
 @contextmanager
 def tensorboard(folder: Path, *, after: int) -> Iterator[Scalars]:
-    """Write TensorBoard events into `folder`; events past epoch `after` are replaced."""
-    from tensorboardX import SummaryWriter
+    """Write TensorBoard events into `folder`; events past epoch `after` are replaced.
 
-    with SummaryWriter(str(folder), purge_step=after + 1 if after else None) as writer:
+    Raises:
+        OSError: the disk is full; an error that is under way already is not hidden by it.
+    """
+    # tensorboardX's SummaryWriter writes in a thread that dies of a full disk: ten scalars later
+    # its queue is full and the training waits for ever. What it would write is written here.
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.record_writer import masked_crc32c
+    from tensorboardX.summary import scalar
 
-        def write(scalars: Mapping[str, float], step: int) -> None:
-            for name, value in scalars.items():
-                writer.add_scalar(name, value, step)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Nanoseconds: a run that goes on within the same second must not empty the file of before.
+    name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns()}"
+    file = (folder / name).open("wb")
+    flushed = time.monotonic()
 
+    def add(**event: Any) -> None:
+        content = Event(wall_time=time.time(), **event).SerializeToString()
+        for part in (struct.pack("<Q", len(content)), content):
+            file.write(part + struct.pack("<I", masked_crc32c(part)))
+
+    def write(scalars: Mapping[str, float], step: int) -> None:
+        nonlocal flushed
+        for name, value in scalars.items():
+            add(step=step, summary=scalar(name, value))
+        if time.monotonic() - flushed >= FLUSH_S:
+            file.flush()
+            flushed = time.monotonic()
+
+    try:
+        add(file_version="brain.Event:2")
+        if after:
+            add(step=after + 1, session_log=SessionLog(status=SessionLog.START))
         yield write
+    except BaseException:
+        with suppress(OSError):
+            file.close()
+        raise
+    file.close()
 
 
 @contextmanager
