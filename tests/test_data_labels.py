@@ -364,6 +364,20 @@ def test_a_list_that_names_a_class_twice_is_refused(tmp_path: Path) -> None:
         read(tmp_path, holdout=0.5)
 
 
+def test_a_name_that_no_record_can_hold_is_refused_before_training(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"label": ["cat", "do\0g", "cat", "emu"]})
+    with pytest.raises(DataError, match=r"class 'do\\x00g' has a NUL character"):
+        read(tmp_path, holdout=0.5)
+
+
+def test_a_path_beside_an_image_may_hold_anything(tmp_path: Path) -> None:
+    cells = [{"bytes": png(number), "path": f"a\0{number}.png"} for number in range(4)]
+    made = pa.table({"image": cells, "label": [0, 1, 0, 1]})
+    pq.write_table(made, tmp_path / "train.parquet")
+    for _ in range(2):  # decoded, then from the cache
+        assert len(read(tmp_path, holdout=0.5, group=r"(\d).png").train) == 2
+
+
 @pytest.mark.parametrize("others", [["bee", "ant"], ["ant", "cow"]])
 def test_class_names_of_all_splits_are_compared(tmp_path: Path, others: list[str]) -> None:
     """Else the numbers of one split would stand for the classes of another."""

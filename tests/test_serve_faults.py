@@ -479,6 +479,19 @@ def test_without_a_key_nothing_is_shown_but_health(server: Guarded) -> None:
     server.check()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/admin", 404), ("DELETE", "/v2", 405)]
+)
+def test_what_the_server_does_not_have_is_logged_too(
+    server: Guarded, method: str, path: str, status: int
+) -> None:
+    before = len(server.served.entries())
+    assert server.served.send(method, path)[0] == status
+    [entry] = server.served.entries()[before:]
+    assert (entry["status"], entry["peer"], entry["model"]) == (status, "127.0.0.1", None)
+    assert entry["error"] in ("Not Found", "Method Not Allowed")
+
+
 def test_a_refused_request_is_logged_with_its_key(server: Guarded) -> None:
     server.until_answered()
     with contextlib.closing(open_keys(str(server.keys), patience_s=10)) as keys:

@@ -37,6 +37,13 @@ class DataSource:
     notes: tuple[str, ...] = ()
     """Further lines for the user."""
 
+    def __post_init__(self) -> None:
+        if bad := [name for name in self.classes or () if "\0" in name]:
+            raise DataError(
+                f"The class {bad[0]!r} has a NUL character in its name, which no record can hold; "
+                "rename it."
+            )
+
 
 Reader: TypeAlias = Callable[[Path, DataConfig], DataSource | None]
 """From a path and options to a source; None where the path has another layout.

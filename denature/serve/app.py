@@ -118,7 +118,7 @@ class Server:
             try:
                 await check(request, entry)
             except Refused as refused:
-                self._note(entry, refused.status, started, refused.cause)
+                self.note(entry, refused.status, started, refused.cause)
                 raise
             return show(request)
 
@@ -144,15 +144,16 @@ class Server:
         except BaseException as error:
             self.access.give_back(request.scope.pop(BOOKING, None))
             if not isinstance(error, Refused):
-                self._note(entry, 500, started, type(error).__name__)
+                self.note(entry, 500, started, type(error).__name__)
                 raise
             response, cause = refusal(error), error.cause
-        self._note(entry, response.status_code, started, cause)
+        self.note(entry, response.status_code, started, cause)
         return response
 
-    def _note(
+    def note(
         self, entry: dict[str, Any], status: int, started: float, cause: str | None = None
     ) -> None:
+        """Count a request and write its line in the access log."""
         seconds, name = time.perf_counter() - started, entry["model"] or ""
         self.metrics.requests.labels(name, str(status)).inc()
         if status == 200:
@@ -305,6 +306,7 @@ def create_app(serving: Serving) -> Starlette:
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        server.note(_entry(request), error.status_code, time.perf_counter(), error.detail)
         return JSONResponse({"error": f"{error.detail}."}, error.status_code, error.headers)
 
     async def failed(request: Request, error: Exception) -> Response:

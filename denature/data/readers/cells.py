@@ -101,7 +101,7 @@ def encoded_image(cell: Any, label: Any, where: str, folder: Path | None) -> Enc
         raise DataError(f"{where} holds neither image bytes nor a path.")
     if not isinstance(cell, bytes):
         raise DataError(f"{where} holds {type(cell).__name__} where the bytes of an image belong.")
-    return Encoded(cell, label, where, path)
+    return Encoded(cell, label, where, path.replace("\0", "\ufffd"))  # the cache holds no NUL
 
 
 def path_in(folder: Path, text: str, where: str) -> Path:
