@@ -49,6 +49,9 @@ WORST = "packed,plain,crumbs,picture"
 
 MIXED = f"{WORST},images,pipelined,slow,headless"
 
+SOAK = 7_200
+"""Requests of an hour in which one of each kind comes every four seconds."""
+
 FILES = 1024
 
 OWN = "127.0.0.2"
@@ -67,7 +70,8 @@ ROWS = {
     "polite_share_before": "the same at the commit before |  | ",
     "half_open": f"half-open connections that a limit of {FILES:,} files survives | 5,000 | 20,000",
     "half_open_answered": "requests answered beside them, share |  | 1",
-    "soak": "resident memory after the soak, over before | 1.2 | 1.05",
+    "soak": f"resident memory after a soak of {SOAK:,} requests with a valid key, over before"
+    " | 1.2 | 1.05",
     "throughput_binary": "good requests of 32 images, binary, over the commit before | 0.97 | 1.0",
     "throughput_json": "the same in JSON | 0.97 | 1.0",
 }
@@ -340,7 +344,7 @@ def main() -> None:
         with serving(folder) as server:
             measure_memory(bench, server)
             measure_health(bench, server, 200 // few)
-            measure_soak(bench, server, 1_600 // few)
+            measure_soak(bench, server, SOAK // few)
         measure_share(bench, folder, 20 / few)
         measure_half_open(bench, folder, 20_000 // few)
         if options.before is not None:

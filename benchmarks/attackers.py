@@ -76,7 +76,7 @@ def images(key: str, count: int = 256) -> bytes:
 
 def pipelined(key: str) -> bytes:
     """A thousand requests whose replies are not awaited."""
-    return b"GET /v2/models/cnn HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+    return f"GET /v2/models/cnn HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode() * 1000
 
 
 def slow(key: str) -> bytes:
@@ -94,11 +94,23 @@ KINDS: dict[str, Callable[[str], bytes]] = {
     for kind in (packed, plain, crumbs, picture, images, pipelined, slow, headless)
 }
 
+LAST = ("pipelined", "slow", "headless")
+"""Kinds that end their connection: no reply of a later request could be told from theirs."""
+
 
 class Crowd:
-    """Clients that send requests in turns, up to a number of them."""
+    """Clients that send requests in turns, up to a number of them.
 
-    def __init__(self, port: int, requests: list[bytes], most: int, patience_s: float) -> None:
+    Args:
+        port: of the server.
+        requests: each with whether its connection ends with the first reply.
+        most: requests at most.
+        patience_s: seconds for a reply.
+    """
+
+    def __init__(
+        self, port: int, requests: list[tuple[bytes, bool]], most: int, patience_s: float
+    ) -> None:
         self._port, self._requests, self._left = port, requests, most
         self._patience_s = patience_s
         self.statuses: Counter[int] = Counter()
@@ -108,10 +120,12 @@ class Crowd:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
                 try:
-                    while self._left > 0:
+                    last = False
+                    while self._left > 0 and not last:
                         self._left -= 1
                         number += 1
-                        writer.write(self._requests[number % len(self._requests)])
+                        request, last = self._requests[number % len(self._requests)]
+                        writer.write(request)
                         async with asyncio.timeout(self._patience_s):
                             self.statuses[await reply(reader)] += 1
                 finally:
@@ -145,7 +159,7 @@ def read_until_the_end(clients: "asyncio.Future[list[None]]") -> None:
 
 
 async def attack(options: argparse.Namespace) -> None:
-    requests = [KINDS[kind](options.key) for kind in options.kinds.split(",")]
+    requests = [(KINDS[kind](options.key), kind in LAST) for kind in options.kinds.split(",")]
     crowd = Crowd(options.port, requests, options.most, options.patience_s)
     print("ready", flush=True)
     clients = asyncio.gather(*(crowd.client(number) for number in range(options.clients)))

@@ -1,6 +1,7 @@
 """Answers: folded, asked in chunks, coded, stored, and the same bits wherever they come from."""
 
 import json
+import math
 import os
 from dataclasses import replace
 from functools import lru_cache
@@ -19,7 +20,7 @@ from denature.answers.inference import BF16_TOLERANCE, FOLD_TOLERANCE, fold
 from denature.answers.opening import answers_root, live
 from denature.answers.store import ANSWERS, HEADER
 from denature.core.compute import Compute
-from denature.core.errors import RunError
+from denature.core.errors import ConfigError, RunError
 from denature.data import Dataset, load
 from denature.nets import NETS, create
 from denature.train import (
@@ -235,6 +236,31 @@ def test_a_compiled_network_answers_within_the_tolerance() -> None:
     spread = float(expected.max() - expected.min())
     assert float((compiled(pixels) - expected).abs().max()) <= FOLD_TOLERANCE * spread
     assert compiled.form["compiled"]
+    # Code that another processor compiled into a shared folder is not taken.
+    assert torch.backends.cpu.get_cpu_capability() in torch.compiler.config.cache_key_tag.split()
+
+
+@pytest.mark.parametrize("wrong", [1e36, 1.0, math.nan])
+def test_a_compiled_network_with_other_answers_is_refused(
+    wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch 2.13 made one on a processor that was held to AVX2."""
+
+    class Compiled(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            answers: torch.Tensor = self.network(pixels)
+            return answers + wrong if len(pixels) == 1 else answers
+
+    monkeypatch.setattr(torch, "compile", lambda network, dynamic: Compiled(network))
+    made = Inference(lived_in("mlp"), compute("fp32"), InferenceConfig(compile=True), shape=SHAPE)
+    pixels = compute("fp32").pixels(images(70))
+    made(pixels)
+    with pytest.raises(ConfigError, match=r"changes the answers.*Leave out --compile"):
+        made.low_latency(pixels[:1])
 
 
 # Training from a store

@@ -375,7 +375,8 @@ def test_a_path_beside_an_image_may_hold_anything(tmp_path: Path) -> None:
     made = pa.table({"image": cells, "label": [0, 1, 0, 1]})
     pq.write_table(made, tmp_path / "train.parquet")
     for _ in range(2):  # decoded, then from the cache
-        assert len(read(tmp_path, holdout=0.5, group=r"(\d).png").train) == 2
+        config = DataConfig(source=str(tmp_path), holdout=0.5, group=r"(\d).png")
+        assert len(load(config).train) == 2
 
 
 @pytest.mark.parametrize("others", [["bee", "ant"], ["ant", "cow"]])

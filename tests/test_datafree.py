@@ -328,14 +328,22 @@ def good_teacher() -> Run:
 
 @pytest.mark.slow
 def test_deepinversion_makes_digits_that_another_network_reads(good_teacher: Run) -> None:
-    """Measured: 0.75 for 100 images, 1.0 by the teacher itself."""
+    """Measured over seeds and processors: 0.64 to 0.75 of 100 images, 1.0 by the teacher itself.
+
+    As many without the statistics of batch norm (0.70 to 0.74): digits do not show what they add.
+    """
     learning = Training(epochs=15, batch_size=64, seed=5, device="cpu", precision="fp32")
     judge = train("cnn", "digits", Normal(), learning)
     targets = torch.arange(100) % 10
-    images = invert(good_teacher.network, targets, Inversion(steps=300, features=0.3),
-                    channels=1, image_size=8, compute=CPU)  # fmt: skip
-    assert agreement(judge.network, images, targets, CPU).value >= 0.7
-    assert agreement(good_teacher.network, images, targets, CPU).value >= 0.95
+    read = []
+    for seed in range(3):
+        images = invert(good_teacher.network, targets, Inversion(steps=300, features=0.3),
+                        channels=1, image_size=8, compute=CPU, seed=seed)  # fmt: skip
+        read.append(agreement(judge.network, images, targets, CPU).value)
+        assert agreement(good_teacher.network, images, targets, CPU).value >= 0.95
+    assert sum(read) / 3 >= 0.6
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    assert agreement(judge.network, noise, targets, CPU).value <= 0.3
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ class Inference:
         """Whether a batch norm uses batch statistics: answers then depend on their neighbours."""
         self.folded = False
         if config.fold and (folded := fold(self.network)) is not None:
-            self.folded = _spread_apart(self.network, folded, pixels) <= FOLD_TOLERANCE
+            self.folded = _folding_error(self.network, folded, pixels) <= FOLD_TOLERANCE
             if self.folded:
                 self.network = compute.place(folded)
         if compute.precision == "bf16":
@@ -72,7 +72,10 @@ class Inference:
         with torch.no_grad(), compute.autocast():
             self.dtype: torch.dtype = self.network(pixels).dtype
         self.compiled = config.compile
+        self._uncompiled = self.network
+        self._compared: set[int] = set()
         if self.compiled:
+            _tell_processor_to_cache()
             # torch.compile has no types.
             self.network = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
 
@@ -114,15 +117,40 @@ class Inference:
             pixels = torch.cat([pixels, filler])
             if self.compute.channels_last:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
+        answers = (
+            self._compiled(pixels) if self.compiled else self.compute.answer(self.network, pixels)
+        )
+        return answers[:count]
+
+    def _compiled(self, pixels: Pixels) -> Logits:
+        """Answers of the compiled network; its first ones in a chunk of this size are compared."""
         try:
-            return self.compute.answer(self.network, pixels)[:count]
+            answers = self.compute.answer(self.network, pixels)
         except Exception as error:
-            if not self.compiled:
-                raise
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(
                 f"torch.compile failed on this network: {reason} Leave out --compile."
             ) from error
+        if len(pixels) not in self._compared:
+            apart = _apart(self.compute.answer(self._uncompiled, pixels), answers)
+            if apart > (FOLD_TOLERANCE if self.compute.precision == "fp32" else BF16_TOLERANCE):
+                raise ConfigError(
+                    f"torch.compile changes the answers of this network: logits are {apart:.2g} of "
+                    "their spread away. Leave out --compile."
+                )
+            self._compared.add(len(pixels))
+        return answers
+
+
+def _tell_processor_to_cache() -> None:
+    """Put the processor's features into the key of torch.compile's cache on disk.
+
+    torch 2.13 leaves them out: what it had compiled with AVX512 answered 1e36 on a processor with
+    AVX2 alone that shared the folder.
+    """
+    features, tag = torch.backends.cpu.get_cpu_capability(), torch.compiler.config.cache_key_tag
+    if features not in tag.split():
+        torch.compiler.config.cache_key_tag = f"{tag} {features}".strip()
 
 
 def fold(network: nn.Module) -> nn.Module | None:
@@ -167,7 +195,7 @@ def fold(network: nn.Module) -> nn.Module | None:
 
 
 @torch.no_grad()
-def _spread_apart(plain: nn.Module, folded: nn.Module, pixels: Pixels) -> float:
+def _folding_error(plain: nn.Module, folded: nn.Module, pixels: Pixels) -> float:
     """The largest difference of two networks' logits, as a share of their spread.
 
     The images are passed in two halves: a trace freezes state that changes from call to call, and
@@ -175,8 +203,13 @@ def _spread_apart(plain: nn.Module, folded: nn.Module, pixels: Pixels) -> float:
     """
     try:
         a, b = (torch.cat([net(part) for part in pixels.chunk(2)]) for net in (plain, folded))
-        spread = float(a.max() - a.min()) or 1.0
-        apart = float((a - b).abs().max()) / spread
     except Exception:  # the trace may have frozen a value that is not constant, such as a shape
-        return float("inf")
-    return float("inf") if math.isnan(apart) else apart
+        return math.inf
+    return _apart(a, b)
+
+
+def _apart(expected: Logits, found: Logits) -> float:
+    """The largest difference of logits, as a share of their spread; infinite where one is NaN."""
+    spread = float(expected.max() - expected.min()) or 1.0
+    apart = float((expected - found).abs().max()) / spread
+    return math.inf if math.isnan(apart) else apart
