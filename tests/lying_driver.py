@@ -38,7 +38,7 @@ from denature.core.weights import read_weights
 from denature.data import DataConfig, load
 from denature.extract.theft import read_theft
 from denature.extract.victims.file import file_victim
-from denature.extract.victims.protocol import read_reply, read_signature
+from denature.remote.protocol import read_reply, read_signature
 from denature.recipes.nose.service_answers import _read as read_answers
 from denature.recipes.upstream.folders import Overrides
 from denature.recipes.upstream.folders import read as read_folder

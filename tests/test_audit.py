@@ -29,7 +29,7 @@ from denature.extract import config
 from denature.extract.asking.ledger import BudgetSpent, Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import open_pool
-from denature.extract.config import RequestConfig
+from denature.remote.config import RequestConfig
 from denature.extract.strategies.base import Situation
 from denature.extract.strategies.common import as_labels
 from denature.extract.victims.called import FunctionVictim

@@ -35,7 +35,8 @@ from denature.extract.asking.pool import NoisePool, StoredPool, open_pool, pool_
 from denature.extract.asking.pricing import Prices, one_price, prices_of
 from denature.extract.asking.reading import combined, completed, fitting, kind_of
 from denature.extract.compatibility import about_of, fitted
-from denature.extract.config import Choose, ExtractionConfig, RequestConfig
+from denature.extract.config import Choose, ExtractionConfig
+from denature.remote.config import RequestConfig
 from denature.extract.measure import agreement, ask_reference, predictions_of
 from denature.extract.selection.base import Selection
 from denature.extract.selection.both import both
@@ -46,18 +47,19 @@ from denature.extract.speed import SpeedResult, Timing
 from denature.extract.stealing import PLAN, steal
 from denature.extract.theft import LEDGER, read_theft
 from denature.extract.thief import Thief
-from denature.extract.victims.base import AskFailed, VictimInfo
+from denature.extract.victims.base import VictimInfo
+from denature.remote.errors import AskFailed
 from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.find import find
 from denature.extract.victims.local import local
-from denature.extract.victims.protocol import (
+from denature.remote.protocol import (
     Address,
     RemoteSignature,
     read_reply,
     read_signature,
     request,
 )
-from denature.extract.victims.wire import retry_after
+from denature.remote.wire import retry_after
 from denature.report.kinds import answers_of
 from denature.report.speed import price_sentences, timing_table
 from denature.serve import protocol

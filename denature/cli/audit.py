@@ -25,7 +25,7 @@ from denature.cli.options import (
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError, GateFailed
 from denature.data.config import DataConfig, ReaderConfig
-from denature.extract.config import RequestConfig
+from denature.remote.config import RequestConfig
 from denature.train.config import Device, Training
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import NOISE, Pool, open_pool, pool_of_tests
 from denature.extract.compatibility import about_of, check_side, fitted
-from denature.extract.config import ExtractionConfig, RequestConfig
+from denature.extract.config import ExtractionConfig
+from denature.remote.config import RequestConfig
 from denature.extract.measure import Reference, accuracy_of, ask_reference
 from denature.extract.selection.catalogue import find_selection
 from denature.extract.theft import CLONES, FORMER, LEDGER, RESULT, Clone, Theft

@@ -33,7 +33,8 @@ from denature.data import DataConfig, Dataset
 from denature.defenses.base import Chain
 from denature.defenses.catalogue import DEFENSES, chain_of
 from denature.extract.asking.ledger import Ledger
-from denature.extract.config import RequestConfig, thief_training
+from denature.extract.config import thief_training
+from denature.remote.config import RequestConfig
 from denature.extract.strategies.base import Strategy
 from denature.extract.strategies.catalogue import strategy_of
 from denature.extract.victims.base import Victim

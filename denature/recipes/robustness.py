@@ -15,7 +15,7 @@ from denature.core.progress import Progress, format_seconds
 from denature.core.record import environment
 from denature.data import DataConfig, Dataset
 from denature.data.png import to_png
-from denature.extract.config import RequestConfig
+from denature.remote.config import RequestConfig
 from denature.extract.victims.base import Victim
 from denature.recipes.controls import each_once, undefended_runs
 from denature.recipes.experiment import Measured, load_classes

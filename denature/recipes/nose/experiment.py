@@ -16,7 +16,7 @@ from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.landmarks import PLACES
 from denature.extract.asking.pricing import one_price, prices_of
-from denature.extract.config import RequestConfig
+from denature.remote.config import RequestConfig
 from denature.extract.speed import Timing, time_run, time_victim
 from denature.extract.victims.base import Victim
 from denature.extract.victims.find import REKOGNITION
