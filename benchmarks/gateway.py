@@ -2,9 +2,9 @@
 
     python -m benchmarks.gateway [--json FILE] [--quick] [--mlserver PYTHON]
 
-`denature serve --upstream` with a defense stands in front of `denature serve`, and of MLServer where
-`--mlserver` names a Python that has it, with one `cnn` of 3x32x32. Gateway, server and client share
-this machine's cores. Requests take turns between the gateway and the server itself.
+`denature serve --upstream` with a defense stands in front of `denature serve`, and of MLServer
+where `--mlserver` names a Python that has it, with one `cnn` of 3x32x32. Gateway, server and client
+share this machine's cores. Requests take turns between the gateway and the server itself.
 """
 
 import argparse
@@ -68,14 +68,18 @@ def main() -> None:
             gateway(theirs) as ours,
         ):
             for key, binary in (("gateway_over_server", True), ("gateway_over_server/json", False)):
-                works = (load(at, images, binary=binary, each=32, at_once=8) for at in (ours, theirs))
+                works = (
+                    load(at, images, binary=binary, each=32, at_once=8) for at in (ours, theirs)
+                )
                 bench.compare(key, *works)
             measure_latency(bench, ADDED, ours, theirs, count)
         if options.mlserver:
             with mlserver(options.mlserver, run, folder) as theirs, gateway(theirs) as ours:
                 for key, each in (("gateway_over_mlserver", 32), ("gateway_over_mlserver/1", 1)):
                     some = images // 10 if each == 1 else images // 4
-                    works = (load(at, some, binary=False, each=each, at_once=8) for at in (ours, theirs))
+                    works = (
+                        load(at, some, binary=False, each=each, at_once=8) for at in (ours, theirs)
+                    )
                     bench.compare(key, *works)
                 measure_latency(bench, f"{ADDED}/mlserver", ours, theirs, count)
         compute = resolve(run.network, device="cpu", precision="fp32")

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,16 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from denature.answers.answerer import Answers
 from denature.cli.app import main
 from denature.defenses.catalogue import chain_of
-from denature.answers.answerer import Answers
+from denature.serve.config import Exposure, UpstreamConfig
 from denature.serve.keys.sqlite import SqliteKeys
+from denature.serve.upstream import find_models
 from denature.train import Normal, Run, Training, train
-from tests.hostile import Answer, Hostile, Request, hostile, reply
+from tests.hostile import Answer, Request, hostile, reply
 from tests.served import Served, serve, stop
-
-import torch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
 
@@ -60,18 +60,18 @@ def in_front_of(url: str, folder: Path, *words: str) -> Iterator[Served]:
 
 
 def body_of(images: np.ndarray = IMAGES, **changes: Any) -> bytes:
-    names = {"u1": "UINT8", "f4": "FP32", "f8": "FP64"}
-    tensor = {"name": "images", "shape": list(images.shape), "datatype": names[images.dtype.str[1:]],
+    datatype = "UINT8" if images.dtype == np.uint8 else "FP32"
+    tensor = {"name": "images", "shape": list(images.shape), "datatype": datatype,
               "data": images.reshape(-1).tolist()}  # fmt: skip
     return json.dumps({"inputs": [tensor | changes.pop("tensor", {})], **changes}).encode()
 
 
 def asked(
-    served: Served, model: str = "m", body: bytes | None = None, **headers: str
+    served: Served, model: str = "m", body: bytes | None = None, *, key: str | None = None
 ) -> tuple[int, dict[str, str], Any]:
-    status, more, text = served.send(
-        "POST", f"/v2/models/{model}/infer", body or body_of(), headers
-    )
+    headers = {} if key is None else {"X-API-Key": key}
+    path = f"/v2/models/{model}/infer"
+    status, more, text = served.send("POST", path, body or body_of(), headers)
     return status, more, json.loads(text)
 
 
@@ -127,7 +127,9 @@ def test_tritons_client_goes_through(upstream: Served, gateway: Served, binary: 
 def test_defenses_stand_before_what_the_server_behind_answers(
     upstream: Served, tmp_path: Path, chain: str
 ) -> None:
-    with in_front_of(f"http://{upstream.address}/v2/models/m", tmp_path, "--defense", chain) as ours:
+    with in_front_of(
+        f"http://{upstream.address}/v2/models/m", tmp_path, "--defense", chain
+    ) as ours:
         described = json.loads(ours.send("GET", "/v2/models/m")[2])
         _, _, answer = asked(ours)
     true = torch.from_numpy(values_of(upstream)).double()
@@ -149,7 +151,7 @@ def test_defenses_stand_before_what_the_server_behind_answers(
 
 
 def scores(request: Request) -> Answer:
-    """A model of 4 x 6 pixels of 3 colours, last, as floats of any range, like those of ImageNet."""
+    """A model of 4 x 6 pixels, colours last, as floats of any range, like those of ImageNet."""
     given = json.loads(request.body)["inputs"][0]
     values = np.array(given["data"], np.float32).reshape(given["shape"])
     sums = np.stack([values.mean((1, 2, 3)), values.max((1, 2, 3))], 1)
@@ -238,26 +240,22 @@ def test_a_dead_server_behind_is_503_and_charges_nothing(
     (tmp_path / "ours").mkdir()
     with in_front_of(f"http://{behind.address}", tmp_path / "ours", "--keys", str(place)) as ours:
         assert asked(ours)[0] == 401
-        assert asked(ours, **{"X-API-Key": key})[0] == 200
+        assert asked(ours, key=key)[0] == 200
         assert used(place) == 3
         stop(behind)
         for path in ("/v2/health/ready", "/v2/models/m/ready"):
             assert ours.send("GET", path, None, {"X-API-Key": key})[0] == 503
         assert ours.send("GET", "/v2/health/live")[0] == 200
-        status, headers, answer = asked(ours, **{"X-API-Key": key})
+        status, headers, answer = asked(ours, key=key)
         assert (status, headers["retry-after"]) == (503, "1")
         assert answer == {"error": "The model cannot answer now; retry later."}
         assert "cannot be reached" in ours.entries()[-1]["error"]
-        again = serve_at(behind.port, tmp_path, victim)
+        again = serve(tmp_path, f"m={victim.folder}", port=behind.port)
         try:
-            assert asked(ours, **{"X-API-Key": key})[0] == 200
+            assert asked(ours, key=key)[0] == 200
         finally:
             stop(again)
         assert used(place) == 6
-
-
-def serve_at(port: int, folder: Path, victim: Run) -> Served:
-    return serve(folder, f"m={victim.folder}", "--port", str(port))
 
 
 FAULTS: dict[str, tuple[Callable[[Request], Answer], int, str | None]] = {
@@ -282,12 +280,17 @@ def test_what_fails_behind_is_told_without_its_words_and_not_charged(
 ) -> None:
     answer, wanted, retry = FAULTS[fault]
     place, key = keys
+
+    def at_first_well(request: Request) -> Answer:
+        tried = json.loads(request.body)["id"] == "kind"
+        return scores(request) if tried else answer(request)
+
     with (
-        hostile(other(answer)) as behind,
+        hostile(other(at_first_well)) as behind,
         in_front_of(behind.url, tmp_path, "--keys", str(place)) as ours,
     ):
         body = body_of(NORMALISED, tensor=ITS)
-        status, headers, said = asked(ours, body=body, **{"X-API-Key": key})
+        status, headers, said = asked(ours, body=body, key=key)
         assert (status, headers.get("retry-after")) == (wanted, retry), said
         assert "secret.internal" not in said["error"]
         assert behind.address not in said["error"]
@@ -303,6 +306,8 @@ def test_the_key_of_the_server_behind_is_sent_and_shown_nowhere(
     monkeypatch.setenv("DENATURE_UPSTREAM_KEY", secret)
 
     def echo(request: Request) -> Answer:
+        if json.loads(request.body)["id"] == "kind":
+            return scores(request)
         return reply({"error": request.headers["authorization"]}, status="400 No")
 
     with hostile(other(echo)) as behind, in_front_of(behind.url, tmp_path) as ours:
@@ -320,15 +325,17 @@ def test_a_model_that_changes_behind_is_no_longer_asked(tmp_path: Path) -> None:
 
     with hostile(answer) as behind:
         from denature.serve.config import Exposure, UpstreamConfig
-        from denature.serve.upstream import UpstreamAnswerer, find_models
         from denature.serve.refusal import Refused
+        from denature.serve.upstream import UpstreamAnswerer, find_models
 
         config = UpstreamConfig(upstream=behind.url)
         [model] = find_models([], config, Exposure(), "none", key=None)
         shape.append([-1, 8, 8, 3])
-        with UpstreamAnswerer(model, config, key=None) as answerer:
-            with pytest.raises(Refused) as refused:
-                answerer(torch.from_numpy(NORMALISED))
+        with (
+            UpstreamAnswerer(model, config, key=None) as answerer,
+            pytest.raises(Refused) as refused,
+        ):
+            answerer(torch.from_numpy(NORMALISED))
         assert "has another input or output" in str(refused.value.cause)
 
 
@@ -350,8 +357,10 @@ def test_what_cannot_be_served_is_told_at_the_start(capsys: pytest.CaptureFixtur
     with hostile(other(scores)) as behind:
         told = said_by(capsys, "m", "--upstream", behind.url, "--defense", "mad")
         assert "not before a model of another server" in told
+    classes = SHOWN | {"datatype": "INT64", "shape": [-1]}
+    with hostile(other(scores, outputs=[classes])) as behind:
         told = said_by(capsys, "m", "--upstream", behind.url, "--show", "probabilities")
-        assert "logits" in told or "probabilities" in told
+        assert "gives label, but show=probabilities asks for probabilities" in told
 
 
 @pytest.mark.parametrize(
@@ -363,9 +372,6 @@ def test_what_cannot_be_served_is_told_at_the_start(capsys: pytest.CaptureFixtur
     ],
 )
 def test_the_kind_of_answers_is_found_by_asking(values: list[list[float]], kind: str) -> None:
-    from denature.serve.config import Exposure, UpstreamConfig
-    from denature.serve.upstream import find_models
-
     def answer(request: Request) -> Answer:
         flat = [value for row in values for value in row]
         return reply({"outputs": [SHOWN | {"shape": [2, 2], "data": flat}]})

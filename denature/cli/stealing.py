@@ -69,8 +69,9 @@ def steal(
 
     Args:
         target: The URL of an Open Inference server, or of one of its models; a .toml description of
-            another HTTP API, see `denature rest`; rekognition, for faces, with boto3's usual credentials; a run's folder, or an .onnx or .pt2 file, queried
-            without a wire; or package.module:function, from float32 images in [0, 1] to answers.
+            another HTTP API, see `denature rest`; rekognition, for faces, with boto3's usual
+            credentials; a run's folder, or an .onnx or .pt2 file, queried without a wire; or
+            package.module:function, from float32 images in [0, 1] to answers.
         pool: Images to query with, whose labels are never read: as for `denature train --data`, or
             noise.
         budget: Numbers of queries, such as 1000,5000; a fresh clone is trained for each.
@@ -183,6 +184,7 @@ def speed(
     from denature.report.speed import price_sentences, timing_table
     from denature.train.run import load_run
 
+    price_per_1000 = price_of(against or "", price_per_1000)
     loaded, victim = load_run(run, trust=trust), None
     if against is not None:
         victim = find(

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from denature.extract.asking.ledger import Ledger
     from denature.extract.asking.oracle import Oracle
     from denature.extract.config import ExtractionConfig
-    from denature.remote.config import RequestConfig
     from denature.extract.stealing import steal
     from denature.extract.victims.base import Victim, VictimInfo
-    from denature.remote.errors import AskFailed
     from denature.extract.victims.called import FunctionVictim
+    from denature.remote.config import RequestConfig
+    from denature.remote.errors import AskFailed
 
 __getattr__ = attach(
     __name__,

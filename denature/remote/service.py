@@ -25,13 +25,13 @@ from denature.remote.protocol import (
     MOST_CLASSES,
     NUMBER_BYTES,
     Address,
-    RemoteSignature,
     read_reply,
     read_signature,
     request,
     table,
 )
 from denature.remote.redaction import server_text, without_secrets
+from denature.remote.signature import RemoteSignature
 from denature.remote.wire import Response, Wire
 
 LARGEST_REPLY = 1 << 26

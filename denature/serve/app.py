@@ -111,9 +111,7 @@ class Server:
     async def model_ready(self, request: Request) -> Response:
         model = self.model(request)
         ready = await self._is_ready(model)
-        return JSONResponse(
-            {"name": model.signature.name, "ready": ready}, 200 if ready else 503
-        )
+        return JSONResponse({"name": model.signature.name, "ready": ready}, 200 if ready else 503)
 
     def figures(self, request: Request) -> Response:
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")
@@ -242,9 +240,7 @@ class Server:
         entry |= {"model": signature.name, "id": identity, "images": 1}
         with self.reader.in_flight.share(caller) as share:
             body = await self.reader.body(request, share, limit=faces.LARGEST_BODY)
-            read = functools.partial(
-                faces.read, body, channels=channels, size=size
-            )
+            read = functools.partial(faces.read, body, channels=channels, size=size)
             picture = await self.reader.run(request, read, caller, len(body))
             [row] = await self._values(request, picture.image, key, caller, entry)
         values = dict(zip(signature.classes, row.tolist(), strict=True))

@@ -91,29 +91,34 @@ class Batcher:
             part = _Slice(images[start:end], end >= len(images), parts, answer)
             self._line.push(caller, len(part.images), part)
         if len(self._tasks) < self._at_once:
-            task = asyncio.create_task(self._work())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.add(asyncio.create_task(self._work()))
         return await answer
 
     async def _work(self) -> None:
         """Answer until no request waits; the next request starts such a task again."""
         loop = asyncio.get_running_loop()
-        while self._line:
-            if self._limits.window_ms:
-                await asyncio.sleep(self._limits.window_ms / 1000)
-            batch = self._next()
-            if not batch:
-                continue
-            images = [part.images for part in batch]
-            try:
-                values = await loop.run_in_executor(self._threads, self._answer, images)
-            except Exception as error:
-                for part in batch:
-                    if not part.answer.done():
-                        part.answer.set_exception(error)
-                continue
-            _hand_out(batch, values)
+        try:
+            while self._line:
+                if self._limits.window_ms:
+                    await asyncio.sleep(self._limits.window_ms / 1000)
+                batch = self._next()
+                if not batch:
+                    continue
+                images = [part.images for part in batch]
+                try:
+                    values = await loop.run_in_executor(self._threads, self._answer, images)
+                except Exception as error:
+                    for part in batch:
+                        if not part.answer.done():
+                            part.answer.set_exception(error)
+                    continue
+                _hand_out(batch, values)
+        finally:
+            # At once, and not when the loop learns that the task is done: a request that comes
+            # between would wait for ever.
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.discard(task)
 
     async def between(self, work: Callable[[], T]) -> T:
         """Do work in a thread that answers, where there is one between two batches."""

@@ -179,7 +179,10 @@ class UpstreamConfig:
         check_fields(
             self,
             {
-                "upstream_timeout_s": (0 < self.upstream_timeout_s <= 3600, "above 0, at most 3600"),
+                "upstream_timeout_s": (
+                    0 < self.upstream_timeout_s <= 3600,
+                    "above 0, at most 3600",
+                ),
                 "upstream_at_once": (1 <= self.upstream_at_once <= 1024, "from 1 to 1024"),
             },
         )
@@ -290,8 +293,13 @@ class ServedModel:
         return "landmarks"
 
     def _of_classes(self, chain: Chain, answered: AnswerKind, usual: AnswerKind) -> AnswerKind:
-        """The kind before the chain that leads to the kind shown, of those that follow from answers
-        of the kind `answered`."""
+        """The kind before the chain that leads to the kind shown.
+
+        Args:
+            chain: the defenses.
+            answered: kind of the model's answers, from which it must follow.
+            usual: kind that is shown without an option.
+        """
         show = self.exposure.show
         if show == "landmarks":
             raise ConfigError(f"{self.run} answers with classes, and cannot show landmarks.")

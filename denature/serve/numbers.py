@@ -68,9 +68,7 @@ def _skeleton(shape: tuple[int, ...]) -> bytes:
     return text
 
 
-def _values(
-    numbers: bytes, shape: Sequence[int], dtype: np.dtype[Any], pixels: bool
-) -> np.ndarray:
+def _values(numbers: bytes, shape: Sequence[int], dtype: np.dtype[Any], pixels: bool) -> np.ndarray:
     """The array of some numbers between commas."""
     try:
         values = orjson.loads(b"[" + numbers + b"]")

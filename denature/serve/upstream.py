@@ -60,9 +60,7 @@ class Connection:
             pace=RequestConfig(timeout_s=timeout_s, concurrency=config.upstream_at_once),
         )
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="upstream", daemon=True
-        )
+        self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -245,7 +243,9 @@ def _known(served: ServedModel, config: UpstreamConfig, key: str | None) -> Serv
         if signature.labels:
             kind, scores = "label", scores or 2
         if kind is None or scores is None:
-            channels, height, width = (size if size > 0 else UNKNOWN_SIDE for size in signature.shape)
+            channels, height, width = (
+                size if size > 0 else UNKNOWN_SIDE for size in signature.shape
+            )
             channels = channels if signature.shape[0] > 0 else 3
             drawn = generator(0, "upstream").integers(0, 256, (TRIED, channels, height, width))
             images = wire_images(drawn.astype(np.uint8), signature)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
-from denature.remote.config import RequestConfig
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import FunctionVictim
+from denature.remote.config import RequestConfig
 from denature.remote.protocol import Address
 
 REKOGNITION = "rekognition"

@@ -19,8 +19,8 @@ from PIL import Image
 
 from denature.core.errors import ConfigError, needs, unknown
 from denature.data.landmarks import PLACES
-from denature.remote.config import RequestConfig
 from denature.extract.victims.base import VictimInfo
+from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
 from denature.remote.redaction import server_text
 

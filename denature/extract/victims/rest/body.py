@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from denature.core.errors import ConfigError
+from denature.core.untrusted import parse_json
 from denature.extract.victims.rest.spec import EACH, IMAGE, IMAGES, ImageSpec, RequestSpec
 
 JSON_TYPE = "application/json"
@@ -31,7 +32,7 @@ def check_template(request: RequestSpec) -> None:
     if request.form != "json":
         return
     try:
-        template = json.loads(request.body)
+        template = parse_json(request.body)
     except ValueError as error:
         raise ConfigError(f"request.body is no JSON: {error}.") from None
     found = {place for place in _places(template) if place in (IMAGE, IMAGES, EACH)}
@@ -57,7 +58,7 @@ def body_of(images: np.ndarray, image: ImageSpec, request: RequestSpec) -> Body:
     """The body for images of uint8, batch x channels x height x width."""
     if request.form == "json":
         written = [_in_json(each, image) for each in images]
-        return Body(json.dumps(_fill(json.loads(request.body), written)).encode(), JSON_TYPE)
+        return Body(json.dumps(_fill(parse_json(request.body), written)).encode(), JSON_TYPE)
     [one] = images
     content, kind = _file(one, image)
     if request.form == "bytes":

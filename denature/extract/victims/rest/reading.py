@@ -15,6 +15,9 @@ with needs("steal", "Reading the replies of an HTTP API"):
 
 PERCENT = "%"
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Magnitude of a score at most."""
+
 
 @final
 class ReplyReader:
@@ -32,8 +35,10 @@ class ReplyReader:
         )
 
     def read(self, reply: Any, *, count: int) -> np.ndarray:
-        """The answers to `count` images: float32, batch x classes, NaN where a value is not told;
-        or int64, batch, for labels.
+        """The answers to `count` images.
+
+        Returns:
+            float32, batch x classes, NaN where a value is not told; or int64, batch, for labels.
 
         Raises:
             ValueError: the reply has other values than the description says.
@@ -61,7 +66,8 @@ class ReplyReader:
         if isinstance(value, str) and value in self._classes:
             return self._classes[value]
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and value == int(value) and 0 <= value < (len(self._classes) or MOST_CLASSES):
+        most = len(self._classes) or MOST_CLASSES
+        if number and 0 <= value < most and float(value).is_integer():
             return int(value)
         raise ValueError(f"the class {str(value)[:60]!r}, which is not in reply.classes")
 
@@ -113,6 +119,6 @@ def _number(value: Any) -> float:
             number = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"{str(value)[:40]!r}, which is no score") from None
-    if not math.isfinite(number):
+    if not abs(number) <= LARGEST:  # NaN is not either
         raise ValueError(f"the score {str(value)[:40]}, which is not finite")
     return number

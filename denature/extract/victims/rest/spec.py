@@ -160,7 +160,9 @@ class RestSpec:
         """Names of the variables of the environment that a request needs."""
         return tuple(
             dict.fromkeys(
-                name for text in (self.url, *self.headers.values()) for name in VARIABLE.findall(text)
+                name
+                for text in (self.url, *self.headers.values())
+                for name in VARIABLE.findall(text)
             )
         )
 
