@@ -349,7 +349,7 @@ def main() -> None:
         measure_half_open(bench, folder, 20_000 // few)
         if options.before is not None:
             measure_share(bench, folder, 20 / few, options.before)
-            measure_throughput(bench, folder, options.before, 1_280 // few)
+            measure_throughput(bench, folder, options.before, 6_400 // few)
         compute = resolve(run.network, device="cpu", precision="fp32")
     print("\n" + table(bench.figures))
     bench.finish({}, options.json, device=compute.describe())
