@@ -27,7 +27,7 @@ from benchmarks.wire import SIGNATURE, pool_of, serving, victim
 from denature.answers.network import answers_from
 from denature.core.compute import resolve
 from denature.defenses.catalogue import DEFENSES
-from denature.extract.victims.protocol import request
+from denature.remote.protocol import request
 from denature.serve.config import DefenseConfig, Exposure, ServedModel
 from denature.serve.networks import DefenderNetworks
 from denature.train import Run

@@ -39,10 +39,11 @@ from denature.data.dataset import Dataset, Split
 from denature.extract.asking.ledger import Ledger, Query
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import StoredPool
-from denature.extract.config import RequestConfig
 from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.find import find
-from denature.extract.victims.protocol import RemoteSignature, request
+from denature.remote.config import RequestConfig
+from denature.remote.protocol import request
+from denature.remote.signature import RemoteSignature
 from denature.train import Normal, Run, Training, train
 
 PACE = RequestConfig()

@@ -38,10 +38,10 @@ from denature.core.weights import read_weights
 from denature.data import DataConfig, load
 from denature.extract.theft import read_theft
 from denature.extract.victims.file import file_victim
-from denature.extract.victims.protocol import read_reply, read_signature
 from denature.recipes.nose.service_answers import _read as read_answers
 from denature.recipes.upstream.folders import Overrides
 from denature.recipes.upstream.folders import read as read_folder
+from denature.remote.protocol import read_reply, read_signature
 from denature.report.results import read_outcome
 from denature.train.run import import_run, load_run
 from denature.train.state import read_state

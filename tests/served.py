@@ -65,7 +65,13 @@ class Served:
         return int(found[1]) / 1024
 
 
-def serve(out: Path, *words: str, module: str = "denature", files: int | None = None) -> Served:
+def serve(
+    out: Path,
+    *words: str,
+    module: str = "denature",
+    files: int | None = None,
+    port: int = 0,
+) -> Served:
     """Start a server with the command line of a module, and wait until it answers.
 
     Args:
@@ -73,6 +79,7 @@ def serve(out: Path, *words: str, module: str = "denature", files: int | None = 
         words: the command line.
         module: the module.
         files: how many files it may open.
+        port: to listen at.
     """
 
     def limit() -> None:
@@ -81,7 +88,7 @@ def serve(out: Path, *words: str, module: str = "denature", files: int | None = 
 
     log = out / "log.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-m", module, "serve", *words, "--port", "0", "--log", str(log),
+        [sys.executable, "-m", module, "serve", *words, "--port", str(port), "--log", str(log),
          "--device", "cpu"],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=limit,

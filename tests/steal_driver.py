@@ -23,10 +23,10 @@ from denature.core.stopping import Stopper
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import NoisePool
-from denature.extract.config import RequestConfig
 from denature.extract.theft import LEDGER
 from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.find import find
+from denature.remote.config import RequestConfig
 
 IMAGES, BUDGET, CONCURRENCY = 6000, 20_000, 4
 

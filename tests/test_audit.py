@@ -29,12 +29,12 @@ from denature.extract import config
 from denature.extract.asking.ledger import BudgetSpent, Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import open_pool
-from denature.extract.config import RequestConfig
 from denature.extract.strategies.base import Situation
 from denature.extract.strategies.common import as_labels
 from denature.extract.victims.called import FunctionVictim
 from denature.recipes.audit import Audit
 from denature.recipes.runner import run
+from denature.remote.config import RequestConfig
 from denature.report.results import read_outcome
 from denature.train import Normal, Run, Training, train
 from denature.train.runs import make_all

@@ -17,7 +17,7 @@ from denature.cli.app import main
 from denature.cli.show import Display, print_table
 from denature.core.record import read_record
 from denature.core.text import printable
-from denature.extract.victims.redaction import (
+from denature.remote.redaction import (
     REDACTED,
     SHARED,
     redacted,

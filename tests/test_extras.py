@@ -75,6 +75,7 @@ EXAMPLES: dict[str, list[str]] = {
     "run": ["run", "run"],
     "reproduce": ["reproduce"],
     "serve": ["serve", "nowhere"],
+    "rest": ["rest", "try", "nowhere.toml", "nowhere.png"],
     "keys": ["keys", "keys.sqlite", "--add", "a"],
     "steal": ["steal", "nowhere", *STEAL],
     "ledger": ["ledger", "ledger.sqlite"],

@@ -18,11 +18,12 @@ from denature.core.text import printable
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import NoisePool
-from denature.extract.config import RequestConfig
 from denature.extract.theft import LEDGER
-from denature.extract.victims.base import AskFailed, Victim, run_now
+from denature.extract.victims.base import Victim, run_now
 from denature.extract.victims.find import find
 from denature.extract.victims.rekognition import Rekognition
+from denature.remote.config import RequestConfig
+from denature.remote.errors import AskFailed
 from tests.encoded_keys import ENCODINGS
 from tests.hostile import Answer, Hostile, Request, hostile, reply
 

@@ -21,8 +21,9 @@ from denature.extract import ExtractionConfig, steal
 from denature.extract.asking.anchor import Anchor, Commit
 from denature.extract.asking.ledger import Ledger, Query, read_tallies
 from denature.extract.theft import LEDGER
-from denature.extract.victims.base import AskFailed, VictimInfo
+from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.called import FunctionVictim
+from denature.remote.errors import AskFailed
 from denature.train import Training
 from tests.test_steal import Counted, images_of, oracle_of
 

@@ -46,7 +46,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 4), dtype=np.uint8)
 
 
 def signature(**exposure: Any) -> ModelSignature:
-    return ModelSignature(name="m", channels=2, image_size=4, classes=("cat", "dog", "owl"),
+    return ModelSignature(name="m", shape=(2, 4, 4), classes=("cat", "dog", "owl"),
                      exposure=Exposure(**exposure))  # fmt: skip
 
 

@@ -254,7 +254,7 @@ def test_nested_lists_are_refused_before_they_are_built(
 
 
 def signature() -> ModelSignature:
-    return ModelSignature(name="m", channels=3, image_size=32, classes=("a", "b"),
+    return ModelSignature(name="m", shape=(3, 32, 32), classes=("a", "b"),
                           exposure=Exposure())  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from denature.core.compute import Compute
 from denature.core.errors import ConfigError, RunError
 from denature.defenses.base import Chain, Defended
 from denature.defenses.catalogue import DEFENSES, chain_of
-from denature.extract.victims.protocol import read_reply, read_signature, request
+from denature.remote.protocol import read_reply, read_signature, request
 from denature.serve import memory
 from denature.serve.app import create_app
 from denature.serve.config import DefenseConfig, Exposure, ServedModel, Serving

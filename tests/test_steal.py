@@ -35,7 +35,7 @@ from denature.extract.asking.pool import NoisePool, StoredPool, open_pool, pool_
 from denature.extract.asking.pricing import Prices, one_price, prices_of
 from denature.extract.asking.reading import combined, completed, fitting, kind_of
 from denature.extract.compatibility import about_of, fitted
-from denature.extract.config import Choose, ExtractionConfig, RequestConfig
+from denature.extract.config import Choose, ExtractionConfig
 from denature.extract.measure import agreement, ask_reference, predictions_of
 from denature.extract.selection.base import Selection
 from denature.extract.selection.both import both
@@ -46,18 +46,21 @@ from denature.extract.speed import SpeedResult, Timing
 from denature.extract.stealing import PLAN, steal
 from denature.extract.theft import LEDGER, read_theft
 from denature.extract.thief import Thief
-from denature.extract.victims.base import AskFailed, VictimInfo
+from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.find import find
 from denature.extract.victims.local import local
-from denature.extract.victims.protocol import (
+from denature.remote.config import RequestConfig
+from denature.remote.errors import AskFailed
+from denature.remote.protocol import (
     Address,
-    RemoteSignature,
     read_reply,
     read_signature,
     request,
+    wire_images,
 )
-from denature.extract.victims.wire import retry_after
+from denature.remote.signature import RemoteSignature
+from denature.remote.wire import retry_after
 from denature.report.kinds import answers_of
 from denature.report.speed import price_sentences, timing_table
 from denature.serve import protocol
@@ -579,10 +582,11 @@ def test_what_our_client_asks_our_server_answers(
     show: Any, top: int, datatype: str, binary: bool
 ) -> None:
     served = protocol.ModelSignature(
-        name="m", channels=1, image_size=4, classes=("a", "b", "c"), exposure=Exposure(show=show)
+        name="m", shape=(1, 4, 4), classes=("a", "b", "c"), exposure=Exposure(show=show)
     )
     signature = replace(read_signature(served.describe(), None), datatype=datatype)
-    body, headers = request(PIXELS, signature, id="7", binary=binary, top=top)
+    wire = wire_images(PIXELS, signature)
+    body, headers = request(wire, signature, id="7", binary=binary, top=top)
     asked = protocol.parse(body, headers.get(protocol.LENGTH), served, max_images=9)
     assert asked.id == "7"
     wanted = PIXELS if datatype == "UINT8" else (PIXELS / 255).astype(np.float32)
@@ -609,7 +613,8 @@ def test_a_model_of_channels_last_is_asked_so() -> None:
     signature = read_signature(described, None)
     assert (signature.shape, signature.channels_last) == ((3, 4, 5), True)
     images = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(1, 3, 4, 5)
-    body, _ = request(images, signature, id="1", binary=False)
+    wire = wire_images(images, signature)
+    body, _ = request(wire, signature, id="1", binary=False)
     [tensor] = json.loads(body)["inputs"]
     assert tensor["shape"] == [1, 4, 5, 3]
     np.testing.assert_allclose(

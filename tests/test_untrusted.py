@@ -25,10 +25,10 @@ from denature.core.untrusted import parse_json, read_bytes
 from denature.data import DataConfig, load
 from denature.data.pictures import BadImage, open_image
 from denature.extract.victims.base import VictimInfo
-from denature.extract.victims.protocol import read_signature
 from denature.extract.victims.rekognition import _failed, numbers
-from denature.extract.victims.wire import Response
 from denature.recipes.nose.service_answers import _read as read_answers
+from denature.remote.protocol import read_signature
+from denature.remote.wire import Response
 from denature.train.run import import_run, load_run
 
 

@@ -11,3 +11,13 @@ AnswerKind: TypeAlias = Literal[ClassAnswerKind, "landmarks"]
 CLASS_ANSWER_KINDS: tuple[ClassAnswerKind, ...] = get_args(ClassAnswerKind)
 
 ANSWER_KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
+
+
+def derivable(kind: AnswerKind, answered: AnswerKind) -> bool:
+    """Whether answers of a kind follow from those of another: logits tell most, labels least."""
+    if "landmarks" in (kind, answered):
+        return kind == answered
+    return _ORDER[kind] >= _ORDER[answered]
+
+
+_ORDER: dict[AnswerKind, int] = {kind: place for place, kind in enumerate(CLASS_ANSWER_KINDS)}

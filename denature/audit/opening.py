@@ -17,10 +17,10 @@ from denature.extract.asking.oracle import UNLIMITED, Oracle
 from denature.extract.asking.pool import StoredPool, open_pool, pool_of_tests
 from denature.extract.asking.reading import ENOUGH
 from denature.extract.compatibility import about_of, fitted
-from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
 from denature.extract.victims.local import local
 from denature.nets.activations import ActivationRecorder
+from denature.remote.config import RequestConfig
 from denature.train.classes import ClassMatcher
 from denature.train.config import Device
 from denature.train.run import Run

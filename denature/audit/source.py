@@ -18,7 +18,7 @@ from denature.extract.asking.ledger import BudgetSpent
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import PoolBatch, digest_of
 from denature.extract.asking.reading import ENOUGH
-from denature.extract.victims.base import AskFailed
+from denature.remote.errors import AskFailed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

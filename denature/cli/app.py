@@ -59,6 +59,7 @@ COMMANDS = {
         "stealing:steal",
         "Query a served model within a budget, and train clones on its answers.",
     ),
+    "rest": ("rest:rest", "Try the description of an HTTP API on one image."),
     "ledger": ("stealing:ledger", "List the queries of a theft, and their cost."),
     "speed": (
         "stealing:speed",

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ from cyclopts import Group, Parameter
 
 from denature.answers.kinds import ClassAnswerKind
 from denature.audit.config import AuditConfig
-from denature.cli.models import open_models
+from denature.cli.models import open_models, price_of
 from denature.cli.options import (
     Data,
     OutputFlags,
@@ -25,7 +26,7 @@ from denature.cli.options import (
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError, GateFailed
 from denature.data.config import DataConfig, ReaderConfig
-from denature.extract.config import RequestConfig
+from denature.remote.config import RequestConfig
 from denature.train.config import Device, Training
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ def audit(
     and what each defense costs honest users. Audit only models that you are allowed to query.
 
     Args:
-        model: The folder of a run; the URL of an Open Inference server; package.module:function,
-            from float32 images in [0, 1] to answers; a file that torch.export or ONNX wrote.
+        model: The folder of a run; the URL of an Open Inference server; a .toml description of
+            another HTTP API, see `denature rest`; package.module:function, from float32 images in
+            [0, 1] to answers; a file that torch.export or ONNX wrote.
         data: Labelled data of the model's classes; the test split measures.
         pool: Images that the thief queries with; the training images of --data by default, without
             their labels.
@@ -123,7 +125,7 @@ def audit(
     experiment = Audit(
         model=opened,
         name=model,
-        config=config,
+        config=replace(config, price_per_1000=price_of(model, config.price_per_1000)),
         source=data_config(data, reading),
         folder=out or Path("runs") / f"audit-of-{name}",
         pool=None if pool is None else DataConfig(source=pool),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from denature.answers.kinds import ClassAnswerKind
 from denature.cli.options import key_of
 from denature.core.errors import ConfigError
-from denature.extract.config import RequestConfig
+from denature.extract.victims.find import REST
+from denature.remote.config import RequestConfig
 
 if TYPE_CHECKING:
     from denature.extract.victims.base import Victim
@@ -65,6 +66,15 @@ def open_models(
         else load_run(Path(name), trust=trust)
         for name in names
     ]
+
+
+def price_of(name: str, given: float | None) -> float | None:
+    """Dollars for 1,000 queries: as given, or as the description of an HTTP API says."""
+    if given is not None or Path(name).suffix != REST:
+        return given
+    from denature.extract.victims.rest.spec import read_spec
+
+    return read_spec(Path(name)).price_per_1000
 
 
 def _is_url(name: str) -> bool:

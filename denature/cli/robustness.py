@@ -20,7 +20,7 @@ from denature.cli.options import (
     data_config,
 )
 from denature.data.config import ReaderConfig
-from denature.extract.config import RequestConfig
+from denature.remote.config import RequestConfig
 from denature.robust.config import AttackConfig
 from denature.train.config import Device
 

@@ -13,12 +13,20 @@ from denature.cli.options import OutputFlags, OutputOptions, RunFolder, Trust
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
-from denature.serve.config import DefenseConfig, Exposure, Limits, ServedModel, Serving
+from denature.serve.config import (
+    DefenseConfig,
+    Exposure,
+    Limits,
+    ServedModel,
+    Serving,
+    UpstreamConfig,
+)
 from denature.train.config import Device, Precision
 
 EXPOSURE = Group("What answers show", sort_key=2)
 DEFENSE = Group("Defenses of the answers", sort_key=3)
-LIMITS = Group("Limits", sort_key=4)
+UPSTREAM = Group("A server that exists", sort_key=4)
+LIMITS = Group("Limits", sort_key=5)
 
 PATIENCE_S = 10.0
 """Seconds for which `denature keys` waits for a file that servers write."""
@@ -34,6 +42,10 @@ def serve(
     metrics_token: Annotated[str | None, Parameter(env_var="DENATURE_METRICS_TOKEN")] = None,
     exposure: Annotated[Exposure, Parameter(name="*", group=EXPOSURE)] = Exposure(),
     defense: Annotated[DefenseConfig, Parameter(name="*", group=DEFENSE)] = DefenseConfig(),
+    upstream: Annotated[UpstreamConfig, Parameter(name="*", group=UPSTREAM)] = UpstreamConfig(),
+    upstream_key: Annotated[
+        str | None, Parameter(env_var="DENATURE_UPSTREAM_KEY", group=UPSTREAM)
+    ] = None,
     limits: Annotated[Limits, Parameter(name="*", group=LIMITS)] = Limits(),
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -45,11 +57,12 @@ def serve(
 
     A model is a run's folder; NAME=RUN serves it under another name, and
     NAME=RUN@show=label+decimals=2 sets what the answers of this model show, and
-    RUN@defense=rounding@decimals=1+label-only its defenses.
+    RUN@defense=rounding@decimals=1+label-only its defenses. With --upstream URL the models are
+    those of a server that exists, for its clients unchanged.
 
     Args:
         models: RUN, NAME=RUN, NAME=RUN@show=label or RUN@defense=NAME@option=value+NAME, with
-            defense last.
+            defense last; with --upstream its models' names in place of runs, by default all.
         host: Address to listen at; 0.0.0.0 for all addresses of this machine.
         port: Port to listen at; 0 takes a free one.
         workers: Processes that answer, each with all models.
@@ -58,6 +71,8 @@ def serve(
         log: File for the access log, one line per request, or off; standard error by default.
         metrics_token: Token that shows /metrics, as Authorization: Bearer TOKEN; by default they
             are shown on this machine alone. The environment keeps it out of the list of processes.
+        upstream_key: Bearer token for the server that exists; the environment keeps it out of the
+            list of processes.
         device: Device to compute on.
         precision: Precision of inference.
         trust: A module of your own that a run's record may import; repeat the option for several.
@@ -68,8 +83,18 @@ def serve(
 
     if workers < 1:
         raise ConfigError(f"workers is {workers}; it must be at least 1.")
+    if upstream.upstream is None:
+        served = tuple(
+            ServedModel.of(text, exposure, defense.defense).resolved() for text in models
+        )
+    else:
+        from denature.serve.upstream import find_models
+
+        served = find_models(models, upstream, exposure, defense.defense, key=upstream_key)
     serving = Serving(
-        models=tuple(ServedModel.of(text, exposure, defense.defense).resolved() for text in models),
+        models=served,
+        upstream=upstream,
+        upstream_key=upstream_key,
         limits=limits,
         defense=defense,
         keys=keys,

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from denature.answers.kinds import AnswerKind
+from denature.cli.models import price_of
 from denature.cli.options import (
     OutputFlags,
     OutputOptions,
@@ -26,7 +27,8 @@ from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.data.config import ReaderConfig
 from denature.defenses.rounding import Rounding
-from denature.extract.config import ExtractionConfig, RequestConfig
+from denature.extract.config import ExtractionConfig
+from denature.remote.config import RequestConfig
 from denature.train.config import Device, Precision, Training
 from denature.train.objectives import Cloned
 
@@ -66,9 +68,10 @@ def steal(
     only services that you are allowed to query.
 
     Args:
-        target: The URL of an Open Inference server, or of one of its models; rekognition, for
-            faces, with boto3's usual credentials; a run's folder, or an .onnx or .pt2 file, queried
-            without a wire; or package.module:function, from float32 images in [0, 1] to answers.
+        target: The URL of an Open Inference server, or of one of its models; a .toml description of
+            another HTTP API, see `denature rest`; rekognition, for faces, with boto3's usual
+            credentials; a run's folder, or an .onnx or .pt2 file, queried without a wire; or
+            package.module:function, from float32 images in [0, 1] to answers.
         pool: Images to query with, whose labels are never read: as for `denature train --data`, or
             noise.
         budget: Numbers of queries, such as 1000,5000; a fresh clone is trained for each.
@@ -97,6 +100,7 @@ def steal(
     from denature.report.results import write_outcome
     from denature.train.run import load_run
 
+    price_per_1000 = price_of(target, price_per_1000)
     if price_per_1000 is not None and price_per_1000 < 0:
         raise ConfigError(f"price_per_1000 is {price_per_1000}; it must be at least 0.")
     key = key_of(key_file) if key_file is not None or re.match("https?:", target) else None
@@ -180,6 +184,7 @@ def speed(
     from denature.report.speed import price_sentences, timing_table
     from denature.train.run import load_run
 
+    price_per_1000 = price_of(against or "", price_per_1000)
     loaded, victim = load_run(run, trust=trust), None
     if against is not None:
         victim = find(

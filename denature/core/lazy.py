@@ -9,11 +9,18 @@ from typing import Any
 
 
 def attach(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` for `package` that finds each name of `homes` in its submodule."""
+    """A `__getattr__` for `package` that finds each name of `homes` in its module.
+
+    Args:
+        package: the package's name.
+        homes: a submodule's name, or the whole one of a module elsewhere, by attribute.
+    """
 
     def __getattr__(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        home = homes[name]
+        absolute = home.startswith(f"{package.partition('.')[0]}.")
+        return getattr(import_module(home if absolute else f"{package}.{home}"), name)
 
     return __getattr__

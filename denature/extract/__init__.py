@@ -11,22 +11,24 @@ from denature.core.lazy import attach
 if TYPE_CHECKING:
     from denature.extract.asking.ledger import Ledger
     from denature.extract.asking.oracle import Oracle
-    from denature.extract.config import ExtractionConfig, RequestConfig
+    from denature.extract.config import ExtractionConfig
     from denature.extract.stealing import steal
-    from denature.extract.victims.base import AskFailed, Victim, VictimInfo
+    from denature.extract.victims.base import Victim, VictimInfo
     from denature.extract.victims.called import FunctionVictim
+    from denature.remote.config import RequestConfig
+    from denature.remote.errors import AskFailed
 
 __getattr__ = attach(
     __name__,
     {
         "steal": "stealing",
         "ExtractionConfig": "config",
-        "RequestConfig": "config",
+        "RequestConfig": "denature.remote.config",
         "Oracle": "asking.oracle",
         "Ledger": "asking.ledger",
         "Victim": "victims.base",
         "VictimInfo": "victims.base",
-        "AskFailed": "victims.base",
+        "AskFailed": "denature.remote.errors",
         "FunctionVictim": "victims.called",
     },
 )

@@ -7,7 +7,7 @@ from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
 from denature.data.dataset import Dataset
 from denature.extract.victims.base import Victim, VictimInfo, run_now
-from denature.extract.victims.class_names import FORMS
+from denature.remote.class_names import FORMS
 
 LARGEST = 512
 """Pixels a side that a victim may claim; 10,000 such images take 8 GB of disk."""

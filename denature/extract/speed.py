@@ -17,9 +17,9 @@ from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
 from denature.extract.asking.pricing import Prices
 from denature.extract.compatibility import check_side
-from denature.extract.config import RequestConfig
 from denature.extract.theft import read_theft
 from denature.extract.victims.base import Victim, run_now
+from denature.remote.config import RequestConfig
 from denature.train.run import Run
 
 WARM_UP = 3

@@ -18,13 +18,14 @@ from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import NOISE, Pool, open_pool, pool_of_tests
 from denature.extract.compatibility import about_of, check_side, fitted
-from denature.extract.config import ExtractionConfig, RequestConfig
+from denature.extract.config import ExtractionConfig
 from denature.extract.measure import Reference, accuracy_of, ask_reference
 from denature.extract.selection.catalogue import find_selection
 from denature.extract.theft import CLONES, FORMER, LEDGER, RESULT, Clone, Theft
 from denature.extract.thief import StolenRun, Thief, check_pool
 from denature.extract.victims.base import Victim, VictimInfo
 from denature.nets import create, outline_of, parameter_count
+from denature.remote.config import RequestConfig
 from denature.train.config import Training
 from denature.train.objectives.cloned import Cloned
 from denature.train.order import objective_settings

@@ -33,12 +33,13 @@ from denature.data import DataConfig, Dataset
 from denature.defenses.base import Chain
 from denature.defenses.catalogue import DEFENSES, chain_of
 from denature.extract.asking.ledger import Ledger
-from denature.extract.config import RequestConfig, thief_training
+from denature.extract.config import thief_training
 from denature.extract.strategies.base import Strategy
 from denature.extract.strategies.catalogue import strategy_of
 from denature.extract.victims.base import Victim
 from denature.recipes.estimate import training_seconds
 from denature.recipes.experiment import Measured, load_classes
+from denature.remote.config import RequestConfig
 from denature.report.results import RESULT
 from denature.train import Nasty, Normal, Order, Run, Training
 from denature.train.config import Device

@@ -18,8 +18,8 @@ from denature.extract.asking.ledger import BudgetSpent, Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.sender import QuerySender
 from denature.extract.compatibility import about_of, fitted
-from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
+from denature.remote.config import RequestConfig
 from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries, Reply
 from denature.robust.catalogue import BLACK_BOX_ATTACKS
 from denature.robust.config import AttackConfig

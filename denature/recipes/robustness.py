@@ -15,11 +15,11 @@ from denature.core.progress import Progress, format_seconds
 from denature.core.record import environment
 from denature.data import DataConfig, Dataset
 from denature.data.png import to_png
-from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
 from denature.recipes.controls import each_once, undefended_runs
 from denature.recipes.experiment import Measured, load_classes
 from denature.recipes.runner import run as run_experiment
+from denature.remote.config import RequestConfig
 from denature.report.robustness import Change, RobustnessResult, Sample
 from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, check_names, chosen

@@ -37,6 +37,8 @@ from denature.serve.refusal import Refused
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
+Show: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
+
 Check: TypeAlias = Callable[[Request, dict[str, Any]], Awaitable[None]]
 
 BOOKING = "denature.booking"
@@ -53,7 +55,8 @@ class Server:
             self.models = open_models(serving, held)
             self._held = held.pop_all()
         self.lines = {
-            name: Batcher(model.answer, self.limits) for name, model in self.models.items()
+            name: Batcher(model.answer, self.limits, at_once=model.at_once)
+            for name, model in self.models.items()
         }
         self.access = Access(serving.keys, serving.metrics_token)
         self.known: dict[str, str] = {}
@@ -87,7 +90,13 @@ class Server:
         return JSONResponse({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        return JSONResponse({"ready": True})
+        found = [await self._is_ready(model) for model in self.models.values()]
+        return JSONResponse({"ready": all(found)}, 200 if all(found) else 503)
+
+    async def _is_ready(self, model: Model) -> bool:
+        if model.ready is None:
+            return True
+        return await asyncio.get_running_loop().run_in_executor(None, model.ready)
 
     def index(self, request: Request) -> Response:
         names = [
@@ -99,13 +108,15 @@ class Server:
     def metadata(self, request: Request) -> Response:
         return JSONResponse(self.model(request).signature.describe())
 
-    def model_ready(self, request: Request) -> Response:
-        return JSONResponse({"name": self.model(request).signature.name, "ready": True})
+    async def model_ready(self, request: Request) -> Response:
+        model = self.model(request)
+        ready = await self._is_ready(model)
+        return JSONResponse({"name": model.signature.name, "ready": ready}, 200 if ready else 503)
 
     def figures(self, request: Request) -> Response:
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")
 
-    def guarded(self, show: Callable[[Request], Response], check: Check) -> Endpoint:
+    def guarded(self, show: Show, check: Check) -> Endpoint:
         """An endpoint that shows something of the server; requests that may not see it are logged.
 
         Args:
@@ -120,7 +131,8 @@ class Server:
             except Refused as refused:
                 self.note(entry, refused.status, started, refused.cause)
                 raise
-            return show(request)
+            shown = show(request)
+            return shown if isinstance(shown, Response) else await shown
 
         return answer
 
@@ -223,13 +235,12 @@ class Server:
                 f"The operation is {str(target)[:64]}; only {faces.TARGET} is supported.",
             )
         signature = self._model_of_faces()
+        channels, size, _ = signature.shape
         identity = str(uuid.uuid4())
         entry |= {"model": signature.name, "id": identity, "images": 1}
         with self.reader.in_flight.share(caller) as share:
             body = await self.reader.body(request, share, limit=faces.LARGEST_BODY)
-            read = functools.partial(
-                faces.read, body, channels=signature.channels, size=signature.image_size
-            )
+            read = functools.partial(faces.read, body, channels=channels, size=size)
             picture = await self.reader.run(request, read, caller, len(body))
             [row] = await self._values(request, picture.image, key, caller, entry)
         values = dict(zip(signature.classes, row.tolist(), strict=True))
@@ -325,7 +336,7 @@ def create_app(serving: Serving) -> Starlette:
         await keeping
         await server.close()
 
-    def known(show: Callable[[Request], Response]) -> Endpoint:
+    def known(show: Show) -> Endpoint:
         return server.guarded(show, server.access.check_caller)
 
     routes: list[tuple[str, Any, str]] = [

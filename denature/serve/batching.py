@@ -33,21 +33,29 @@ class _Slice(NamedTuple):
 
 @final
 class Batcher:
-    """A queue in front of one network; the next batch gathers while the network computes.
+    """A queue in front of one model; the next batch gathers while the model computes.
 
     Callers take turns, in slices of their requests. A request whose client disconnects is not
-    computed, if its batch has not begun. Batches are answered by one thread, and those of one
-    caller in the order in which its requests arrived, so `answer` may have a state.
+    computed, if its batch has not begun. By default batches are answered by one thread, and those
+    of one caller in the order in which its requests arrived, so `answer` may have a state.
+
+    Args:
+        answer: answers a batch, in a thread.
+        limits: of batches and of waiting images.
+        at_once: requests that are answered at one time, each as a batch of its own, as another
+            server should get them; None gathers batches and answers one after another.
     """
 
-    def __init__(self, answer: AnswerBatch, limits: Limits) -> None:
+    def __init__(self, answer: AnswerBatch, limits: Limits, *, at_once: int | None = None) -> None:
         self._answer = answer
         self._limits = limits
-        self._slice = min(SLICE, limits.max_batch)
+        self._most = 1 if at_once else limits.max_batch
+        self._slice = limits.max_images if at_once else min(SLICE, limits.max_batch)
         self._line: FairQueue[_Slice] = FairQueue(credit=limits.max_images)
         self._waiting: Counter[str] = Counter()
-        self._task: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        self._at_once = at_once or 1
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(self._at_once, thread_name_prefix="answers")
 
     def check_room(self, caller: str, images: int = 1) -> None:
         """Check that images of a caller may wait, which is known before its body is read.
@@ -82,12 +90,12 @@ class Batcher:
             end = start + self._slice
             part = _Slice(images[start:end], end >= len(images), parts, answer)
             self._line.push(caller, len(part.images), part)
-        if self._task is None:
-            self._task = asyncio.create_task(self._work())
+        if len(self._tasks) < self._at_once:
+            self._tasks.add(asyncio.create_task(self._work()))
         return await answer
 
     async def _work(self) -> None:
-        """Answer until no request waits; the next request starts this task again."""
+        """Answer until no request waits; the next request starts such a task again."""
         loop = asyncio.get_running_loop()
         try:
             while self._line:
@@ -98,7 +106,7 @@ class Batcher:
                     continue
                 images = [part.images for part in batch]
                 try:
-                    values = await loop.run_in_executor(self._thread, self._answer, images)
+                    values = await loop.run_in_executor(self._threads, self._answer, images)
                 except Exception as error:
                     for part in batch:
                         if not part.answer.done():
@@ -106,17 +114,21 @@ class Batcher:
                     continue
                 _hand_out(batch, values)
         finally:
-            self._task = None
+            # At once, and not when the loop learns that the task is done: a request that comes
+            # between would wait for ever.
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.discard(task)
 
     async def between(self, work: Callable[[], T]) -> T:
-        """Do work in the thread that answers, between two batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Do work in a thread that answers, where there is one between two batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _next(self) -> list[_Slice]:
         batch: list[_Slice] = []
         count = 0
         while self._line:
-            if batch and count + len(self._line.peek().images) > self._limits.max_batch:
+            if batch and count + len(self._line.peek().images) > self._most:
                 break
             part = self._line.pop()
             if not part.answer.done():  # its client disconnected, or an earlier part failed
@@ -125,7 +137,7 @@ class Batcher:
         return batch
 
     def close(self) -> None:
-        self._thread.shutdown()
+        self._threads.shutdown()
 
 
 def _hand_out(batch: list[_Slice], values: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
-from denature.answers.kinds import ANSWER_KINDS, CLASS_ANSWER_KINDS, AnswerKind
+from denature.answers.kinds import ANSWER_KINDS, CLASS_ANSWER_KINDS, AnswerKind, derivable
 from denature.core.errors import ConfigError, unknown
 from denature.core.names import with_options
 from denature.core.record import read_record
@@ -15,6 +15,7 @@ from denature.defenses.base import Chain, Defense
 from denature.defenses.catalogue import chain_of
 from denature.defenses.rounding import Rounding
 from denature.defenses.top_k import TopK
+from denature.remote.signature import RemoteSignature
 
 NONE = "none"
 """The chain without a defense."""
@@ -158,16 +159,62 @@ class DefenseConfig:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
+class UpstreamConfig:
+    """A server whose models are served here, behind keys, budgets and defenses."""
+
+    upstream: str | None = None
+    """URL of a server with the Open Inference Protocol, such as MLServer, KServe or Triton, or of
+    one of its models. The models are then names of its models, by default all that it lists."""
+    upstream_output: str | None = None
+    """Output of its models that is shown, where they have several."""
+    upstream_kind: AnswerKind | None = None
+    """Kind of its answers; by default found from the output's name, or else from the answers to
+    two random images."""
+    upstream_timeout_s: float = 30.0
+    """Seconds for an answer of it; clients are then told to retry."""
+    upstream_at_once: int = 32
+    """Requests that wait for it at one time; others wait here."""
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "upstream_timeout_s": (
+                    0 < self.upstream_timeout_s <= 3600,
+                    "above 0, at most 3600",
+                ),
+                "upstream_at_once": (1 <= self.upstream_at_once <= 1024, "from 1 to 1024"),
+            },
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpstreamModel:
+    """What is known of a model of another server."""
+
+    signature: RemoteSignature
+    kind: AnswerKind
+    """Kind of its answers."""
+    scores: int
+    """Number of scores in an answer; for labels that of the classes, as far as known."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ServedModel:
-    """A run, and the name under which it is served."""
+    """A run or a model of another server, and the name under which it is served."""
 
     name: str
     run: str
+    """The run's folder, or the model's name at the other server."""
     exposure: Exposure
     defense: str = NONE
     """A chain of defenses before rounding and the choice of the largest values."""
     taken: AnswerKind | None = None
     """Kind of the answers that the chain takes; None until `resolved` chooses it."""
+    upstream: UpstreamModel | None = None
+    """For a model of another server."""
 
     @property
     def chain(self) -> Chain:
@@ -212,16 +259,27 @@ class ServedModel:
         """
         if self.taken is not None:
             return self
-        chain, exposure = self.chain, self.exposure
+        if self.upstream is not None:
+            kind, scores = self.upstream.kind, self.upstream.scores
+            return self._resolved(kind, scores, usual=kind)
         record = read_record(Path(self.run))
-        taken = self._of_landmarks(chain) if record.landmarks else self._of_classes(chain)
+        kind = "landmarks" if record.landmarks else "logits"
+        return self._resolved(kind, record.net.classes, usual="probabilities")
+
+    def _resolved(self, given: AnswerKind, scores: int, *, usual: AnswerKind) -> "ServedModel":
+        """A copy for a model that answers with `given` and shows `usual` without an option."""
+        chain, exposure = self.chain, self.exposure
+        if given == "landmarks":
+            taken = self._of_landmarks(chain)
+        else:
+            taken = self._of_classes(chain, given, usual)
         kind = chain.kind(taken)
         if kind == "label" and (exposure.top or exposure.decimals >= 0):
             raise ConfigError(
                 f"{self.run} behind {chain.name} shows labels, which have neither top values nor "
                 "decimals; leave top and decimals out."
             )
-        top, scores = exposure.top, record.net.classes
+        top = exposure.top
         if kind != "label" and (shown := chain.shows(scores)) < scores:
             top = min(top or shown, shown)
         return replace(self, taken=taken, exposure=replace(exposure, show=kind, top=top))
@@ -234,14 +292,22 @@ class ServedModel:
         chain.kind("landmarks")
         return "landmarks"
 
-    def _of_classes(self, chain: Chain) -> AnswerKind:
-        """The kind before the chain that leads to the kind shown."""
+    def _of_classes(self, chain: Chain, answered: AnswerKind, usual: AnswerKind) -> AnswerKind:
+        """The kind before the chain that leads to the kind shown.
+
+        Args:
+            chain: the defenses.
+            answered: kind of the model's answers, from which it must follow.
+            usual: kind that is shown without an option.
+        """
         show = self.exposure.show
         if show == "landmarks":
             raise ConfigError(f"{self.run} answers with classes, and cannot show landmarks.")
-        first = _taken_first(chain, show)
         # Scores go before labels: rounding before label-only changes which class is named.
-        kinds = dict.fromkeys((first, *CLASS_ANSWER_KINDS))
+        follow = [kind for kind in CLASS_ANSWER_KINDS if derivable(kind, answered)]
+        first = _taken_first(chain, show or usual)
+        first = first if first in follow else follow[0]
+        kinds = dict.fromkeys((first, *follow))
         given: dict[AnswerKind, AnswerKind] = {}
         faults: list[ConfigError] = []
         for kind in kinds:
@@ -249,7 +315,7 @@ class ServedModel:
                 given[kind] = chain.kind(kind)
             except ConfigError as error:
                 faults.append(error)
-        wanted = show or "probabilities"
+        wanted = show or usual
         matching = [kind for kind, found in given.items() if found == wanted]
         if matching or (given and show is None):
             return [*matching, *given][0]
@@ -307,6 +373,9 @@ class Serving:
     """File for the access log; None writes to standard error, "off" disables the log."""
     metrics_token: str | None = None
     """Token that shows the metrics; None shows them on this machine alone."""
+    upstream: UpstreamConfig = UpstreamConfig()
+    upstream_key: str | None = None
+    """Bearer token for the upstream server."""
     device: str = "auto"
     precision: str = "fp32"
     trust: tuple[str, ...] = ()
@@ -320,7 +389,7 @@ class Serving:
             raise ConfigError("The token of the metrics is empty; name one, or leave it out.")
         names = [served.name for served in self.models]
         if not names:
-            raise ConfigError("No model was named; give at least one run.")
+            raise ConfigError("No model was named; give at least one run, or --upstream.")
         if duplicates := {name for name in names if names.count(name) > 1}:
             raise ConfigError(
                 f"Two models are called {', '.join(sorted(duplicates))}; name them: NAME=RUN."

@@ -1,16 +1,14 @@
-"""A run that is ready to be served."""
+"""A model that is ready to be served."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, final
 
 import numpy as np
 import torch
 
-from denature.answers.config import InferenceConfig
-from denature.answers.inference import Inference
-from denature.answers.network import NetworkAnswerer
-from denature.core.compute import resolve
+from denature.answers.answerer import Answerer
 from denature.core.errors import ConfigError
 from denature.core.seeds import generator
 from denature.defenses.base import Defended, Networks, Stream
@@ -18,7 +16,6 @@ from denature.serve.config import ServedModel
 from denature.serve.exposure import expose
 from denature.serve.memory import MemoryFile, Tensors, snapshot
 from denature.serve.protocol import ModelSignature
-from denature.train.run import Run
 
 TRIED = 2
 """Random images whose answers are checked before anything is served."""
@@ -33,75 +30,66 @@ class MemoryCopy(NamedTuple):
 
 @final
 class Model:
-    """A network behind its defenses, and the exposure of its answers.
-
-    Answers change the memory of the defenses, so one thread at a time may ask.
+    """An answerer behind its defenses, and the exposure of its answers.
 
     Args:
         served: the resolved settings of this model.
-        run: its run.
+        signature: its input and output on the wire.
+        answerer: answers of the kind that the defenses take.
+        take: from the images of a request to those that the answerer takes.
         networks: those that its defenses look at.
         seed: of its random defenses.
-        device: device to compute on.
-        precision: precision of inference.
         memory: folder with what the defenses remembered, for defenses with a memory.
+        trial: answers a few random images at the start, in place of the answerer.
+        ready: whether the answerer can answer now; None where it always can.
+        at_once: requests that the answerer answers at one time, each as it came; by default one
+            batch after another.
 
     Raises:
-        ConfigError: the device is missing, or the defenses do not give what is shown.
+        ConfigError: the defenses do not give what is shown.
         RunError: the memory is damaged, or of another model or defense.
     """
 
     def __init__(
         self,
         served: ServedModel,
-        run: Run,
+        signature: ModelSignature,
+        answerer: Answerer,
         *,
+        take: Callable[[np.ndarray], torch.Tensor],
         networks: Networks,
         seed: int,
-        device: str,
-        precision: str,
         memory: Path | None = None,
+        trial: Answerer | None = None,
+        ready: Callable[[], bool] | None = None,
+        at_once: int | None = None,
     ) -> None:
-        net = run.record.net
-        self.signature = ModelSignature(
-            name=served.name,
-            channels=net.channels,
-            image_size=net.image_size,
-            classes=run.classes,
-            exposure=served.exposure,
-            named=run.class_names is not None,
-        )
-        self._compute = resolve(run.network, device=device, precision=precision)
-        inference = Inference(
-            run.network, self._compute, InferenceConfig(), shape=self.signature.shape
-        )
-        # Probabilities are rounded to up to 15 decimals, which float32 does not have.
-        self._network = NetworkAnswerer(
-            inference,
-            kind=served.taken or served.exposure.kind,
-            digest=run.digest,
-            dtype=torch.float64,
-        )
-        placed = {role: self._compute.place(other).eval() for role, other in networks.items()}
-        self._defended = Defended(self._network, served.chain, placed, seed)
+        self.signature, self.ready, self.at_once = signature, ready, at_once
+        self._answerer, self._take = answerer, take
+        self._trial = trial or answerer
+        self._defended = Defended(answerer, served.chain, networks, seed)
+        self._order = threading.Lock()
         self._batches = self._written = 0
         self._memory: MemoryFile | None = None
-        self._try(served.chain.start(placed))
+        self._try(served.chain.start(networks))
         if memory is not None and served.chain.remembers:
             self._memory = MemoryFile(memory / f"{served.name}.safetensors", self._defended)
             self._memory.restore(self._try)
 
     def answer(self, requests: Sequence[np.ndarray]) -> np.ndarray:
         """The answers to all images of several requests: float64, or int64 for labels."""
-        self._batches += 1
-        images = torch.cat([self._pixels(images) for images in requests])
-        return self._defended(images).values.cpu().numpy()
+        images = torch.cat([self._take(images) for images in requests])
+        answers = self._answerer(images)
+        with self._order:  # answers change the memory of the defenses
+            self._batches += 1
+            return self._defended.stream(answers, images).values.cpu().numpy()
 
     def copy_memory(self) -> MemoryCopy | None:
         """What the defenses remember; None where nothing is kept or nothing changed."""
         if self._memory is None or self._batches == self._written:
             return None
-        return MemoryCopy(self._batches, snapshot(self._defended.stream))
+        with self._order:
+            return MemoryCopy(self._batches, snapshot(self._defended.stream))
 
     def write_memory(self, copy: MemoryCopy) -> None:
         """Write a copy to the model's file.
@@ -117,10 +105,10 @@ class Model:
         """Check the answers of a stream, not the served one, to a few random images."""
         if not stream.chain.defenses:
             return
-        shape = (TRIED, *self.signature.shape)
-        pixels = self._pixels(generator(0, "trial").integers(0, 256, shape, dtype=np.uint8))
+        shape = (TRIED, *(max(size, 1) for size in self.signature.shape))
+        pixels = self._take(generator(0, "trial").integers(0, 256, shape, dtype=np.uint8))
         exposure, scores = self.signature.exposure, len(self.signature.classes)
-        shown = expose(stream(self._network(pixels), pixels).values.cpu().numpy(), exposure)
+        shown = expose(stream(self._trial(pixels), pixels).values.cpu().numpy(), exposure)
         count = int(np.isfinite(shown).sum())
         wanted = TRIED * (1 if exposure.kind == "label" else exposure.top or scores)
         if count != wanted:
@@ -129,8 +117,3 @@ class Model:
                 f"images, where {wanted} are wanted: one of its parts needs scores that an earlier "
                 "one hides, or gives values that are not finite. Put what hides scores last."
             )
-
-    def _pixels(self, images: np.ndarray) -> torch.Tensor:
-        # Arrays over a request's bytes are read-only, which torch would warn about.
-        tensor = torch.tensor(images).to(self._compute.device)
-        return self._compute.pixels(tensor) if images.dtype == np.uint8 else tensor

@@ -26,13 +26,16 @@ OF_NUMBERS = b" \t\r\n0123456789+-.eE"
 FLATTENED = bytes.maketrans(b"[]", b"  ")
 
 
-def read_numbers(text: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+def read_numbers(
+    text: bytes, shape: Sequence[int], dtype: np.dtype[Any], *, pixels: bool = True
+) -> np.ndarray:
     """Images from a flat list of numbers, or from lists nested in the declared shape.
 
     Args:
         text: valid JSON of any kind.
         shape: batch x channels x height x width, each at least 1.
-        dtype: uint8 or float32.
+        dtype: uint8 or a float.
+        pixels: whether floats must be in [0, 1].
 
     Raises:
         Refused: with 400, if the text has other lists, or values that are no pixels.
@@ -46,7 +49,7 @@ def read_numbers(text: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> np.
     while at < len(numbers):
         end = numbers.find(b",", at + PIECE)
         end = len(numbers) if end < 0 else end
-        part = _pixels(numbers[at:end], shape, dtype)
+        part = _values(numbers[at:end], shape, dtype, pixels)
         if done + len(part) > count:
             raise _other(shape, dtype)
         found[done : done + len(part)] = part
@@ -65,7 +68,7 @@ def _skeleton(shape: tuple[int, ...]) -> bytes:
     return text
 
 
-def _pixels(numbers: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+def _values(numbers: bytes, shape: Sequence[int], dtype: np.dtype[Any], pixels: bool) -> np.ndarray:
     """The array of some numbers between commas."""
     try:
         values = orjson.loads(b"[" + numbers + b"]")
@@ -79,7 +82,8 @@ def _pixels(numbers: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> np.nd
         except ValueError:
             raise Refused(400, RANGE) from None
     found = np.array(values, np.float64)
-    check_range(found, dtype)
+    if pixels:
+        check_range(found, dtype)
     return found.astype(dtype)
 
 

@@ -1,14 +1,24 @@
 """Opens the models of a server, with their defenses."""
 
+import functools
 import secrets
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from denature.answers.config import InferenceConfig
+from denature.answers.inference import Inference
+from denature.answers.network import NetworkAnswerer
+from denature.core.compute import Compute, resolve
+from denature.core.errors import ConfigError
 from denature.core.seeds import derive
-from denature.serve.config import Serving
+from denature.serve.config import ServedModel, Serving
 from denature.serve.memory import locked_folder
 from denature.serve.model import Model
 from denature.serve.networks import DefenderNetworks
+from denature.serve.protocol import ModelSignature
 from denature.train.run import load_run
 
 
@@ -17,7 +27,8 @@ def open_models(serving: Serving, held: ExitStack) -> dict[str, Model]:
 
     Args:
         serving: settings of the server.
-        held: keeps the folder of the defenses' memories locked until it is closed.
+        held: keeps the folder of the defenses' memories locked, and connections open, until it is
+            closed.
 
     Raises:
         RunError: a run or a memory cannot be read.
@@ -29,19 +40,78 @@ def open_models(serving: Serving, held: ExitStack) -> dict[str, Model]:
     if config.defense_state is not None and any(model.chain.remembers for model in served):
         folder = held.enter_context(locked_folder(Path(config.defense_state)))
     networks = DefenderNetworks(config, trust=serving.trust)
-    models = {}
-    for model in served:
-        run = load_run(model.run, trust=serving.trust)
-        models[model.name] = Model(
-            model,
-            run,
-            networks=networks.of(model.chain, run),
-            seed=_seed(config.defense_seed, model.name),
-            device=serving.device,
-            precision=serving.precision,
-            memory=folder,
+    return {
+        model.name: _open_run(model, serving, networks, folder)
+        if model.upstream is None
+        else _open_upstream(model, serving, folder, held)
+        for model in served
+    }
+
+
+def _open_run(
+    served: ServedModel, serving: Serving, networks: DefenderNetworks, folder: Path | None
+) -> Model:
+    run = load_run(served.run, trust=serving.trust)
+    net = run.record.net
+    signature = ModelSignature(
+        name=served.name,
+        shape=(net.channels, net.image_size, net.image_size),
+        classes=run.classes,
+        exposure=served.exposure,
+        named=run.class_names is not None,
+    )
+    compute = resolve(run.network, device=serving.device, precision=serving.precision)
+    # Probabilities are rounded to up to 15 decimals, which float32 does not have.
+    answerer = NetworkAnswerer(
+        Inference(run.network, compute, InferenceConfig(), shape=signature.shape),
+        kind=served.taken or served.exposure.kind,
+        digest=run.digest,
+        dtype=torch.float64,
+    )
+    others = networks.of(served.chain, run)
+    return Model(
+        served,
+        signature,
+        answerer,
+        take=functools.partial(_pixels, compute=compute),
+        networks={role: compute.place(other).eval() for role, other in others.items()},
+        seed=_seed(serving.defense.defense_seed, served.name),
+        memory=folder,
+    )
+
+
+def _open_upstream(
+    served: ServedModel, serving: Serving, folder: Path | None, held: ExitStack
+) -> Model:
+    from denature.serve.upstream import Trial, UpstreamAnswerer, signature_of
+
+    if served.chain.roles:
+        raise ConfigError(
+            f"The defense {served.chain.name} looks at images with a "
+            f"{', '.join(sorted(served.chain.roles))} network, which stands before runs only, not "
+            "before a model of another server."
         )
-    return models
+    answerer = held.enter_context(
+        UpstreamAnswerer(served, serving.upstream, key=serving.upstream_key)
+    )
+    return Model(
+        served,
+        signature_of(served),
+        answerer,
+        take=torch.tensor,
+        networks={},
+        seed=_seed(serving.defense.defense_seed, served.name),
+        memory=folder,
+        trial=Trial(served),
+        ready=answerer.ready,
+        at_once=serving.upstream.upstream_at_once,
+    )
+
+
+def _pixels(images: np.ndarray, compute: Compute) -> torch.Tensor:
+    # Arrays over a request's bytes are read-only, which torch would warn about.
+    tensor = torch.tensor(images).to(compute.device)
+    return compute.pixels(tensor) if images.dtype == np.uint8 else tensor
 
 
 def _seed(given: int | None, name: str) -> int:

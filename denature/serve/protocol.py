@@ -6,7 +6,7 @@ request or a `Refused`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -27,7 +27,13 @@ INPUT = "images"
 
 LENGTH = "Inference-Header-Content-Length"
 
-DTYPES: Mapping[str, type[np.generic]] = {"UINT8": np.uint8, "FP32": np.float32}
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "UINT8": np.dtype(np.uint8),
+    **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
+}
+
+ANY_SIDE = 4096
+"""Pixels a side at most, where a model takes any number of them."""
 
 LONGEST_ID = 256
 
@@ -63,33 +69,49 @@ class ModelSignature:
     """Input and output of a model."""
 
     name: str
-    channels: int
-    image_size: int
+    shape: tuple[int, int, int]
+    """Of one image: channels, height, width, or as another server takes it; -1 for any size."""
     classes: tuple[str, ...]
     """Names of the classes, or of the coordinates."""
     exposure: Exposure
     named: bool = True
     """Whether `classes` are names, and not the class numbers of an imported run."""
+    input: str = INPUT
+    """Name of the input tensor."""
+    output: str | None = None
+    """Name of the output tensor; by default the kind of the answers."""
+    datatypes: tuple[str, ...] = ("UINT8", "FP32")
+    """Accepted datatypes of the input; the metadata state the first."""
+    pixels: bool = True
+    """Whether the input must be pixels, 0 to 255 or in [0, 1]."""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of one image: channels, height, width."""
-        return self.channels, self.image_size, self.image_size
+    def shown(self) -> str:
+        """Name of the output tensor."""
+        return self.output or self.exposure.kind
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether an image may have this shape."""
+        pairs = zip(shape, self.shape, strict=True)
+        return all(
+            size == wanted or (wanted < 0 and 1 <= size <= ANY_SIDE) for size, wanted in pairs
+        )
 
     def describe(self) -> dict[str, Any]:
         """The model's metadata."""
         exposure, count = self.exposure, len(self.classes)
         kind = "INT64" if exposure.kind == "label" else "BYTES" if exposure.top else "FP32"
         shape = [-1] if exposure.kind == "label" else [-1, min(exposure.top or count, count)]
-        output: dict[str, Any] = {"name": exposure.kind, "datatype": kind, "shape": shape}
+        output: dict[str, Any] = {"name": self.shown, "datatype": kind, "shape": shape}
         names: dict[str, Any] = {"parameters": {"names": list(self.classes)}} if self.named else {}
         if exposure.kind == "landmarks":  # names of coordinates belong to the output
             output, names = output | names, {}
+        taken = {"name": self.input, "datatype": self.datatypes[0], "shape": [-1, *self.shape]}
         return {
             "name": self.name,
             "versions": [VERSION],
             "platform": "denature_pytorch",
-            "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *self.shape]}],
+            "inputs": [taken],
             "outputs": [output],
             **names,
         }
@@ -101,7 +123,8 @@ class InferenceRequest:
     """A valid request."""
 
     images: np.ndarray
-    """uint8 in 0..255 or float32 in [0, 1], batch x channels x height x width."""
+    """uint8 in 0..255 or float32 in [0, 1], batch x channels x height x width; or as a model of
+    another server takes them."""
     id: str | None
     binary: bool
     """Whether the output is wanted as bytes."""
@@ -190,22 +213,20 @@ def _is_whole(value: object) -> bool:
 def _images(
     tensor: _Input, tail: memoryview, signature: ModelSignature, max_images: int
 ) -> np.ndarray:
-    if _value(tensor, "name") != INPUT:
-        raise Refused(400, f"The input must be called {INPUT!r}.")
+    if _value(tensor, "name") != signature.input:
+        raise Refused(400, f"The input must be called {signature.input!r}.")
     datatype = _value(tensor, "datatype")
-    if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise Refused(400, f"The datatype must be one of {', '.join(DTYPES)}.")
+    if not isinstance(datatype, str) or datatype not in signature.datatypes:
+        raise Refused(400, f"The datatype must be one of {', '.join(signature.datatypes)}.")
     shape = _value(tensor, "shape")
     if not isinstance(shape, list) or len(shape) != 4 or not all(map(_is_whole, shape)):
         raise Refused(400, "The shape must be a list of four whole numbers.")
-    wanted = signature.shape
-    if tuple(shape[1:]) != wanted or shape[0] < 1:
-        raise Refused(
-            400, f"The shape is {shape}; {signature.name} takes [-1, {', '.join(map(str, wanted))}]"
-        )
+    if not signature.takes(shape[1:]) or shape[0] < 1:
+        wanted = ", ".join(map(str, signature.shape))
+        raise Refused(400, f"The shape is {shape}; {signature.name} takes [-1, {wanted}]")
     if shape[0] > max_images:
         raise Refused(400, f"{shape[0]} images in one request; at most {max_images} are accepted.")
-    dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
+    dtype = DTYPES[datatype]
     parameters = _dictionary(_value(tensor, "parameters", {}), "the input's parameters")
     data = bytes(tensor.data)
     if (size := parameters.get("binary_data_size")) is not None:
@@ -217,11 +238,12 @@ def _images(
                 f"{size if _is_whole(size) else 'none'}, and {len(tail)} follow the JSON.",
             )
         images = np.frombuffer(tail, dtype).reshape(shape)
-        check_range(images, dtype)
+        if signature.pixels:
+            check_range(images, dtype)
         return images
     if len(tail):
         raise Refused(400, f"{len(tail)} bytes follow the JSON, but no tensor declares them.")
-    return read_numbers(data, shape, dtype)
+    return read_numbers(data, shape, dtype, pixels=signature.pixels)
 
 
 def _wanted(
@@ -233,10 +255,10 @@ def _wanted(
     if outputs is None or outputs == []:
         return binary, min(exposure.top, classes)
     if not isinstance(outputs, list) or len(outputs) != 1:
-        raise Refused(400, f"outputs must be a list of one, called {exposure.kind!r}.")
+        raise Refused(400, f"outputs must be a list of one, called {signature.shown!r}.")
     output = _dictionary(outputs[0], "the output")
-    if output.get("name") != exposure.kind:
-        raise Refused(400, f"{signature.name} shows the output {exposure.kind!r} and no other.")
+    if output.get("name") != signature.shown:
+        raise Refused(400, f"{signature.name} shows the output {signature.shown!r} and no other.")
     own = _dictionary(_given(output, "parameters", {}), "the output's parameters")
     if own.get("binary_data") is not None:
         binary = _flag(own, "binary_data")
@@ -266,7 +288,7 @@ def render(
         request: the request.
         signature: input and output of the model.
     """
-    output: dict[str, Any] = {"name": signature.exposure.kind}
+    output: dict[str, Any] = {"name": signature.shown}
     raw: bytes | None = None
     if request.top:
         strings = _largest(values, request.top, signature)

@@ -73,8 +73,11 @@ class Reader:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _largest_body(self, signature: ModelSignature) -> int:
+        most = self.in_flight.most_of_one
+        if min(signature.shape) < 0:  # images of any size
+            return most
         images = self._limits.max_images * math.prod(signature.shape)
-        return min(images * NUMBER_BYTES + (1 << 16), self.in_flight.most_of_one)
+        return min(images * NUMBER_BYTES + (1 << 16), most)
 
     def close(self) -> None:
         self._threads.shutdown()

@@ -19,8 +19,9 @@ from denature.core.stopping import Stopper
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
 from denature.extract.asking.pool import Pool
 from denature.extract.asking.reading import LOOKS, fitting, kind_of
-from denature.extract.config import RequestConfig
-from denature.extract.victims.base import AskFailed, Victim, VictimInfo, run_now
+from denature.extract.victims.base import Victim, VictimInfo, run_now
+from denature.remote.config import RequestConfig
+from denature.remote.errors import AskFailed
 
 Wanted: TypeAlias = tuple[tuple[bytes, int], int]
 """An image's digest and the repeat, and its number in the pool."""

@@ -9,7 +9,6 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 
 from denature.answers.kinds import AnswerKind
-from denature.core.errors import DenatureError
 
 T = TypeVar("T")
 
@@ -34,25 +33,6 @@ class VictimInfo:
     image_size: int | None = None
     most: int | None = None
     """Images in one request at most."""
-
-
-class AskFailed(DenatureError):
-    """A request without an answer.
-
-    Args:
-        message: cause of the failure.
-        again: whether a retry of the same request may succeed.
-        billed: whether the request may have been counted or charged.
-        wait_s: seconds to wait before a retry, where the victim states them.
-    """
-
-    def __init__(
-        self, message: str, *, again: bool, billed: bool, wait_s: float | None = None
-    ) -> None:
-        super().__init__(message)
-        self.again = again
-        self.billed = billed
-        self.wait_s = wait_s
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:

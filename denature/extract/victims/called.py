@@ -7,7 +7,8 @@ import numpy as np
 
 from denature.answers.function import Function, checked
 from denature.answers.kinds import AnswerKind
-from denature.extract.victims.base import AskFailed, VictimInfo
+from denature.extract.victims.base import VictimInfo
+from denature.remote.errors import AskFailed
 
 
 @final

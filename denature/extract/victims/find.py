@@ -7,14 +7,17 @@ from pathlib import Path
 
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
-from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import FunctionVictim
-from denature.extract.victims.protocol import Address
+from denature.remote.config import RequestConfig
+from denature.remote.protocol import Address
 
 REKOGNITION = "rekognition"
 
 SUFFIXES = (".onnx", ".pt2")
+
+REST = ".toml"
+"""Suffix of the description of an HTTP API."""
 
 
 def find(
@@ -32,8 +35,8 @@ def find(
 ) -> Victim:
     """The victim of a given name.
 
-    A name is `rekognition`, the URL of an Open Inference server, a run's folder, an .onnx or .pt2
-    file, or `package.module:function`.
+    A name is `rekognition`, the URL of an Open Inference server, the .toml description of another
+    HTTP API, a run's folder, an .onnx or .pt2 file, or `package.module:function`.
 
     Args:
         target: the name.
@@ -74,6 +77,12 @@ def find(
         from denature.train.run import load_run
 
         return local(load_run(target, trust=trust), kind=kind)
+    if Path(target).suffix == REST:
+        _only(target, {"--kind": kind})
+        from denature.extract.victims.rest.spec import read_spec
+        from denature.extract.victims.rest.victim import RestVictim
+
+        return RestVictim(read_spec(Path(target)), pace=pace or RequestConfig())
     if Path(target).suffix in SUFFIXES:
         from denature.extract.victims.file import file_victim
 
@@ -81,13 +90,15 @@ def find(
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", target):
         return _function(target, kind)
     raise ConfigError(
-        f"The target {target!r} is no URL, no run's folder, no .onnx or .pt2 file, no "
-        f"package.module:function and not {REKOGNITION}."
+        f"The target {target!r} is no URL, no .toml description of an HTTP API, no run's folder, "
+        f"no .onnx or .pt2 file, no package.module:function and not {REKOGNITION}."
     )
 
 
 def short_name(target: str) -> str:
     """Short form of a target for the name of a folder: a URL's model, or the last part."""
+    if Path(target).suffix == REST:
+        return Path(target).stem
     return Address.of(target).model or target.rstrip("/").rpartition("/")[2] or target
 
 

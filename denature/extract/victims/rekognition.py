@@ -19,9 +19,10 @@ from PIL import Image
 
 from denature.core.errors import ConfigError, needs, unknown
 from denature.data.landmarks import PLACES
-from denature.extract.config import RequestConfig
-from denature.extract.victims.base import AskFailed, VictimInfo
-from denature.extract.victims.redaction import server_text
+from denature.extract.victims.base import VictimInfo
+from denature.remote.config import RequestConfig
+from denature.remote.errors import AskFailed
+from denature.remote.redaction import server_text
 
 with needs("rekognition", "Querying Rekognition"):
     import boto3
@@ -31,7 +32,7 @@ with needs("rekognition", "Querying Rekognition"):
     from botocore.exceptions import BotoCoreError, NoRegionError, PartialCredentialsError
     from botocore.httpsession import get_cert_path
 
-    from denature.extract.victims.wire import Response, Wire
+    from denature.remote.wire import Response, Wire
 
 LARGEST_REPLY = 1 << 22
 """Bytes of an answer at most; AWS finds up to 100 faces in a picture, in some 300 kB."""

@@ -16,7 +16,6 @@ from denature.data import DataConfig, Dataset, load
 from denature.data.dataset import Split
 from denature.data.landmarks import PLACES
 from denature.extract.asking.pricing import one_price, prices_of
-from denature.extract.config import RequestConfig
 from denature.extract.speed import Timing, time_run, time_victim
 from denature.extract.victims.base import Victim
 from denature.extract.victims.find import REKOGNITION
@@ -27,6 +26,7 @@ from denature.recipes.nose.findings import Clones, Speeds, result_of
 from denature.recipes.nose.service import check_packages, serving
 from denature.recipes.nose.service_answers import ServiceAnswers, load_recorded, query_service
 from denature.recipes.nose.settings import SETTINGS, TARGETS, NoseSetting
+from denature.remote.config import RequestConfig
 from denature.report.nose import PrecisionPoint
 from denature.train import Normal, Order, Run, load_run, make
 from denature.train.session import Session

@@ -22,10 +22,10 @@ from denature.data.loading import groups_of
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import StoredPool
-from denature.extract.config import RequestConfig
 from denature.extract.victims.base import Victim, VictimInfo
 from denature.extract.victims.rekognition import numbers, outputs_of
 from denature.recipes.nose.settings import VALUES
+from denature.remote.config import RequestConfig
 from denature.train.session import Session
 
 MOST_ANSWERS = 384 * MIB

@@ -7,7 +7,6 @@ checked before they are used.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -16,7 +15,8 @@ import numpy as np
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
 from denature.core.untrusted import check_cost
-from denature.extract.victims.class_names import read_names
+from denature.remote.class_names import read_names
+from denature.remote.signature import RemoteSignature
 
 LENGTH = "Inference-Header-Content-Length"
 
@@ -29,6 +29,7 @@ WHOLES: dict[str, DType] = {
     for size in (1, 2, 4, 8)
 }
 DTYPES = FLOATS | WHOLES
+NAMES: dict[DType, str] = {dtype: name for name, dtype in DTYPES.items()}
 
 NUMBER_BYTES = 64
 """Bytes of a number in a reply at most, with a class's name beside it."""
@@ -41,25 +42,6 @@ MOST_SIDE = 4096
 
 MOST_SIZES = 8
 """Dimensions of a tensor at most."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RemoteSignature:
-    """Input and output of a served model."""
-
-    input: str
-    datatype: str
-    shape: tuple[int, int, int]
-    """Channels, height, width of an image; -1 where any value is accepted."""
-    channels_last: bool
-    output: str
-    labels: bool = False
-    """Whether an answer is the index of a class."""
-    classes: int | None
-    names: tuple[str, ...] = ()
-    """Names of an answer's numbers, where the server states them in a known form."""
-    unread: str | None = None
-    """Excerpt of the server's names, where their form is not known."""
 
 
 def read_signature(
@@ -169,27 +151,31 @@ def _tensors(model: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return tensors
 
 
+def wire_images(images: np.ndarray, signature: RemoteSignature) -> np.ndarray:
+    """Images of uint8, batch x channels x height x width, as a model takes them."""
+    if signature.channels_last:
+        images = images.transpose(0, 2, 3, 1)
+    if signature.datatype != "UINT8":
+        images = images.astype(np.float32) / 255
+    return np.ascontiguousarray(images, DTYPES[signature.datatype])
+
+
 def request(
     images: np.ndarray, signature: RemoteSignature, *, id: str, binary: bool, top: int = 0
 ) -> tuple[bytes, dict[str, str]]:
     """The body of an inference request and its headers.
 
     Args:
-        images: uint8, batch x channels x height x width.
+        images: of a datatype that the model takes, and in its order of dimensions.
         signature: input and output of the model.
         id: identifier of the request.
         binary: whether tensors are sent and requested as bytes.
         top: number of largest values to request by the classification extension; 0 for all.
     """
-    if signature.channels_last:
-        images = images.transpose(0, 2, 3, 1)
-    if signature.datatype != "UINT8":
-        images = images.astype(np.float32) / 255
-    images = np.ascontiguousarray(images, DTYPES[signature.datatype])
     tensor: dict[str, Any] = {
         "name": signature.input,
         "shape": list(images.shape),
-        "datatype": signature.datatype,
+        "datatype": NAMES[images.dtype],
     }
     wanted: dict[str, Any] = {"name": signature.output, "parameters": {"binary_data": binary}}
     if top:

@@ -8,9 +8,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Self, final
 
 from denature.core.errors import needs
-from denature.extract.config import RequestConfig
-from denature.extract.victims.base import AskFailed
-from denature.extract.victims.redaction import server_text
+from denature.remote.config import RequestConfig
+from denature.remote.errors import AskFailed
+from denature.remote.redaction import server_text
 
 with needs("steal", "Querying a server"):
     import aiohttp

@@ -1,0 +1,1 @@
+"""Clients of inference servers: requests, replies that are not trusted, and secrets."""

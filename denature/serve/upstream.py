@@ -1,0 +1,264 @@
+"""Models of another server, served here behind keys, budgets and defenses."""
+
+import asyncio
+import hashlib
+import threading
+import uuid
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, Self, TypeVar, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from denature.answers.answerer import Answers
+from denature.answers.kinds import AnswerKind
+from denature.answers.network import answers_from
+from denature.core.errors import ConfigError
+from denature.core.seeds import generator
+from denature.remote.config import RequestConfig
+from denature.remote.errors import AskFailed
+from denature.remote.protocol import wire_images
+from denature.remote.service import InferenceService
+from denature.serve.config import Exposure, ServedModel, UpstreamConfig, UpstreamModel
+from denature.serve.protocol import DTYPES, ModelSignature
+from denature.serve.refusal import Refused
+
+T = TypeVar("T")
+
+TRIED = 2
+"""Random images that show the kind of a model's answers where its server does not state it."""
+
+UNKNOWN_SIDE = 64
+"""Pixels a side of these images, where the model takes any number of them."""
+
+TO_CLIENTS = (400, 413, 415, 422)
+"""Statuses of the other server that are the client's concern."""
+
+READY_S = 2.0
+"""Seconds for the other server to say whether it is ready."""
+
+
+@final
+class Connection:
+    """Requests to one model of another server, from any thread; a context.
+
+    They run in an event loop of their own, since models answer in threads.
+    """
+
+    def __init__(
+        self, config: UpstreamConfig, model: str | None, *, key: str | None, timeout_s: float
+    ) -> None:
+        assert config.upstream is not None
+        self.service = InferenceService(
+            config.upstream,
+            model=model,
+            output=config.upstream_output,
+            kind=config.upstream_kind,
+            key=key,
+            pace=RequestConfig(timeout_s=timeout_s, concurrency=config.upstream_at_once),
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.run(self.service.__aenter__())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.run(self.service.__aexit__())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work in the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+@final
+class UpstreamAnswerer:
+    """Answers of a model of another server, of the kind that the defenses here take.
+
+    What it is asked are tensors as that model takes them. A context that is entered before.
+    """
+
+    def __init__(self, served: ServedModel, config: UpstreamConfig, *, key: str | None) -> None:
+        assert served.upstream is not None
+        self._model = served.upstream
+        self._connection = Connection(
+            config, served.run, key=key, timeout_s=config.upstream_timeout_s
+        )
+        self.kind: AnswerKind = served.taken or served.exposure.kind
+        text = f"{self._connection.service.url} {served.run} {self._model}"
+        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __enter__(self) -> Self:
+        self._connection.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.__exit__(*error)
+
+    def ready(self) -> bool:
+        """Whether the other server says that it can answer."""
+
+        async def ask() -> bool:
+            try:
+                async with asyncio.timeout(READY_S):
+                    return await self._connection.service.ready()
+            except TimeoutError:
+                return False
+
+        return self._connection.run(ask())
+
+    def __call__(self, pixels: Tensor) -> Answers:
+        try:
+            values = self._connection.run(self._ask(pixels.numpy()))
+        except AskFailed as failed:
+            raise _refusal(failed) from None
+        return converted(values, self._model.kind, self.kind)
+
+    async def _ask(self, images: np.ndarray) -> np.ndarray:
+        service, wanted = self._connection.service, self._model
+        try:
+            signature = await service.signature()
+        except ConfigError as error:
+            raise AskFailed(str(error), again=False, billed=False) from None
+        if signature != wanted.signature:
+            raise AskFailed(
+                f"{service.url}{service.path} has another input or output than at the start of "
+                "this server; start it again.",
+                again=False,
+                billed=False,
+            )
+        values = await service.ask(images, id=str(uuid.uuid4()))
+        if values.ndim > 1 and values.shape[1] != wanted.scores:
+            raise AskFailed(
+                f"{service.url}{service.path} sent {values.shape[1]} scores an image, where "
+                f"{wanted.scores} are known.",
+                again=False,
+                billed=True,
+            )
+        return values
+
+
+@final
+class Trial:
+    """Random answers such as a model of another server may give, to try its defenses on."""
+
+    digest = ""
+
+    def __init__(self, served: ServedModel) -> None:
+        assert served.upstream is not None
+        self._model = served.upstream
+        self.kind: AnswerKind = served.taken or served.exposure.kind
+
+    def __call__(self, pixels: Tensor) -> Answers:
+        made = generator(0, "upstream").normal(size=(len(pixels), max(self._model.scores, 2)))
+        scores = torch.from_numpy(made)
+        if self.kind == "landmarks":
+            return Answers(self.kind, scores.sigmoid())
+        return answers_from(scores, self.kind, dtype=torch.float64)
+
+
+def converted(values: np.ndarray, answered: AnswerKind, kind: AnswerKind) -> Answers:
+    """Answers of a kind that follows from that of a model's answers."""
+    tensor = torch.from_numpy(values)
+    if answered == "label" or kind == "landmarks":
+        return Answers(kind, tensor if answered == "label" else tensor.double())
+    if answered == "logits" or kind == "label":
+        return answers_from(tensor, kind, dtype=torch.float64)
+    return Answers(kind, tensor.double())
+
+
+def signature_of(served: ServedModel) -> ModelSignature:
+    """Input and output of a model of another server, as they are served here."""
+    assert served.upstream is not None
+    remote, scores = served.upstream.signature, served.upstream.scores
+    return ModelSignature(
+        name=served.name,
+        shape=remote.wire_shape,
+        classes=remote.names or tuple(map(str, range(scores))),
+        named=bool(remote.names),
+        exposure=served.exposure,
+        input=remote.input,
+        output=remote.output,
+        datatypes=tuple(dict.fromkeys((remote.datatype, *DTYPES))),
+        pixels=False,
+    )
+
+
+def _refusal(failed: AskFailed) -> Refused:
+    """What clients are told where the other server did not answer; the log says more."""
+    said = str(failed)
+    if failed.status in TO_CLIENTS:
+        return Refused(failed.status, said.partition(": ")[2] or said, cause=said)
+    if failed.again or failed.status == 429:
+        wait = 1.0 if failed.wait_s is None else failed.wait_s
+        return Refused(503, "The model cannot answer now; retry later.", retry_after=wait,
+                       cause=said)  # fmt: skip
+    return Refused(502, "The model gave no valid answer.", cause=said)
+
+
+def find_models(
+    texts: Sequence[str], config: UpstreamConfig, usual: Exposure, defense: str, *, key: str | None
+) -> tuple[ServedModel, ...]:
+    """The models of another server that are served here.
+
+    Args:
+        texts: `[NAME=]MODEL[@show=label+defense=CHAIN]` each; none for all models that it lists.
+        config: the other server.
+        usual: what the answers show where the text sets nothing else.
+        defense: the chain of defenses where the text sets none.
+        key: bearer token for the other server.
+
+    Raises:
+        AskFailed: the other server does not answer.
+        ConfigError: it has no such model, or one that does not take images.
+    """
+    models = [ServedModel.of(text, usual, defense) for text in texts]
+    if not models:
+        models = [ServedModel.of(name, usual, defense) for name in _names(config, key)]
+    return tuple(_known(model, config, key) for model in models)
+
+
+def _names(config: UpstreamConfig, key: str | None) -> list[str]:
+    with Connection(config, None, key=key, timeout_s=config.upstream_timeout_s) as connection:
+        if named := connection.service.model:
+            return [named]
+        names = connection.run(connection.service.names())
+        if not names:
+            raise ConfigError(f"{config.upstream} lists no model; name one or more of its models.")
+        return names
+
+
+def _known(served: ServedModel, config: UpstreamConfig, key: str | None) -> ServedModel:
+    with Connection(config, served.run, key=key, timeout_s=config.upstream_timeout_s) as connection:
+        service = connection.service
+        signature = connection.run(service.signature())
+        kind, scores = service.kind, signature.classes
+        if signature.labels:
+            kind, scores = "label", scores or 2
+        if kind is None or scores is None:
+            channels, height, width = (
+                size if size > 0 else UNKNOWN_SIDE for size in signature.shape
+            )
+            channels = channels if signature.shape[0] > 0 else 3
+            drawn = generator(0, "upstream").integers(0, 256, (TRIED, channels, height, width))
+            images = wire_images(drawn.astype(np.uint8), signature)
+            values = connection.run(service.ask(images, id="kind"))
+            kind = kind or _kind_of(values)
+            scores = values.shape[1] if values.ndim > 1 else 2
+    model = UpstreamModel(signature=signature, kind=kind, scores=scores)
+    return replace(served, upstream=model).resolved()
+
+
+def _kind_of(values: np.ndarray) -> AnswerKind:
+    """The kind of answers: labels, probabilities where rows are shares of one, else logits."""
+    if values.dtype.kind == "i":
+        return "label"
+    shares = bool((values >= 0).all()) and bool(np.allclose(values.sum(1), 1, atol=1e-3))
+    return "probabilities" if shares else "logits"

@@ -1,0 +1,383 @@
+"""A server in front of another one: keys, budgets and defenses for clients that stay the same."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from denature.answers.answerer import Answers
+from denature.cli.app import main
+from denature.defenses.catalogue import chain_of
+from denature.serve.config import Exposure, UpstreamConfig
+from denature.serve.keys.sqlite import SqliteKeys
+from denature.serve.upstream import find_models
+from denature.train import Normal, Run, Training, train
+from tests.hostile import Answer, Request, hostile, reply
+from tests.served import Served, serve, stop
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
+
+INFER = "/v2/models/m/infer"
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    learning = Training(epochs=1, precision="fp32", device="cpu")
+    return train("mlp", "digits", Normal(), learning, out=tmp_path_factory.mktemp("runs") / "m")
+
+
+@pytest.fixture(scope="module")
+def upstream(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with one run under several names."""
+    run = victim.folder
+    served = serve(tmp_path_factory.mktemp("upstream"), f"m={run}", f"raw={run}@show=logits",
+                   f"hard={run}@show=label")  # fmt: skip
+    yield served
+    stop(served)
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    served = serve(tmp_path_factory.mktemp("gateway"), "--upstream", f"http://{upstream.address}")
+    yield served
+    stop(served)
+
+
+@contextlib.contextmanager
+def in_front_of(url: str, folder: Path, *words: str) -> Iterator[Served]:
+    served = serve(folder, *words, "--upstream", url)
+    try:
+        yield served
+    finally:
+        stop(served)
+
+
+def body_of(images: np.ndarray = IMAGES, **changes: Any) -> bytes:
+    datatype = "UINT8" if images.dtype == np.uint8 else "FP32"
+    tensor = {"name": "images", "shape": list(images.shape), "datatype": datatype,
+              "data": images.reshape(-1).tolist()}  # fmt: skip
+    return json.dumps({"inputs": [tensor | changes.pop("tensor", {})], **changes}).encode()
+
+
+def asked(
+    served: Served, model: str = "m", body: bytes | None = None, *, key: str | None = None
+) -> tuple[int, dict[str, str], Any]:
+    headers = {} if key is None else {"X-API-Key": key}
+    path = f"/v2/models/{model}/infer"
+    status, more, text = served.send("POST", path, body or body_of(), headers)
+    return status, more, json.loads(text)
+
+
+def values_of(served: Served, model: str = "m", body: bytes | None = None) -> np.ndarray:
+    status, _, answer = asked(served, model, body)
+    assert status == 200, answer
+    [output] = answer["outputs"]
+    return np.array(output["data"]).reshape(output["shape"])
+
+
+# Clients that stay the same
+
+
+@pytest.mark.parametrize("model", ["m", "raw", "hard"])
+def test_answers_and_metadata_are_those_of_the_server_behind(
+    upstream: Served, gateway: Served, model: str
+) -> None:
+    np.testing.assert_allclose(values_of(gateway, model), values_of(upstream, model), atol=1e-7)
+    ours, theirs = (
+        json.loads(served.send("GET", f"/v2/models/{model}")[2]) for served in (gateway, upstream)
+    )
+    assert ours == theirs
+
+
+def test_floats_and_names_of_the_client_go_through(upstream: Served, gateway: Served) -> None:
+    body = body_of((IMAGES / 255).astype(np.float32), id="mine")
+    np.testing.assert_allclose(
+        values_of(gateway, body=body), values_of(upstream, body=body), atol=1e-7
+    )
+    assert asked(gateway, body=body)[2]["id"] == "mine"
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_tritons_client_goes_through(upstream: Served, gateway: Served, binary: bool) -> None:
+    triton = pytest.importorskip("tritonclient.http")
+    found = []
+    for served in (upstream, gateway):
+        client = triton.InferenceServerClient(served.address)
+        assert client.is_server_ready()
+        assert client.is_model_ready("m")
+        given = triton.InferInput("images", list(IMAGES.shape), "UINT8")
+        given.set_data_from_numpy(IMAGES, binary_data=binary)
+        wanted = triton.InferRequestedOutput("probabilities", binary_data=binary)
+        largest = triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=2)
+        found.append(client.infer("m", [given], outputs=[wanted]).as_numpy("probabilities"))
+        top = client.infer("m", [given], outputs=[largest]).as_numpy("probabilities")
+        assert top.shape == (3, 2)
+        client.close()
+    np.testing.assert_allclose(found[1], found[0], atol=1e-7)
+
+
+@pytest.mark.parametrize("chain", ["rounding@decimals=1", "top-k@k=2", "label-only"])
+def test_defenses_stand_before_what_the_server_behind_answers(
+    upstream: Served, tmp_path: Path, chain: str
+) -> None:
+    with in_front_of(
+        f"http://{upstream.address}/v2/models/m", tmp_path, "--defense", chain
+    ) as ours:
+        described = json.loads(ours.send("GET", "/v2/models/m")[2])
+        _, _, answer = asked(ours)
+    true = torch.from_numpy(values_of(upstream)).double()
+    wanted = chain_of(chain)(Answers("probabilities", true)).values.numpy()
+    [output] = answer["outputs"]
+    assert output["name"] == "probabilities"
+    assert output["datatype"] == described["outputs"][0]["datatype"]
+    if output["datatype"] == "BYTES":
+        places = [[int(text.split(":")[1]) for text in row] for row in
+                  np.array(output["data"]).reshape(output["shape"])]  # fmt: skip
+        assert [sorted(row) for row in places] == [
+            sorted(np.flatnonzero(np.isfinite(row))) for row in wanted
+        ]
+        return
+    np.testing.assert_allclose(np.array(output["data"]).reshape(output["shape"]), wanted, atol=1e-6)
+
+
+# Another server's own form
+
+
+def scores(request: Request) -> Answer:
+    """A model of 4 x 6 pixels, colours last, as floats of any range, like those of ImageNet."""
+    given = json.loads(request.body)["inputs"][0]
+    values = np.array(given["data"], np.float32).reshape(given["shape"])
+    sums = np.stack([values.mean((1, 2, 3)), values.max((1, 2, 3))], 1)
+    return reply({"outputs": [{"name": "predict", "datatype": "FP64", "shape": list(sums.shape),
+                               "data": sums.reshape(-1).tolist()}]})  # fmt: skip
+
+
+TAKEN = {"name": "x", "datatype": "FP32", "shape": [-1, 4, 6, 3]}
+SHOWN = {"name": "predict", "datatype": "FP64", "shape": [-1, 2]}
+
+
+def other(infer: Callable[[Request], Answer], **changes: Any) -> Callable[[Request], Answer]:
+    """A server without binary tensors."""
+    about = {"name": "m", "inputs": [TAKEN], "outputs": [SHOWN], **changes}
+
+    def answer(request: Request) -> Answer:
+        if request.path.endswith("/infer"):
+            return infer(request)
+        if request.path.startswith("/v2/models/"):
+            return reply(about)
+        return reply([{"name": "m"}] if request.path.endswith("/index") else {"name": "s"})
+
+    return answer
+
+
+NORMALISED = np.random.default_rng(1).normal(size=(2, 4, 6, 3)).astype(np.float32) * 3
+ITS = {"name": "x"}
+
+
+def test_tensors_of_another_form_go_through_unchanged(tmp_path: Path) -> None:
+    with hostile(other(scores)) as behind, in_front_of(behind.url, tmp_path) as ours:
+        described = json.loads(ours.send("GET", "/v2/models/m")[2])
+        assert described["inputs"] == [TAKEN]
+        found = values_of(ours, body=body_of(NORMALISED, tensor=ITS))
+        wanted = np.stack([NORMALISED.mean((1, 2, 3)), NORMALISED.max((1, 2, 3))], 1)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        status, _, answer = asked(ours, body=body_of(NORMALISED[:, :3], tensor=ITS))
+        assert (status, answer["error"]) == (
+            400, "The shape is [2, 3, 6, 3]; m takes [-1, 4, 6, 3]"
+        )  # fmt: skip
+
+
+def test_requests_wait_for_the_server_behind_side_by_side(tmp_path: Path) -> None:
+    at_work, most, lock = 0, 0, threading.Lock()
+
+    def slow(request: Request) -> Answer:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.5)
+        with lock:
+            at_work -= 1
+        return scores(request)
+
+    with hostile(other(slow)) as behind, in_front_of(behind.url, tmp_path) as ours:
+        body = body_of(NORMALISED, tensor=ITS)
+        threads = [threading.Thread(target=values_of, args=(ours, "m", body)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == 8
+
+
+# Keys, budgets, and a server behind that fails
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, str]:
+    with contextlib.closing(SqliteKeys(tmp_path / "keys")) as store:
+        return tmp_path / "keys", store.add("alice", budget=100, rate=None)
+
+
+def used(keys: Path) -> int:
+    with contextlib.closing(SqliteKeys(keys)) as store:
+        [account] = store.accounts()
+        return account.used
+
+
+def test_a_dead_server_behind_is_503_and_charges_nothing(
+    victim: Run, tmp_path: Path, keys: tuple[Path, str]
+) -> None:
+    place, key = keys
+    behind = serve(tmp_path, f"m={victim.folder}")
+    (tmp_path / "ours").mkdir()
+    with in_front_of(f"http://{behind.address}", tmp_path / "ours", "--keys", str(place)) as ours:
+        assert asked(ours)[0] == 401
+        assert asked(ours, key=key)[0] == 200
+        assert used(place) == 3
+        stop(behind)
+        for path in ("/v2/health/ready", "/v2/models/m/ready"):
+            assert ours.send("GET", path, None, {"X-API-Key": key})[0] == 503
+        assert ours.send("GET", "/v2/health/live")[0] == 200
+        status, headers, answer = asked(ours, key=key)
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert answer == {"error": "The model cannot answer now; retry later."}
+        assert "cannot be reached" in ours.entries()[-1]["error"]
+        again = serve(tmp_path, f"m={victim.folder}", port=behind.port)
+        try:
+            assert asked(ours, key=key)[0] == 200
+        finally:
+            stop(again)
+        assert used(place) == 6
+
+
+FAULTS: dict[str, tuple[Callable[[Request], Answer], int, str | None]] = {
+    "too few scores": (
+        lambda _: reply({"outputs": [SHOWN | {"shape": [2, 1], "data": [0, 0]}]}), 502, None),
+    "no numbers": (
+        lambda _: reply(b'{"outputs": [{"name": "predict", "datatype": "FP64", "shape": [2, 2],'
+                        b' "data": [1, 2, 3, NaN]}]}'), 502, None),
+    "other images": (
+        lambda _: reply({"outputs": [SHOWN | {"shape": [9, 2], "data": [0] * 18}]}), 502, None),
+    "no JSON": (lambda _: reply(b"<html>secret.internal</html>"), 502, None),
+    "refused": (lambda _: reply({"error": "too dark"}, status="422 No"), 422, None),
+    "busy": (lambda _: reply({}, status="429 Later", more="Retry-After: 7\r\n"), 503, "7"),
+    "broken": (lambda _: reply({"error": "secret.internal"}, status="500 No"), 503, "1"),
+    "another key": (lambda _: reply({"error": "secret.internal"}, status="401 No"), 502, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_fails_behind_is_told_without_its_words_and_not_charged(
+    fault: str, tmp_path: Path, keys: tuple[Path, str]
+) -> None:
+    answer, wanted, retry = FAULTS[fault]
+    place, key = keys
+
+    def at_first_well(request: Request) -> Answer:
+        tried = json.loads(request.body)["id"] == "kind"
+        return scores(request) if tried else answer(request)
+
+    with (
+        hostile(other(at_first_well)) as behind,
+        in_front_of(behind.url, tmp_path, "--keys", str(place)) as ours,
+    ):
+        body = body_of(NORMALISED, tensor=ITS)
+        status, headers, said = asked(ours, body=body, key=key)
+        assert (status, headers.get("retry-after")) == (wanted, retry), said
+        assert "secret.internal" not in said["error"]
+        assert behind.address not in said["error"]
+        assert ("too dark" in said["error"]) == (fault == "refused")
+        assert ours.entries()[-1]["error"]
+    assert used(place) == 0
+
+
+def test_the_key_of_the_server_behind_is_sent_and_shown_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "sk-live-Zm9vYmFyLXNlY3JldC0wMTIzNDU2Nzg5"
+    monkeypatch.setenv("DENATURE_UPSTREAM_KEY", secret)
+
+    def echo(request: Request) -> Answer:
+        if json.loads(request.body)["id"] == "kind":
+            return scores(request)
+        return reply({"error": request.headers["authorization"]}, status="400 No")
+
+    with hostile(other(echo)) as behind, in_front_of(behind.url, tmp_path) as ours:
+        status, _, said = asked(ours, body=body_of(NORMALISED, tensor=ITS))
+        assert status == 400
+        assert all(r.headers["authorization"] == f"Bearer {secret}" for r in behind.requests)
+        assert secret[8:24] not in said["error"] + ours.log.read_text()
+
+
+def test_a_model_that_changes_behind_is_no_longer_asked(tmp_path: Path) -> None:
+    shape = [[-1, 4, 6, 3]]
+
+    def answer(request: Request) -> Answer:
+        return other(scores, inputs=[TAKEN | {"shape": shape[-1]}])(request)
+
+    with hostile(answer) as behind:
+        from denature.serve.config import Exposure, UpstreamConfig
+        from denature.serve.refusal import Refused
+        from denature.serve.upstream import UpstreamAnswerer, find_models
+
+        config = UpstreamConfig(upstream=behind.url)
+        [model] = find_models([], config, Exposure(), "none", key=None)
+        shape.append([-1, 8, 8, 3])
+        with (
+            UpstreamAnswerer(model, config, key=None) as answerer,
+            pytest.raises(Refused) as refused,
+        ):
+            answerer(torch.from_numpy(NORMALISED))
+        assert "has another input or output" in str(refused.value.cause)
+
+
+# What cannot stand in front
+
+
+def said_by(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["serve", *words, "--port", "0"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_what_cannot_be_served_is_told_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot be reached" in said_by(capsys, "--upstream", "http://127.0.0.1:9")
+    assert "no URL of a server" in said_by(capsys, "--upstream", "localhost")
+    with hostile(lambda _: reply(b"hello", kind="text/plain")) as behind:
+        assert "did not answer with JSON" in said_by(capsys, "--upstream", behind.url)
+    with hostile(other(scores)) as behind:
+        told = said_by(capsys, "m", "--upstream", behind.url, "--defense", "mad")
+        assert "not before a model of another server" in told
+    classes = SHOWN | {"datatype": "INT64", "shape": [-1]}
+    with hostile(other(scores, outputs=[classes])) as behind:
+        told = said_by(capsys, "m", "--upstream", behind.url, "--show", "probabilities")
+        assert "gives label, but show=probabilities asks for probabilities" in told
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([[0.25, 0.75], [1, 0]], "probabilities"),
+        ([[0.25, 0.75], [1, 0.5]], "logits"),
+        ([[-1, 2], [0, 1]], "logits"),
+    ],
+)
+def test_the_kind_of_answers_is_found_by_asking(values: list[list[float]], kind: str) -> None:
+    def answer(request: Request) -> Answer:
+        flat = [value for row in values for value in row]
+        return reply({"outputs": [SHOWN | {"shape": [2, 2], "data": flat}]})
+
+    with hostile(other(answer)) as behind:
+        [model] = find_models([], UpstreamConfig(upstream=behind.url), Exposure(), "none", key=None)
+    assert model.upstream is not None
+    assert (model.upstream.kind, model.upstream.scores) == (kind, 2)
+    assert model.exposure.kind == kind
