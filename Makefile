@@ -26,6 +26,7 @@ check: .venv/.ready-dev
 bench: .venv/.ready-dev
 	$(BIN)/python -m benchmarks.engine --json results/engine-cpu.json
 	$(BIN)/python -m benchmarks.wire --json results/wire-cpu.json
+	$(BIN)/python -m benchmarks.gateway --json results/gateway-cpu.json
 	$(BIN)/python -m benchmarks.attacks --json results/attacks-cpu.json
 	$(BIN)/python -m benchmarks.defenses --json results/defenses-cpu.json
 

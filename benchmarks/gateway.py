@@ -41,13 +41,16 @@ def gateway(address: str) -> Iterator[str]:
         yield ours
 
 
-def measure_latency(bench: Bench, key: str, ours: str, theirs: str, count: int) -> None:
+def measure_latency(
+    bench: Bench, key: str, ours: str, theirs: str, count: int, *, binary: bool = True
+) -> None:
     """Milliseconds that a gateway adds to the median request of one image."""
     taken: tuple[list[float], list[float]] = ([], [])
-    single(ours, 50), single(theirs, 50)
-    for _ in range(2 * bench.repeats):
-        taken[0].extend(single(ours, count))
-        taken[1].extend(single(theirs, count))
+    for turn in range(2 * bench.repeats + 1):
+        for kept, at in zip(taken, (ours, theirs), strict=True):
+            found = single(at, count, binary=binary)
+            if turn:
+                kept.extend(found)
     a, b = map(statistics.median, taken)
     bench.say(key, a - b, f"ms a request: {a:.2f} - {b:.2f}")
 
@@ -81,7 +84,8 @@ def main() -> None:
                         load(at, some, binary=False, each=each, at_once=8) for at in (ours, theirs)
                     )
                     bench.compare(key, *works)
-                measure_latency(bench, f"{ADDED}/mlserver", ours, theirs, count)
+                key = f"{ADDED}/mlserver"
+                measure_latency(bench, key, ours, theirs, count, binary=False)
         compute = resolve(run.network, device="cpu", precision="fp32")
     bench.finish(WANTED, options.json, device=compute.describe())
 

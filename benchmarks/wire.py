@@ -106,6 +106,8 @@ def mlserver(python: str, run: Run, folder: Path) -> Iterator[str]:
     settings = {"http_port": 8151, "grpc_port": 8152, "metrics_port": 8153, "parallel_workers": 0,
                 "debug": False}  # fmt: skip
     model = {"name": "cnn", "implementation": "mlserver_model.Network",
+             "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 3, 32, 32]}],
+             "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]}],
              "parameters": {"uri": str(run.folder)}}  # fmt: skip
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "model-settings.json").write_text(json.dumps(model))
@@ -215,10 +217,12 @@ def load(address: str, images: int, *, binary: bool, each: int, at_once: int) ->
     return work
 
 
-def single(address: str, requests_: int, key: str | None = None) -> list[float]:
+def single(
+    address: str, requests_: int, key: str | None = None, *, binary: bool = True
+) -> list[float]:
     """Milliseconds of requests of one image over one connection."""
     pixels = pool_of(1, 0).images([0])
-    body, headers = request(pixels, SIGNATURE, id="1", binary=True)
+    body, headers = request(pixels, SIGNATURE, id="1", binary=binary)
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
     taken = []

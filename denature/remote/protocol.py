@@ -59,6 +59,11 @@ def read_signature(
     """
     model = table(described, "a model's description")
     inputs, outputs = _tensors(model, "inputs"), _tensors(model, "outputs")
+    if not inputs:
+        raise ConfigError(
+            f"{model.get('name')} states no input; MLServer takes inputs and outputs in "
+            "model-settings.json, other servers in the model's configuration."
+        )
     if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
         raise ConfigError(
             f"{model.get('name')} takes {len(inputs)} inputs; wanted is one, of images: "
