@@ -1,11 +1,8 @@
-"""Code blocks of README.md and docs/ are tests; those of a page run in one namespace, in order."""
+"""What all processes of the tests share."""
 
 import gc
 import os
 import sys
-
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 # Before torch is imported. Threads that spin while they wait take the core from what they wait
 # for wherever another process computes too: one test took 154 s beside two others, 3 s without.
@@ -22,8 +19,3 @@ def pytest_collection_finish() -> None:
     """What was imported stays, so that the collector need not look through it again."""
     gc.collect()
     gc.freeze()
-
-
-pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"]
-).pytest()

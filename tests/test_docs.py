@@ -1,15 +1,19 @@
 """The documents tell the truth: their commands run, and their tables come from records."""
 
+import contextlib
 import csv
 import json
 import re
 import shlex
+import unittest
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from sybil import Document
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 from benchmarks.abuse import table as abuse_table
 from benchmarks.audit import fidelity_table
@@ -54,6 +58,25 @@ def test_the_command_lines_of_a_page_are_understood(page: Path) -> None:
     for line in command_lines(page):
         for words in _combinations(shlex.split(line, comments=True)[1:]):
             app.parse_args(_split_lists(words), exit_on_error=False, print_error=False)
+
+
+WITH_CODE = [
+    page
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md")
+    if "```python" in page.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.name)
+def test_the_code_of_a_page_runs_in_its_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one test, since the blocks share their names: xdist may run two tests in two processes."""
+    monkeypatch.chdir(tmp_path)
+    parsers = (PythonCodeBlockParser(), SkipParser())
+    for example in Document.parse(str(page), *parsers).examples():
+        with contextlib.suppress(unittest.SkipTest):
+            example.evaluate()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from denature.serve.config import Exposure, UpstreamConfig
 from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.upstream import find_models
 from denature.train import Normal, Run, Training, train
-from tests.hostile import Answer, Request, hostile, reply
+from tests.hostile import Answer, Hostile, Request, hostile, reply
 from tests.served import Served, serve, stop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
@@ -123,28 +124,35 @@ def test_tritons_client_goes_through(upstream: Served, gateway: Served, binary: 
     np.testing.assert_allclose(found[1], found[0], atol=1e-7)
 
 
-@pytest.mark.parametrize("chain", ["rounding@decimals=1", "top-k@k=2", "label-only"])
+CHAINS = {"a": "rounding@decimals=1", "b": "top-k@k=2", "c": "label-only"}
+
+
+@pytest.fixture(scope="module")
+def defended(upstream: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One model of the server behind under three names, behind a defense each."""
+    models = [f"{name}=m@defense={chain}" for name, chain in CHAINS.items()]
+    folder = tmp_path_factory.mktemp("defended")
+    with in_front_of(f"http://{upstream.address}/v2/models/m", folder, *models) as ours:
+        yield ours
+
+
+@pytest.mark.parametrize("name", CHAINS)
 def test_defenses_stand_before_what_the_server_behind_answers(
-    upstream: Served, tmp_path: Path, chain: str
+    upstream: Served, defended: Served, name: str
 ) -> None:
-    with in_front_of(
-        f"http://{upstream.address}/v2/models/m", tmp_path, "--defense", chain
-    ) as ours:
-        described = json.loads(ours.send("GET", "/v2/models/m")[2])
-        _, _, answer = asked(ours)
+    described = json.loads(defended.send("GET", f"/v2/models/{name}")[2])
+    _, _, answer = asked(defended, name)
     true = torch.from_numpy(values_of(upstream)).double()
-    wanted = chain_of(chain)(Answers("probabilities", true)).values.numpy()
+    wanted = chain_of(CHAINS[name])(Answers("probabilities", true)).values.numpy()
     [output] = answer["outputs"]
     assert output["name"] == "probabilities"
     assert output["datatype"] == described["outputs"][0]["datatype"]
+    shown = np.array(output["data"]).reshape(output["shape"])
     if output["datatype"] == "BYTES":
-        places = [[int(text.split(":")[1]) for text in row] for row in
-                  np.array(output["data"]).reshape(output["shape"])]  # fmt: skip
-        assert [sorted(row) for row in places] == [
-            sorted(np.flatnonzero(np.isfinite(row))) for row in wanted
-        ]
+        places = [sorted(int(text.split(":")[1]) for text in row) for row in shown]
+        assert places == [np.flatnonzero(np.isfinite(row)).tolist() for row in wanted]
         return
-    np.testing.assert_allclose(np.array(output["data"]).reshape(output["shape"]), wanted, atol=1e-6)
+    np.testing.assert_allclose(shown, wanted, atol=1e-6)
 
 
 # Another server's own form
@@ -178,23 +186,62 @@ def other(infer: Callable[[Request], Answer], **changes: Any) -> Callable[[Reque
 
 
 NORMALISED = np.random.default_rng(1).normal(size=(2, 4, 6, 3)).astype(np.float32) * 3
-ITS = {"name": "x"}
+BODY = body_of(NORMALISED, tensor={"name": "x"})
+
+SECRET = "sk-live-Zm9vYmFyLXNlY3JldC0wMTIzNDU2Nzg5"
 
 
-def test_tensors_of_another_form_go_through_unchanged(tmp_path: Path) -> None:
-    with hostile(other(scores)) as behind, in_front_of(behind.url, tmp_path) as ours:
-        described = json.loads(ours.send("GET", "/v2/models/m")[2])
-        assert described["inputs"] == [TAKEN]
-        found = values_of(ours, body=body_of(NORMALISED, tensor=ITS))
-        wanted = np.stack([NORMALISED.mean((1, 2, 3)), NORMALISED.max((1, 2, 3))], 1)
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
-        status, _, answer = asked(ours, body=body_of(NORMALISED[:, :3], tensor=ITS))
-        assert (status, answer["error"]) == (
-            400, "The shape is [2, 3, 6, 3]; m takes [-1, 4, 6, 3]"
-        )  # fmt: skip
+@dataclass
+class Changing:
+    """A gateway before a server whose answers each test sets."""
+
+    behind: Hostile
+    ours: Served
+    keys: Path
+    key: str
+    infer: Callable[[Request], Answer] = scores
+
+    def ask(self, body: bytes = BODY) -> tuple[int, dict[str, str], Any]:
+        return asked(self.ours, body=body, key=self.key)
 
 
-def test_requests_wait_for_the_server_behind_side_by_side(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def behind_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Changing]:
+    found: list[Changing] = []
+    folder = tmp_path_factory.mktemp("changing")
+    with contextlib.closing(SqliteKeys(folder / "keys")) as store:
+        key = store.add("alice", budget=100, rate=None)
+    with (
+        hostile(other(lambda request: (found[0].infer if found else scores)(request))) as behind,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("DENATURE_UPSTREAM_KEY", SECRET)
+        with in_front_of(behind.url, folder, "--keys", str(folder / "keys")) as ours:
+            found.append(Changing(behind, ours, folder / "keys", key))
+            yield found[0]
+
+
+@pytest.fixture
+def changing(behind_keys: Changing) -> Changing:
+    behind_keys.infer = scores
+    return behind_keys
+
+
+def test_tensors_of_another_form_go_through_unchanged(changing: Changing) -> None:
+    known = {"X-API-Key": changing.key}
+    described = json.loads(changing.ours.send("GET", "/v2/models/m", None, known)[2])
+    assert described["inputs"] == [TAKEN]
+    status, _, answer = changing.ask()
+    assert status == 200
+    [output] = answer["outputs"]
+    wanted = np.stack([NORMALISED.mean((1, 2, 3)), NORMALISED.max((1, 2, 3))], 1)
+    np.testing.assert_allclose(np.reshape(output["data"], output["shape"]), wanted, atol=1e-5)
+    status, _, answer = changing.ask(body_of(NORMALISED[:, :3], tensor={"name": "x"}))
+    wrong = "The shape is [2, 3, 6, 3]; m takes [-1, 4, 6, 3]"
+    assert (status, answer["error"]) == (400, wrong)
+
+
+def test_requests_wait_for_the_server_behind_side_by_side(changing: Changing) -> None:
     at_work, most, lock = 0, 0, threading.Lock()
 
     def slow(request: Request) -> Answer:
@@ -207,13 +254,12 @@ def test_requests_wait_for_the_server_behind_side_by_side(tmp_path: Path) -> Non
             at_work -= 1
         return scores(request)
 
-    with hostile(other(slow)) as behind, in_front_of(behind.url, tmp_path) as ours:
-        body = body_of(NORMALISED, tensor=ITS)
-        threads = [threading.Thread(target=values_of, args=(ours, "m", body)) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    changing.infer = slow
+    threads = [threading.Thread(target=changing.ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert most == 8
 
 
@@ -276,45 +322,32 @@ FAULTS: dict[str, tuple[Callable[[Request], Answer], int, str | None]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_fails_behind_is_told_without_its_words_and_not_charged(
-    fault: str, tmp_path: Path, keys: tuple[Path, str]
+    changing: Changing, fault: str
 ) -> None:
-    answer, wanted, retry = FAULTS[fault]
-    place, key = keys
-
-    def at_first_well(request: Request) -> Answer:
-        tried = json.loads(request.body)["id"] == "kind"
-        return scores(request) if tried else answer(request)
-
-    with (
-        hostile(other(at_first_well)) as behind,
-        in_front_of(behind.url, tmp_path, "--keys", str(place)) as ours,
-    ):
-        body = body_of(NORMALISED, tensor=ITS)
-        status, headers, said = asked(ours, body=body, key=key)
-        assert (status, headers.get("retry-after")) == (wanted, retry), said
-        assert "secret.internal" not in said["error"]
-        assert behind.address not in said["error"]
-        assert ("too dark" in said["error"]) == (fault == "refused")
-        assert ours.entries()[-1]["error"]
-    assert used(place) == 0
+    changing.infer, wanted, retry = FAULTS[fault]
+    before = used(changing.keys)
+    status, headers, said = changing.ask()
+    assert (status, headers.get("retry-after")) == (wanted, retry), said
+    assert "secret.internal" not in said["error"]
+    assert changing.behind.address not in said["error"]
+    assert ("too dark" in said["error"]) == (fault == "refused")
+    assert changing.ours.entries()[-1]["error"]
+    for _ in range(100):  # it is given back with the next transaction
+        if used(changing.keys) == before:
+            break
+        time.sleep(0.02)
+    assert used(changing.keys) == before
 
 
-def test_the_key_of_the_server_behind_is_sent_and_shown_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    secret = "sk-live-Zm9vYmFyLXNlY3JldC0wMTIzNDU2Nzg5"
-    monkeypatch.setenv("DENATURE_UPSTREAM_KEY", secret)
-
-    def echo(request: Request) -> Answer:
-        if json.loads(request.body)["id"] == "kind":
-            return scores(request)
-        return reply({"error": request.headers["authorization"]}, status="400 No")
-
-    with hostile(other(echo)) as behind, in_front_of(behind.url, tmp_path) as ours:
-        status, _, said = asked(ours, body=body_of(NORMALISED, tensor=ITS))
-        assert status == 400
-        assert all(r.headers["authorization"] == f"Bearer {secret}" for r in behind.requests)
-        assert secret[8:24] not in said["error"] + ours.log.read_text()
+def test_the_key_of_the_server_behind_is_sent_and_shown_nowhere(changing: Changing) -> None:
+    changing.infer = lambda request: reply(
+        {"error": request.headers["authorization"]}, status="400 No"
+    )
+    status, _, said = changing.ask()
+    assert status == 400
+    sent = {request.headers["authorization"] for request in changing.behind.requests}
+    assert sent == {f"Bearer {SECRET}"}
+    assert SECRET[8:24] not in said["error"] + changing.ours.log.read_text()
 
 
 def test_a_model_that_changes_behind_is_no_longer_asked(tmp_path: Path) -> None:

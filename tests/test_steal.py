@@ -778,7 +778,7 @@ DESCRIBED: dict[str, Any] = {
         ({}, "has the outputs a, b; choose one with --output"),
         ({"outputs": None}, "does not describe its outputs"),
         ({"outputs": [{"name": "a"}]}, "does not describe its outputs"),
-        ({"inputs": []}, "takes 0 inputs; wanted is one"),
+        ({"inputs": []}, "states no input; MLServer takes inputs"),
         ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]}, "wanted is one"),
         ({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [-1, 1, 4, 4]}]}, "no pixels"),
     ],
@@ -850,7 +850,8 @@ def test_how_long_to_wait_is_read() -> None:
 
 def test_targets_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"is no URL, no run's folder, no \.onnx or \.pt2 file, no"
+        ConfigError,
+        match=r"is no URL, no \.toml description of an HTTP API, no run's folder, no \.onnx or",
     ):
         find("nonsense")
     with pytest.raises(ConfigError, match="cannot be imported"):
