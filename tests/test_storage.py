@@ -128,8 +128,9 @@ def test_runs_are_listed_compared_and_pruned(
 
 
 def test_a_run_at_work_is_seen_and_left_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("denature.train.run.PATIENCE_S", 0.1)
     out = tmp_path / "run"
     words = ["train", "mlp", "--data", "digits", "--epochs", "100000", "--out", str(out), "-q"]
     process = subprocess.Popen([sys.executable, "-m", "denature", *words])
