@@ -16,9 +16,11 @@ import torch
 from denature.answers.answerer import Answers
 from denature.cli.app import main
 from denature.defenses.catalogue import chain_of
-from denature.serve.config import Exposure, UpstreamConfig
+from denature.serve.config import Exposure
 from denature.serve.keys.sqlite import SqliteKeys
-from denature.serve.upstream import find_models
+from denature.serve.refusal import Refused
+from denature.serve.upstream import UpstreamAnswerer, find_models
+from denature.serve.upstream_config import UpstreamConfig
 from denature.train import Normal, Run, Training, train
 from tests.hostile import Answer, Hostile, Request, hostile, reply
 from tests.served import Served, serve, stop
@@ -357,10 +359,6 @@ def test_a_model_that_changes_behind_is_no_longer_asked(tmp_path: Path) -> None:
         return other(scores, inputs=[TAKEN | {"shape": shape[-1]}])(request)
 
     with hostile(answer) as behind:
-        from denature.serve.config import Exposure, UpstreamConfig
-        from denature.serve.refusal import Refused
-        from denature.serve.upstream import UpstreamAnswerer, find_models
-
         config = UpstreamConfig(upstream=behind.url)
         [model] = find_models([], config, Exposure(), "none", key=None)
         shape.append([-1, 8, 8, 3])

@@ -19,8 +19,8 @@ from denature.serve.config import (
     Limits,
     ServedModel,
     Serving,
-    UpstreamConfig,
 )
+from denature.serve.upstream_config import UpstreamConfig
 from denature.train.config import Device, Precision
 
 EXPOSURE = Group("What answers show", sort_key=2)

@@ -21,9 +21,10 @@ from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
 from denature.remote.protocol import wire_images
 from denature.remote.service import InferenceService
-from denature.serve.config import Exposure, ServedModel, UpstreamConfig, UpstreamModel
+from denature.serve.config import Exposure, ServedModel
 from denature.serve.protocol import DTYPES, ModelSignature
 from denature.serve.refusal import Refused
+from denature.serve.upstream_config import UpstreamConfig, UpstreamModel
 
 T = TypeVar("T")
 
