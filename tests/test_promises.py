@@ -63,7 +63,10 @@ def test_training_runs_with_torch_numpy_and_pyarrow_alone(tmp_path: Path) -> Non
 HEAVY = ("torch", "numpy", "sklearn", "matplotlib", "pyarrow", "msgspec", "scipy")
 
 
-@pytest.mark.parametrize("words", ["--help", "--version", "train --help", "nasty --help"])
+HELPED = [f"{name} --help" for name in ("train", "nasty", "audit", "steal", "serve", "rest")]
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", *HELPED])
 def test_help_imports_nothing_heavy(words: str) -> None:
     """What keeps `denature --help` fast, held without a clock; the benchmark has the time."""
     code = (

@@ -278,6 +278,21 @@ def test_a_description_is_tried_on_an_image(
     assert KEY not in said + json.dumps(told)
 
 
+def test_a_key_in_place_of_a_score_is_not_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("API_KEY", KEY)
+    Image.new("RGB", (5, 7)).save(tmp_path / "black.png")
+    with hostile(lambda _: reply({"scores": [1, f"{KEY}\x1b[2J"]})) as service:
+        path = described(tmp_path, SIMPLE, url=service.url)
+        assert main(["rest", "try", str(path), str(tmp_path / "black.png")]) == 1
+    said = capsys.readouterr()
+    assert "does not fit the reply" in said.err
+    assert "[redacted]" in said.err
+    for part in (KEY[8:16], "\x1b"):
+        assert part not in said.err + said.out
+
+
 # What does not fit
 
 
@@ -297,6 +312,7 @@ MISFITS: dict[str, tuple[bytes | Any, str]] = {
     "no number": ({"scores": [1, "high"]}, "'high', which is no score"),
     "a truth": ({"scores": [1, True]}, "'True', which is no score"),
     "not finite": ({"scores": [1, "nan"]}, "the score nan, which is not finite"),
+    "the key for a score": ({"scores": [1, "no " * 10 + KEY]}, r"\[redacted\]', which is no score"),
     "the key": ({"other": KEY}, r"It was: \{\"other\": \"\[redacted\]\"\}"),
 }
 

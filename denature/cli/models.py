@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from denature.answers.kinds import ClassAnswerKind
 from denature.cli.options import key_of
 from denature.core.errors import ConfigError
-from denature.extract.victims.find import REST
 from denature.remote.config import RequestConfig
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ def open_models(
 
 def price_of(name: str, given: float | None) -> float | None:
     """Dollars for 1,000 queries: as given, or as the description of an HTTP API says."""
+    from denature.extract.victims.find import REST
+
     if given is not None or Path(name).suffix != REST:
         return given
     from denature.extract.victims.rest.spec import read_spec

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from denature.cli.options import OutputFlags, OutputOptions
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SHOWN = 400
 """Characters of a request's body that are printed."""
@@ -88,6 +89,8 @@ def _print(told: dict[str, Any]) -> None:
 
 def _read(row: Any, classes: tuple[str, ...]) -> dict[str, float]:
     """The largest scores by class, or the class itself."""
+    import numpy as np
+
     if np.ndim(row) == 0:
         return {classes[int(row)] if classes else str(int(row)): 1.0}
     known = np.flatnonzero(np.isfinite(row))
@@ -101,8 +104,10 @@ def _excerpt(body: bytes) -> str:
     return text if rest <= 0 else f"{text}... and {rest:,} bytes more"
 
 
-def _pixels(file: Path, *, size: int | None, channels: int | None) -> np.ndarray:
+def _pixels(file: Path, *, size: int | None, channels: int | None) -> "np.ndarray":
     """An image file as uint8, 1 x channels x height x width."""
+    import numpy as np
+
     from denature.data.decode import to_array
     from denature.data.pictures import BadImage, open_image
 

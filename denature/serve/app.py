@@ -90,7 +90,7 @@ class Server:
         return JSONResponse({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        found = [await self._is_ready(model) for model in self.models.values()]
+        found = await asyncio.gather(*map(self._is_ready, self.models.values()))
         return JSONResponse({"ready": all(found)}, 200 if all(found) else 503)
 
     async def _is_ready(self, model: Model) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from denature.remote.protocol import FLOATS, MOST_SIDE
 from denature.serve.config import Exposure
 from denature.serve.numbers import check_range, read_numbers
 from denature.serve.refusal import Refused
@@ -27,13 +28,7 @@ INPUT = "images"
 
 LENGTH = "Inference-Header-Content-Length"
 
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "UINT8": np.dtype(np.uint8),
-    **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
-}
-
-ANY_SIDE = 4096
-"""Pixels a side at most, where a model takes any number of them."""
+DTYPES: Mapping[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), **FLOATS}
 
 LONGEST_ID = 256
 
@@ -94,7 +89,7 @@ class ModelSignature:
         """Whether an image may have this shape."""
         pairs = zip(shape, self.shape, strict=True)
         return all(
-            size == wanted or (wanted < 0 and 1 <= size <= ANY_SIDE) for size, wanted in pairs
+            size == wanted or (wanted < 0 and 1 <= size <= MOST_SIDE) for size, wanted in pairs
         )
 
     def describe(self) -> dict[str, Any]:

@@ -48,9 +48,7 @@ class Connection:
     They run in an event loop of their own, since models answer in threads.
     """
 
-    def __init__(
-        self, config: UpstreamConfig, model: str | None, *, key: str | None, timeout_s: float
-    ) -> None:
+    def __init__(self, config: UpstreamConfig, model: str | None, *, key: str | None) -> None:
         assert config.upstream is not None
         self.service = InferenceService(
             config.upstream,
@@ -58,7 +56,9 @@ class Connection:
             output=config.upstream_output,
             kind=config.upstream_kind,
             key=key,
-            pace=RequestConfig(timeout_s=timeout_s, concurrency=config.upstream_at_once),
+            pace=RequestConfig(
+                timeout_s=config.upstream_timeout_s, concurrency=config.upstream_at_once
+            ),
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
@@ -89,9 +89,7 @@ class UpstreamAnswerer:
     def __init__(self, served: ServedModel, config: UpstreamConfig, *, key: str | None) -> None:
         assert served.upstream is not None
         self._model = served.upstream
-        self._connection = Connection(
-            config, served.run, key=key, timeout_s=config.upstream_timeout_s
-        )
+        self._connection = Connection(config, served.run, key=key)
         self.kind: AnswerKind = served.taken or served.exposure.kind
         text = f"{self._connection.service.url} {served.run} {self._model}"
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -168,11 +166,9 @@ class Trial:
 def converted(values: np.ndarray, answered: AnswerKind, kind: AnswerKind) -> Answers:
     """Answers of a kind that follows from that of a model's answers."""
     tensor = torch.from_numpy(values)
-    if answered == "label" or kind == "landmarks":
-        return Answers(kind, tensor if answered == "label" else tensor.double())
-    if answered == "logits" or kind == "label":
-        return answers_from(tensor, kind, dtype=torch.float64)
-    return Answers(kind, tensor.double())
+    if kind == answered:
+        return Answers(kind, tensor if kind == "label" else tensor.double())
+    return answers_from(tensor, kind, dtype=torch.float64)  # the label of scores is their largest
 
 
 def signature_of(served: ServedModel) -> ModelSignature:
@@ -227,7 +223,7 @@ def find_models(
 
 
 def _names(config: UpstreamConfig, key: str | None) -> list[str]:
-    with Connection(config, None, key=key, timeout_s=config.upstream_timeout_s) as connection:
+    with Connection(config, None, key=key) as connection:
         if named := connection.service.model:
             return [named]
         names = connection.run(connection.service.names())
@@ -237,7 +233,7 @@ def _names(config: UpstreamConfig, key: str | None) -> list[str]:
 
 
 def _known(served: ServedModel, config: UpstreamConfig, key: str | None) -> ServedModel:
-    with Connection(config, served.run, key=key, timeout_s=config.upstream_timeout_s) as connection:
+    with Connection(config, served.run, key=key) as connection:
         service = connection.service
         signature = connection.run(service.signature())
         kind, scores = service.kind, signature.classes

@@ -69,7 +69,7 @@ class ReplyReader:
         most = len(self._classes) or MOST_CLASSES
         if number and 0 <= value < most and float(value).is_integer():
             return int(value)
-        raise ValueError(f"the class {str(value)[:60]!r}, which is not in reply.classes")
+        raise ValueError(f"the class {str(value)!r}, which is not in reply.classes")
 
     def _row(self, part: Any) -> Sequence[float]:
         scores = [_number(value) for value in _found(self._scores, part)]
@@ -118,7 +118,7 @@ def _number(value: Any) -> float:
         else:
             number = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{str(value)[:40]!r}, which is no score") from None
+        raise ValueError(f"{str(value)!r}, which is no score") from None
     if not abs(number) <= LARGEST:  # NaN is not either
-        raise ValueError(f"the score {str(value)[:40]}, which is not finite")
+        raise ValueError(f"the score {value}, which is not finite")
     return number

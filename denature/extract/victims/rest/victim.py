@@ -98,9 +98,8 @@ class RestVictim:
         try:
             return self.read(response.body, count=len(images))
         except ValueError as error:
-            said = server_text(str(error), self._secrets)
             raise AskFailed(
-                f"The description does not fit the reply of {self._spec.url}: {said}. It was: "
+                f"The description does not fit the reply of {self._spec.url}: {error}. It was: "
                 f"{self.excerpt(response.body)}",
                 again=False,
                 billed=True,
@@ -126,14 +125,18 @@ class RestVictim:
         """The answers in a reply.
 
         Raises:
-            ValueError: it is no JSON, or has other values than the description says.
+            ValueError: it is no JSON, or has other values than the description says; without
+                secrets.
         """
         try:
             check_cost(reply)
             plain: Any = msgspec.json.decode(reply)
+            return self._reader.read(plain, count=count)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise ValueError(f"no JSON ({error})") from None
-        return self._reader.read(plain, count=count)
+            said = f"no JSON ({error})"
+        except ValueError as error:
+            said = str(error)
+        raise ValueError(server_text(said, self._secrets))
 
     def excerpt(self, reply: bytes) -> str:
         """The beginning of a reply, without secrets."""
