@@ -13,9 +13,10 @@ test: .venv/.ready-dev
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 # One call for quick and slow tests: each collects for ten seconds, and ends with an idle worker.
+# Tests that start processes on all cores come last, those of one file in their order.
 test-all: .venv/.ready-dev
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -q -m alone $$(grep -l mark.alone tests/*.py)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m alone $$(grep -l mark.alone tests/*.py)
 
 check: .venv/.ready-dev
 	$(BIN)/ruff format --check .

@@ -77,13 +77,18 @@ def workers(pool: tuple[str, ...], driver: int) -> list[int]:
     return found
 
 
+@pytest.fixture(scope="module")
+def here(teacher: Run, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Records of the sweep of 30 epochs in one process."""
+    return results(sweep(teacher, tmp_path_factory.mktemp("here"), epochs=30))
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_sweep_with_a_killed_worker_ends_like_one_in_this_process(
-    teacher: Run, tmp_path: Path, pool: tuple[str, ...]
+    teacher: Run, here: list[dict[str, Any]], tmp_path: Path, pool: tuple[str, ...]
 ) -> None:
     """Two workers, one killed in the middle of its run: its run is resumed by another one."""
-    here = results(sweep(teacher, tmp_path / "here", epochs=30))
     there = sweep(teacher, tmp_path / "there", *pool, epochs=30)
     limit = time.monotonic() + 120
     killed = None
