@@ -43,7 +43,8 @@ from denature.recipes.upstream.folders import Overrides
 from denature.recipes.upstream.folders import read as read_folder
 from denature.remote.protocol import read_reply, read_signature
 from denature.report.results import read_outcome
-from denature.train.run import import_run, load_run
+from denature.train.importing import import_run
+from denature.train.run import load_run
 from denature.train.state import read_state
 
 MIB = 2**20

@@ -105,6 +105,16 @@ def stop(served: Served) -> None:
     served.process.communicate(timeout=60)
 
 
+@contextmanager
+def serving(out: Path, *words: str) -> Iterator[Served]:
+    """A server that stops at the end of the context; see `serve`."""
+    served = serve(out, *words)
+    try:
+        yield served
+    finally:
+        stop(served)
+
+
 class OwnRedis(NamedTuple):
     """A real Redis that nothing else can reach."""
 

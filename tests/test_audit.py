@@ -235,7 +235,9 @@ def test_models_of_known_worth(how: str, measurable: bool, tmp_path: Path) -> No
     audit = Audit(
         model=FunctionVictim(model, name=how, kind="probabilities"),
         name=how,
-        config=AuditConfig(defense=("none",), thief=("naive",), budget=(400,), seeds=2, net="mlp"),
+        config=AuditConfig(
+            defense=("none",), thief=("naive",), budget=(400,), seeds=2, student="mlp"
+        ),
         source=DataConfig(source="digits"),
         folder=tmp_path,
         training=Training(epochs=10, device="cpu", precision="fp32"),

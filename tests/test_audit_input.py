@@ -46,7 +46,7 @@ HERE = __name__
 """This module, as pytest has imported it: its functions are models."""
 
 SMALL = (
-    *("--net", "mlp", "--thief", "naive", "--budget", "20", "--seeds", "1", "--epochs", "1"),
+    *("--student", "mlp", "--thief", "naive", "--budget", "20", "--seeds", "1", "--epochs", "1"),
     *("--test-images", "40", "--device", "cpu", "--workers", "1"),
 )
 
@@ -344,7 +344,7 @@ def opened(config: dict[str, Any], tmp_path: Path, **changed: Any) -> Audit:
         "config": AuditConfig(
             **{
                 "defense": ("rounding", "mad"), "thief": ("naive",), "budget": (20,), "seeds": 1,
-                "net": "mlp", "test_images": 40, "labelled": 10, **config,
+                "student": "mlp", "test_images": 40, "labelled": 10, **config,
             }
         ),
         "source": DataConfig(source="digits"),
@@ -369,7 +369,7 @@ def keys(audit: Audit) -> dict[tuple[str, str], str]:
 
 
 MUTATIONS: dict[str, Callable[[Path, Run], tuple[dict[str, Any], dict[str, Any]]]] = {
-    "net": lambda _, run: ({"net": "cnn"}, {}),
+    "student": lambda _, run: ({"student": "cnn"}, {}),
     "epochs": lambda _, run: ({}, {"training": Training(epochs=2, device="cpu", precision="fp32")}),
     "seed": lambda _, run: (
         {}, {"training": Training(epochs=1, seed=1, device="cpu", precision="fp32")}

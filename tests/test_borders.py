@@ -4,6 +4,8 @@ import ast
 import json
 import unicodedata
 from dataclasses import replace
+from itertools import accumulate
+from operator import and_, eq
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -43,7 +45,7 @@ KEYS = KEYS.filter(lambda key: sum(map(str.isalnum, key)) >= 16)
 # Secrets
 
 
-@given(KEYS, st.sampled_from(sorted(ENCODINGS)), st.text("щя ,;", max_size=20), st.data())
+@given(KEYS, st.sampled_from(sorted(ENCODINGS)), st.text("щя ,", max_size=20), st.data())
 @settings(max_examples=150, deadline=None)
 def test_no_form_of_a_key_and_no_part_of_it_gets_through(
     key: str, form: str, around: str, data: st.DataObject
@@ -52,13 +54,16 @@ def test_no_form_of_a_key_and_no_part_of_it_gets_through(
     whole = encode(key)
     start = data.draw(st.integers(0, len(whole) - 1))
     end = data.draw(st.integers(start + 1, len(whole)))
-    for part in (whole, whole[start:end]):
+    # What stands before the key, such as "Bearer", is no secret.
+    others = (encode(char * len(key)) for char in "~A")
+    public = min(sum(accumulate(map(eq, whole, other), and_)) for other in others)
+    for first, part in ((0, whole), (start, whole[start:end])):
         shown = redacted(around + part + around, [key])
         assert shown.startswith(around)
         assert shown.endswith(around)
         said = shown.replace(REDACTED, "")
         window = (SHARED + 3) * width  # an escape that is cut, and the ends of base64
-        letters = "".join(char for char in part if char.isalnum())
+        letters = "".join(char for char in part[max(0, public - first) :] if char.isalnum())
         left = "".join(char for char in said if char.isalnum())
         rows = {letters[n : n + window] for n in range(len(letters) - window + 1)}
         assert not any(row in left for row in rows)

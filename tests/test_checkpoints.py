@@ -320,7 +320,7 @@ def test_a_normalisation_of_images_up_to_255_is_refused(tmp_path: Path) -> None:
     assert isinstance(network.std, torch.Tensor)
     network.std.fill_(63.0)
     torch.save(network.state_dict(), path)
-    with pytest.raises(ConfigError, match=r"std in .*w\.pth is 63"):
+    with pytest.raises(ConfigError, match=r"std of .*w\.pth is 63"):
         import_run("mlp", path, **SHAPE)
 
 

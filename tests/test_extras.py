@@ -114,6 +114,7 @@ NEEDY: dict[str, list[list[str]]] = {
     "attacks": [["robustness", "run", "--data", "digits", "--samples", "10", "--attacks", name,
                  "--out", f"robust-{name}"] for name in ("deepfool", "autoattack")],
     "timm": [["train", "timm:resnet18", "--data", "digits", "--out", "timm"]],
+    "transformers": [["eval", "hf:owner/name", "--data", "digits"]],
     "torchvision": [["train", "torchvision:resnet18", "--data", "digits", "--out", "vision"]],
 }  # fmt: skip
 """Calls that cannot do without an extra."""

@@ -23,7 +23,7 @@ from denature.serve.upstream import UpstreamAnswerer, find_models
 from denature.serve.upstream_config import UpstreamConfig
 from denature.train import Normal, Run, Training, train
 from tests.hostile import Answer, Hostile, Request, hostile, reply
-from tests.served import Served, serve, stop
+from tests.served import Served, serve, serving, stop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
 
@@ -53,13 +53,8 @@ def gateway(upstream: Served, tmp_path_factory: pytest.TempPathFactory) -> Itera
     stop(served)
 
 
-@contextlib.contextmanager
-def in_front_of(url: str, folder: Path, *words: str) -> Iterator[Served]:
-    served = serve(folder, *words, "--upstream", url)
-    try:
-        yield served
-    finally:
-        stop(served)
+def in_front_of(url: str, folder: Path, *words: str) -> contextlib.AbstractContextManager[Served]:
+    return serving(folder, *words, "--upstream", url)
 
 
 def body_of(images: np.ndarray = IMAGES, **changes: Any) -> bytes:

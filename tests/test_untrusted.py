@@ -29,7 +29,8 @@ from denature.extract.victims.rekognition import _failed, numbers
 from denature.recipes.nose.service_answers import _read as read_answers
 from denature.remote.protocol import read_signature
 from denature.remote.wire import Response
-from denature.train.run import import_run, load_run
+from denature.train.importing import import_run
+from denature.train.run import load_run
 
 
 @pytest.fixture

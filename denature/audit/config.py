@@ -106,7 +106,7 @@ class AuditConfig:
     the effort."""
     seeds: int | None = None
     """Repetitions with other queries and initial weights; by default those of the effort."""
-    net: str | None = None
+    student: str | None = None
     """Network of the clones; by default the model's own, or cnn for a model of unknown network."""
     test_images: int | None = None
     """Test images at most; by default all for a run, and 1,000 for any other model."""

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.answers.kinds import ClassAnswerKind
 from denature.audit.config import AuditConfig
-from denature.cli.models import open_models, price_of
+from denature.cli.models import ModelFlags, ModelOptions, images_of, open_models, price_of
 from denature.cli.options import (
     Data,
     OutputFlags,
@@ -32,7 +31,7 @@ from denature.train.config import Device, Training
 if TYPE_CHECKING:
     from denature.audit.result import AuditResult
 
-PLAN = Group("Plan", sort_key=1)
+PLAN = Group("Plan", sort_key=0)
 PACE = Group("Requests", sort_key=2)
 
 WORKERS = min(4, os.cpu_count() or 1)
@@ -41,6 +40,7 @@ WORKERS = min(4, os.cpu_count() or 1)
 
 def audit(
     model: str,
+    /,
     *,
     data: Data,
     pool: str | None = None,
@@ -52,10 +52,7 @@ def audit(
     seed: int = 0,
     estimate: Annotated[bool, Parameter(negative="")] = False,
     fail_above: float | None = None,
-    service_model: str | None = None,
-    output: str | None = None,
-    kind: ClassAnswerKind | None = None,
-    key_file: Path | None = None,
+    model_options: ModelFlags = ModelOptions(),
     max_queries: int | None = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     out: Path | None = None,
@@ -73,9 +70,10 @@ def audit(
     and what each defense costs honest users. Audit only models that you are allowed to query.
 
     Args:
-        model: The folder of a run; the URL of an Open Inference server; a .toml description of
-            another HTTP API, see `denature rest`; package.module:function, from float32 images in
-            [0, 1] to answers; a file that torch.export or ONNX wrote.
+        model: The folder of a run; a file of weights, with --net; hf:owner/name, timm:NAME or
+            torchvision:NAME; a file that torch.export or ONNX wrote; package.module:function, from
+            float32 images in [0, 1] to answers; the URL of an Open Inference server; a .toml
+            description of another HTTP API, see `denature rest`.
         data: Labelled data of the model's classes; the test split measures.
         pool: Images that the thief queries with; the training images of --data by default, without
             their labels.
@@ -90,10 +88,6 @@ def audit(
         estimate: Print the plan with cells, queries and time, and stop.
         fail_above: Exit with 3 where the worst thief recovers more than this share of the advantage
             behind the best defense, and write junit.xml; for continuous integration.
-        service_model: Name of the server's model; by default the only model.
-        output: Name of the model's output; by default the only output.
-        kind: Kind of the answers of a server or function, where its metadata does not declare it.
-        key_file: A file with the server's key; the environment variable DENATURE_KEY by default.
         max_queries: Images that the model is asked about, at most; answers are kept, and no image
             is asked twice.
         out: Folder for cells, tables and report, from which a stopped audit resumes; by default one
@@ -111,22 +105,15 @@ def audit(
 
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise ConfigError(f"--fail-above is {fail_above}; it is a share in [0, 1].")
-    [opened] = open_models(
-        [model],
-        model=service_model,
-        output=output,
-        kind=kind,
-        key_file=key_file,
-        pace=pace,
-        trust=trust,
-    )
+    source = data_config(data, reading)
+    [opened] = open_models([model], model_options, images=images_of(source), pace=pace, trust=trust)
     name = re.sub(r"[^\w.=@+]+", "-", short_name(model))
     folder = folder_of(backbone)
     experiment = Audit(
         model=opened,
         name=model,
         config=replace(config, price_per_1000=price_of(model, config.price_per_1000)),
-        source=data_config(data, reading),
+        source=source,
         folder=out or Path("runs") / f"audit-of-{name}",
         pool=None if pool is None else DataConfig(source=pool),
         other_pool=None if other_pool is None else DataConfig(source=other_pool),

@@ -1,12 +1,22 @@
 """Commands that evaluate and describe runs, data sets and networks, and import weights."""
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
+from denature.cli.models import (
+    ImageShape,
+    ModelFlags,
+    ModelOptions,
+    NetworkFlags,
+    NetworkOptions,
+    open_models,
+    open_run,
+)
 from denature.cli.options import (
     Data,
     FolderFlags,
@@ -22,53 +32,92 @@ from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
 from denature.data.config import ReaderConfig
+from denature.remote.config import RequestConfig
 from denature.train.config import Device, Precision
+
+PACE = Group("Requests", sort_key=3)
 
 
 def evaluate(
-    run: RunFolder,
+    model: str,
+    /,
     *,
     data: Data,
+    model_options: ModelFlags = ModelOptions(),
+    test_images: int | None = None,
+    pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
+    out: Path | None = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     trust: Trust = (),
     reading: ReadingOptions = ReaderConfig(),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Measure a run on the test split of a data set: its accuracy, or its error on landmarks.
+    """Measure a model on the test split of a data set: its accuracy, or its error on landmarks.
+
+    A service or a function is queried, and its answers are kept, so no image is queried twice.
 
     Args:
-        run: The run's folder.
+        model: As for `denature audit`: a run's folder, a file of weights with --net, a model of a
+            library, an .onnx or .pt2 file, a function, a URL or a .toml description.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
+        test_images: Test images at most; by default all for a network, and 1,000 for others.
+        out: Folder for the answers of a service, a function or a file; by default one under runs/.
         device: Device to compute on.
         precision: Precision of inference.
-        trust: A module of your own that the run's record may import; repeat the option for several.
+        trust: A module of your own that the run's record may import, or a .pt2 file that may be
+            loaded although this can execute code; repeat the option for several.
     """
     from denature.data import load
+    from denature.extract.evaluation import evaluate_victim
+    from denature.extract.victims.find import short_name
     from denature.report.words import format_score, marked
-    from denature.train import evaluate_run, load_run
+    from denature.train import Run, evaluate_run
 
-    loaded = load_run(run, trust=trust)
-    dataset = load(data_config(data, reading), progress=output_options.display())
-    measured = evaluate_run(
-        loaded, dataset, device=device, precision=precision, progress=output_options.display()
+    display = output_options.display()
+    dataset = load(data_config(data, reading), progress=display)
+    [opened] = open_models(
+        [model],
+        model_options,
+        images=lambda: ImageShape(dataset.channels, dataset.image_size),
+        pace=pace,
+        trust=trust,
     )
+    record = chosen = None
+    if isinstance(opened, Run):
+        if test_images is not None and test_images < len(dataset.test):
+            test = dataset.test.fraction(test_images / len(dataset.test))
+            dataset = replace(dataset, test=test)
+        measured = evaluate_run(
+            opened, dataset, device=device, precision=precision, progress=display
+        )
+        record = opened.record
+        same = record.data is not None and record.data.digest == dataset.digest
+        chosen = same and record.chosen_on == "test"
+    else:
+        slug = re.sub(r"[^\w.=@+]+", "-", short_name(model))
+        measured = evaluate_victim(
+            opened,
+            dataset,
+            images=test_images,
+            folder=out or Path("runs") / f"answers-of-{slug}",
+            pace=pace,
+            progress=display,
+        )
     if output_options.json:
         metric = "error" if dataset.landmarks else "accuracy"
         found = {metric: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}
-        print(json.dumps({**found, "run": encode(loaded.record)}))
+        print(json.dumps({**found, "run": None if record is None else encode(record)}))
         return
-    record = loaded.record
-    same = record.data is not None and record.data.digest == dataset.digest
-    score = marked(
-        format_score(measured, landmarks=dataset.landmarks), same and record.chosen_on == "test"
-    )
-    print(f"{run}: {score} on {measured.n:,} images ({dataset.test_origin})")
+    score = marked(format_score(measured, landmarks=dataset.landmarks), bool(chosen))
+    print(f"{model}: {score} on {measured.n:,} images ({dataset.test_origin})")
 
 
 def predict(
-    run: RunFolder,
+    model: str,
+    /,
     *images: Path,
+    network: NetworkFlags = NetworkOptions(),
     top: int = 3,
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -79,7 +128,8 @@ def predict(
     """Print the most probable classes of image files, with their probabilities.
 
     Args:
-        run: The run's folder.
+        model: A run's folder, a file of weights with --net, or hf:owner/name, timm:NAME or
+            torchvision:NAME.
         images: Image files.
         top: Number of classes to print for each image.
         device: Device to compute on.
@@ -91,6 +141,7 @@ def predict(
 
     if top < 1:
         raise ConfigError(f"--top is {top}; it must be at least 1.")
+    run = open_run(model, network, images=network.images, trust=trust)
     predictions = predict_images(
         run, images, resize=resize, trust=trust, device=device, precision=precision
     )
@@ -106,8 +157,8 @@ def import_weights(
     net: str,
     *,
     weights: Path,
-    classes: int,
-    channels: int = 3,
+    classes: int | None = None,
+    channels: int | None = None,
     image_size: int = 32,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
@@ -120,8 +171,8 @@ def import_weights(
     Args:
         net: A name from `denature nets`, or package.module:factory for a module of your own.
         weights: A safetensors file, or a checkpoint that loads with weights_only=True.
-        classes: Number of classes.
-        channels: 1 or 3.
+        classes: Number of classes; by default it follows from the shapes of the weights.
+        channels: 1 or 3; by default it follows from the shapes of the weights, or is 3.
         image_size: Side of the images in pixels.
         mean: Mean of each channel with which training images were normalised; in [0, 1].
         std: Standard deviation of each channel with which training images were normalised.

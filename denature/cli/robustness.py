@@ -6,8 +6,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.answers.kinds import ClassAnswerKind
-from denature.cli.models import open_models
+from denature.cli.models import ModelFlags, ModelOptions, images_of, open_models
 from denature.cli.options import (
     Data,
     OutputFlags,
@@ -24,7 +23,7 @@ from denature.remote.config import RequestConfig
 from denature.robust.config import AttackConfig
 from denature.train.config import Device
 
-ATTACKS = Group("Attacks", sort_key=1)
+ATTACKS = Group("Attacks", sort_key=0)
 PACE = Group("Requests", sort_key=2)
 
 
@@ -34,10 +33,7 @@ def robustness(
     undefended: Annotated[tuple[RunFolder, ...], Parameter(consume_multiple=True)] = (),
     controls: int = 3,
     budget: int | None = None,
-    model: str | None = None,
-    output: str | None = None,
-    kind: ClassAnswerKind | None = None,
-    key_file: Path | None = None,
+    model_options: ModelFlags = ModelOptions(),
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     attack_config: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),
     out: Path | None = None,
@@ -57,8 +53,10 @@ def robustness(
     queries. Attack only services that you are allowed to attack.
 
     Args:
-        targets: Folders of runs; URLs of Open Inference servers; package.module:function, from
-            float32 images in [0, 1] to answers.
+        targets: Folders of runs; files of weights, with --net; hf:owner/name, timm:NAME or
+            torchvision:NAME; .onnx and .pt2 files; package.module:function, from float32 images in
+            [0, 1] to answers; URLs of Open Inference servers; .toml descriptions of other HTTP
+            APIs.
         data: The data set on which the networks were trained.
         undefended: Folders of normally trained runs to compare with, which differ in their seeds
             alone; by default the normally trained runs among `targets`.
@@ -66,10 +64,6 @@ def robustness(
             the spread between seeds is unknown, and no network is called more robust.
         budget: Queries that each server or function may be sent in total; all answers are kept, and
             no query is repeated.
-        model: Name of the server's model; by default the only model.
-        output: Name of the model's output; by default the only output.
-        kind: Kind of the answers of a server or function, where its metadata does not declare it.
-        key_file: A file with the servers' key; the environment variable DENATURE_KEY by default.
         out: Folder for attacks, tables and report, from which a stopped evaluation resumes; by
             default one under runs/.
         device: Device to compute on.
@@ -81,14 +75,13 @@ def robustness(
     from denature.recipes.runner import run
     from denature.train.run import load_run
 
-    loaded = open_models(
-        targets, model=model, output=output, kind=kind, key_file=key_file, pace=pace, trust=trust
-    )
+    source = data_config(data, reading)
+    loaded = open_models(targets, model_options, images=images_of(source), pace=pace, trust=trust)
     plain = [load_run(run, trust=trust) for run in undefended]
     names = "-".join(re.sub(r"[^\w.=@+]+", "-", short_name(target)) for target in targets[:2])
     evaluation = RobustnessEvaluation(
         targets=loaded,
-        source=data_config(data, reading),
+        source=source,
         attack_config=attack_config,
         folder=out or Path("runs") / f"robustness-of-{names}",
         undefended=plain,

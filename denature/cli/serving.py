@@ -3,13 +3,14 @@
 import json
 import sys
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from denature.cli.options import OutputFlags, OutputOptions, RunFolder, Trust
+from denature.cli.models import NetworkFlags, NetworkOptions, is_weights, open_run, trusted
+from denature.cli.options import OutputFlags, OutputOptions, Trust
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
@@ -40,6 +41,7 @@ def serve(
     keys: str | None = None,
     log: str | None = None,
     metrics_token: Annotated[str | None, Parameter(env_var="DENATURE_METRICS_TOKEN")] = None,
+    network: NetworkFlags = NetworkOptions(),
     exposure: Annotated[Exposure, Parameter(name="*", group=EXPOSURE)] = Exposure(),
     defense: Annotated[DefenseConfig, Parameter(name="*", group=DEFENSE)] = DefenseConfig(),
     upstream: Annotated[UpstreamConfig, Parameter(name="*", group=UPSTREAM)] = UpstreamConfig(),
@@ -55,14 +57,14 @@ def serve(
 ) -> None:
     """Serve networks over the Open Inference Protocol, as KServe, Triton and MLServer do.
 
-    A model is a run's folder; NAME=RUN serves it under another name, and
-    NAME=RUN@show=label+decimals=2 sets what the answers of this model show, and
-    RUN@defense=rounding@decimals=1+label-only its defenses. With --upstream URL the models are
-    those of a server that exists, for its clients unchanged.
+    A model is a run's folder, a file of weights with --net, or hf:owner/name, timm:NAME or
+    torchvision:NAME. NAME=MODEL serves it under another name, MODEL@show=label+decimals=2 sets what
+    its answers show, and MODEL@defense=rounding@decimals=1+label-only its defenses. With --upstream
+    URL the models are those of a server that exists, for its clients unchanged.
 
     Args:
-        models: RUN, NAME=RUN, NAME=RUN@show=label or RUN@defense=NAME@option=value+NAME, with
-            defense last; with --upstream its models' names in place of runs, by default all.
+        models: MODEL, NAME=MODEL, NAME=MODEL@show=label or MODEL@defense=NAME@option=value+NAME,
+            with defense last; with --upstream its models' names in place of runs, by default all.
         host: Address to listen at; 0.0.0.0 for all addresses of this machine.
         port: Port to listen at; 0 takes a free one.
         workers: Processes that answer, each with all models.
@@ -84,9 +86,8 @@ def serve(
     if workers < 1:
         raise ConfigError(f"workers is {workers}; it must be at least 1.")
     if upstream.upstream is None:
-        served = tuple(
-            ServedModel.of(text, exposure, defense.defense).resolved() for text in models
-        )
+        named = [ServedModel.of(text, exposure, defense.defense) for text in models]
+        served = tuple(_as_run(model, network, trust).resolved() for model in named)
     else:
         from denature.serve.upstream import find_models
 
@@ -102,7 +103,7 @@ def serve(
         metrics_token=metrics_token,
         device=device,
         precision=precision,
-        trust=trust,
+        trust=trusted(network, trust),
         behind_proxy=behind_proxy,
     )
 
@@ -119,6 +120,14 @@ def serve(
             print(f"{url}/v2/models/{model.name} shows {_about(model)}", flush=True)
 
     listen(serving, host=host, port=port, workers=workers, announce=announce)
+
+
+def _as_run(served: ServedModel, network: NetworkOptions, trust: tuple[str, ...]) -> ServedModel:
+    """A model by the folder of its run, which processes that serve it open."""
+    if not is_weights(served.run):
+        return served
+    run = open_run(served.run, network, images=network.images, trust=trust)
+    return replace(served, run=str(run.folder))
 
 
 def _warnings(serving: Serving, host: str) -> list[str]:
@@ -146,8 +155,10 @@ def _about(model: ServedModel) -> str:
 
 
 def export(
-    run: RunFolder,
+    model: str,
+    /,
     *,
+    network: NetworkFlags = NetworkOptions(),
     format: Literal["onnx", "pt2"] = "onnx",
     out: Path | None = None,
     trust: Trust = (),
@@ -156,16 +167,18 @@ def export(
     """Write a run's network for other servers: from images in [0, 1] of any batch size to logits.
 
     Args:
-        run: The run's folder.
+        model: A run's folder, a file of weights with --net, or hf:owner/name, timm:NAME or
+            torchvision:NAME.
         format: onnx, for ONNX Runtime, Triton and others; pt2, for torch.export.load.
         out: The file to write; network.onnx or network.pt2 in the run's folder by default.
         trust: A module of your own that the run's record may import; repeat the option for several.
     """
     from denature.serve.export import export as write
-    from denature.train.run import load_run
 
-    path = out or run / f"network.{format}"
-    apart = write(load_run(run, trust=trust), path, format)
+    run = open_run(model, network, images=network.images, trust=trust)
+    assert run.folder is not None
+    path = out or run.folder / f"network.{format}"
+    apart = write(run, path, format)
     size = path.stat().st_size
     if output_options.json:
         print(json.dumps({"file": str(path), "bytes": size, "apart": apart}))

@@ -8,14 +8,22 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.answers.kinds import AnswerKind
-from denature.cli.models import price_of
+from denature.cli.models import (
+    ModelFlags,
+    ModelOptions,
+    NetworkFlags,
+    NetworkOptions,
+    images_of,
+    is_url,
+    open_run,
+    open_victim,
+    price_of,
+)
 from denature.cli.options import (
     OutputFlags,
     OutputOptions,
     ReadingOptions,
     RunFlags,
-    RunFolder,
     RunOptions,
     TrainingOptions,
     Trust,
@@ -43,11 +51,8 @@ def steal(
     budget: Annotated[tuple[int, ...], Parameter(name=("--budget", "--budgets"))],
     student: str,
     backbone: str | None = None,
-    model: str | None = None,
-    output: str | None = None,
-    kind: AnswerKind | None = None,
+    model_options: ModelFlags = ModelOptions(),
     top: int = 0,
-    key_file: Path | None = None,
     endpoint_url: str | None = None,
     test: str | None = None,
     price_per_1000: float | None = None,
@@ -70,7 +75,8 @@ def steal(
     Args:
         target: The URL of an Open Inference server, or of one of its models; a .toml description of
             another HTTP API, see `denature rest`; rekognition, for faces, with boto3's usual
-            credentials; a run's folder, or an .onnx or .pt2 file, queried without a wire; or
+            credentials; or, queried without a wire, a run's folder, a file of weights with --net,
+            hf:owner/name, timm:NAME or torchvision:NAME, an .onnx or .pt2 file, or
             package.module:function, from float32 images in [0, 1] to answers.
         pool: Images to query with, whose labels are never read: as for `denature train --data`, or
             noise.
@@ -78,11 +84,7 @@ def steal(
         student: The clone's network, a name from `denature nets`.
         backbone: A run of the same network, from which clones take all layers but the last; or the
             network's own name, such as timm:resnet18, for its published weights.
-        model: Name of the server's model; by default the only model.
-        output: Name of the model's output; by default the only output.
-        kind: Kind of the answers, where the server's metadata does not declare it.
         top: Request only the K largest values of each answer; 0 requests all.
-        key_file: A file with the server's key; the environment variable DENATURE_KEY by default.
         endpoint_url: For rekognition: the address of a server to query instead of AWS, such as
             `denature serve`. `--points` names the landmarks to take.
         test: Labelled images to measure with; the pool's own test split by default.
@@ -96,23 +98,21 @@ def steal(
     from denature.cli.show import show
     from denature.core.record import read_record
     from denature.extract.stealing import steal as carry_out
-    from denature.extract.victims.find import REKOGNITION, find, short_name
+    from denature.extract.victims.find import short_name
     from denature.report.results import write_outcome
     from denature.train.run import load_run
 
     price_per_1000 = price_of(target, price_per_1000)
     if price_per_1000 is not None and price_per_1000 < 0:
         raise ConfigError(f"price_per_1000 is {price_per_1000}; it must be at least 0.")
-    key = key_of(key_file) if key_file is not None or re.match("https?:", target) else None
-    victim = find(
+    measured = data_config(test or pool, reading)
+    victim = open_victim(
         target,
-        model=model,
-        output=output,
-        kind=kind,
+        model_options,
+        images=images_of(measured),
         top=top,
-        key=key,
         endpoint_url=endpoint_url,
-        values=reading.points if target == REKOGNITION else (),
+        values=reading.points,
         pace=pace,
         trust=trust,
     )
@@ -120,7 +120,9 @@ def steal(
     if (backbone_folder := folder_of(backbone)) is not None:
         start = load_run(backbone_folder, trust=trust)
     folder = (
-        out or Path("runs") / f"theft-of-{_slug(model or short_name(target))}-with-{_slug(pool)}"
+        out
+        or Path("runs")
+        / f"theft-of-{_slug(model_options.model or short_name(target))}-with-{_slug(pool)}"
     )
     with run_options.session(output_options, training.device) as session:
         theft = carry_out(
@@ -144,10 +146,12 @@ def steal(
 
 
 def speed(
-    run: RunFolder,
+    model: str,
+    /,
     *,
+    network: NetworkFlags = NetworkOptions(),
     against: str | None = None,
-    model: str | None = None,
+    service_model: Annotated[str | None, Parameter(name=("--model", "--service-model"))] = None,
     key_file: Path | None = None,
     endpoint_url: str | None = None,
     queries: int = 300,
@@ -164,9 +168,10 @@ def speed(
     Both answer random images; warm-up is not counted. Timing the service costs queries.
 
     Args:
-        run: The clone's folder.
+        model: The clone: a run's folder, a file of weights with --net, or hf:owner/name, timm:NAME
+            or torchvision:NAME.
         against: The service: a URL, rekognition, or any other target of `denature steal`.
-        model: Name of the server's model; by default the only model.
+        service_model: Name of the server's model; by default the only model.
         key_file: A file with the server's key; the environment variable DENATURE_KEY by default.
         endpoint_url: For rekognition: the address of a server to query instead of AWS.
         queries: Number of queries that the service is timed with.
@@ -182,15 +187,15 @@ def speed(
     from denature.extract.speed import measure_speed
     from denature.extract.victims.find import find
     from denature.report.speed import price_sentences, timing_table
-    from denature.train.run import load_run
 
     price_per_1000 = price_of(against or "", price_per_1000)
-    loaded, victim = load_run(run, trust=trust), None
+    loaded = open_run(model, network, images=network.images, trust=trust)
+    victim = None
     if against is not None:
         victim = find(
             against,
-            model=model,
-            key=key_of(key_file) if re.match("https?:", against) else None,
+            model=service_model,
+            key=key_of(key_file) if is_url(against) else None,
             endpoint_url=endpoint_url,
             pace=pace,
             trust=trust,

@@ -1,16 +1,20 @@
 """Parse the name of a network without importing anything for it.
 
 `resnet18` is an entry of the catalogue, `cnn@width=64+dropout=0.2` an entry with options,
-`timm:NAME` and `torchvision:NAME` are networks of a library, and `package.module:factory` names a
-module of the user's own.
+`timm:NAME`, `torchvision:NAME`, `hf:owner/name` and `hf:FOLDER` are networks of a library, and
+`package.module:factory` names a module of the user's own.
 """
 
 import re
 
 from denature.core.errors import ConfigError
 
-LIBRARIES = ("timm", "torchvision")
+LIBRARIES = ("timm", "torchvision", "hf")
 """Packages whose networks can be named; building one executes installed code only."""
+
+PLAIN = r"[A-Za-z0-9_.]+"
+REPOSITORY = r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
+FOLDER = r"\.{0,2}/[^\x00-\x1f]+"
 
 
 def own_module(name: str) -> str | None:
@@ -28,7 +32,13 @@ def library_of(name: str) -> tuple[str, str] | None:
     library, colon, inner = name.partition(":")
     if not colon or library not in LIBRARIES:
         return None
-    if not re.fullmatch(r"[A-Za-z0-9_.]+", inner):
+    if library == "hf":
+        if not re.fullmatch(f"{REPOSITORY}|{FOLDER}", inner, re.ASCII):
+            raise ConfigError(
+                f"The network {name!r} is no model of the hub; wanted is hf:owner/name, or hf: and "
+                "the path of a folder, such as hf:./model."
+            )
+    elif not re.fullmatch(PLAIN, inner):
         raise ConfigError(
             f"The network {name!r} is no plain name of {library}; wanted are letters, digits, _ and"
             f" . after {library}:, such as {library}:resnet18."

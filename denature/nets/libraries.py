@@ -1,4 +1,4 @@
-"""Networks of libraries, by `timm:NAME` or `torchvision:NAME`.
+"""Networks of libraries, by `timm:NAME`, `torchvision:NAME` or `hf:owner/name`.
 
 Networks are built with random weights, without a download; published weights are fetched when
 they are requested.
@@ -11,7 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from denature.core.errors import ConfigError, MissingExtra
+from denature.core.errors import ConfigError, MissingExtra, RunError
+from denature.nets import hub
+
+EXTRAS = {"hf": "transformers"}
+"""Extras whose names are not those of the libraries."""
 
 
 def create(library: str, name: str, *, classes: int, channels: int, image_size: int) -> nn.Module:
@@ -21,7 +25,7 @@ def create(library: str, name: str, *, classes: int, channels: int, image_size: 
         ConfigError: the library has no such network, or cannot build it for this shape.
         MissingExtra: the library is not installed.
     """
-    make = {"timm": _timm, "torchvision": _torchvision}[library]
+    make = {"timm": _timm, "torchvision": _torchvision, "hf": hub.create}[library]
     shape = f"{classes} classes and {channels} channels of {image_size} pixels a side"
     with _blaming(library, name, f"make {name!r} for {shape}"):
         return make(name, classes, channels, image_size)
@@ -36,7 +40,9 @@ def published(library: str, name: str, *, channels: int, image_size: int) -> dic
         ConfigError: the library has no weights for the network, or they cannot be fetched.
         MissingExtra: the library is not installed.
     """
-    fetch = {"timm": _timm_weights, "torchvision": _torchvision_weights}[library]
+    fetch = {"timm": _timm_weights, "torchvision": _torchvision_weights, "hf": hub.published}[
+        library
+    ]
     with _blaming(library, name, f"give weights of {name!r}"):
         body, mean, std = fetch(name, channels, image_size)
     tensors = {f"body.{key}": value for key, value in body.items()}
@@ -50,8 +56,9 @@ def _blaming(library: str, name: str, deed: str) -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise MissingExtra(library, library, f"The network {library}:{name}") from None
-    except ConfigError:
+        extra = EXTRAS.get(library, library)
+        raise MissingExtra(extra, extra, f"The network {library}:{name}") from None
+    except (ConfigError, RunError):
         raise
     except Exception as error:  # a library may raise anything
         raise ConfigError(f"{library} cannot {deed}: {error}.") from error

@@ -106,7 +106,7 @@ class Audit:
     def net(self) -> str:
         """Network of the clones."""
         own = self.model.record.net.name if isinstance(self.model, Run) else "cnn"
-        return self.config.net or own
+        return self.config.student or own
 
     def data(self, progress: Progress) -> Dataset:
         return load_classes(self.source, "an audit compares classes", progress)

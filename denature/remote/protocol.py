@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from denature.answers.kinds import AnswerKind
+from denature.answers.scaling import PixelScale
 from denature.core.errors import ConfigError
 from denature.core.untrusted import check_cost
 from denature.remote.class_names import read_names
@@ -29,6 +30,9 @@ WHOLES: dict[str, DType] = {
     for size in (1, 2, 4, 8)
 }
 DTYPES = FLOATS | WHOLES
+
+PIXELS = PixelScale()
+"""Pixels in [0, 1]."""
 NAMES: dict[DType, str] = {dtype: name for name, dtype in DTYPES.items()}
 
 NUMBER_BYTES = 64
@@ -156,12 +160,14 @@ def _tensors(model: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return tensors
 
 
-def wire_images(images: np.ndarray, signature: RemoteSignature) -> np.ndarray:
+def wire_images(
+    images: np.ndarray, signature: RemoteSignature, pixels: PixelScale = PIXELS
+) -> np.ndarray:
     """Images of uint8, batch x channels x height x width, as a model takes them."""
+    if signature.datatype != "UINT8":
+        images = pixels(images)
     if signature.channels_last:
         images = images.transpose(0, 2, 3, 1)
-    if signature.datatype != "UINT8":
-        images = images.astype(np.float32) / 255
     return np.ascontiguousarray(images, DTYPES[signature.datatype])
 
 

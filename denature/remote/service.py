@@ -7,6 +7,7 @@ parsed by `protocol`.
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self, final
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,7 @@ from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.core.errors import ConfigError
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
+from denature.remote.other_api import OPENAPI, WAYS, posted_paths
 from denature.remote.protocol import (
     LENGTH,
     MOST_CLASSES,
@@ -41,6 +43,9 @@ FEW = 1 << 14
 """Numbers that are written as JSON in less than a millisecond."""
 
 JSON = {"Content-Type": "application/json"}
+
+NO_SUCH_PATH = (400, 404, 405, 406, 410, 415, 422, 501)
+"""Statuses of a server that does not know a path of the protocol."""
 
 NOT_BILLED = (401, 403, 404, 429)
 """Statuses of requests that were rejected before any computation."""
@@ -120,8 +125,8 @@ class InferenceService:
             ConfigError: it has no such model, or one that does not take images.
         """
         if self._signature is None:
+            server = await self._server()
             await self._named()
-            server = table(await self._look("GET", "/v2"), "the server's description")
             extensions = server.get("extensions")
             known = extensions if isinstance(extensions, list) else []
             self._binary = "binary_tensor_data" in known
@@ -147,6 +152,32 @@ class InferenceService:
         entries = listed if isinstance(listed, list) else []
         models = [entry for entry in entries if isinstance(entry, dict)]
         return [model["name"] for model in models if _is_name(model.get("name"))]
+
+    async def _server(self) -> dict[str, Any]:
+        """The server's description of itself.
+
+        Raises:
+            ConfigError: another API answers at this URL.
+        """
+        try:
+            return table(await self._look("GET", "/v2"), "the server's description")
+        except AskFailed as failed:
+            if failed.status not in NO_SUCH_PATH:
+                raise
+            said = str(failed)
+        except ConfigError as error:
+            said = str(error)
+        root = "{0.scheme}://{0.netloc}".format(urlsplit(self.url))
+        described = None
+        with suppress(AskFailed):
+            response = await self._wire.send(
+                "GET", root + OPENAPI, headers=self._headers, limit=1 << 20, secrets=self._secrets
+            )
+            described = response.body if response.status == 200 else None
+        paths = posted_paths(described, self._secrets)
+        raise ConfigError(
+            f"{self.url} is no Open Inference server: {said.rstrip('.')}.{paths} {WAYS}"
+        )
 
     async def _named(self) -> None:
         """Find the model's name; if none was given, that of the only model."""

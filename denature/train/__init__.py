@@ -6,6 +6,7 @@ from denature.core.lazy import attach
 
 if TYPE_CHECKING:
     from denature.train.config import CheckpointConfig, Training
+    from denature.train.importing import import_published, import_run
     from denature.train.loop import evaluate, fit
     from denature.train.objectives import (
         Adversarial,
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
         Skeptical,
     )
     from denature.train.order import Order
-    from denature.train.run import Run, import_run, load_run
+    from denature.train.run import Run, load_run
     from denature.train.runs import evaluate_run, make, make_all, train
     from denature.train.session import Session
     from denature.train.shorthand import distilled, nasty, normal
@@ -37,7 +38,8 @@ __getattr__ = attach(
         "evaluate_run": "runs",
         "Run": "run",
         "load_run": "run",
-        "import_run": "run",
+        "import_run": "importing",
+        "import_published": "importing",
         "evaluate": "loop",
         "fit": "loop",
         "Session": "session",
@@ -67,6 +69,7 @@ __all__ = [
     "Run",
     "load_run",
     "import_run",
+    "import_published",
     "evaluate",
     "fit",
     "Session",

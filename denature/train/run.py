@@ -1,25 +1,23 @@
 """A run on disk: one folder with its record, its weights and its events."""
 
 import copy
-import datetime
 import json
 import os
 import shutil
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from filelock import FileLock, Timeout
-from torch import nn
+from torch import Tensor, nn
 
 from denature.core import record as records
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
 from denature.core.names import own_module
-from denature.core.record import RECORD, InputRecord, NetRecord, Record, format_shape
+from denature.core.record import RECORD, InputRecord, Record, format_shape
 from denature.core.stats import Estimate
 from denature.core.untrusted import read_json
 from denature.core.weights import (
@@ -29,16 +27,17 @@ from denature.core.weights import (
     fit_weights,
     read_weights,
     save_weights,
-    unwrapped,
 )
-from denature.nets import create, outline_of, parameter_count
-from denature.nets.normalize import Normalized, check_scale
-from denature.train.identity import Plan, plan_id, plan_of, what_changed
+from denature.nets import create, outline_of
+from denature.train.identity import Plan, plan_of, what_changed
 
 STATE_FOLDER = "state"
 """Folder of an unfinished run's plan, state and events; removed when the run is finished."""
 
 PLAN = "plan.json"
+
+CLASS_NAMES = "class_names"
+"""Key of `Record.given` for the names of an imported network's outputs."""
 
 LOCK = ".run.lock"
 
@@ -83,8 +82,11 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the network's outputs; None where the run was imported and never saw data."""
-        return None if self.record.data is None else self.record.data.classes
+        """Names of the network's outputs; None where its weights were imported without names."""
+        if self.record.data is not None:
+            return self.record.data.classes
+        names = self.record.given.get(CLASS_NAMES)
+        return None if names is None else tuple(map(str, names))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -275,12 +277,9 @@ def load_run(
         )
     tensors, where = read_weights(folder / WEIGHTS), f"in {folder}"
     if network is None:
-        classes, channels, size = net.shape
-        outline = outline_of(net.name, classes=classes, channels=channels, image_size=size)
-        if outline is not None:  # a short name may stand for a network of any size
-            check_weights(outline.state_dict(), tensors, where=where)
-        network = create(net.name, classes=classes, channels=channels, image_size=size)
-    fit_weights(network, tensors, where=where)
+        network = network_of(net.name, net.shape, tensors, where=where)
+    else:
+        fit_weights(network, tensors, where=where)
     if digest(network) != net.digest:
         raise RunError(
             f"The weights in {folder} are not those that its record names; they were changed or "
@@ -303,97 +302,19 @@ def snapshots(run: Run) -> Iterator[tuple[int, Run]]:
         yield int(folder.name.rpartition("-")[2]), replace(run, network=network)
 
 
-def import_run(
-    net: str,
-    weights: str | Path,
-    *,
-    classes: int,
-    channels: int = 3,
-    image_size: int = 32,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    entry: str | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-) -> Run:
-    """Make a run from a file of weights that another program trained.
-
-    The file may hold all of a catalogue network, or only its body, as other code saves it; then
-    `mean` and `std` give the normalisation of its images. `entry` selects one of several sets of
-    weights in a checkpoint.
+def network_of(
+    name: str, shape: tuple[int, int, int], tensors: Mapping[str, Tensor], *, where: str
+) -> nn.Module:
+    """A network with these weights, checked before memory is taken for it.
 
     Raises:
-        RunError: the weights cannot be read or do not fit.
-        ConfigError: unknown network, a shape that the network cannot take, one of mean and std
-            without the other, or both where the file contains its own.
+        RunError: the weights do not fit.
+        ConfigError: see `denature.nets.create`.
     """
-    clock = time.perf_counter()
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    shape = {"classes": classes, "channels": channels, "image_size": image_size}
-    network = create(net, **shape, mean=mean, std=std)
-    _check_normalisation(network, net, mean, std)
-    tensors = read_weights(Path(weights), entry)
-    target = network
-    if isinstance(network, Normalized):
-        names = {*network.state_dict(), *network.body.state_dict()}
-        tensors = unwrapped(tensors, names)
-        if not {"mean", "std"} <= tensors.keys():
-            target = network.body
-        elif mean or std:
-            raise ConfigError(f"{weights} contains its own normalisation; leave out mean and std.")
-    fit_weights(target, tensors, where=f"in {weights}")
-    if isinstance(network, Normalized):
-        for name, values in (("mean", network.mean), ("std", network.std)):
-            check_scale(f"{name} in {weights}", values.flatten().tolist())
-    network.eval()
-    own_digest = digest(network)
-    net_record = NetRecord(
-        name=net,
-        parameters=parameter_count(network),
-        initial=own_digest,
-        digest=own_digest,
-        **shape,
-    )
-    record = Record(
-        kind="imported",
-        id="",
-        recipe="",
-        net=net_record,
-        data=None,
-        given={"weights": str(weights), "mean": mean, "std": std}
-        | ({} if entry is None else {"entry": entry}),
-        config={},
-        accuracy=None,
-        chosen_on="unknown",
-        chosen_epoch=None,
-        seconds=time.perf_counter() - clock,
-        images_per_second=None,
-        started=started,
-        environment=records.environment(),
-    )
-    plan = plan_of(record)
-    folder = None if out is None else Path(out)
-    run = Run(replace(record, id=plan_id(plan), recipe=plan_id(plan)), network, folder)
-    if folder is not None:
-        with locked(folder):
-            open_folder(folder, plan, overwrite=overwrite)
-            save_run(run)
-    return run
-
-
-def _check_normalisation(
-    network: nn.Module, net: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-) -> None:
-    """Check that mean and std are given together, and that the network takes them.
-
-    Raises:
-        ConfigError: only one is given, or the network normalises its own input.
-    """
-    if (mean is None) != (std is None):
-        given, absent = ("mean", "std") if std is None else ("std", "mean")
-        raise ConfigError(
-            f"{given} is given and {absent} is not; wanted are both, or neither. Where images were "
-            "only shifted std is 1, where they were only divided mean is 0, for each channel."
-        )
-    if (mean or std) and not isinstance(network, Normalized):
-        raise ConfigError(f"{net} owns its normalisation; leave out mean and std.")
+    classes, channels, size = shape
+    outline = outline_of(name, classes=classes, channels=channels, image_size=size)
+    if outline is not None:  # a short name may stand for a network of any size
+        check_weights(outline.state_dict(), tensors, where=where)
+    network = create(name, classes=classes, channels=channels, image_size=size)
+    fit_weights(network, tensors, where=where)
+    return network

@@ -7,6 +7,7 @@ import numpy as np
 
 from denature.answers.function import Function, checked
 from denature.answers.kinds import AnswerKind
+from denature.answers.scaling import PixelScale
 from denature.extract.victims.base import VictimInfo
 from denature.remote.errors import AskFailed
 
@@ -24,6 +25,7 @@ class FunctionVictim:
         image_size: pixels a side of its input; None for those of the pool.
         most: images in one call at most.
         names: names of an answer's numbers, or of classes, if there are any.
+        pixels: numbers that the function takes in place of pixels in [0, 1].
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class FunctionVictim:
         image_size: int | None = None,
         most: int | None = None,
         names: tuple[str, ...] = (),
+        pixels: PixelScale | None = None,
     ) -> None:
-        self._function = function
+        self._function, self._pixels = function, pixels or PixelScale()
         self._about = VictimInfo(
             target=name,
+            options=self._pixels.options,
             kind=kind,
             channels=channels,
             image_size=image_size,
@@ -58,7 +62,7 @@ class FunctionVictim:
 
     def _call(self, images: np.ndarray) -> np.ndarray:
         try:
-            return self._function(images.astype(np.float32) / 255)
+            return self._function(self._pixels(images))
         except StopIteration as error:  # a future cannot hold one: its caller would hang
             raise RuntimeError("StopIteration") from error
 

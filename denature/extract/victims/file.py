@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from denature.answers.kinds import AnswerKind
+from denature.answers.scaling import PixelScale
 from denature.core.errors import ConfigError, MissingExtra, RunError
 from denature.core.untrusted import open_regular
 from denature.extract.victims.called import FunctionVictim
@@ -21,7 +22,11 @@ MOST_SIDE = 4096
 
 
 def file_victim(
-    path: Path, *, kind: AnswerKind | None = None, trust: Collection[str] = ()
+    path: Path,
+    *,
+    kind: AnswerKind | None = None,
+    pixels: PixelScale | None = None,
+    trust: Collection[str] = (),
 ) -> FunctionVictim:
     """The model of a file, from images in [0, 1], batch x channels x height x width, to answers.
 
@@ -29,6 +34,7 @@ def file_victim(
         path: an .onnx file, which executes nothing when it is loaded, or a .pt2 file, which can:
             torch parses its expressions with eval and may unpickle its constants.
         kind: kind of its answers; inferred from their values by default.
+        pixels: numbers that its model takes in place of pixels in [0, 1].
         trust: names of .pt2 files that may be loaded.
 
     Raises:
@@ -55,7 +61,12 @@ def file_victim(
             )
         function = partial(_in_batches, function, shape[0])
     return FunctionVictim(
-        function, name=f"{path.name} {digest}", kind=kind, channels=channels, image_size=size
+        function,
+        name=f"{path.name} {digest}",
+        kind=kind,
+        channels=channels,
+        image_size=size,
+        pixels=pixels,
     )
 
 

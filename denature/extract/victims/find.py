@@ -1,11 +1,14 @@
 """Selection of a victim by a name on the command line."""
 
 import importlib
+import os
 import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from denature.answers.kinds import AnswerKind
+from denature.answers.scaling import PixelScale
 from denature.core.errors import ConfigError
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import FunctionVictim
@@ -30,6 +33,7 @@ def find(
     key: str | None = None,
     endpoint_url: str | None = None,
     values: Sequence[str] = (),
+    pixels: PixelScale | None = None,
     pace: RequestConfig | None = None,
     trust: Collection[str] = (),
 ) -> Victim:
@@ -47,14 +51,17 @@ def find(
         key: bearer token for a server.
         endpoint_url: for `rekognition`, address of a service that replaces AWS.
         values: for `rekognition`, values taken from each answer; the five landmarks by default.
+        pixels: numbers that a server, a function or a file takes in place of pixels in [0, 1].
         pace: timeouts.
         trust: modules that a run's record may import, and .pt2 files that may be loaded.
 
     Raises:
         ConfigError: no victim has this name, or an option does not apply to it.
     """
+    pixels = pixels or PixelScale()
+    scaled = {f"--{name}": text for name, text in pixels.options.items()}
     if target == REKOGNITION:
-        _only(target, {"--model": model, "--output": output, "--top": top or None})
+        _only(target, {"--model": model, "--output": output, "--top": top or None, **scaled})
         from denature.extract.victims.rekognition import Rekognition
 
         return Rekognition(endpoint_url=endpoint_url, values=values, pace=pace)
@@ -69,16 +76,18 @@ def find(
             kind=kind,
             top=top,
             key=key,
+            pixels=pixels,
             pace=pace or RequestConfig(),
         )
     _only(target, {"--model": model, "--output": output, "--top": top or None, "a key": key})
     if Path(target).is_dir():
+        _only(target, scaled)
         from denature.extract.victims.local import local
         from denature.train.run import load_run
 
         return local(load_run(target, trust=trust), kind=kind)
     if Path(target).suffix == REST:
-        _only(target, {"--kind": kind})
+        _only(target, {"--kind": kind, **scaled})
         from denature.extract.victims.rest.spec import read_spec
         from denature.extract.victims.rest.victim import RestVictim
 
@@ -86,9 +95,9 @@ def find(
     if Path(target).suffix in SUFFIXES:
         from denature.extract.victims.file import file_victim
 
-        return file_victim(Path(target), kind=kind, trust=trust)
+        return file_victim(Path(target), kind=kind, pixels=pixels, trust=trust)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", target):
-        return _function(target, kind)
+        return _function(target, kind, pixels)
     raise ConfigError(
         f"The target {target!r} is no URL, no .toml description of an HTTP API, no run's folder, "
         f"no .onnx or .pt2 file, no package.module:function and not {REKOGNITION}."
@@ -108,12 +117,14 @@ def _only(target: str, foreign: Mapping[str, object]) -> None:
         raise ConfigError(f"{', '.join(extra)} does not apply to {target}; leave it out.")
 
 
-def _function(target: str, kind: AnswerKind | None) -> FunctionVictim:
+def _function(target: str, kind: AnswerKind | None, pixels: PixelScale) -> FunctionVictim:
     module, _, name = target.partition(":")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"The target {target!r} cannot be imported: {error}.") from None
     if not callable(function):
         raise ConfigError(f"The target {target!r} is not a function.")
-    return FunctionVictim(function, name=target, kind=kind)
+    return FunctionVictim(function, name=target, kind=kind, pixels=pixels)

@@ -5,6 +5,7 @@ from typing import Self, final
 import numpy as np
 
 from denature.answers.kinds import AnswerKind
+from denature.answers.scaling import PixelScale
 from denature.core.errors import ConfigError
 from denature.extract.victims.base import VictimInfo
 from denature.remote.config import RequestConfig
@@ -25,9 +26,10 @@ class OpenInference:
         kind: AnswerKind | None,
         top: int,
         key: str | None,
+        pixels: PixelScale,
         pace: RequestConfig,
     ) -> None:
-        self._top = top
+        self._top, self._pixels = top, pixels
         self._service = InferenceService(
             url, model=model, output=output, kind=kind, top=top, key=key, pace=pace
         )
@@ -47,9 +49,15 @@ class OpenInference:
                 f"{self._service.path} takes images of {height} x {width} pixels; wanted are "
                 "square ones."
             )
+        if self._pixels.options and signature.datatype == "UINT8":
+            raise ConfigError(
+                f"{self._service.path} takes pixels as whole numbers from 0 to 255; leave out "
+                f"{', '.join(f'--{name}' for name in self._pixels.options)}."
+            )
+        options = {"output": signature.output, **self._pixels.options}
         return VictimInfo(
             target=f"{self._service.url}{self._service.path}",
-            options={"output": signature.output} | ({"top": str(self._top)} if self._top else {}),
+            options=options | ({"top": str(self._top)} if self._top else {}),
             kind=self._service.kind,
             classes=signature.classes,
             names=signature.names,
@@ -60,4 +68,4 @@ class OpenInference:
 
     async def ask(self, images: np.ndarray, *, id: str) -> np.ndarray:
         signature = await self._service.signature()
-        return await self._service.ask(wire_images(images, signature), id=id)
+        return await self._service.ask(wire_images(images, signature, self._pixels), id=id)

@@ -92,18 +92,7 @@ def _numbers(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
         values = image.reshape(-1)
     if spec.scale == 255 and not spec.mean:
         return values
-    shares = image.astype(np.float64) / 255
-    if spec.mean:
-        count = image.shape[0]
-        if len(spec.mean) not in (1, count):
-            raise ConfigError(
-                f"image.mean has {len(spec.mean)} numbers, and images have {count} channels."
-            )
-        mean, std = (np.array(each).reshape(-1, 1, 1) for each in (spec.mean, spec.std))
-        shares = (shares - mean) / std
-    else:
-        shares = shares * spec.scale
-    shares = shares.round(6)
+    shares: np.ndarray = spec.pixels(image[None])[0].astype(np.float64).round(6)
     if spec.layout == "flat":
         return shares.reshape(-1)
     return shares if spec.layout == "CHW" else shares.transpose(1, 2, 0)

@@ -1,4 +1,4 @@
-"""The description of an HTTP API, as its TOML file says it; this module imports nothing heavy."""
+"""The description of an HTTP API, as its TOML file says it."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, final, get_type_hints
 
 from denature.answers.kinds import AnswerKind
+from denature.answers.scaling import PixelScale
 from denature.core.errors import ConfigError, unknown
 from denature.core.schema import check_fields, decode
 from denature.core.untrusted import read_toml
@@ -50,14 +51,16 @@ class ImageSpec:
             {
                 "quality": (1 <= self.quality <= 100, "from 1 to 100"),
                 "scale": (self.scale > 0, "above 0"),
-                "std": (
-                    len(self.std) == len(self.mean) and all(value > 0 for value in self.std),
-                    "as many numbers as mean has, each above 0",
-                ),
                 "size": (self.size is None or 1 <= self.size <= 4096, "from 1 to 4096"),
                 "channels": (self.channels in (None, 1, 3), "1 or 3"),
             },
         )
+        _ = self.pixels
+
+    @property
+    def pixels(self) -> PixelScale:
+        """Numbers in place of pixels in [0, 1]."""
+        return PixelScale(scale=1 if self.mean else self.scale, mean=self.mean, std=self.std)
 
 
 @final

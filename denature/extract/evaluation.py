@@ -1,0 +1,69 @@
+"""Accuracy of a model that is not a run, measured through its answers."""
+
+from pathlib import Path
+
+from denature.core.errors import ConfigError
+from denature.core.progress import SILENT, Progress
+from denature.core.stats import Estimate
+from denature.core.stopping import Stopper
+from denature.data.dataset import Dataset
+from denature.extract.asking.ledger import Ledger
+from denature.extract.asking.oracle import UNLIMITED, Oracle
+from denature.extract.asking.pool import pool_of_tests
+from denature.extract.compatibility import about_of, check_about, fitted
+from denature.extract.measure import ask_reference
+from denature.extract.victims.base import Victim
+from denature.remote.config import RequestConfig
+
+LEDGER = "ledger.sqlite"
+
+USUAL = 1000
+"""Test images of which a model is asked, unless more are wanted."""
+
+
+def evaluate_victim(
+    victim: Victim,
+    dataset: Dataset,
+    *,
+    images: int | None,
+    folder: Path,
+    pace: RequestConfig,
+    progress: Progress = SILENT,
+) -> Estimate:
+    """A victim's accuracy on test images, or its error on landmarks.
+
+    Args:
+        victim: the model; each image is one query.
+        dataset: its test split is the sample's.
+        images: size of the random sample; `USUAL` by default.
+        folder: of the ledger that keeps the answers; images that it holds are not queried again.
+        pace: rate and retries of the requests.
+        progress: receives the number of answers.
+
+    Raises:
+        ConfigError: the victim takes other images, or answers other classes.
+        AskFailed, RunError: the victim does not answer.
+    """
+    about = fitted(about_of(victim), dataset, progress, option="--data")
+    check_about(about, dataset, option="--data")
+    if about.image_size not in (None, dataset.image_size):
+        raise ConfigError(
+            f"{about.target} takes images of {about.image_size} pixels a side, and those of "
+            f"{dataset.config.source} have {dataset.image_size}. Pass --image-size "
+            f"{about.image_size}."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    stopper = Stopper()
+    with Ledger(folder / LEDGER) as ledger, stopper.on_signals():
+        oracle = Oracle(
+            victim=victim,
+            ledger=ledger,
+            about=about,
+            budget=UNLIMITED,
+            purpose="evaluation",
+            pace=pace,
+            stopper=stopper,
+            progress=progress,
+        )
+        count = min(USUAL if images is None else images, len(dataset.test))
+        return ask_reference(oracle, dataset, pool_of_tests(dataset), images=count).accuracy

@@ -1,0 +1,277 @@
+"""Runs from weights of other programs: checkpoints, and models that libraries publish."""
+
+import datetime
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from denature.core.errors import ConfigError
+from denature.core.names import library_of, own_module
+from denature.core.record import NetRecord, Record, environment
+from denature.core.weights import digest, fit_weights, read_weights, unwrapped
+from denature.nets import create, hub, libraries, outline_of, parameter_count
+from denature.nets.normalize import Normalized, check_scale
+from denature.train.identity import plan_id, plan_of
+from denature.train.run import (
+    CLASS_NAMES,
+    Run,
+    is_finished,
+    locked,
+    network_of,
+    open_folder,
+    save_run,
+)
+
+USUAL_SIDE = 224
+"""Pixels a side of the images of published weights."""
+
+
+def import_run(
+    net: str,
+    weights: str | Path,
+    *,
+    classes: int | None = None,
+    channels: int | None = None,
+    image_size: int = 32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    entry: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> Run:
+    """Make a run from a file of weights that another program trained.
+
+    The file may hold all of a catalogue network, or only its body, as other code saves it; then
+    `mean` and `std` give the normalisation of its images. `entry` selects one of several sets of
+    weights in a checkpoint. Numbers of classes and channels follow from the shapes of the weights,
+    where they are not given; a network of the user's own needs them.
+
+    Raises:
+        RunError: the weights cannot be read or do not fit.
+        ConfigError: unknown network, a shape that the network cannot take, no number of classes,
+            one of mean and std without the other, or both where the file contains its own.
+    """
+    clock, started = time.perf_counter(), _now()
+    path = Path(weights)
+    tensors = read_weights(path, entry)
+    found = Shape.of(net, tensors, image_size) if None in (classes, channels) else Shape()
+    classes = found.classes if classes is None else classes
+    if classes is None and found.outlined:
+        classes = 2  # the weights are of another network, and the error lists how they differ
+    if classes is None:
+        raise ConfigError(
+            f"The number of classes of {net} does not follow from {path}; say it with --classes."
+        )
+    shape = {"classes": classes, "channels": channels or found.channels, "image_size": image_size}
+    network = create(net, **shape, mean=mean, std=std)
+    _check_normalisation(network, net, mean, std)
+    target = network
+    if isinstance(network, Normalized):
+        names = {*network.state_dict(), *network.body.state_dict()}
+        tensors = unwrapped(tensors, names)
+        if not {"mean", "std"} <= tensors.keys():
+            target = network.body
+        elif mean or std:
+            raise ConfigError(f"{path} contains its own normalisation; leave out mean and std.")
+    fit_weights(target, tensors, where=f"in {path}")
+    given = {"weights": str(weights), "mean": mean, "std": std}
+    given |= {} if entry is None else {"entry": entry}
+    return _run(network, net, shape, given, started, time.perf_counter() - clock, out, overwrite)
+
+
+def import_published(
+    name: str,
+    *,
+    image_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> Run:
+    """Make a run from a model with weights that a library has, without executing anything in it.
+
+    Args:
+        name: `hf:owner/name` or `hf:FOLDER`, an image classifier of transformers with safetensors;
+            `timm:NAME` or `torchvision:NAME`, with the weights that the library fetches.
+        image_size: pixels a side; by default what the model states.
+        mean: of the images that the model was trained on, where the library states none.
+        std: likewise.
+        out: folder of the run; in memory without it.
+        overwrite: replace another run in that folder.
+
+    Raises:
+        ConfigError: no such model, or one that takes no square images.
+        MissingExtra: the library is not installed.
+        RunError: the weights do not fit the model's configuration.
+    """
+    clock, started = time.perf_counter(), _now()
+    named = library_of(name)
+    if named is None:
+        raise ConfigError(f"{name!r} names no library; wanted is hf:, timm: or torchvision:NAME.")
+    size = image_size or USUAL_SIDE
+    classes, channels, names = None, 3, None
+    if named[0] == "hf":
+        about = hub.describe(named[1], fetch=True)
+        size = image_size or about.image_size
+        classes, channels, names = about.classes, about.channels, about.class_names
+        if about.mean is None and mean is None:
+            raise ConfigError(
+                f"{name} has no {hub.PREPROCESSOR}, which says how images are normalised; pass "
+                "--mean and --std, 0 and 1 where they are not."
+            )
+    tensors = libraries.published(*named, channels=channels, image_size=size)
+    for key, values in (("mean", mean), ("std", std)):
+        if values is not None:
+            check_scale(key, values)
+            tensors[key] = torch.tensor(values).expand(channels).reshape(-1, 1, 1).clone()
+    classes = classes or Shape.of(name, tensors, size).classes
+    assert classes is not None
+    network = network_of(name, (classes, channels, size), tensors, where=f"of {name}")
+    given: dict[str, Any] = {"weights": name, "mean": mean, "std": std}
+    if names:
+        given[CLASS_NAMES] = list(names)
+    shape = {"classes": classes, "channels": channels, "image_size": size}
+    return _run(network, name, shape, given, started, time.perf_counter() - clock, out, overwrite)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Numbers of classes and channels that follow from the shapes of weights."""
+
+    classes: int | None = None
+    channels: int = 3
+    outlined: bool = True
+    """Whether the network can be outlined, which one of the user's own cannot."""
+
+    @staticmethod
+    def of(net: str, tensors: Mapping[str, Tensor], image_size: int) -> "Shape":
+        """The shape of a network with these weights.
+
+        Sizes of weights are linear in both numbers: two outlines of the network tell which sizes
+        depend on which number, and how.
+
+        Args:
+            net: name of the network; nothing follows for one of the user's own.
+            tensors: its weights, with or without prefixes of wrappers.
+            image_size: pixels a side.
+        """
+        if own_module(net) is not None:
+            return Shape(outlined=False)
+        channels = _number(net, tensors, image_size, "channels", (1, 3))
+        channels = channels if channels in (1, 3) else 3
+        return Shape(_number(net, tensors, image_size, "classes", (3, 5)), channels)
+
+
+def _number(
+    net: str, tensors: Mapping[str, Tensor], image_size: int, what: str, tried: tuple[int, int]
+) -> int | None:
+    """The number of classes or channels; None where no size in the weights depends on it."""
+    outlines = []
+    for number in tried:
+        shape = {"classes": 3, "channels": 3, "image_size": image_size, what: number}
+        try:
+            outline = outline_of(net, **shape)
+        except ConfigError:  # torchvision has no networks for one channel
+            if library_of(net) is None:
+                raise
+            return None
+        if outline is None:
+            return None
+        body = outline.body if isinstance(outline, Normalized) else outline
+        outlines.append(body.state_dict())
+    first, second = outlines
+    found = unwrapped(tensors, {*first, *(f"body.{name}" for name in first)})
+    for name, low in first.items():
+        tensor = found.get(name, found.get(f"body.{name}"))
+        if tensor is None or tensor.is_nested or tensor.dim() != low.dim():
+            continue
+        for size, a, b in zip(tensor.shape, low.shape, second[name].shape, strict=True):
+            slope, rest = divmod(b - a, tried[1] - tried[0])
+            if slope and not rest and (size - a) % slope == 0:
+                return int(tried[0] + (size - a) // slope)
+    return None
+
+
+def _run(
+    network: nn.Module,
+    net: str,
+    shape: Mapping[str, int],
+    given: Mapping[str, Any],
+    started: str,
+    seconds: float,
+    out: str | Path | None,
+    overwrite: bool,
+) -> Run:
+    """A run of imported weights, in its folder where there is one."""
+    if isinstance(network, Normalized):
+        for name, values in (("mean", network.mean), ("std", network.std)):
+            check_scale(f"{name} of {given['weights']}", values.flatten().tolist())
+    network.eval()
+    own_digest = digest(network)
+    record = Record(
+        kind="imported",
+        id="",
+        recipe="",
+        net=NetRecord(
+            name=net,
+            parameters=parameter_count(network),
+            initial=own_digest,
+            digest=own_digest,
+            **shape,
+        ),
+        data=None,
+        given=dict(given),
+        config={},
+        accuracy=None,
+        chosen_on="unknown",
+        chosen_epoch=None,
+        seconds=seconds,
+        images_per_second=None,
+        started=started,
+        environment=environment(),
+    )
+    plan = plan_of(record)
+    run = Run(replace(record, id=plan_id(plan), recipe=plan_id(plan)), network)
+    return run if out is None else keep_run(run, Path(out), overwrite=overwrite)
+
+
+def keep_run(run: Run, folder: Path, *, overwrite: bool = False) -> Run:
+    """Write a run to its folder, unless the folder holds it.
+
+    Raises:
+        RunError: the folder holds another run or other files, or cannot be written.
+    """
+    kept = replace(run, folder=folder)
+    plan = plan_of(run.record)
+    if not (folder.is_dir() and is_finished(folder, plan)):
+        with locked(folder):
+            open_folder(folder, plan, overwrite=overwrite)
+            save_run(kept)
+    return kept
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _check_normalisation(
+    network: nn.Module, net: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> None:
+    """Check that mean and std are given together, and that the network takes them.
+
+    Raises:
+        ConfigError: only one is given, or the network normalises its own input.
+    """
+    if (mean is None) != (std is None):
+        given, absent = ("mean", "std") if std is None else ("std", "mean")
+        raise ConfigError(
+            f"{given} is given and {absent} is not; wanted are both, or neither. Where images were "
+            "only shifted std is 1, where they were only divided mean is 0, for each channel."
+        )
+    if (mean or std) and not isinstance(network, Normalized):
+        raise ConfigError(f"{net} owns its normalisation; leave out mean and std.")
