@@ -292,6 +292,15 @@ def test_a_function_is_called_with_the_numbers_that_it_takes() -> None:
     assert run_now(victim.about()).options == {"scale": "255"}
 
 
+def test_a_run_is_stolen_without_options_of_weights(
+    trained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--pool", "digits", "--budget", "9", "--student", "mlp", "--net", "cnn"]
+    assert "The network of clones is --student" in refused(
+        capsys, "steal", str(trained.folder), *words
+    )
+
+
 # Models of the hub
 
 

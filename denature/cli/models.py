@@ -134,6 +134,7 @@ def open_victim(
     from denature.answers.scaling import PixelScale
     from denature.extract.victims.find import REKOGNITION, find
 
+    _check_options([name], options, among=("net", "classes", "entry"))
     pixels = PixelScale(scale=options.scale, mean=options.mean, std=options.std)
     target, key = name, options.key_file is not None or is_url(name)
     if is_weights(name):
@@ -191,7 +192,8 @@ def open_run(
         )
     normalised: dict[str, Any] = {"mean": options.mean or None, "std": options.std or None}
     if _is_published(name):
-        library = name if library_of(name) else f"hf:{Path(name).resolve()}"
+        folder = Path(name.removeprefix("hf:"))
+        library = f"hf:{folder.resolve()}" if folder.is_dir() else name
         size = None if library.startswith("hf:") else images().image_size
         run = import_published(library, image_size=size, **normalised)
     elif is_weights(name):
@@ -259,15 +261,19 @@ def _is_published(name: str) -> bool:
     return name.partition(":")[0] in ("hf", "timm", "torchvision") and library_of(name) is not None
 
 
-def _check_options(names: Sequence[str], options: ModelOptions) -> None:
-    """Check that each option that was given describes one of the models.
+def _check_options(
+    names: Sequence[str], options: ModelOptions, among: Collection[str] | None = None
+) -> None:
+    """Check that each option that was given, `among` these, describes one of the models.
 
     Raises:
         ConfigError: none of them can use it.
     """
     useful = {option for name in names for option in _options_of(name)}
     given = [
-        field.name for field in fields(options) if getattr(options, field.name) != field.default
+        field.name
+        for field in fields(options)
+        if (among is None or field.name in among) and getattr(options, field.name) != field.default
     ]
     if unused := [f"--{name.replace('_', '-')}" for name in given if name not in useful]:
         raise ConfigError(
