@@ -397,6 +397,11 @@ def test_what_a_folder_of_the_hub_lacks_or_overstates_is_told(saved: Path, tmp_p
     for kind in ("nothing-of-the-kind", "timm_wrapper", "bert", None):
         with pytest.raises(ConfigError, match="no classifier of images"):
             opened({"model_type": kind}, **scale)
+    odd: dict[str, Any]
+    for odd in ({"vision_config": {"hidden_act": "gelu"}}, {"hidden_act": "evil/act"},
+                    {"quantization_config": {"quant_method": "bitsandbytes"}}):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"neither numbers nor words: {next(iter(odd))}"):
+            opened(odd, **scale)
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle is never read")
     (tmp_path / hub.WEIGHTS).unlink()
     with pytest.raises(ConfigError, match=r"has no model.safetensors"):
@@ -410,9 +415,7 @@ def test_what_a_folder_of_the_hub_lacks_or_overstates_is_told(saved: Path, tmp_p
         {"attn_implementation": "evil/kernels"},
         {"auto_map": {"AutoModelForImageClassification": "evil--modeling.Evil"}},
         {"trust_remote_code": True},
-        {"quantization_config": {"quant_method": "bitsandbytes"}},
         {"backbone": "evil/backbone", "use_pretrained_backbone": True},
-        {"hidden_act": "evil/act"},
     ],
 )
 def test_a_configuration_fetches_and_executes_nothing(
@@ -429,6 +432,25 @@ def test_a_configuration_fetches_and_executes_nothing(
     found = import_published(f"hf:{tmp_path}")
     assert found.digest == import_published(f"hf:{saved}").digest
     assert not asked
+
+
+@pytest.mark.slow
+def test_plain_settings_are_the_whole_configuration_of_every_kind() -> None:
+    """None is left out silently: the weights might fit a network that computes otherwise."""
+    transformers = pytest.importorskip("transformers")
+    auto = pytest.importorskip("transformers.models.auto.modeling_auto")
+    kept = []
+    for kind in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        whole = transformers.AutoConfig.for_model(kind).to_dict()
+        plain = {key: value for key, value in whole.items() if key != "model_type"}
+        try:
+            settings = hub._settings(kind, plain)
+        except ConfigError:
+            continue
+        again = transformers.AutoConfig.for_model(kind, **settings).to_dict()
+        assert {**again, **{key: whole.get(key) for key in again if key[0] == "_"}} == whole
+        kept.append(kind)
+    assert {"vit", "deit", "swin", "convnext", "resnet", "beit", "mobilenet_v2", "cvt"} <= {*kept}
 
 
 def test_a_record_that_names_the_hub_downloads_nothing(

@@ -31,10 +31,11 @@ FOREIGN = ("timm_wrapper", "shieldgemma2")
 """Kinds of models whose networks are those of another library, or of text."""
 
 DROPPED = re.compile(
-    r"_.*|.*(backbone|trust|attn|kernel|quantiz|auto_map|dtype|transformers_version|path|label).*"
+    r"_.*|trust_remote_code|auto_map|attn_implementation|use_kernels|.*backbone.*|(torch_)?dtype"
+    r"|id2label|label2id|transformers_version|task_specific_params|.*revision"
 )
-"""Settings that say nothing of how a network is built in float32, and that releases of transformers
-took for leave to fetch and execute code (CVE-2026-4372, CVE-2026-5241)."""
+"""Settings that say nothing of how a network is built in float32. Releases of transformers took
+some of them for leave to fetch and execute code (CVE-2026-4372, CVE-2026-5241)."""
 
 USUAL_SIDE = 224
 """Pixels a side where neither file states them."""
@@ -78,7 +79,7 @@ def create(name: str, classes: int, channels: int, image_size: int) -> nn.Module
         raise ConfigError(
             f"hf:{name} is of the kind {kind!r} in {CONFIG}, and no classifier of images."
         )
-    settings = _settings(plain)
+    settings = _settings(name, plain)
     settings |= {"num_labels": classes, "num_channels": channels}
     if "image_size" in plain:
         settings["image_size"] = image_size
@@ -87,10 +88,12 @@ def create(name: str, classes: int, channels: int, image_size: int) -> nn.Module
     return Classifier(make(config, trust_remote_code=False, attn_implementation="eager"))
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """What a configuration says of its network: numbers, words, and lists of them.
 
-    A value that could name a file or a repository is none of these.
+    Raises:
+        ConfigError: another value, which could name a file or a repository; without it the network
+            might be another one that the weights fit too.
     """
 
     def is_plain(value: object) -> bool:
@@ -100,11 +103,13 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
             return re.fullmatch(r"\w*", value) is not None
         return value is None or isinstance(value, int | float)
 
-    return {
-        key: value
-        for key, value in config.items()
-        if is_plain(value) and not DROPPED.fullmatch(key)
-    }
+    settings = {key: value for key, value in config.items() if not DROPPED.fullmatch(key)}
+    if odd := [key for key, value in settings.items() if not is_plain(value)]:
+        raise ConfigError(
+            f"{CONFIG} of hf:{name} has settings that are neither numbers nor words: "
+            f"{', '.join(odd)}. Export the model as ONNX, and name that file."
+        )
+    return settings
 
 
 def published(
