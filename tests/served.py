@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -122,6 +123,12 @@ class OwnRedis(NamedTuple):
     url: str
 
 
+def _listens(place: Path) -> bool:
+    """Whether a process answers at a socket; its file exists a moment before."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(place)) == 0
+
+
 @contextmanager
 def redis_in(folder: Path) -> Iterator[OwnRedis]:
     """A Redis at a socket in a folder; the test is skipped where there is none."""
@@ -133,7 +140,7 @@ def redis_in(folder: Path) -> Iterator[OwnRedis]:
         stdout=subprocess.DEVNULL,
     )
     try:
-        while not place.exists():
+        while not _listens(place):
             assert process.poll() is None
             time.sleep(0.02)
         yield OwnRedis(process, f"unix://{place}")
