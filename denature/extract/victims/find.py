@@ -1,15 +1,13 @@
 """Selection of a victim by a name on the command line."""
 
-import importlib
-import os
 import re
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from denature.answers.kinds import AnswerKind
 from denature.answers.scaling import PixelScale
 from denature.core.errors import ConfigError
+from denature.core.names import import_named
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import FunctionVictim
 from denature.remote.config import RequestConfig
@@ -104,11 +102,16 @@ def find(
     )
 
 
-def short_name(target: str) -> str:
-    """Short form of a target for the name of a folder: a URL's model, or the last part."""
+def folder_name(target: str) -> str:
+    """Short form of a target, or of a data set, as a part of a folder's name.
+
+    It is a URL's model, a file's stem where the file describes an API, or the last part.
+    """
     if Path(target).suffix == REST:
-        return Path(target).stem
-    return Address.of(target).model or target.rstrip("/").rpartition("/")[2] or target
+        short = Path(target).stem
+    else:
+        short = Address.of(target).model or target.rstrip("/").rpartition("/")[2] or target
+    return re.sub(r"[^\w.=@+]+", "-", short).strip("-") or "model"
 
 
 def _only(target: str, foreign: Mapping[str, object]) -> None:
@@ -118,11 +121,8 @@ def _only(target: str, foreign: Mapping[str, object]) -> None:
 
 
 def _function(target: str, kind: AnswerKind | None, pixels: PixelScale) -> FunctionVictim:
-    module, _, name = target.partition(":")
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
     try:
-        function = getattr(importlib.import_module(module), name)
+        function = import_named(target)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"The target {target!r} cannot be imported: {error}.") from None
     if not callable(function):
