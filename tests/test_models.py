@@ -152,7 +152,8 @@ def test_weights_are_audited_stolen_and_attacked(
     assert attacked["judged"]
     timed = told(capsys, "speed", str(trained.folder), "--against", *words, "--image-size", "8",
                  "--queries", "30")  # fmt: skip
-    assert timed["clone"] and timed["service"]
+    assert timed["clone"]
+    assert timed["service"]
     [run] = place.glob("runs/imported-*")
     record = read_record(run)
     assert (record.kind, record.net.name, record.net.shape) == ("imported", "cnn", (10, 1, 8))

@@ -27,6 +27,11 @@ def own_module(name: str) -> str | None:
     return module if colon and module not in LIBRARIES else None
 
 
+def is_attribute(name: str) -> bool:
+    """Whether a name has the form `package.module:attribute`."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
+
+
 def import_named(name: str) -> Any:
     """What `package.module:attribute` names, with modules of the current folder found first.
 
