@@ -63,15 +63,16 @@ def test_scikit_learn_behind_fastapi(
         for split in (digits.train, digits.test)
     )
     model = LogisticRegression(max_iter=300).fit(*train)
-    app, asked = fastapi.FastAPI(), []
+    asked = []
 
-    @app.post("/predict")
     def predict(body: dict[str, Any]) -> dict[str, Any]:
         shares = model.predict_proba(np.array(body["instances"]))
         asked.append(len(shares))
         rows = [{"class": int(row.argmax()), "probabilities": row.tolist()} for row in shares]
         return {"predictions": rows}
 
+    app = fastapi.FastAPI()
+    app.post("/predict")(predict)
     monkeypatch.chdir(tmp_path)
     with listening(app) as url:
         Path("api.toml").write_text(SKLEARN.replace("<url>", url))
