@@ -91,6 +91,7 @@ FOLLOWED = [page for page in PAGES[1:] if commands(page)]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda p: p.name)
 def test_the_commands_of_a_page_run_in_their_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
