@@ -1,4 +1,4 @@
-"""The main job, small here and whole in `test_readme.py`; and what its report says."""
+"""The main job, small here and whole in `test_claims.py`; and what its report says."""
 
 import hashlib
 import json

@@ -87,7 +87,7 @@ def follow(page: Path) -> None:
         assert main(words) == 0, line
 
 
-# Those of the README, and what it says that they find, are in `test_readme.py`.
+# Those of the README, and what it says that they find, are in `test_claims.py`.
 FOLLOWED = [page for page in PAGES[1:] if commands(page)]
 
 

@@ -1,4 +1,4 @@
-"""What the README says that its commands find, found by them again."""
+"""What the README claims that its commands find, found by them again."""
 
 from pathlib import Path
 
