@@ -75,6 +75,8 @@ COMMANDS = {
         "List, verify and remove stored answers; fill a store ahead of training.",
     ),
     "import": ("inspect:import_weights", "Make a run from your own weights."),
+    "push": ("hub:push", "Push a run to the Hugging Face hub, with a model card."),
+    "pull": ("hub:pull", "Fetch a run that was pushed to the Hugging Face hub."),
     "report": ("inspect:report", "Write one HTML report of any runs."),
     "data": ("inspect:data", "Describe a data set, and decode it into the cache."),
     "nets": ("inspect:nets", "List the catalogue of networks with their parameter counts."),
