@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
+
+LICENSES = ("apache-2.0", "mit")
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz012345"
 
@@ -28,9 +31,12 @@ class Repository:
     commits: list[dict[str, bytes]] = field(default_factory=lambda: [{".gitattributes": b""}])
     """Files of each commit, oldest first."""
 
+    secret: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Makes its commits differ from those of every other repository, as contents do."""
+
     def sha(self, number: int = -1) -> str:
         place = range(len(self.commits))[number]
-        return hashlib.sha1(f"{id(self)}:{place}".encode()).hexdigest()
+        return hashlib.sha1(f"{self.secret}:{place}".encode()).hexdigest()
 
     def files(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
         """Commit and files of a branch or a commit."""
@@ -135,11 +141,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {"url": f"{self.hub.url}/{name}"})
 
     def validate(self) -> None:
-        import yaml
+        from huggingface_hub import ModelCard
 
-        block = re.match(r"---\n(.*?)\n---\n", json.loads(self._body())["content"], re.DOTALL)
-        good = block is not None and isinstance(yaml.safe_load(block[1]), dict)
-        errors = [] if good else [{"message": "no block of metadata"}]
+        found = ModelCard(json.loads(self._body())["content"]).data.to_dict()
+        good = found.get("license", "mit") in LICENSES and "library_name" in found
+        errors = [] if good else [{"message": f'"license" must be one of {LICENSES}'}]
         self._send(200 if good else 400, {"errors": errors, "warnings": []})
 
     def info(self, name: str, revision: str | None = None) -> None:

@@ -221,6 +221,15 @@ def test_a_repository_has_an_owner_and_a_name(
     assert "wanted is hf:owner/name" in refused(capsys, "push", str(runs["normal"].folder), name)
 
 
+def test_what_the_hub_says_of_a_license_is_told(
+    hub: Hub, runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "push", str(runs["normal"].folder), NAME, "--license", "mine")
+    assert '"license" must be one of' in said
+    assert "online" not in said
+    assert files_of(hub) == {}
+
+
 def test_weights_of_another_run_are_not_pushed(
     hub: Hub, runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -398,7 +407,7 @@ def test_a_run_owns_its_normalisation(
 ) -> None:
     put(hub, runs["normal"])
     words = ["eval", NAME, "--data", "digits", "--mean", "0.5", "--std", "0.5"]
-    assert "leave out mean and std" in refused(capsys, *words)
+    assert "leave out image_size, mean and std" in refused(capsys, *words)
 
 
 # Tokens, kills and lost connections
@@ -428,7 +437,7 @@ def test_what_was_fetched_is_there_without_a_connection(
     done(capsys, "eval", NAME, "--data", "digits")
     done(capsys, "pull", NAME, "--out", "again")
     assert load_run("again").digest == runs["normal"].digest
-    assert "cannot be reached" in refused(capsys, "pull", "hf:me/other")
+    assert "the machine online?" in refused(capsys, "pull", "hf:me/other")
     assert not hub.requests
 
 

@@ -11,6 +11,7 @@ from denature.report.divergence import warning
 from denature.report.kinds import KINDS, answers_of
 from denature.report.tables import markdown
 from denature.report.words import learned_from, score
+from denature.train.run import CLASS_NAMES
 
 TRAINED = ("epochs", "optimizer", "lr", "weight_decay", "schedule", "batch_size", "augment", "seed")
 """Settings of training that a card names; the record has all."""
@@ -38,8 +39,8 @@ def model_card(record: Record, repository: str, *, license: str | None = None) -
         *_cautions(record),
         markdown(lines),
         _use(record, name, repository),
+        _license(license),
     ]
-    parts.append(_license(license))
     return f"---\n{_metadata(record, name, license).strip()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
@@ -74,7 +75,7 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
     yield "Network", f"{net.name}, {net.parameters:,} parameters"
     channels = "colour" if net.channels == 3 else "grey"
     yield "Input", f"{channels} images of {net.image_size}x{net.image_size} pixels, in [0, 1]"
-    classes = record.given.get("class_names") if data is None else data.classes
+    classes = record.given.get(CLASS_NAMES) if data is None else data.classes
     named = f": {brief(map(str, classes), MOST_CLASSES)}" if classes else ""
     yield "Landmarks" if record.landmarks else "Classes", f"{net.classes}{named}"
     if data is not None:

@@ -110,9 +110,10 @@ def import_published(
     if named is None:
         raise ConfigError(f"{name!r} names no library; wanted is hf:, timm: or torchvision:NAME.")
     if named[0] == "hf" and sharing.is_run(named[1]):
-        if mean is not None or std is not None:
+        if any(given is not None for given in (image_size, mean, std)):
             raise ConfigError(
-                f"{name} is a run, whose network owns its normalisation; leave out mean and std."
+                f"{name} is a run, which states the size and normalisation of its images; leave "
+                "out image_size, mean and std."
             )
         return sharing.pull(named[1], trust=trust, out=out, overwrite=overwrite)
     size = image_size or USUAL_SIDE

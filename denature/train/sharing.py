@@ -157,10 +157,9 @@ def pull(
         MissingExtra: huggingface_hub is not installed, or the network's library.
     """
     with _reaching(repository, progress, "pulling") as api:
-        record_file, commit = _fetched(api, repository, RECORD, revision, most=MOST_JSON)
-        net = read_record(record_file.parent).net
-        most = MOST_HEADER + MOST_EACH * net.parameters
-        weights, _ = _fetched(api, repository, WEIGHTS, commit, most=most)
+        folder = _fetched(api, repository, RECORD, revision, most=MOST_JSON).parent
+        most = MOST_HEADER + MOST_EACH * read_record(folder).net.parameters
+        weights = _fetched(api, repository, WEIGHTS, folder.name, most=most)
     if not is_safetensors(weights):
         raise RunError(
             f"{WEIGHTS} of hf:{repository} is no safetensors file; nothing else is opened, since "
@@ -218,9 +217,7 @@ def _holds(api: "HfApi", repository: str, there: "ModelInfo", record: Record) ->
         return False
     if RECORD in names:
         with suppress(RunError):
-            found = read_record(
-                _fetched(api, repository, RECORD, there.sha, most=MOST_JSON)[0].parent
-            )
+            found = read_record(_fetched(api, repository, RECORD, there.sha, most=MOST_JSON).parent)
             if (found.id, found.net.digest) == (record.id, record.net.digest):
                 return True
     raise RunError(
@@ -229,10 +226,8 @@ def _holds(api: "HfApi", repository: str, there: "ModelInfo", record: Record) ->
     )
 
 
-def _fetched(
-    api: "HfApi", repository: str, name: str, revision: str | None, *, most: int
-) -> tuple[Path, str | None]:
-    """A file in the cache of huggingface_hub, and its commit.
+def _fetched(api: "HfApi", repository: str, name: str, revision: str | None, *, most: int) -> Path:
+    """A file in the cache of huggingface_hub, in a folder that is named after its commit.
 
     Raises:
         RunError: there is none, or it is larger than `most` bytes.
@@ -242,14 +237,15 @@ def _fetched(
     try:
         about = api.hf_hub_download(repository, name, revision=revision, dry_run=True)
         _check_size(repository, name, about.file_size, most)
-        path = Path(api.hf_hub_download(repository, name, revision=about.commit_hash))
+        # By the same name of a revision, which the cache then knows without a connection.
+        path = Path(api.hf_hub_download(repository, name, revision=revision))
     except RemoteEntryNotFoundError:
         raise RunError(
             f"hf:{repository} has no {name}, so it holds no run that denature pushed. A model of "
             f"transformers is named as it is: denature eval hf:{repository} --data DATA."
         ) from None
     _check_size(repository, name, path.stat().st_size, most)
-    return path, about.commit_hash
+    return path
 
 
 def _check_size(repository: str, name: str, size: int | None, most: int) -> None:
@@ -284,14 +280,8 @@ def _reaching(repository: str, progress: Progress, deed: str) -> "Iterator[HfApi
     except DenatureError:
         raise
     except Exception as error:  # the library and its HTTP client raise many kinds
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        way = (
-            "Log in with `hf auth login`, or set HF_TOKEN to a token with access to it."
-            if status in (401, 403)
-            else "Is the name right, and the machine online?"
-        )
         said = server_text(_said(error), [get_token() or ""])
-        raise RunError(f"hf:{repository} cannot be reached: {said} {way}") from None
+        raise RunError(f"hf:{repository}: {said} {_way(error)}".rstrip()) from None
     finally:
         if shown:
             enable_progress_bars()
@@ -306,3 +296,13 @@ def _said(error: BaseException) -> str:
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
         lines.append(_said(error.__cause__))
     return " ".join(lines) or type(error).__name__
+
+
+def _way(error: Exception) -> str:
+    """The next step after an error of huggingface_hub; empty where its text says it."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return "Log in with `hf auth login`, or set HF_TOKEN to a token with access to it."
+    if status in (None, 404) and not isinstance(error, ValueError):
+        return "Is the name right, and the machine online?"
+    return ""
