@@ -266,7 +266,7 @@ def _reaching(repository: str, progress: Progress, deed: str) -> "Iterator[HfApi
     """
     with needs("hub", f"Work with hf:{repository}"):
         from huggingface_hub import HfApi, get_token
-        from huggingface_hub.utils import (
+        from huggingface_hub.utils.tqdm import (
             are_progress_bars_disabled,
             disable_progress_bars,
             enable_progress_bars,
