@@ -15,7 +15,7 @@ import pytest
 
 from denature.cli.app import main
 from denature.core.errors import ConfigError, RunError
-from denature.core.record import InputRecord, Record, read_record
+from denature.core.record import InputRecord, Record, find_records, read_record
 from denature.data import Dataset
 from denature.report.card import model_card
 from denature.train import Nasty, Normal, Run, Training, evaluate_run, load_run, sharing, train
@@ -31,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<:DeprecationWarnin
 
 QUICK = Training(epochs=1, batch_size=64, device="cpu", precision="fp32")
 NAME = "hf:me/digits"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 class Executed:
@@ -305,6 +306,22 @@ def test_a_card_of_landmarks_and_of_imported_weights(runs: dict[str, Run]) -> No
     assert "Learned from" not in text
 
 
+def test_every_kind_of_run_has_a_card_and_shares_no_folder() -> None:
+    """Of results that were published before, whose records name the folders of their inputs."""
+    places = [
+        RESULTS / name / "cpu" / "records.jsonl" for name in ("nose", "defensive-distillation")
+    ]
+    kinds = {record.kind: record for record in find_records([RESULTS / "demo.jsonl", *places])}
+    assert kinds.keys() >= {"normal", "nasty", "distilled", "cloned", "hardened", "adversarial"}
+    for kind, record in kinds.items():
+        shared = shareable(record)
+        assert plan_of(shared) == plan_of(record)
+        assert "runs/" not in shared.to_json()
+        found = card(record)
+        assert f"Kind of run | {kind}" in found.text
+        assert ("This is a clone" in found.text) == (kind == "cloned")
+
+
 # What a pull refuses
 
 
@@ -399,7 +416,8 @@ def test_a_repository_without_a_run_is_one_of_another_library(
     assert not sharing.is_run("me/digits")
     assert "holds no run that denature pushed" in refused(capsys, "pull", NAME)
     pytest.importorskip("transformers")
-    assert "hf:me/digits" in refused(capsys, "eval", NAME, "--data", "digits")
+    said = refused(capsys, "eval", NAME, "--data", "digits")
+    assert "has no preprocessor_config.json, which says how images are normalised" in said
 
 
 def test_a_run_owns_its_normalisation(

@@ -116,7 +116,11 @@ def _settings(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+    return ", ".join(
+        f"{key} ({_listed(value)})" if isinstance(value, Mapping) else f"{key} {value}"
+        for key, value in settings.items()
+        if value is not None
+    )
 
 
 def _nats(found: Estimate) -> str:
@@ -129,8 +133,9 @@ def _use(record: Record, name: str, repository: str) -> str:
     lines = [
         f"denature pull hf:{repository} --out runs/{name}{flag}",
         f"denature eval runs/{name} --data DATA{flag}",
-        f"denature audit runs/{name} --data DATA{flag}",
     ]
+    if not record.landmarks:  # which no audit takes
+        lines.append(f"denature audit runs/{name} --data DATA{flag}")
     text = "\n".join(lines)
     return (
         f"## Use\n\n```sh\n{text}\n```\n\nThe weights are safetensors, and nothing here executes "
