@@ -440,6 +440,7 @@ def test_a_token_that_may_not_is_told_and_not_shown(
     said = refused(capsys, "push", str(runs["normal"].folder), NAME)  # the hub repeats the token
     assert "hf auth login" in said
     assert wrong[3:11] not in said
+    assert "[redacted]" in said
     hub.repositories["me/digits"] = Repository(private=True)
     assert "hf auth login" in refused(capsys, "pull", NAME)
 
