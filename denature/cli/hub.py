@@ -36,17 +36,15 @@ def push(
 ) -> None:
     """Push a run to the Hugging Face hub: a model card, its record and its weights.
 
-    A new repository is private, unless --public is given. Paths, addresses of services, facts of
-    the machine and test images stay here. The token is that of huggingface_hub: log in with
-    `hf auth login`, or set HF_TOKEN.
+    Paths, addresses of services, facts of the machine and test images stay here.
 
     Args:
         run: Folder of a finished run.
-        repository: hf:owner/name.
+        repository: hf:owner/name. The token is that of `hf auth login`, or of HF_TOKEN.
         license: License of the weights as the hub names it, such as apache-2.0; by default none is
             stated.
-        public: Make the repository public. A push never changes an existing repository's
-            visibility, and is refused where that differs.
+        public: Make the repository public; a new one is private by default. A push never changes
+            the visibility of an existing one, and is refused where that differs.
         dry_run: Show what would be sent, and send nothing.
         overwrite: Replace another run, or files, in the repository.
     """
@@ -90,11 +88,10 @@ def pull(
 ) -> None:
     """Fetch a run that denature pushed to the Hugging Face hub, without executing anything in it.
 
-    Record and weights alone are fetched, and checked as files of a stranger. `--out` is
-    runs/NAME by default.
+    Record and weights alone are fetched, and checked as files of a stranger.
 
     Args:
-        repository: hf:owner/name.
+        repository: hf:owner/name; the run's folder is runs/NAME by default.
         revision: Branch, tag or commit; the newest by default.
         trust: A module of your own that the run's record may import; repeat the option for several.
     """
