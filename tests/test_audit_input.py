@@ -33,7 +33,7 @@ from denature.extract.asking.pool import digest_of, pool_of_tests
 from denature.extract.strategies.base import Lesson
 from denature.extract.strategies.catalogue import strategy_of
 from denature.extract.victims.called import FunctionVictim
-from denature.extract.victims.file import file_victim
+from denature.extract.victims.find import find
 from denature.recipes.audit import Audit
 from denature.recipes.runner import run
 from denature.train import Normal, Run, Training, train
@@ -218,7 +218,7 @@ def test_files_of_a_fixed_batch_answer_any_number_of_images(tmp_path: Path) -> N
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
     path = tmp_path / "four.pt2"
     torch.export.save(torch.export.export(net, (torch.zeros(4, 1, 8, 8),)), path)
-    model = file_victim(path, trust=[str(path)])
+    model = find(str(path), trust=[str(path)])
     images = np.random.default_rng(0).integers(0, 256, (10, 1, 8, 8), dtype=np.uint8)
     with torch.no_grad():
         wanted = net(torch.from_numpy(images).float() / 255).numpy()

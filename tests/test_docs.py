@@ -19,7 +19,8 @@ from benchmarks.abuse import table as abuse_table
 from benchmarks.audit import fidelity_table
 from benchmarks.bench import table
 from benchmarks.coverage import LIMITS, intervals_table, verdicts_table
-from denature.cli.app import COMMANDS, _combinations, _split_lists, app, main
+from denature.cli.app import _combinations, _split_lists, app, main
+from denature.cli.commands import COMMANDS
 from denature.core.record import Record, find_records
 from denature.core.stats import pooled
 from denature.extract.theft import read_theft

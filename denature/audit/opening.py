@@ -16,7 +16,7 @@ from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import UNLIMITED, Oracle
 from denature.extract.asking.pool import StoredPool, open_pool, pool_of_tests
 from denature.extract.asking.reading import ENOUGH
-from denature.extract.compatibility import about_of, fitted
+from denature.extract.compatibility import about_of, check_image_size, fitted
 from denature.extract.victims.base import Victim
 from denature.extract.victims.local import local
 from denature.nets.activations import ActivationRecorder
@@ -55,12 +55,7 @@ class Desk:
         else:
             victim = model
         about = fitted(about_of(victim), self.data, self.session.progress, option="--data")
-        if about.image_size not in (None, self.data.image_size):
-            raise ConfigError(
-                f"{about.target} takes images of {about.image_size} pixels a side, and those of "
-                f"{self.data.config.source} have {self.data.image_size}. Pass --image-size "
-                f"{about.image_size}."
-            )
+        check_image_size(about, self.data)
         oracle = Oracle(
             victim=victim,
             ledger=self.ledger,

@@ -72,6 +72,20 @@ def check_about(about: VictimInfo, dataset: Dataset, *, option: str = "--test") 
         )
 
 
+def check_image_size(about: VictimInfo, dataset: Dataset) -> None:
+    """Check that a victim takes images of the data's size, for uses that do not scale them.
+
+    Raises:
+        ConfigError: it takes images of another size.
+    """
+    if about.image_size not in (None, dataset.image_size):
+        raise ConfigError(
+            f"{about.target} takes images of {about.image_size} pixels a side, and those of "
+            f"{dataset.config.source} have {dataset.image_size}. Pass --image-size "
+            f"{about.image_size}."
+        )
+
+
 def fitted(
     about: VictimInfo, dataset: Dataset, progress: Progress = SILENT, *, option: str = "--test"
 ) -> VictimInfo:

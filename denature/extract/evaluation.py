@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
 from denature.core.stats import Estimate
 from denature.core.stopping import Stopper
@@ -10,7 +9,7 @@ from denature.data.dataset import Dataset
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import UNLIMITED, Oracle
 from denature.extract.asking.pool import pool_of_tests
-from denature.extract.compatibility import about_of, check_about, fitted
+from denature.extract.compatibility import about_of, check_image_size, fitted
 from denature.extract.measure import ask_reference
 from denature.extract.victims.base import Victim
 from denature.remote.config import RequestConfig
@@ -45,13 +44,7 @@ def evaluate_victim(
         AskFailed, RunError: the victim does not answer.
     """
     about = fitted(about_of(victim), dataset, progress, option="--data")
-    check_about(about, dataset, option="--data")
-    if about.image_size not in (None, dataset.image_size):
-        raise ConfigError(
-            f"{about.target} takes images of {about.image_size} pixels a side, and those of "
-            f"{dataset.config.source} have {dataset.image_size}. Pass --image-size "
-            f"{about.image_size}."
-        )
+    check_image_size(about, dataset)
     folder.mkdir(parents=True, exist_ok=True)
     stopper = Stopper()
     with Ledger(folder / LEDGER) as ledger, stopper.on_signals():
