@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from denature.recipes.audit import Audit
 from denature.recipes.runner import run
 from denature.train import Normal, Run, Training, train
 from denature.train.session import Session
+from tests.forked import FORKED, brief_command
 from tests.served import serve
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -578,19 +579,26 @@ def test_runs_of_a_measured_cell_are_removed(
 
 
 WHOLE = (
-    *("--defense", "gaussian-noise,nasty", "--thief", "naive,labels,active-both"),
+    *("--defense", "gaussian-noise,nasty", "--thief", "naive,active-both"),
     *("--budget", "20,40", "--seeds", "2", "--labelled", "10"),
 )
 
-BRIEFLY = (
-    "import sys; from denature.extract import config; config.LEAST_STEPS = 20; "
-    "from denature.cli.app import main; sys.exit(main(sys.argv[1:]))"
-)
+BRIEFLY = "import sys; from tests.forked import brief_command; brief_command(sys.argv[1:])"
 """A command in a process of its own, whose clones have few steps."""
 
 
+def _words(*given: str, out: Path) -> list[str]:
+    return ["audit", *_with(given), "--out", str(out), "-q"]
+
+
 def _command(*given: str, out: Path) -> list[str]:
-    return [sys.executable, "-c", BRIEFLY, "audit", *_with(given), "--out", str(out), "-q"]
+    return [sys.executable, "-c", BRIEFLY, *_words(*given, out=out)]
+
+
+def _forked(words: Sequence[str]) -> ForkServerProcess:
+    process = FORKED.Process(target=brief_command, args=(words,))
+    process.start()
+    return process
 
 
 def _measured(out: Path) -> dict[str, Any]:
@@ -600,16 +608,18 @@ def _measured(out: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_killed_audit_ends_as_an_undisturbed_one(victim: Run, tmp_path: Path) -> None:
-    command = _command(str(victim.folder), *WHOLE, out=tmp_path / "killed")
+    words = _words(str(victim.folder), *WHOLE, out=tmp_path / "killed")
     cells = tmp_path / "killed" / "cells"
-    for wanted in (1, 20):  # in screening, and in racing
-        process = subprocess.Popen(command)
-        while process.poll() is None and len(list(cells.glob("*.json"))) < wanted:
+    for wanted in (1, 14):  # in screening, and in racing
+        process = _forked(words)
+        while process.is_alive() and len(list(cells.glob("*.json"))) < wanted:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert not (tmp_path / "killed" / "result.json").exists()
-    subprocess.run(command, check=True)
+    process = _forked(words)
+    process.join()
+    assert process.exitcode == 0
     two = _command(str(victim.folder), *WHOLE, "--workers", "2", out=tmp_path / "whole")
     subprocess.run(two, check=True)
     assert _measured(tmp_path / "killed") == _measured(tmp_path / "whole")
