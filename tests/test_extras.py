@@ -88,6 +88,8 @@ EXAMPLES: dict[str, list[str]] = {
     "answers": ["answers"],
     "import": ["import", "mlp", "--weights", "run/weights.safetensors", "--classes", "10",
                "--channels", "1", "--image-size", "8", "--out", "imported", "--overwrite"],
+    "push": ["push", "run", "hf:owner/name", "--dry-run"],
+    "pull": ["pull", "hf:owner"],
     "report": ["report", "run"],
     "data": ["data", "digits"],
     "nets": ["nets"],
@@ -95,7 +97,8 @@ EXAMPLES: dict[str, list[str]] = {
 """A quick call of each command, past its imports."""
 
 NEEDY: dict[str, list[list[str]]] = {
-    "hub": [["data", "hf:owner/name"]],
+    "hub": [["data", "hf:owner/name"], ["push", "run", "hf:owner/name"],
+            ["pull", "hf:owner/name"]],
     "tensorboard": [],  # to look at events with; nothing here imports it
     "parallel": [],  # asked for by a launcher's environment; see test_team
     "ray": [["train", "mlp", "--data", "digits", "--ray", "auto", "--seed", "0,1",

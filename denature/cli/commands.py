@@ -186,6 +186,19 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
                 "export runs/teacher --format pt2 --out network.pt2",
             ),
         ),
+        "push": Command(
+            "hub:push",
+            "Push a run to the Hugging Face hub, with a model card.",
+            (
+                "push runs/nasty hf:owner/name --dry-run",
+                "push runs/nasty hf:owner/name --license apache-2.0 --public",
+            ),
+        ),
+        "pull": Command(
+            "hub:pull",
+            "Fetch a run that was pushed to the Hugging Face hub.",
+            ("pull hf:owner/name", "pull hf:owner/name --revision main --out runs/theirs"),
+        ),
     },
     "Inspect": {
         "report": Command(

@@ -193,8 +193,8 @@ def open_run(
         ConfigError: the name is none of them, or the network of weights is not named.
         RunError: there is no such run, or the weights do not fit the network.
     """
-    from denature.train.importing import import_published, import_run, keep_run
-    from denature.train.run import load_run
+    from denature.train.importing import import_published, import_run
+    from denature.train.run import keep_run, load_run
 
     if not is_network(name):
         raise ConfigError(
@@ -206,7 +206,7 @@ def open_run(
         folder = Path(name.removeprefix("hf:"))
         library = f"hf:{folder.resolve()}" if folder.is_dir() else name
         size = None if library.startswith("hf:") else images().image_size
-        run = import_published(library, image_size=size, **normalised)
+        run = import_published(library, image_size=size, trust=trust, **normalised)
     elif is_weights(name):
         if options.net is None:
             raise ConfigError(

@@ -51,9 +51,13 @@ def points(estimate: Estimate | None) -> str:
 
 def learned(row: Row) -> str:
     """The source that a student learned from."""
+    return learned_from(row.kind, teacher=row.teacher, answers=row.answers)
+
+
+def learned_from(kind: str, *, teacher: str, answers: str) -> str:
+    """The source that a run learned from; see `denature.report.kinds`."""
     shown = {"soft": "all answers", "labels": "labels only", "dreams": "without data"}
-    answers = shown.get(row.answers, row.answers)
-    return label_of(row.kind, teacher=row.teacher, answers=answers)
+    return label_of(kind, teacher=teacher, answers=shown.get(answers, answers))
 
 
 INTERVALS = (

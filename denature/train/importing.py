@@ -2,7 +2,7 @@
 
 import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,9 @@ from denature.core.record import NetRecord, Record, environment
 from denature.core.weights import digest, fit_weights, read_weights, unwrapped
 from denature.nets import create, hub, libraries, outline_of, parameter_count
 from denature.nets.normalize import Normalized, check_scale
+from denature.train import sharing
 from denature.train.identity import plan_id, plan_of
-from denature.train.run import (
-    CLASS_NAMES,
-    Run,
-    is_finished,
-    locked,
-    network_of,
-    open_folder,
-    save_run,
-)
+from denature.train.run import CLASS_NAMES, Run, keep_run, network_of
 
 
 def import_run(
@@ -88,6 +81,7 @@ def import_published(
     image_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    trust: Collection[str] = (),
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Run:
@@ -95,10 +89,12 @@ def import_published(
 
     Args:
         name: `hf:owner/name` or `hf:FOLDER`, an image classifier of transformers with safetensors;
-            `timm:NAME` or `torchvision:NAME`, with the weights that the library fetches.
+            `hf:owner/name` of a run that denature pushed; `timm:NAME` or `torchvision:NAME`, with
+            the weights that the library fetches.
         image_size: pixels a side; by default what the model states.
         mean: of the images that the model was trained on, where the library states none.
         std: likewise.
+        trust: modules that the record of a pushed run may name as its network's factory.
         out: folder of the run; in memory without it.
         overwrite: replace another run in that folder.
 
@@ -111,6 +107,13 @@ def import_published(
     named = library_of(name)
     if named is None:
         raise ConfigError(f"{name!r} names no library; wanted is hf:, timm: or torchvision:NAME.")
+    if named[0] == "hf" and sharing.is_run(named[1]):
+        if any(given is not None for given in (image_size, mean, std)):
+            raise ConfigError(
+                f"{name} is a run, which states the size and normalisation of its images; leave "
+                "out image_size, mean and std."
+            )
+        return sharing.pull(named[1], trust=trust, out=out, overwrite=overwrite)
     size = image_size or hub.USUAL_SIDE
     classes, channels, names = None, 3, None
     if named[0] == "hf":
@@ -234,21 +237,6 @@ def _run(
     )
     plan = plan_of(record)
     return Run(replace(record, id=plan_id(plan), recipe=plan_id(plan)), network)
-
-
-def keep_run(run: Run, folder: Path, *, overwrite: bool = False) -> Run:
-    """Write a run to its folder, unless the folder holds it.
-
-    Raises:
-        RunError: the folder holds another run or other files, or cannot be written.
-    """
-    kept = replace(run, folder=folder)
-    plan = plan_of(run.record)
-    if not (folder.is_dir() and is_finished(folder, plan)):
-        with locked(folder):
-            open_folder(folder, plan, overwrite=overwrite)
-            save_run(kept)
-    return kept
 
 
 def _check_normalisation(

@@ -252,6 +252,21 @@ def save_run(run: Run) -> None:
     shutil.rmtree(state, ignore_errors=True)
 
 
+def keep_run(run: Run, folder: Path, *, overwrite: bool = False) -> Run:
+    """Write a run to its folder, unless the folder holds it.
+
+    Raises:
+        RunError: the folder holds another run or other files, or cannot be written.
+    """
+    kept = replace(run, folder=folder)
+    plan = plan_of(run.record)
+    if not (folder.is_dir() and is_finished(folder, plan)):
+        with locked(folder):
+            open_folder(folder, plan, overwrite=overwrite)
+            save_run(kept)
+    return kept
+
+
 def load_run(
     folder: str | Path, *, trust: Collection[str] = (), network: nn.Module | None = None
 ) -> Run:

@@ -22,7 +22,8 @@ class Objective(Protocol):
 
     Optional class attributes: `schedule`, the meaning of `auto`; `landmarks`, whether labels may be
     coordinates; `remedies`, options that help where a loss is not finite; `baseline`, whether its
-    default is what other runs are compared with; `answers_shown`, the kind of answers in reports.
+    default is what other runs are compared with; `answers_shown`, the kind of answers in reports;
+    `caution`, sentences for a user of the network.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

@@ -22,6 +22,10 @@ class Cloned:
     kind: ClassVar[str] = "cloned"
     asks: ClassVar[str] = "victim"
     label: ClassVar[str] = "a victim's {answers}"
+    caution: ClassVar[str] = (
+        "This is a clone: it learned from what another model answered. The terms of that model may "
+        "limit what may be done with it."
+    )
     landmarks: ClassVar[bool] = True
 
     temperature: float = 1.0

@@ -20,6 +20,10 @@ class Misinformed:
     kind: ClassVar[str] = "misinformed"
     asks: ClassVar[None] = None
     label: ClassVar[str] = "any class but the true one"
+    caution: ClassVar[str] = (
+        "This network is wrong on purpose, and sure of it: it is a part of a defense of another "
+        "network, and classifies nothing."
+    )
 
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float

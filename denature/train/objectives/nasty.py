@@ -21,6 +21,14 @@ class Nasty:
     remedies: ClassVar[str] = ", --warmup 0.1 or --cap"
     schedule: ClassVar[str] = "step"
     """Meaning of `auto`: under one-cycle the usual omega has almost no effect."""
+    caution: ClassVar[str] = (
+        "This is a nasty teacher (Ma et al., ICLR 2021): its predicted class is meant to be right, "
+        "and its other scores are made to mislead. A student that imitates its probabilities or "
+        "logits may end far below the same network trained alone, so do not distil from them, and "
+        "do not read them as confidence. Its predicted classes mislead no student: one that learns "
+        "from these labels alone loses little. Nor does it protect itself from every thief: other "
+        "temperatures and learning rates were enough to learn from such a teacher."
+    )
 
     temperature: float = 4.0
     """tau at which nasty teacher and adversary are pushed apart; the paper: 4 on CIFAR-10, 20 on
