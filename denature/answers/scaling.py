@@ -1,12 +1,13 @@
-"""From pixels to the numbers that a model takes."""
+"""From pixels to the numbers that a model takes; a config, so nothing heavy is imported."""
 
 from dataclasses import dataclass
-from typing import final
-
-import numpy as np
+from typing import TYPE_CHECKING, final
 
 from denature.core.errors import ConfigError
 from denature.core.schema import check_fields
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @final
@@ -44,7 +45,7 @@ class PixelScale:
                     for name in ("mean", "std")}  # fmt: skip
         return {} if self.scale == 1 else {"scale": f"{self.scale:g}"}
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: "np.ndarray") -> "np.ndarray":
         """Numbers, float32, batch x channels x height x width, for images of that shape.
 
         Args:
@@ -53,6 +54,8 @@ class PixelScale:
         Raises:
             ConfigError: there are neither one nor as many means as channels.
         """
+        import numpy as np
+
         pixels: np.ndarray = images.astype(np.float32, copy=False)
         if images.dtype == np.uint8:
             pixels = pixels / 255
