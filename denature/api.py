@@ -1,0 +1,433 @@
+"""The commands as functions, for Python and notebooks: audit, steal, robustness, evaluate, predict.
+
+A model is a run, a torch module or a function of images, a victim, or what a command takes as
+MODEL; data are what `denature.data.load` takes. Training is in `denature.train`.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import CodeType
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from denature.audit.config import AuditConfig
+from denature.audit.config import Effort as AuditEffort
+from denature.core.errors import ConfigError
+from denature.core.record import read_record
+from denature.core.stats import Estimate
+from denature.core.weights import digest
+from denature.data import load
+from denature.data.given import DataLike
+from denature.data.loading import config_of
+from denature.extract.config import Choose, ExtractionConfig
+from denature.extract.evaluation import evaluate_victim
+from denature.extract.stealing import steal as carry_out
+from denature.extract.victims.base import Victim
+from denature.extract.victims.called import FunctionVictim
+from denature.extract.victims.local import local
+from denature.recipes.audit import Audit
+from denature.recipes.robustness import RobustnessEvaluation
+from denature.recipes.runner import run
+from denature.remote.config import RequestConfig
+from denature.report.results import Outcome, write_outcome
+from denature.robust.config import AttackConfig
+from denature.robust.config import Effort as AttackEffort
+from denature.train.config import Device, Precision, Training
+from denature.train.predict import predict
+from denature.train.run import Run
+from denature.train.runs import evaluate_run
+from denature.train.session import Session, usual_session
+
+__all__ = ["audit", "steal", "robustness", "evaluate", "predict", "ModelLike"]
+
+ModelLike: TypeAlias = "Run | Victim | nn.Module | Callable[[np.ndarray], np.ndarray] | str | Path"
+"""A model as functions take it. A module maps images in [0, 1] to logits; a function maps float32
+images in [0, 1], batch x channels x height x width, to probabilities, logits or labels."""
+
+
+def audit(
+    model: ModelLike,
+    data: DataLike,
+    *,
+    pool: DataLike | None = None,
+    other_pool: DataLike | None = None,
+    backbone: Run | str | None = None,
+    encoder: Run | None = None,
+    effort: AuditEffort = "quick",
+    defense: Sequence[str] = (),
+    thief: Sequence[str] = (),
+    budget: Sequence[int] = (),
+    labelled: int | None = None,
+    seeds: int | None = None,
+    student: str | None = None,
+    test_images: int | None = None,
+    grid: bool = False,
+    price_per_1000: float | None = None,
+    epochs: int = 30,
+    seed: int = 0,
+    max_queries: int | None = None,
+    pace: RequestConfig | None = None,
+    name: str | None = None,
+    out: str | Path | None = None,
+    device: Device = "auto",
+    session: Session | None = None,
+) -> Outcome:
+    """Audit a model, as `denature audit` does: what the worst thief gets behind each defense.
+
+    Args:
+        model: see `ModelLike`.
+        data: labelled data of the model's classes, see `denature.data.load`; the test split
+            measures.
+        pool: images of the thief; by default the training images of `data`, without their labels.
+        other_pool: images of another domain.
+        backbone: a pretrained network that a thief may start from.
+        encoder: a public network whose layers except the last are known to be the model's.
+        effort: see `denature.audit.config.AuditConfig`, as for the next nine options.
+        defense: see there.
+        thief: see there.
+        budget: see there.
+        labelled: see there.
+        seeds: see there.
+        student: see there.
+        test_images: see there.
+        grid: see there.
+        price_per_1000: see there.
+        epochs: epochs of the clones at least.
+        seed: seed of clones, queries and defenses.
+        max_queries: images that the model is asked about, at most.
+        pace: rate and retries of requests.
+        name: name of the model on the page, in the default of `out`, and of its stored answers
+            where it is a function.
+        out: folder for cells, tables and report, from which a stopped audit resumes; by default
+            one under runs/.
+        device: where to compute.
+        session: saved states, stops, workers and progress.
+
+    Returns:
+        The result with its page; see `Outcome.report` and `Outcome.to_frame`.
+
+    Raises:
+        DenatureError: see `denature.core.errors`.
+    """
+    session = session or usual_session()
+    source = config_of(data, progress=session.progress)
+    found = model_of(model, source, name=name)
+    name = name or name_of(found, model)
+    experiment = Audit(
+        model=found,
+        name=name,
+        config=AuditConfig(
+            effort=effort,
+            defense=tuple(defense),
+            thief=tuple(thief),
+            budget=tuple(budget),
+            labelled=labelled,
+            seeds=seeds,
+            student=student,
+            test_images=test_images,
+            grid=grid,
+            price_per_1000=price_per_1000,
+        ),
+        source=source,
+        folder=_folder(out, "audit-of", name),
+        pool=None if pool is None else config_of(pool, progress=session.progress),
+        other_pool=None if other_pool is None else config_of(other_pool, progress=session.progress),
+        backbone=backbone,
+        encoder=encoder,
+        training=Training(epochs=epochs, seed=seed, device=device),
+        pace=pace or RequestConfig(),
+        max_queries=max_queries,
+        device=device,
+    )
+    return run(experiment, session)
+
+
+def steal(
+    model: ModelLike,
+    pool: DataLike,
+    *,
+    student: str,
+    budget: Sequence[int],
+    test: DataLike | None = None,
+    backbone: Run | str | None = None,
+    choose: Choose = "random",
+    repeats: int = 1,
+    seeds: int = 1,
+    fidelity: int = 1000,
+    training: Training | None = None,
+    price_per_1000: float | None = None,
+    pace: RequestConfig | None = None,
+    name: str | None = None,
+    out: str | Path | None = None,
+    session: Session | None = None,
+) -> Outcome:
+    """Query a model within budgets and train clones on its answers, as `denature steal` does.
+
+    Query only models that you are allowed to query.
+
+    Args:
+        model: see `ModelLike`.
+        pool: images to query with, whose labels are never read, see `denature.data.load`; or
+            `noise`.
+        student: network of the clones.
+        budget: numbers of queries; a fresh clone is trained for each.
+        test: labelled images to measure with; those of the pool by default.
+        backbone: initial weights of all layers but the last.
+        choose: see `denature.extract.config.ExtractionConfig`, as for the next three options.
+        repeats: see there.
+        seeds: see there.
+        fidelity: see there.
+        training: settings of the clones' training.
+        price_per_1000: US dollars per thousand queries.
+        pace: rate and retries of requests.
+        name: name of the model in the default of `out`, and of its stored answers where it is a
+            function.
+        out: folder for ledger, clones and report; by default one under runs/.
+        session: saved states, stops, workers and progress.
+
+    Returns:
+        The result, a `Theft`, with its page.
+
+    Raises:
+        DenatureError: see `denature.core.errors`; received answers are kept.
+    """
+    session = session or usual_session()
+    source = config_of(pool, progress=session.progress)
+    tests = source if test is None else config_of(test, progress=session.progress)
+    found = model_of(model, tests, name=name)
+    folder = _folder(out, "theft-of", name or name_of(found, model))
+    theft = carry_out(
+        local(found) if isinstance(found, Run) else found,
+        net=student,
+        backbone=backbone,
+        pool=source,
+        budgets=budget,
+        out=folder,
+        test=tests,
+        stealing=ExtractionConfig(choose=choose, repeats=repeats, seeds=seeds, fidelity=fidelity),
+        pace=pace,
+        training=training,
+        price=None if price_per_1000 is None else price_per_1000 / 1000,
+        session=session,
+    )
+    records = [read_record(Path(clone.folder)) for clone in theft.clones]
+    return write_outcome(theft, records, folder)
+
+
+def robustness(
+    models: ModelLike | Sequence[ModelLike],
+    data: DataLike,
+    *,
+    undefended: Sequence[Run] = (),
+    controls: int = 3,
+    budget: int | None = None,
+    effort: AttackEffort = "standard",
+    attacks: Sequence[str] = (),
+    linf: Sequence[float] = (),
+    l2: Sequence[float] = (),
+    l0: Sequence[float] = (),
+    samples: int | None = None,
+    seed: int = 0,
+    pace: RequestConfig | None = None,
+    out: str | Path | None = None,
+    device: Device = "auto",
+    session: Session | None = None,
+) -> Outcome:
+    """Attack models and look for masked gradients, as `denature robustness` does.
+
+    Args:
+        models: one or several, see `ModelLike`. Gradients of a run are used; a module or a function
+            is a black box that is queried within `budget`.
+        data: data of the runs' training, see `denature.data.load`; the test split is attacked.
+        undefended: normally trained runs to compare with, which differ in their seeds alone.
+        controls: number of undefended networks; missing ones are trained.
+        budget: queries of each black box at most.
+        effort: see `denature.robust.config.AttackConfig`, as for the next six options.
+        attacks: see there.
+        linf: see there.
+        l2: see there.
+        l0: see there.
+        samples: see there.
+        seed: see there.
+        pace: rate and retries of requests.
+        out: folder for attacks, tables and report; by default one under runs/.
+        device: where to compute.
+        session: saved states, stops, workers and progress.
+
+    Returns:
+        The result with its page.
+
+    Raises:
+        DenatureError: see `denature.core.errors`.
+    """
+    session = session or usual_session()
+    source = config_of(data, progress=session.progress)
+    given = models if isinstance(models, list | tuple) else [models]
+    found = [model_of(model, source) for model in given]
+    names = "-".join(name_of(*pair) for pair in list(zip(found, given, strict=True))[:2])
+    evaluation = RobustnessEvaluation(
+        targets=found,
+        source=source,
+        attack_config=AttackConfig(
+            effort=effort,
+            attacks=tuple(attacks),
+            linf=tuple(linf),
+            l2=tuple(l2),
+            l0=tuple(l0),
+            samples=samples,
+            seed=seed,
+        ),
+        folder=_folder(out, "robustness-of", names),
+        undefended=undefended,
+        controls=controls,
+        budget=budget,
+        pace=pace or RequestConfig(),
+        device=device,
+    )
+    return run(evaluation, session)
+
+
+def evaluate(
+    model: ModelLike,
+    data: DataLike,
+    *,
+    test_images: int | None = None,
+    pace: RequestConfig | None = None,
+    name: str | None = None,
+    out: str | Path | None = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    session: Session | None = None,
+) -> Estimate:
+    """Accuracy of a model on the test split of data, or its error on landmarks.
+
+    Args:
+        model: see `ModelLike`.
+        data: see `denature.data.load`.
+        test_images: test images at most; by default all for a run, and 1,000 for other models.
+        pace: rate and retries of requests.
+        name: name of a function's stored answers.
+        out: folder of the answers of a service or a function; by default one under runs/.
+        device: where a run computes.
+        precision: precision of a run's inference.
+        session: its progress is used.
+
+    Raises:
+        DenatureError: see `denature.core.errors`.
+    """
+    session = session or usual_session()
+    dataset = load(data, progress=session.progress)
+    found = model_of(model, dataset, name=name)
+    if isinstance(found, Run):
+        if test_images is not None and test_images < len(dataset.test):
+            test = dataset.test.fraction(test_images / len(dataset.test))
+            dataset = replace(dataset, test=test)
+        return evaluate_run(
+            found, dataset, device=device, precision=precision, progress=session.progress
+        )
+    return evaluate_victim(
+        found,
+        dataset,
+        images=test_images,
+        folder=_folder(out, "answers-of", name or name_of(found, model)),
+        pace=pace or RequestConfig(),
+        progress=session.progress,
+    )
+
+
+def model_of(model: ModelLike, data: DataLike, *, name: str | None = None) -> Run | Victim:
+    """A model as a run or a victim.
+
+    Args:
+        model: see `ModelLike`.
+        data: whose images the model takes, for weights in a file.
+        name: identity of a function or a module, by which its answers are kept.
+
+    Raises:
+        ConfigError: no model, or a function that has no name of its own.
+    """
+    if isinstance(model, str | Path):
+        from denature.cli.models import ImageShape, ModelOptions, open_models
+
+        def images() -> ImageShape:
+            dataset = load(data)
+            return ImageShape(dataset.channels, dataset.image_size)
+
+        [found] = open_models(
+            [str(model)], ModelOptions(), images=images, pace=RequestConfig(), trust=()
+        )
+        return found
+    if isinstance(model, Run):
+        return model
+    if isinstance(model, nn.Module):
+        identity = f"{type(model).__name__} {digest(model)}"
+        return FunctionVictim(_answers_of(model), name=name or identity, kind="logits")
+    if hasattr(model, "ask"):
+        return model
+    if not callable(model):
+        raise ConfigError(
+            f"The model is {type(model).__name__}; wanted is a run, a torch module, a function from "
+            "float32 images in [0, 1] to answers, or what `denature audit` takes."
+        )
+    return FunctionVictim(model, name=name or _identity(model))
+
+
+def name_of(found: Run | Victim, given: ModelLike) -> str:
+    """A short name of a model for pages and folders."""
+    if isinstance(given, str | Path):
+        from denature.extract.victims.find import short_name
+
+        return short_name(str(given))
+    if isinstance(found, Run):
+        net = found.record.net
+        return f"{found.record.kind}-{net.name}-{net.digest[:8]}"
+    return (
+        type(given).__name__
+        if isinstance(given, nn.Module)
+        else getattr(given, "__name__", type(given).__name__)
+    )
+
+
+def _folder(out: str | Path | None, kind: str, name: str) -> Path:
+    return Path(out or Path("runs") / f"{kind}-{re.sub(r'[^\w.=@+]+', '-', name)}")
+
+
+def _answers_of(module: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+    """A module as a function from pixels to logits, in eval mode where it computes."""
+    parameter = next(module.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        module.eval()
+        with torch.inference_mode():
+            return module(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
+
+    return answer
+
+
+def _identity(function: Callable[[np.ndarray], np.ndarray]) -> str:
+    """A function's name with a digest of its code: one of a notebook is written again and again.
+
+    Raises:
+        ConfigError: it has no code, such as an object that is called; what it is shows nowhere.
+    """
+    code = getattr(function, "__code__", None)
+    if code is None:
+        raise ConfigError(
+            f"The model is an object of {type(function).__name__}, by which its answers cannot be "
+            "told from those of another one. Pass name=..., another one for each state."
+        )
+    digest = hashlib.sha256(_text_of(code).encode()).hexdigest()[:16]
+    return f"{function.__module__}:{function.__qualname__} {digest}"
+
+
+def _text_of(code: CodeType) -> str:
+    """Code as text; functions in it have an address, which changes from process to process."""
+    inner = (_text_of(it) if isinstance(it, CodeType) else repr(it) for it in code.co_consts)
+    return f"{code.co_code!r} {code.co_names!r} {' '.join(inner)}"
