@@ -21,30 +21,25 @@ class NotebookDisplay:
     def __init__(self) -> None:
         self._bars: list[_Bar] = []
         self._handle: Any = None
+        self._cell: int | None = None
         self._shown = 0.0
 
     def say(self, line: str) -> None:
-        from IPython.display import display
-
-        display(_Html(f"<div>{escape(printable(line))}</div>", line))
+        _display(_Html(f"<div>{escape(printable(line))}</div>", line))
 
     @contextmanager
     def task(self, name: str, total: float, unit: str) -> Iterator[Task]:
         """A bar; one of a nested task stands below the outer one while it lasts."""
-        from IPython.display import display
-
         bar = _Bar(self, name, total, unit)
         self._bars.append(bar)
-        if self._handle is None:
-            self._handle = display(self._html(), display_id=True)
+        if self._handle is None or self._cell != _cell():
+            self._handle, self._cell = _display(self._html(), display_id=True), _cell()
         self.show()
         try:
             yield bar
         finally:
             self._bars.remove(bar)
             self.show(now=True)
-            if not self._bars:
-                self._handle = None
 
     def show(self, *, now: bool = False) -> None:
         """Draw the bars anew, unless that was done a moment ago."""
@@ -55,6 +50,19 @@ class NotebookDisplay:
     def _html(self) -> "_Html":
         bars = list(self._bars)
         return _Html("".join(bar.html() for bar in bars), "; ".join(bar.text() for bar in bars))
+
+
+def _cell() -> int | None:
+    """Number of the cell that runs, in whose output bars are shown."""
+    import IPython
+
+    return getattr(IPython.get_ipython(), "execution_count", None)  # type: ignore[no-untyped-call]
+
+
+def _display(shown: object, **options: bool) -> Any:
+    import IPython.display
+
+    return IPython.display.display(shown, **options)  # type: ignore[no-untyped-call]
 
 
 @final

@@ -6,7 +6,7 @@ Everything becomes a `DataSource`, which the cache decodes as it decodes files.
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ PROBED = 8
 BATCH_NAMES = {"image": (*IMAGE_NAMES, "images", "pixel_values"), "label": LABEL_NAMES}
 """Keys of the two parts of a sample that is a mapping."""
 
-ArrayLike: TypeAlias = "np.ndarray | torch.Tensor | Sequence[Any]"
+ArrayLike: TypeAlias = np.ndarray | torch.Tensor | Sequence[Any]
 
 
 class HubDataset(Protocol):
@@ -57,13 +57,18 @@ class HubDataset(Protocol):
 
 
 GivenSplit: TypeAlias = (
-    "tuple[ArrayLike, ArrayLike] | TorchDataset[Any] | DataLoader[Any] | HubDataset"
+    tuple[ArrayLike, ArrayLike] | TorchDataset[Any] | DataLoader[Any] | HubDataset
 )
 """Images with their labels."""
 
 DataLike: TypeAlias = (
-    "str | Path | DataConfig | Dataset | GivenSplit | tuple[GivenSplit, GivenSplit] "
-    "| Mapping[str, GivenSplit]"
+    str
+    | Path
+    | DataConfig
+    | Dataset
+    | GivenSplit
+    | tuple[GivenSplit, GivenSplit]
+    | Mapping[str, GivenSplit]
 )
 """Data as functions take them: a value of `--data`, a loaded data set, or a split; a pair of
 splits is training and test data, and a mapping names its splits."""
@@ -117,7 +122,7 @@ def _splits(data: object) -> dict[str, Any]:
             )
         return dict(data)
     if _is_pair_of_splits(data):
-        train, test = data  # type: ignore[misc]
+        train, test = cast(tuple[Any, Any], data)
         return {"train": train, "test": test}
     if not _is_split(data):
         raise DataError(
@@ -184,7 +189,8 @@ def _opener(split: Any, where: str) -> Opener:
         loader = DataLoader(split, BATCH, collate_fn=list, generator=torch.Generator())
         return lambda: (_block(_stacked(rows, where), where) for rows in loader)
     else:
-        return lambda: _pieces(*split, where)
+        images, labels = split
+        return lambda: _pieces(images, labels, where)
     return lambda: (_block(_parts(batch, where), where) for batch in loader)
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from csv import writer as csv_writer
 
+from denature.core.frames import HIGH, LOW
 from denature.core.text import printable
 
 _MARKUP = re.compile(
@@ -33,14 +34,14 @@ def _cell(text: str) -> str:
 MEASURED = re.compile(r"^([+-]?[\d.,]+) \[([+-]?[\d.,]+|n/a)(?:, ([+-]?[\d.,]+))?\](.*)$")
 """A value with its interval, as tables show it: `98.1 [97.0, 99.2]`, and a remark."""
 
-LOW, HIGH, REMARK = "low", "high", "remark"
+REMARK = "_remark"
 
 
 def numeric(lines: Sequence[Sequence[str]]) -> list[list[str]]:
     """A table in which each number stands alone, for programs that read it.
 
-    A column of values with intervals becomes three, and a fourth where a value has a remark;
-    thousands are not grouped.
+    A column of values with intervals becomes three, the two others with `_low` and `_high` in their
+    names, and a fourth, `_remark`, where there are texts too; thousands are not grouped.
     """
     header, *rows = lines
     columns = []
@@ -51,7 +52,7 @@ def numeric(lines: Sequence[Sequence[str]]) -> list[list[str]]:
             columns.append([name, *map(_ungrouped, cells)])
             continue
         parts = [_parts(match, cell) for match, cell in zip(found, cells, strict=True)]
-        names = [name, f"{name} {LOW}", f"{name} {HIGH}", f"{name} {REMARK}"]
+        names = [name, name + LOW, name + HIGH, name + REMARK]
         for part, title in enumerate(names):
             values = [cell[part] for cell in parts]
             if part < 3 or any(values):

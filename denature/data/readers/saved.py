@@ -53,11 +53,11 @@ def _files(folder: Path) -> Iterator[Path]:
             f"{state} lists rows apart from their files, as early versions of datasets did. Save "
             "the data set again."
         )
-    for name in _names(state, "_data_files"):
+    for name in _names(state, "_data_files", suffix=SUFFIX):
         yield folder / name
 
 
-def _names(file: Path, key: str) -> list[str]:
+def _names(file: Path, key: str, *, suffix: str = "") -> list[str]:
     """Names of files or folders in a file's folder.
 
     Raises:
@@ -67,9 +67,8 @@ def _names(file: Path, key: str) -> list[str]:
     entries = found if isinstance(found, list) else [None]
     names = [entry.get("filename") if isinstance(entry, dict) else entry for entry in entries]
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", "..") or (
-            "\0" in name
-        ):  # fmt: skip
+        good = isinstance(name, str) and name == Path(name).name and name not in ("", "..")
+        if not good or not name.endswith(suffix):
             raise DataError(
                 f"{file} names {str(name)[:60]!r} under {key}; wanted are names in its folder. "
                 "Save the data set again."

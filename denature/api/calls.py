@@ -1,35 +1,22 @@
-"""The commands as functions, for Python and notebooks: audit, steal, robustness, evaluate, predict.
+"""The commands that take models and data, as functions with their options."""
 
-A model is a run, a torch module or a function of images, a victim, or what a command takes as
-MODEL; data are what `denature.data.load` takes. Training is in `denature.train`.
-"""
-
-import hashlib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import CodeType
-from typing import TypeAlias
+from typing import cast
 
-import numpy as np
-import torch
-from torch import nn
-
+from denature.api.models import ModelLike, model_of, name_of
 from denature.audit.config import AuditConfig
 from denature.audit.config import Effort as AuditEffort
-from denature.core.errors import ConfigError
 from denature.core.record import read_record
 from denature.core.stats import Estimate
-from denature.core.weights import digest
 from denature.data import load
 from denature.data.given import DataLike
 from denature.data.loading import config_of
 from denature.extract.config import Choose, ExtractionConfig
 from denature.extract.evaluation import evaluate_victim
 from denature.extract.stealing import steal as carry_out
-from denature.extract.victims.base import Victim
-from denature.extract.victims.called import FunctionVictim
+from denature.extract.victims.find import folder_name
 from denature.extract.victims.local import local
 from denature.recipes.audit import Audit
 from denature.recipes.robustness import RobustnessEvaluation
@@ -39,16 +26,9 @@ from denature.report.results import Outcome, write_outcome
 from denature.robust.config import AttackConfig
 from denature.robust.config import Effort as AttackEffort
 from denature.train.config import Device, Precision, Training
-from denature.train.predict import predict
 from denature.train.run import Run
 from denature.train.runs import evaluate_run
 from denature.train.session import Session, usual_session
-
-__all__ = ["audit", "steal", "robustness", "evaluate", "predict", "ModelLike"]
-
-ModelLike: TypeAlias = "Run | Victim | nn.Module | Callable[[np.ndarray], np.ndarray] | str | Path"
-"""A model as functions take it. A module maps images in [0, 1] to logits; a function maps float32
-images in [0, 1], batch x channels x height x width, to probabilities, logits or labels."""
 
 
 def audit(
@@ -118,7 +98,7 @@ def audit(
     session = session or usual_session()
     source = config_of(data, progress=session.progress)
     found = model_of(model, source, name=name)
-    name = name or name_of(found, model)
+    name = name or name_of(model)
     experiment = Audit(
         model=found,
         name=name,
@@ -201,7 +181,7 @@ def steal(
     source = config_of(pool, progress=session.progress)
     tests = source if test is None else config_of(test, progress=session.progress)
     found = model_of(model, tests, name=name)
-    folder = _folder(out, "theft-of", name or name_of(found, model))
+    folder = _folder(out, "theft-of", name or name_of(model))
     theft = carry_out(
         local(found) if isinstance(found, Run) else found,
         net=student,
@@ -268,9 +248,9 @@ def robustness(
     """
     session = session or usual_session()
     source = config_of(data, progress=session.progress)
-    given = models if isinstance(models, list | tuple) else [models]
+    given = [models] if not isinstance(models, list | tuple) else cast(list[ModelLike], models)
     found = [model_of(model, source) for model in given]
-    names = "-".join(name_of(*pair) for pair in list(zip(found, given, strict=True))[:2])
+    names = "-".join(map(name_of, given[:2]))
     evaluation = RobustnessEvaluation(
         targets=found,
         source=source,
@@ -335,99 +315,11 @@ def evaluate(
         found,
         dataset,
         images=test_images,
-        folder=_folder(out, "answers-of", name or name_of(found, model)),
+        folder=_folder(out, "answers-of", name or name_of(model)),
         pace=pace or RequestConfig(),
         progress=session.progress,
     )
 
 
-def model_of(model: ModelLike, data: DataLike, *, name: str | None = None) -> Run | Victim:
-    """A model as a run or a victim.
-
-    Args:
-        model: see `ModelLike`.
-        data: whose images the model takes, for weights in a file.
-        name: identity of a function or a module, by which its answers are kept.
-
-    Raises:
-        ConfigError: no model, or a function that has no name of its own.
-    """
-    if isinstance(model, str | Path):
-        from denature.cli.models import ImageShape, ModelOptions, open_models
-
-        def images() -> ImageShape:
-            dataset = load(data)
-            return ImageShape(dataset.channels, dataset.image_size)
-
-        [found] = open_models(
-            [str(model)], ModelOptions(), images=images, pace=RequestConfig(), trust=()
-        )
-        return found
-    if isinstance(model, Run):
-        return model
-    if isinstance(model, nn.Module):
-        identity = f"{type(model).__name__} {digest(model)}"
-        return FunctionVictim(_answers_of(model), name=name or identity, kind="logits")
-    if hasattr(model, "ask"):
-        return model
-    if not callable(model):
-        raise ConfigError(
-            f"The model is {type(model).__name__}; wanted is a run, a torch module, a function from "
-            "float32 images in [0, 1] to answers, or what `denature audit` takes."
-        )
-    return FunctionVictim(model, name=name or _identity(model))
-
-
-def name_of(found: Run | Victim, given: ModelLike) -> str:
-    """A short name of a model for pages and folders."""
-    if isinstance(given, str | Path):
-        from denature.extract.victims.find import short_name
-
-        return short_name(str(given))
-    if isinstance(found, Run):
-        net = found.record.net
-        return f"{found.record.kind}-{net.name}-{net.digest[:8]}"
-    return (
-        type(given).__name__
-        if isinstance(given, nn.Module)
-        else getattr(given, "__name__", type(given).__name__)
-    )
-
-
 def _folder(out: str | Path | None, kind: str, name: str) -> Path:
-    return Path(out or Path("runs") / f"{kind}-{re.sub(r'[^\w.=@+]+', '-', name)}")
-
-
-def _answers_of(module: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
-    """A module as a function from pixels to logits, in eval mode where it computes."""
-    parameter = next(module.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-
-    def answer(pixels: np.ndarray) -> np.ndarray:
-        module.eval()
-        with torch.inference_mode():
-            return module(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
-
-    return answer
-
-
-def _identity(function: Callable[[np.ndarray], np.ndarray]) -> str:
-    """A function's name with a digest of its code: one of a notebook is written again and again.
-
-    Raises:
-        ConfigError: it has no code, such as an object that is called; what it is shows nowhere.
-    """
-    code = getattr(function, "__code__", None)
-    if code is None:
-        raise ConfigError(
-            f"The model is an object of {type(function).__name__}, by which its answers cannot be "
-            "told from those of another one. Pass name=..., another one for each state."
-        )
-    digest = hashlib.sha256(_text_of(code).encode()).hexdigest()[:16]
-    return f"{function.__module__}:{function.__qualname__} {digest}"
-
-
-def _text_of(code: CodeType) -> str:
-    """Code as text; functions in it have an address, which changes from process to process."""
-    inner = (_text_of(it) if isinstance(it, CodeType) else repr(it) for it in code.co_consts)
-    return f"{code.co_code!r} {code.co_names!r} {' '.join(inner)}"
+    return Path(out or Path("runs") / f"{kind}-{folder_name(name)}")
