@@ -48,6 +48,16 @@ class Pictures(TorchDataset[tuple[Any, int]]):
         return Image.fromarray(IMAGES[row]), int(LABELS[row])
 
 
+class Mappings(TorchDataset[dict[str, Any]]):
+    """Samples with names, as data sets of Hugging Face give them to a loader."""
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"pixel_values": SHARES[row], "labels": LABELS[row]}
+
+
 class Flipped(Pictures):
     """The same with a random transform."""
 
@@ -88,10 +98,7 @@ FORMS: dict[str, Callable[[], Given]] = {
     "pictures": Pictures,
     "loader": lambda: DataLoader(tensors(), batch_size=7),
     "shuffled loader": lambda: DataLoader(tensors(), batch_size=7, shuffle=True, drop_last=True),
-    "loader of mappings": lambda: DataLoader(
-        [{"pixel_values": image, "labels": label} for image, label in tensors()],  # type: ignore[arg-type]
-        batch_size=7,
-    ),
+    "loader of mappings": lambda: DataLoader(Mappings(), batch_size=7),
     "part": lambda: Subset(tensors(), range(COUNT)),
     "Hugging Face": hub,
     "Hugging Face, of tensors": lambda: hub().with_format("torch"),

@@ -79,7 +79,8 @@ def test_a_module_and_a_function_are_models(
     assert "with 20 queries accuracy" in repr(theft.result)
 
     def answers(pixels: np.ndarray) -> np.ndarray:
-        return run.network(torch.from_numpy(pixels)).detach().numpy()
+        logits: torch.Tensor = run.network(torch.from_numpy(pixels))
+        return logits.detach().numpy()
 
     of_function = evaluate(answers, arrays, out=tmp_path / "answers")
     assert of_function == evaluate(run, arrays, device="cpu") == run.accuracy

@@ -248,7 +248,7 @@ def robustness(
     """
     session = session or usual_session()
     source = config_of(data, progress=session.progress)
-    given = [models] if not isinstance(models, list | tuple) else cast(list[ModelLike], models)
+    given = cast(Sequence[ModelLike], models if isinstance(models, list | tuple) else [models])
     found = [model_of(model, source) for model in given]
     names = "-".join(map(name_of, given[:2]))
     evaluation = RobustnessEvaluation(

@@ -56,7 +56,7 @@ def _cell() -> int | None:
     """Number of the cell that runs, in whose output bars are shown."""
     import IPython
 
-    return getattr(IPython.get_ipython(), "execution_count", None)  # type: ignore[no-untyped-call]
+    return getattr(IPython.get_ipython(), "execution_count", None)
 
 
 def _display(shown: object, **options: bool) -> Any:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from denature.core.errors import DataError
 from denature.core.untrusted import read_json
@@ -65,7 +66,9 @@ def _names(file: Path, key: str, *, suffix: str = "") -> list[str]:
     """
     found = _read(file).get(key)
     entries = found if isinstance(found, list) else [None]
-    names = [entry.get("filename") if isinstance(entry, dict) else entry for entry in entries]
+    names: list[Any] = [
+        entry.get("filename") if isinstance(entry, dict) else entry for entry in entries
+    ]
     for name in names:
         good = isinstance(name, str) and name == Path(name).name and name not in ("", "..")
         if not good or not name.endswith(suffix):
