@@ -249,9 +249,10 @@ def test_a_run_on_arrays_is_that_on_a_file(file: Path) -> None:
 
 def test_a_pool_and_tests_may_be_in_memory(tmp_path: Path) -> None:
     victim = FunctionVictim(lambda pixels: pixels.mean((2, 3)), name="mean", kind="logits")
-    tests = [(255 - IMAGES, LABELS % 3)] * 2
+    others = (255 - IMAGES, LABELS % 3)
     theft = steal(
-        victim, net="mlp", pool=(IMAGES, LABELS), test=tests, budgets=[10], out=tmp_path / "out",
+        victim, net="mlp", pool=(IMAGES, LABELS), test=(others, others), budgets=[10],
+        out=tmp_path / "out",
         training=Training(epochs=1, device="cpu", precision="fp32"),
     )  # fmt: skip
     assert theft.pool.startswith("memory:")
