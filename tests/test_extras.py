@@ -100,6 +100,7 @@ NEEDY: dict[str, list[list[str]]] = {
     "hub": [["data", "hf:owner/name"], ["push", "run", "hf:owner/name"],
             ["pull", "hf:owner/name"]],
     "tensorboard": [],  # to look at events with; nothing here imports it
+    "pandas": [],  # frames in Python; see test_python
     "parallel": [],  # asked for by a launcher's environment; see test_team
     "ray": [["train", "mlp", "--data", "digits", "--ray", "auto", "--seed", "0,1",
              "--out", "swept"]],

@@ -385,7 +385,7 @@ def test_a_value_out_of_range_is_refused_by_name(kind: Any, wrong: dict[str, Any
 
 def test_an_unknown_option_is_named_with_the_nearest(data: Dataset) -> None:
     with pytest.raises(ConfigError, match=r"option 'epoch'.*epochs"):
-        normal("mlp", data, epoch=3)
+        normal("mlp", data, epoch=3)  # type: ignore[call-arg]
 
 
 def test_a_module_cannot_be_its_own_adversary(data: Dataset) -> None:

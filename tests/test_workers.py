@@ -15,8 +15,9 @@ import pytest
 from denature.cli.options import OutputOptions, RunOptions
 from denature.core.errors import ConfigError
 from denature.data import load
+from denature.data.loading import loads_again
 from denature.train import CheckpointConfig, Distilled, Normal, Order, Training, train
-from denature.train.remote import RemoteBatch, loads_again
+from denature.train.remote import RemoteBatch
 from denature.train.run import Run
 from denature.train.session import Session
 from denature.train.workers import ProcessPool, RayPool

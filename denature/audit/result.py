@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
+from denature.core.frames import Rows, Tabular, measured, percent
 from denature.core.stats import Estimate
 from denature.extract.config import Threat
 
@@ -162,8 +163,8 @@ class AuditPlan:
     price_per_1000: float | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AuditResult:
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class AuditResult(Tabular):
     """A finished audit."""
 
     result_type: ClassVar[str] = "audit"
@@ -182,3 +183,26 @@ class AuditResult:
     """Images about which the model was asked."""
     seconds: float
     environment: dict[str, object]
+
+    @property
+    def summary(self) -> str:
+        model, plan = self.model, self.plan
+        return (
+            f"{model.name}, accuracy {percent(model.accuracy)}, {len(self.defenses)} defenses, "
+            f"{len(plan.thieves)} thieves, up to {max(plan.budgets):,} queries"
+        )
+
+    def rows(self) -> Rows:
+        """The worst thief against each defense at each budget."""
+        return [
+            {
+                "defense": worst.defense,
+                "threat": worst.threat,
+                "budget": worst.budget,
+                "thief": worst.thief,
+                **measured("recovered", worst.recovered),
+                **measured("accuracy", worst.accuracy),
+                **measured("fidelity", worst.fidelity),
+            }
+            for worst in self.worst
+        ]

@@ -27,6 +27,7 @@ from denature.cli.options import (
     Trust,
     data_config,
 )
+from denature.cli.tabular import TableFlags, TableOptions
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
@@ -207,6 +208,7 @@ def report(
     records: Path | None = None,
     figures: Path | None = None,
     markdown: Annotated[bool, Parameter(negative="")] = False,
+    table_options: TableFlags = TableOptions(),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Write one HTML report of any runs, or draw the report of an experiment again.
@@ -242,6 +244,8 @@ def report(
         summary = {"report": str(path), "runs": len(page.records)}
         found = asdict(summarise(page.records)) if outcome is None else {"folder": str(runs[0])}
         print(json.dumps({**summary, **found}))
+        return
+    if table_options.print([table.lines for table in page.tables]):
         return
     for table in page.tables:
         print(as_markdown(table.lines)) if markdown else print_table(table.lines)

@@ -170,9 +170,10 @@ def images_of(data: DataConfig) -> Callable[[], ImageShape]:
     """Reads a data set for the shape of its images."""
 
     def shape() -> ImageShape:
+        from denature.core.progress import SILENT
         from denature.data import load
 
-        dataset = load(data)
+        dataset = load(data, progress=SILENT)
         return ImageShape(dataset.channels, dataset.image_size)
 
     return shape

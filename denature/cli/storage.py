@@ -21,6 +21,7 @@ from denature.cli.options import (
     Trust,
     data_config,
 )
+from denature.cli.tabular import TableFlags, TableOptions
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.stopping import parse_duration
@@ -39,6 +40,7 @@ def runs(
     compare: Annotated[bool, Flag] = False,
     prune: tuple[str, ...] = (),
     yes: Annotated[bool, Flag] = False,
+    table_options: TableFlags = TableOptions(),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """List and compare runs, or remove unfinished runs, snapshots, events or whole runs.
@@ -65,10 +67,10 @@ def runs(
         for run in found:
             print(json.dumps(run.plain()))
         return
-    _print_runs(found, compare)
+    _print_runs(found, compare, table_options)
 
 
-def _print_runs(found: Sequence[Any], compare: bool) -> None:
+def _print_runs(found: Sequence[Any], compare: bool, table_options: TableOptions) -> None:
     from denature.cli.show import print_table
     from denature.report.words import marked, percent
     from denature.train.identity import what_varies
@@ -83,6 +85,8 @@ def _print_runs(found: Sequence[Any], compare: bool) -> None:
     for run, row in zip(found, rows, strict=True):
         accuracy = marked(percent(run.accuracy), run.chosen_on_test) if run.accuracy else ""
         lines.append([_near(str(run.folder)), run.state, *row, accuracy])
+    if table_options.print([lines]):
+        return
     print_table(lines)
     done = sum(run.state == "finished" for run in found)
     print(f"\n{len(found)} runs, {done} of them finished.")

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import re
+import secrets
 import shutil
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +22,18 @@ from denature.core.sealed import sealed, unsealed
 from denature.core.untrusted import MIB, read_json
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
-from denature.data.decode import Block, ColourFound, Decoder, Encoded
+from denature.data.decode import BLOCK_BYTES, Block, ColourFound, Decoder, Encoded
 from denature.data.places import cache_root
-from denature.data.source import DataSource
+from denature.data.source import DataSource, Opener
 
 MOST_META, MOST_VALUES = 256 * MIB, 512 * MIB
 """Bytes of a list of paths, or of facts, and of its values at most: those of 4 million images."""
 
 VERSION = 4
 """Raise this number when the cached content of a source changes."""
+
+MISFITS = (OSError, ValueError, KeyError, TypeError, EOFError)
+"""What is raised where a folder of the cache is missing or damaged."""
 
 BLACK, DIM = 17, 65
 """Limits of the upper byte of 16 bits: values below use at most 12 bits, or at most 14.
@@ -63,6 +69,82 @@ class Decoded:
         return found
 
 
+MEMORY = "memory:"
+"""Begins the names of data that a caller had in memory; a digest follows."""
+
+
+def keep(source: DataSource, config: DataConfig, progress: Progress) -> str:
+    """Decode a source without a name, such as arrays of a caller, into the cache.
+
+    Returns:
+        Its name there, `memory:` and a digest of pixels, labels and class names: the same data have
+        the same name, in any process that shares the cache.
+    """
+    root = cache_root() / "data"
+    new = root / f".memory.{secrets.token_hex(4)}.tmp"
+    new.mkdir(parents=True)
+    try:
+        _write(new, source, config, progress)
+        found = _read(new, source)
+        about = json.dumps([found.digest, found.classes])
+        name = MEMORY + hashlib.sha256(about.encode()).hexdigest()[:16]
+        folder = _folder_of(name)
+        try:
+            _read(folder, source)
+        except MISFITS:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another process was faster
+                new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return name
+
+
+def kept(config: DataConfig, progress: Progress) -> Decoded:
+    """Data that `keep` has named; in another size they are resized, and cached like files.
+
+    Raises:
+        DataError: the cache does not hold them.
+    """
+    try:
+        found = _read(_folder_of(config.source), DataSource({}, None, ()))
+    except MISFITS:
+        raise DataError(
+            f"{config.source} names data that were given from Python, and {cache_root()} does not "
+            "hold them, or no more. Give the data themselves again."
+        ) from None
+    split = next(iter(found.splits.values()))
+    if config.image_size in (None, split.images.shape[-1]):
+        return found
+
+    def opener(split: Split) -> Opener:
+        each = max(1, BLOCK_BYTES // (split.images[0].numel() or 1))
+        return lambda: (
+            Block(split.images[rows].numpy(), split.labels[rows].numpy())
+            for rows in split.rows.split(each)
+        )
+
+    source = DataSource(
+        {name: opener(split) for name, split in found.splits.items()},
+        found.classes,
+        (config.source,),
+        landmarks=split.landmarks,
+    )
+    return decoded(source, config, progress)
+
+
+def _folder_of(name: str) -> Path:
+    """The folder of data with a name of `keep`.
+
+    Raises:
+        ValueError: no such name.
+    """
+    digest = name.removeprefix(MEMORY)
+    if not re.fullmatch(r"[0-9a-f]{16}", digest):
+        raise ValueError(name)
+    return cache_root() / "data" / f"memory-{digest}"
+
+
 def decoded(source: DataSource, config: DataConfig, progress: Progress) -> Decoded:
     """Map the splits of `source` from the cache; the first time they are decoded into it."""
     reading = {"source": config.source, "size": config.image_size, "skip_bad": config.skip_bad}
@@ -72,7 +154,7 @@ def decoded(source: DataSource, config: DataConfig, progress: Progress) -> Decod
     if folder.exists():
         try:
             return _read(folder, source)
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except MISFITS:
             progress.say(f"{folder} is damaged; {config.source} is decoded again")
             shutil.rmtree(folder)
     with atomic_folder(folder, complete=(folder / "meta.json").exists) as new:

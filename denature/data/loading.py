@@ -3,46 +3,88 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from denature.core.errors import ConfigError, DataError, brief
+from denature.core.errors import ConfigError, DataError, DenatureError, brief
 from denature.core.progress import SILENT, Progress
 from denature.core.types import Indices
-from denature.data.cache import Decoded, decoded
-from denature.data.config import DataConfig
+from denature.core.usual import usual
+from denature.data.cache import MEMORY, Decoded, decoded, keep, kept
+from denature.data.config import DataConfig, ReaderConfig
 from denature.data.dataset import Dataset, Split
+from denature.data.given import NAME, given_source
 from denature.data.landmarks import names_of, places_of, select_points
 from denature.data.readers.catalogue import open_source
-from denature.data.source import DataSource, format_left_out
+from denature.data.source import format_left_out
+
+if TYPE_CHECKING:
+    from denature.data.given import DataLike
 
 DEFAULT_HOLDOUT = {"digits": 0.2}
 GROUPED_HOLDOUT = 0.2
+MEMORY_HOLDOUT = 0.2
+"""Shares that are held out as test split where none is named."""
 
 
-def load(data: "str | DataConfig | Dataset", *, progress: Progress = SILENT) -> Dataset:
+def load(
+    data: "DataLike",
+    *,
+    holdout: float = 0.0,
+    image_size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    points: Sequence[str] = (),
+    group: str | None = None,
+    skip_bad: bool = False,
+    classes: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
     """Load a data set; the first time its images are decoded into the cache.
 
     Args:
-        data: a source's name or path with all defaults, or a full `DataConfig`.
-        progress: receives the progress of decoding.
+        data: a source's name or path, a full `DataConfig`, or data in memory: a pair (images,
+            labels) of arrays or tensors, a torch `Dataset` or `DataLoader` of such pairs, a Hugging
+            Face `Dataset`; one of them holds training data, of which a share is held out as test
+            split, two as (train, test) or a mapping {"train": ..., "test": ...} are splits. Images
+            are uint8, or floats in [0, 1]; labels are whole numbers from 0.
+        holdout: see `DataConfig` for this and the next six options, which describe all but a
+            `DataConfig` and a loaded data set.
+        image_size: see there.
+        image_column: see there.
+        label_column: see there.
+        points: see there.
+        group: see there.
+        skip_bad: see there.
+        classes: class names in label order of data in memory; by default those that a data set
+            names, or numbers.
+        progress: receives the progress of decoding; by default it is shown in a terminal and in a
+            notebook.
 
     Raises:
         DataError: missing or damaged data, labels out of range, no test split.
+        ConfigError: an option that says nothing about such data.
     """
+    progress = usual() if progress is None else progress
+    reading = ReaderConfig(
+        holdout=holdout,
+        image_size=image_size,
+        image_column=image_column,
+        label_column=label_column,
+        points=tuple(points),
+        group=group,
+        skip_bad=skip_bad,
+    )
     if isinstance(data, Dataset):
+        _check_unread(data, reading, classes)
         return data
-    config = data if isinstance(data, DataConfig) else DataConfig(source=data)
-    source = open_source(config, progress)
-    if not source.labelled:
-        raise DataError(
-            f"The images in {config.source} have no labels. Use them as queries, as the --pool of "
-            "`denature steal`; to train on them, put those of each class into a folder of its own."
-        )
-    found = _chosen(_decoded(source, config, progress), config)
+    config = config_of(data, reading, classes=classes, progress=progress)
+    found = _chosen(_opened(config, progress, labelled=True), config)
     cut = _cut(found, config)
     if cut.test is None:
         raise DataError(
@@ -90,12 +132,99 @@ def load_images(config: DataConfig, *, progress: Progress = SILENT) -> tuple[Spl
     Raises:
         DataError: missing or damaged data, or no training split.
     """
-    found = _decoded(open_source(config, progress), config, progress)
+    found = _opened(config, progress)
     return _cut(found, config).train, found.digest
 
 
-def _decoded(source: DataSource, config: DataConfig, progress: Progress) -> Decoded:
-    found = decoded(source, config, progress)
+def config_of(
+    data: "DataLike",
+    reading: ReaderConfig | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    progress: Progress = SILENT,
+) -> DataConfig:
+    """Data as a source that any process with this cache can load, for what loads it itself.
+
+    Data in memory are converted into the cache, and named there by their digest; so are loaded data
+    sets that were changed since.
+
+    Args:
+        data: see `load`.
+        reading: options of reading a source or data in memory.
+        classes: class names of data in memory.
+        progress: receives the progress of decoding.
+
+    Raises:
+        DataError: data in another form, see `denature.data.given`.
+        ConfigError: an option that says nothing about such data.
+    """
+    if reading is None:
+        reading = ReaderConfig()
+    if isinstance(data, str | Path):
+        if classes is not None:
+            raise ConfigError(f"Classes are given for {data}, which names its own; leave them out.")
+        return DataConfig(source=str(data), **asdict(reading))
+    if isinstance(data, DataConfig | Dataset):
+        _check_unread(data, reading, classes)
+        if isinstance(data, DataConfig):
+            return data
+        if loads_again(data):
+            return data.config
+        return DataConfig(source=keep(given_source(data, data.config), data.config, progress))
+    if reading.group is not None:
+        raise ConfigError("group is for data whose images have paths; data in memory have none.")
+    config = DataConfig(source=NAME, **asdict(reading))
+    source = given_source(data, config, classes)
+    if not source.splits.keys() - {"train"} and not config.holdout:
+        config = replace(config, holdout=MEMORY_HOLDOUT)
+        progress.say(
+            f"Data without a test split: {MEMORY_HOLDOUT:.0%} of each class is held out, the same "
+            "images each time. Name another share with holdout, or give (train, test)."
+        )
+    return replace(config, source=keep(source, config, progress))
+
+
+def _check_unread(
+    data: DataConfig | Dataset, reading: ReaderConfig, classes: Sequence[str] | None
+) -> None:
+    """Check that no option of reading stands beside data that have theirs."""
+    if reading != ReaderConfig() or classes is not None:
+        raise ConfigError(
+            f"Options of reading were given beside a {type(data).__name__}, which has its own; "
+            "give them where it is made."
+        )
+
+
+@lru_cache(maxsize=4)  # a long list of runs asks about one data set again and again
+def loads_again(dataset: Dataset) -> bool:
+    """Whether other processes can load this data set, which a caller may have changed in memory."""
+    try:
+        other = load(dataset.config, progress=SILENT)
+    except DenatureError:
+        return False
+    splits = (
+        (getattr(dataset, name), getattr(other, name)) for name in ("train", "validation", "test")
+    )
+    same_rows = all(
+        a is b is None or (a is not None and b is not None and torch.equal(a.rows, b.rows))
+        for a, b in splits
+    )
+    return same_rows and (dataset.digest, dataset.classes) == (other.digest, other.classes)
+
+
+def _opened(config: DataConfig, progress: Progress, *, labelled: bool = False) -> Decoded:
+    """The decoded splits of a source, with what is to be told about them."""
+    if config.source.startswith(MEMORY):
+        found = kept(config, progress)
+    else:
+        source = open_source(config, progress)
+        if labelled and not source.labelled:
+            raise DataError(
+                f"The images in {config.source} have no labels. Use them as queries, as the --pool "
+                "of `denature steal`; to train on them, put those of each class into a folder of "
+                "its own."
+            )
+        found = decoded(source, config, progress)
     if found.left_out:
         progress.say(f"{config.source}: left out {format_left_out(found.left_out)}")
     for line in found.notes:

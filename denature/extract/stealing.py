@@ -14,6 +14,8 @@ from denature.core.record import environment
 from denature.core.schema import encode
 from denature.core.untrusted import read_json
 from denature.data import DataConfig, Dataset, load
+from denature.data.given import DataLike
+from denature.data.loading import config_of
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import NOISE, Pool, open_pool, pool_of_tests
@@ -30,7 +32,7 @@ from denature.train.config import Training
 from denature.train.objectives.cloned import Cloned
 from denature.train.order import objective_settings
 from denature.train.run import Run
-from denature.train.session import Session
+from denature.train.session import Session, usual_session
 
 PLAN = "plan.json"
 
@@ -43,10 +45,10 @@ def steal(
     *,
     net: str,
     backbone: Run | str | None = None,
-    pool: str | DataConfig,
+    pool: DataLike,
     budgets: Sequence[int],
     out: str | Path,
-    test: str | DataConfig | None = None,
+    test: DataLike | None = None,
     stealing: ExtractionConfig | None = None,
     pace: RequestConfig | None = None,
     objective: Cloned | None = None,
@@ -64,7 +66,8 @@ def steal(
         victim: the model to copy; see `denature.extract.victims`.
         net: the clone's network.
         backbone: initial weights of all layers but the last; see `denature.train.Order`.
-        pool: source of the query images, of which the training split is used; `noise` for noise.
+        pool: query images, of which the training split is used, see `denature.data.load`; `noise`
+            for noise.
         budgets: numbers of queries; a fresh clone is trained for each, on its first answers.
         out: folder for ledger, clones and result.
         test: labelled images for the evaluation; the pool's own by default, where it has as many
@@ -80,14 +83,14 @@ def steal(
     Raises:
         DenatureError: see `denature.core.errors`; received answers are stored.
     """
-    session, pace = session or Session(), pace or RequestConfig()
+    session, pace = session or usual_session(), pace or RequestConfig()
     stealing, training = stealing or ExtractionConfig(), training or Training()
     objective = objective or Cloned()
     budgets, selection = sorted(set(budgets)), find_selection(stealing.choose)
     _check_costs(budgets, stealing.repeats, price)
     about = about_of(victim)
-    source = pool if isinstance(pool, DataConfig) else DataConfig(source=pool)
-    tests = _tests(test, source)
+    source = config_of(pool, progress=session.progress)
+    tests = _tests(None if test is None else config_of(test, progress=session.progress), source)
     check_side(about, tests.image_size)
     size = tests.image_size or about.image_size
     dataset = load(replace(tests, image_size=size), progress=session.progress)
@@ -170,9 +173,9 @@ def _check_clone(net: str, dataset: Dataset, about: VictimInfo, *, claimed: bool
         )
 
 
-def _tests(test: str | DataConfig | None, pool: DataConfig) -> DataConfig:
+def _tests(test: DataConfig | None, pool: DataConfig) -> DataConfig:
     """The source of labelled images."""
-    config = DataConfig(source=test) if isinstance(test, str) else test or pool
+    config = test or pool
     if config.source == NOISE:
         raise ConfigError("Noise has no labels to measure with; name labelled images with --test.")
     return config

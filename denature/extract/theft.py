@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import RunError
+from denature.core.frames import Rows, Tabular, measured, percent
 from denature.core.schema import decode
 from denature.core.stats import Estimate, pooled
 from denature.core.untrusted import read_json
@@ -55,8 +56,8 @@ class BudgetLevel:
     seeds: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Theft:
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Theft(Tabular):
     """A finished theft."""
 
     result_type: ClassVar[str] = "theft"
@@ -106,6 +107,30 @@ class Theft:
                 )
             )
         return levels
+
+    @property
+    def summary(self) -> str:
+        last = self.levels[-1]
+        score = "error" if self.kind == "landmarks" else "accuracy"
+        return (
+            f"{self.net} cloned from {self.target}, with {last.spent:,} queries {score} "
+            f"{percent(last.accuracy)}, {score} of the victim {percent(self.victim_accuracy)}"
+        )
+
+    def rows(self) -> Rows:
+        score = "error" if self.kind == "landmarks" else "accuracy"
+        return [
+            {
+                "budget": level.budget,
+                "answers": level.answers,
+                "queries": level.spent,
+                "dollars": level.money,
+                **measured(score, level.accuracy),
+                **measured("distance" if self.kind == "landmarks" else "fidelity", level.fidelity),
+                "seeds": level.seeds,
+            }
+            for level in self.levels
+        ]
 
     def to_json(self, *, indent: int | None = None) -> str:
         plain = {"result_type": self.result_type, **asdict(self)}

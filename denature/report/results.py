@@ -13,11 +13,13 @@ from typing import Any, ClassVar, Protocol
 
 from denature.core.errors import ConfigError, RunError, unknown
 from denature.core.files import write_text
+from denature.core.frames import Rows, Tabular
 from denature.core.record import Record, find_records, write_records
 from denature.core.schema import decode, encode
 from denature.core.untrusted import read_json
 from denature.report import page as pages
 from denature.report.page import Page
+from denature.report.tables import numeric
 
 RESULT, RECORDS = "result.json", "records.jsonl"
 
@@ -43,8 +45,8 @@ class Result(Protocol):
     """A key of `TYPES`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Outcome(Tabular):
     """A result, its page, and the folder that holds both."""
 
     result: Any
@@ -71,6 +73,19 @@ class Outcome:
     def verdict(self) -> Sequence[str]:
         return self.page.verdict
 
+    @property
+    def summary(self) -> str:
+        return ": ".join((self.page.title, *self.verdict[:1]))
+
+    def rows(self) -> Rows:
+        """Rows of the result where it states them, else the main table as the page shows it."""
+        if isinstance(self.result, Tabular):
+            return self.result.rows()
+        if not self.page.tables:
+            return []
+        header, *lines = numeric(self.lines)
+        return [dict(zip(header, map(_number, line), strict=True)) for line in lines]
+
     def to_json(self) -> str:
         """The result as one line of JSON, with its verdict, table and report."""
         found = {**_plain(self.result, self.page), "folder": str(self.folder)}
@@ -78,6 +93,14 @@ class Outcome:
         if self.seconds is not None:
             found["seconds"] = round(self.seconds, 2)
         return json.dumps(found, allow_nan=False)
+
+
+def _number(cell: str) -> str | float | None:
+    """A cell as a number where it is one; None where it is empty."""
+    try:
+        return float(cell) if cell else None
+    except ValueError:
+        return cell
 
 
 def page_of(result: Result, records: Sequence[Record]) -> Page:

@@ -1,8 +1,11 @@
 """Tables of plain texts in the formats of documents."""
 
+import io
 import re
 from collections.abc import Sequence
+from csv import writer as csv_writer
 
+from denature.core.frames import HIGH, LOW
 from denature.core.text import printable
 
 _MARKUP = re.compile(
@@ -26,3 +29,86 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 def _cell(text: str) -> str:
     escaped = _MARKUP.sub(lambda found: "\\" + found[0], printable(text))
     return escaped.replace("$", "\\$") if text.count("$") > 1 else escaped  # a formula
+
+
+MEASURED = re.compile(r"^([+-]?[\d.,]+) \[([+-]?[\d.,]+|n/a)(?:, ([+-]?[\d.,]+))?\](.*)$")
+"""A value with its interval, as tables show it: `98.1 [97.0, 99.2]`, and a remark."""
+
+REMARK = "_remark"
+
+
+def numeric(lines: Sequence[Sequence[str]]) -> list[list[str]]:
+    """A table in which each number stands alone, for programs that read it.
+
+    A column of values with intervals becomes three, the two others with `_low` and `_high` in their
+    names, and a fourth, `_remark`, where there are texts too; thousands are not grouped.
+    """
+    header, *rows = lines
+    columns = []
+    for place, name in enumerate(header):
+        cells = [row[place] if place < len(row) else "" for row in rows]
+        found = [MEASURED.match(cell) for cell in cells]
+        if not any(found):
+            columns.append([name, *map(_ungrouped, cells)])
+            continue
+        parts = [_parts(match, cell) for match, cell in zip(found, cells, strict=True)]
+        names = [name, name + LOW, name + HIGH, name + REMARK]
+        for part, title in enumerate(names):
+            values = [cell[part] for cell in parts]
+            if part < 3 or any(values):
+                columns.append([title, *values])
+    return [list(line) for line in zip(*columns, strict=True)]
+
+
+def _parts(match: re.Match[str] | None, cell: str) -> tuple[str, str, str, str]:
+    """Value, ends of the interval, and remark; a text that is no number is a remark."""
+    if match is None:
+        number = re.fullmatch(r"[+-]?[\d.,]+", cell)
+        return (_ungrouped(cell), "", "", "") if number else ("", "", "", cell)
+    value, low, high, rest = (_ungrouped(part or "") for part in match.groups())
+    return value, "" if low == "n/a" else low, high, rest.strip()
+
+
+def _ungrouped(cell: str) -> str:
+    return cell.replace(",", "") if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", cell) else cell
+
+
+def csv(lines: Sequence[Sequence[str]]) -> str:
+    """A table as comma-separated values, each number in a column of its own; see `numeric`.
+
+    A text that a spreadsheet would compute gets an apostrophe before it.
+    """
+    text = io.StringIO()
+    writer = csv_writer(text, lineterminator="\n")
+    writer.writerows([_harmless(printable(cell)) for cell in line] for line in numeric(lines))
+    return text.getvalue().rstrip("\n")
+
+
+def _harmless(cell: str) -> str:
+    number = re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", cell)
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") and cell and not number else cell
+
+
+_TEX = {
+    **{char: "\\" + char for char in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+}  # fmt: skip
+
+
+def latex(lines: Sequence[Sequence[str]], *, texts: int = 2) -> str:
+    r"""A table for LaTeX with the package booktabs; whatever its texts hold is shown as it is.
+
+    Args:
+        lines: header and rows.
+        texts: leading columns that hold text; numbers stand to the right.
+    """
+    width = len(lines[0])
+    header, *rows = (
+        " & ".join("".join(_TEX.get(char, char) for char in printable(text)) for text in line)
+        + r" \\"
+        for line in lines
+    )
+    columns = "l" * min(texts, width) + "r" * max(width - texts, 0)
+    body = "\n".join((r"\toprule", header, r"\midrule", *rows, r"\bottomrule"))
+    return f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}"

@@ -10,13 +10,14 @@ from denature.core.compute import Compute, resolve
 from denature.core.errors import ConfigError, RunError, Stopped
 from denature.core.progress import SILENT, Progress
 from denature.core.weights import digest
-from denature.data import DataConfig, Dataset, load
+from denature.data import Dataset, load
 from denature.data.dataset import Split
 from denature.data.feed import Feed
+from denature.data.given import DataLike
 from denature.data.views import auto_views, views
 from denature.train.classes import ClassMatcher
 from denature.train.run import Run
-from denature.train.session import Session
+from denature.train.session import Session, usual_session
 
 
 def open_answers(
@@ -60,7 +61,7 @@ def open_answers(
 
 def fill(
     run: Run,
-    data: str | DataConfig | Dataset,
+    data: DataLike,
     *,
     augment: str = "auto",
     epochs: int | None = None,
@@ -75,7 +76,7 @@ def fill(
 
     Args:
         run: the network that answers.
-        data: source of the training images.
+        data: the training images; see `denature.data.load`.
         augment: views of the images.
         epochs: limits the views to those of so many epochs under `view_seed`; None takes all views.
         view_seed: see `denature.train.config.Training`.
@@ -92,7 +93,7 @@ def fill(
         ConfigError: the store would be larger than `auto` allows.
         Stopped: the stopper fired; answers computed before are kept.
     """
-    session = session or Session()
+    session = session or usual_session()
     dataset, stopper = load(data, progress=session.progress), session.stopper
     run = ClassMatcher(dataset, session.progress)("run", run)
     compute = resolve(run.network, device=device, precision=precision)

@@ -2,20 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
-
-import torch
 
 from denature.answers.answerer import AnswerChange
 from denature.answers.transfer import Transfer
 from denature.answers.transfer_file import save_transfer
-from denature.core.errors import ConfigError, DenatureError
+from denature.core.errors import ConfigError
 from denature.core.names import own_module
 from denature.core.progress import Task
 from denature.core.stopping import Stopper
-from denature.data import load
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset
 from denature.train.config import CheckpointConfig
@@ -119,23 +115,6 @@ class RemoteBatch:
             checkpointing=_abroad_checkpointing(checkpointing),
             seconds=seconds,
         )
-
-
-@lru_cache(maxsize=4)  # a long list sends many batches of one data set
-def loads_again(dataset: Dataset) -> bool:
-    """Whether other processes can load this data set, which a caller may have changed in memory."""
-    try:
-        other = load(dataset.config)
-    except DenatureError:
-        return False
-    splits = (
-        (getattr(dataset, name), getattr(other, name)) for name in ("train", "validation", "test")
-    )
-    same_rows = all(
-        a is b is None or (a is not None and b is not None and torch.equal(a.rows, b.rows))
-        for a, b in splits
-    )
-    return same_rows and (dataset.digest, dataset.classes) == (other.digest, other.classes)
 
 
 def _abroad_data(data: DataConfig) -> DataConfig:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from denature.core import record as records
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
+from denature.core.frames import Rows, Tabular, measured, percent
 from denature.core.names import own_module
 from denature.core.record import RECORD, InputRecord, Record, format_shape
 from denature.core.stats import Estimate
@@ -49,8 +50,8 @@ EVENTS, SNAPSHOTS = "events", "snapshots"
 RunState: TypeAlias = Literal["new", "unfinished", "finished"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Run(Tabular):
     """A finished run: a network with its record, and their folder, if they are on disk."""
 
     record: Record
@@ -59,6 +60,35 @@ class Run:
     stored: str | None = None
     """Digest of the weights in the folder, where the network's classes were reordered; see
     `denature.train.classes`."""
+
+    @property
+    def summary(self) -> str:
+        record = self.record
+        data = "" if record.data is None else f" on {record.data.source}"
+        score = "never measured"
+        if (found := record.error if record.landmarks else record.accuracy) is not None:
+            score = f"{'error' if record.landmarks else 'accuracy'} {percent(found)}"
+        return f"{record.kind} {record.net.name}{data}, {score}"
+
+    def rows(self) -> Rows:
+        record, data = self.record, self.record.data
+        return [
+            {
+                "kind": record.kind,
+                "net": record.net.name,
+                "data": None if data is None else data.source,
+                "seed": record.seed,
+                **(
+                    measured("error", record.error)
+                    if record.landmarks
+                    else measured("accuracy", record.accuracy)
+                ),
+                "train": None if data is None else data.train,
+                "test": None if data is None else data.test,
+                "seconds": record.seconds,
+                "id": record.id,
+            }
+        ]
 
     @property
     def accuracy(self) -> Estimate:

@@ -14,7 +14,10 @@ from denature.core.errors import ConfigError, RunError
 from denature.core.memory import keep_freed_memory
 from denature.core.progress import SILENT, Progress
 from denature.core.stats import Estimate
-from denature.data import DataConfig, Dataset, load
+from denature.core.usual import usual
+from denature.data import Dataset, load
+from denature.data.given import DataLike
+from denature.data.loading import config_of, loads_again
 from denature.nets.published import PublishedWeights
 from denature.train.classes import ClassMatcher
 from denature.train.config import Training
@@ -24,9 +27,9 @@ from denature.train.loop import evaluate
 from denature.train.objectives.base import BringsData, Objective
 from denature.train.order import Input, Order
 from denature.train.passes import Watch, make_pass
-from denature.train.remote import RemoteBatch, WorkerPool, loads_again
+from denature.train.remote import RemoteBatch, WorkerPool
 from denature.train.run import Run
-from denature.train.session import Session
+from denature.train.session import Session, usual_session
 from denature.train.team import ProcessGroup, join
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
@@ -38,7 +41,7 @@ TOGETHER = 16
 
 def train(
     net: str | nn.Module,
-    data: str | DataConfig | Dataset,
+    data: DataLike,
     objective: Objective,
     training: Training | None = None,
     *,
@@ -52,7 +55,6 @@ def train(
     session: Session | None = None,
 ) -> Run:
     """Make one run; see `make`, which this calls with one order."""
-    session = session or Session()
     order = Order(
         net=net,
         objective=objective,
@@ -70,7 +72,7 @@ def train(
 
 def make(
     orders: Sequence[Order],
-    data: str | DataConfig | Dataset,
+    data: DataLike,
     *,
     overwrite: bool = False,
     watch: Watch | None = None,
@@ -84,7 +86,7 @@ def make(
 
     Args:
         orders: the runs to make; their `source`, `init` and `backbone` may be orders too.
-        data: data for training and test.
+        data: data for training and test; see `denature.data.load`.
         overwrite: replace other runs in the folders of the orders.
         session: saved states, stops, workers and progress.
         watch: is called with an order and its learner after each epoch, in this process only.
@@ -96,12 +98,13 @@ def make(
         DenatureError: see `denature.core.errors`; no folder then holds a run that looks complete.
         Stopped: the stopper fired; call again with the same orders to resume.
     """
-    session = session or Session()
+    session = session or usual_session()
     team = join(orders[0].training.device if orders else "auto")
     if not isinstance(data, Dataset):
         progress = session.progress if team.is_rank0 else SILENT
-        team.on_rank0(lambda: (load(data, progress=progress), None)[1])  # decodes once for all
-        data = load(data, progress=progress)
+        source = team.on_rank0(lambda: config_of(data, progress=progress))
+        team.on_rank0(lambda: (load(source, progress=progress), None)[1])  # decodes once for all
+        data = load(source, progress=SILENT)
     [runs] = make_all([(orders, data)], overwrite=overwrite, watch=watch, session=session)
     return runs
 
@@ -114,7 +117,7 @@ def make_all(
     session: Session | None = None,
 ) -> list[list[Run]]:
     """Make runs on several data sets, so that workers are busy across them; see `make`."""
-    session = session or Session()
+    session = session or usual_session()
     keep_freed_memory()
     orders = [order for ordered, _ in groups for order in ordered]
     team = join(orders[0].training.device if orders else "auto")
@@ -310,13 +313,14 @@ def _send(passes: Sequence[_Pass], workers: WorkerPool, overwrite: bool, session
 
 def evaluate_run(
     run: Run,
-    data: str | DataConfig | Dataset,
+    data: DataLike,
     *,
     device: str = "auto",
     precision: str = "fp32",
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
 ) -> Estimate:
     """Accuracy of a run on the test split of any data of its shape and classes."""
+    progress = usual() if progress is None else progress
     dataset = load(data, progress=progress)
     run = ClassMatcher(dataset, progress)("run", run)
     compute = resolve(run.network, device=device, precision=precision)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from denature.core.progress import SILENT, Progress
 from denature.core.stopping import Stopper
+from denature.core.usual import usual
 from denature.train.config import CheckpointConfig
 
 if TYPE_CHECKING:
@@ -23,3 +24,8 @@ class Session:
     """Worker processes that make the runs; None makes them in this process."""
     progress: Progress = SILENT
     """Receives the progress of all parts."""
+
+
+def usual_session() -> Session:
+    """The session of a call that names none: progress is shown in a terminal and in a notebook."""
+    return Session(progress=usual())

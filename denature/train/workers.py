@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, final
 from denature.answers.transfer_file import load_transfer
 from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunError, Stopped
 from denature.core.parent import end_with_parent
-from denature.core.progress import Task
+from denature.core.progress import SILENT, Task
 from denature.core.stopping import Stopper
 from denature.data import load
 from denature.train.remote import RemoteBatch
@@ -44,7 +44,7 @@ def carry_out(batch: RemoteBatch, wish: Callable[[], bool] | None = None) -> str
         for folder in folders
     }
     if batch.transfer is None:
-        transfer, data = None, replace(load(batch.data), config=batch.data_as)
+        transfer, data = None, replace(load(batch.data, progress=SILENT), config=batch.data_as)
     else:
         transfer, data = load_transfer(batch.transfer, folder=batch.known_as[batch.transfer])
         if batch.defense is not None:

@@ -20,13 +20,14 @@ from denature.data.readers.folders import image_folder
 from denature.data.readers.hub import hub
 from denature.data.readers.npz import npz
 from denature.data.readers.parquet import parquet
+from denature.data.readers.saved import saved
 from denature.data.readers.trees import TAR_SUFFIXES
 from denature.data.source import DataSource, Reader
 
 NAMED: Mapping[str, Callable[[], DataSource]] = {"digits": digits, "drawn-faces": drawn_faces}
 """Sources without a path, by name."""
 
-READERS: tuple[Reader, ...] = (npz, archived, parquet, image_folder)
+READERS: tuple[Reader, ...] = (npz, archived, saved, parquet, image_folder)
 """Readers of files and folders, in the order in which they are tried."""
 
 
@@ -49,9 +50,9 @@ def open_source(config: DataConfig, progress: Progress = SILENT) -> DataSource:
     if packed and (instead := instead_of(head_of(path))) is not None:
         raise DataError(f"{path} {instead}.")
     raise DataError(
-        f"{path} is no folder, .npz, .parquet or published archive. Data can be: "
-        f"{', '.join((*NAMED, *PUBLISHED))}; a folder of Parquet shards or of images; an .npz; an "
-        "archive of CIFAR or Tiny-ImageNet; hf:owner/name."
+        f"{path} is no folder, .npz, .parquet, .arrow or published archive. Data can be: "
+        f"{', '.join((*NAMED, *PUBLISHED))}; a folder of Parquet shards or of images, or one of "
+        "save_to_disk; an .npz; an archive of CIFAR or Tiny-ImageNet; hf:owner/name."
     )
 
 

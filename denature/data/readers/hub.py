@@ -1,7 +1,7 @@
-"""Data sets of the Hugging Face hub."""
+"""Data sets of Hugging Face `datasets`: from the hub, or as a caller has them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from denature.core.classes import composed
@@ -26,6 +26,24 @@ def hub(config: DataConfig) -> DataSource:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises a dozen kinds, from network to parser
         raise DataError(f"{config.source} could not be loaded: {line_of(error)}.") from None
+    return hub_tables(loaded, config, ("hub", name))
+
+
+def hub_tables(
+    loaded: Mapping[str, Any], config: DataConfig, origin: tuple[Any, ...]
+) -> DataSource:
+    """Splits of Hugging Face `datasets` as a source.
+
+    Args:
+        loaded: data sets by the names of splits.
+        config: names the columns, where several could hold images or labels.
+        origin: beginning of the fingerprint.
+
+    Raises:
+        DataError: there is no split to train on, or a column could be read in several ways.
+    """
+    import datasets
+
     splits: dict[str, Any] = {}
     left_out: Counter[str] = Counter()
     for title in sorted(loaded, key=lambda title: not is_keyword(title)):
@@ -33,7 +51,7 @@ def hub(config: DataConfig) -> DataSource:
         if split is None or split in splits:
             left_out[f"image of the split {title}"] += len(loaded[title])
         else:
-            splits[split] = loaded[title]
+            splits[split] = loaded[title].with_format(None)
     if "train" not in splits:
         raise DataError(f"{config.source} has the splits {', '.join(loaded)}; wanted is train.")
     first = splits["train"]
@@ -66,7 +84,7 @@ def hub(config: DataConfig) -> DataSource:
     return DataSource(
         {split: read(split) for split in splits},
         names,
-        ("hub", name, columns.image, columns.label, names, *prints),
+        (*origin, columns.image, columns.label, names, *prints),
         sum(map(len, splits.values())),
         columns.kind == "landmarks",
         left_out=left_out,

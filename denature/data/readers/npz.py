@@ -9,6 +9,7 @@ from denature.core.errors import DataError, brief
 from denature.data.config import DataConfig
 from denature.data.decode import Block
 from denature.data.readers.arrays import StoredArray, names_in, open_npz
+from denature.data.readers.pixels import as_uint8, no_images
 from denature.data.readers.splits import SPELT, is_keyword, split_of
 from denature.data.source import MOST_CLASSES, DataSource, Opener, no_label, stats_of
 
@@ -54,7 +55,7 @@ def _opener(path: Path, split: str) -> Opener:
             where = f"{path}, x_{split}"
             images, numbers = (arrays[name] for name in names)
             if len(images.shape) not in (3, 4):
-                raise _no_images(images, where)
+                raise no_images(images.shape, where)
             labels = _labels(numbers, f"{path}, y_{split}")
             if images.shape[0] != len(labels):
                 raise DataError(f"{where} has {images.shape[0]} images for {len(labels)} labels.")
@@ -62,7 +63,7 @@ def _opener(path: Path, split: str) -> Opener:
                 raise no_label(labels[(labels < -1) | (labels > MOST_CLASSES)][0], where)
             start = 0
             for piece in images.pieces():
-                pixels = _as_uint8(piece, where, images)
+                pixels = as_uint8(piece, where, images.shape)
                 yield Block(pixels, labels[start : start + len(pixels)].astype(np.int64))
                 start += len(pixels)
 
@@ -80,30 +81,3 @@ def _labels(numbers: StoredArray, where: str) -> np.ndarray:
     if not one_each or not np.issubdtype(numbers.dtype, np.integer):
         raise DataError(f"{where} must be one integer per image.")
     return numbers.whole().reshape(-1)
-
-
-def _no_images(images: StoredArray, where: str) -> DataError:
-    return DataError(
-        f"{where} has the shape {str(images.shape)[:80]}; wanted is n x size x size, "
-        "n x size x size x channels or n x channels x size x size, with 1 or 3 channels."
-    )
-
-
-def _as_uint8(images: np.ndarray, where: str, stored: StoredArray) -> np.ndarray:
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[-1] in (1, 3):
-        images = images.transpose(0, 3, 1, 2)
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.shape[2] != images.shape[3]:
-        raise _no_images(stored, where)
-    if not images.size:
-        images = images.astype(np.uint8)
-    if images.dtype != np.uint8:
-        low, high = float(np.min(images)), float(np.max(images))
-        if not np.issubdtype(images.dtype, np.floating) or not 0 <= low <= high <= 1:
-            raise DataError(
-                f"{where} is {images.dtype} from {low:g} to {high:g}; "
-                "wanted is uint8 in 0..255 or floats in [0, 1]."
-            )
-        images = np.rint(images * 255).astype(np.uint8)
-    return np.ascontiguousarray(images)

@@ -41,6 +41,37 @@ MOST_BATCH = 4096
 TEXT = ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
 
 
+NAME = "Parquet"
+
+
+def schema_of(file: Path) -> Any:
+    """The Arrow schema of a file."""
+    return open_parquet(file).schema_arrow
+
+
+def rows_of(file: Path) -> int:
+    """Number of rows that a file declares."""
+    return int(open_parquet(file).metadata.num_rows)
+
+
+def lacks_values(file: Path, column: str, part: str) -> bool:
+    """Whether some rows of a column of structs have no value in a part, by the file's statistics.
+
+    A struct without another part than that is not looked at.
+    """
+    metadata = open_parquet(file).metadata
+    leaves = metadata.schema
+    names = [leaves.column(place).path for place in range(len(leaves))]
+    if f"{column}.path" not in names:
+        return False
+    place = names.index(f"{column}.{part}")
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(place).statistics
+        if statistics is None or not statistics.has_null_count or statistics.null_count:
+            return True
+    return False
+
+
 def open_parquet(file: Path) -> Any:
     """A file as `pyarrow.parquet.ParquetFile`, whose description is of bounded size.
 
