@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from denature.core.errors import ConfigError
 from denature.core.progress import SILENT, Progress
 from denature.core.stats import Estimate
 from denature.core.stopping import Stopper
 from denature.data.dataset import Dataset
 from denature.extract.asking.ledger import Ledger
+from denature.extract.asking.limits import check_max_cost
 from denature.extract.asking.oracle import UNLIMITED, Oracle
 from denature.extract.asking.pool import pool_of_tests
-from denature.extract.compatibility import about_of, check_about, fitted
+from denature.extract.compatibility import about_of, check_about, check_image_size, fitted
 from denature.extract.measure import ask_reference
 from denature.extract.victims.base import Victim
 from denature.remote.config import RequestConfig
@@ -28,6 +28,8 @@ def evaluate_victim(
     images: int | None,
     folder: Path,
     pace: RequestConfig,
+    price: float | None = None,
+    max_cost: float | None = None,
     progress: Progress = SILENT,
 ) -> Estimate:
     """A victim's accuracy on test images, or its error on landmarks.
@@ -38,20 +40,19 @@ def evaluate_victim(
         images: size of the random sample; `USUAL` by default.
         folder: of the ledger that keeps the answers; images that it holds are not queried again.
         pace: rate and retries of the requests.
+        price: US dollars a query.
+        max_cost: US dollars for all queries in the folder, at most; fewer images are measured where
+            it ends them.
         progress: receives the number of answers.
 
     Raises:
         ConfigError: the victim takes other images, or answers other classes.
         AskFailed, RunError: the victim does not answer.
     """
+    check_max_cost(max_cost, price)
     about = fitted(about_of(victim), dataset, progress, option="--data")
     check_about(about, dataset, option="--data")
-    if about.image_size not in (None, dataset.image_size):
-        raise ConfigError(
-            f"{about.target} takes images of {about.image_size} pixels a side, and those of "
-            f"{dataset.config.source} have {dataset.image_size}. Pass --image-size "
-            f"{about.image_size}."
-        )
+    check_image_size(about, dataset)
     folder.mkdir(parents=True, exist_ok=True)
     stopper = Stopper()
     with Ledger(folder / LEDGER) as ledger, stopper.on_signals():
@@ -62,6 +63,8 @@ def evaluate_victim(
             budget=UNLIMITED,
             purpose="evaluation",
             pace=pace,
+            price=price,
+            max_cost=max_cost,
             stopper=stopper,
             progress=progress,
         )

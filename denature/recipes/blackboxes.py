@@ -17,7 +17,7 @@ from denature.data import Dataset
 from denature.extract.asking.ledger import BudgetSpent, Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.sender import QuerySender
-from denature.extract.compatibility import about_of, fitted
+from denature.extract.compatibility import about_of, check_image_size, fitted
 from denature.extract.victims.base import Victim
 from denature.remote.config import RequestConfig
 from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries, Reply
@@ -98,11 +98,7 @@ def _box(
     victim: Victim, data: Dataset, images: Pixels, ledger: Ledger, budget: int, terms: Terms
 ) -> Box:
     about = fitted(about_of(victim), data, terms.progress)
-    if about.image_size not in (None, data.image_size):
-        raise ConfigError(
-            f"{about.target} takes images of {about.image_size} pixels a side, the data set has "
-            f"{data.image_size}. Pass --image-size {about.image_size}."
-        )
+    check_image_size(about, data)
     oracle = Oracle(
         victim=victim,
         ledger=ledger,
