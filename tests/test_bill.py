@@ -14,23 +14,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from denature.cli.app import main
 from denature.core.errors import ConfigError, MissingExtra, RunError
 from denature.core.stopping import Stopper
+from denature.data import Dataset
 from denature.data.config import DataConfig
 from denature.extract import config
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
 from denature.extract.asking.limits import Limits, Spending, affordable, in_dollars
 from denature.extract.asking.oracle import Oracle
-from denature.extract.asking.pool import NoisePool
+from denature.extract.asking.pool import NoisePool, pool_of_tests
 from denature.extract.config import ExtractionConfig
 from denature.extract.levels import Purse, divided
 from denature.extract.planning import PLAN, PlannedTheft, plan_theft
+from denature.extract.selection.catalogue import find_selection
 from denature.extract.stealing import carry_out, steal
 from denature.extract.theft import LEDGER, read_theft
+from denature.extract.thief import check_selection
 from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.called import FunctionVictim
 from denature.recipes.theft import estimate_theft
@@ -234,7 +238,7 @@ def test_a_fifth_of_a_budget_measures_fidelity_and_1000_at_most() -> None:
 
 def test_all_queries_of_a_theft_are_within_its_largest_budget(tmp_path: Path) -> None:
     """With attempts that are lost, for test images and for others, and a budget that grows."""
-    for budgets, wanted in (((50,), 50), ((50, 120), 120), ((50,), 120)):
+    for budgets, wanted in (((100,), 100), ((100, 200), 200), ((100,), 200)):
         losses = [AskFailed("lost", again=True, billed=True, wait_s=0.0)] * 2
 
         def losing(pixels: np.ndarray, losses: list[AskFailed] = losses) -> np.ndarray:
@@ -243,13 +247,13 @@ def test_all_queries_of_a_theft_are_within_its_largest_budget(tmp_path: Path) ->
                 raise losses.pop()
             return found
 
-        pace = replace(NO_WAIT, per_request=5)
+        pace = replace(NO_WAIT, per_request=10)
         theft = steal(victim(losing), **terms(tmp_path, *budgets, price=0.5, pace=pace))
         assert theft.spent + theft.measuring == sum(ASKED) <= wanted
         assert not theft.fidelity_extra
     # A smaller --fidelity later does not let a theft ask more in all.
-    steal(victim(), **terms(tmp_path, 120, stealing=ExtractionConfig(fidelity=2)))
-    assert sum(ASKED) <= 120
+    steal(victim(), **terms(tmp_path, 200, stealing=ExtractionConfig(fidelity=2)))
+    assert sum(ASKED) <= 200
 
 
 def test_dollars_end_a_theft_before_its_budget_and_fidelity_is_measured(tmp_path: Path) -> None:
@@ -387,11 +391,6 @@ def test_the_command_prints_its_estimate_and_sends_nothing(
 # Refusals
 
 
-def landmarks() -> dict[str, Any]:
-    source = DataConfig(source="drawn-faces", points=("nose",), image_size=16)
-    return {"pool": source, "stealing": ExtractionConfig(choose="both")}
-
-
 IMPOSSIBLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"budgets": [2000]}, "1,641 images are wanted, and digits has 1,438"),
     ({}, {"net": "no-such"}, "There is no network 'no-such'"),
@@ -406,7 +405,6 @@ IMPOSSIBLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"channels": 3}, {}, "digits has images of 1 channels, v takes 3"),
     ({"names": ("a", "b", "c")}, {}, "digits has 10 classes, v knows 3"),
     ({"kind": "landmarks"}, {}, "answers with landmarks, and the labels of digits are classes"),
-    ({"kind": "landmarks"}, landmarks(), "compares probabilities of classes, and drawn-faces has"),
     ({}, {"training": replace(QUICK, frozen=True)}, "there is no backbone to freeze"),
     ({}, {"session": Session(checkpointing=CheckpointConfig(track=("no-such",)))},
      "There is no tracker 'no-such'"),
@@ -428,6 +426,14 @@ def test_a_theft_that_is_impossible_asks_nothing(
     assert said in str(error.value)
     assert ASKED == []
     assert not (out / "clones").exists()
+
+
+def test_clones_of_landmarks_cannot_choose_by_classes(digits: Dataset) -> None:
+    located = replace(digits.test, labels=torch.zeros(len(digits.test.labels), 2))
+    placed = replace(digits, test=located, train=located)
+    check_selection(pool_of_tests(placed), find_selection("random"), placed)
+    with pytest.raises(ConfigError, match="both compares probabilities of classes, and digits has"):
+        check_selection(pool_of_tests(placed), find_selection("both"), placed)
 
 
 def test_a_backbone_of_another_network_is_refused_before_a_query(tmp_path: Path) -> None:
