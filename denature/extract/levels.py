@@ -10,12 +10,16 @@ from denature.extract.config import ExtractionConfig
 
 
 class Level(NamedTuple):
-    """What the clones of one budget learn from."""
+    """What the clones of one budget learn from, and what measures them."""
 
     budget: int
     """As it was named."""
     queries: int
-    """Those of it that clones learn from."""
+    """Queries to learn from."""
+    fidelity: int
+    """Test images; each is one query."""
+    cut: bool = False
+    """Whether the dollars pay for less than the budget."""
 
 
 @final
@@ -27,12 +31,15 @@ class Division:
     """By ascending budget."""
     repeats: int
     """Queries of each image to learn from."""
-    fidelity: int
-    """Test images; each is one query."""
-    total: int | None
-    """Queries for both purposes, as a hard limit; None where each has a budget of its own."""
+    on_top: bool
+    """Whether the queries for fidelity come on top of the budgets."""
     note: str = ""
     """What `--max-cost` cuts off, as a sentence."""
+
+    @property
+    def fidelity(self) -> int:
+        """Test images, those of the largest budget."""
+        return self.levels[-1].fidelity
 
     @property
     def learning(self) -> int:
@@ -43,6 +50,14 @@ class Division:
     def queries(self) -> int:
         """All queries, where none is lost."""
         return self.learning + self.fidelity
+
+    @property
+    def total(self) -> int | None:
+        """Hard limit on all queries; None where fidelity has a budget of its own."""
+        if self.on_top:
+            return None
+        last = self.levels[-1]  # one that was cut is limited by the dollars
+        return last.budget if last.cut else self.queries
 
 
 @final
@@ -57,6 +72,13 @@ class Purse:
     """Queries that this pays for in all, those of earlier calls included."""
     measured: int = 0
     """Queries of earlier calls that measured fidelity, which teach nothing."""
+
+    def __str__(self) -> str:
+        before = f", {self.measured:,} of them spent on test images before" if self.measured else ""
+        return (
+            f"--max-cost {self.max_cost:g} pays for {self.queries:,} queries at "
+            f"{in_dollars(self.price)} each{before}"
+        )
 
 
 def divided(
@@ -79,36 +101,32 @@ def divided(
         ConfigError: a budget, or the purse, does not pay for fidelity and two images.
     """
     levels: list[Level] = []
-    fidelity, note, total = 0, "", None
+    note = ""
     for budget in budgets:
-        cut = purse is not None and purse.queries < budget + _extra(budget, stealing, tests)
-        allowed = purse.queries if cut and purse is not None else budget
-        if cut and stealing.fidelity_extra:
-            allowed -= _extra(budget, stealing, tests)
-        of_budget = min(stealing.test_images(allowed), tests)
-        queries = allowed if stealing.fidelity_extra else allowed - of_budget
-        if cut and purse is not None:
-            queries = min(queries, purse.queries - purse.measured)
-        if queries < 2 * stealing.repeats:
-            raise _too_small(budget, of_budget, stealing, purse if cut else None)
-        if cut and purse is not None:
-            note = (
-                f"--max-cost {purse.max_cost:g} pays for {purse.queries:,} queries at "
-                f"{in_dollars(purse.price)} each, fewer than the budget of {budgets[-1]:,} takes."
-            )
-        if not levels or queries > levels[-1].queries:
-            levels.append(Level(budget, queries))
-            fidelity, total = of_budget, None if stealing.fidelity_extra else budget
-        if cut:
+        level = _level(budget, stealing, tests, purse)
+        if not levels or level.queries > levels[-1].queries:
+            levels.append(level)
+        if level.cut and purse is not None:
+            note = f"{purse}, fewer than the budget of {budgets[-1]:,} takes."
             break
     return Division(
-        levels=tuple(levels), repeats=stealing.repeats, fidelity=fidelity, total=total, note=note
+        levels=tuple(levels), repeats=stealing.repeats, on_top=stealing.fidelity_extra, note=note
     )
 
 
-def _extra(budget: int, stealing: ExtractionConfig, tests: int) -> int:
-    """Queries on top of a budget."""
-    return min(stealing.test_images(budget), tests) if stealing.fidelity_extra else 0
+def _level(budget: int, stealing: ExtractionConfig, tests: int, purse: Purse | None) -> Level:
+    """One budget, or as much of it as the purse pays for."""
+    on_top, allowed, most = stealing.fidelity_extra, budget, budget
+    fidelity = min(stealing.test_images(budget), tests)
+    cut = purse is not None and purse.queries < budget + on_top * fidelity
+    if cut and purse is not None:
+        allowed = purse.queries - on_top * fidelity
+        fidelity = min(stealing.test_images(allowed), tests)
+        most = purse.queries - purse.measured
+    queries = min(most, allowed if on_top else allowed - fidelity)
+    if queries < 2 * stealing.repeats:
+        raise _too_small(budget, fidelity, stealing, purse if cut else None)
+    return Level(budget, queries, fidelity, cut)
 
 
 def _too_small(
@@ -119,11 +137,9 @@ def _too_small(
     if stealing.repeats > 1:
         what += f" ({stealing.repeats} for each of two images)"
     if purse is not None:
-        before = f", {purse.measured:,} test images of earlier calls among them"
         return ConfigError(
-            f"--max-cost {purse.max_cost:g} pays for {purse.queries:,} queries at "
-            f"{in_dollars(purse.price)} each{before if purse.measured else ''}; wanted are "
-            f"{wanted:,}: {what}. Take a larger --max-cost, or a smaller --fidelity."
+            f"{purse}; wanted are {wanted:,}: {what}. Take a larger --max-cost, or a smaller "
+            "--fidelity."
         )
     if stealing.fidelity_extra:
         wanted, what = 2 * stealing.repeats, "for two images"

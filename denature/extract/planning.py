@@ -140,11 +140,13 @@ class PlannedTheft:
                 Part(
                     name="of the pool, to learn from",
                     queries=division.learning,
+                    limit=oracle.budget,
                     spent=spent(oracle.target, "train"),
                 ),
                 Part(
                     name="test images, for fidelity",
                     queries=division.fidelity,
+                    limit=self.measuring(oracle, division).budget,
                     spent=spent(oracle.target, "measure"),
                 ),
             ],

@@ -62,11 +62,12 @@ class TheftEstimate:
         timed = self.bill.seconds()
         return {
             "queries": self.bill.queries,
+            "queries_at_most": self.bill.most,
             "learning": self.bill.parts[0].left,
             "fidelity": self.bill.parts[1].left,
             "requests": self.bill.requests,
             "attempts": self.bill.attempts,
-            "dollars": self.bill.dollars,
+            "dollars_at_most": self.bill.dollars,
             "answering_s": None if timed is None else timed[0],
             "training_s": self.training_s,
             "clones": self.clones,

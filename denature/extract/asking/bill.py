@@ -19,7 +19,9 @@ class Part:
     name: str
     """For sentences, such as `to learn from`."""
     queries: int
-    """In all at most, where none is lost."""
+    """In all, where none is lost."""
+    limit: int | None = None
+    """Hard limit on them in all, with those that are lost; None for no limit of their own."""
     spent: int = 0
     """Queries of earlier calls for the same use."""
 
@@ -64,8 +66,22 @@ class Bill:
 
     @property
     def queries(self) -> int:
-        """Queries that are left to send at most, retries that are charged included."""
-        left = sum(part.left for part in self.parts)
+        """Queries that are left to send, where none is lost."""
+        return self._limited(sum(part.left for part in self.parts))
+
+    @property
+    def most(self) -> int:
+        """Queries that are left to pay for at most, all attempts that may be charged included."""
+        return self._limited(
+            sum(
+                part.left * self.pace.attempts
+                if part.limit is None
+                else max(0, part.limit - part.spent)
+                for part in self.parts
+            )
+        )
+
+    def _limited(self, left: int) -> int:
         if self.budget is not None:
             left = min(left, max(0, self.budget - sum(part.spent for part in self.parts)))
         if self.max_cost is not None and self.price:
@@ -85,7 +101,7 @@ class Bill:
     @property
     def dollars(self) -> float | None:
         """US dollars that are left to pay at most; None where the price is unknown."""
-        return None if self.price is None else self.price * self.queries
+        return None if self.price is None else self.price * self.most
 
     def seconds(self) -> tuple[float, str] | None:
         """Time until all answers are there, and what this is based on; None if nothing says."""
@@ -111,11 +127,15 @@ class Bill:
         wanted = sum(part.left for part in self.parts)
         limited = f" of {wanted:,}, then a limit ends them" if wanted > self.queries else ""
         before = f" {earlier:,} were spent before." if earlier else ""
+        lost = (
+            f"; at most {self.most:,} if attempts are lost and charged"
+            if self.most > self.queries
+            else ", lost attempts that may have been charged included"
+        )
         return [
-            f"At most {self.queries:,} queries{limited}: {parts}.{before} They take "
-            f"{self.requests:,} requests of up to {self.per_request} images, and "
-            f"{self.attempts:,} attempts at most; a retry that may have been charged counts as a "
-            "query.",
+            f"{self.queries:,} queries{limited}{lost}: {parts}.{before}",
+            f"They take {self.requests:,} requests of up to {self.per_request} images, and at most "
+            f"{self.attempts:,} attempts.",
             self._money(),
             self._time(),
         ]
