@@ -24,6 +24,7 @@ from denature.core.stopping import Stopper
 from denature.data import Dataset
 from denature.data.config import DataConfig
 from denature.extract import config
+from denature.extract.asking.bill import Part
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
 from denature.extract.asking.limits import Limits, Spending, affordable, in_dollars
 from denature.extract.asking.oracle import Oracle
@@ -349,12 +350,20 @@ def test_an_estimate_names_queries_attempts_dollars_and_time(tmp_path: Path) -> 
     for part in (
         "100 queries, lost attempts that may have been charged included: 80 of the pool, to learn "
         "from, 20 test images, for fidelity.",
-        "7 requests of up to 16 images, and at most 21 attempts.",
+        "They take at most 7 requests of up to 16 images, and 21 attempts.",
         "At most US $ 0.20, at US $ 0.002 a query.",
         "Time of the answers: about 5 seconds (at --rate 20).",
         "for 1 networks, by a few steps timed on this machine",
     ):
         assert part in said
+
+
+def test_requests_are_counted_round_by_round() -> None:
+    part = Part(name="x", queries=210, spent=10, together=40)
+    assert (part.requests(64), part.requests(16), replace(part, together=None).requests(64)) == (
+        *(5, 15), 4,
+    )  # fmt: skip
+    assert (replace(part, spent=5).requests(64), replace(part, spent=210).requests(64)) == (6, 0)
 
 
 def test_a_probe_is_said_kept_and_a_part_of_the_theft(tmp_path: Path) -> None:

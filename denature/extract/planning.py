@@ -133,7 +133,7 @@ class PlannedTheft:
 
     def bill(self, oracle: Oracle, division: Division) -> Bill:
         """What the theft costs at most."""
-        spent = oracle.ledger.spending.queries
+        spent, rounds = oracle.ledger.spending.queries, self.selection.select is not None
         return Bill.of(
             oracle,
             [
@@ -141,6 +141,7 @@ class PlannedTheft:
                     name="of the pool, to learn from",
                     queries=division.learning,
                     limit=oracle.budget,
+                    together=self.stealing.round_size * self.stealing.repeats if rounds else None,
                     spent=spent(oracle.target, "train"),
                 ),
                 Part(

@@ -332,7 +332,7 @@ class OpenAudit:
         tests = len(self.tests)
         images = tests + self.defender.images + self.auditor.most_asked()
         name = f"images, of them {tests:,} test images"
-        part = Part(name=name, queries=images, spent=self.harvest.spent)
+        part = Part(name=name, queries=images, spent=self.harvest.spent, together=1)  # at worst
         return Bill.of(self.harvest.oracle, [part], budget=self.audit.max_queries)
 
     def plan_lines(self) -> list[str]:

@@ -24,10 +24,17 @@ class Part:
     """Hard limit on them in all, with those that are lost; None for no limit of their own."""
     spent: int = 0
     """Queries of earlier calls for the same use."""
+    together: int | None = None
+    """Queries that are known at once, such as those of a round; None for all of them."""
 
     @property
     def left(self) -> int:
         return max(0, self.queries - self.spent)
+
+    def requests(self, size: int) -> int:
+        """Requests of up to `size` queries for what is left, each sent once."""
+        rounds, rest = divmod(self.left, self.together or max(1, self.left))
+        return rounds * math.ceil((self.together or self.left) / size) + math.ceil(rest / size)
 
 
 @final
@@ -90,8 +97,8 @@ class Bill:
 
     @property
     def requests(self) -> int:
-        """Requests for them, each sent once."""
-        return sum(math.ceil(part.left / self.per_request) for part in self.parts)
+        """Requests for them at most, each sent once."""
+        return sum(part.requests(self.per_request) for part in self.parts)
 
     @property
     def attempts(self) -> int:
@@ -110,12 +117,13 @@ class Bill:
             found.append((self.queries / rate, f"at --rate {rate:g}"))
         count, latency = self.timed
         if count:
-            at_once = min(self.pace.concurrency, max(1, self.requests))
+            requests = math.ceil(self.queries / self.per_request)
+            at_once = min(self.pace.concurrency, max(1, requests))
             basis = (
                 f"mean latency {1000 * latency:,.3g} ms a request, of {count:,} timed so far, if "
                 f"{at_once} at once are as fast as one"
             )
-            found.append((self.requests * latency / at_once, basis))
+            found.append((requests * latency / at_once, basis))
         return max(found, default=None)
 
     def lines(self) -> list[str]:
@@ -134,7 +142,7 @@ class Bill:
         )
         return [
             f"{self.queries:,} queries{limited}{lost}: {parts}.{before}",
-            f"They take {self.requests:,} requests of up to {self.per_request} images, and at most "
+            f"They take at most {self.requests:,} requests of up to {self.per_request} images, and "
             f"{self.attempts:,} attempts.",
             self._money(),
             self._time(),
