@@ -5,6 +5,9 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 
 .PHONY: demo test test-all check bench clean
 
+# Else every process would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 demo: .venv/.ready
 	$(BIN)/denature demo --overwrite
 
@@ -31,15 +34,14 @@ bench: .venv/.ready-dev
 	$(BIN)/python -m benchmarks.attacks --json results/attacks-cpu.json
 	$(BIN)/python -m benchmarks.defenses --json results/defenses-cpu.json
 
-# The stamp is written last: an installation that was interrupted is done again.
-.venv/.ready: pyproject.toml constraints.txt
+# The stamp is written last: an installation that was interrupted is done again. Of the developers'
+# many modules few are imported; those are compiled then, which took a minute for all.
+.venv/.ready: INSTALLED = .
+.venv/.ready-dev: INSTALLED = '.[dev]' --no-compile
+.venv/.ready .venv/.ready-dev: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "denature needs Python 3.11 or newer; say which with make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) -e .
-	touch $@
-
-.venv/.ready-dev: .venv/.ready
-	$(INSTALL) -e '.[dev]'
+	$(INSTALL) -e $(INSTALLED)
 	touch $@
 
 clean:

@@ -14,3 +14,14 @@ def command_line(words: Sequence[str]) -> None:
     from denature.cli.app import main
 
     raise SystemExit(main(words))
+
+
+def brief_command(words: Sequence[str]) -> None:
+    """The same with few steps for each clone, and pages without figures."""
+    from denature.extract import config
+    from denature.report import page
+
+    config.LEAST_STEPS = 20
+    for name in ("svg", "write_figure"):
+        setattr(page, name, lambda *_: "")
+    command_line(words)

@@ -30,6 +30,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from denature.answers.program import open_program
 from denature.answers.transfer_file import load_transfer
 from denature.core.errors import DenatureError
 from denature.core.hits import Hits
@@ -37,7 +38,6 @@ from denature.core.record import find_records, read_record
 from denature.core.weights import read_weights
 from denature.data import DataConfig, load
 from denature.extract.theft import read_theft
-from denature.extract.victims.file import file_victim
 from denature.recipes.nose.service_answers import _read as read_answers
 from denature.recipes.upstream.folders import Overrides
 from denature.recipes.upstream.folders import read as read_folder
@@ -505,7 +505,7 @@ def onnx_of_a_large_constant(folder: Path) -> Load:
     graph = helper.make_graph(nodes, "g", [taken], [given], [shape])
     opsets = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "a.onnx")
-    return lambda: file_victim(folder / "a.onnx")
+    return lambda: open_program(folder / "a.onnx")
 
 
 # Results, configs, answers

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,12 @@ from denature.extract.asking.pool import digest_of, pool_of_tests
 from denature.extract.strategies.base import Lesson
 from denature.extract.strategies.catalogue import strategy_of
 from denature.extract.victims.called import FunctionVictim
-from denature.extract.victims.file import file_victim
+from denature.extract.victims.find import find
 from denature.recipes.audit import Audit
 from denature.recipes.runner import run
 from denature.train import Normal, Run, Training, train
 from denature.train.session import Session
+from tests.forked import FORKED, brief_command
 from tests.served import serve
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -218,7 +219,7 @@ def test_files_of_a_fixed_batch_answer_any_number_of_images(tmp_path: Path) -> N
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
     path = tmp_path / "four.pt2"
     torch.export.save(torch.export.export(net, (torch.zeros(4, 1, 8, 8),)), path)
-    model = file_victim(path, trust=[str(path)])
+    model = find(str(path), trust=[str(path)])
     images = np.random.default_rng(0).integers(0, 256, (10, 1, 8, 8), dtype=np.uint8)
     with torch.no_grad():
         wanted = net(torch.from_numpy(images).float() / 255).numpy()
@@ -579,19 +580,26 @@ def test_runs_of_a_measured_cell_are_removed(
 
 
 WHOLE = (
-    *("--defense", "gaussian-noise,nasty", "--thief", "naive,labels,active-both"),
+    *("--defense", "gaussian-noise,nasty", "--thief", "naive,active-both"),
     *("--budget", "20,40", "--seeds", "2", "--labelled", "10"),
 )
 
-BRIEFLY = (
-    "import sys; from denature.extract import config; config.LEAST_STEPS = 20; "
-    "from denature.cli.app import main; sys.exit(main(sys.argv[1:]))"
-)
+BRIEFLY = "import sys; from tests.forked import brief_command; brief_command(sys.argv[1:])"
 """A command in a process of its own, whose clones have few steps."""
 
 
+def _words(*given: str, out: Path) -> list[str]:
+    return ["audit", *_with(given), "--out", str(out), "-q"]
+
+
 def _command(*given: str, out: Path) -> list[str]:
-    return [sys.executable, "-c", BRIEFLY, "audit", *_with(given), "--out", str(out), "-q"]
+    return [sys.executable, "-c", BRIEFLY, *_words(*given, out=out)]
+
+
+def _forked(words: Sequence[str]) -> ForkServerProcess:
+    process = FORKED.Process(target=brief_command, args=(words,))
+    process.start()
+    return process
 
 
 def _measured(out: Path) -> dict[str, Any]:
@@ -601,16 +609,18 @@ def _measured(out: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_killed_audit_ends_as_an_undisturbed_one(victim: Run, tmp_path: Path) -> None:
-    command = _command(str(victim.folder), *WHOLE, out=tmp_path / "killed")
+    words = _words(str(victim.folder), *WHOLE, out=tmp_path / "killed")
     cells = tmp_path / "killed" / "cells"
-    for wanted in (1, 20):  # in screening, and in racing
-        process = subprocess.Popen(command)
-        while process.poll() is None and len(list(cells.glob("*.json"))) < wanted:
+    for wanted in (1, 14):  # in screening, and in racing
+        process = _forked(words)
+        while process.is_alive() and len(list(cells.glob("*.json"))) < wanted:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert not (tmp_path / "killed" / "result.json").exists()
-    subprocess.run(command, check=True)
+    process = _forked(words)
+    process.join()
+    assert process.exitcode == 0
     two = _command(str(victim.folder), *WHOLE, "--workers", "2", out=tmp_path / "whole")
     subprocess.run(two, check=True)
     assert _measured(tmp_path / "killed") == _measured(tmp_path / "whole")

@@ -334,6 +334,7 @@ def test_a_server_is_attacked_from_the_command_line(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
 def test_a_killed_attack_goes_on_and_asks_nothing_twice(
     served: Served, plain: Run, tmp_path: Path
 ) -> None:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from denature.answers.config import InferenceConfig
-from denature.cli.app import COMMANDS, app, main
+from denature.cli.app import app, main
+from denature.cli.commands import COMMANDS
 from denature.cli.options import TRAINERS, command_line_only
 from denature.data.config import ReaderConfig
 from denature.train import Training, load_run

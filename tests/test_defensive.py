@@ -60,6 +60,7 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
 def test_the_smoke_scale_says_what_came_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The main job, small here and whole in the slow tests; and what its report says."""
+"""The main job, small here and whole in `test_readme.py`; and what its report says."""
 
 import hashlib
 import json
@@ -520,31 +520,3 @@ def test_a_demo_does_not_mix_with_other_things(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="files that do not belong to a demo"):
         Demo(folder=tmp_path)
-
-
-@pytest.mark.slow
-def test_the_effect_on_the_digits_is_real(tmp_path: Path) -> None:
-    """The figures that the README claims, made again."""
-    found = run(Demo(folder=tmp_path / "demo"))
-    nasty, normal = (summarise(found.records).teacher(kind) for kind in ("nasty", "normal"))
-    assert nasty is not None
-    assert normal is not None
-    assert normal.accuracy.value - nasty.accuracy.value <= 0.03
-    falls = []
-    for net in ("cnn", "mlp"):
-        alone, taught, spoiled = (
-            summarise(found.records).student(net, *how)
-            for how in (("none", "none"), ("normal", "soft"), ("nasty", "soft"))
-        )
-        assert alone is not None
-        assert taught is not None
-        assert taught.difference is not None
-        assert spoiled is not None
-        assert spoiled.difference is not None
-        assert alone.accuracy.value >= 0.97
-        assert taught.difference.high >= 0
-        falls.append(-spoiled.difference.value)
-    assert max(falls) >= 0.05
-    first, second = verdict_on_students(summarise(found.records))
-    assert "spoils" in first
-    assert "does not protect its labels" in second

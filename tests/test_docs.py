@@ -19,7 +19,8 @@ from benchmarks.abuse import table as abuse_table
 from benchmarks.audit import fidelity_table
 from benchmarks.bench import table
 from benchmarks.coverage import LIMITS, intervals_table, verdicts_table
-from denature.cli.app import COMMANDS, _combinations, _split_lists, app, main
+from denature.cli.app import _combinations, _split_lists, app, main
+from denature.cli.commands import COMMANDS
 from denature.core.record import Record, find_records
 from denature.core.stats import pooled
 from denature.extract.theft import read_theft
@@ -79,15 +80,25 @@ def test_the_code_of_a_page_runs_in_its_order(
             example.evaluate()
 
 
+def follow(page: Path) -> None:
+    """Run the commands of a page in the working directory."""
+    for line in commands(page):
+        words = shlex.split(line, comments=True)[1:]
+        assert main(words) == 0, line
+
+
+# Those of the README, and what it says that they find, are in `test_readme.py`.
+FOLLOWED = [page for page in PAGES[1:] if commands(page)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("page", FOLLOWED, ids=lambda p: p.name)
 def test_the_commands_of_a_page_run_in_their_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for line in commands(page):
-        words = shlex.split(line, comments=True)[1:]
-        assert main(words) == 0, line
+    follow(page)
 
 
 def test_the_readme_shows_every_command_but_what_needs_files_of_ones_own() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from denature.cli.app import COMMANDS
+from denature.cli.commands import COMMANDS
 from denature.core.errors import MissingExtra
 from denature.extract.asking.ledger import Ledger
 from denature.extract.theft import LEDGER

@@ -111,19 +111,6 @@ def test_the_command_says_that_a_teacher_is_not_nasty(
     assert f"{tmp_path / 'nasty'} is not nasty: tau^2 KL from its adversary is only" in err
 
 
-@pytest.mark.slow
-def test_by_default_a_students_accuracy_falls(digits: Dataset) -> None:
-    """Measured: 95 % for the teacher, 51 % for its student, 98 % for that of its labels."""
-    teacher = train("cnn", digits, Normal(), Training(epochs=10, device="cpu"))
-    push = Nasty(temperature=20, omega=0.1)
-    nasty = train("cnn", digits, push, Training(epochs=20, batch_size=64, device="cpu"),
-                  source=teacher)  # fmt: skip
-    assert warning(nasty.record) is None
-    student_training = Training(epochs=10, seed=1, device="cpu")
-    student = train("mlp", digits, Distilled(temperature=20), student_training, source=nasty)
-    assert student.accuracy.value < nasty.accuracy.value - 0.1
-
-
 def test_of_one_test_image_nothing_is_said_of_the_divergence(tmp_path: Path) -> None:
     """An interval over one image has no end, which JSON cannot hold."""
     digits = load("digits")

@@ -51,7 +51,7 @@ def test_tiny_imagenet_trains_in_two_and_a_half_gib(real_data: Path, tmp_path: P
     if not place.exists():
         pytest.skip(f"there is no {place}")
     command = [sys.executable, "-c", MEASURE, "train", "cnn", "--data", str(place), "--epochs", "1",
-               "--fraction", "0.05", "--out", str(tmp_path / "run"), "-q"]  # fmt: skip
+               "--fraction", "0.01", "--out", str(tmp_path / "run"), "-q"]  # fmt: skip
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "10,000 test images" in found.stdout
     gibibytes = float(found.stderr.split()[-1])

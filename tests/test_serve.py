@@ -554,21 +554,27 @@ def test_too_many_that_wait_are_sent_away() -> None:
     assert refused.status == 503
 
 
-def test_a_failure_reaches_who_asked_and_nobody_after() -> None:
+def test_a_request_that_fails_does_so_alone() -> None:
+    batches: list[int] = []
+
     def answer(images: list[np.ndarray]) -> np.ndarray:
+        batches.append(len(images))
         if any(part.min() < 0 for part in images):
             raise ValueError("negative")
         return np.concatenate(images)
 
     line = Batcher(answer, Limits())
 
-    async def ask() -> np.ndarray:
-        with pytest.raises(ValueError, match="negative"):
-            await line.ask(np.array([-1]))
-        return await line.ask(np.array([3]))
+    async def ask() -> list[Any]:
+        waiting = [line.ask(np.array([value])) for value in (1, 2, -1, 3)]
+        together = await asyncio.gather(*waiting, return_exceptions=True)
+        return [*together, await line.ask(np.array([4]))]
 
-    assert asyncio.run(ask()).tolist() == [3]
+    *before, failed, after, last = asyncio.run(ask())
     line.close()
+    assert [found.tolist() for found in (*before, after, last)] == [[1], [2], [3], [4]]
+    assert isinstance(failed, ValueError)
+    assert batches == [4, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 63, 64, 65, 130])

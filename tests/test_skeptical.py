@@ -23,7 +23,6 @@ from denature.nets.auxiliary import auxiliary_head
 from denature.train import (
     CheckpointConfig,
     Distilled,
-    Nasty,
     Normal,
     Order,
     Run,
@@ -318,15 +317,3 @@ def test_the_command_line_makes_skeptical_students(teacher: Run, tmp_path: Path)
     again = ["skeptical", "--config", str(folders[0]), "--out", str(tmp_path / "b"), "-q"]
     assert main(again) == 0
     assert read_record(tmp_path / "b").id == records[0].id
-
-
-@pytest.mark.slow
-def test_a_skeptical_student_withstands_a_nasty_teacher(digits: Dataset) -> None:
-    learning = Training(epochs=20, batch_size=64, device="cpu", precision="fp32")
-    normal = train("cnn", digits, Normal(), learning)
-    nasty = train("cnn", digits, Nasty(omega=0.5), learning, source=normal)
-    spoiled, skeptical = (
-        train("cnn", digits, objective, replace(learning, seed=1), source=nasty)
-        for objective in (Distilled(), Skeptical())
-    )
-    assert skeptical.accuracy.value > spoiled.accuracy.value + 0.02

@@ -132,17 +132,24 @@ def test_a_deadline_and_a_signal_stop_the_workers_in_good_order(
     assert "Stopped by SIGTERM" in errors
 
 
+@pytest.fixture(scope="module")
+def damaged(teacher: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of one epoch whose records say nothing."""
+    folder = tmp_path_factory.mktemp("damaged")
+    results(sweep(teacher, folder, epochs=1))
+    records = list(folder.glob("*/record.json"))
+    assert len(records) == 2
+    for record in records:
+        record.write_text("{}")
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 def test_what_a_worker_refuses_is_said_here(
-    teacher: Run, tmp_path: Path, pool: tuple[str, ...]
+    teacher: Run, damaged: Path, pool: tuple[str, ...]
 ) -> None:
-    results(sweep(teacher, tmp_path / "a", epochs=1))
-    folders = sorted((tmp_path / "a").iterdir())
-    assert len(folders) == 2
-    for folder in folders:
-        (folder / "record.json").write_text("{}")
-    failed = sweep(teacher, tmp_path / "a", *pool, epochs=1)
+    failed = sweep(teacher, damaged, *pool, epochs=1)
     _, errors = failed.communicate(timeout=120)
     assert failed.returncode == 1
     assert errors.splitlines()[-1].startswith("denature: ")

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import TypeAlias, final
+from typing import TypeAlias, cast, final
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import torch
 from denature.answers.answerer import Answers
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
+from denature.core.names import import_named
 from denature.core.types import Pixels
 
 Function: TypeAlias = Callable[[np.ndarray], np.ndarray]
@@ -43,6 +44,21 @@ class FunctionAnswerer:
         return Answers(self.kind, torch.from_numpy(values))
 
 
+def load_function(name: str) -> Function:
+    """The function that `package.module:function` names; this executes its module.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    try:
+        function = import_named(name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"The function {name!r} cannot be imported: {error}.") from None
+    if not callable(function):
+        raise ConfigError(f"{name!r} is not a function.")
+    return cast(Function, function)
+
+
 def checked(values: object, *, name: str) -> np.ndarray:
     """A function's answers as float32, batch x classes, or int64, batch.
 
@@ -58,3 +74,11 @@ def checked(values: object, *, name: str) -> np.ndarray:
         f"{name} answered {array.dtype} of the shape {array.shape}; wanted are floats, "
         "batch x classes, or integers, batch."
     )
+
+
+def likely_kind(values: np.ndarray) -> AnswerKind:
+    """The kind of answers: labels, probabilities where rows are shares of one, or logits."""
+    if values.dtype.kind == "i":
+        return "label"
+    shares = bool((values >= 0).all()) and bool(np.allclose(values.sum(1), 1, atol=1e-3))
+    return "probabilities" if shares else "logits"

@@ -2,6 +2,7 @@
 
 from typing import final
 
+import numpy as np
 import torch
 
 from denature.answers.answerer import Answers
@@ -49,3 +50,11 @@ def answers_from(
         return Answers(kind, logits.argmax(-1))
     scores = logits.to(dtype)
     return Answers(kind, scores.softmax(-1) if kind == "probabilities" else scores)
+
+
+def converted(values: np.ndarray, answered: AnswerKind, kind: AnswerKind) -> Answers:
+    """Answers of a kind that follows from that of a model's answers, in float64."""
+    tensor = torch.from_numpy(values)
+    if kind == answered:
+        return Answers(kind, tensor if kind == "label" else tensor.double())
+    return answers_from(tensor, kind, dtype=torch.float64)  # the label of scores is their largest

@@ -45,12 +45,17 @@ class PixelScale:
         return {} if self.scale == 1 else {"scale": f"{self.scale:g}"}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Numbers, float32, for images of uint8, batch x channels x height x width.
+        """Numbers, float32, batch x channels x height x width, for images of that shape.
+
+        Args:
+            images: uint8 in 0..255, or float32 in [0, 1].
 
         Raises:
             ConfigError: there are neither one nor as many means as channels.
         """
-        pixels: np.ndarray = images.astype(np.float32) / 255
+        pixels: np.ndarray = images.astype(np.float32, copy=False)
+        if images.dtype == np.uint8:
+            pixels = pixels / 255
         if self.mean:
             channels = images.shape[1]
             if len(self.mean) not in (1, channels):

@@ -1,104 +1,73 @@
 """The commands, and the handling of lists, errors and exit codes that all of them share."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from itertools import product
 
 import cyclopts
-from cyclopts import App
+from cyclopts import App, Group
+from cyclopts.config import Env
 
 from denature import __version__
+from denature.cli.commands import COMMANDS, GROUPS, epilogue
 from denature.cli.options import SWEPT, TRAINERS, config_file
 from denature.cli.terminal import print
-from denature.core.errors import DenatureError, GateFailed, Stopped
+from denature.core.errors import DenatureError, GateFailed, Stopped, unknown
 from denature.core.text import printable
 
-COMMANDS = {
-    "audit": (
-        "audit:audit",
-        "Audit a model: what the worst thief gets of it at each budget, behind each defense.",
-    ),
-    "demo": (
-        "demo:demo",
-        "Compare the students of a normal and of a nasty teacher, on real digits.",
-    ),
-    "train": ("training:train", "Train a network on the true labels."),
-    "nasty": (
-        "training:nasty",
-        "Train a nasty teacher: accurate itself, harmful to students that imitate it.",
-    ),
-    "distill": ("training:distill", "Train a student on a teacher's answers."),
-    "skeptical": (
-        "training:skeptical",
-        "Train a student that distils through auxiliary heads: an attack on nasty teachers.",
-    ),
-    "harden": (
-        "hardening:harden",
-        "Train with defensive distillation, label smoothing or adversarial training.",
-    ),
-    "robustness": (
-        "robustness:robustness",
-        "Evaluate adversarial robustness and detect gradient masking.",
-    ),
-    "flatness": (
-        "robustness:flatness",
-        "Measure the flatness of minima, and the sensitivity of answers to the image.",
-    ),
-    "dafl": ("training:dafl", "Train a student from a teacher's weights, without data (DAFL)."),
-    "invert": ("inversion:invert", "Reconstruct images from a network's weights (DeepInversion)."),
-    "run": ("upstream:run", "Run experiment folders of the official repository as they are."),
-    "reproduce": (
-        "reproduce:app",
-        "Reproduce experiments: nasty teachers, defensive distillation, a stolen nose detector.",
-    ),
-    "serve": ("serving:serve", "Serve networks over the Open Inference Protocol."),
-    "keys": ("serving:keys", "Manage the keys of a server, with their budgets and rates."),
-    "steal": (
-        "stealing:steal",
-        "Query a served model within a budget, and train clones on its answers.",
-    ),
-    "rest": ("rest:rest", "Try the description of an HTTP API on one image."),
-    "ledger": ("stealing:ledger", "List the queries of a theft, and their cost."),
-    "speed": (
-        "stealing:speed",
-        "Time a clone and the service that it copies, and compute the service's price.",
-    ),
-    "mark": ("annotate:mark", "Draw the landmarks that models find into pictures."),
-    "export": ("serving:export", "Write a network as ONNX or as torch's exported program."),
-    "eval": ("inspect:evaluate", "Measure a run's accuracy on the test split of a data set."),
-    "predict": ("inspect:predict", "Print the most probable classes of image files."),
-    "runs": ("storage:runs", "List and compare runs; remove unfinished runs and snapshots."),
-    "answers": (
-        "storage:answers",
-        "List, verify and remove stored answers; fill a store ahead of training.",
-    ),
-    "import": ("inspect:import_weights", "Make a run from your own weights."),
-    "report": ("inspect:report", "Write one HTML report of any runs."),
-    "data": ("inspect:data", "Describe a data set, and decode it into the cache."),
-    "nets": ("inspect:nets", "List the catalogue of networks with their parameter counts."),
-}
-"""Each command with its function, which is imported when the command is called, and its help."""
+ENVIRONMENT = "DENATURE_"
+"""Environment variables such as DENATURE_AUDIT_BUDGET stand for options that are not given."""
 
 LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--budgets", "--points"}
 LISTS |= {"--linf", "--l2", "--l0", "--attacks", "--defense", "--thief"}
 """Options that take several values, also separated by commas."""
 
+EXPLAINED = "`denature help COMMAND` explains a command. Start with `denature demo`."
+
+
+FRACTIONS = {"--linf", "--l2", "--epsilon"}
+"""Options whose numbers may be fractions, such as 8/255."""
+
 app = App(
     name="denature",
     help="Can this neural network be cloned through its answers, and what stops that?",
     version=f"denature {__version__}",
-    config=config_file,
+    config=[Env(ENVIRONMENT, show=False), config_file],
     suppress_keyboard_interrupt=False,
     default_parameter=cyclopts.Parameter(negative_iterable=()),
-    help_epilogue="`denature COMMAND --help` explains a command. Start with `denature demo`.",
-    group_commands=cyclopts.Group("Commands", sort_key=None),
+    help_epilogue=EXPLAINED,
+    group_commands=Group("Other", sort_key=len(GROUPS)),
 )
+app.register_install_completion_command(help="Install completion for the shell, and exit.")
+for _place, (_name, _commands) in enumerate(GROUPS.items()):
+    _group = Group(_name, sort_key=_place)
+    for _number, (_command, _about) in enumerate(_commands.items()):
+        app.command(
+            f"denature.cli.{_about.home}",
+            name=_command,
+            help=_about.help,
+            group=_group,
+            sort_key=_number,
+            # An app of its own sets it itself.
+            **({} if _command == "reproduce" else {"help_epilogue": epilogue(_about.examples)}),
+        )
 for _script in ("train_scratch", "train_nasty", "train_kd"):
     app.command("denature.cli.upstream:script", name=_script, show=False)
-for _place, (_name, (_home, _help)) in enumerate(COMMANDS.items()):
-    app.command(f"denature.cli.{_home}", name=_name, help=_help, sort_key=_place)
+
+
+@app.command(name="help")
+def explain(*command: str) -> None:
+    """Explain a command, or list all commands.
+
+    Args:
+        command: Its name.
+    """
+    if command and command[0] not in app:
+        raise unknown("command", command[0], COMMANDS)
+    app.help_print(list(command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -171,14 +140,24 @@ def _combinations(tokens: list[str]) -> list[list[str]]:
 
 
 def _split_lists(tokens: list[str]) -> list[str]:
-    """Rewrite `--milestones 80,120`, also with `=`, as `--milestones 80 --milestones 120`."""
+    """Rewrite `--milestones 80,120`, also with `=`, as `--milestones 80 --milestones 120`.
+
+    Numbers of `FRACTIONS` become decimals.
+    """
     split: list[str] = []
     waiting = iter(tokens)
     for token in waiting:
         option, equals, value = token.partition("=")
-        if option not in LISTS:
+        if option not in LISTS | FRACTIONS:
             split.append(token)
             continue
-        for part in (value if equals else next(waiting, "")).split(","):
-            split += [option, part]
+        given = value if equals else next(waiting, "")
+        for part in given.split(",") if option in LISTS else [given]:
+            split += [option, _decimal(part) if option in FRACTIONS else part]
     return split
+
+
+def _decimal(text: str) -> str:
+    """`8/255` as a decimal; other texts as they are."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)/([1-9]\d*)", text)
+    return repr(float(found[1]) / int(found[2])) if found else text

@@ -1,7 +1,6 @@
 """denature audit: what the worst thief gets of a model at each budget, behind each defense."""
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -103,7 +102,7 @@ def audit(
     """
     from denature.audit.line import line
     from denature.cli.show import show
-    from denature.extract.victims.find import short_name
+    from denature.extract.victims.find import folder_name
     from denature.recipes.audit import Audit
     from denature.recipes.runner import run
     from denature.train.run import load_run
@@ -112,7 +111,7 @@ def audit(
         raise ConfigError(f"--fail-above is {fail_above}; it is a share in [0, 1].")
     source = data_config(data, reading)
     [opened] = open_models([model], model_options, images=images_of(source), pace=pace, trust=trust)
-    name = re.sub(r"[^\w.=@+]+", "-", short_name(model))
+    name = folder_name(model)
     folder = folder_of(backbone)
     experiment = Audit(
         model=opened,

@@ -1,7 +1,6 @@
 """Commands that evaluate and describe runs, data sets and networks, and import weights."""
 
 import json
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -76,7 +75,7 @@ def evaluate(
     """
     from denature.data import load
     from denature.extract.evaluation import evaluate_victim
-    from denature.extract.victims.find import short_name
+    from denature.extract.victims.find import folder_name
     from denature.report.words import format_score, marked
     from denature.train import Run, evaluate_run
 
@@ -107,7 +106,7 @@ def evaluate(
         same = record.data is not None and record.data.digest == dataset.digest
         chosen = same and record.chosen_on == "test"
     else:
-        slug = re.sub(r"[^\w.=@+]+", "-", short_name(model))
+        slug = folder_name(model)
         measured = evaluate_victim(
             opened,
             dataset,

@@ -64,6 +64,16 @@ class NetworkOptions(WeightsOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServedOptions(NetworkOptions):
+    """The same, and what a function or a file does not state."""
+
+    scale: float = 1.0
+    """Largest number of what a function or a file takes: 255 in place of 1."""
+    kind: AnswerKind | None = None
+    """Kind of the answers of a function or a file; by default as their values look."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelOptions(WeightsOptions):
     """The same, and what a service, a function or a file does not state."""
 
@@ -80,6 +90,7 @@ class ModelOptions(WeightsOptions):
 
 
 NetworkFlags: TypeAlias = Annotated[NetworkOptions, Parameter(name="*", group=MODEL)]
+ServedFlags: TypeAlias = Annotated[ServedOptions, Parameter(name="*", group=MODEL)]
 ModelFlags: TypeAlias = Annotated[ModelOptions, Parameter(name="*", group=MODEL)]
 
 OF_WEIGHTS = ("net", "classes", "entry", "mean", "std")

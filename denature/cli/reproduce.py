@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from denature.cli.commands import COMMANDS, epilogue
 from denature.cli.options import OutputFlags, OutputOptions, RunFlags, RunOptions
 from denature.cli.terminal import print
 from denature.recipes.catalogue import EXPERIMENTS, experiment, names_of
 from denature.recipes.experiment import Choices, Request
 from denature.recipes.paper.config import PaperOptions
 
-app = App(name="reproduce")
+app = App(name="reproduce", help_epilogue=epilogue(COMMANDS["reproduce"].examples))
 
 Estimate = Annotated[bool, Parameter(negative="")]
 

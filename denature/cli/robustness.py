@@ -1,6 +1,5 @@
 """denature robustness and flatness: answers under small changes of images and of weights."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +69,7 @@ def robustness(
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.cli.show import show
-    from denature.extract.victims.find import short_name
+    from denature.extract.victims.find import folder_name
     from denature.recipes.robustness import RobustnessEvaluation
     from denature.recipes.runner import run
     from denature.train.run import load_run
@@ -78,7 +77,7 @@ def robustness(
     source = data_config(data, reading)
     loaded = open_models(targets, model_options, images=images_of(source), pace=pace, trust=trust)
     plain = [load_run(run, trust=trust) for run in undefended]
-    names = "-".join(re.sub(r"[^\w.=@+]+", "-", short_name(target)) for target in targets[:2])
+    names = "-".join(folder_name(target) for target in targets[:2])
     evaluation = RobustnessEvaluation(
         targets=loaded,
         source=source,

@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from denature.cli.models import NetworkFlags, NetworkOptions, is_weights, open_run, trusted
+from denature.cli.models import (
+    NetworkFlags,
+    NetworkOptions,
+    ServedFlags,
+    ServedOptions,
+    is_network,
+    is_weights,
+    open_run,
+    trusted,
+)
 from denature.cli.options import OutputFlags, OutputOptions, Trust
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
@@ -41,7 +50,7 @@ def serve(
     keys: str | None = None,
     log: str | None = None,
     metrics_token: Annotated[str | None, Parameter(env_var="DENATURE_METRICS_TOKEN")] = None,
-    network: NetworkFlags = NetworkOptions(),
+    network: ServedFlags = ServedOptions(),
     exposure: Annotated[Exposure, Parameter(name="*", group=EXPOSURE)] = Exposure(),
     defense: Annotated[DefenseConfig, Parameter(name="*", group=DEFENSE)] = DefenseConfig(),
     upstream: Annotated[UpstreamConfig, Parameter(name="*", group=UPSTREAM)] = UpstreamConfig(),
@@ -55,12 +64,13 @@ def serve(
     behind_proxy: tuple[str, ...] = (),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Serve networks over the Open Inference Protocol, as KServe, Triton and MLServer do.
+    """Serve models over the Open Inference Protocol, as KServe, Triton and MLServer do.
 
-    A model is a run's folder, a file of weights with --net, or hf:owner/name, timm:NAME or
-    torchvision:NAME. NAME=MODEL serves it under another name, MODEL@show=label+decimals=2 sets what
-    its answers show, and MODEL@defense=rounding@decimals=1+label-only its defenses. With --upstream
-    URL the models are those of a server that exists, for its clients unchanged.
+    A model is a run's folder, a file of weights with --net, hf:owner/name, timm:NAME or
+    torchvision:NAME, an .onnx or .pt2 file, or package.module:function. NAME=MODEL serves it under
+    another name, MODEL@show=label+decimals=2 sets what its answers show, and
+    MODEL@defense=rounding@decimals=1+label-only its defenses. With --upstream URL the models are
+    those of a server that exists, for its clients unchanged.
 
     Args:
         models: MODEL, NAME=MODEL, NAME=MODEL@show=label or MODEL@defense=NAME@option=value+NAME,
@@ -77,7 +87,8 @@ def serve(
             list of processes.
         device: Device to compute on.
         precision: Precision of inference.
-        trust: A module of your own that a run's record may import; repeat the option for several.
+        trust: A module of your own that a run's record may import, or a .pt2 file that may be
+            loaded although this can execute code; repeat the option for several.
         behind_proxy: Address or network of a proxy in front, whose X-Forwarded-For names the client
             and whose connections are not bounded for one peer; repeat the option for several.
     """
@@ -87,7 +98,7 @@ def serve(
         raise ConfigError(f"workers is {workers}; it must be at least 1.")
     if upstream.upstream is None:
         named = [ServedModel.of(text, exposure, defense.defense) for text in models]
-        served = tuple(_as_run(model, network, trust).resolved() for model in named)
+        served = tuple(_known(model, network, trust) for model in named)
     else:
         from denature.serve.upstream import find_models
 
@@ -122,12 +133,25 @@ def serve(
     listen(serving, host=host, port=port, workers=workers, announce=announce)
 
 
-def _as_run(served: ServedModel, network: NetworkOptions, trust: tuple[str, ...]) -> ServedModel:
-    """A model by the folder of its run, which processes that serve it open."""
-    if not is_weights(served.run):
-        return served
-    run = open_run(served.run, network, images=network.images, trust=trust)
-    return replace(served, run=str(run.folder))
+def _known(served: ServedModel, options: ServedOptions, trust: tuple[str, ...]) -> ServedModel:
+    """A model with all that processes that serve it need to know; weights by their run's folder."""
+    if is_weights(served.run):
+        run = open_run(served.run, options, images=options.images, trust=trust)
+        served = replace(served, run=str(run.folder))
+    if is_network(served.run):
+        return served.resolved()
+    from denature.answers.scaling import PixelScale
+    from denature.serve.functions import find_function
+
+    return find_function(
+        served,
+        channels=options.channels,
+        image_size=options.image_size,
+        classes=options.classes,
+        kind=options.kind,
+        pixels=PixelScale(scale=options.scale, mean=options.mean, std=options.std),
+        trust=trust,
+    )
 
 
 def _warnings(serving: Serving, host: str) -> list[str]:

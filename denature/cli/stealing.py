@@ -1,10 +1,9 @@
 """denature steal, ledger and speed: the thief's side of a wire."""
 
 import json
-import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -13,8 +12,9 @@ from denature.cli.models import (
     ModelOptions,
     NetworkFlags,
     NetworkOptions,
+    WeightsOptions,
     images_of,
-    is_url,
+    is_weights,
     open_run,
     open_victim,
     price_of,
@@ -29,7 +29,6 @@ from denature.cli.options import (
     Trust,
     data_config,
     folder_of,
-    key_of,
 )
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
@@ -110,7 +109,7 @@ def steal(
     from denature.core.record import read_record
     from denature.extract.planning import plan_theft
     from denature.extract.stealing import carry_out
-    from denature.extract.victims.find import short_name
+    from denature.extract.victims.find import folder_name
     from denature.report.results import write_outcome
     from denature.train.run import load_run
 
@@ -136,7 +135,7 @@ def steal(
     folder = (
         out
         or Path("runs")
-        / f"theft-of-{_slug(model_options.model or short_name(target))}-with-{_slug(pool)}"
+        / f"theft-of-{folder_name(model_options.model or target)}-with-{folder_name(pool)}"
     )
     with run_options.session(output_options, training.device) as session:
         planned = plan_theft(
@@ -212,17 +211,21 @@ def speed(
     from denature.cli.show import print_table
     from denature.extract.asking.pricing import one_price, prices_of
     from denature.extract.speed import measure_speed
-    from denature.extract.victims.find import find
     from denature.report.speed import price_sentences, timing_table
 
     price_per_1000 = price_of(against or "", price_per_1000)
     loaded = open_run(model, network, images=network.images, trust=trust)
     victim = None
     if against is not None:
-        victim = find(
+        shared: dict[str, Any] = {
+            field.name: getattr(network, field.name) for field in fields(WeightsOptions)
+        }
+        victim = open_victim(
             against,
-            model=service_model,
-            key=key_of(key_file) if is_url(against) else None,
+            ModelOptions(
+                **(shared if is_weights(against) else {}), model=service_model, key_file=key_file
+            ),
+            images=network.images,
             endpoint_url=endpoint_url,
             pace=pace,
             trust=trust,
@@ -248,12 +251,6 @@ def speed(
     print_table(timing_table(result))
     for sentence in price_sentences(result):
         print(sentence)
-
-
-def _slug(text: str) -> str:
-    """The last part of a name, reduced to characters that are safe in a folder's name."""
-    words = re.findall(r"[A-Za-z0-9_.]+", text.rstrip("/").rpartition("/")[2])
-    return "-".join(words) or "model"
 
 
 def ledger(place: Path, *, output_options: OutputFlags = OutputOptions()) -> None:

@@ -5,7 +5,11 @@
 `package.module:factory` names a module of the user's own.
 """
 
+import importlib
+import os
 import re
+import sys
+from typing import Any
 
 from denature.core.errors import ConfigError
 
@@ -21,6 +25,26 @@ def own_module(name: str) -> str | None:
     """The user's module that building this network imports and executes; None for other names."""
     module, colon, _ = name.partition(":")
     return module if colon and module not in LIBRARIES else None
+
+
+def is_attribute(name: str) -> bool:
+    """Whether a name has the form `package.module:attribute`."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
+
+
+def import_named(name: str) -> Any:
+    """What `package.module:attribute` names, with modules of the current folder found first.
+
+    This executes the module; it is called with names that the user gives or trusts.
+
+    Raises:
+        ImportError, AttributeError: there is none.
+        Exception: whatever the module raises.
+    """
+    module, _, attribute = name.partition(":")
+    if (here := os.getcwd()) not in sys.path:  # the console script starts without it
+        sys.path.insert(0, here)
+    return getattr(importlib.import_module(module), attribute)
 
 
 def library_of(name: str) -> tuple[str, str] | None:

@@ -41,20 +41,6 @@ def check_side(about: VictimInfo, given: int | None = None) -> None:
         )
 
 
-def check_image_size(about: VictimInfo, dataset: Dataset) -> None:
-    """Check that images have the size that a victim takes.
-
-    Raises:
-        ConfigError: it takes another size.
-    """
-    if about.image_size not in (None, dataset.image_size):
-        raise ConfigError(
-            f"{about.target} takes images of {about.image_size} pixels a side, and those of "
-            f"{dataset.config.source} have {dataset.image_size}. Pass --image-size "
-            f"{about.image_size}."
-        )
-
-
 def check_about(about: VictimInfo, dataset: Dataset, *, option: str = "--test") -> None:
     """Check that labelled images fit a victim, so that they can measure it.
 
@@ -83,6 +69,20 @@ def check_about(about: VictimInfo, dataset: Dataset, *, option: str = "--test") 
         raise ConfigError(
             f"{source} has images of {dataset.channels} channels, {about.target} takes "
             f"{about.channels}. Name other labelled images with {option}."
+        )
+
+
+def check_image_size(about: VictimInfo, dataset: Dataset) -> None:
+    """Check that a victim takes images of the data's size, for uses that do not scale them.
+
+    Raises:
+        ConfigError: it takes images of another size.
+    """
+    if about.image_size not in (None, dataset.image_size):
+        raise ConfigError(
+            f"{about.target} takes images of {about.image_size} pixels a side, and those of "
+            f"{dataset.config.source} have {dataset.image_size}. Pass --image-size "
+            f"{about.image_size}."
         )
 
 

@@ -5,10 +5,7 @@ as in `timm:resnet26`; or `package.module:factory` for a module of the user's ow
 with `classes`, `channels` and `image_size` and owns its normalisation.
 """
 
-import importlib
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -18,7 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from denature.core.errors import ConfigError, unknown
-from denature.core.names import library_of, own_module, with_options
+from denature.core.names import import_named, library_of, own_module, with_options
 from denature.nets import libraries
 from denature.nets.cnn import CNN
 from denature.nets.densenet import densenet121
@@ -210,11 +207,8 @@ def _listed(name: str, *, classes: int, channels: int, image_size: int) -> nn.Mo
 
 def _own(name: str, **shape: int) -> nn.Module:
     """Build a module of the user's own; called only with a name that the user gave or trusts."""
-    module_name, _, attribute = name.partition(":")
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
+        factory = import_named(name)
     except Exception as error:  # a user's module may fail in any way
         raise ConfigError(
             f"The network {name!r} cannot be imported: {error}. Wanted is package.module:factory, "

@@ -38,7 +38,7 @@ DROPPED = re.compile(
 some of them for leave to fetch and execute code (CVE-2026-4372, CVE-2026-5241)."""
 
 USUAL_SIDE = 224
-"""Pixels a side where neither file states them."""
+"""Pixels a side of published weights, where nothing states them."""
 
 
 @final

@@ -267,8 +267,15 @@ def _animated(show: NosePictures) -> "list[Image]":
 
 
 def _encoded(frames: "Sequence[Image]", kind: str) -> bytes:
-    """A picture, or several as an animation."""
+    """A picture, or several of the same colours as an animation."""
+    from PIL.Image import Dither
+
     buffer = io.BytesIO()
-    more = {"save_all": True, "append_images": frames[1:], "duration": FRAME_MS, "loop": 0}
-    frames[0].save(buffer, kind, **(more if len(frames) > 1 else {}))
+    if len(frames) == 1:
+        frames[0].save(buffer, kind)
+        return buffer.getvalue()
+    # One palette for all: each of its own takes half a second, and makes the file larger.
+    first = frames[0].quantize()
+    others = [frame.quantize(palette=first, dither=Dither.NONE) for frame in frames[1:]]
+    first.save(buffer, kind, save_all=True, append_images=others, duration=FRAME_MS, loop=0)
     return buffer.getvalue()

@@ -82,7 +82,8 @@ class AttackConfig:
     attacks: tuple[str, ...] = ()
     """Names of the attacks; those of the effort by default."""
     linf: tuple[float, ...] = ()
-    """Budgets: the largest change of a value in [0, 1]; usual ones by default."""
+    """Budgets: the largest change of a value in [0, 1], also as fractions: 8/255; usual ones by
+    default."""
     l2: tuple[float, ...] = ()
     """Budgets: the Euclidean length of the change."""
     l0: tuple[float, ...] = ()
@@ -111,7 +112,7 @@ class AttackConfig:
             if wrong:
                 raise ConfigError(
                     f"A budget in {name} is {wrong[0]}; it must be above 0"
-                    + (" and at most 1: values lie in [0, 1], so 8 of 255 is 0.0314."
+                    + (" and at most 1: values lie in [0, 1], so 8 of 255 is 8/255."
                        if name == "linf" else ".")
                 )  # fmt: skip
 

@@ -96,29 +96,36 @@ class Batcher:
 
     async def _work(self) -> None:
         """Answer until no request waits; the next request starts such a task again."""
-        loop = asyncio.get_running_loop()
         try:
             while self._line:
                 if self._limits.window_ms:
                     await asyncio.sleep(self._limits.window_ms / 1000)
-                batch = self._next()
-                if not batch:
-                    continue
-                images = [part.images for part in batch]
-                try:
-                    values = await loop.run_in_executor(self._threads, self._answer, images)
-                except Exception as error:
-                    for part in batch:
-                        if not part.answer.done():
-                            part.answer.set_exception(error)
-                    continue
-                _hand_out(batch, values)
+                if batch := self._next():
+                    await self._answer_all(batch)
         finally:
             # At once, and not when the loop learns that the task is done: a request that comes
             # between would wait for ever.
             task = asyncio.current_task()
             assert task is not None
             self._tasks.discard(task)
+
+    async def _answer_all(self, batch: list[_Slice]) -> None:
+        """Answer a batch; if it fails, each of its requests alone, so that others are answered."""
+        images = [part.images for part in batch]
+        loop = asyncio.get_running_loop()
+        try:
+            values = await loop.run_in_executor(self._threads, self._answer, images)
+        except Exception as error:
+            if len({id(part.answer) for part in batch}) > 1:
+                for part in batch:
+                    if not part.answer.done():
+                        await self._answer_all([part])
+                return
+            for part in batch:
+                if not part.answer.done():
+                    part.answer.set_exception(error)
+        else:
+            _hand_out(batch, values)
 
     async def between(self, work: Callable[[], T]) -> T:
         """Do work in a thread that answers, where there is one between two batches."""

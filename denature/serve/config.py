@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from denature.answers.kinds import ANSWER_KINDS, CLASS_ANSWER_KINDS, AnswerKind, derivable
+from denature.answers.scaling import PixelScale
 from denature.core.errors import ConfigError, unknown
 from denature.core.names import with_options
 from denature.core.record import read_record
@@ -159,12 +160,27 @@ class DefenseConfig:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FunctionModel:
+    """What is known of a function, or of an .onnx or .pt2 file."""
+
+    kind: AnswerKind
+    """Kind of its answers."""
+    scores: int
+    """Number of scores in an answer; for labels that of the classes, as far as known."""
+    channels: int
+    image_size: int
+    pixels: PixelScale = PixelScale()  # noqa: RUF009 - it is frozen
+    """Numbers that it takes in place of pixels in [0, 1]."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ServedModel:
-    """A run or a model of another server, and the name under which it is served."""
+    """A run, function, file or model of another server, and the name under which it is served."""
 
     name: str
     run: str
-    """The run's folder, or the model's name at the other server."""
+    """The run's folder, the function's or file's name, or the model's name at the other server."""
     exposure: Exposure
     defense: str = NONE
     """A chain of defenses before rounding and the choice of the largest values."""
@@ -172,6 +188,8 @@ class ServedModel:
     """Kind of the answers that the chain takes; None until `resolved` chooses it."""
     upstream: UpstreamModel | None = None
     """For a model of another server."""
+    function: FunctionModel | None = None
+    """For a function, or an .onnx or .pt2 file."""
 
     @property
     def chain(self) -> Chain:
@@ -216,11 +234,10 @@ class ServedModel:
         """
         if self.taken is not None:
             return self
-        if self.upstream is not None:
-            kind, scores = self.upstream.kind, self.upstream.scores
-            return self._resolved(kind, scores, usual=kind)
+        if (known := self.upstream or self.function) is not None:
+            return self._resolved(known.kind, known.scores, usual=known.kind)
         record = read_record(Path(self.run))
-        kind = "landmarks" if record.landmarks else "logits"
+        kind: AnswerKind = "landmarks" if record.landmarks else "logits"
         return self._resolved(kind, record.net.classes, usual="probabilities")
 
     def _resolved(self, given: AnswerKind, scores: int, *, usual: AnswerKind) -> "ServedModel":

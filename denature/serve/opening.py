@@ -40,12 +40,15 @@ def open_models(serving: Serving, held: ExitStack) -> dict[str, Model]:
     if config.defense_state is not None and any(model.chain.remembers for model in served):
         folder = held.enter_context(locked_folder(Path(config.defense_state)))
     networks = DefenderNetworks(config, trust=serving.trust)
-    return {
-        model.name: _open_run(model, serving, networks, folder)
-        if model.upstream is None
-        else _open_upstream(model, serving, folder, held)
-        for model in served
-    }
+
+    def opened(model: ServedModel) -> Model:
+        if model.upstream is not None:
+            return _open_upstream(model, serving, folder, held)
+        if model.function is not None:
+            return _open_function(model, serving, folder)
+        return _open_run(model, serving, networks, folder)
+
+    return {model.name: opened(model) for model in served}
 
 
 def _open_run(
@@ -85,12 +88,7 @@ def _open_upstream(
 ) -> Model:
     from denature.serve.upstream import Trial, UpstreamAnswerer, signature_of
 
-    if served.chain.roles:
-        raise ConfigError(
-            f"The defense {served.chain.name} looks at images with a "
-            f"{', '.join(sorted(served.chain.roles))} network, which stands before runs only, not "
-            "before a model of another server."
-        )
+    _check_roles(served, "a model of another server")
     answerer = held.enter_context(
         UpstreamAnswerer(served, serving.upstream, key=serving.upstream_key)
     )
@@ -106,6 +104,35 @@ def _open_upstream(
         ready=answerer.ready,
         at_once=serving.upstream.upstream_at_once,
     )
+
+
+def _open_function(served: ServedModel, serving: Serving, folder: Path | None) -> Model:
+    from denature.serve.functions import ServedFunction, signature_of, unit_pixels
+
+    _check_roles(served, "a function or a file")
+    return Model(
+        served,
+        signature_of(served),
+        ServedFunction(served, trust=serving.trust),
+        take=unit_pixels,
+        networks={},
+        seed=_seed(serving.defense.defense_seed, served.name),
+        memory=folder,
+    )
+
+
+def _check_roles(served: ServedModel, model: str) -> None:
+    """Check that no defense needs a network in front of a model that is no run.
+
+    Raises:
+        ConfigError: one does.
+    """
+    if served.chain.roles:
+        raise ConfigError(
+            f"The defense {served.chain.name} looks at images with another network "
+            f"({', '.join(sorted(served.chain.roles))}), so it stands before runs only, not before "
+            f"{model}."
+        )
 
 
 def _pixels(images: np.ndarray, compute: Compute) -> torch.Tensor:

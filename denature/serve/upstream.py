@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from denature.answers.answerer import Answers
+from denature.answers.function import likely_kind
 from denature.answers.kinds import AnswerKind
-from denature.answers.network import answers_from
+from denature.answers.network import answers_from, converted
 from denature.core.errors import ConfigError
 from denature.core.seeds import generator
 from denature.remote.config import RequestConfig
@@ -163,14 +164,6 @@ class Trial:
         return answers_from(scores, self.kind, dtype=torch.float64)
 
 
-def converted(values: np.ndarray, answered: AnswerKind, kind: AnswerKind) -> Answers:
-    """Answers of a kind that follows from that of a model's answers."""
-    tensor = torch.from_numpy(values)
-    if kind == answered:
-        return Answers(kind, tensor if kind == "label" else tensor.double())
-    return answers_from(tensor, kind, dtype=torch.float64)  # the label of scores is their largest
-
-
 def signature_of(served: ServedModel) -> ModelSignature:
     """Input and output of a model of another server, as they are served here."""
     assert served.upstream is not None
@@ -247,15 +240,7 @@ def _known(served: ServedModel, config: UpstreamConfig, key: str | None) -> Serv
             drawn = generator(0, "upstream").integers(0, 256, (TRIED, channels, height, width))
             images = wire_images(drawn.astype(np.uint8), signature)
             values = connection.run(service.ask(images, id="kind"))
-            kind = kind or _kind_of(values)
+            kind = kind or likely_kind(values)
             scores = values.shape[1] if values.ndim > 1 else 2
     model = UpstreamModel(signature=signature, kind=kind, scores=scores)
     return replace(served, upstream=model).resolved()
-
-
-def _kind_of(values: np.ndarray) -> AnswerKind:
-    """The kind of answers: labels, probabilities where rows are shares of one, else logits."""
-    if values.dtype.kind == "i":
-        return "label"
-    shares = bool((values >= 0).all()) and bool(np.allclose(values.sum(1), 1, atol=1e-3))
-    return "probabilities" if shares else "logits"

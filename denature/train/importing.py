@@ -27,9 +27,6 @@ from denature.train.run import (
     save_run,
 )
 
-USUAL_SIDE = 224
-"""Pixels a side of the images of published weights."""
-
 
 def import_run(
     net: str,
@@ -56,7 +53,7 @@ def import_run(
         ConfigError: unknown network, a shape that the network cannot take, no number of classes,
             one of mean and std without the other, or both where the file contains its own.
     """
-    clock, started = time.perf_counter(), _now()
+    began = time.time()
     path = Path(weights)
     tensors = read_weights(path, entry)
     found = Shape.of(net, tensors, image_size) if None in (classes, channels) else Shape()
@@ -81,7 +78,8 @@ def import_run(
     fit_weights(target, tensors, where=f"in {path}")
     given = {"weights": str(weights), "mean": mean, "std": std}
     given |= {} if entry is None else {"entry": entry}
-    return _run(network, net, shape, given, started, time.perf_counter() - clock, out, overwrite)
+    run = _run(network, net=net, shape=shape, given=given, began=began)
+    return run if out is None else keep_run(run, Path(out), overwrite=overwrite)
 
 
 def import_published(
@@ -109,11 +107,11 @@ def import_published(
         MissingExtra: the library is not installed.
         RunError: the weights do not fit the model's configuration.
     """
-    clock, started = time.perf_counter(), _now()
+    began = time.time()
     named = library_of(name)
     if named is None:
         raise ConfigError(f"{name!r} names no library; wanted is hf:, timm: or torchvision:NAME.")
-    size = image_size or USUAL_SIDE
+    size = image_size or hub.USUAL_SIDE
     classes, channels, names = None, 3, None
     if named[0] == "hf":
         about = hub.describe(named[1], fetch=True)
@@ -136,7 +134,8 @@ def import_published(
     if names:
         given[CLASS_NAMES] = list(names)
     shape = {"classes": classes, "channels": channels, "image_size": size}
-    return _run(network, name, shape, given, started, time.perf_counter() - clock, out, overwrite)
+    run = _run(network, net=name, shape=shape, given=given, began=began)
+    return run if out is None else keep_run(run, Path(out), overwrite=overwrite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +198,13 @@ def _number(
 
 def _run(
     network: nn.Module,
+    *,
     net: str,
     shape: Mapping[str, int],
     given: Mapping[str, Any],
-    started: str,
-    seconds: float,
-    out: str | Path | None,
-    overwrite: bool,
+    began: float,
 ) -> Run:
-    """A run of imported weights, in its folder where there is one."""
+    """A run in memory of a network with imported weights; `began` is a POSIX time."""
     if isinstance(network, Normalized):
         for name, values in (("mean", network.mean), ("std", network.std)):
             check_scale(f"{name} of {given['weights']}", values.flatten().tolist())
@@ -230,14 +227,13 @@ def _run(
         accuracy=None,
         chosen_on="unknown",
         chosen_epoch=None,
-        seconds=seconds,
+        seconds=time.time() - began,
         images_per_second=None,
-        started=started,
+        started=datetime.datetime.fromtimestamp(began, datetime.UTC).isoformat(timespec="seconds"),
         environment=environment(),
     )
     plan = plan_of(record)
-    run = Run(replace(record, id=plan_id(plan), recipe=plan_id(plan)), network)
-    return run if out is None else keep_run(run, Path(out), overwrite=overwrite)
+    return Run(replace(record, id=plan_id(plan), recipe=plan_id(plan)), network)
 
 
 def keep_run(run: Run, folder: Path, *, overwrite: bool = False) -> Run:
@@ -253,10 +249,6 @@ def keep_run(run: Run, folder: Path, *, overwrite: bool = False) -> Run:
             open_folder(folder, plan, overwrite=overwrite)
             save_run(kept)
     return kept
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _check_normalisation(

@@ -211,7 +211,7 @@ class RayPool:
                     f"No Ray cluster answers at {address!r}: {' '.join(str(error).split())[:200]} "
                     "Start one with `ray start --head`, or use --ray local."
                 ) from None
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()
         gpus = device == "cuda" or (device == "auto" and resources.get("GPU", 0) > 0)
         self.size = int(resources.get("GPU" if gpus else "CPU", 1))
         if self.size < 1:

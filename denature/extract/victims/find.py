@@ -1,23 +1,21 @@
 """Selection of a victim by a name on the command line."""
 
-import importlib
-import os
 import re
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from denature.answers.function import load_function
 from denature.answers.kinds import AnswerKind
+from denature.answers.program import SUFFIXES, open_program
 from denature.answers.scaling import PixelScale
 from denature.core.errors import ConfigError
+from denature.core.names import is_attribute
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import FunctionVictim
 from denature.remote.config import RequestConfig
 from denature.remote.protocol import Address
 
 REKOGNITION = "rekognition"
-
-SUFFIXES = (".onnx", ".pt2")
 
 REST = ".toml"
 """Suffix of the description of an HTTP API."""
@@ -93,38 +91,36 @@ def find(
 
         return RestVictim(read_spec(Path(target)), pace=pace or RequestConfig())
     if Path(target).suffix in SUFFIXES:
-        from denature.extract.victims.file import file_victim
-
-        return file_victim(Path(target), kind=kind, pixels=pixels, trust=trust)
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", target):
-        return _function(target, kind, pixels)
+        program = open_program(Path(target), trust=trust)
+        return FunctionVictim(
+            program.ask,
+            name=program.name,
+            kind=kind,
+            channels=program.channels,
+            image_size=program.image_size,
+            pixels=pixels,
+        )
+    if is_attribute(target):
+        return FunctionVictim(load_function(target), name=target, kind=kind, pixels=pixels)
     raise ConfigError(
         f"The target {target!r} is no URL, no .toml description of an HTTP API, no run's folder, "
         f"no .onnx or .pt2 file, no package.module:function and not {REKOGNITION}."
     )
 
 
-def short_name(target: str) -> str:
-    """Short form of a target for the name of a folder: a URL's model, or the last part."""
+def folder_name(target: str) -> str:
+    """Short form of a target, or of a data set, as a part of a folder's name.
+
+    It is a URL's model, a file's stem where the file describes an API, or the last part.
+    """
     if Path(target).suffix == REST:
-        return Path(target).stem
-    return Address.of(target).model or target.rstrip("/").rpartition("/")[2] or target
+        short = Path(target).stem
+    else:
+        short = Address.of(target).model or target.rstrip("/").rpartition("/")[2] or target
+    return re.sub(r"[^\w.=@+]+", "-", short).strip("-") or "model"
 
 
 def _only(target: str, foreign: Mapping[str, object]) -> None:
     """Reject options that do not apply to this target."""
     if extra := [name for name, value in foreign.items() if value is not None]:
         raise ConfigError(f"{', '.join(extra)} does not apply to {target}; leave it out.")
-
-
-def _function(target: str, kind: AnswerKind | None, pixels: PixelScale) -> FunctionVictim:
-    module, _, name = target.partition(":")
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"The target {target!r} cannot be imported: {error}.") from None
-    if not callable(function):
-        raise ConfigError(f"The target {target!r} is not a function.")
-    return FunctionVictim(function, name=target, kind=kind, pixels=pixels)

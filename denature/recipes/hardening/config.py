@@ -37,7 +37,7 @@ class Hardening:
     norm: Norm = "linf"
     """For adversarial training: the norm of perturbations."""
     epsilon: float = 8 / 255
-    """For adversarial training: the perturbation radius."""
+    """For adversarial training: the perturbation radius, also as a fraction: 8/255."""
     steps: int = 10
     """For adversarial training: PGD steps in each training step."""
     beta: float = 6.0

@@ -1,18 +1,21 @@
-"""A model in a file, ONNX or torch's exported program, as a victim in this process."""
+"""A model in a file, ONNX or torch's exported program, as a function in this process."""
 
 import hashlib
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from denature.answers.kinds import AnswerKind
-from denature.answers.scaling import PixelScale
 from denature.core.errors import ConfigError, MissingExtra, RunError
 from denature.core.untrusted import open_regular
-from denature.extract.victims.called import FunctionVictim
+
+SUFFIXES = (".onnx", ".pt2")
+
+Ask: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""From float32 images, batch x channels x height x width, to answers."""
 
 MOST_BATCH = 4096
 """Images of a batch at most, for which a model was exported."""
@@ -21,20 +24,24 @@ MOST_SIDE = 4096
 """Pixels a side of an image at most, as networks take here."""
 
 
-def file_victim(
-    path: Path,
-    *,
-    kind: AnswerKind | None = None,
-    pixels: PixelScale | None = None,
-    trust: Collection[str] = (),
-) -> FunctionVictim:
-    """The model of a file, from images in [0, 1], batch x channels x height x width, to answers.
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Program:
+    """The model of a file, and what the file states of its input."""
+
+    ask: Ask
+    name: str
+    """Name of the file, and digest of its bytes."""
+    channels: int
+    image_size: int
+
+
+def open_program(path: Path, *, trust: Collection[str] = ()) -> Program:
+    """Load the model of a file.
 
     Args:
         path: an .onnx file, which executes nothing when it is loaded, or a .pt2 file, which can:
             torch parses its expressions with eval and may unpickle its constants.
-        kind: kind of its answers; inferred from their values by default.
-        pixels: numbers that its model takes in place of pixels in [0, 1].
         trust: names of .pt2 files that may be loaded.
 
     Raises:
@@ -60,14 +67,7 @@ def file_victim(
                 f"{path} takes batches of {shape[0]:,} images; wanted are 1 to {MOST_BATCH:,}."
             )
         function = partial(_in_batches, function, shape[0])
-    return FunctionVictim(
-        function,
-        name=f"{path.name} {digest}",
-        kind=kind,
-        channels=channels,
-        image_size=size,
-        pixels=pixels,
-    )
+    return Program(ask=function, name=f"{path.name} {digest}", channels=channels, image_size=size)
 
 
 def _input(path: Path, shape: list[Any]) -> tuple[int, int]:
@@ -92,9 +92,6 @@ def _input(path: Path, shape: list[Any]) -> tuple[int, int]:
     assert fixed[1] is not None
     assert fixed[2] is not None
     return fixed[1], fixed[2]
-
-
-Ask = Callable[[np.ndarray], np.ndarray]
 
 
 def _in_batches(ask: Ask, size: int, images: np.ndarray) -> np.ndarray:

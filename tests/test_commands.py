@@ -1,0 +1,78 @@
+"""What the command line says of itself, and where it takes options from."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from denature.cli.app import _combinations, _split_lists, app, main
+from denature.cli.commands import COMMANDS, GROUPS
+
+
+def test_the_help_lists_each_command_under_its_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"]) == 0
+    listed = capsys.readouterr().out
+    heads = [listed.index(f"╭─ {group} ") for group in GROUPS]
+    assert heads == sorted(heads)
+    for place, (head, commands) in enumerate(zip(heads, GROUPS.values(), strict=True)):
+        part = listed[head : heads[place + 1]] if place + 1 < len(heads) else listed[head:]
+        for name, command in commands.items():
+            assert f"│ {name} " in part
+            assert command.help.split()[0] in part
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_two_examples_that_parse(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = COMMANDS[name].examples
+    assert len(examples) == 2
+    for example in examples:
+        assert example.split()[0] == name
+        for words in _combinations(example.split()):
+            app.parse_args(_split_lists(words), exit_on_error=False, print_error=False)
+    assert main(["help", name]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for example in examples:
+        assert f"denature {example}" in said.replace("- ", "-")
+
+
+def test_help_for_no_command_suggests_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "audti"]) == 1
+    assert "Did you mean audit" in capsys.readouterr().err
+
+
+def test_the_environment_stands_for_options_that_are_not_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the command line, before a file of settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DENATURE_TRAIN_EPOCHS", "1")
+    monkeypatch.setenv("DENATURE_TRAIN_DATA", "digits")
+    monkeypatch.setenv("DENATURE_TRAIN_BATCH_SIZE", "64")
+    Path("run.toml").write_text("epochs = 3\nseed = 4\n")
+    words = ["train", "mlp", "--config", "run.toml", "--batch-size", "128", "--json", "-q"]
+    assert main(words) == 0
+    training = json.loads(capsys.readouterr().out.splitlines()[-1])["config"]["training"]
+    assert (training["epochs"], training["batch_size"], training["seed"]) == (1, 128, 4)
+    monkeypatch.setenv("DENATURE_TRAIN_EPOCHS", "many")
+    assert main(words) == 2
+    assert "many" in capsys.readouterr().err
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    script = app.generate_completion(shell="bash")
+    for word in ("audit", "--defense", "--max-queries", "robustness"):
+        assert word in script
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--linf", "8/255,0.1"], ["--linf", repr(8 / 255), "--linf", "0.1"]),
+        (["--epsilon=2/4"], ["--epsilon", "0.5"]),
+        (["--l2", "1/0", "--lr", "1/2"], ["--l2", "1/0", "--lr", "1/2"]),
+    ],
+)
+def test_budgets_of_attacks_may_be_fractions(words: list[str], wanted: list[str]) -> None:
+    assert _split_lists(words) == wanted
