@@ -37,6 +37,7 @@ from denature.core.stopping import Stopper
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.extract.asking.ledger import Ledger, Query
+from denature.extract.asking.limits import Limits
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import StoredPool
 from denature.extract.victims.base import VictimInfo
@@ -276,7 +277,12 @@ def measure_ledger(bench: Bench, folder: Path, answers: int) -> None:
                     for number in range(start, start + PACE.per_request)
                 ]
                 sent, _ = await ledger.send(
-                    target, questions, purpose="train", budget=10**9, attempt=1, price=None
+                    target,
+                    questions,
+                    purpose="train",
+                    limits=Limits(queries=10**9),
+                    attempt=1,
+                    price=None,
                 )
                 await ledger.answered(
                     target, sent, questions, values, kind="probabilities", latency=0.0

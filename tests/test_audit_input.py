@@ -279,10 +279,11 @@ def test_a_thief_applies_at_each_budget_by_itself(
 def test_a_plan_in_which_no_thief_applies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = ("--defense", "none", "--thief", "same-features")
-    found = told(capsys, f"{HERE}:probabilities", *plan, out=tmp_path)
-    assert found["cells"] == found["worst"] == []
-    assert [cell["thief"] for cell in found["not_measured"]] == ["same-features"]
+    plan = _with([f"{HERE}:probabilities", "--defense", "none", "--thief", "same-features"])
+    assert main(["audit", *plan, "--out", str(tmp_path), "-q"]) == 1
+    assert (
+        "No thief applies. same-features: The victim is not known to be" in capsys.readouterr().err
+    )
 
 
 def test_owned_images_beyond_a_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

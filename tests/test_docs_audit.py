@@ -135,7 +135,7 @@ def test_options_that_are_named_exist_and_all_of_the_plan_are_named() -> None:
     assert shown <= known
     plan = {f"--{name.replace('_', '-')}" for name in asdict(AuditConfig())}
     others = {"--pool", "--other-pool", "--backbone", "--encoder", "--estimate", "--fail-above"}
-    service = {"--model", "--output", "--kind", "--key-file", "--max-queries"}
+    service = {"--model", "--output", "--kind", "--key-file", "--max-queries", "--max-cost"}
     assert plan | others | service <= shown
 
 

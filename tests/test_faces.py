@@ -254,7 +254,7 @@ def test_a_clone_learns_where_the_service_sees_the_nose(
 ) -> None:
     out = tmp_path / "theft"
     words = ["steal", "rekognition", "--endpoint-url", f"http://{server.address}",
-             "--pool", str(faces), "--points", "nose", "--budget", "60,300",
+             "--pool", str(faces), "--points", "nose", "--budget", "100,340",
              "--student", "cnn@width=8", "--fidelity", "40",
              "--epochs", "12", "--batch-size", "30", "--lr", "3e-3",
              "--out", str(out), "--json", "-q"]  # fmt: skip

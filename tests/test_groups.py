@@ -108,7 +108,7 @@ def test_a_folder_of_images_without_labels_is_a_pool_and_no_data_set(tmp_path: P
         net="mlp",
         pool=str(tmp_path),
         test=str(test),
-        budgets=[30],
+        budgets=[40],
         out=tmp_path.parent / "theft",
         stealing=ExtractionConfig(fidelity=10),
         training=Training(epochs=1, batch_size=16, device="cpu"),

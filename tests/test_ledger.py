@@ -20,6 +20,7 @@ from denature.core.errors import RunError
 from denature.extract import ExtractionConfig, steal
 from denature.extract.asking.anchor import Anchor, Commit
 from denature.extract.asking.ledger import Ledger, Query, read_tallies
+from denature.extract.asking.limits import Limits
 from denature.extract.theft import LEDGER
 from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.called import FunctionVictim
@@ -102,14 +103,14 @@ def test_a_theft_pays_nothing_twice_when_its_ledger_is_gone(
               stealing=ExtractionConfig(fidelity=10))  # fmt: skip
 
     go()
-    assert sum(counted.calls) == 50
+    assert sum(counted.calls) == 40
     damage(tmp_path / LEDGER)
     if not anchored:  # as in folders of earlier versions
         (tmp_path / ANCHOR).unlink()
     for _ in range(2):
         with pytest.raises(RunError, match="from a copy, or name another folder"):
             go()
-    assert sum(counted.calls) == 50
+    assert sum(counted.calls) == 40
 
 
 def test_flipped_bytes_are_refused_in_one_line_or_changed_nothing(
@@ -219,7 +220,12 @@ def test_every_kind_of_write_is_in_the_digest(tmp_path: Path) -> None:
 
     async def some(ledger: Ledger, target: int) -> None:
         questions = [Query(content=bytes([n]), repeat=0, reference="é#\U0001f600") for n in (1, 2)]
-        terms: dict[str, Any] = {"purpose": "train", "budget": 9, "attempt": 1, "price": 1}
+        terms: dict[str, Any] = {
+            "purpose": "train",
+            "limits": Limits(queries=9),
+            "attempt": 1,
+            "price": 1,
+        }
         request, _ = await ledger.send(target, questions, **terms)
         await ledger.failed(target, request, purpose="train", billed=False, latency=0, error="\0é")
         request, _ = await ledger.send(target, questions, **terms)

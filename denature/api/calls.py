@@ -52,6 +52,7 @@ def audit(
     epochs: int = 30,
     seed: int = 0,
     max_queries: int | None = None,
+    max_cost: float | None = None,
     pace: RequestConfig | None = None,
     name: str | None = None,
     out: str | Path | None = None,
@@ -81,6 +82,7 @@ def audit(
         epochs: epochs of the clones at least.
         seed: seed of clones, queries and defenses.
         max_queries: images that the model is asked about, at most.
+        max_cost: US dollars for them, at most, which needs `price_per_1000`.
         pace: rate and retries of requests.
         name: name of the model on the page, in the default of `out`, and of its stored answers
             where it is a function.
@@ -123,6 +125,7 @@ def audit(
         training=Training(epochs=epochs, seed=seed, device=device),
         pace=pace or RequestConfig(),
         max_queries=max_queries,
+        max_cost=max_cost,
         device=device,
     )
     return run(experiment, session)
@@ -139,9 +142,11 @@ def steal(
     choose: Choose = "random",
     repeats: int = 1,
     seeds: int = 1,
-    fidelity: int = 1000,
+    fidelity: int | None = None,
+    fidelity_extra: bool = False,
     training: Training | None = None,
     price_per_1000: float | None = None,
+    max_cost: float | None = None,
     pace: RequestConfig | None = None,
     name: str | None = None,
     out: str | Path | None = None,
@@ -156,15 +161,17 @@ def steal(
         pool: images to query with, whose labels are never read, see `denature.data.load`; or
             `noise`.
         student: network of the clones.
-        budget: numbers of queries; a fresh clone is trained for each.
+        budget: numbers of queries, those for fidelity included; a fresh clone is trained for each.
         test: labelled images to measure with; those of the pool by default.
         backbone: initial weights of all layers but the last.
-        choose: see `denature.extract.config.ExtractionConfig`, as for the next three options.
+        choose: see `denature.extract.config.ExtractionConfig`, as for the next four options.
         repeats: see there.
         seeds: see there.
         fidelity: see there.
+        fidelity_extra: see there.
         training: settings of the clones' training.
         price_per_1000: US dollars per thousand queries.
+        max_cost: US dollars for all queries, at most.
         pace: rate and retries of requests.
         name: name of the model in the default of `out`, and of its stored answers where it is a
             function.
@@ -190,10 +197,17 @@ def steal(
         budgets=budget,
         out=folder,
         test=tests,
-        stealing=ExtractionConfig(choose=choose, repeats=repeats, seeds=seeds, fidelity=fidelity),
+        stealing=ExtractionConfig(
+            choose=choose,
+            repeats=repeats,
+            seeds=seeds,
+            fidelity=fidelity,
+            fidelity_extra=fidelity_extra,
+        ),
         pace=pace,
         training=training,
         price=None if price_per_1000 is None else price_per_1000 / 1000,
+        max_cost=max_cost,
         session=session,
     )
     records = [read_record(Path(clone.folder)) for clone in theft.clones]

@@ -7,12 +7,12 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast, final
 
 import numpy as np
-import torch
 
 from denature.audit.attempt import CellAttempt, PoolOrder
 from denature.audit.cells import CellName, CellStore, MeasuredCell, predictions_by_seed
 from denature.audit.config import AuditConfig
 from denature.audit.engine import Engine, Task
+from denature.audit.feasible import contents_of_tests, owned_images, seed_of
 from denature.audit.learning import Classroom
 from denature.audit.measurements import BaselineHits, Column, LeftOut, Measurements, Trial
 from denature.audit.race import Screened, screen
@@ -20,8 +20,6 @@ from denature.audit.score import Halves, SeedHits, halves
 from denature.audit.source import Source
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
-from denature.core.seeds import derive, generator
-from denature.extract.asking.pool import digest_of, pool_of_tests
 from denature.extract.config import Threat
 from denature.extract.strategies.alone import Alone
 from denature.extract.strategies.base import LabelledImages, Situation, Strategy
@@ -64,20 +62,15 @@ class Auditor:
     _announced: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        if len(self.pool.rows) < self.budgets[-1]:
-            raise ConfigError(
-                f"The largest budget is {self.budgets[-1]:,}, and {self.pool.name} has "
-                f"{len(self.pool.rows):,} images that differ from each other and from the test "
-                "images. Take a smaller --budget or a larger --pool."
+        trials = self.largest()
+        if not trials:
+            reasons = dict.fromkeys(
+                f"{thief}: {why}"
+                for source in self.sources
+                for threat in self.threats
+                for (thief, _), why in self._column(source, threat).excluded.items()
             )
-        if self.other is not None and len(self.other.rows) < self.budgets[-1]:
-            raise ConfigError(
-                f"The largest budget is {self.budgets[-1]:,}, and {self.other.name} has "
-                f"{len(self.other.rows):,} images that differ from each other and from the test "
-                "images. Take a smaller --budget or a larger --other-pool."
-            )
-        if self.owned_count:
-            self.owned(0)
+            raise ConfigError(f"No thief applies. {' '.join(reasons)} Name another with --thief.")
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:
@@ -299,8 +292,7 @@ class Auditor:
         }
 
     def _seed(self, number: int) -> int:
-        """Seed of all that a thief draws in the repetition of this number."""
-        return derive(self.classroom.training.seed, "thief", number)
+        return seed_of(self.classroom.training, number)
 
     def _attempt(self, trial: Trial) -> CellAttempt:
         owned = self.owned(trial.seed) if trial.threat == "A" else None
@@ -320,36 +312,13 @@ class Auditor:
     # Threat A
 
     def owned(self, number: int) -> tuple[LabelledImages, frozenset[bytes]]:
-        """The labelled images of a thief in a repetition, and their digests.
-
-        They are drawn from the training split, differ from each other and from test images.
-
-        Raises:
-            ConfigError: there are not so many.
-        """
-        train, seen = self.classroom.dataset.train, set(self._test_contents)
-        order = generator(self._seed(number), "owned images").permutation(len(train.rows))
-        chosen: list[int] = []
-        for row in train.rows[torch.from_numpy(order)].tolist():
-            if len(chosen) == self.owned_count:
-                break
-            content = digest_of(train.images[row].numpy())
-            if content not in seen:
-                seen.add(content)
-                chosen.append(row)
-        if len(chosen) < self.owned_count:
-            raise ConfigError(
-                f"The thief owns {self.owned_count:,} labelled images, and "
-                f"{self.classroom.dataset.config.source} has {len(chosen):,} training images that "
-                "differ from each other and from the test images. Take a smaller --labelled."
-            )
-        images, labels = train.images[chosen].numpy(), train.labels[chosen].numpy()
-        return LabelledImages(images, labels), frozenset(seen - self._test_contents)
+        """The labelled images of a thief in a repetition, and their digests."""
+        dataset, seed = self.classroom.dataset, self._seed(number)
+        return owned_images(dataset, self._test_contents, count=self.owned_count, seed=seed)
 
     @cached_property
     def _test_contents(self) -> frozenset[bytes]:
-        tests = pool_of_tests(self.classroom.dataset)
-        return frozenset(tests.contents(range(tests.size)))
+        return contents_of_tests(self.classroom.dataset)
 
     def _baseline(
         self, threat: Threat, labels: np.ndarray, victim: np.ndarray, parts: Halves

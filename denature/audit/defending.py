@@ -87,10 +87,11 @@ class Defender:
             Source(name="", harvest=self.harvest, chain=chain).shown_kind  # noqa: B018
         except ConfigError as error:
             return str(error)
-        classes, shown = self.harvest.classes, self.harvest.shown
         first = chain.defenses[0] if chain.defenses else None
-        hides = self.harvest.kind != "label" and shown < classes
-        if first is None or not hides or first.gives == "label" or first.shows(classes) <= shown:
+        if first is None or self.harvest.kind == "label" or first.gives == "label":
+            return None
+        classes, shown = self.harvest.classes, self.harvest.shown
+        if shown >= classes or first.shows(classes) <= shown:
             return None
         return f"The model shows {shown} of {classes} scores, and this defense changes all of them."
 

@@ -41,14 +41,25 @@ class Desk:
     max_queries: int | None
     device: Device
     session: Session
+    price: float | None = None
+    """US dollars a query of a model that is no run."""
+    max_cost: float | None = None
+    """US dollars for all queries, at most."""
 
-    def harvest(self, model: Run | Victim, wanted: int | None) -> Harvest:
+    def harvest(self, model: Run | Victim, wanted: int | None, *, least: int = 0) -> Harvest:
         """A model's true answers: the logits of a run, and what a service or function shows.
 
         Args:
-            model: is asked about the first of its test images.
+            model: is asked about the first of its test images, unless it states that it answers
+                with labels.
             wanted: number of test images, see `tests`.
+            least: queries of a thief at least.
+
+        Raises:
+            ConfigError: the model does not fit the data, or the limits do not allow the test images
+                and these queries.
         """
+        price = None if isinstance(model, Run) else self.price
         if isinstance(model, Run):
             model = ClassMatcher(self.data, self.session.progress)("run", model)
             victim: Victim = local(model, kind="logits", device=self.device)
@@ -63,11 +74,21 @@ class Desk:
             budget=UNLIMITED if self.max_queries is None else self.max_queries,
             purpose="audit",
             pace=self.pace,
+            price=price,
+            max_cost=self.max_cost,
             stopper=self.session.stopper,
             progress=self.session.progress,
         )
+        split, spent = self.tests(model, wanted), oracle.ledger.spent(oracle.target, oracle.purpose)
+        _check_limits(oracle, spent, tests=len(split), least=least)
         harvest = Harvest(oracle, classes=len(self.data.classes))
-        split = self.tests(model, wanted)
+        if about.kind == "label":
+            return harvest
+        if not isinstance(model, Run) and not spent:
+            self.session.progress.say(
+                f"{about.target} is asked {ENOUGH} test images, to see what it answers with. They "
+                "count as queries, and their answers are kept."
+            )
         # The first answers settle their kind, which fewer than `ENOUGH` cannot if they are percent.
         harvest(split.images[split.rows[:ENOUGH]].numpy())
         return harvest
@@ -110,6 +131,21 @@ class Desk:
         if wanted is None:
             wanted = len(split) if isinstance(model, Run) else SERVICE_TESTS
         return split if wanted >= len(split) else split.fraction(wanted / len(split))
+
+
+def _check_limits(oracle: Oracle, spent: int, *, tests: int, least: int) -> None:
+    """Refuse limits that end an audit before its first cell; `spent` are earlier queries.
+
+    Raises:
+        ConfigError: they do.
+    """
+    allowed = spent + oracle.left
+    if spent < tests + least and allowed < tests + least:
+        raise ConfigError(
+            f"{allowed:,} queries are allowed, and an audit needs {tests + least:,} at least: "
+            f"{tests:,} test images and a budget of {least:,}. Take a larger --max-queries or "
+            "--max-cost, or fewer --test-images."
+        )
 
 
 def identity(model: Run | Victim, harvest: Harvest) -> str:

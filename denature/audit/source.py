@@ -85,7 +85,7 @@ class Harvest:
         except BudgetSpent as spent:
             raise BudgetSpent(
                 f"{spent} Stored answers are kept: run the same command again with a larger "
-                "--max-queries, or with fewer --test-images, budgets or seeds."
+                "--max-queries or --max-cost, or with fewer --test-images, budgets or seeds."
             ) from None
         except AskFailed as error:
             raise AskFailed(

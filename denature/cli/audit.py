@@ -53,6 +53,7 @@ def audit(
     fail_above: float | None = None,
     model_options: ModelFlags = ModelOptions(),
     max_queries: int | None = None,
+    max_cost: float | None = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     out: Path | None = None,
     device: Device = "auto",
@@ -84,11 +85,15 @@ def audit(
         epochs: Epochs of the clones at least, where a strategy names no other; few images are
             repeated for 500 steps.
         seed: Seed of clones, queries and defenses.
-        estimate: Print the plan with cells, queries and time, and stop.
+        estimate: Print the plan with cells, queries, attempts, dollars and time, at most, and stop.
+            A model that is no run, and does not state that it answers with labels, is asked four
+            images, which count.
         fail_above: Exit with 3 where the worst thief recovers more than this share of the advantage
             behind the best defense, and write junit.xml; for continuous integration.
         max_queries: Images that the model is asked about, at most; answers are kept, and no image
             is asked twice.
+        max_cost: US dollars for these queries, at most, with --price-per-1000; the limit that is
+            reached first ends the audit.
         out: Folder for cells, tables and report, from which a stopped audit resumes; by default one
             under runs/.
         device: Device to compute on.
@@ -121,6 +126,7 @@ def audit(
         training=Training(epochs=epochs, seed=seed, device=device),
         pace=pace,
         max_queries=max_queries,
+        max_cost=max_cost,
         device=device,
     )
     with run_options.session(output_options, device, usual_workers=WORKERS) as session:

@@ -15,6 +15,7 @@ from denature.cli.models import (
     NetworkOptions,
     open_models,
     open_run,
+    price_of,
 )
 from denature.cli.options import (
     Data,
@@ -45,6 +46,8 @@ def evaluate(
     data: Data,
     model_options: ModelFlags = ModelOptions(),
     test_images: int | None = None,
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     out: Path | None = None,
     device: Device = "auto",
@@ -62,6 +65,9 @@ def evaluate(
             library, an .onnx or .pt2 file, a function, a URL or a .toml description.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
         test_images: Test images at most; by default all for a network, and 1,000 for others.
+        price_per_1000: US dollars per thousand queries; a .toml description may state it.
+        max_cost: US dollars for the queries of a service or a function, at most; fewer images are
+            measured where it ends them.
         out: Folder for the answers of a service, a function or a file; by default one under runs/.
         device: Device to compute on.
         precision: Precision of inference.
@@ -84,7 +90,13 @@ def evaluate(
         trust=trust,
     )
     record = chosen = None
+    per_1000 = price_of(model, price_per_1000)
     if isinstance(opened, Run):
+        if max_cost is not None:
+            raise ConfigError(
+                f"--max-cost limits what queries cost, and {model} is a network in this process. "
+                "Leave it out."
+            )
         if test_images is not None and test_images < len(dataset.test):
             test = dataset.test.fraction(test_images / len(dataset.test))
             dataset = replace(dataset, test=test)
@@ -102,6 +114,8 @@ def evaluate(
             images=test_images,
             folder=out or Path("runs") / f"answers-of-{slug}",
             pace=pace,
+            price=None if per_1000 is None else per_1000 / 1000,
+            max_cost=max_cost,
             progress=display,
         )
     if output_options.json:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -39,6 +39,9 @@ from denature.remote.config import RequestConfig
 from denature.train.config import Device, Precision, Training
 from denature.train.objectives import Cloned
 
+if TYPE_CHECKING:
+    from denature.extract.planning import PlannedTheft
+
 STEALING = Group("Queries and clones", sort_key=1)
 PACE = Group("Requests", sort_key=2)
 
@@ -55,6 +58,9 @@ def steal(
     endpoint_url: str | None = None,
     test: str | None = None,
     price_per_1000: float | None = None,
+    max_cost: float | None = None,
+    estimate: Annotated[bool, Parameter(negative="")] = False,
+    probe: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
     trust: Trust = (),
     stealing: Annotated[ExtractionConfig, Parameter(name="*", group=STEALING)] = ExtractionConfig(),
@@ -79,7 +85,8 @@ def steal(
             package.module:function, from float32 images in [0, 1] to answers.
         pool: Images to query with, whose labels are never read: as for `denature train --data`, or
             noise.
-        budget: Numbers of queries, such as 1000,5000; a fresh clone is trained for each.
+        budget: Numbers of queries, such as 1000,5000; a fresh clone is trained for each. The
+            largest is the hard limit in all, with the queries that measure fidelity.
         student: The clone's network, a name from `denature nets`.
         backbone: A run of the same network, from which clones take all layers but the last; or the
             network's own name, such as timm:resnet18, for its published weights.
@@ -90,17 +97,24 @@ def steal(
         decimals: Decimals to which answers are rounded before training, as a rounding service would
             return them: -1 rounds to tens. Labels are not rounded.
         price_per_1000: US dollars per thousand queries.
+        max_cost: US dollars in all, at most; the limit that is reached first ends the queries.
+        estimate: Print queries, attempts, dollars and time, at most, and stop. No query is sent.
+        probe: With --estimate: send the first request of the theft to time the victim. Its queries
+            count, and its answers are kept.
         out: Folder for ledger, clones and report; by default one under runs/.
         trust: A module of your own that a run's record may import, or a .pt2 file that may be
             loaded although this can execute code; repeat the option for several.
     """
     from denature.cli.show import show
     from denature.core.record import read_record
-    from denature.extract.stealing import steal as carry_out
+    from denature.extract.planning import plan_theft
+    from denature.extract.stealing import carry_out
     from denature.extract.victims.find import folder_name
     from denature.report.results import write_outcome
     from denature.train.run import load_run
 
+    if probe and not estimate:
+        raise ConfigError("--probe times a victim for --estimate; pass both, or neither.")
     price_per_1000 = price_of(target, price_per_1000)
     if price_per_1000 is not None and price_per_1000 < 0:
         raise ConfigError(f"price_per_1000 is {price_per_1000}; it must be at least 0.")
@@ -124,7 +138,7 @@ def steal(
         / f"theft-of-{folder_name(model_options.model or target)}-with-{folder_name(pool)}"
     )
     with run_options.session(output_options, training.device) as session:
-        theft = carry_out(
+        planned = plan_theft(
             victim,
             net=student,
             backbone=backbone if start is None else start,
@@ -138,10 +152,23 @@ def steal(
             defense=None if decimals is None else Rounding(decimals=decimals),
             training=training,
             price=None if price_per_1000 is None else price_per_1000 / 1000,
+            max_cost=max_cost,
             session=session,
         )
+        if estimate:
+            _print_estimate(planned, probe=probe, as_json=output_options.json)
+            return
+        theft = carry_out(planned)
     records = [read_record(Path(clone.folder)) for clone in theft.clones]
     show(write_outcome(theft, records, folder), output_options)
+
+
+def _print_estimate(planned: "PlannedTheft", *, probe: bool, as_json: bool) -> None:
+    from denature.recipes.theft import estimate_theft
+
+    found = estimate_theft(planned, probe=probe)
+    for line in [json.dumps(found.to_dict())] if as_json else found.lines():
+        print(line)
 
 
 def speed(

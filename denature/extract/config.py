@@ -32,9 +32,11 @@ class ExtractionConfig:
     """Seed of the random query images, and of the test images that measure fidelity."""
     seeds: int = 1
     """Clones for each budget, trained from different initial weights on the same answers."""
-    fidelity: int = 1000
-    """Test images that the victim is queried about, on a budget of their own, to measure how often
-    a clone agrees with it."""
+    fidelity: int | None = None
+    """Test images that the victim is queried about, to measure how often a clone agrees with it. By
+    default a fifth of the budget, and 1,000 at most. They count within the budget."""
+    fidelity_extra: bool = False
+    """Query the test images on top of the budgets, 1,000 by default; lost ones once more."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -43,10 +45,19 @@ class ExtractionConfig:
                 "round_size": (self.round_size >= 2, "at least 2"),
                 "repeats": (self.repeats >= 1, "at least 1"),
                 "seeds": (self.seeds >= 1, "at least 1"),
-                "fidelity": (self.fidelity >= 2, "at least 2"),
+                "fidelity": (self.fidelity is None or self.fidelity >= 2, "at least 2"),
             },
         )
 
+    def test_images(self, budget: int) -> int:
+        """Test images that are queried, as far as there are so many."""
+        if self.fidelity is not None:
+            return self.fidelity
+        return MOST_FIDELITY if self.fidelity_extra else min(MOST_FIDELITY, max(2, budget // 5))
+
+
+MOST_FIDELITY = 1000
+"""Test images that measure fidelity by default, at most."""
 
 LEAST_STEPS = 500
 """Steps of the optimizer from which fidelity gained little more on digits and CIFAR-10, see

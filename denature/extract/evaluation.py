@@ -7,6 +7,7 @@ from denature.core.stats import Estimate
 from denature.core.stopping import Stopper
 from denature.data.dataset import Dataset
 from denature.extract.asking.ledger import Ledger
+from denature.extract.asking.limits import check_max_cost
 from denature.extract.asking.oracle import UNLIMITED, Oracle
 from denature.extract.asking.pool import pool_of_tests
 from denature.extract.compatibility import about_of, check_image_size, fitted
@@ -27,6 +28,8 @@ def evaluate_victim(
     images: int | None,
     folder: Path,
     pace: RequestConfig,
+    price: float | None = None,
+    max_cost: float | None = None,
     progress: Progress = SILENT,
 ) -> Estimate:
     """A victim's accuracy on test images, or its error on landmarks.
@@ -37,12 +40,16 @@ def evaluate_victim(
         images: size of the random sample; `USUAL` by default.
         folder: of the ledger that keeps the answers; images that it holds are not queried again.
         pace: rate and retries of the requests.
+        price: US dollars a query.
+        max_cost: US dollars for all queries in the folder, at most; fewer images are measured where
+            it ends them.
         progress: receives the number of answers.
 
     Raises:
         ConfigError: the victim takes other images, or answers other classes.
         AskFailed, RunError: the victim does not answer.
     """
+    check_max_cost(max_cost, price)
     about = fitted(about_of(victim), dataset, progress, option="--data")
     check_image_size(about, dataset)
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +62,8 @@ def evaluate_victim(
             budget=UNLIMITED,
             purpose="evaluation",
             pace=pace,
+            price=price,
+            max_cost=max_cost,
             stopper=stopper,
             progress=progress,
         )

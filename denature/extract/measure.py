@@ -48,6 +48,12 @@ class Reference:
         return agreement(own, self.predictions)
 
 
+def reference_rows(tests: StoredPool, *, images: int, seed: int = 0) -> list[int]:
+    """Positions of a random sample of test images, ascending; smaller samples are part of it."""
+    order = generator(seed, "fidelity").permutation(tests.size)
+    return sorted(order[:images].tolist())
+
+
 def ask_reference(
     oracle: Oracle, dataset: Dataset, tests: StoredPool, *, images: int, seed: int = 0
 ) -> Reference:
@@ -64,8 +70,7 @@ def ask_reference(
         RunError: no image was answered.
         AskFailed, ConfigError, Stopped: see `Oracle.ask`.
     """
-    order = generator(seed, "fidelity").permutation(tests.size)
-    rows = sorted(order[:images].tolist())
+    rows = reference_rows(tests, images=images, seed=seed)
     ask_within_budget(oracle, tests, rows)
     known = answered(oracle, tests, rows, classes=len(dataset.classes))
     if not known.rows:

@@ -23,8 +23,10 @@ class Clone:
     """One clone, trained from scratch on the answers to the first images within `budget`."""
 
     budget: int
+    """Queries, with those for fidelity unless they came on top; see `Theft.fidelity_extra`."""
     answers: int
-    """Training images; fewer than the budget where queries were lost or repeated."""
+    """Training images; fewer than the budget by the test images that measure fidelity, and where
+    queries were lost or repeated."""
     spent: int
     """Queries that were or may have been billed for these images, lost ones included."""
     money: float | None
@@ -71,17 +73,19 @@ class Theft(Tabular):
     price: float | None
     """US dollars a query."""
     spent: int
-    """Queries that were or may have been billed, lost ones included."""
+    """Queries to learn from that were or may have been billed, lost ones included."""
     lost: int
     """Queries among them without an answer."""
     answers_per_second: float | None
     """During the queries; None where all answers were stored already."""
     measuring: int
-    """Queries that measured fidelity, on a budget of their own."""
+    """Queries that measured fidelity."""
     victim_accuracy: Estimate
     """On the queried test images; for landmarks the error."""
     clones: tuple[Clone, ...]
     environment: dict[str, object]
+    fidelity_extra: bool = True
+    """Whether the queries for fidelity came on top of the budgets, as in all earlier thefts."""
 
     @property
     def chosen_on_test(self) -> bool:

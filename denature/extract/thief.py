@@ -42,16 +42,55 @@ class StolenRun(NamedTuple):
     """Queries that were or may have been billed for its images, lost ones included."""
 
 
-def check_pool(images: Pool, selection: Selection) -> None:
-    """Check that a selection can choose from a pool.
+def check_selection(images: Pool, selection: Selection, dataset: Dataset) -> None:
+    """Check that a selection can choose from a pool by clones of such data.
 
     Raises:
-        ConfigError: the selection works in rounds, and the pool is unlimited.
+        ConfigError: the selection works in rounds, and the pool is unlimited, or the clones
+            predict landmarks.
     """
-    if images.size is None and selection.select is not None:
+    if selection.select is None:
+        return
+    if images.size is None:
         raise ConfigError(
             f"{images.name} is unlimited, so no round can choose from it; choose random."
         )
+    if dataset.landmarks:
+        raise ConfigError(
+            f"The selection {selection.name} compares probabilities of classes, and "
+            f"{dataset.config.source} has landmarks; choose random."
+        )
+
+
+def query_order(images: Pool, held_out: Pool, seed: int) -> Iterator[int]:
+    """A random order of a pool, without held-out images and duplicates."""
+    if images.size is None:
+        yield from itertools.count()
+        return
+    assert held_out.size is not None
+    seen = set(held_out.contents(range(held_out.size)))
+    order = generator(seed, "queries").permutation(images.size)
+    for start in range(0, len(order), BLOCK):
+        rows = order[start : start + BLOCK].tolist()
+        for row, content in zip(rows, images.contents(rows), strict=True):
+            if content not in seen:
+                seen.add(content)
+                yield row
+
+
+def first_rows(images: Pool, held_out: Pool, seed: int, count: int) -> list[int]:
+    """The first images of `query_order`.
+
+    Raises:
+        ConfigError: the pool has fewer.
+    """
+    rows = list(itertools.islice(query_order(images, held_out, seed), count))
+    if len(rows) < count:
+        raise ConfigError(
+            f"{count:,} images are wanted, and {images.name} has {len(rows):,} that differ "
+            "from each other and from the test images. Take a smaller budget or a larger pool."
+        )
+    return rows
 
 
 @final
@@ -60,7 +99,7 @@ class Thief:
     """Selection of queries, and training of clones, against any victim.
 
     Raises:
-        ConfigError: the selection cannot choose from the pool.
+        ConfigError: the selection cannot choose from the pool; see `check_selection`.
     """
 
     oracle: Oracle
@@ -85,7 +124,7 @@ class Thief:
     session: Session = field(default_factory=Session)
 
     def __post_init__(self) -> None:
-        check_pool(self.images, self.selection)
+        check_selection(self.images, self.selection, self.dataset)
 
     def steal(self, budgets: Sequence[int]) -> list[StolenRun]:
         """Fresh clones for each budget, trained on the first answers within it.
@@ -117,34 +156,15 @@ class Thief:
         return self._in_rounds(most, self.selection.select)
 
     def _at_random(self, most: int) -> list[int]:
-        rows = list(itertools.islice(self._shuffled(), most))
-        if len(rows) < most:
-            raise ConfigError(
-                f"{most:,} images are wanted, and {self.images.name} has {len(rows):,} that differ "
-                "from each other and from the test images. Take a smaller budget or a larger pool."
-            )
+        rows = first_rows(self.images, self.held_out, self.stealing.pool_seed, most)
         self._ask(rows)
         return rows
 
-    def _shuffled(self) -> Iterator[int]:
-        """A random order of the pool, without held-out images and duplicates."""
-        if self.images.size is None:
-            yield from itertools.count()
-            return
-        assert self.held_out.size is not None
-        seen = set(self.held_out.contents(range(self.held_out.size)))
-        order = generator(self.stealing.pool_seed, "queries").permutation(self.images.size)
-        for start in range(0, len(order), BLOCK):
-            rows = order[start : start + BLOCK].tolist()
-            for row, content in zip(rows, self.images.contents(rows), strict=True):
-                if content not in seen:
-                    seen.add(content)
-                    yield row
-
     def _in_rounds(self, most: int, select: Select) -> list[int]:
         """A random first round; the clone of all rounds before chooses each further round."""
-        size, rows = self.stealing.round_size, self._at_random(min(self.stealing.round_size, most))
-        everything = np.array(sorted(self._shuffled()))
+        size, seed = self.stealing.round_size, self.stealing.pool_seed
+        rows = self._at_random(min(size, most))
+        everything = np.array(sorted(query_order(self.images, self.held_out, seed)))
         if len(everything) < most:
             raise ConfigError(
                 f"{most:,} images are wanted, and {self.images.name} has {len(everything):,}."

@@ -15,6 +15,7 @@ from denature.audit.cells import REVISION, CellStore
 from denature.audit.config import UNDEFENDED, AuditConfig
 from denature.audit.defending import IN_TRAINING, Defender
 from denature.audit.engine import Engine
+from denature.audit.feasible import check_plan
 from denature.audit.findings import findings
 from denature.audit.learning import Classroom
 from denature.audit.measurements import Measurements
@@ -32,7 +33,9 @@ from denature.core.schema import decode, encode
 from denature.data import DataConfig, Dataset
 from denature.defenses.base import Chain
 from denature.defenses.catalogue import DEFENSES, chain_of
+from denature.extract.asking.bill import Bill, Part
 from denature.extract.asking.ledger import Ledger
+from denature.extract.asking.limits import check_max_cost
 from denature.extract.config import thief_training
 from denature.extract.strategies.base import Strategy
 from denature.extract.strategies.catalogue import strategy_of
@@ -78,11 +81,25 @@ class Audit:
     pace: RequestConfig = field(default_factory=RequestConfig)
     max_queries: int | None = None
     """Images that a service is asked about, at most."""
+    max_cost: float | None = None
+    """US dollars for these, at most, which needs `price_per_1000`."""
     device: Device = "auto"
 
     def __post_init__(self) -> None:
+        check_max_cost(self.max_cost, self.price)
+        if self.max_cost is not None and isinstance(self.model, Run):
+            raise ConfigError(
+                f"max_cost is {self.max_cost:g}, and {self.name} is a network in this process, "
+                "whose answers cost nothing. Leave it out."
+            )
         self.thieves  # noqa: B018 - names are checked before anything is asked
         self.chains  # noqa: B018
+
+    @property
+    def price(self) -> float | None:
+        """US dollars a query."""
+        per_1000 = self.config.price_per_1000
+        return None if per_1000 is None else per_1000 / 1000
 
     @property
     def runs_folder(self) -> Path:
@@ -172,6 +189,8 @@ class Audit:
                 max_queries=self.max_queries,
                 device=self.device,
                 session=session,
+                price=self.price,
+                max_cost=self.max_cost,
             )
             yield OpenAudit(self, runs, desk)
 
@@ -207,7 +226,17 @@ class OpenAudit:
                 desk.check_images(role, run)
         self.pool = desk.pool(audit.pool or audit.source)
         self.other = None if audit.other_pool is None else desk.pool(audit.other_pool)
-        self.harvest = desk.harvest(audit.model, audit.config.test_images)
+        check_plan(
+            audit.config,
+            data=desk.data,
+            pool=self.pool,
+            other=self.other,
+            net=audit.net,
+            training=audit.training,
+            checkpointing=desk.session.checkpointing,
+        )
+        budgets = audit.config.budgets(len(self.pool.rows), channels=desk.data.channels)
+        self.harvest = desk.harvest(audit.model, audit.config.test_images, least=budgets[0])
         self.tests = desk.tests(audit.model, audit.config.test_images)
         self.digest = identity(audit.model, self.harvest)
         self.classroom = Classroom(
@@ -298,12 +327,20 @@ class OpenAudit:
             price_per_1000=audit.config.price_per_1000,
         )
 
+    def bill(self) -> Bill:
+        """What the audit asks of its model at most; each image is asked once."""
+        tests = len(self.tests)
+        images = tests + self.defender.images + self.auditor.most_asked()
+        name = f"images, of them {tests:,} test images"
+        part = Part(name=name, queries=images, spent=self.harvest.spent, together=1)  # at worst
+        return Bill.of(self.harvest.oracle, [part], budget=self.audit.max_queries)
+
     def plan_lines(self) -> list[str]:
         """What the audit does at most, as sentences."""
         auditor, config = self.auditor, self.audit.config
-        trials = auditor.largest()
-        tests = len(self.tests)
-        queries = tests + self.defender.images + auditor.most_asked()
+        trials, bill = auditor.largest(), self.bill()
+        tests, queries = len(self.tests), bill.parts[0].queries
+        service = not isinstance(self.audit.model, Run)
         budgets = ", ".join(f"{budget:,}" for budget in auditor.budgets)
         how = "every cell" if config.grid else "screening leaves out thieves that are surely behind"
         return [
@@ -311,6 +348,7 @@ class OpenAudit:
             f"thieves, budgets of {budgets} queries, {auditor.seeds} seeds; {how}.",
             f"At most {sum(trials.values()):,} cells, about {queries:,} images asked, of them "
             f"{tests:,} test images, and {format_seconds(self._seconds(trials))} of training.",
+            *(bill.lines() if service else ()),
             *(f"Left out: {reason}" for reason in self.defender.left_out),
         ]
 

@@ -100,11 +100,20 @@ def verdict_on_theft(theft: Theft) -> list[str]:
     lost = f", {theft.lost:,} of them without an answer" if theft.lost else ""
     speed = theft.answers_per_second
     pace = "" if speed is None else f", at {speed:,.0f} answers a second"
+    purpose = (
+        "measured the victim, and how far clones agree with it, on "
+        f"{theft.victim_accuracy.n:,} test images."
+    )
+    in_all = (
+        f"In all {theft.spent:,} queries were spent{lost}{pace}; {theft.measuring:,} more, on a "
+        f"budget of their own, {purpose}"
+        if theft.fidelity_extra
+        else f"In all {theft.spent + theft.measuring:,} queries were spent: {theft.spent:,} to "
+        f"learn from{lost}{pace}, and {theft.measuring:,} that {purpose}"
+    )
     return [
         f"{last.spent:,} queries{cost} make a {theft.net} {gets}",
-        f"In all {theft.spent:,} queries were spent{lost}{pace}; {theft.measuring:,} more, on a "
-        "budget of their own, measured the victim, and how far clones agree with it, on "
-        f"{theft.victim_accuracy.n:,} test images.",
+        in_all,
         *[TOO_GOOD] * theft.chosen_on_test,
     ]
 

@@ -20,7 +20,7 @@ from denature.data.given import DataLike
 from denature.data.loading import config_of, loads_again
 from denature.nets.published import PublishedWeights
 from denature.train.classes import ClassMatcher
-from denature.train.config import Training
+from denature.train.config import CheckpointConfig, Training
 from denature.train.identity import what_changed
 from denature.train.job import Job
 from denature.train.loop import evaluate
@@ -31,6 +31,7 @@ from denature.train.remote import RemoteBatch, WorkerPool
 from denature.train.run import Run
 from denature.train.session import Session, usual_session
 from denature.train.team import ProcessGroup, join
+from denature.train.tracking import check_trackers
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
 """Training fields that runs in one pass have in common."""
@@ -107,6 +108,22 @@ def make(
         data = load(source, progress=SILENT)
     [runs] = make_all([(orders, data)], overwrite=overwrite, watch=watch, session=session)
     return runs
+
+
+def check_order(order: Order, dataset: Dataset, checkpointing: CheckpointConfig) -> None:
+    """Check an order before its answers are paid for, by resolving it without a folder.
+
+    Args:
+        order: the run, with any answers of the right kind and number.
+        dataset: its data.
+        checkpointing: its trackers are checked too.
+
+    Raises:
+        DenatureError: see `make`.
+    """
+    check_trackers(checkpointing.track)
+    order = replace(order, out=None, under=None)
+    Job.of(order, _inputs(order, {}, dataset, ClassMatcher(dataset, SILENT)), dataset)
 
 
 def make_all(

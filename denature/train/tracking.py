@@ -80,6 +80,27 @@ def tensorboard(folder: Path, *, after: int) -> Iterator[Scalars]:
     file.close()
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Check that trackers are known and installed.
+
+    Raises:
+        ConfigError: a tracker is unknown, or its package is not installed.
+        MissingExtra: accelerate is not installed.
+    """
+    for name in names:
+        try:
+            from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+        except ImportError:
+            raise MissingExtra("accelerate", "track", f"Tracking with {name}") from None
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
+        if find_spec(name) is None:
+            raise ConfigError(
+                f"The package of the tracker {name} is not installed. Install it with: "
+                + install_line(name.replace("_", "-"))
+            )
+
+
 @contextmanager
 def trackers(
     names: Sequence[str], *, title: str, run: str, config: Mapping[str, Any]
@@ -112,18 +133,10 @@ def trackers(
 
 @contextmanager
 def _started(name: str, *, title: str, run: str, config: Mapping[str, Any]) -> Iterator[Any]:
-    try:
-        from accelerate import PartialState
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-    except ImportError:
-        raise MissingExtra("accelerate", "track", f"Tracking with {name}") from None
-    if name not in LOGGER_TYPE_TO_CLASS:
-        raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
-    if find_spec(name) is None:
-        raise ConfigError(
-            f"The package of the tracker {name} is not installed. Install it with: "
-            + install_line(name.replace("_", "-"))
-        )
+    check_trackers([name])
+    from accelerate import PartialState
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
     PartialState()  # accelerate's trackers need it to find the main process
     kind = LOGGER_TYPE_TO_CLASS[name]
     options: dict[str, dict[str, Any]] = {

@@ -20,6 +20,7 @@ from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.core.errors import DenatureError, RunError
 from denature.core.untrusted import parse_json
 from denature.extract.asking.database import Database
+from denature.extract.asking.limits import Limits, Spending
 from denature.extract.victims.base import VictimInfo
 
 NAMES = ("targets", "requests", "queries")
@@ -46,7 +47,7 @@ MOST_NAMED = 512
 
 
 class BudgetSpent(DenatureError):
-    """The query budget is exhausted; the queries beyond it were not sent."""
+    """A budget of queries or dollars is exhausted; the queries beyond it were not sent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,13 +113,13 @@ class Ledger:
         self._db.execute("UPDATE requests SET status = 'unknown' WHERE status = 'sent'")
 
     def _remember(self) -> None:
-        """Load spent queries and answer kinds into memory, since every request reads them."""
-        self._spent: dict[tuple[int, str], int] = {
-            (target, purpose): images
-            for target, purpose, images in self._db.execute(
-                "SELECT target, purpose, sum(images) FROM requests WHERE billed GROUP BY 1, 2"
+        """Load spent queries, prices and kinds into memory, since every request reads them."""
+        self.spending = Spending(
+            self._db.execute(
+                "SELECT target, purpose, price, sum(images) FROM requests WHERE billed "
+                "GROUP BY 1, 2, 3"
             )
-        }
+        )
         self._kinds: dict[int, AnswerKind | None] = {
             target: kind if kind in ANSWER_KINDS else None
             for target, kind in self._db.execute("SELECT id, kind FROM targets")
@@ -168,7 +169,7 @@ class Ledger:
 
     def spent(self, target: int, purpose: str) -> int:
         """Queries that count against a budget."""
-        return self._spent.get((target, purpose), 0)
+        return self.spending.queries(target, purpose)
 
     async def send(
         self,
@@ -176,11 +177,11 @@ class Ledger:
         questions: Sequence[Query],
         *,
         purpose: str,
-        budget: int,
+        limits: Limits,
         attempt: int,
         price: float | None,
     ) -> tuple[int, int]:
-        """Record a request before it leaves, cut to the size that the budget allows.
+        """Record a request before it leaves, cut to the size that the limits allow.
 
         Returns:
             The request's number, and how many of the questions, from the first on, it may carry.
@@ -190,13 +191,10 @@ class Ledger:
         """
 
         def act() -> tuple[int, int]:
-            spent = self._spent.get((target, purpose), 0)
-            count = min(len(questions), budget - spent)
-            if count < 1:
-                raise BudgetSpent(
-                    f"The budget of {budget:,} queries is spent; {len(questions):,} more were not "
-                    "sent."
-                )
+            left, why = self.spending.left(target, purpose, limits, price)
+            if not left:
+                raise BudgetSpent(f"{why}; {len(questions):,} more were not sent.")
+            count = min(len(questions), left)
             number = self._db.execute(
                 "INSERT INTO requests (target, purpose, attempt, images, price, sent, status, "
                 "billed) VALUES (?, ?, ?, ?, ?, ?, 'sent', 1)",
@@ -212,7 +210,7 @@ class Ledger:
                     for q in questions[:count]
                 ],
             )
-            self._spent[target, purpose] = spent + count
+            self.spending.book(target, purpose, price, count)
             return number, count
 
         return await asyncio.wrap_future(self._db.do(act))
@@ -258,7 +256,9 @@ class Ledger:
         """Record a request without an answer, and refund its queries if it was not billed."""
 
         def act() -> None:
-            [[images]] = self._db.execute("SELECT images FROM requests WHERE id = ?", (request,))
+            [[images, price]] = self._db.execute(
+                "SELECT images, price FROM requests WHERE id = ?", (request,)
+            )
             self._db.execute(
                 "UPDATE requests SET status = 'failed', billed = ?, latency = ?, error = ? "
                 "WHERE id = ?",
@@ -268,7 +268,7 @@ class Ledger:
                 self._db.execute(
                     "UPDATE queries SET billed = billed - 1 WHERE request = ?", (request,)
                 )
-                self._spent[target, purpose] -= images
+                self.spending.book(target, purpose, price, -images)
 
         await asyncio.wrap_future(self._db.do(act))
 
@@ -322,6 +322,17 @@ class Ledger:
             return sum(billed for content, billed in rows if bytes(content) in wanted)
 
         return self._db.do(act).result()
+
+    def latency(self, target: int) -> tuple[int, float]:
+        """Number of answered requests of a target, and their mean latency in seconds."""
+        [[count, mean]] = self._db.do(
+            lambda: self._db.execute(
+                "SELECT count(*), coalesce(avg(latency), 0) FROM requests "
+                "WHERE target = ? AND status = 'answered'",
+                (target,),
+            ).fetchall()
+        ).result()
+        return count, mean
 
     def tallies(self, target: int) -> dict[str, Tally]:
         """Queries and cost of a target for each purpose."""

@@ -17,6 +17,7 @@ from denature.core.errors import ConfigError, Stopped
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.stopping import Stopper
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
+from denature.extract.asking.limits import Limits, in_dollars
 from denature.extract.asking.pool import Pool
 from denature.extract.asking.reading import LOOKS, fitting, kind_of
 from denature.extract.victims.base import Victim, VictimInfo, run_now
@@ -48,8 +49,10 @@ class Oracle:
         about: description of the victim.
         budget: queries for this purpose, those of earlier calls included.
         purpose: use of the answers; each purpose has a budget of its own.
+        total: queries for all purposes together.
         pace: rate, concurrency and retries of the requests.
         price: US dollars a query; None if unknown.
+        max_cost: US dollars for all purposes together, which needs a price.
         stopper: checked before each request and during waits.
         progress: receives the number of answers.
     """
@@ -59,8 +62,10 @@ class Oracle:
     about: VictimInfo
     budget: int
     purpose: str = "train"
+    total: int | None = None
     pace: RequestConfig
     price: float | None = None
+    max_cost: float | None = None
     stopper: Stopper
     progress: Progress = SILENT
 
@@ -77,9 +82,21 @@ class Oracle:
         """Seconds that they took."""
 
     @property
+    def limits(self) -> Limits:
+        return Limits(queries=self.budget, total=self.total, max_cost=self.max_cost)
+
+    @property
+    def per_request(self) -> int:
+        """Images in one request at most."""
+        return min(self.pace.per_request, self.about.most or self.pace.per_request)
+
+    @property
     def left(self) -> int:
-        """Remaining queries of the budget."""
-        return max(0, self.budget - self.ledger.spent(self.target, self.purpose))
+        """Queries that all limits still allow."""
+        return self._allowed()[0]
+
+    def _allowed(self) -> tuple[int, str]:
+        return self.ledger.spending.left(self.target, self.purpose, self.limits, self.price)
 
     @property
     def kind(self) -> AnswerKind | None:
@@ -123,7 +140,7 @@ class Oracle:
             run_now(self._ask_all(pool, wanted))
 
     async def _ask_all(self, pool: Pool, wanted: dict[tuple[bytes, int], int]) -> None:
-        size = min(self.pace.per_request, self.about.most or self.pace.per_request)
+        size = self.per_request
         batches = _batches(wanted.items(), size)
         rate = self.pace.rate
         limit = None if rate is None else AsyncLimiter(max(rate, size), max(rate, size) / rate)
@@ -211,20 +228,19 @@ class Oracle:
         self.answered += count
         task.advance(count, self._note())
         if count < len(batch):
-            raise BudgetSpent(
-                f"The budget of {self.budget:,} queries is spent; {len(batch) - count:,} or more "
-                "were not sent."
-            )
+            why = self._allowed()[1]
+            raise BudgetSpent(f"{why}; {len(batch) - count:,} or more were not sent.")
 
     def _note(self) -> str:
         money = ""
         if self.price is not None:
-            money = f"US $ {(self.budget - self.left) * self.price:,.2f} spent, "
-        left = "" if self.budget >= UNLIMITED else f"{self.left:,} queries left"
+            paid = self.ledger.spending.dollars(self.target, self.price)
+            money = f"{in_dollars(paid)} spent, "
+        left = "" if (queries := self.left) >= UNLIMITED // 2 else f"{queries:,} queries left"
         return f"{money}{left}"
 
     async def _send(self, images: np.ndarray, questions: Sequence[Query], number: int) -> int:
-        """Record a request, send it as far as the budget allows, record its outcome.
+        """Record a request, send it as far as the limits allow, record its outcome.
 
         Returns:
             The number of images sent.
@@ -233,7 +249,7 @@ class Oracle:
             self.target,
             questions,
             purpose=self.purpose,
-            budget=self.budget,
+            limits=self.limits,
             attempt=number,
             price=self.price,
         )
