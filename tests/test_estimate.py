@@ -89,7 +89,7 @@ def test_finished_runs_know_better_than_a_probe(
 def test_a_busy_machine_is_told_where_something_was_timed(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(estimate, "usable_cores", lambda: 4)
     order = Order(net="mlp", objective=Normal(), training=BRIEF)
     for load, wanted in ((0.5, []), (9.2, ["The machine is busy (load 9.2 on 4 cores)"])):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))

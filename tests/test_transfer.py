@@ -179,7 +179,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessPool]:
     pool = ProcessPool(2)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("workers"))
-        patch.setattr("os.cpu_count", lambda: 2)
+        patch.setattr("denature.core.threads.usable_cores", lambda: 2)
+        patch.delenv("OMP_NUM_THREADS", raising=False)
         try:
             yield pool
         finally:
@@ -231,9 +232,9 @@ def test_clones_of_defended_answers_are_the_same_in_workers(
     ]
     waiting: list[str] = []
 
-    def noted(jobs: Sequence[Job], *rest: Any) -> list[Run]:
+    def noted(jobs: Sequence[Job], *rest: Any, **named: Any) -> list[Run]:
         waiting.extend(job.title for job in jobs if not job.is_finished)
-        return make_pass(jobs, *rest)
+        return make_pass(jobs, *rest, **named)
 
     monkeypatch.setattr(runs_module, "make_pass", noted)
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -301,7 +302,7 @@ class OpenAudit:
     def plan_lines(self) -> list[str]:
         """What the audit does at most, as sentences."""
         auditor, config = self.auditor, self.audit.config
-        trials = auditor.largest()
+        trials = Counter((t.budget, t.strategy.trainings) for t in auditor.trials())
         tests = len(self.tests)
         queries = tests + self.defender.images + auditor.most_asked()
         budgets = ", ".join(f"{budget:,}" for budget in auditor.budgets)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from denature.core.compute import Compute, resolve
 from denature.core.progress import SILENT, Progress
 from denature.core.record import RECORD, Record, find_records
+from denature.core.threads import usable_cores
 from denature.data import Dataset
 from denature.nets import create
 from denature.train import Adversarial, Order
@@ -78,7 +79,7 @@ def training_seconds(
 
 def busy() -> str | None:
     """Warning for an estimate that was timed on a busy machine; None on an idle one."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load < cores:
         return None
