@@ -317,7 +317,8 @@ class OpenAudit:
 
     def _seconds(self, trials: Mapping[tuple[int, float], int]) -> float:
         """Seconds of training of cells by budget and number of trainings, at most."""
-        audit, data = self.audit, self.desk.data
+        audit, data, pool = self.audit, self.desk.data, self.desk.session.workers
+        workers = 1 if pool is None else pool.size
         one = {
             budget: training_seconds(
                 [
@@ -331,11 +332,15 @@ class OpenAudit:
                     )
                 ],
                 audit.folder / "none",
+                workers=workers,
             )
             for budget in {budget for budget, _ in trials}
         }
-        own = training_seconds([(order, data) for order in audit.orders()], audit.folder)
-        return own + sum(count * times * one[budget] for (budget, times), count in trials.items())
+        own = training_seconds(
+            [(order, data) for order in audit.orders()], audit.folder, workers=workers
+        )
+        cells = sum(count * times * one[budget] for (budget, times), count in trials.items())
+        return own + cells / workers
 
     def result(self, found: Measurements, seconds: float) -> AuditResult:
         half = found.halves.reporting

@@ -35,7 +35,9 @@ def run(
     return replace(outcome, seconds=time.perf_counter() - started)
 
 
-def seconds_left(experiments: Iterable[Experiment], *, progress: Progress = SILENT) -> float:
+def seconds_left(
+    experiments: Iterable[Experiment], *, workers: int = 1, progress: Progress = SILENT
+) -> float:
     """Seconds of training that experiments still take here; measurements are not counted.
 
     Experiments with one folder of runs share these, and each run is counted once.
@@ -45,4 +47,7 @@ def seconds_left(experiments: Iterable[Experiment], *, progress: Progress = SILE
         data = experiment.data(progress)
         orders = wanted.setdefault(experiment.runs_folder, [])
         orders += [(order, data) for order in experiment.orders()]
-    return sum(training_seconds(orders, done, progress=progress) for done, orders in wanted.items())
+    return sum(
+        training_seconds(orders, done, workers=workers, progress=progress)
+        for done, orders in wanted.items()
+    )
