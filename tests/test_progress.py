@@ -1,6 +1,7 @@
 """What progress says: rates of the last part, sizes that change, reports of workers, lines."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -109,6 +110,7 @@ def test_work_that_stalls_takes_longer_and_rare_advances_have_a_rate() -> None:
         clock.now += 100
         meter.advance(1)
     before = meter.left
+    assert before is not None
     assert before == pytest.approx(600)
     clock.now += 400
     assert meter.left is not None
@@ -167,7 +169,7 @@ def test_outermost_tasks_of_the_unit_are_a_part_of_the_whole() -> None:
 def test_a_batch_that_begins_again_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker dies after 40 of 100 images, of which 25 are in the state that is resumed."""
     clock = Clock()
-    monkeypatch.setattr("denature.train.reports.time.monotonic", clock)
+    monkeypatch.setattr(time, "monotonic", clock)
     whole = Meter("all", 200, "images")
     received = Received(_Kept(whole, Tally()))
 
@@ -196,7 +198,7 @@ def test_what_cannot_be_sent_is_sent_later_and_not_too_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, sent = Clock(), list[Report]()
-    monkeypatch.setattr("denature.train.reports.time.monotonic", clock)
+    monkeypatch.setattr(time, "monotonic", clock)
     full = [False, True, True, False, False]
 
     def send(report: Report) -> bool:
@@ -306,7 +308,7 @@ def test_an_attack_shows_its_own_passes(digits: Dataset, tmp_path: Path) -> None
 def lines(monkeypatch: pytest.MonkeyPatch) -> tuple[Display, Clock, StringIO]:
     """A display that is no terminal, its clock, and what it wrote."""
     clock, shown = Clock(), StringIO()
-    monkeypatch.setattr(show.time, "monotonic", clock)
+    monkeypatch.setattr(time, "monotonic", clock)
     monkeypatch.setattr(progress.Meter.__init__, "__kwdefaults__", {"clock": clock})
     monkeypatch.setattr(show, "TICK_S", 0.005)
     display = Display()
@@ -338,7 +340,7 @@ def test_work_that_does_not_advance_writes_a_line_too(
     with display.task("slow", 10, "runs"):
         for _ in range(400):
             clock.now += 0.5
-            show.time.sleep(0.01)
+            time.sleep(0.01)
             if shown.getvalue().count("\n") == 2:
                 break
     assert re.match(r"slow: 0 of 10 runs, 0%, 3\d s\n", shown.getvalue())

@@ -55,7 +55,7 @@ def counted(context: AttackContext, task: Task, planned: float) -> Iterator[None
         task.advance(passes)
         made += passes
 
-    networks = (context.target, context.surrogate)
+    networks: tuple[object, ...] = (context.target, context.surrogate)
     hooks = [
         network.register_forward_pre_hook(count)
         for network in networks
