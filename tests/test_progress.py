@@ -135,6 +135,7 @@ def test_a_size_that_is_not_known_is_not_shown() -> None:
     clock = Clock()
     meter = Meter("a", 0, "pictures", clock=clock)
     clock.now += 30
+    assert meter.line == "a: 30 s"
     meter.advance(60, "train")
     assert (meter.left, meter.finished) == (None, False)
     assert meter.line == "a: 60 pictures, 30 s (train)"

@@ -142,7 +142,9 @@ def steal(
             session=session,
         )
     records = [read_record(Path(clone.folder)) for clone in theft.clones]
-    show(write_outcome(theft, records, folder), output_options)
+    with session.progress.task("writing the report", 0, "files"):
+        outcome = write_outcome(theft, records, folder)
+    show(outcome, output_options)
 
 
 def speed(

@@ -196,6 +196,8 @@ class Meter:
         """All of it in one line."""
         if self.finished:
             return f"{self.name}: {self.count} in {self.elapsed:.1f} s{self._noted}"
+        if not self.done and self.total <= 0:
+            return f"{self.name}: {self.clock}{self._noted}"
         share = f", {self.done / self.total:.0%}" if self.total > 0 else ""
         return f"{self.name}: {self.count}{share}, {self.clock}{self._noted}"
 

@@ -31,7 +31,8 @@ def run(
     orders = list(dict.fromkeys(experiment.orders()))
     runs = dict(zip(orders, make(orders, data, overwrite=overwrite, session=session), strict=True))
     measured = experiment.measure(runs, data, session)
-    outcome = write_outcome(measured.result, measured.records, experiment.folder)
+    with session.progress.task("writing the report", 0, "files"):
+        outcome = write_outcome(measured.result, measured.records, experiment.folder)
     return replace(outcome, seconds=time.perf_counter() - started)
 
 
