@@ -94,7 +94,7 @@ def test_the_rate_is_that_of_the_last_part() -> None:
 def test_a_warm_up_is_not_taken_for_the_rate() -> None:
     clock = Clock()
     meter = Meter("a", 1000, "images", clock=clock)
-    clock.now += 9
+    clock.now += 90
     meter.advance(1)
     assert meter.left is None
     for _ in range(20):

@@ -13,6 +13,9 @@ from typing import Protocol, final
 RECENT_S, RECENT_SHARE = 20.0, 0.25
 """Seconds over which a rate is measured at least, and their share of the elapsed time."""
 
+FIRST_SHARE = 0.01
+"""Share of the work below which the time of a first advance says nothing yet."""
+
 SAMPLES = 60
 """Samples in that time."""
 
@@ -175,7 +178,8 @@ class Meter:
     def left(self) -> float | None:
         """Remaining seconds; None where size or rate are unknown."""
         rate = self.rate
-        if self._samples[0][0] == self.started and self.elapsed < RECENT_S:
+        begins = self.elapsed < RECENT_S or self.done < FIRST_SHARE * self.total
+        if self._samples[0][0] == self.started and begins:
             return None  # one advance, whose time is mostly that of a warm-up
         return max(0.0, self.total - self.done) / rate if self.total > 0 and rate > 0 else None
 

@@ -58,13 +58,16 @@ class Received:
 
     Args:
         task: has the images of all batches in it.
+        since: the first batch that counts; reports of earlier ones, which were stopped, may come.
     """
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, *, since: int = 0) -> None:
+        self._task, self._since = task, since
         self._counted: dict[int, tuple[float, float]] = {}
 
     def count(self, report: Report) -> None:
+        if report.batch < self._since:
+            return
         done, more = self._counted.get(report.batch, (0.0, 0.0))
         if report.begins:
             # What was done stays done, and is to be done again from the last saved state on.

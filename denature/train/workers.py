@@ -276,6 +276,7 @@ class RayPool:
         )(carry_out)
         self._mailbox: Any = ray.remote(num_cpus=0)(_Mailbox)
         self._mailbox = self._mailbox.remote()
+        self._sent = 0
 
     def carry_out(
         self,
@@ -294,20 +295,23 @@ class RayPool:
         task: Task,
         made: Callable[[int], None],
     ) -> None:
-        ray, received = self._ray, Received(task)
-        ray.get(self._mailbox.take.remote())  # of batches that were stopped before
-        send = partial(_post, self._mailbox)
+        ray, send = self._ray, partial(_post, self._mailbox)
+        received = Received(task, since=self._sent)
         waiting = {
             self._task.remote(batch, Reporter(number, send)): batch
-            for number, batch in enumerate(batches)
+            for number, batch in enumerate(batches, start=self._sent)
         }
+        self._sent += len(batches)
+        reports = self._mailbox.take.remote()
         failure: DenatureError | None = None
         reason: str | None = None
         cancelled = False
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
-            for report in ray.get(self._mailbox.take.remote()):
-                received.count(report)
+            if ready or ray.wait([reports], timeout=0)[0]:
+                for report in ray.get(reports):
+                    received.count(report)
+                reports = self._mailbox.take.remote()
             for reference in ready:
                 count = len(waiting.pop(reference).orders)
                 try:
