@@ -1,8 +1,11 @@
-"""Progress across processes: what workers send while they train, and what the sender counts."""
+"""Progress across processes: what workers send while they train, and what the sender counts.
+
+Imports nothing heavy, so that the process of a mailbox on a cluster starts at once.
+"""
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 from denature.core.progress import Task
 
@@ -76,3 +79,24 @@ class Received:
         self._task.grow(report.more)
         self._task.advance(report.done)
         self._counted[report.batch] = done + report.done, more + report.more
+
+
+@final
+class Mailbox:
+    """On a cluster: reports until the sender takes them."""
+
+    def __init__(self) -> None:
+        self._reports: list[Report] = []
+
+    def put(self, report: Report) -> None:
+        self._reports.append(report)
+
+    def take(self) -> list[Report]:
+        taken, self._reports = self._reports, []
+        return taken
+
+
+def post(mailbox: Any, report: Report) -> bool:
+    """Send a report to a mailbox of the cluster, without waiting for it."""
+    mailbox.put.remote(report)
+    return True

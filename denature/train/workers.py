@@ -25,7 +25,7 @@ from denature.core.stopping import Stopper
 from denature.core.threads import prepare, worker_threads
 from denature.data import load
 from denature.train.remote import RemoteBatch
-from denature.train.reports import Received, Report, Reporter
+from denature.train.reports import Mailbox, Received, Report, Reporter, post
 from denature.train.run import load_run
 from denature.train.runs import make
 from denature.train.session import Session
@@ -274,7 +274,7 @@ class RayPool:
         self._task = ray.remote(
             num_cpus=1, num_gpus=1 if gpus else 0, max_retries=TRIES - 1, retry_exceptions=False
         )(carry_out)
-        self._mailbox: Any = ray.remote(num_cpus=0)(_Mailbox)
+        self._mailbox: Any = ray.remote(num_cpus=0)(Mailbox)
         self._mailbox = self._mailbox.remote()
         self._sent = 0
 
@@ -295,7 +295,7 @@ class RayPool:
         task: Task,
         made: Callable[[int], None],
     ) -> None:
-        ray, send = self._ray, partial(_post, self._mailbox)
+        ray, send = self._ray, partial(post, self._mailbox)
         received = Received(task, since=self._sent)
         waiting = {
             self._task.remote(batch, Reporter(number, send)): batch
@@ -339,25 +339,6 @@ class RayPool:
         """Disconnect from the cluster, if this object connected to it."""
         if self._own:
             self._ray.shutdown()
-
-
-class _Mailbox:
-    """On a cluster: reports until the sender takes them."""
-
-    def __init__(self) -> None:
-        self._reports: list[Report] = []
-
-    def put(self, report: Report) -> None:
-        self._reports.append(report)
-
-    def take(self) -> list[Report]:
-        taken, self._reports = self._reports, []
-        return taken
-
-
-def _post(mailbox: Any, report: Report) -> bool:
-    mailbox.put.remote(report)
-    return True
 
 
 def _check_answers(address: str) -> None:
