@@ -5,7 +5,7 @@ import io
 import os
 import sys
 
-from denature.core.neighbours import wait_asleep_beside_others
+from denature.core.threads import prepare
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     # Importing torch makes objects by the hundred thousand, all of which stay, and at the usual 700
     # the collector looks through them over and over: 0.3 s of every command that needs torch.
     gc.set_threshold(10_000)
-    wait_asleep_beside_others()
+    prepare()
     from denature.cli.app import main as run
 
     code = run()

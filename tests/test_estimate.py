@@ -1,10 +1,12 @@
 """How long training will take: what is timed, and what finished runs and a busy machine say."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from denature.core.compute import Compute
 from denature.core.progress import Silent
@@ -44,7 +46,7 @@ def test_the_generators_step_is_a_part_of_dafls(
         made.append(count)
         return dream(self, number, count)
 
-    def timed(work: Callable[[], object], compute: Compute) -> float:
+    def timed(work: Callable[[], object], compute: Compute, images: int) -> float:
         before = len(made)
         work()
         return 5.0 if len(made) > before else 1.0
@@ -65,7 +67,7 @@ def test_the_generators_step_is_a_part_of_dafls(
 def test_finished_runs_know_better_than_a_probe(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "_timed", lambda work, compute: 1.0)
+    monkeypatch.setattr(estimate, "_timed", lambda *_: 1.0)
     teacher = Order(net="mlp", objective=Normal(), training=BRIEF, under=tmp_path)
     order = replace(student(Distilled(), teacher), under=tmp_path)
     for run in make([teacher, order], digits):
@@ -89,7 +91,7 @@ def test_finished_runs_know_better_than_a_probe(
 def test_a_busy_machine_is_told_where_something_was_timed(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(estimate, "usable_cores", lambda: 4)
     order = Order(net="mlp", objective=Normal(), training=BRIEF)
     for load, wanted in ((0.5, []), (9.2, ["The machine is busy (load 9.2 on 4 cores)"])):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
@@ -98,10 +100,51 @@ def test_a_busy_machine_is_told_where_something_was_timed(
         assert [line.partition(":")[0] for line in said.lines] == wanted
 
 
-def test_the_least_disturbed_repeat_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter([0.0, 9.0, 10.0, 10.64, 11.0, 19.0])
+def test_what_other_processes_take_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 9.0, 10.0, 10.6, 11.0, 19.0])
     monkeypatch.setattr("denature.recipes.estimate.time.perf_counter", lambda: next(ticks))
-    import torch
-
     compute = Compute(torch.device("cpu"), "fp32", False)
-    assert estimate._timed(lambda: None, compute) == pytest.approx(0.64 / estimate.PROBE)
+    assert estimate._timed(lambda: None, compute, 50) == pytest.approx((9 + 0.6 + 8) / 3 / 50)
+
+
+def test_steps_are_timed_as_they_will_be_taken(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the batch size of the order, and with the threads of a worker."""
+    seen: list[tuple[int, int]] = []
+
+    def timed(work: Callable[[], object], compute: Compute, images: int) -> float:
+        seen.append((images, torch.get_num_threads()))
+        return 1.0
+
+    monkeypatch.setattr(estimate, "_timed", timed)
+    monkeypatch.setattr(estimate, "worker_threads", lambda workers: 3)
+    before = torch.get_num_threads()
+    sizes = (16, 100, 10_000)
+    orders = [
+        Order(net="mlp", objective=Normal(), training=replace(BRIEF, batch_size=size))
+        for size in sizes
+    ]
+    images = BRIEF.epochs * len(digits.train)
+    wanted = [(order, digits) for order in orders]
+    assert training_seconds(wanted, tmp_path) == 3 * images
+    assert {size for size, _ in seen} == {16, 100, estimate.MOST_PROBED}
+    assert {threads for _, threads in seen} == {before}
+    seen.clear()
+    assert training_seconds(wanted, tmp_path, workers=2) == 3 * images / 2
+    assert {threads for _, threads in seen} == {3}
+    assert training_seconds(wanted, tmp_path, workers=8) == images
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+def test_an_estimate_is_within_a_factor_of_two(net: str, digits: Dataset, tmp_path: Path) -> None:
+    training = replace(BRIEF, epochs=12, batch_size=32)
+    order = Order(net=net, objective=Normal(), training=training)
+    wanted = training_seconds([(order, digits)], tmp_path)
+    started = time.perf_counter()
+    make([order], digits)
+    took = time.perf_counter() - started
+    assert wanted / 2 < took < 2 * wanted

@@ -70,7 +70,8 @@ def test_a_module_and_a_function_are_models(
     run: Run, arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path, without_figures: None
 ) -> None:
     theft = steal(
-        run.network, arrays, student="mlp", budget=[20], fidelity=20, out=tmp_path / "theft",
+        run.network, arrays, student="mlp", budget=[20], fidelity=20, fidelity_extra=True,
+        out=tmp_path / "theft",
         training=Training(epochs=1, device="cpu", precision="fp32"),
     )  # fmt: skip
     assert theft.report.is_file()

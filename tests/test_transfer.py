@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from denature.answers.transfer import Transfer
 from denature.answers.transfer_file import load_transfer, save_transfer
 from denature.core.errors import ConfigError, RunError
+from denature.core.progress import Silent
 from denature.core.record import read_record
 from denature.data import Dataset, load
 from denature.defenses.rounding import Rounding
@@ -179,7 +180,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessPool]:
     pool = ProcessPool(2)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("workers"))
-        patch.setattr("os.cpu_count", lambda: 2)
+        patch.setattr("denature.core.threads.usable_cores", lambda: 2)
+        patch.delenv("OMP_NUM_THREADS", raising=False)
         try:
             yield pool
         finally:
@@ -231,9 +233,9 @@ def test_clones_of_defended_answers_are_the_same_in_workers(
     ]
     waiting: list[str] = []
 
-    def noted(jobs: Sequence[Job], *rest: Any) -> list[Run]:
+    def noted(jobs: Sequence[Job], *rest: Any, **named: Any) -> list[Run]:
         waiting.extend(job.title for job in jobs if not job.is_finished)
-        return make_pass(jobs, *rest)
+        return make_pass(jobs, *rest, **named)
 
     monkeypatch.setattr(runs_module, "make_pass", noted)
 
@@ -253,3 +255,27 @@ def test_clones_of_defended_answers_are_the_same_in_workers(
     assert [run.digest for run in there] == [run.digest for run in here]
     assert [run.record.id for run in there] == [run.record.id for run in here]
     assert len({run.digest for run in there}) == 3
+
+
+def test_workers_report_while_they_train(
+    digits: Dataset, tmp_path: Path, pool: ProcessPool
+) -> None:
+    steps, notes = list[float](), list[str]()
+
+    class Tally(Silent):
+        def advance(self, amount: float, note: str = "") -> None:
+            steps.extend([amount] if amount else [])
+            notes.extend([note] if note else [])
+
+    orders = [
+        Order(net="mlp", objective=Normal(), under=tmp_path,
+              training=replace(QUICK, epochs=12, batch_size=32, seed=seed))
+        for seed in (0, 1)
+    ]  # fmt: skip
+    make(orders, digits, session=Session(progress=Tally(), workers=pool))
+    images = 12 * len(digits.train)
+    assert sum(steps) == 2 * images
+    # Not at the ends of the runs alone.
+    assert len(steps) > 2
+    assert max(steps) < images
+    assert notes[-1] == "2 of 2 runs"

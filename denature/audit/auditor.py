@@ -1,6 +1,6 @@
 """An audit from its sources to its result: baselines, screening, racing, scores."""
 
-from collections import Counter
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -15,6 +15,7 @@ from denature.audit.engine import Engine, Task
 from denature.audit.feasible import contents_of_tests, owned_images, seed_of
 from denature.audit.learning import Classroom
 from denature.audit.measurements import BaselineHits, Column, LeftOut, Measurements, Trial
+from denature.audit.outstanding import Outstanding
 from denature.audit.race import Screened, screen
 from denature.audit.score import Halves, SeedHits, halves
 from denature.audit.source import Source
@@ -62,8 +63,7 @@ class Auditor:
     _announced: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        trials = self.largest()
-        if not trials:
+        if not self.trials():
             reasons = dict.fromkeys(
                 f"{thief}: {why}"
                 for source in self.sources
@@ -92,6 +92,10 @@ class Auditor:
     def threats(self) -> tuple[Threat, ...]:
         return ("A", "B") if self.owned_count else ("B",)
 
+    @cached_property
+    def columns(self) -> list[Column]:
+        return [self._column(source, threat) for source in self.sources for threat in self.threats]
+
     def measure(self) -> Measurements:
         """Measure all cells that are needed; measured ones are read again."""
         tests = self.engine.tests
@@ -99,28 +103,30 @@ class Auditor:
         images: np.ndarray = tests.images[tests.rows].numpy()
         victim: np.ndarray = as_labels(self.sources[0].harvest(images)).values.numpy()
         parts = halves(len(labels), self.classroom.training.seed)
-        columns = [
-            self._column(source, threat) for source in self.sources for threat in self.threats
-        ]
-        raced, screened = self._race(columns, labels, parts)
+        alone = self._alone_trials().values() if "A" in self.threats else ()
+        planned = [*self.trials(), *itertools.chain(*alone)]
+        with Outstanding.shown(planned, self.classroom) as work:
+            raced, screened = self._race(self.columns, labels, parts, work)
+            baselines = {
+                threat: self._baseline(threat, labels, victim, parts, work)
+                for threat in self.threats
+            }
         return Measurements(
             labels=labels,
             victim=victim,
             halves=parts,
-            baselines={
-                threat: self._baseline(threat, labels, victim, parts) for threat in self.threats
-            },
+            baselines=baselines,
             raced=raced,
             screened=screened,
             excluded={
                 CellName(column.source.name, thief, column.threat, budget): reason
-                for column in columns
+                for column in self.columns
                 for (thief, budget), reason in column.excluded.items()
             },
         )
 
     def _race(
-        self, columns: Sequence[Column], labels: np.ndarray, parts: Halves
+        self, columns: Sequence[Column], labels: np.ndarray, parts: Halves, work: Outstanding
     ) -> tuple[dict[CellName, list[MeasuredCell]], dict[CellName, LeftOut]]:
         """Screen all thieves, then measure budget by budget those that are not surely behind."""
 
@@ -129,7 +135,7 @@ class Auditor:
             return found
 
         first = [column.trials(self.budgets[0]) for column in columns]
-        known = self._carry_out([trial for trials in first for trial in trials], "screening")
+        known = self._carry_out([trial for trials in first for trial in trials], "screening", work)
         raced: dict[CellName, list[MeasuredCell]] = {}
         screened: dict[CellName, LeftOut] = {}
         gone: set[tuple[str, ...]] = set()
@@ -137,6 +143,7 @@ class Auditor:
             for trial, why in self._behind(trials, known, hits, seeds=1).items():
                 screened[trial.cell] = (known[trial.cell, 0], why)
                 gone.add(trial.cell[:3])
+        work.drop_thieves(gone)
         for budget in self.budgets:
             waves = [
                 [trial for trial in column.trials(budget) if trial.cell[:3] not in gone]
@@ -148,7 +155,7 @@ class Auditor:
                 for trial in wave
                 for seed in range(self.seeds)
             ]
-            known |= self._carry_out(repeated, f"racing with {budget:,} queries")
+            known |= self._carry_out(repeated, f"racing with {budget:,} queries", work)
             for trial in repeated:
                 raced.setdefault(trial.cell, []).append(known[trial.cell, trial.seed])
             for wave in waves:
@@ -159,6 +166,7 @@ class Auditor:
                         for larger in self.budgets
                         if larger > budget
                     }
+            work.drop_thieves(gone)
         return raced, screened
 
     def _behind(
@@ -183,16 +191,15 @@ class Auditor:
             if not found[trial.strategy.name].raced
         }
 
-    def largest(self) -> Counter[tuple[int, float]]:
-        """Cells at most, by budget and number of trainings."""
-        return Counter(
-            (budget, trial.strategy.trainings)
-            for source in self.sources
-            for threat in self.threats
+    def trials(self) -> list[Trial]:
+        """All trials that may be measured, without the baselines."""
+        return [
+            replace(trial, seed=seed)
+            for column in self.columns
             for budget in self.budgets
-            for trial in self._column(source, threat).trials(budget)
-            for _ in range(self.seeds)
-        )
+            for trial in column.trials(budget)
+            for seed in range(self.seeds)
+        ]
 
     def most_asked(self) -> int:
         """Images of thieves that the model is asked about, at most: each image is asked once."""
@@ -246,7 +253,7 @@ class Auditor:
     # Cells
 
     def _carry_out(
-        self, trials: Sequence[Trial], stage: str
+        self, trials: Sequence[Trial], stage: str, work: Outstanding
     ) -> dict[tuple[CellName, int], MeasuredCell]:
         """Cells by name and seed; those that are stored are read."""
         keys = {trial: self.store.key(self._settings(trial)) for trial in dict.fromkeys(trials)}
@@ -259,13 +266,16 @@ class Auditor:
         if missing and not self._announced:
             self._announced.append(stage)
             self.announce()
-        with self.classroom.session.progress.task(stage, len(missing), "cells") as progress:
-            for count in self.engine.carry_out(self._groups(missing)):
-                progress.advance(count)
+        groups, measured = self._groups(missing, work), 0
+        work.drop(trials)  # the other ones: they are stored, or the same as one that is not
+        for count in itertools.chain([0], self.engine.carry_out(groups, work.task)):
+            measured += count
+            if missing:
+                work.task.advance(0, f"{stage}: {measured:,} of {len(missing):,} cells")
         found |= {key: cell for key in missing if (cell := self.store.read(key)) is not None}
         return {(trial.cell, trial.seed): found[key] for trial, key in keys.items() if key in found}
 
-    def _groups(self, missing: Mapping[str, Trial]) -> list[list[Task]]:
+    def _groups(self, missing: Mapping[str, Trial], work: Outstanding) -> list[list[Task]]:
         """Tasks of one thief and seed behind all defenses together; the longest ones first.
 
         What a thief of labels learns is the same behind all defenses that keep the class.
@@ -273,7 +283,12 @@ class Auditor:
         groups: dict[tuple[str, Threat, int, int], list[Task]] = {}
         for key, trial in sorted(missing.items(), key=lambda item: -item[1].strategy.trainings):
             alike = (trial.strategy.name, trial.threat, trial.budget, trial.seed)
-            task = Task(key=key, strategy=trial.strategy, begin=partial(self._attempt, trial))
+            task = Task(
+                key=key,
+                strategy=trial.strategy,
+                begin=partial(self._attempt, trial),
+                images=work.take(trial),
+            )
             groups.setdefault(alike, []).append(task)
         return list(groups.values())
 
@@ -321,25 +336,33 @@ class Auditor:
         return contents_of_tests(self.classroom.dataset)
 
     def _baseline(
-        self, threat: Threat, labels: np.ndarray, victim: np.ndarray, parts: Halves
+        self,
+        threat: Threat,
+        labels: np.ndarray,
+        victim: np.ndarray,
+        parts: Halves,
+        work: Outstanding,
     ) -> BaselineHits:
         """What a thief has without a query; see docs/score.md."""
         if threat == "B":
             share = 1 / self.classes
             return BaselineHits(name="chance", hits=share, agreement=share)
-        named = {"owned labels": 0.0, f"owned labels, smoothed {SMOOTHING:g}": SMOOTHING}
-        found = {name: self._alone(smoothing) for name, smoothing in named.items()}
+        found = {
+            name: predictions_by_seed(list(self._carry_out(trials, "baseline", work).values()))
+            for name, trials in self._alone_trials().items()
+        }
         best = max(found, key=lambda name: (found[name] == labels)[:, parts.choosing].mean())
         return BaselineHits(name=best, hits=found[best] == labels, agreement=found[best] == victim)
 
-    def _alone(self, smoothing: float) -> np.ndarray:
-        """Classes that students of the owned labels give the test images, seeds x images."""
-        trial = Trial(
-            source=self.sources[0],
-            threat="A",
-            strategy=Alone(smoothing=smoothing),
-            budget=self.owned_count,
-        )
+    def _alone_trials(self) -> dict[str, list[Trial]]:
+        """Students of the owned labels, by the name of the baseline."""
+        named = {"owned labels": 0.0, f"owned labels, smoothed {SMOOTHING:g}": SMOOTHING}
+        source, budget = self.sources[0], self.owned_count
         seeds = range(max(BASELINE_SEEDS, self.seeds))
-        trials = [replace(trial, seed=seed) for seed in seeds]
-        return predictions_by_seed(list(self._carry_out(trials, "baseline").values()))
+        return {
+            name: [
+                Trial(source=source, threat="A", strategy=thief, budget=budget, seed=seed)
+                for seed in seeds
+            ]
+            for name, thief in ((name, Alone(smoothing=share)) for name, share in named.items())
+        }

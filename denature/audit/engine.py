@@ -13,11 +13,13 @@ import torch
 from denature.audit.attempt import CellAttempt
 from denature.audit.cells import CellStore, MeasuredCell
 from denature.audit.learning import Classroom
+from denature.core import progress
 from denature.core.compute import resolve
 from denature.data.dataset import Split
 from denature.extract.strategies.base import Clone, Lesson, Steps, Strategy
 from denature.train.loop import answers_to
 from denature.train.run import Run
+from denature.train.runs import planned_images
 
 TOGETHER = 24
 """Cells that advance together; each holds its images and answers in memory, and where workers
@@ -33,6 +35,8 @@ class Task:
     strategy: Strategy
     begin: Callable[[], CellAttempt]
     """Makes the attempt when the task starts: those of all tasks would fill the memory."""
+    images: float
+    """Images that its clones are trained on, as planned, each counted once an epoch."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +46,8 @@ class _Advancing:
     task: Task
     attempt: CellAttempt
     steps: Steps
+    planned: float
+    """What is left of the images of the plan."""
     lessons: Sequence[Lesson] = ()
     clone: Clone | None = None
 
@@ -49,7 +55,7 @@ class _Advancing:
     def begun(task: Task) -> "_Advancing":
         """A strategy with its first lessons."""
         attempt = task.begin()
-        advancing = _Advancing(task, attempt, task.strategy.steps(attempt))
+        advancing = _Advancing(task, attempt, task.strategy.steps(attempt), task.images)
         advancing.advance(None)
         return advancing
 
@@ -89,11 +95,12 @@ class Engine:
     """All test images of the audit."""
     device: str
 
-    def carry_out(self, groups: Sequence[Sequence[Task]]) -> Iterator[int]:
+    def carry_out(self, groups: Sequence[Sequence[Task]], display: progress.Task) -> Iterator[int]:
         """Measure cells; yields how many were measured.
 
         Args:
             groups: tasks that begin together, so that lessons which they share are learned once.
+            display: has the images of all tasks in it; receives those that are trained.
 
         Raises:
             DenatureError: see `denature.train.make` and `Oracle.ask`; measured cells are kept.
@@ -107,12 +114,13 @@ class Engine:
                 finished = [each for each in active if each.clone is not None]
                 for each in finished:
                     self._measure(each)
+                    display.grow(-each.planned)
                 if finished:
                     yield len(finished)
                 active = [each for each in active if each.clone is None]
                 runs = [] if learning is None else learning.runs.result()
                 # Submitted before others advance, so that the workers are not idle meanwhile.
-                begun = _Learning(active, submit(self._learn, active)) if active else None
+                begun = _Learning(active, submit(self._learn, active, display)) if active else None
                 active = [] if learning is None else learning.advanced(runs)
                 learning = begun
 
@@ -131,15 +139,16 @@ class Engine:
         with ThreadPoolExecutor(1) as threads:
             yield threads.submit
 
-    def _learn(self, active: Sequence[_Advancing]) -> list[list[Run]]:
+    def _learn(self, active: Sequence[_Advancing], display: progress.Task) -> list[list[Run]]:
         """The runs of the lessons of each strategy; all are made together, equal ones once."""
         place_of: dict[str, int] = {}
+        images: dict[str, float] = {}
         groups, wanted = [], []
         for each in active:
             keys = [lesson.digest(each.attempt.seed) for lesson in each.lessons]
             named = dict(zip(keys, each.lessons, strict=True))
             new = {key: lesson for key, lesson in named.items() if key not in place_of}
-            first = len(place_of)
+            first, names = len(place_of), list(new)
             place_of |= {key: first + number for number, key in enumerate(new)}
             for orders, data, places in self.classroom.orders(
                 list(new.values()),
@@ -148,8 +157,14 @@ class Engine:
                 recipe=each.task.key,
             ):
                 groups.append((orders, data, [first + place for place in places]))
+                for order, place in zip(orders, places, strict=True):
+                    images[names[place]] = planned_images(order, data)
             wanted.append(keys)
-        runs = self.classroom.learn(groups, len(place_of))
+            # What the plan had for these lessons gives way to what is trained for them.
+            part = min(each.planned, sum(images[key] for key in named))
+            each.planned -= part
+            display.grow(sum(images[key] for key in new) - part)
+        runs = self.classroom.learn(groups, len(place_of), display)
         return [[runs[place_of[key]] for key in keys] for keys in wanted]
 
     def _measure(self, each: _Advancing) -> None:

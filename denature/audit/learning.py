@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from denature.answers.transfer import Transfer
+from denature.core.progress import SILENT, Relay, Task
 from denature.core.seeds import derive
 from denature.data.dataset import Dataset, Split
 from denature.extract.config import thief_training
@@ -36,6 +37,10 @@ class Classroom:
     """Its epochs are the fewest, its batch size the largest, for lessons that name no others; see
     `thief_training`."""
     session: Session
+
+    def images(self, budget: int, trainings: float) -> float:
+        """Images of the trainings of a thief with a budget, each counted once an epoch."""
+        return trainings * budget * thief_training(budget, self.training).epochs
 
     def orders(
         self, lessons: Sequence[Lesson], folder: Path, *, seed: int, recipe: str
@@ -109,11 +114,15 @@ class Classroom:
         )
 
     def learn(
-        self, groups: Iterable[tuple[list[Order], Dataset, list[int]]], count: int
+        self,
+        groups: Iterable[tuple[list[Order], Dataset, list[int]]],
+        count: int,
+        display: Task = SILENT,
     ) -> list[Run]:
-        """The runs of lessons, in the order of their places."""
+        """The runs of lessons, in the order of their places; `display` receives their images."""
         listed = list(groups)
-        made = make_all([(orders, data) for orders, data, _ in listed], session=self.session)
+        session = replace(self.session, progress=Relay(display, "images", self.session.progress))
+        made = make_all([(orders, data) for orders, data, _ in listed], session=session)
         runs: list[Run | None] = [None] * count
         for (_, _, places), of_group in zip(listed, made, strict=True):
             for place, run in zip(places, of_group, strict=True):

@@ -17,6 +17,7 @@ from denature.cli.options import SWEPT, TRAINERS, config_file
 from denature.cli.terminal import print
 from denature.core.errors import DenatureError, GateFailed, Stopped, unknown
 from denature.core.text import printable
+from denature.core.threads import choose_threads
 
 ENVIRONMENT = "DENATURE_"
 """Environment variables such as DENATURE_AUDIT_BUDGET stand for options that are not given."""
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     verbose = "-v" in tokens or "--verbose" in tokens
+    if threads := _threads(tokens):
+        choose_threads(threads)  # before a command imports torch
     try:
         results = [
             app(_split_lists(words), exit_on_error=False, print_error=False,
@@ -118,6 +121,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int) -> int:
     print(f"denature: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
+
+
+def _threads(tokens: Sequence[str]) -> int | None:
+    """The number after `--threads`; a wrong one is refused where options are read."""
+    for token, following in zip(tokens, (*tokens[1:], ""), strict=True):
+        option, equals, value = token.partition("=")
+        number = value if equals else following
+        if option == "--threads" and number.isdecimal():
+            return int(number) or None
+    return None
 
 
 def _combinations(tokens: list[str]) -> list[list[str]]:

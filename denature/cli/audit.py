@@ -1,6 +1,5 @@
 """denature audit: what the worst thief gets of a model at each budget, behind each defense."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +22,7 @@ from denature.cli.options import (
 )
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError, GateFailed
+from denature.core.threads import usable_cores
 from denature.data.config import DataConfig, ReaderConfig
 from denature.remote.config import RequestConfig
 from denature.train.config import Device, Training
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PLAN = Group("Plan", sort_key=0)
 PACE = Group("Requests", sort_key=2)
 
-WORKERS = min(4, os.cpu_count() or 1)
+WORKERS = min(4, usable_cores())
 """Default of `--workers`: clones are many and small, and a second thread hardly speeds one up."""
 
 

@@ -23,6 +23,7 @@ from denature.answers.config import InferenceConfig
 from denature.core.errors import ConfigError
 from denature.core.names import library_of, own_module
 from denature.core.record import Record, read_record
+from denature.core.schema import check_fields
 from denature.core.stopping import Stopper, parse_duration
 from denature.core.untrusted import read_toml
 from denature.data.config import DataConfig, ReaderConfig
@@ -65,7 +66,7 @@ COMMAND_OF_KIND = {objective.kind: command for command, objective in TRAINERS.it
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Amount and format of a command's output."""
+    """Options of every command: amount and format of its output, and its threads."""
 
     json: Annotated[bool, Parameter(negative="")] = False
     """Print the result as one line of JSON, the last on standard output."""
@@ -73,6 +74,12 @@ class OutputOptions:
     """Print more; with an error, its traceback."""
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False
     """Show no progress."""
+    threads: int | None = None
+    """Threads that each process computes with; OMP_NUM_THREADS, or the cores that it may use, by
+    default. Another number may change the last bits of a result."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"threads": (self.threads is None or self.threads >= 1, "at least 1")})
 
     def display(self) -> "Display":
         from denature.cli.show import Display

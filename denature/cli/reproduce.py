@@ -68,7 +68,7 @@ def _run(
         experiment(Request(name=name, **asdict(choices)), out, options) for name, options in chosen
     ]
     display = output_options.display()
-    seconds = seconds_left(experiments, progress=display)
+    seconds = seconds_left(experiments, workers=run_options.workers or 1, progress=display)
     names = ", ".join(name for name, _ in chosen)
     display.say(
         f"{names} at scale {choices.scale}: {format_seconds(seconds)} of training are left on this "

@@ -2,31 +2,40 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event, RLock, Thread
 from typing import TYPE_CHECKING, final
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from denature.cli.terminal import print
-from denature.core.progress import Task
+from denature.core.progress import Meter, Task
 from denature.core.text import printable
 
 if TYPE_CHECKING:
+    from rich.progress import Task as RichTask
+
     from denature.cli.options import OutputOptions
     from denature.report.results import Outcome
 
 LINE_EVERY_S = 5.0
-"""Least time between two progress lines of a task, where output is no terminal."""
+"""Least time between two progress lines, where output is no terminal."""
+
+LINE_AFTER_S = 30.0
+"""Time without a line after which one is written although no task advanced."""
+
+TICK_S = 1.0
 
 
 @final
@@ -36,6 +45,7 @@ class Display:
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self._bars: Progress | None = None
+        self._lines = _Lines(self.say)
 
     def say(self, line: str) -> None:
         line = printable(line)
@@ -44,9 +54,10 @@ class Display:
     @contextmanager
     def task(self, name: str, total: float, unit: str) -> Iterator[Task]:
         """A progress bar, or lines; a nested task is shown below the outer one while it lasts."""
-        name = printable(name)
+        meter = Meter(printable(name), total, unit)
         if not self.console.is_terminal:
-            yield _Lines(self, name, total, unit)
+            with self._lines.opened(meter) as task:
+                yield task
             return
         outermost = self._bars is None
         if self._bars is None:
@@ -54,17 +65,16 @@ class Display:
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[speed]}", markup=False),
-                TimeRemainingColumn(),
+                _Clock(),
                 TextColumn("{task.fields[note]}", style="dim", markup=False),
                 console=self.console,
                 transient=True,
             )
             self._bars.start()
         bars = self._bars
-        bar = bars.add_task(name, total=total or None, note="", speed="")
+        bar = bars.add_task(meter.name, total=total or None, note="", meter=meter)
         try:
-            yield _Bar(bars, bar, unit)
+            yield _Bar(bars, bar, meter)
         finally:
             bars.remove_task(bar)
             if outermost:
@@ -73,40 +83,92 @@ class Display:
 
 
 @final
+class _Clock(ProgressColumn):
+    """Rate, elapsed and remaining time, which move while nothing advances, too."""
+
+    max_refresh = 0.5
+
+    def render(self, task: "RichTask") -> Text:
+        meter: Meter = task.fields["meter"]
+        speed = f"{meter.rate:,.0f} {meter.unit}/s, " if meter.unit == "images" else ""
+        return Text(speed + meter.clock, style="progress.remaining")
+
+
+@final
 class _Bar:
-    def __init__(self, bars: Progress, bar: TaskID, unit: str) -> None:
-        self.bars, self.bar, self.unit = bars, bar, unit
-        self.started, self.done = time.monotonic(), 0.0
+    def __init__(self, bars: Progress, bar: TaskID, meter: Meter) -> None:
+        self._bars, self._bar, self._meter = bars, bar, meter
 
     def advance(self, amount: float, note: str = "") -> None:
-        self.done += amount
-        speed = self.done / max(time.monotonic() - self.started, 1e-3)
-        shown = f"{speed:,.0f} {self.unit}/s" if self.unit == "images" else ""
-        if note:
-            self.bars.update(self.bar, note=printable(note))
-        self.bars.update(self.bar, advance=amount, speed=shown)
+        self._meter.advance(amount, printable(note))
+        self._bars.update(self._bar, advance=amount, note=self._meter.note)
+
+    def grow(self, amount: float) -> None:
+        self._meter.grow(amount)
+        self._bars.update(self._bar, total=self._meter.total or None)
 
 
 @final
 class _Lines:
-    def __init__(self, display: Display, name: str, total: float, unit: str) -> None:
-        self.display, self.name, self.total, self.unit = display, name, total, unit
-        self.started = self.printed = time.monotonic()
-        self.done, self.note = 0.0, ""
+    """One line for all open tasks: the outermost one, with the innermost one as its note.
+
+    A line is written at most every five seconds, and at the end of an outermost task; and after
+    thirty seconds also where no task advances, so that a log shows that work goes on.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._open, self._lock = say, list[Meter](), RLock()
+        self._written = time.monotonic()
+
+    @contextmanager
+    def opened(self, meter: Meter) -> Iterator[Task]:
+        with self._lock:
+            outermost = not self._open
+            self._open.append(meter)
+        ended = Event()
+        if outermost:
+            self._written = time.monotonic()
+            Thread(target=self._watch, args=(ended,), name="progress", daemon=True).start()
+        try:
+            yield _Line(self, meter)
+        finally:
+            ended.set()
+            with self._lock:
+                self._open.remove(meter)
+                if outermost and meter.finished:
+                    self._write(meter.line)
+
+    def due(self, after: float) -> None:
+        """Write a line, if the last one is so many seconds old."""
+        with self._lock:
+            if self._open and time.monotonic() - self._written >= after:
+                outer, inner = self._open[0], self._open[-1]
+                if outer.finished and after < LINE_AFTER_S:
+                    return  # its last line is written when it ends
+                part = f"; {inner.name}: {inner.note or inner.count}" if inner is not outer else ""
+                self._write(outer.line + part)
+
+    def _watch(self, ended: Event) -> None:
+        while not ended.wait(TICK_S):
+            self.due(LINE_AFTER_S)
+
+    def _write(self, line: str) -> None:
+        self._written = time.monotonic()
+        self._say(line)
+
+
+@final
+class _Line:
+    def __init__(self, lines: _Lines, meter: Meter) -> None:
+        self._lines, self._meter = lines, meter
 
     def advance(self, amount: float, note: str = "") -> None:
-        self.done += amount
-        self.note = note or self.note
-        now = time.monotonic()
-        finished = bool(self.total) and self.done >= self.total
-        if amount and (now - self.printed >= LINE_EVERY_S or finished):
-            self.printed = now
-            speed = self.done / max(now - self.started, 1e-3)
-            left = f", {(self.total - self.done) / speed:.0f} s left" if self.total else ""
-            of = f" of {self.total:,.0f}" if self.total else ""
-            note = f" ({self.note})" if self.note else ""
-            took = f" in {now - self.started:.1f} s" if finished else left
-            self.display.say(f"{self.name}: {self.done:,.0f}{of} {self.unit}{took}{note}")
+        self._meter.advance(amount, printable(note))
+        if amount:
+            self._lines.due(LINE_EVERY_S)
+
+    def grow(self, amount: float) -> None:
+        self._meter.grow(amount)
 
 
 def print_table(lines: Sequence[Sequence[str]]) -> None:

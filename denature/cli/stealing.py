@@ -160,7 +160,9 @@ def steal(
             return
         theft = carry_out(planned)
     records = [read_record(Path(clone.folder)) for clone in theft.clones]
-    show(write_outcome(theft, records, folder), output_options)
+    with session.progress.task("writing the report", 0, "files"):
+        outcome = write_outcome(theft, records, folder)
+    show(outcome, output_options)
 
 
 def _print_estimate(planned: "PlannedTheft", *, probe: bool, as_json: bool) -> None:

@@ -91,6 +91,10 @@ class _Bar:
         self.note = note or self.note
         self.display.show()
 
+    def grow(self, amount: float) -> None:
+        self.total += amount
+        self.display.show()
+
     def text(self) -> str:
         of = f" of {self.total:,.0f}" if self.total else ""
         note = f" ({self.note})" if self.note else ""

@@ -1,6 +1,5 @@
 """Decode images into uint8 arrays, in parallel; errors name the damaged image."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from denature.core.errors import DataError
+from denature.core.threads import usable_cores
 from denature.core.untrusted import MIB
 from denature.data.pictures import DEEP, BadImage, opened_image
 
@@ -85,7 +85,7 @@ class Decoder:
             DataError: an image is damaged, or has another size than the first.
             ColourFound: a colour image came after `channels` was set to 1; `channels` is 3 now.
         """
-        cpus = os.cpu_count() or 1
+        cpus = usable_cores()
         with ThreadPoolExecutor(max_workers=cpus) as pool:
             waiting: deque[Future[Block]] = deque()
             for chunk in _chunks(samples):

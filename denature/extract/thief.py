@@ -16,6 +16,7 @@ from denature.answers.inference import Inference
 from denature.answers.transfer import Transfer
 from denature.core.compute import resolve
 from denature.core.errors import ConfigError, RunError
+from denature.core.progress import Relay, Task
 from denature.core.seeds import generator
 from denature.data.dataset import Dataset, Split
 from denature.extract.asking.answered import answered, ask_within_budget
@@ -137,14 +138,17 @@ class Thief:
         """
         oracle, repeats = self.oracle, self.stealing.repeats
         chosen = self._choose(budgets[-1] // repeats)
-        stolen = []
-        for budget in budgets:
-            rows = chosen[: budget // repeats]
-            contents = self.images.contents(rows)
-            spent = oracle.ledger.cost(oracle.target, contents, repeats=repeats)
-            folder = self.out / CLONES / f"queries-{budget}"
-            runs = self._train(rows, folder, seeds=self.stealing.seeds)
-            stolen += [StolenRun(run, budget, spent) for run in runs]
+        stolen, seeds = [], self.stealing.seeds
+        planned = sum(self._planned(budget // repeats, seeds) for budget in budgets)
+        with self.session.progress.task("clones", planned, "images") as task:
+            for place, budget in enumerate(budgets, start=1):
+                task.advance(0, f"of {budget:,} queries, budget {place} of {len(budgets)}")
+                rows = chosen[: budget // repeats]
+                contents = self.images.contents(rows)
+                spent = oracle.ledger.cost(oracle.target, contents, repeats=repeats)
+                folder = self.out / CLONES / f"queries-{budget}"
+                runs = self._train(rows, folder, task, seeds=seeds)
+                stolen += [StolenRun(run, budget, spent) for run in runs]
         return stolen
 
     # Selection
@@ -169,15 +173,18 @@ class Thief:
             raise ConfigError(
                 f"{most:,} images are wanted, and {self.images.name} has {len(everything):,}."
             )
-        while len(rows) < most:
-            [clone] = self._train(rows, self.out / "rounds", seeds=1)
-            rest = np.setdiff1d(everything, rows)
-            guesses = self._guesses(clone, [*rest.tolist(), *rows])
-            count = min(size, most - len(rows))
-            places = select(guesses[: len(rest)], guesses[len(rest) :], count)
-            new = [int(row) for row in rest[places.numpy()]]
-            self._ask(new)
-            rows += new
+        planned = sum(self._planned(count, 1) for count in range(len(rows), most, size))
+        with self.session.progress.task("rounds", planned, "images") as task:
+            while len(rows) < most:
+                task.advance(0, f"{len(rows):,} of {most:,} images chosen")
+                [clone] = self._train(rows, self.out / "rounds", task, seeds=1)
+                rest = np.setdiff1d(everything, rows)
+                guesses = self._guesses(clone, [*rest.tolist(), *rows])
+                count = min(size, most - len(rows))
+                places = select(guesses[: len(rest)], guesses[len(rest) :], count)
+                new = [int(row) for row in rest[places.numpy()]]
+                self._ask(new)
+                rows += new
         return rows
 
     def _ask(self, rows: Sequence[int]) -> None:
@@ -200,9 +207,17 @@ class Thief:
 
     # Training
 
-    def _train(self, rows: Sequence[int], folder: Path, *, seeds: int) -> list[Run]:
-        """Fresh clones, trained on the stored answers to these images."""
+    def _planned(self, images: int, seeds: int) -> float:
+        """Images that clones are trained on, each counted once an epoch."""
+        return seeds * images * self.training.epochs * self.training.fraction
+
+    def _train(self, rows: Sequence[int], folder: Path, whole: Task, *, seeds: int) -> list[Run]:
+        """Fresh clones, trained on the stored answers to these images.
+
+        `whole` has the planned images in it, and receives those that are trained.
+        """
         transfer, answered_rows = self._transfer(rows)
+        whole.grow(self._planned(len(answered_rows), seeds) - self._planned(len(rows), seeds))
         orders = [
             Order(
                 net=self.net,
@@ -214,7 +229,9 @@ class Thief:
             )
             for number in range(seeds)
         ]
-        return make(orders, self._pairs(answered_rows, transfer), session=self.session)
+        relayed = Relay(whole, "images", self.session.progress)
+        data = self._pairs(answered_rows, transfer)
+        return make(orders, data, session=replace(self.session, progress=relayed))
 
     def _transfer(self, rows: Sequence[int]) -> tuple[Transfer, list[int]]:
         """The stored answers to these images, and the numbers of those that have one."""

@@ -18,7 +18,7 @@ from denature.audit.engine import Engine
 from denature.audit.feasible import check_plan
 from denature.audit.findings import findings
 from denature.audit.learning import Classroom
-from denature.audit.measurements import Measurements
+from denature.audit.measurements import Measurements, Trial
 from denature.audit.opening import Desk, Encoder, identity
 from denature.audit.pricing import prices
 from denature.audit.result import AuditedModel, AuditPlan, AuditResult
@@ -36,15 +36,15 @@ from denature.defenses.catalogue import DEFENSES, chain_of
 from denature.extract.asking.bill import Bill, Part
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.limits import check_max_cost
-from denature.extract.config import thief_training
 from denature.extract.strategies.base import Strategy
 from denature.extract.strategies.catalogue import strategy_of
 from denature.extract.victims.base import Victim
+from denature.recipes.audit_time import seconds_of_cells
 from denature.recipes.estimate import training_seconds
 from denature.recipes.experiment import Measured, load_classes
 from denature.remote.config import RequestConfig
 from denature.report.results import RESULT
-from denature.train import Nasty, Normal, Order, Run, Training
+from denature.train import Nasty, Order, Run, Training
 from denature.train.config import Device
 from denature.train.objectives.misinformed import Misinformed
 from denature.train.session import Session
@@ -338,7 +338,7 @@ class OpenAudit:
     def plan_lines(self) -> list[str]:
         """What the audit does at most, as sentences."""
         auditor, config = self.auditor, self.audit.config
-        trials, bill = auditor.largest(), self.bill()
+        trials, bill = auditor.trials(), self.bill()
         tests, queries = len(self.tests), bill.parts[0].queries
         service = not isinstance(self.audit.model, Run)
         budgets = ", ".join(f"{budget:,}" for budget in auditor.budgets)
@@ -346,33 +346,26 @@ class OpenAudit:
         return [
             f"Effort {config.effort}: {len(auditor.sources)} defenses, {len(auditor.thieves)} "
             f"thieves, budgets of {budgets} queries, {auditor.seeds} seeds; {how}.",
-            f"At most {sum(trials.values()):,} cells, about {queries:,} images asked, of them "
+            f"At most {len(trials):,} cells, about {queries:,} images asked, of them "
             f"{tests:,} test images, and {format_seconds(self._seconds(trials))} of training.",
             *(bill.lines() if service else ()),
             *(f"Left out: {reason}" for reason in self.defender.left_out),
         ]
 
-    def _seconds(self, trials: Mapping[tuple[int, float], int]) -> float:
-        """Seconds of training of cells by budget and number of trainings, at most."""
-        audit, data = self.audit, self.desk.data
-        one = {
-            budget: training_seconds(
-                [
-                    (
-                        Order(
-                            net=audit.net,
-                            objective=Normal(),
-                            training=thief_training(budget, audit.training, net=audit.net),
-                        ),
-                        replace(data, train=replace(data.train, rows=data.train.rows[:budget])),
-                    )
-                ],
-                audit.folder / "none",
-            )
-            for budget in {budget for budget, _ in trials}
-        }
-        own = training_seconds([(order, data) for order in audit.orders()], audit.folder)
-        return own + sum(count * times * one[budget] for (budget, times), count in trials.items())
+    def _seconds(self, trials: Sequence[Trial]) -> float:
+        """Seconds of training of cells and of the networks of defenses, at most."""
+        audit, data, pool = self.audit, self.desk.data, self.desk.session.workers
+        workers = 1 if pool is None else pool.size
+        own = [(order, data) for order in audit.orders()]
+        cells = seconds_of_cells(
+            trials,
+            data,
+            net=audit.net,
+            training=audit.training,
+            done=audit.folder / "none",
+            workers=workers,
+        )
+        return cells + training_seconds(own, audit.folder, workers=workers)
 
     def result(self, found: Measurements, seconds: float) -> AuditResult:
         half = found.halves.reporting

@@ -1,32 +1,43 @@
 """Estimate training time on this machine from similar finished runs, or from a few timed steps."""
 
+import itertools
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from denature.core.compute import Compute, resolve
 from denature.core.progress import SILENT, Progress
 from denature.core.record import RECORD, Record, find_records
+from denature.core.threads import usable_cores, worker_threads
 from denature.data import Dataset
+from denature.data.feed import Feed
+from denature.data.views import views
 from denature.nets import create
-from denature.train import Adversarial, Order
+from denature.train import Adversarial, Normal, Order
+from denature.train.learner import Learner
 from denature.train.objectives.base import BringsData
 from denature.train.order import given_by
+from denature.train.resolving import training_of
+from denature.train.team import SINGLE_PROCESS
 
 REPEATS, ENOUGH_S = (3, 20), 0.5
 """Least and most repeats of a probe; after the least it stops once they took `ENOUGH_S`
-seconds. The fastest repeat counts: on a busy machine the others measure its load."""
+seconds. Their mean counts: what other processes take of the machine, they take of training too."""
 
-PROBE = 64
-"""Images of a timed step; time is assumed to be proportional to the number of images."""
+MOST_PROBED = 256
+"""Images of a timed step at most; the time of larger ones is taken to be proportional."""
+
+MOST_EPOCHS = 1_000_000
+"""Epochs of a training whose first steps are timed."""
 
 
 class StepCost(NamedTuple):
@@ -39,17 +50,23 @@ class StepCost(NamedTuple):
 
 
 def training_seconds(
-    wanted: Iterable[tuple[Order, Dataset]], done: Path, *, progress: Progress = SILENT
+    wanted: Iterable[tuple[Order, Dataset]],
+    done: Path,
+    *,
+    workers: int = 1,
+    progress: Progress = SILENT,
 ) -> float:
     """Remaining seconds of training of some runs and of the runs that they need, each counted once.
 
     The speed of a run is the median of finished runs of the same networks, kind, data, precision
-    and machine. Without such runs a few steps are timed; a busy machine is reported. Stored answers
-    and shared passes shorten training further; evaluation and decoding are not counted.
+    and machine. Without such runs a few steps are timed, in their own batch size and with the
+    threads of a worker; a busy machine is reported. Stored answers and shared passes shorten
+    training further; evaluation and decoding are not counted.
 
     Args:
         wanted: orders, and the data that each is trained on.
         done: finished runs in and below this folder are not counted, and give the speed of others.
+        workers: processes that make the runs, as many at a time as there are runs.
         progress: receives progress reports.
     """
     orders = {
@@ -64,7 +81,7 @@ def training_seconds(
     speeds = _seconds_by_kind(find_records([done]) if finished else [])
     clock = _Clock()
     total = 0.0
-    with progress.task("timing a few steps", len(remaining), "runs") as task:
+    with _threads(workers), progress.task("timing a few steps", len(remaining), "runs") as task:
         for order, data in remaining:
             images = order.training.epochs * order.training.fraction * len(data.train)
             compute = clock.compute(order, data)
@@ -73,12 +90,24 @@ def training_seconds(
             task.advance(1)
     if clock.costs and (warning := busy()) is not None:
         progress.say(warning)
-    return total
+    return total / max(1, min(workers, len(remaining)))
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[None]:
+    """Compute with as many threads as each of several workers does."""
+    before = torch.get_num_threads()
+    if workers > 1:
+        torch.set_num_threads(worker_threads(workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def busy() -> str | None:
     """Warning for an estimate that was timed on a busy machine; None on an idle one."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load < cores:
         return None
@@ -189,7 +218,7 @@ class _Clock:
     def _cost(self, order: Order, data: Dataset) -> StepCost:
         key = _key(order, data)
         if key not in self.costs:
-            self.costs[key] = _cost(_network(order, data), data, self.compute(order, data))
+            self.costs[key] = _cost(order, data, self.compute(order, data))
         return self.costs[key]
 
     def _generation(
@@ -198,23 +227,30 @@ class _Clock:
         """Seconds per image of a generator step, with the pass through the teacher and back."""
         key = (objective, *_key(teacher, data))
         if key not in self.generations:
-            compute = self.compute(order, data)
+            compute, size = self.compute(order, data), _batch(order, data)
             generator = objective.synthetic_data(
-                _network(teacher, data), images=PROBE, channels=data.channels,
+                _network(teacher, data), images=size, channels=data.channels,
                 image_size=data.image_size, seed=0, compute=compute,
             )  # fmt: skip
 
             def generate() -> None:
-                for _ in generator.epoch(1, view_seed=0, batch_size=PROBE, first=0, part=(0, 1)):
+                for _ in generator.epoch(1, view_seed=0, batch_size=size, first=0, part=(0, 1)):
                     pass
 
-            self.generations[key] = _timed(generate, compute)
+            self.generations[key] = _timed(generate, compute, size)
         return self.generations[key]
 
 
 def _key(order: Order, data: Dataset) -> tuple[object, ...]:
     training = order.training
-    return order.net, data.digest, training.device, training.precision
+    return (
+        order.net, data.digest, training.device, training.precision, training.optimizer,
+        _batch(order, data),
+    )  # fmt: skip
+
+
+def _batch(order: Order, data: Dataset) -> int:
+    return min(order.training.batch_size, MOST_PROBED, len(data.train))
 
 
 def _network(order: Order, data: Dataset) -> nn.Module:
@@ -224,27 +260,37 @@ def _network(order: Order, data: Dataset) -> nn.Module:
     )  # fmt: skip
 
 
-def _cost(network: nn.Module, data: Dataset, compute: Compute) -> StepCost:
-    compute.place(network)
-    shape = (PROBE, data.channels, data.image_size, data.image_size)
-    pixels = compute.pixels(torch.zeros(shape, dtype=torch.uint8, device=compute.device))
-    labels = torch.zeros(PROBE, dtype=torch.int64, device=compute.device)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-
-    def step() -> None:
-        with compute.autocast():
-            loss = F.cross_entropy(network(pixels), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    trained = _timed(step, compute)
+def _cost(order: Order, data: Dataset, compute: Compute) -> StepCost:
+    """Seconds of steps as the loop takes them, with views, the loss of labels and the update."""
+    size = _batch(order, data)
+    split = replace(data.train, rows=data.train.rows[: len(data.train) // size * size])
+    training = training_of(order, str(order.net), data, compute)
+    family = views(training.augment, channels=data.channels, image_size=data.image_size)
+    feed = Feed(split, compute=compute, views=family, names=data.classes if data.landmarks else ())
+    network = _network(order, data)
+    learner = Learner(
+        network,
+        Normal(),
+        replace(training, schedule="constant", milestones=(), epochs=MOST_EPOCHS),
+        compute,
+        steps=len(split) // size,
+        team=SINGLE_PROCESS,
+        landmarks=split.landmarks,
+        image=tuple(split.images.shape[1:]),
+    )
+    learner.train()
+    batches = itertools.chain.from_iterable(
+        feed.epoch(epoch, view_seed=0, batch_size=size, first=0, part=(0, 1))
+        for epoch in itertools.count(1)
+    )
+    trained = _timed(lambda: learner.step(next(batches), None, of=size), compute, size)
     network.eval()
-    return StepCost(trained, _timed(lambda: compute.answer(network, pixels), compute))
+    pixels = next(batches).pixels
+    return StepCost(trained, _timed(lambda: compute.answer(network, pixels), compute, size))
 
 
-def _timed(work: Callable[[], object], compute: Compute) -> float:
-    """Seconds per image of the fastest of several repeats, after one warm-up that is discarded."""
+def _timed(work: Callable[[], object], compute: Compute, images: int) -> float:
+    """Seconds per image, the mean of several repeats after one warm-up that is discarded."""
     work()
     minimum, maximum = REPEATS
     seconds: list[float] = []
@@ -254,4 +300,4 @@ def _timed(work: Callable[[], object], compute: Compute) -> float:
         if compute.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    return min(seconds) / PROBE
+    return fmean(seconds) / images

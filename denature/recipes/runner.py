@@ -31,11 +31,14 @@ def run(
     orders = list(dict.fromkeys(experiment.orders()))
     runs = dict(zip(orders, make(orders, data, overwrite=overwrite, session=session), strict=True))
     measured = experiment.measure(runs, data, session)
-    outcome = write_outcome(measured.result, measured.records, experiment.folder)
+    with session.progress.task("writing the report", 0, "files"):
+        outcome = write_outcome(measured.result, measured.records, experiment.folder)
     return replace(outcome, seconds=time.perf_counter() - started)
 
 
-def seconds_left(experiments: Iterable[Experiment], *, progress: Progress = SILENT) -> float:
+def seconds_left(
+    experiments: Iterable[Experiment], *, workers: int = 1, progress: Progress = SILENT
+) -> float:
     """Seconds of training that experiments still take here; measurements are not counted.
 
     Experiments with one folder of runs share these, and each run is counted once.
@@ -45,4 +48,7 @@ def seconds_left(experiments: Iterable[Experiment], *, progress: Progress = SILE
         data = experiment.data(progress)
         orders = wanted.setdefault(experiment.runs_folder, [])
         orders += [(order, data) for order in experiment.orders()]
-    return sum(training_seconds(orders, done, progress=progress) for done, orders in wanted.items())
+    return sum(
+        training_seconds(orders, done, workers=workers, progress=progress)
+        for done, orders in wanted.items()
+    )

@@ -13,7 +13,7 @@ import torch
 from denature.attacks import cross_entropy
 from denature.core.errors import DenatureError, Stopped
 from denature.core.files import atomic_path
-from denature.core.progress import Progress, Task
+from denature.core.progress import Both, Progress, Task
 from denature.core.seeds import derive, generator
 from denature.core.stopping import Stopper
 from denature.core.types import Labels, Pixels
@@ -23,6 +23,7 @@ from denature.robust.base import Attack, AttackContext
 from denature.robust.blackbox import OutOfQueries
 from denature.robust.catalogue import ATTACKS, budgets_of, chosen
 from denature.robust.config import AttackConfig
+from denature.robust.estimate import counted, passes_at_most
 from denature.robust.outcomes import CHANGED, NORMS, AttackOutcome, EvaluationData
 from denature.robust.target import Attacked
 from denature.train.session import Session
@@ -83,8 +84,12 @@ def evaluate(
         target=target, surrogate=surrogate, preset=preset, seed=attack_config.seed, data=data.digest
     )
     names = [name for name in chosen(attack_config, target) if surrogate or name != "transfer"]
-    total = len(names) * int(right.sum())
-    with session.progress.task(f"attacking {target.name}", total, "images") as task:
+    passes = {
+        name: passes_at_most(name, attack_config, channels=data.channels) * float(right.sum())
+        for name in names
+    }
+    title = f"attacking {target.name}"
+    with session.progress.task(title, sum(passes.values()), "passes") as task:
         runner = _Runner(
             context=context,
             images=images,
@@ -95,10 +100,12 @@ def evaluate(
             out=out,
             stopper=session.stopper,
             progress=session.progress,
-            task=task,
+            whole=task,
         )
         tried = {
-            name: runner.run(name, budgets_of(name, attack_config, channels=data.channels))
+            name: runner.run(
+                name, budgets_of(name, attack_config, channels=data.channels), passes[name]
+            )
             for name in names
         }
     return EvaluationData(
@@ -127,10 +134,15 @@ class _Runner:
     out: Path
     stopper: Stopper
     progress: Progress
-    task: Task
+    whole: Task
+    """Receives the passes through networks that attacks take."""
 
-    def run(self, name: str, budgets: Sequence[float]) -> AttackOutcome:
-        """Run one attack at rising budgets."""
+    def run(self, name: str, budgets: Sequence[float], passes: float) -> AttackOutcome:
+        """Run one attack at rising budgets, with so many passes at most."""
+        with self.progress.task(name, passes, "passes") as own:
+            return self._run(name, budgets, passes, Both(own, self.whole))
+
+    def _run(self, name: str, budgets: Sequence[float], passes: float, task: Task) -> AttackOutcome:
         ran, found = ~self.right, self.images.cpu().numpy().copy()
         distances = {norm: np.full(len(ran), np.inf) for norm in NORMS}
         seconds, error, crashed = 0.0, "", False
@@ -139,28 +151,30 @@ class _Runner:
             self._check_stop(name, start)
             batch = places[start : start + self.config.batch]
             path = self._path(name, budgets, batch, start)
+            task.advance(0, f"{start:,} of {len(places):,} images")
             outcome = self._stored(path)
             if outcome is None:
+                planned = passes * len(batch) / len(places)
                 try:
-                    outcome = self._attack(name, budgets, batch, start)
+                    with counted(self.context, task, planned):
+                        outcome = self._attack(name, budgets, batch, start)
                 except OutOfQueries as failure:
                     error = str(failure)
-                    self.task.advance(len(batch), f"{name}: no queries left")
                     continue
                 except DenatureError:
                     raise
                 except Exception as failure:  # a library may raise anything; it counts as not run
                     error, crashed = f"{type(failure).__name__}: {failure}", True
-                    self.task.advance(len(batch), f"{name} failed")
                     continue
                 with atomic_path(path) as temporary, open(temporary, "wb") as file:
                     np.savez(file, **outcome)  # type: ignore[arg-type]
+            else:
+                task.grow(-passes * len(batch) / len(places))
             ran[batch] = True
             found[batch] = outcome["found"]
             seconds += float(outcome["seconds"])
             for norm in NORMS:
                 distances[norm][batch] = outcome[norm]
-            self.task.advance(len(batch), name)
         return AttackOutcome(
             name=name,
             ran=ran,

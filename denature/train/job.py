@@ -136,6 +136,19 @@ class Job:
             check_answers(network, name, dataset, compute)
         return job
 
+    @property
+    def images(self) -> int:
+        """Images that the whole run is trained on, each counted once an epoch."""
+        size, batch = len(self.samples.split), self.training.batch_size
+        # A last batch of one sample is skipped.
+        steps = steps_per_epoch(size, batch, parts=self.team.size)
+        return self.training.epochs * min(size, steps * batch)
+
+    @property
+    def images_left(self) -> float:
+        """The images that are left after those of a restored state."""
+        return self.images * (1 - self.learner.done / self.learner.total)
+
     @cached_property
     def learner(self) -> Learner:
         """The learner, created on first use: a finished run needs none."""
@@ -205,7 +218,7 @@ class Job:
 
     @property
     def title(self) -> str:
-        return f"{self.objective.kind} {self.name}, seed {self.training.seed}"
+        return self.order.title
 
     def save(self) -> None:
         """Write the learner's state to disk, if the run has a folder."""

@@ -54,6 +54,16 @@ class Order:
     under: str | Path | None = None
     """Instead of `out`: parent of the run's folder, which is named by kind, network and id."""
 
+    @property
+    def name(self) -> str:
+        """Name of the network."""
+        net = self.net
+        return net if isinstance(net, str) else f"{type(net).__module__}:{type(net).__qualname__}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.objective.kind} {self.name}, seed {self.training.seed}"
+
 
 def objective_settings(objective: Objective, defense: AnswerChange | None) -> dict[str, Any]:
     """Fields of an objective as plans state them, and the defense of its answers."""

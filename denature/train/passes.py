@@ -13,6 +13,7 @@ from denature.answers.sources import AnswerSource
 from denature.answers.transfer import Transfer
 from denature.core.compute import resolve
 from denature.core.errors import RunError, Stopped
+from denature.core.progress import Both, Task
 from denature.core.record import EpochRecord, Record, read_record, write_record
 from denature.core.weights import save_weights
 from denature.data import Dataset
@@ -55,8 +56,15 @@ def make_pass(
     overwrite: bool,
     watch: Watch | None,
     session: Session,
+    whole: Task,
+    *,
+    single: bool,
 ) -> list[Run]:
-    """Read finished runs, resume unfinished ones, and train the others."""
+    """Read finished runs, resume unfinished ones, and train the others.
+
+    `whole` receives the images that are trained, and has the `images` of all unfinished jobs in it.
+    Unless it is that of a `single` run, each run has a task of its own inside it.
+    """
     runs: dict[int, Run] = {}
     waiting: dict[int, Job] = {}
     team = jobs[0].team
@@ -81,7 +89,7 @@ def make_pass(
                         job.restore(*read_state(state))
             waiting[number] = job
         if waiting:
-            _train(list(waiting.values()), dataset, watch, session)
+            _train(list(waiting.values()), dataset, watch, session, whole, single=single)
             runs |= {number: conclude(job, dataset) for number, job in waiting.items()}
             for job in waiting.values():
                 job.forget()
@@ -94,6 +102,9 @@ def _train(
     dataset: Dataset,
     watch: Watch | None,
     session: Session,
+    whole: Task,
+    *,
+    single: bool,
 ) -> None:
     """Train all jobs in one pass, and save their states to disk."""
     first, checkpointing = jobs[0], session.checkpointing
@@ -138,6 +149,8 @@ def _train(
             watch(job.order, learner)
 
     # A run that was killed between its last epoch and its record needs no more training.
+    for job in jobs:
+        whole.grow(job.images_left - job.images)
     jobs = [job for job in jobs if not job.learner.finished]
     if not jobs:
         return
@@ -162,11 +175,9 @@ def _train(
         )
         for job in jobs:
             job.form = form
-    # A last batch of one sample is skipped, so an epoch may have one sample fewer than the split.
-    per_epoch = min(len(first.samples.split), first.learner.steps * first.training.batch_size)
     titles = _titles(jobs)
     with ExitStack() as stack:
-        tasks = []
+        tasks: list[Task] = []
         report = stack.enter_context(_reporting(jobs, titles, checkpointing))
         for job, title, write in zip(jobs, titles, report, strict=True):
             writers[id(job.learner)] = [write]
@@ -174,8 +185,11 @@ def _train(
                 folder, after = job.folder / STATE_FOLDER / EVENTS, len(job.learner.history)
                 events = stack.enter_context(tensorboard(folder, after=after))
                 writers[id(job.learner)].append(events)
-            left = per_epoch * (job.learner.total - job.learner.done) / job.learner.steps
-            tasks.append(stack.enter_context(session.progress.task(title, left, "images")))
+            if single:
+                tasks.append(whole)
+                continue
+            own = stack.enter_context(session.progress.task(title, job.images_left, "images"))
+            tasks.append(Both(own, whole))
         fit(
             [job.learner for job in jobs],
             images,

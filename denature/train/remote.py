@@ -1,6 +1,6 @@
 """Remote batches: orders in a form that other processes can carry out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -149,8 +149,20 @@ class WorkerPool(Protocol):
     size: int
     """Number of workers."""
 
-    def carry_out(self, batches: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
-        """Have workers make the runs of all batches, and wait; `task` receives the number of runs.
+    def carry_out(
+        self,
+        batches: Sequence[RemoteBatch],
+        stopper: Stopper,
+        task: Task,
+        made: Callable[[int], None],
+    ) -> None:
+        """Have workers make the runs of all batches, and wait.
+
+        Args:
+            batches: the runs to make.
+            stopper: is checked meanwhile.
+            task: receives the images that workers train, as they go.
+            made: is called with the number of runs that were finished.
 
         Raises:
             Stopped: the stopper fired; the workers have saved the states of their runs.

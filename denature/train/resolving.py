@@ -61,7 +61,7 @@ def network_of(
     """The network to train, with random weights if it is named, and its name."""
     net = order.net
     if isinstance(net, nn.Module):
-        return net, f"{type(net).__module__}:{type(net).__qualname__}"
+        return net, order.name
     mean, std = order.statistics or (samples.mean, samples.std)
     with seeded(order.training.seed, "weights"):
         network = create(

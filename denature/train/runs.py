@@ -12,7 +12,7 @@ from denature.answers.transfer import Transfer
 from denature.core.compute import resolve
 from denature.core.errors import ConfigError, RunError
 from denature.core.memory import keep_freed_memory
-from denature.core.progress import SILENT, Progress
+from denature.core.progress import SILENT, Progress, Task
 from denature.core.stats import Estimate
 from denature.core.usual import usual
 from denature.data import Dataset, load
@@ -27,7 +27,7 @@ from denature.train.loop import evaluate
 from denature.train.objectives.base import BringsData, Objective
 from denature.train.order import Input, Order
 from denature.train.passes import Watch, make_pass
-from denature.train.remote import RemoteBatch, WorkerPool
+from denature.train.remote import RemoteBatch
 from denature.train.run import Run
 from denature.train.session import Session, usual_session
 from denature.train.team import ProcessGroup, join
@@ -148,27 +148,46 @@ def make_all(
     if session.workers is not None and watch is not None:
         raise ConfigError("`watch` needs the runs in this process; leave out the workers.")
     makings = [_Making(ordered, dataset, session.progress) for ordered, dataset in groups]
-    nets = [order.net for making in makings for rank in making.ranks for order in rank]
-    modules = [id(net) for net in nets if isinstance(net, nn.Module)]
+    everything = [order for making in makings for rank in making.ranks for order in rank]
+    modules = [id(order.net) for order in everything if isinstance(order.net, nn.Module)]
     if len(modules) > len(set(modules)):
         raise ConfigError(
             "Two orders train one module in place; give each a copy of it "
             "(copy.deepcopy), or name a factory."
         )
-    # What workers made is read in a moment; their own task shows how far they are.
-    display = session.progress if len(nets) > 1 and session.workers is None else SILENT
-    with display.task("all", len(nets), "runs") as task:
+    # Run by run, in the images of all of them: runs differ in size, and workers report as they go.
+    single = len(everything) == 1
+    images = sum(making.planned(rank) for making in makings for rank in range(len(making.ranks)))
+    title = everything[0].title if single else "all"
+    with session.progress.task(title, images, "images") as task:
+        made = _Count(task, len(everything))
         for number in range(max((len(making.ranks) for making in makings), default=0)):
-            passes = [jobs for making in makings for jobs in making.passes(number, team)]
-            if session.workers is not None:
-                _send(passes, session.workers, overwrite, session)
+            passes = [each for making in makings for each in making.passes(number, team, task)]
+            sent = _send(passes, overwrite, session, task, made)
             for making, dataset, jobs in passes:
-                runs = make_pass(jobs, dataset, overwrite, watch, session)
+                runs = make_pass(jobs, dataset, overwrite, watch, session, task, single=single)
                 making.made |= zip((job.order for job in jobs), runs, strict=True)
-                task.advance(len(jobs))
+                made.add(sum(job not in sent for job in jobs))
             for making in makings:
                 making.copy_twins()
     return [[making.made[order] for order in making.orders] for making in makings]
+
+
+class _Count:
+    """The number of finished runs, as the note of a task."""
+
+    def __init__(self, task: Task, total: int) -> None:
+        self._task, self._total, self._made = task, total, 0
+
+    def add(self, count: int) -> None:
+        self._made += count
+        if self._total > 1:
+            self._task.advance(0, f"{self._made:,} of {self._total:,} runs")
+
+
+def planned_images(order: Order, dataset: Dataset) -> float:
+    """Images that a run is trained on, each counted once an epoch, before its job is resolved."""
+    return order.training.epochs * order.training.fraction * len(dataset.train)
 
 
 class _Pass(NamedTuple):
@@ -189,8 +208,15 @@ class _Making:
         self._fitted = ClassMatcher(dataset, progress)
         self._twins: dict[Job, Job] = {}
 
-    def passes(self, number: int, team: ProcessGroup) -> list[_Pass]:
-        """The passes of a rank; those of a group that has no such rank are none."""
+    def planned(self, number: int) -> float:
+        """Images of a rank's runs, before their jobs are resolved."""
+        return sum(planned_images(order, self.dataset) for order in self.ranks[number])
+
+    def passes(self, number: int, team: ProcessGroup, task: Task) -> list[_Pass]:
+        """The passes of a rank; those of a group that has no such rank are none.
+
+        `task` has the rank's planned images in it, and gets those of its unfinished jobs instead.
+        """
         if number >= len(self.ranks):
             return []
         jobs = [
@@ -199,6 +225,7 @@ class _Making:
         ]
         self._twins = _twins(jobs)
         own = [job for job in jobs if self._twins[job] is job]
+        task.grow(sum(j.images for j in own if not j.is_finished) - self.planned(number))
         return [_Pass(self, self.dataset, together) for together in _passes(own)]
 
     def copy_twins(self) -> None:
@@ -286,12 +313,19 @@ def _passes(jobs: Sequence[Job]) -> Iterator[list[Job]]:
             yield group[start : start + TOGETHER]
 
 
-def _send(passes: Sequence[_Pass], workers: WorkerPool, overwrite: bool, session: Session) -> None:
+def _send(
+    passes: Sequence[_Pass], overwrite: bool, session: Session, task: Task, made: _Count
+) -> set[Job]:
     """Have workers make the unfinished runs; the caller then finds them in their folders.
 
     Runs on data that only this process has are left to the caller, except for those with a
     transfer set: their data travel with it.
+
+    Returns:
+        The jobs whose runs workers made.
     """
+    if (workers := session.workers) is None:
+        return set()
     waiting = [
         (unfinished, dataset)
         for _, dataset, jobs in passes
@@ -316,16 +350,16 @@ def _send(passes: Sequence[_Pass], workers: WorkerPool, overwrite: bool, session
         )
         for jobs, dataset in waiting
     ]
+    sent = [job for jobs, _ in waiting for job in jobs]
     if batches:
-        sent = [job for jobs, _ in waiting for job in jobs]
-        with session.progress.task(f"{workers.size} workers", len(sent), "runs") as task:
-            workers.carry_out(batches, session.stopper, task)
+        workers.carry_out(batches, session.stopper, task, made.add)
         if missing := [job.title for job in sent if not job.is_finished]:
             raise RunError(
                 f"The workers made other runs than these: {', '.join(missing[:3])}. `auto` has "
                 "another meaning there than in this process. Set --device and --precision, and "
                 "start on a machine with such a device."
             )
+    return set(sent)
 
 
 def evaluate_run(

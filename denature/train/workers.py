@@ -9,25 +9,30 @@ import logging
 import os
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
-from typing import TYPE_CHECKING, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
 
 from denature.answers.transfer_file import load_transfer
 from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunError, Stopped
 from denature.core.parent import end_with_parent
-from denature.core.progress import SILENT, Task
+from denature.core.progress import SILENT, Relay, Task
 from denature.core.stopping import Stopper
+from denature.core.threads import prepare, worker_threads
 from denature.data import load
 from denature.train.remote import RemoteBatch
+from denature.train.reports import Mailbox, Received, Report, Reporter, post
 from denature.train.run import load_run
 from denature.train.runs import make
 from denature.train.session import Session
 
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Event
 
 TRIES = 4
@@ -35,9 +40,22 @@ TRIES = 4
 
 POLL_S = 0.1
 
+_REPORT = struct.Struct("q?dd")
+"""A `Report` as bytes, far fewer than a pipe takes as a whole (PIPE_BUF, at least 512)."""
 
-def carry_out(batch: RemoteBatch, wish: Callable[[], bool] | None = None) -> str | None:
+
+def carry_out(
+    batch: RemoteBatch, reporter: Reporter, wish: Callable[[], bool] | None = None
+) -> str | None:
     """Make the runs of a batch in the current process; return the reason of a stop, if any."""
+    reporter.flush()
+    try:
+        return _make(batch, reporter, wish)
+    finally:
+        reporter.flush()
+
+
+def _make(batch: RemoteBatch, task: Task, wish: Callable[[], bool] | None) -> str | None:
     folders = {folder for given in batch.inputs for folder in given.values()}
     loaded = {
         folder: replace(load_run(folder, trust=batch.trust), folder=batch.known_as[folder])
@@ -62,7 +80,11 @@ def carry_out(batch: RemoteBatch, wish: Callable[[], bool] | None = None) -> str
                 orders,
                 data,
                 overwrite=batch.overwrite,
-                session=Session(checkpointing=batch.checkpointing, stopper=stopper),
+                session=Session(
+                    checkpointing=batch.checkpointing,
+                    stopper=stopper,
+                    progress=Relay(task, "images"),
+                ),
             )
     except Stopped as stop:
         return stop.reason
@@ -100,37 +122,51 @@ class ProcessPool:
         self.size = size
         self._context = multiprocessing.get_context("spawn")
         self._wish = self._context.Event()
+        # No queue: its lock would stay closed after the death of a worker that held it. Reports
+        # are so short that the system writes each as a whole.
+        self._reports, self._sends = self._context.Pipe(duplex=False)
+        if os.name == "posix":
+            os.set_blocking(self._sends.fileno(), False)
         self._pool: ProcessPoolExecutor | None = None
 
     def _start(self) -> "ProcessPoolExecutor":
         from concurrent.futures import ProcessPoolExecutor
 
-        threads = max(1, (os.cpu_count() or 1) // self.size)
+        prepare()
         return ProcessPoolExecutor(
             self.size,
             mp_context=self._context,
             initializer=_begin_worker,
-            initargs=(self._wish, threads),
+            initargs=(self._wish, self._sends, worker_threads(self.size)),
         )
 
-    def carry_out(self, batches: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
+    def carry_out(
+        self,
+        batches: Sequence[RemoteBatch],
+        stopper: Stopper,
+        task: Task,
+        made: Callable[[int], None],
+    ) -> None:
         from concurrent.futures import FIRST_COMPLETED, wait
         from concurrent.futures.process import BrokenProcessPool
 
-        left, reason, failure = list(batches), None, None
+        left, reason, failure = list(enumerate(batches)), None, None
+        received = Received(task)
+        self._receive(lambda report: None)  # of batches that were stopped before
         for _ in range(TRIES):
             self._pool = self._pool or self._start()
-            waiting = {self._pool.submit(_in_worker, batch): batch for batch in left}
+            waiting = {self._pool.submit(_in_worker, *each): each for each in left}
             left = []
             while waiting:
                 done, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                self._receive(received.count)
                 for future in done:
-                    batch = waiting.pop(future)
+                    number, batch = waiting.pop(future)
                     try:
                         reason = future.result() or reason
-                        task.advance(len(batch.orders))
+                        made(len(batch.orders))
                     except BrokenProcessPool as error:
-                        left.append(batch)
+                        left.append((number, batch))
                         died = error
                     except DenatureError as error:
                         failure = failure or error
@@ -147,15 +183,21 @@ class ProcessPool:
                 return
         raise _died(died)
 
+    def _receive(self, count: Callable[[Report], None]) -> None:
+        """Take the reports that workers have sent."""
+        while self._reports.poll():
+            count(Report(*_REPORT.unpack(self._reports.recv_bytes())))
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
 
-def _begin_worker(wish: "Event", threads: int) -> None:
-    global _wish
+def _begin_worker(wish: "Event", sends: "Connection[bytes, bytes]", threads: int) -> None:
+    global _wish, _send
     _wish = wish.is_set
+    _send = partial(_send_through, sends)
     end_with_parent()
     # Ctrl-C reaches all processes of a terminal; workers stop by the event of their parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -168,8 +210,20 @@ _wish: Callable[[], bool] | None = None
 """In a worker: whether the parent wants the work to stop."""
 
 
-def _in_worker(batch: RemoteBatch) -> str | None:
-    reason = Stopper(wish=_wish).reason or carry_out(batch, _wish)
+_send: Callable[[Report], bool] = lambda report: True  # noqa: E731
+"""In a worker: sends a report to the parent."""
+
+
+def _send_through(sends: "Connection[bytes, bytes]", report: Report) -> bool:
+    try:
+        sends.send_bytes(_REPORT.pack(*report))
+    except BlockingIOError:  # the parent has not read for long; the worker need not wait for it
+        return False
+    return True
+
+
+def _in_worker(number: int, batch: RemoteBatch) -> str | None:
+    reason = Stopper(wish=_wish).reason or carry_out(batch, Reporter(number, _send), _wish)
     if reason == "SIGTERM":
         # Some Python versions end a broken pool by this signal, and wait for the process to exit.
         os._exit(0)
@@ -220,24 +274,49 @@ class RayPool:
         self._task = ray.remote(
             num_cpus=1, num_gpus=1 if gpus else 0, max_retries=TRIES - 1, retry_exceptions=False
         )(carry_out)
+        self._mailbox: Any = ray.remote(num_cpus=0)(Mailbox)
+        self._mailbox = self._mailbox.remote()
+        self._sent = 0
 
-    def carry_out(self, batches: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
+    def carry_out(
+        self,
+        batches: Sequence[RemoteBatch],
+        stopper: Stopper,
+        task: Task,
+        made: Callable[[int], None],
+    ) -> None:
         with redirect_stdout(sys.stderr):  # Ray prints messages about dead workers
-            self._carry_out(batches, stopper, task)
+            self._carry_out(batches, stopper, task, made)
 
-    def _carry_out(self, batches: Sequence[RemoteBatch], stopper: Stopper, task: Task) -> None:
-        ray = self._ray
-        waiting = {self._task.remote(batch): batch for batch in batches}
+    def _carry_out(
+        self,
+        batches: Sequence[RemoteBatch],
+        stopper: Stopper,
+        task: Task,
+        made: Callable[[int], None],
+    ) -> None:
+        ray, send = self._ray, partial(post, self._mailbox)
+        received = Received(task, since=self._sent)
+        waiting = {
+            self._task.remote(batch, Reporter(number, send)): batch
+            for number, batch in enumerate(batches, start=self._sent)
+        }
+        self._sent += len(batches)
+        reports = self._mailbox.take.remote()
         failure: DenatureError | None = None
         reason: str | None = None
         cancelled = False
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
+            if ready or ray.wait([reports], timeout=0)[0]:
+                for report in ray.get(reports):
+                    received.count(report)
+                reports = self._mailbox.take.remote()
             for reference in ready:
                 count = len(waiting.pop(reference).orders)
                 try:
                     reason = ray.get(reference) or reason
-                    task.advance(count)
+                    made(count)
                 except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
                     pass
                 except ray.exceptions.RayTaskError as error:

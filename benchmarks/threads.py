@@ -1,0 +1,101 @@
+"""Whether training computes with the right number of threads, in ratios of one run.
+
+    python -m benchmarks.threads [--json FILE] [--neighbours N] [--quick]
+
+Images per second of training steps with the threads that a command takes here (by affinity, CPU
+quota and OMP_NUM_THREADS) and with one, in turns; alone, and beside processes that keep cores busy.
+The choice is right where it is at least 0.95 of the better one.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from denature.core.threads import prepare, usable_cores
+
+prepare()  # before torch is imported, as a command does
+
+import torch  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from benchmarks.bench import Bench, Work  # noqa: E402
+from denature.core.compute import resolve  # noqa: E402
+from denature.core.memory import keep_freed_memory  # noqa: E402
+from denature.nets import create  # noqa: E402
+from denature.train.config import Training  # noqa: E402
+from denature.train.learner import make_optimizer  # noqa: E402
+
+BATCH = 128
+
+NETWORKS = (("mlp", 1, 8), ("cnn", 1, 8), ("cnn", 3, 32), ("resnetc20", 3, 32))
+"""Names, channels and image sizes."""
+
+
+def steps(name: str, channels: int, size: int, *, threads: int, count: int) -> Work:
+    """Training steps of a network with a number of threads."""
+    network = create(name, classes=10, channels=channels, image_size=size)
+    compute = resolve(network, device="cpu", precision="auto")
+    compute.place(network)
+    training = Training().resolved(
+        optimizer="adam", augment="none", schedule="constant", device="cpu", precision="auto"
+    )
+    optimizer = make_optimizer(network, config=training)
+    shape = (BATCH, channels, size, size)
+    pixels = compute.pixels(torch.randint(0, 256, shape, dtype=torch.uint8))
+    labels = torch.randint(0, 10, (BATCH,))
+
+    def work() -> int:
+        torch.set_num_threads(threads)
+        for _ in range(count):
+            with compute.autocast():
+                loss = F.cross_entropy(network(pixels), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return BATCH * count
+
+    return work
+
+
+@contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    """Processes that keep a core busy each."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--neighbours", type=int, default=1, help="busy processes")
+    parser.add_argument("--quick", action="store_true", help="few steps, to see that it works")
+    options = parser.parse_args()
+    keep_freed_memory()
+    chosen = torch.get_num_threads()
+    bench = Bench(torch.device("cpu"), repeats=1 if options.quick else 9)
+    wanted = {}
+    for count in (0, options.neighbours):
+        beside = f", beside {count} busy" if count else ""
+        with neighbours(count):
+            for name, channels, size in NETWORKS:
+                number = 2 if options.quick else 40 if size == 8 else 5
+                key = f"{name} {channels}x{size}x{size}{beside}"
+                ours, theirs = (
+                    steps(name, channels, size, threads=threads, count=number)
+                    for threads in (chosen, 1)
+                )
+                bench.compare(key, ours, theirs)
+                wanted[key] = f"images/s, {key}, {chosen} threads | 1 thread | >= 0.95"
+    bench.finish(wanted, options.json, threads=chosen, usable_cores=usable_cores())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""How long the clones of an audit take to train."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from denature.audit.measurements import Trial
+from denature.data import Dataset
+from denature.extract.config import thief_training
+from denature.recipes.estimate import training_seconds
+from denature.train import Normal, Order, Training
+
+
+def seconds_of_cells(
+    trials: Iterable[Trial],
+    data: Dataset,
+    *,
+    net: str,
+    training: Training,
+    done: Path,
+    workers: int,
+) -> float:
+    """Seconds of the training of cells, at most: screening leaves some of them out.
+
+    Args:
+        trials: the cells, each a number of trainings as long as the naive clone's.
+        data: images of the clones' shape, for the steps that are timed.
+        net: network of the clones.
+        training: of the clones.
+        done: see `training_seconds`.
+        workers: processes that train them.
+    """
+    counts = Counter((trial.budget, trial.strategy.trainings) for trial in trials)
+
+    def seconds(budget: int) -> float:
+        sample = replace(data, train=replace(data.train, rows=data.train.rows[:budget]))
+        clone = thief_training(budget, training, net=net)
+        order = Order(net=net, objective=Normal(), training=clone)
+        return training_seconds([(order, sample)], done, workers=workers)
+
+    one = {budget: seconds(budget) for budget in {budget for budget, _ in counts}}
+    total = sum(count * times * one[budget] for (budget, times), count in counts.items())
+    return total / workers
