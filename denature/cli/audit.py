@@ -18,6 +18,7 @@ from denature.cli.options import (
     RunFlags,
     RunFolder,
     RunOptions,
+    Scope,
     Trust,
     data_config,
     folder_of,
@@ -55,6 +56,7 @@ def audit(
     model_options: ModelFlags = ModelOptions(),
     max_queries: int | None = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
+    scope: Scope = "",
     out: Path | None = None,
     device: Device = "auto",
     trust: Trust = (),
@@ -90,6 +92,8 @@ def audit(
             behind the best defense, and write junit.xml; for continuous integration.
         max_queries: Images that the model is asked about, at most; answers are kept, and no image
             is asked twice.
+        scope: Scope and permission of the test, such as a contract's number and what it covers; the
+            result keeps it, and the page shows it first.
         out: Folder for cells, tables and report, from which a stopped audit resumes; by default one
             under runs/.
         device: Device to compute on.
@@ -122,6 +126,7 @@ def audit(
         training=Training(epochs=epochs, seed=seed, device=device),
         pace=pace,
         max_queries=max_queries,
+        scope=scope,
         device=device,
     )
     with run_options.session(output_options, device, usual_workers=WORKERS) as session:

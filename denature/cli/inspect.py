@@ -25,6 +25,7 @@ from denature.cli.options import (
     OutputOptions,
     ReadingOptions,
     RunFolder,
+    Scope,
     Trust,
     data_config,
 )
@@ -46,6 +47,7 @@ def evaluate(
     model_options: ModelFlags = ModelOptions(),
     test_images: int | None = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
+    scope: Scope = "",
     out: Path | None = None,
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -62,16 +64,19 @@ def evaluate(
             library, an .onnx or .pt2 file, a function, a URL or a .toml description.
         data: digits; a folder of Parquet shards or images; an .npz; or hf:owner/name.
         test_images: Test images at most; by default all for a network, and 1,000 for others.
+        scope: Scope and permission of the test, such as a contract's number and what it covers;
+            stands beside the result.
         out: Folder for the answers of a service, a function or a file; by default one under runs/.
         device: Device to compute on.
         precision: Precision of inference.
         trust: A module of your own that the run's record may import, or a .pt2 file that may be
             loaded although this can execute code; repeat the option for several.
     """
+    from denature.core.record import today
     from denature.data import load
     from denature.extract.evaluation import evaluate_victim
     from denature.extract.victims.find import short_name
-    from denature.report.words import format_score, marked
+    from denature.report.words import format_score, marked, terms
     from denature.train import Run, evaluate_run
 
     display = output_options.display()
@@ -106,11 +111,18 @@ def evaluate(
         )
     if output_options.json:
         metric = "error" if dataset.landmarks else "accuracy"
-        found = {metric: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}
-        print(json.dumps({**found, "run": None if record is None else encode(record)}))
+        found: dict[str, object] = {
+            metric: asdict(measured),
+            "data": dataset.digest,
+            "split": dataset.test_origin,
+        }
+        found |= {"scope": scope, "run": None if record is None else encode(record)}
+        print(json.dumps(found))
         return
     score = marked(format_score(measured, landmarks=dataset.landmarks), bool(chosen))
     print(f"{model}: {score} on {measured.n:,} images ({dataset.test_origin})")
+    if scope or not isinstance(opened, Run):
+        print(terms(scope, today()))
 
 
 def predict(
@@ -234,6 +246,7 @@ def report(
     if outcome is not None and out is None:
         path = pages.write(page, outcome.folder)
     else:
+        page = replace(page, links=())  # which lead from the folder of the result
         path = pages.write_html(page, out or Path("report.html"))
     if figures is not None:
         pages.draw(page, figures)

@@ -25,6 +25,7 @@ from denature.cli.options import (
     ReadingOptions,
     RunFlags,
     RunOptions,
+    Scope,
     TrainingOptions,
     Trust,
     data_config,
@@ -56,6 +57,7 @@ def steal(
     endpoint_url: str | None = None,
     test: str | None = None,
     price_per_1000: float | None = None,
+    scope: Scope = "",
     out: Path | None = None,
     trust: Trust = (),
     stealing: Annotated[ExtractionConfig, Parameter(name="*", group=STEALING)] = ExtractionConfig(),
@@ -91,6 +93,8 @@ def steal(
         decimals: Decimals to which answers are rounded before training, as a rounding service would
             return them: -1 rounds to tens. Labels are not rounded.
         price_per_1000: US dollars per thousand queries.
+        scope: Scope and permission of the test, such as a contract's number and what it covers; the
+            result keeps it, and the page shows it first.
         out: Folder for ledger, clones and report; by default one under runs/.
         trust: A module of your own that a run's record may import, or a .pt2 file that may be
             loaded although this can execute code; repeat the option for several.
@@ -139,6 +143,7 @@ def steal(
             defense=None if decimals is None else Rounding(decimals=decimals),
             training=training,
             price=None if price_per_1000 is None else price_per_1000 / 1000,
+            scope=scope,
             session=session,
         )
     records = [read_record(Path(clone.folder)) for clone in theft.clones]

@@ -6,6 +6,7 @@
 """
 
 import re
+from pathlib import Path
 
 from denature.core.errors import ConfigError
 
@@ -44,6 +45,12 @@ def library_of(name: str) -> tuple[str, str] | None:
             f" . after {library}:, such as {library}:resnet18."
         )
     return library, inner
+
+
+def anywhere(name: str) -> str:
+    """The name of a network, from whichever folder it is read: `hf:./model` with the whole path."""
+    folder = name.removeprefix("hf:")
+    return f"hf:{Path(folder).resolve()}" if name.startswith(("hf:./", "hf:../")) else name
 
 
 def with_options(name: str) -> tuple[str, dict[str, str]]:

@@ -10,8 +10,9 @@ from typing import Any
 from denature.answers.answerer import AnswerChange
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
-from denature.core.record import environment
+from denature.core.record import environment, today
 from denature.core.schema import encode
+from denature.core.sharing import shared
 from denature.core.untrusted import read_json
 from denature.data import DataConfig, Dataset, load
 from denature.extract.asking.ledger import Ledger
@@ -53,6 +54,7 @@ def steal(
     defense: AnswerChange | None = None,
     training: Training | None = None,
     price: float | None = None,
+    scope: str = "",
     session: Session | None = None,
 ) -> Theft:
     """Query a victim with images, and train clones on its answers.
@@ -75,6 +77,7 @@ def steal(
         defense: changes the stored answers before the clones learn from them.
         training: settings of its training; the seed is the first clone's.
         price: US dollars a query.
+        scope: scope and permission of the test, for result and page.
         session: saved states, stops, workers and progress.
 
     Raises:
@@ -138,7 +141,10 @@ def steal(
             out=out,
         )
         theft = _result(thief, thief.steal(budgets), reference, measuring.purpose)
-    write_text(out / RESULT, theft.to_json(indent=1) + "\n")
+    theft = replace(theft, scope=scope, date=today())
+    write_text(
+        out / RESULT, json.dumps(shared(theft.to_dict(), out), indent=1, allow_nan=False) + "\n"
+    )
     return theft
 
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import RunError
@@ -81,6 +81,10 @@ class Theft:
     """On the queried test images; for landmarks the error."""
     clones: tuple[Clone, ...]
     environment: dict[str, object]
+    scope: str = ""
+    """Scope and permission of the test, as stated by the caller."""
+    date: str = ""
+    """Day on which the theft ended, in UTC; empty in results of an earlier version."""
 
     @property
     def chosen_on_test(self) -> bool:
@@ -107,9 +111,11 @@ class Theft:
             )
         return levels
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"result_type": self.result_type, **asdict(self)}
+
     def to_json(self, *, indent: int | None = None) -> str:
-        plain = {"result_type": self.result_type, **asdict(self)}
-        return json.dumps(plain, indent=indent, allow_nan=False)
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
 
 def read_theft(folder: Path) -> Theft | None:

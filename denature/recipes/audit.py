@@ -26,7 +26,7 @@ from denature.audit.source import Harvest
 from denature.audit.summary import baselines_of, cells_of, curves_of, worst_of
 from denature.core.errors import ConfigError, unknown
 from denature.core.progress import Progress, format_seconds
-from denature.core.record import environment
+from denature.core.record import environment, today
 from denature.core.revisions import REVISIONS
 from denature.core.schema import decode, encode
 from denature.data import DataConfig, Dataset
@@ -78,6 +78,8 @@ class Audit:
     pace: RequestConfig = field(default_factory=RequestConfig)
     max_queries: int | None = None
     """Images that a service is asked about, at most."""
+    scope: str = ""
+    """Scope and permission of the test, for result and page."""
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -358,5 +360,7 @@ class OpenAudit:
             queries=self.harvest.spent,
             seconds=seconds,
             environment=environment(),
+            scope=self.audit.scope,
+            date=today(),
         )
         return replace(result, findings=findings(result))
