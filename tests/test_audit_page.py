@@ -323,7 +323,7 @@ const seen = (element, name) => view.getComputedStyle(element)[name];
 return {
   wide, cut, inner: view.innerWidth, dark: view.matchMedia("(prefers-color-scheme: dark)").matches,
   paper: seen(page.body, "backgroundColor"), ink: seen(page.body, "color"),
-  figure: seen(page.querySelector("#patch_1 path"), "fill"),
+  figure: seen(page.querySelector("[id$=patch_1] path"), "fill"),
   letters: seen(page.querySelector("figure svg text"), "fill"),
 };
 """

@@ -287,7 +287,7 @@ def _shown(page: Page, drawn: Sequence[str]) -> Iterator[tuple[Block, str]]:
             alt = escape(block.caption)
             yield block, f'<img src="data:image/{escape(kind)};base64,{coded}" alt="{alt}">'
         elif element:
-            yield block, described(element, block.alt or block.caption)
+            yield block, described(element, block.alt or block.caption, block.name)
 
 
 def _fingerprint(page: Page) -> str:

@@ -15,6 +15,8 @@ _TIP = "tip: "
 
 _MARK = re.compile(rf'<g id="{_TIP}([^"]*)">')
 
+_ID = re.compile(r'\bid="|href="#|url\(#')
+
 REACH = 9
 """Size in points of the invisible mark that makes a point easy to hit."""
 
@@ -81,6 +83,10 @@ def titled(svg: str) -> str:
     return _MARK.sub(r'<g class="tipped"><title>\1</title>', svg)
 
 
-def described(svg: str, alt: str) -> str:
-    """An <svg> element that is read out as one picture, by a text in place of it."""
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+def described(svg: str, alt: str, name: str) -> str:
+    """An <svg> element that is read out as one picture, by a text in place of it.
+
+    Its ids begin with a name: those of another figure on the page are others.
+    """
+    own = _ID.sub(rf"\g<0>{escape(re.sub(r'[^a-zA-Z0-9-]', '-', name))}-", svg)
+    return own.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
