@@ -236,7 +236,8 @@ def report(
     from denature.cli.show import print_table
     from denature.core.record import find_records, write_records
     from denature.report import page as pages
-    from denature.report.results import RESULT, read_outcome
+    from denature.report.links import RESULT
+    from denature.report.results import read_outcome
     from denature.report.runs import page as page_of_runs
     from denature.report.summary import summarise
     from denature.report.tables import markdown as as_markdown

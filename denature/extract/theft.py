@@ -1,7 +1,7 @@
 """The result of a theft: the clones of one victim, and their cost."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -133,4 +133,11 @@ def read_theft(folder: Path) -> Theft | None:
         raise RunError(f"{path} cannot be read: {error}.") from None
     if isinstance(raw, dict) and raw.get("result_type", Theft.result_type) != Theft.result_type:
         return None
-    return decode(Theft, raw, where=str(path))
+    theft: Theft = decode(Theft, raw, where=str(path))
+    clones = [replace(clone, folder=_found(folder, clone.folder)) for clone in theft.clones]
+    return replace(theft, clones=tuple(clones))
+
+
+def _found(folder: Path, named: str) -> str:
+    """A clone's folder, which the file may name from the theft's on."""
+    return str(folder / named) if (folder / named).is_dir() else named

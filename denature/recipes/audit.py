@@ -40,7 +40,7 @@ from denature.extract.victims.base import Victim
 from denature.recipes.estimate import training_seconds
 from denature.recipes.experiment import Measured, load_classes
 from denature.remote.config import RequestConfig
-from denature.report.results import RESULT
+from denature.report.links import RESULT
 from denature.train import Nasty, Normal, Order, Run, Training
 from denature.train.config import Device
 from denature.train.objectives.misinformed import Misinformed

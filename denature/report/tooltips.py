@@ -49,8 +49,8 @@ def _tip_line(axes: "Axes", line: "Line2D") -> None:
         if name:
             give_tip(line, name)
         return
-    xs, ys = line.get_xdata(), line.get_ydata()
-    for x, y in zip(list(xs), list(ys), strict=True):  # type: ignore[arg-type]
+    places: Any = line.get_xydata()
+    for x, y in places:
         [point] = axes.plot(x, y, "o", markersize=REACH, alpha=0.0, zorder=line.get_zorder() + 1,
                             scalex=False, scaley=False)  # fmt: skip
         give_tip(point, "; ".join(_words(axes, name, float(x), float(y))))
@@ -74,7 +74,7 @@ def _spelled(axis: Any, value: float) -> str:
     ]
     names = [text for _, text in ticks if text]
     if names and not any(re.match(r"[-+\u2212$]?[\d.]", text) for text in names):
-        return min(ticks)[1]
+        return str(min(ticks)[1])
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
