@@ -135,7 +135,8 @@ def test_the_same_records_give_the_same_report(small: Outcome) -> None:
 
 def test_names_from_outside_are_escaped(small: Outcome) -> None:
     page = render(page_of_runs(small.records, title="<script>alert(1)</script>"))
-    assert "<script>" not in page
+    assert "<script>alert" not in page
+    assert page.count("<script>") == 1  # its own
 
 
 def test_a_report_of_nothing_is_refused() -> None:
