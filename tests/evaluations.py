@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from denature.core.schema import encode
+from denature.core.sharing import shared
 from denature.data import DataConfig
 from denature.extract.victims.base import Victim
 from denature.recipes.experiment import Experiment
@@ -80,10 +82,10 @@ def _measured(experiment: Experiment, session: Session | None = None) -> object:
 
 
 def is_drawn_again(outcome: Outcome) -> bool:
-    """Whether the files of an outcome give its page again."""
-    return read_outcome(outcome.folder).result == outcome.result and page_is_drawn_again(
-        outcome.folder
-    )
+    """Whether the files of an outcome give it and its page again, without this machine's paths."""
+    again = encode(read_outcome(outcome.folder).result)
+    same = again == shared(encode(outcome.result), outcome.folder)
+    return same and page_is_drawn_again(outcome.folder)
 
 
 def page_is_drawn_again(folder: Path) -> bool:

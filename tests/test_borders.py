@@ -27,7 +27,7 @@ from denature.remote.redaction import (
     without_secrets,
 )
 from denature.report.figures import logit_responses, svg
-from denature.report.page import HeatCell, HeatMap, Item, Items, Page, Table, render
+from denature.report.page import HeatCell, HeatMap, Item, Items, Link, Page, Table, render
 from denature.report.tables import markdown
 from tests.audits import audit
 from tests.encoded_keys import ENCODINGS
@@ -181,12 +181,13 @@ def test_a_page_shows_texts_as_texts(evil: str) -> None:
     item = Item(text=evil, strong=evil, badge=evil, details=[(evil, evil)], tags=[evil])
     html = render(
         Page(
-            title=evil, about=evil, differs=evil, verdict=[evil], opening=evil,
+            title=evil, summary=evil, scope=evil, about=evil, differs=evil, verdict=[evil],
+            opening=evil, links=[Link(text=evil, target=evil)],
             blocks=[Table(lines=[[evil], [evil]], note=evil, heading=evil, folded=evil), heat,
                     Items(items=[item], heading=evil)],
         )
     )  # fmt: skip
-    assert html.count("<script>") == 1  # of the page itself, for its heat map
+    assert html.count("<script>") == 1  # of the page itself
     assert "<script>alert" not in html
     assert printable(html, keep="\n\t") == html
 

@@ -62,6 +62,11 @@ def test_a_saved_folder_is_a_model_and_its_classes_are_matched_by_name(
             9 - network(test.images[test.rows].float() / 255).argmax(1) == test.labels[test.rows]
         )
     assert found["accuracy"]["value"] == pytest.approx(float(right.float().mean()))
+    # The record names the folder from here on; the id is that of the whole path, as before.
+    name = found["run"]["net"]["name"]
+    assert name.startswith(("hf:./", "hf:../"))
+    assert str(saved) not in json.dumps(found)
+    assert found["run"]["id"] == import_published(f"hf:{saved}").record.id
     # The same architecture, for a clone; and the network of a record, without a download.
     words = ["train", f"hf:{saved}", "--data", "digits", "--epochs", "1", "--out", "runs/own"]
     assert main([*words, "-q"]) == 0

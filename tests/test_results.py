@@ -99,7 +99,7 @@ class ToyResult:
 def page(result: ToyResult, records: Sequence[Any]) -> Page:
     lines = [["Seed", "Accuracy"]]
     lines += [[str(seed), f"{one.value:.3f}"] for seed, one in enumerate(result.accuracies)]
-    return Page(title="Toy", verdict=["It ran."], blocks=[Table(lines=lines)])
+    return Page(title="Toy", verdict=["It ran."], blocks=[Table(heading="Seeds", lines=lines)])
 
 
 TOY_SETTINGS = {"smoke": Setting(scale="smoke", differs="Digits.", seeds=2)}

@@ -47,6 +47,8 @@ def line(result: AuditResult, *, seconds: float, report: Path) -> str:
         "baselines": [asdict(baseline) for baseline in result.baselines],
         "left_out": list(result.left_out),
         "plan": asdict(result.plan),
+        "scope": result.scope,
+        "date": result.date,
         "seconds": round(seconds, 2),
         "report": str(report),
     }  # fmt: skip

@@ -183,6 +183,10 @@ class AuditResult(Tabular):
     """Images about which the model was asked."""
     seconds: float
     environment: dict[str, object]
+    scope: str = ""
+    """Scope and permission of the test, as stated by the caller."""
+    date: str = ""
+    """Day on which the audit ended, in UTC; empty in results of an earlier version."""
 
     @property
     def summary(self) -> str:

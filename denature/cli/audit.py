@@ -16,6 +16,7 @@ from denature.cli.options import (
     RunFlags,
     RunFolder,
     RunOptions,
+    Scope,
     Trust,
     data_config,
     folder_of,
@@ -55,6 +56,7 @@ def audit(
     max_queries: int | None = None,
     max_cost: float | None = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
+    scope: Scope = "",
     out: Path | None = None,
     device: Device = "auto",
     trust: Trust = (),
@@ -94,6 +96,8 @@ def audit(
             is asked twice.
         max_cost: US dollars for these queries, at most, with --price-per-1000; the limit that is
             reached first ends the audit.
+        scope: Scope and permission of the test, such as a contract's number and what it covers; the
+            result keeps it, and the page shows it first.
         out: Folder for cells, tables and report, from which a stopped audit resumes; by default one
             under runs/.
         device: Device to compute on.
@@ -127,6 +131,7 @@ def audit(
         pace=pace,
         max_queries=max_queries,
         max_cost=max_cost,
+        scope=scope,
         device=device,
     )
     with run_options.session(output_options, device, usual_workers=WORKERS) as session:

@@ -25,6 +25,7 @@ from denature.cli.options import (
     OutputOptions,
     ReadingOptions,
     RunFolder,
+    Scope,
     Trust,
     data_config,
 )
@@ -49,6 +50,7 @@ def evaluate(
     price_per_1000: float | None = None,
     max_cost: float | None = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
+    scope: Scope = "",
     out: Path | None = None,
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -68,16 +70,19 @@ def evaluate(
         price_per_1000: US dollars per thousand queries; a .toml description may state it.
         max_cost: US dollars for the queries of a service or a function, at most; fewer images are
             measured where it ends them.
+        scope: Scope and permission of the test, such as a contract's number and what it covers;
+            stands beside the result.
         out: Folder for the answers of a service, a function or a file; by default one under runs/.
         device: Device to compute on.
         precision: Precision of inference.
         trust: A module of your own that the run's record may import, or a .pt2 file that may be
             loaded although this can execute code; repeat the option for several.
     """
+    from denature.core.record import today
     from denature.data import load
     from denature.extract.evaluation import evaluate_victim
     from denature.extract.victims.find import folder_name
-    from denature.report.words import format_score, marked
+    from denature.report.words import format_score, marked, terms
     from denature.train import Run, evaluate_run
 
     display = output_options.display()
@@ -120,11 +125,18 @@ def evaluate(
         )
     if output_options.json:
         metric = "error" if dataset.landmarks else "accuracy"
-        found = {metric: asdict(measured), "data": dataset.digest, "split": dataset.test_origin}
-        print(json.dumps({**found, "run": None if record is None else encode(record)}))
+        found: dict[str, object] = {
+            metric: asdict(measured),
+            "data": dataset.digest,
+            "split": dataset.test_origin,
+        }
+        found |= {"scope": scope, "run": None if record is None else encode(record)}
+        print(json.dumps(found))
         return
     score = marked(format_score(measured, landmarks=dataset.landmarks), bool(chosen))
     print(f"{model}: {score} on {measured.n:,} images ({dataset.test_origin})")
+    if scope or not isinstance(opened, Run):
+        print(terms(scope, today()))
 
 
 def predict(
@@ -239,7 +251,8 @@ def report(
     from denature.cli.show import print_table
     from denature.core.record import find_records, write_records
     from denature.report import page as pages
-    from denature.report.results import RESULT, read_outcome
+    from denature.report.links import RESULT
+    from denature.report.results import read_outcome
     from denature.report.runs import page as page_of_runs
     from denature.report.summary import summarise
     from denature.report.tables import markdown as as_markdown
@@ -249,6 +262,7 @@ def report(
     if outcome is not None and out is None:
         path = pages.write(page, outcome.folder)
     else:
+        page = replace(page, links=())  # which lead from the folder of the result
         path = pages.write_html(page, out or Path("report.html"))
     if figures is not None:
         pages.draw(page, figures)

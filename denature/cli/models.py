@@ -1,5 +1,6 @@
 """Models that the command line names: runs, weights, files, functions and services."""
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -205,7 +206,7 @@ def open_run(
     normalised: dict[str, Any] = {"mean": options.mean or None, "std": options.std or None}
     if _is_published(name):
         folder = Path(name.removeprefix("hf:"))
-        library = f"hf:{folder.resolve()}" if folder.is_dir() else name
+        library = f"hf:{_relative(folder)}" if folder.is_dir() else name
         size = None if library.startswith("hf:") else images().image_size
         run = import_published(library, image_size=size, trust=trust, **normalised)
     elif is_weights(name):
@@ -263,6 +264,12 @@ def price_of(name: str, given: float | None) -> float | None:
 
 def is_url(name: str) -> bool:
     return re.match(r"https?://", name) is not None
+
+
+def _relative(folder: Path) -> str:
+    """A model's folder as a record may name it: from the working directory on."""
+    path = Path(os.path.relpath(folder)).as_posix()
+    return path if path.startswith("../") else f"./{path}"
 
 
 def _is_published(name: str) -> bool:

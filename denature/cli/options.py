@@ -192,6 +192,7 @@ FolderFlags: TypeAlias = Annotated[
 Trust: TypeAlias = Annotated[
     tuple[str, ...], Parameter(name="--trust", negative=""), CommandLineOnly
 ]
+Scope: TypeAlias = Annotated[str, Parameter(name="--scope", group=OUTPUT)]
 ConfigFile: TypeAlias = Annotated[Path | None, Parameter(name="--config"), CommandLineOnly]
 
 

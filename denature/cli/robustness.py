@@ -14,6 +14,7 @@ from denature.cli.options import (
     RunFlags,
     RunFolder,
     RunOptions,
+    Scope,
     Trust,
     data_config,
 )
@@ -35,6 +36,7 @@ def robustness(
     model_options: ModelFlags = ModelOptions(),
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     attack_config: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),
+    scope: Scope = "",
     out: Path | None = None,
     device: Device = "auto",
     trust: Trust = (),
@@ -63,6 +65,8 @@ def robustness(
             the spread between seeds is unknown, and no network is called more robust.
         budget: Queries that each server or function may be sent in total; all answers are kept, and
             no query is repeated.
+        scope: Scope and permission of the test, such as a contract's number and what it covers; the
+            result keeps it, and the page shows it first.
         out: Folder for attacks, tables and report, from which a stopped evaluation resumes; by
             default one under runs/.
         device: Device to compute on.
@@ -87,6 +91,7 @@ def robustness(
         controls=controls,
         budget=budget,
         pace=pace,
+        scope=scope,
         device=device,
     )
     with run_options.session(output_options, device) as session:

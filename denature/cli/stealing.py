@@ -25,6 +25,7 @@ from denature.cli.options import (
     ReadingOptions,
     RunFlags,
     RunOptions,
+    Scope,
     TrainingOptions,
     Trust,
     data_config,
@@ -61,6 +62,7 @@ def steal(
     max_cost: float | None = None,
     estimate: Annotated[bool, Parameter(negative="")] = False,
     probe: Annotated[bool, Parameter(negative="")] = False,
+    scope: Scope = "",
     out: Path | None = None,
     trust: Trust = (),
     stealing: Annotated[ExtractionConfig, Parameter(name="*", group=STEALING)] = ExtractionConfig(),
@@ -101,6 +103,8 @@ def steal(
         estimate: Print queries, attempts, dollars and time, at most, and stop. No query is sent.
         probe: With --estimate: send the first request of the theft to time the victim. Its queries
             count, and its answers are kept.
+        scope: Scope and permission of the test, such as a contract's number and what it covers; the
+            result keeps it, and the page shows it first.
         out: Folder for ledger, clones and report; by default one under runs/.
         trust: A module of your own that a run's record may import, or a .pt2 file that may be
             loaded although this can execute code; repeat the option for several.
@@ -153,6 +157,7 @@ def steal(
             training=training,
             price=None if price_per_1000 is None else price_per_1000 / 1000,
             max_cost=max_cost,
+            scope=scope,
             session=session,
         )
         if estimate:

@@ -9,6 +9,7 @@ import importlib
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from denature.core.errors import ConfigError
@@ -68,6 +69,12 @@ def library_of(name: str) -> tuple[str, str] | None:
             f" . after {library}:, such as {library}:resnet18."
         )
     return library, inner
+
+
+def anywhere(name: str) -> str:
+    """The name of a network, from whichever folder it is read: `hf:./model` with the whole path."""
+    folder = name.removeprefix("hf:")
+    return f"hf:{Path(folder).resolve()}" if name.startswith(("hf:./", "hf:../")) else name
 
 
 def with_options(name: str) -> tuple[str, dict[str, str]]:

@@ -70,6 +70,8 @@ class PlannedTheft:
     pace: RequestConfig
     price: float | None
     max_cost: float | None
+    scope: str
+    """Scope and permission of the test, as stated by the caller."""
     net: str
     backbone: Run | str | None
     objective: Cloned
@@ -193,6 +195,7 @@ def plan_theft(
     training: Training | None = None,
     price: float | None = None,
     max_cost: float | None = None,
+    scope: str = "",
     session: Session | None = None,
 ) -> PlannedTheft:
     """Check a theft without a query; nothing is written to its folder.
@@ -238,6 +241,7 @@ def plan_theft(
         pace=pace or RequestConfig(),
         price=price,
         max_cost=max_cost,
+        scope=scope,
         net=net,
         backbone=backbone,
         objective=objective,

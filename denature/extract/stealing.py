@@ -1,11 +1,14 @@
 """A theft in a folder, from the first query to the last clone, which a repeated call resumes."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from denature.answers.answerer import AnswerChange
 from denature.core.files import write_text
-from denature.core.record import environment
+from denature.core.record import environment, today
+from denature.core.sharing import shared
 from denature.data.given import DataLike
 from denature.extract.config import ExtractionConfig
 from denature.extract.levels import Division
@@ -37,6 +40,7 @@ def steal(
     training: Training | None = None,
     price: float | None = None,
     max_cost: float | None = None,
+    scope: str = "",
     session: Session | None = None,
 ) -> Theft:
     """Query a victim with images, and train clones on its answers.
@@ -62,6 +66,7 @@ def steal(
         training: settings of its training; the seed is the first clone's.
         price: US dollars a query.
         max_cost: US dollars for all queries in the folder, at most, as a second hard limit.
+        scope: scope and permission of the test, for result and page.
         session: saved states, stops, workers and progress.
 
     Raises:
@@ -82,6 +87,7 @@ def steal(
         training=training,
         price=price,
         max_cost=max_cost,
+        scope=scope,
         session=session,
     )
     return carry_out(planned)
@@ -117,7 +123,9 @@ def carry_out(planned: PlannedTheft) -> Theft:
         )
         stolen = thief.steal([level.queries for level in division.levels])
         theft = _result(planned, thief, division, stolen, reference)
-    write_text(planned.out / RESULT, theft.to_json(indent=1) + "\n")
+    theft = replace(theft, scope=planned.scope, date=today())
+    plain = json.dumps(shared(theft.to_dict(), planned.out), indent=1, allow_nan=False)
+    write_text(planned.out / RESULT, plain + "\n")
     return theft
 
 

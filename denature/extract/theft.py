@@ -1,9 +1,9 @@
 """The result of a theft: the clones of one victim, and their cost."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import RunError
@@ -86,6 +86,10 @@ class Theft(Tabular):
     environment: dict[str, object]
     fidelity_extra: bool = True
     """Whether the queries for fidelity came on top of the budgets, as in all earlier thefts."""
+    scope: str = ""
+    """Scope and permission of the test, as stated by the caller."""
+    date: str = ""
+    """Day on which the theft ended, in UTC; empty in results of an earlier version."""
 
     @property
     def chosen_on_test(self) -> bool:
@@ -136,9 +140,11 @@ class Theft(Tabular):
             for level in self.levels
         ]
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"result_type": self.result_type, **asdict(self)}
+
     def to_json(self, *, indent: int | None = None) -> str:
-        plain = {"result_type": self.result_type, **asdict(self)}
-        return json.dumps(plain, indent=indent, allow_nan=False)
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
 
 def read_theft(folder: Path) -> Theft | None:
@@ -156,4 +162,11 @@ def read_theft(folder: Path) -> Theft | None:
         raise RunError(f"{path} cannot be read: {error}.") from None
     if isinstance(raw, dict) and raw.get("result_type", Theft.result_type) != Theft.result_type:
         return None
-    return decode(Theft, raw, where=str(path))
+    theft: Theft = decode(Theft, raw, where=str(path))
+    clones = [replace(clone, folder=_found(folder, clone.folder)) for clone in theft.clones]
+    return replace(theft, clones=tuple(clones))
+
+
+def _found(folder: Path, named: str) -> str:
+    """A clone's folder, which the file may name from the theft's on."""
+    return str(folder / named) if (folder / named).is_dir() else named

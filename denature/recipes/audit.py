@@ -27,7 +27,7 @@ from denature.audit.source import Harvest
 from denature.audit.summary import baselines_of, cells_of, curves_of, worst_of
 from denature.core.errors import ConfigError, unknown
 from denature.core.progress import Progress, format_seconds
-from denature.core.record import environment
+from denature.core.record import environment, today
 from denature.core.revisions import REVISIONS
 from denature.core.schema import decode, encode
 from denature.data import DataConfig, Dataset
@@ -43,7 +43,7 @@ from denature.recipes.audit_time import seconds_of_cells
 from denature.recipes.estimate import training_seconds
 from denature.recipes.experiment import Measured, load_classes
 from denature.remote.config import RequestConfig
-from denature.report.results import RESULT
+from denature.report.links import RESULT
 from denature.train import Nasty, Order, Run, Training
 from denature.train.config import Device
 from denature.train.objectives.misinformed import Misinformed
@@ -83,6 +83,8 @@ class Audit:
     """Images that a service is asked about, at most."""
     max_cost: float | None = None
     """US dollars for these, at most, which needs `price_per_1000`."""
+    scope: str = ""
+    """Scope and permission of the test, for result and page."""
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -389,5 +391,7 @@ class OpenAudit:
             queries=self.harvest.spent,
             seconds=seconds,
             environment=environment(),
+            scope=self.audit.scope,
+            date=today(),
         )
         return replace(result, findings=findings(result))

@@ -12,7 +12,7 @@ import torch
 from denature.core.checks import Check
 from denature.core.errors import ConfigError
 from denature.core.progress import Progress, format_seconds
-from denature.core.record import environment
+from denature.core.record import environment, today
 from denature.data import DataConfig, Dataset
 from denature.data.png import to_png
 from denature.extract.victims.base import Victim
@@ -73,6 +73,8 @@ class RobustnessEvaluation:
     """Query budget of each victim; queries of earlier calls count."""
     pace: RequestConfig = field(default_factory=RequestConfig)
     """Rate and size of requests to victims."""
+    scope: str = ""
+    """Scope and permission of the test, for result and page."""
     device: Device = "auto"
     """Where to compute."""
 
@@ -122,7 +124,8 @@ class RobustnessEvaluation:
             evidence = attacks.evidence(control_runs)
             queries = {box.target.name: box.spent for box in attacks.boxes.values()}
         judged = _judged(models, control_runs, evidence, attacks.configs)
-        return Measured(_result(data, judged, evidence, queries), records)
+        result = _result(data, judged, evidence, queries)
+        return Measured(replace(result, scope=self.scope, date=today()), records)
 
 
 def robustness_by_name(

@@ -26,7 +26,14 @@ from denature.report.audit_tables import (
     method_table,
     price_table,
 )
-from denature.report.audit_verdict import ADVANTAGE, TO_HALF, start_of, thief_of, verdict
+from denature.report.audit_verdict import (
+    ADVANTAGE,
+    TO_HALF,
+    headline,
+    start_of,
+    thief_of,
+    verdict,
+)
 from denature.report.page import Block, Item, Items, Page, Plot, Table
 from denature.report.words import share
 
@@ -56,6 +63,9 @@ def page(result: AuditResult, records: Sequence[Record]) -> Page:
     )
     return Page(
         title=f"Audit of {result.model.name}",
+        summary=headline(result),
+        scope=result.scope,
+        date=result.date,
         opening=f"Effort {result.plan.effort}; {len(result.cells):,} cells of defense, thief and "
         f"budget; {result.queries:,} images asked of the model; {seconds}.",
         about=_about(result),
@@ -100,7 +110,7 @@ def _start(name: str) -> str:
 
 def _blocks(result: AuditResult) -> Iterator[Block]:
     yield Table(
-        lines=limit_table(result), sortable=True, heading="The figure for a rate limit",
+        lines=limit_table(result), heading="The figure for a rate limit",
         note=f"{TO_HALF} {INTERVALS}",
     )  # fmt: skip
     for threat in threats(result):
@@ -112,7 +122,7 @@ def _blocks(result: AuditResult) -> Iterator[Block]:
     yield from _headed(heading, [_curves(result, threat) for threat in measurable(result)])
     yield from _headed("What a defense leaves, and what it costs", _planes(result))
     yield Table(
-        lines=price_table(result), texts=1, sortable=True, note=f"{PRICES} {INTERVALS}",
+        lines=price_table(result), texts=1, note=f"{PRICES} {INTERVALS}",
         heading="Prices of the defenses to honest users",
     )  # fmt: skip
     yield _about_defenses(result)
@@ -122,7 +132,10 @@ def _blocks(result: AuditResult) -> Iterator[Block]:
         heading="Left out, and why", items=[Item(text=reason) for reason in result.left_out]
     )
     yield Table(lines=method_table(result), heading="How the numbers were made", note=INTERVALS)
-    yield Table(lines=cell_table(result), texts=5, sortable=True, folded="All cells")
+    cells = cell_table(result)
+    yield Table(
+        lines=cells, texts=5, heading="All cells", folded=f"{len(cells) - 1:,} cells with outcomes"
+    )
 
 
 def _headed(heading: str, plots: Sequence[Plot]) -> Iterator[Plot]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from denature.audit.reading import NONE, defenses, final, short_names
 from denature.audit.result import AuditResult, DefensePrice, Interval, Worst
 from denature.extract.config import Threat
-from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
+from denature.report.figures import BLUE, GREEN, GREY, HALF, ORANGE, PINK, new_figure
 from denature.report.tooltips import give_tip
 from denature.report.words import share
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 BLACK = "#000000"
 COLOURS = (ORANGE, BLUE, GREEN, PINK, "#56B4E9", "#E69F00", GREY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-
-SIZE = (4.3, 3.1)
-"""Inches of half a page's width; letters keep 9 pixels on a screen of 390."""
 
 
 class Mark(NamedTuple):
@@ -47,7 +44,7 @@ def curves(result: AuditResult, threat: Threat) -> "Figure | None":
     lines = _lines(result, threat)
     if not lines:
         return None
-    figure = new_figure(*SIZE)
+    figure = new_figure(*HALF)
     axes = figure.add_subplot()
     drawn = marks(result)
     for place, (name, entries) in enumerate(lines.items()):
@@ -180,7 +177,7 @@ def plane(result: AuditResult, threat: Threat, price_of: Price, label: str) -> "
     found = offers(result, threat, price_of)
     if len(found) < 2:
         return None
-    figure = new_figure(*SIZE)
+    figure = new_figure(*HALF)
     axes = figure.add_subplot()
     best, drawn = front(found), marks(result)
     axes.step(

@@ -38,6 +38,22 @@ def verdict(result: AuditResult) -> list[str]:
     return [_taken(result), _stopped(result), _limit(result)]
 
 
+def headline(result: AuditResult) -> str:
+    """What the worst thief takes, and what the best usable defense leaves, in one sentence."""
+    left = _largest(result)
+    if not left:
+        return "How much of this model can be cloned is not measurable here."
+    name = NONE if NONE in left else max(left, key=lambda name: left[name].value)
+    where = "without a defense" if name == NONE else f"behind {short_name(result, name)}"
+    taken = f"The worst thief takes {share(left[name])} of the model's advantage {where}"
+    useless = {price.defense for price in spoiled(result)}
+    usable = [other for other in left if other not in (NONE, name) and other not in useless]
+    if not usable:
+        return f"{taken}."
+    best = min(usable, key=lambda name: left[name].value)
+    return f"{taken}; the best defense, {short_name(result, best)}, leaves {share(left[best])}."
+
+
 def thief_of(threat: Threat, plan: AuditPlan) -> str:
     """A thief of a threat, in words."""
     if threat == "A":

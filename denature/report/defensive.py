@@ -94,8 +94,18 @@ def page(result: DefensiveDistillationResult, records: Sequence[Record]) -> Page
         f"{len(first.samples)} test samples, seeds: {result.seeds}.",
         verdict=verdict_on_temperatures(findings),
         blocks=(
-            Plot(name="temperatures", draw=partial(curves, findings, epsilon)),
-            Table(lines=success_table(findings, epsilon), note=NOTE),
+            Plot(
+                name="temperatures",
+                draw=partial(curves, findings, epsilon),
+                caption="Left: success of each attack against the temperature of the training, "
+                "with 95 % intervals. Right: gap of the logits, and samples with a flat gradient.",
+            ),
+            Table(
+                heading="Success of the attacks",
+                lines=success_table(findings, epsilon),
+                note=NOTE,
+                texts=1,
+            ),
         ),
     )
 

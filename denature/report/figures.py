@@ -18,7 +18,7 @@ from denature.core.text import printable
 from denature.data.png import from_png
 from denature.report.kinds import answers_of
 from denature.report.summary import Row, Summary
-from denature.report.tooltips import titled
+from denature.report.tooltips import add_tips, titled
 from denature.report.words import learned, marked
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
 COLOURS = {"none": GREY, "normal": BLUE, "nasty": ORANGE}
+
+HALF = (4.3, 3.1)
+"""Inches of half a page's width; letters keep 9 pixels on a screen of 390."""
 
 
 STYLE: Any = {
@@ -53,6 +56,7 @@ def svg(draw: "Callable[P, Figure | None]", *args: P.args, **kwargs: P.kwargs) -
         figure = draw(*args, **kwargs)
         if figure is None:
             return ""
+        add_tips(figure)
         _make_legible(figure)
         return _svg(figure)
 
@@ -93,6 +97,7 @@ def write_figure(stem: Path, draw: Draw) -> str:
         figure = draw()
         if figure is None:
             return ""
+        add_tips(figure)
         _make_legible(figure)
         text = _svg(figure)
         with atomic_path(stem.with_name(f"{stem.name}.png")) as path:

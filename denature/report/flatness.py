@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import hypot
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -77,18 +78,95 @@ def page(result: FlatnessResult, records: Sequence[Record]) -> Page:
     """Accuracy and loss around the weights, the loss on a line and on a plane."""
     entries = result.entries
     first = entries[0].flatness
+    sentences = verdict_on_flatness(entries)
     return Page(
         title="Flatness",
+        summary=f"{sentences[0].partition('. ')[0]}.",
+        verdict=sentences,
         about=ABOUT,
         differs=f"{first.samples} training samples for the weights and as many test samples for "
         f"the images, {first.directions} directions, seed {first.seed}.",
         blocks=(
-            Plot(name="around", draw=partial(around, entries)),
-            Plot(name="line", draw=partial(lines, entries)),
-            Plot(name="surfaces", draw=partial(surfaces, entries)),
-            Table(lines=flatness_table(entries), note=NOTE),
+            Table(heading="The networks", lines=flatness_table(entries), note=NOTE),
+            Plot(
+                heading="Around the weights",
+                name="around",
+                draw=partial(around, entries),
+                caption="Training accuracy and loss against the size of a random change of the "
+                "weights, with 95 % intervals over directions and images.",
+            ),
+            Plot(
+                name="line",
+                draw=partial(lines, entries),
+                caption="Training loss on a line through the weights.",
+                half=True,
+            ),
+            Plot(
+                name="surfaces",
+                draw=partial(surfaces, entries),
+                caption="Training loss on a plane through the weights, in one scale.",
+            ),
         ),
     )
+
+
+class Difference(NamedTuple):
+    """A difference of two independent estimates, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def _less(a: Estimate | Difference, b: Estimate | Difference) -> Difference:
+    """A less B: distances of the ends add as squares, as in `denature.core.stats`."""
+    value = a.value - b.value
+    low = value - hypot(a.value - a.low, b.high - b.value)
+    return Difference(value, low, value + hypot(a.high - a.value, b.value - b.low))
+
+
+def verdict_on_flatness(entries: Sequence[FlatnessEntry]) -> list[str]:
+    """Each network against the first one, by the two measures that no scale of logits moves."""
+    first, *others = (entry.flatness for entry in entries)
+    size = first.sizes[len(first.sizes) // 2]
+    if not others:
+        fall = _fall(first)
+        return [
+            f"{first.run}: with weights moved by {size:g}, training accuracy falls by "
+            f"{_points(fall)} points. Alone it is neither flat nor sharp: name another network to "
+            "compare with."
+        ]
+    return [
+        f"{other.run} against {first.run}: {_word_on_minimum(other, first)}. With weights moved by "
+        f"{size:g} its training accuracy falls by {_points(_less(_fall(other), _fall(first)))} "
+        f"points more; {_word_on_answers(other, first)}."
+        for other in others
+    ]
+
+
+def _fall(flatness: Flatness) -> Difference:
+    """Loss of training accuracy under changes of the middle size."""
+    return _less(flatness.accuracy[0], flatness.accuracy[len(flatness.sizes) // 2])
+
+
+def _word_on_minimum(other: Flatness, first: Flatness) -> str:
+    apart = _less(_fall(other), _fall(first))
+    if apart.low > 0:
+        return "a sharper minimum"
+    return "a flatter minimum" if apart.high < 0 else "not settled whether the minimum is flatter"
+
+
+def _word_on_answers(other: Flatness, first: Flatness) -> str:
+    apart = _less(other.confidence_sensitivity, first.confidence_sensitivity)
+    if apart.low > 0:
+        return "its probabilities follow the image more"
+    if apart.high < 0:
+        return "its probabilities follow the image less"
+    return "whether its probabilities follow the image less is not settled"
+
+
+def _points(apart: Difference) -> str:
+    return f"{100 * apart.value:+.1f} [{100 * apart.low:+.1f}, {100 * apart.high:+.1f}]"
 
 
 def flatness_table(entries: Sequence[FlatnessEntry]) -> list[list[str]]:

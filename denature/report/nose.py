@@ -120,18 +120,36 @@ class NoseResult:
 def page(result: NoseResult, records: Sequence[Record]) -> Page:
     """Table of the clones, their error against the decimals of the answers, marked pictures."""
     pictures = result.pictures
-    shown = [Picture(name="marked.png", data=_encoded(_marked(pictures), "png"))]
+    shown = [
+        Picture(
+            heading="Noses on test pictures",
+            name="marked.png",
+            data=_encoded(_marked(pictures), "png"),
+            caption=f"Places of the nose on test pictures, by {', '.join(pictures.seen)}.",
+        )
+    ]
     if len(pictures.epochs) > 1:
-        shown.append(Picture(name="epochs.gif", data=_encoded(_animated(pictures), "gif")))
+        shown.append(
+            Picture(
+                name="epochs.gif",
+                data=_encoded(_animated(pictures), "gif"),
+                caption="Places by the service, and by its clone after each epoch.",
+            )
+        )
     return Page(
         title="A clone of a nose detector",
         about="A face service's nose detector, copied through its answers.",
         differs=result.differs,
         verdict=verdict_on_clones(result.rows, result.trials, result.mean_place, result.theft),
         blocks=(
-            Plot(name="precision", draw=partial(by_decimals, result.trials, result.mean_place)),
+            Table(heading="The clones", lines=clone_table(result.rows), note=NOTE, texts=3),
+            Plot(
+                heading="Error against the decimals of the answers",
+                name="precision",
+                draw=partial(by_decimals, result.trials, result.mean_place),
+                caption="Error of clones that learned from rounded answers; bands over trials.",
+            ),
             *shown,
-            Table(lines=clone_table(result.rows), note=NOTE),
         ),
     )
 

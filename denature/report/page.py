@@ -17,23 +17,33 @@ from denature.core.text import printable
 from denature.report.figures import Draw, svg, write_figure
 from denature.report.tables import markdown
 from denature.report.tooltips import described
+from denature.report.words import terms
 
 REPORT, TABLE = "report.html", "table.md"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """A header and rows; a page without rows leaves the table out."""
+    """A header and rows, which a click on a heading sorts; a page without rows leaves it out."""
 
     lines: Sequence[Sequence[str]]
+    heading: str
+    """Heading above the table, and its caption."""
     note: str = ""
-    heading: str = ""
     folded: str = ""
     """Summary under which the table is folded; an empty one leaves it open."""
     texts: int = 2
     """Leading columns that hold text; numbers stand to the right."""
-    sortable: bool = False
-    """Whether a click on a heading sorts the rows."""
+
+    @property
+    def sorts(self) -> bool:
+        """Whether there is an order to change: a list of settings has none."""
+        return len(self.lines) > 2 and len(self.lines[0]) > 2
+
+    @property
+    def stacks(self) -> bool:
+        """Whether each row becomes a block where a screen is too narrow for all columns."""
+        return len(self.lines[0]) > 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,10 +53,11 @@ class Plot:
     name: str
     """File name without a suffix."""
     draw: Draw
-    caption: str = ""
+    caption: str
+    """What the figure shows, below it."""
     heading: str = ""
     alt: str = ""
-    """What the figure shows, for readers who do not see it; the caption or the name by default."""
+    """The same for readers who do not see the figure; the caption by default."""
     half: bool = False
     """Half of the page wide, so that two stand side by side where there is room."""
 
@@ -87,7 +98,7 @@ class Picture:
     name: str
     """File name with a suffix, which is the format."""
     data: bytes
-    caption: str = ""
+    caption: str
     heading: str = ""
 
 
@@ -116,10 +127,25 @@ Block: TypeAlias = Table | Plot | HeatMap | Picture | Items
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """Another page or file that belongs to this one."""
+
+    text: str
+    target: str
+    """Path relative to the folder of the page."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
     """Content of a report, in the order in which it is read."""
 
     title: str
+    summary: str = ""
+    """The result in one sentence."""
+    scope: str | None = None
+    """Scope and permission of a test as they were stated, for the first line; None without one."""
+    date: str = ""
+    """Day of the test; by default that of the last run."""
     about: str = ""
     differs: str = ""
     """Difference from the original experiment, and sizes of this one."""
@@ -129,6 +155,7 @@ class Page:
     """Runs behind the page, for its second line and its last."""
     opening: str = ""
     """Second line in place of the records' one."""
+    links: Sequence[Link] = ()
     result: str = ""
     """The encoded result behind the page; a page of another result is drawn anew."""
 
@@ -148,6 +175,14 @@ class Page:
             for item in block.items
             if item.strong
         ]
+
+    @property
+    def dated(self) -> str:
+        """Date, scope and permission of a test; of runs that test nothing else, their date."""
+        last = max((record.started for record in self.records), default="")[:10]
+        if self.scope is not None:
+            return terms(self.scope, self.date or last)
+        return f"Last run begun on {last}." if last else ""
 
     @property
     def lead(self) -> str:
@@ -229,14 +264,9 @@ def _html(page: Page, drawn: Sequence[str], fingerprint: str) -> str:
         trim_blocks=True,
     )  # fmt: skip
     text = pages.get_template("page.html.jinja").render(
-        page=page, blocks=list(_shown(page, drawn)), fingerprint=fingerprint,
-        scripted=any(_needs_script(block) for block in page.blocks),
-    )  # fmt: skip
+        page=page, blocks=list(_shown(page, drawn)), fingerprint=fingerprint
+    )
     return printable(text, keep="\n\t")  # a name may reverse the direction of what follows
-
-
-def _needs_script(block: Block) -> bool:
-    return isinstance(block, HeatMap) or (isinstance(block, Table) and block.sortable)
 
 
 def _shown(page: Page, drawn: Sequence[str]) -> Iterator[tuple[Block, str]]:
@@ -252,16 +282,12 @@ def _shown(page: Page, drawn: Sequence[str]) -> Iterator[tuple[Block, str]]:
             if block.rows:
                 yield block, ""
         elif isinstance(block, Picture):
-            stem, _, kind = block.name.rpartition(".")
+            kind = block.name.rpartition(".")[2]
             coded = base64.b64encode(block.data).decode()
-            alt = escape(stem)
+            alt = escape(block.caption)
             yield block, f'<img src="data:image/{escape(kind)};base64,{coded}" alt="{alt}">'
         elif element:
-            yield block, described(element, block.alt or block.caption or _words(block.name))
-
-
-def _words(name: str) -> str:
-    return name.replace("-", " ")
+            yield block, described(element, block.alt or block.caption, block.name)
 
 
 def _fingerprint(page: Page) -> str:
@@ -269,7 +295,8 @@ def _fingerprint(page: Page) -> str:
     digest = hashlib.sha256(page.result.encode())
     for record in page.records:
         digest.update(record.to_json().encode())
-    texts = [page.title, page.about, page.differs, *page.verdict]
+    texts = [page.title, page.summary, page.dated, page.about, page.differs, *page.verdict]
+    texts += map(repr, page.links)
     texts += [repr(block) for block in page.blocks if isinstance(block, Table | HeatMap | Items)]
     digest.update("\n".join(texts).encode())
     for file in sorted(Path(__file__).parent.glob("*.[pj]*")):

@@ -73,15 +73,23 @@ def page(result: PaperResult, records: Sequence[Record]) -> Page:
     if analysis is None:
         sentence = summarised(cells, against=result.against)
         verdict += [sentence] * bool(sentence) + hazards(cells) + not_nasty(records)
-        main = Table(lines=cells_table(cells, against=result.against), note=NOTE)
+        main = Table(
+            heading="Accuracies", lines=cells_table(cells, against=result.against), note=NOTE
+        )
         draw: Draw = partial(paper_figures.bars, cells)
         if result.axis is not None:
             draw = partial(paper_figures.curves, cells, axis=result.axis)
-        drawn = [Plot(name=result.name, draw=draw)]
+        drawn = [Plot(name=result.name, draw=draw, caption=_caption(result))]
     else:
-        main = Table(lines=analysis.lines, note=analysis.note)
+        main = Table(heading="Measurements", lines=analysis.lines, note=analysis.note)
         drawn = _drawn(result.name, analysis, records)
-    drawn.append(Plot(name="training-curves", draw=partial(figures.training_curves, records)))
+    drawn.append(
+        Plot(
+            name="training-curves",
+            draw=partial(figures.training_curves, records),
+            caption="Accuracy by epoch, one line per run.",
+        )
+    )
     return Page(
         title=result.name,
         about=result.about,
@@ -91,21 +99,31 @@ def page(result: PaperResult, records: Sequence[Record]) -> Page:
     )
 
 
+def _caption(result: PaperResult) -> str:
+    against = "source of the training" if result.axis is None else result.axis
+    return f"Accuracy on the test split by {against}, with 95 % intervals."
+
+
 def _drawn(name: str, analysis: Analysis, records: Sequence[Record]) -> list[Plot]:
     """The figures of an analysis."""
     drawn = [
         Plot(name=grid.name, draw=partial(analysis_figures.images, grid.pngs, analysis.classes,
-                                          title=grid.title))
+                                          title=grid.title), caption=grid.title)
         for grid in analysis.grids
     ]  # fmt: skip
     if analysis.maps:
         panels = {mapped.title: mapped.points for mapped in analysis.maps}
         draw = partial(analysis_figures.scatter, panels, analysis.labels, analysis.classes)
-        drawn.append(Plot(name=name, draw=draw))
+        caption = "Test images as one layer of each teacher sees them, in two dimensions by t-SNE."
+        drawn.append(Plot(name=name, draw=draw, caption=caption))
     if analysis.temperature is not None:
         normal, nasty = (next(r for r in records if r.kind == kind) for kind in ("normal", "nasty"))
         responses = partial(
             figures.logit_responses, normal, nasty, temperature=analysis.temperature
         )
-        drawn.append(Plot(name=name, draw=responses))
+        caption = (
+            "Probabilities of both teachers for the first test images of their classes, at "
+            f"temperature {analysis.temperature:g}."
+        )
+        drawn.append(Plot(name=name, draw=responses, caption=caption))
     return drawn

@@ -16,12 +16,12 @@ from denature.core.files import write_text
 from denature.core.frames import Rows, Tabular
 from denature.core.record import Record, find_records, write_records
 from denature.core.schema import decode, encode
+from denature.core.sharing import shared, shared_record
 from denature.core.untrusted import read_json
 from denature.report import page as pages
+from denature.report.links import RECORDS, RESULT, links_of
 from denature.report.page import Page
 from denature.report.tables import numeric
-
-RESULT, RECORDS = "result.json", "records.jsonl"
 
 TYPES: Mapping[str, str] = {
     "demo": "demo:DemoResult",
@@ -104,7 +104,11 @@ def _number(cell: str) -> str | float | None:
 
 
 def page_of(result: Result, records: Sequence[Record]) -> Page:
-    """The page of a result of any type."""
+    """The page of a result of any type, which names no path of this machine."""
+    plain = shared(encode(result))
+    if plain != encode(result):
+        result = _decoded(result.result_type, plain, where="the result")
+    records = [shared_record(record) for record in records]
     page: Page = _module(result.result_type).page(result, records)
     return replace(page, records=records, result=json.dumps(asdict(result)))
 
@@ -112,16 +116,24 @@ def page_of(result: Result, records: Sequence[Record]) -> Page:
 def write_outcome(result: Result, records: Sequence[Record], folder: Path) -> Outcome:
     """Write a result and all that follows from it: records, table, figures and report.
 
-    The page is that of the result as it is read back, so it can be drawn again bit by bit.
+    The page is that of the result as it is read back, so it can be drawn again bit by bit. Files
+    name no path of this machine; the outcome that is returned does.
     """
-    result = _decoded(result.result_type, encode(result), where=str(folder / RESULT))
-    page = page_of(result, records)
+    plain = shared(encode(result), folder)
+    written = _decoded(result.result_type, plain, where=str(folder / RESULT))
+    page = _linked(page_of(written, records), written, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_records(folder / RECORDS, records)
-    text = json.dumps(_plain(result, page), allow_nan=False)
+    write_records(folder / RECORDS, page.records)
+    text = json.dumps(_plain(written, page), allow_nan=False)
     write_text(folder / RESULT, text + "\n")
     pages.write(page, folder)
+    result = _decoded(result.result_type, encode(result), where=str(folder / RESULT))
     return Outcome(result=result, page=page, folder=folder)
+
+
+def _linked(page: Page, result: Result, folder: Path) -> Page:
+    plain = {"result_type": result.result_type, **asdict(result)}
+    return replace(page, links=links_of(plain, folder))
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -144,9 +156,9 @@ def read_outcome(folder: Path) -> Outcome:
         )
     if named not in TYPES:
         raise unknown("type of result", str(named), TYPES)
-    result = _decoded(named, raw, where=str(path))
-    records = find_records([folder / RECORDS])
-    return Outcome(result=result, page=page_of(result, records), folder=folder)
+    result = _decoded(named, shared(raw, folder), where=str(path))
+    page = page_of(result, find_records([folder / RECORDS]))
+    return Outcome(result=result, page=_linked(page, result, folder), folder=folder)
 
 
 def _decoded(result_type: str, plain: Any, *, where: str) -> Any:

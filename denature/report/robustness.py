@@ -26,7 +26,8 @@ NOTE = (
     "Robust: share of the samples that stay right, with its 95 % interval (Wilson). Worst: "
     "against all attacks that ran, at any smaller budget too; a change that any attack found "
     "counts in every norm that it fits. Each proposed change is checked in fp32, within [0, 1] and "
-    "within the budget. Smallest: the mean distance of the adversarial examples."
+    "within the budget. Worst is shown at each budget of the verdict, which is over their mean; "
+    "single attacks at one of them. Smallest: the mean distance of the adversarial examples."
 )
 
 PICTURES = 5
@@ -70,6 +71,10 @@ class RobustnessResult:
     """Samples in the figure of the smallest changes."""
     queries: Mapping[str, int]
     """Number of queries to each black box, by its name."""
+    scope: str = ""
+    """Scope and permission of the test, as stated by the caller."""
+    date: str = ""
+    """Day on which the evaluation ended, in UTC; empty in results of an earlier version."""
 
 
 def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
@@ -84,15 +89,36 @@ def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
     verdicts += [f"{name}: {spent:,} queries." for name, spent in result.queries.items()]
     return Page(
         title="Robustness",
+        summary=_summary(judged),
+        scope=result.scope,
+        date=result.date,
         about=_about(judged[0].robustness),
         verdict=verdicts,
         blocks=(
-            Plot(name="curves", draw=partial(curves, result)),
-            Plot(name="smallest", draw=partial(smallest_changes, result)),
+            Plot(
+                heading="Robust accuracy",
+                name="curves",
+                draw=partial(curves, result),
+                caption="Robust accuracy against the budget, with 95 % intervals. Solid: against "
+                "all attacks. Dashed: against plain gradient attacks (FGSM, PGD) alone.",
+            ),
+            Table(heading="Attacks", lines=attack_table(result), note=NOTE, texts=3),
             *(_checks(evaluation) for evaluation in judged),
-            Table(lines=attack_table(result), note=NOTE),
+            Plot(
+                heading="The smallest changes",
+                name="smallest",
+                draw=partial(smallest_changes, result),
+                caption="Test samples in the first row; below, for each network, the smallest "
+                "change in l2 that fooled it, with its attack and size.",
+            ),
         ),
     )
+
+
+def _summary(judged: Sequence[Evaluation]) -> str:
+    """The word on each defense."""
+    words = [f"{e.robustness.run}: {e.verdict.word}" for e in judged if e.verdict is not None]
+    return "; ".join(words) + "." if words else "Undefended networks alone, so no verdict."
 
 
 def _checks(evaluation: Evaluation) -> Items:
@@ -116,7 +142,8 @@ def attack_table(result: RobustnessResult) -> list[list[str]]:
         norm: [format_budget(epsilon) for epsilon in values]
         for norm, values in result.budgets.items()
     }
-    middle = {norm: keys[len(keys) // 2] for norm, keys in budgets.items()}
+    compared = _compared(result)
+    middle = {norm: _middle(keys, compared.get(norm, ())) for norm, keys in budgets.items()}
     lines = [["Network", "Attack", "Norm", "Budget", "Robust %", "Smallest", "Not run", "Seconds"]]
     for evaluation in result.judged:
         measured = evaluation.robustness
@@ -140,10 +167,28 @@ def attack_table(result: RobustnessResult) -> list[list[str]]:
                 ]
             )
         for norm, shares in measured.worst.items():
-            if middle[norm] in shares:
-                worst = percent(shares[middle[norm]])
-                lines.append([measured.run, "worst", norm, middle[norm], worst, "", "", ""])
+            for key in compared.get(norm, (middle[norm],)):
+                if key in shares:
+                    worst = percent(shares[key])
+                    lines.append([measured.run, "worst", norm, key, worst, "", "", ""])
     return lines
+
+
+def _compared(result: RobustnessResult) -> dict[str, list[str]]:
+    """The budgets over which the verdicts are taken, by norm."""
+    gains = [evaluation.verdict.real for evaluation in result.judged if evaluation.verdict]
+    return {
+        norm: list(
+            map(format_budget, sorted({b for g in gains if g.norm == norm for b in g.budgets}))
+        )
+        for norm in dict.fromkeys(gain.norm for gain in gains)
+    }
+
+
+def _middle(budgets: Sequence[str], compared: Sequence[str]) -> str:
+    """The budget at which single attacks are shown: the middle one, where verdicts are taken."""
+    middle = budgets[len(budgets) // 2]
+    return compared[0] if compared and middle not in compared else middle
 
 
 def _not_run(attack: AttackResult) -> str:

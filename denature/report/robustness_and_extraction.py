@@ -112,8 +112,18 @@ def page(result: RobustnessAndExtractionResult, records: Sequence[Record]) -> Pa
         f"seeds: {result.seeds}.",
         verdict=[*verdict_on_victims(victims), *not_nasty(records)],
         blocks=(
-            Plot(name="robustness-and-extraction", draw=partial(panels, victims, epsilon)),
-            Table(lines=victim_table(victims, result.alone, epsilon), note=NOTE),
+            Plot(
+                name="robustness-and-extraction",
+                draw=partial(panels, victims, epsilon),
+                caption="Robust accuracy of each network, and accuracy of its clones by the "
+                "answers that they learned from; a mark for each seed.",
+            ),
+            Table(
+                heading="The networks and their clones",
+                lines=victim_table(victims, result.alone, epsilon),
+                note=NOTE,
+                texts=1,
+            ),
         ),
     )
 

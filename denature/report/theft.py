@@ -9,7 +9,7 @@ import numpy as np
 from denature.core.record import Record
 from denature.core.stats import Estimate
 from denature.extract.theft import BudgetLevel, Theft
-from denature.report.figures import BLUE, GREY, ORANGE, training_curves
+from denature.report.figures import BLUE, GREY, HALF, ORANGE, new_figure, training_curves
 from denature.report.page import Page, Plot, Table
 from denature.report.words import BEST_ON_TEST, percent, share_of_side
 
@@ -44,13 +44,21 @@ def page(theft: Theft, records: Sequence[Record]) -> Page:
     """Scores of the clones against queries and money."""
     return Page(
         title="Model extraction",
+        summary=summary(theft),
+        scope=theft.scope,
+        date=theft.date,
         about=about(theft),
         differs="Query only services that you are allowed to query.",
         verdict=verdict_on_theft(theft),
         blocks=(
-            Plot(name="curves", draw=partial(curves, theft)),
-            Plot(name="training-curves", draw=partial(training_curves, records)),
-            Table(lines=theft_table(theft), note=note(theft)),
+            Table(heading="Clones by budget", lines=theft_table(theft), note=note(theft), texts=1),
+            *_curves(theft),
+            Plot(
+                heading="Training of the clones",
+                name="training-curves",
+                draw=partial(training_curves, records),
+                caption="One line per clone, by epoch.",
+            ),
         ),
     )
 
@@ -80,6 +88,17 @@ def theft_table(theft: Theft) -> list[list[str]]:
         scores = [_spell(theft, level.accuracy), _spell(theft, level.fidelity)]
         lines.append([f"{level.spent:,}", *cost, f"{level.answers:,}", *scores, str(level.seeds)])
     return lines
+
+
+def summary(theft: Theft) -> str:
+    """The largest theft in a sentence."""
+    last = theft.levels[-1]
+    cost = "" if last.money is None else f" for US $ {last.money:,.2f}"
+    name = _measures(theft)[0].lower()
+    return (
+        f"{last.spent:,} queries{cost} make a clone of {name} {100 * last.accuracy.value:.1f} %; "
+        f"the model's is {100 * theft.victim_accuracy.value:.1f} %."
+    )
 
 
 def verdict_on_theft(theft: Theft) -> list[str]:
@@ -138,22 +157,52 @@ def _shown(theft: Theft) -> str:
     return {"label": "labels"}.get(theft.kind, theft.kind)
 
 
-def curves(theft: Theft) -> "Figure":
-    """Accuracy and fidelity against queries, and against money where prices are known."""
-    from matplotlib.figure import Figure
+def _curves(theft: Theft) -> list[Plot]:
+    """Accuracy and fidelity side by side, for landmarks error and distance."""
+    about = f"{'the' if theft.price is None else 'money and the'} number of queries"
+    accuracy, fidelity = (name.lower() for name in _measures(theft))
+    return [
+        Plot(
+            heading="Scores against queries" + ("" if theft.price is None else " and money"),
+            name=accuracy,
+            draw=partial(curve, theft, accuracy),
+            caption=f"Clones' {accuracy} against {about}, with 95 % intervals. Dashed: the victim.",
+            alt=f"Clones' {accuracy} against {about}. {_said(theft, accuracy)}",
+            half=True,
+        ),
+        Plot(
+            name=fidelity,
+            draw=partial(curve, theft, fidelity),
+            caption=f"{fidelity.capitalize()}: clones against the victim's answers.",
+            alt=f"Clones' {fidelity} against {about}. {_said(theft, fidelity)}",
+            half=True,
+        ),
+    ]
 
-    figure = Figure(figsize=(7.2, 2.9))
-    left, right = figure.subplots(1, 2, sharey=True)
-    levels, victim = theft.levels, theft.victim_accuracy
-    _draw(left, theft, [level.accuracy for level in levels], BLUE, "clone")
-    _draw(right, theft, [level.fidelity for level in levels], ORANGE, "clone")
-    left.axhspan(100 * victim.low, 100 * victim.high, color=GREY, alpha=0.15, linewidth=0)
-    left.axhline(100 * victim.value, color=GREY, linestyle="--", linewidth=1.2, label="victim")
-    for axes, name in zip((left, right), _measures(theft), strict=True):
-        axes.set_title(name.lower(), fontsize=9)
+
+def _scores(theft: Theft, measure: str) -> list[Estimate]:
+    own = measure in ("accuracy", "error")
+    return [level.accuracy if own else level.fidelity for level in theft.levels]
+
+
+def _said(theft: Theft, measure: str) -> str:
+    """The curve's points, for readers who do not see it."""
+    pairs = zip(theft.levels, _scores(theft, measure), strict=True)
+    return "; ".join(f"{level.spent:,} queries: {_spell(theft, e)} %" for level, e in pairs) + "."
+
+
+def curve(theft: Theft, measure: str) -> "Figure":
+    """A score of the clones against queries, and against money where prices are known."""
+    figure = new_figure(*HALF)
+    axes = figure.add_subplot()
+    own, victim = measure in ("accuracy", "error"), theft.victim_accuracy
+    _draw(axes, theft, _scores(theft, measure), BLUE if own else ORANGE, "clone")
+    if own:
+        axes.axhspan(100 * victim.low, 100 * victim.high, color=GREY, alpha=0.15, linewidth=0)
+        axes.axhline(100 * victim.value, color=GREY, linestyle="--", linewidth=1.2, label="victim")
+        axes.legend(fontsize=7, loc="best")
     unit = "picture's side" if theft.kind == "landmarks" else "test images"
-    left.set_ylabel(f"% of the {unit}\n(band: 95 % interval)")
-    left.legend(fontsize=7, loc="best")
+    axes.set_ylabel(f"{measure}, % of the {unit}")
     figure.tight_layout()
     return figure
 

@@ -9,15 +9,28 @@ from denature.report.kinds import label_of
 from denature.report.summary import Row, Summary
 
 
+def terms(scope: str, date: str) -> str:
+    """Date of a test, and its scope and permission as they were stated."""
+    when = f"Tested on {date}. " if date else ""
+    return f"{when}Scope and permission: {scope.strip().rstrip('.') or 'none was stated'}."
+
+
+def reach(text: str, estimate: Estimate | Interval) -> str:
+    """An interval in brackets; `[n/a]` where one seed gives none."""
+    known = not isinstance(estimate, Estimate) or estimate.significant
+    return f"[{text if known else 'n/a'}]"
+
+
 def percent(estimate: Estimate | Interval) -> str:
     """`98.1 [97.0, 99.2]`, in percent."""
-    return f"{estimate.value:.1%}"[:-1] + f" [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    ends = f"{100 * estimate.low:.1f}, {100 * estimate.high:.1f}"
+    return f"{estimate.value:.1%}"[:-1] + f" {reach(ends, estimate)}"
 
 
 def share(found: Estimate | Interval) -> str:
     """`98 % [97, 99]`, for sentences."""
     value, low, high = (100 * end for end in (found.value, found.low, found.high))
-    return f"{value:z.0f} % [{low:z.0f}, {high:z.0f}]"
+    return f"{value:z.0f} % {reach(f'{low:z.0f}, {high:z.0f}', found)}"
 
 
 def score(record: Record) -> str:
@@ -38,7 +51,7 @@ def format_score(measured: Estimate, *, landmarks: bool) -> str:
 def share_of_side(error: Estimate) -> str:
     """`1.23 [1.20, 1.26]`, in percent of the picture's side."""
     value, low, high = (100 * x for x in (error.value, error.low, error.high))
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{value:.2f} {reach(f'{low:.2f}, {high:.2f}', error)}"
 
 
 def points(estimate: Estimate | None) -> str:
@@ -46,7 +59,7 @@ def points(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
     value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:+.1f} " + (f"[{low:+.1f}, {high:+.1f}]" if estimate.significant else "[n/a]")
+    return f"{value:+.1f} {reach(f'{low:+.1f}, {high:+.1f}', estimate)}"
 
 
 def learned(row: Row) -> str:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from denature.core.names import anywhere
 from denature.core.record import Record
 
 REPEATED = ("seed", "view_seed", "evaluate_every")
@@ -35,7 +36,8 @@ def plan_of(record: Record) -> Plan:
     net = record.net
     return make_plan(
         net={
-            "name": net.name,
+            # A record names a model's folder from the working directory on, its identity whole.
+            "name": anywhere(net.name) if record.kind == "imported" else net.name,
             "shape": list(net.shape),
             "initial": net.initial,
         },
