@@ -55,6 +55,7 @@ def audit(
     max_cost: float | None = None,
     pace: RequestConfig | None = None,
     name: str | None = None,
+    scope: str = "",
     out: str | Path | None = None,
     device: Device = "auto",
     session: Session | None = None,
@@ -86,6 +87,7 @@ def audit(
         pace: rate and retries of requests.
         name: name of the model on the page, in the default of `out`, and of its stored answers
             where it is a function.
+        scope: scope and permission of the test, for result and page.
         out: folder for cells, tables and report, from which a stopped audit resumes; by default
             one under runs/.
         device: where to compute.
@@ -126,6 +128,7 @@ def audit(
         pace=pace or RequestConfig(),
         max_queries=max_queries,
         max_cost=max_cost,
+        scope=scope,
         device=device,
     )
     return run(experiment, session)
@@ -149,6 +152,7 @@ def steal(
     max_cost: float | None = None,
     pace: RequestConfig | None = None,
     name: str | None = None,
+    scope: str = "",
     out: str | Path | None = None,
     session: Session | None = None,
 ) -> Outcome:
@@ -175,6 +179,7 @@ def steal(
         pace: rate and retries of requests.
         name: name of the model in the default of `out`, and of its stored answers where it is a
             function.
+        scope: scope and permission of the test, for result and page.
         out: folder for ledger, clones and report; by default one under runs/.
         session: saved states, stops, workers and progress.
 
@@ -208,6 +213,7 @@ def steal(
         training=training,
         price=None if price_per_1000 is None else price_per_1000 / 1000,
         max_cost=max_cost,
+        scope=scope,
         session=session,
     )
     records = [read_record(Path(clone.folder)) for clone in theft.clones]
@@ -229,6 +235,7 @@ def robustness(
     samples: int | None = None,
     seed: int = 0,
     pace: RequestConfig | None = None,
+    scope: str = "",
     out: str | Path | None = None,
     device: Device = "auto",
     session: Session | None = None,
@@ -250,6 +257,7 @@ def robustness(
         samples: see there.
         seed: see there.
         pace: rate and retries of requests.
+        scope: scope and permission of the test, for result and page.
         out: folder for attacks, tables and report; by default one under runs/.
         device: where to compute.
         session: saved states, stops, workers and progress.
@@ -282,6 +290,7 @@ def robustness(
         controls=controls,
         budget=budget,
         pace=pace or RequestConfig(),
+        scope=scope,
         device=device,
     )
     return run(evaluation, session)

@@ -50,7 +50,13 @@ def headline(result: AuditResult) -> str:
     usable = [other for other in left if other not in (NONE, name) and other not in useless]
     if not usable:
         return f"{taken}."
-    best = min(usable, key=lambda name: left[name].value)
+    lower = [other for other in usable if _lowers(result, other)]
+    if not lower and name == NONE:
+        none = (
+            "the one defense is not" if len(usable) == 1 else f"none of {len(usable)} defenses is"
+        )
+        return f"{taken}; {none} shown to lower that."
+    best = min(lower or usable, key=lambda name: left[name].value)
     return f"{taken}; the best defense, {short_name(result, best)}, leaves {share(left[best])}."
 
 
