@@ -1,4 +1,4 @@
-"""What the README claims that its commands find, found by them again."""
+"""What the tutorial claims that its commands find, found by them again."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ from denature.recipes.runner import run
 from denature.report import summarise
 from denature.report.divergence import warning
 from denature.report.words import verdict_on_students
-from tests.test_docs import ROOT, follow
+from tests.test_docs import TUTORIAL, follow
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_commands_of_the_readme_find_what_it_says(
+def test_the_commands_of_the_tutorial_find_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one test, since the claims are about the runs that the commands leave."""
     monkeypatch.chdir(tmp_path)
-    follow(ROOT / "README.md")
+    follow(TUTORIAL)
     the_nasty_teacher_spoils_a_student_and_no_skeptical_one()
     the_effect_on_the_digits_is_real()
 

@@ -87,8 +87,10 @@ def follow(page: Path) -> None:
         assert main(words) == 0, line
 
 
-# Those of the README, and what it says that they find, are in `test_claims.py`.
-FOLLOWED = [page for page in PAGES[1:] if commands(page)]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+
+# Its commands, and what it says that they find, are in `test_claims.py`.
+FOLLOWED = [page for page in PAGES if commands(page) and page != TUTORIAL]
 
 
 @pytest.mark.slow
@@ -101,8 +103,8 @@ def test_the_commands_of_a_page_run_in_their_order(
     follow(page)
 
 
-def test_the_readme_shows_every_command_but_what_needs_files_of_ones_own() -> None:
-    shown = {line.split()[1] for line in commands(ROOT / "README.md")}
+def test_the_tutorial_shows_every_command_but_what_needs_files_of_ones_own() -> None:
+    shown = {line.split()[1] for line in commands(TUTORIAL)}
     assert shown >= set(COMMANDS) - {
         *("import", "mark", "predict", "pull", "push", "rest", "run", "serve")
     }
@@ -125,13 +127,13 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def test_the_tables_of_the_readme_are_made_from_records() -> None:
+def test_the_tables_of_the_demo_are_made_from_records() -> None:
     """To renew them: `denature report results/demo.jsonl --markdown`."""
     records = find_records([ROOT / "results" / "demo.jsonl"])
     summary = summarise(records)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert markdown(teacher_table(summary)) in readme
-    assert markdown(student_table(summary)) in readme
+    page = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
+    assert markdown(teacher_table(summary)) in page
+    assert markdown(student_table(summary)) in page
     assert len(records) == 30
     assert len({record.environment["commit"] for record in records}) == 1
 
@@ -164,10 +166,10 @@ def test_the_caveat_of_the_demo_says_what_was_measured() -> None:
         "{}, {} and {} %".format(*(f"{100 * it.accuracy.value:.1f}" for it in its if it.accuracy))
         for its in (chosen, demos)
     ]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
     for words in spelt:
         assert words in CAVEAT
-        assert words in readme
+        assert words in page
 
 
 @pytest.mark.parametrize("name", ["engine", "wire", "attacks", "defenses", "gateway"])
