@@ -7,6 +7,7 @@ import pytest
 
 from denature.cli.app import _combinations, _split_lists, app, main
 from denature.cli.commands import COMMANDS, GROUPS
+from denature.cli.environment import with_environment
 
 
 def test_the_help_lists_each_command_under_its_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,14 +51,47 @@ def test_the_environment_stands_for_options_that_are_not_given(
     monkeypatch.setenv("DENATURE_TRAIN_EPOCHS", "1")
     monkeypatch.setenv("DENATURE_TRAIN_DATA", "digits")
     monkeypatch.setenv("DENATURE_TRAIN_BATCH_SIZE", "64")
+    monkeypatch.setenv("DENATURE_TRAIN_QUIET", "1")
     Path("run.toml").write_text("epochs = 3\nseed = 4\n")
-    words = ["train", "mlp", "--config", "run.toml", "--batch-size", "128", "--json", "-q"]
+    words = ["train", "mlp", "--config", "run.toml", "--batch-size", "128", "--json"]
     assert main(words) == 0
-    training = json.loads(capsys.readouterr().out.splitlines()[-1])["config"]["training"]
+    out, err = capsys.readouterr()
+    training = json.loads(out.splitlines()[-1])["config"]["training"]
     assert (training["epochs"], training["batch_size"], training["seed"]) == (1, 128, 4)
-    monkeypatch.setenv("DENATURE_TRAIN_EPOCHS", "many")
-    assert main(words) == 2
-    assert "many" in capsys.readouterr().err
+    assert not err
+    for name, value, said in (
+        ("EPOCHS", "many", "many"),
+        ("EPOHCS", "3", "There is no option of train behind DENATURE_TRAIN_ 'EPOHCS'. Did you"),
+        ("QUIET", "perhaps", "DENATURE_TRAIN_QUIET is 'perhaps'; wanted is 1 or 0."),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv(f"DENATURE_TRAIN_{name}", value)
+            assert main(words) in (1, 2)
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line", "wanted"),
+    [
+        ("STEAL_BUDGET", "100,200", "steal x", ["--budget", "100", "--budget", "200"]),
+        ("ROBUSTNESS_LINF", "8/255", "robustness x", ["--linf", repr(8 / 255)]),
+        ("AUDIT_MAX_QUERIES", "9", "audit x --max-queries=7", []),
+        ("AUDIT_GRID", "no", "audit x", []),
+        ("NETS_THREADS", "2", "nets", ["--threads=2"]),
+    ],
+)
+def test_a_variable_is_read_as_its_option_is(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, line: str, wanted: list[str]
+) -> None:
+    monkeypatch.setenv(f"DENATURE_{variable}", value)
+    tokens = line.split()
+    assert _split_lists(with_environment(app, tokens)) == [*_split_lists(tokens), *wanted]
+
+
+def test_a_sweep_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENATURE_TRAIN_LR", "0.1,0.05")
+    lines = _combinations(with_environment(app, ["train", "mlp"]))
+    assert [line[-1] for line in lines] == ["0.1", "0.05"]
 
 
 def test_a_shell_completes_commands_and_options() -> None:

@@ -12,7 +12,7 @@ from denature.cli.app import main
 from denature.core import threads
 from denature.core.threads import prepare, usable_cores, worker_threads
 
-NAMES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", *threads.WAITING)
+NAMES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", threads.BY_QUOTA, *threads.WAITING)
 
 V2 = "30 20 0:26 {top} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup rw,nsdelegate\n"
 V1 = "32 31 0:29 {top} /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -121,6 +121,19 @@ def test_workers_share_the_cores_unless_a_number_was_named(plain: pytest.MonkeyP
     assert [worker_threads(size) for size in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
     plain.setenv("OMP_NUM_THREADS", "3,2")
     assert worker_threads(8) == 3
+
+
+def test_workers_of_a_process_under_a_quota_share_it(plain: pytest.MonkeyPatch) -> None:
+    """The number that `prepare` took from the quota is no choice of the user, also in a child."""
+    cores(plain, 64)
+    plain.setattr(threads, "usable_cores", lambda: 4)
+    prepare()
+    assert os.environ["OMP_NUM_THREADS"] == "4"
+    for _ in range(2):  # the child prepares itself again
+        assert worker_threads(4) == 1
+        prepare()
+    threads.choose_threads(4)
+    assert worker_threads(4) == 4
 
 
 @pytest.mark.parametrize("words", [["--threads", "1"], ["--threads=1"]])

@@ -9,18 +9,15 @@ from itertools import product
 
 import cyclopts
 from cyclopts import App, Group
-from cyclopts.config import Env
 
 from denature import __version__
 from denature.cli.commands import COMMANDS, GROUPS, epilogue
+from denature.cli.environment import with_environment
 from denature.cli.options import SWEPT, TRAINERS, config_file
 from denature.cli.terminal import print
 from denature.core.errors import DenatureError, GateFailed, Stopped, unknown
 from denature.core.text import printable
 from denature.core.threads import choose_threads
-
-ENVIRONMENT = "DENATURE_"
-"""Environment variables such as DENATURE_AUDIT_BUDGET stand for options that are not given."""
 
 LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--budgets", "--points"}
 LISTS |= {"--linf", "--l2", "--l0", "--attacks", "--defense", "--thief"}
@@ -36,7 +33,7 @@ app = App(
     name="denature",
     help="Can this neural network be cloned through its answers, and what stops that?",
     version=f"denature {__version__}",
-    config=[Env(ENVIRONMENT, show=False), config_file],
+    config=config_file,
     suppress_keyboard_interrupt=False,
     default_parameter=cyclopts.Parameter(negative_iterable=()),
     help_epilogue=EXPLAINED,
@@ -80,9 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     verbose = "-v" in tokens or "--verbose" in tokens
-    if threads := _threads(tokens):
-        choose_threads(threads)  # before a command imports torch
     try:
+        tokens = with_environment(app, tokens)
+        if threads := _threads(tokens):
+            choose_threads(threads)  # before a command imports torch
         results = [
             app(_split_lists(words), exit_on_error=False, print_error=False,
                 result_action="return_value")

@@ -10,6 +10,9 @@ from pathlib import Path, PurePosixPath
 
 THREADS = "OMP_NUM_THREADS"
 
+BY_QUOTA = "DENATURE_QUOTA_THREADS"
+"""Number that `prepare` set, which processes that it starts do not take for the user's."""
+
 WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 """How long a waiting thread spins before it sleeps, in GNU's and in LLVM's OpenMP.
 
@@ -40,12 +43,15 @@ def _allowed() -> int:
 def chosen_threads() -> int | None:
     """Threads that the user named, by `--threads` or OMP_NUM_THREADS; None where neither did."""
     text = os.environ.get(THREADS, "").partition(",")[0].strip()
+    if text == os.environ.get(BY_QUOTA):
+        return None
     return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def choose_threads(count: int) -> None:
     """Have this process, and those that it starts, compute with `count` threads each."""
     os.environ[THREADS] = str(count)
+    os.environ.pop(BY_QUOTA, None)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(count)
 
@@ -64,7 +70,7 @@ def prepare() -> None:
     if not {"OMP_WAIT_POLICY", *WAITING} & os.environ.keys():
         os.environ |= WAITING
     if chosen_threads() is None and (cores := usable_cores()) < _allowed():
-        os.environ[THREADS] = str(cores)
+        os.environ |= dict.fromkeys((THREADS, BY_QUOTA), str(cores))
 
 
 def _limits(root: Path) -> Iterator[float]:

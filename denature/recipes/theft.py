@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from denature.core.progress import format_seconds
-from denature.core.record import find_records
+from denature.core.record import RECORD
 from denature.extract.asking.answered import ask_within_budget
 from denature.extract.asking.bill import Bill
 from denature.extract.asking.ledger import Ledger
@@ -125,13 +125,17 @@ def _sizes(planned: PlannedTheft, division: Division) -> Iterator[int]:
     stealing = planned.stealing
     for level in division.levels:
         folder = planned.out / CLONES / f"queries-{level.queries}"
-        finished = len(find_records([folder])) if folder.is_dir() else 0
+        finished = _finished(folder)
         yield from [level.queries // stealing.repeats] * max(0, stealing.seeds - finished)
     if planned.selection.select is not None:
         most = division.levels[-1].queries // stealing.repeats
-        rounds = planned.out / "rounds"
-        finished = len(find_records([rounds])) if rounds.is_dir() else 0
+        finished = _finished(planned.out / "rounds")
         yield from list(range(stealing.round_size, most, stealing.round_size))[finished:]
+
+
+def _finished(folder: Path) -> int:
+    """Runs below a folder that have a record, which is written last."""
+    return sum(1 for _ in folder.rglob(RECORD))
 
 
 def _seconds_per_image(planned: PlannedTheft, most: int) -> float:

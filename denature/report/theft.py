@@ -63,10 +63,17 @@ def page(theft: Theft, records: Sequence[Record]) -> Page:
     )
 
 
+LEARNED = (
+    "Queries are those that a clone learned from; the others of its budget measured fidelity, "
+    "which a thief can leave out."
+)
+
+
 def note(theft: Theft) -> str:
     """Explanation of the table."""
     measures = LANDMARKS if theft.kind == "landmarks" else CLASSES
-    return f"{measures} {TOO_GOOD}" if theft.chosen_on_test else measures
+    parts = [measures, *[LEARNED] * (not theft.fidelity_extra), *[TOO_GOOD] * theft.chosen_on_test]
+    return " ".join(parts)
 
 
 def _spell(theft: Theft, measured: Estimate) -> str:
