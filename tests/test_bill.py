@@ -343,6 +343,16 @@ def test_an_estimate_is_what_is_spent_then(
     assert theft.spent + theft.measuring == sum(ASKED) == wanted + more.queries
 
 
+def test_a_theft_that_stopped_in_a_training_is_estimated(tmp_path: Path) -> None:
+    """The folder of a clone without a record, as a kill leaves it."""
+    out = tmp_path / "theft"
+    carry_out(plan_theft(victim(), **terms(out, 60)))
+    [record] = out.glob("clones/*/*/record.json")
+    record.unlink()
+    left = estimate_theft(plan_theft(victim(), **terms(out, 60)))
+    assert (left.bill.queries, left.clones) == (0, 1)
+
+
 def test_an_estimate_names_queries_attempts_dollars_and_time(tmp_path: Path) -> None:
     pace = RequestConfig(per_request=16, rate=20, attempts=3)
     planned = plan_theft(victim(), **terms(tmp_path, 100, price=0.002, pace=pace))
