@@ -186,7 +186,7 @@ CLOSED = {
     "trust": '"trap_net"', "config": '"other.toml"', "out": '"elsewhere"', "overwrite": "true",
     "ray": '"ray://127.0.0.1:9"', "workers": "900", "store": '"/"', "track": '["wandb"]',
     "save_every": '"1s"', "keep_every": "1", "time_limit": '"1s"',
-    "json": "true", "verbose": "true", "quiet": "true",
+    "json": "true", "verbose": "true", "quiet": "true", "threads": "2",
 }  # fmt: skip
 """Options that only the command line sets, and a value of each."""
 
