@@ -184,6 +184,19 @@ def test_a_data_set_that_was_changed_gets_a_name_of_its_own(digits: Dataset) -> 
     assert loads_again(again)
 
 
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_a_data_set_with_other_test_images_or_labels_is_not_its_source(
+    part: str, digits: Dataset
+) -> None:
+    other = getattr(digits.test, part).clone()
+    other[digits.test.rows] = other[digits.test.rows].flip(0)
+    changed = replace(digits, test=replace(digits.test, **{part: other}))
+    config = config_of(changed)
+    assert config != digits.config
+    found = load(config).test
+    assert torch.equal(getattr(found, part), other[digits.test.rows])
+
+
 SMALL = IMAGES[:, :3, :3]
 WRONG: dict[str, tuple[Given, str]] = {
     "int64": ((IMAGES.astype(int), LABELS), r"int64 from 0 to 255.*astype"),
