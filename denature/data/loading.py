@@ -174,6 +174,8 @@ def config_of(
         raise ConfigError("group is for data whose images have paths; data in memory have none.")
     config = DataConfig(source=NAME, **asdict(reading))
     source = given_source(data, config, classes)
+    if source.left_out:  # the cache, from which they are loaded then, does not know of it
+        progress.say(f"{NAME}: left out {format_left_out(source.left_out)}")
     if not source.splits.keys() - {"train"} and not config.holdout:
         config = replace(config, holdout=MEMORY_HOLDOUT)
         progress.say(

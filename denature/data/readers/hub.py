@@ -4,12 +4,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from denature.core.classes import composed
 from denature.core.errors import DataError, MissingExtra
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.readers.cells import Labels, encoded_image, given_values
-from denature.data.readers.columns import check_landmarks, columns_of
+from denature.data.readers.columns import (
+    check_landmarks,
+    check_same_labels,
+    class_names,
+    columns_of,
+    is_unlabelled,
+)
 from denature.data.readers.naming import check_numbers, named_classes, numbers_of
 from denature.data.readers.splits import has_labels, is_keyword, split_of
 from denature.data.source import DataSource, Opener, line_of
@@ -55,8 +60,20 @@ def hub_tables(
     if "train" not in splits:
         raise DataError(f"{config.source} has the splits {', '.join(loaded)}; wanted is train.")
     first = splits["train"]
-    columns = columns_of(first.features.arrow_schema, config, config.source)
-    names = tuple(map(composed, getattr(first.features[columns.label], "names", ()) or ())) or None
+    schema = first.features.arrow_schema
+    columns = columns_of(schema, config, config.source)
+    for split, part in list(splits.items()):
+        if is_unlabelled(part.features.arrow_schema, columns.label):
+            left_out[f"unlabelled {split} image"] += len(splits.pop(split))
+            continue
+        check_same_labels(
+            part.features.arrow_schema,
+            schema,
+            columns.label,
+            f"the {split} split of {config.source}",
+            "the train split",
+        )
+    names = class_names(schema, columns.label) or None
     if columns.kind == "names":
         found = {s: given_values(part.unique(columns.label)) for s, part in splits.items()}
         names = named_classes(found["train"], len(first), names, config.source, columns)
