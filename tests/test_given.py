@@ -421,6 +421,14 @@ def test_what_the_library_saves_is_what_it_holds(tmp_path: Path) -> None:
     assert load(tmp_path / "d", holdout=0.2).digest == load(given).digest
 
 
+@pytest.mark.parametrize("labels", [[True, False], ["b", "a"], [1, 0]])
+def test_labels_have_the_same_names_in_memory_and_saved(labels: list[Any], tmp_path: Path) -> None:
+    given = hub().remove_columns("label").add_column("label", labels * (COUNT // 2))
+    given.save_to_disk(str(tmp_path / "d"))
+    saved = load(tmp_path / "d", holdout=0.2)
+    assert (load(given).classes, load(given).digest) == (saved.classes, saved.digest)
+
+
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
 def test_packed_batches_are_refused(codec: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is packed"):

@@ -126,8 +126,8 @@ def _read(function: FunctionType, texts: dict[FunctionType, str]) -> None:
     code = function.__code__
     if code.co_freevars:
         raise _nameless(f"{where} reads {brief(code.co_freevars)} of the function around it")
-    defaults = {**dict(enumerate(function.__defaults__ or ())), **(function.__kwdefaults__ or {})}
-    if not all(map(_is_plain, defaults.values())):
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items())
+    if not _is_plain(defaults):
         raise _nameless(f"{where} has defaults that are no numbers or texts")
     known = {
         name: function.__globals__[name] for name in _read_names(code) & {*function.__globals__}

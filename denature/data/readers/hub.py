@@ -2,21 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from denature.core.errors import DataError, MissingExtra
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.readers.cells import Labels, encoded_image, given_values
-from denature.data.readers.columns import (
-    check_landmarks,
-    check_same_labels,
-    class_names,
-    columns_of,
-    is_unlabelled,
-)
-from denature.data.readers.naming import check_numbers, named_classes, numbers_of
-from denature.data.readers.splits import has_labels, is_keyword, split_of
+from denature.data.readers.columns import check_same_labels, class_names, columns_of, is_unlabelled
+from denature.data.readers.naming import LabelColumn, classes_of, numbers_of
+from denature.data.readers.splits import is_keyword, split_of
 from denature.data.source import DataSource, Opener, line_of
 
 
@@ -73,17 +68,19 @@ def hub_tables(
             f"the {split} split of {config.source}",
             "the train split",
         )
-    names = class_names(schema, columns.label) or None
-    if columns.kind == "names":
-        found = {s: given_values(part.unique(columns.label)) for s, part in splits.items()}
-        names = named_classes(found["train"], len(first), names, config.source, columns)
-        for split in found:
-            if split != "train" and not has_labels(found[split], names, f"The {split} split"):
-                left_out[f"unlabelled {split} image"] += len(splits.pop(split))
-    elif columns.kind == "landmarks":
-        check_landmarks(_cells(first, columns.label), columns, config.source)
-    elif columns.guessed and names is None:
-        check_numbers(given_values(first.unique(columns.label)), len(first), config.source, columns)
+    held = {
+        split: LabelColumn(
+            where=config.source,
+            rows=len(part),
+            distinct=partial(_distinct, part, columns.label),
+            batches=partial(_cells, part, columns.label),
+        )
+        for split, part in splits.items()
+    }
+    listed = class_names(schema, columns.label) or None
+    names, unlabelled = classes_of(held, columns, schema, listed, config.source)
+    for split in unlabelled:
+        left_out[f"unlabelled {split} image"] += len(splits.pop(split))
     labels = Labels(columns.kind, numbers_of(names or ()))
 
     def read(split: str) -> Opener:
@@ -107,6 +104,11 @@ def hub_tables(
         left_out=left_out,
         notes=columns.notes,
     )
+
+
+def _distinct(rows: Any, column: str) -> set[Any]:
+    """The names or numbers in a column."""
+    return given_values(rows.unique(column))
 
 
 def _cells(rows: Any, column: str) -> Iterator[Any]:

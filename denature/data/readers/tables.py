@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,20 +21,12 @@ from denature.data.readers.cells import (
 )
 from denature.data.readers.columns import (
     Columns,
-    check_landmarks,
     check_same_labels,
     class_names,
     columns_of,
-    is_truth,
     is_unlabelled,
 )
-from denature.data.readers.naming import (
-    check_numbers,
-    listed_classes,
-    named_classes,
-    numbers_of,
-)
-from denature.data.readers.splits import has_labels
+from denature.data.readers.naming import LabelColumn, classes_of, listed_classes, numbers_of
 from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, stats_of
 
 
@@ -77,21 +70,20 @@ def table_source(
         if not _compatible(parts, columns, first, trained=split == "train"):
             left_out[f"unlabelled {split} image"] += sum(rows[file] for file in parts)
             del shards[split]
-    names = class_names(_schema(first), columns.label) or listed_classes(path, files)
-    train = shards.get("train", [])
-    trained = sum(rows[file] for file in train)
-    if columns.kind == "names":
-        found = {s: _distinct(parts, columns.label) for s, parts in shards.items()}
-        names = named_classes(found.get("train", set()), trained, names, path, columns)
-        for split in found:
-            if split != "train" and not has_labels(found[split], names, f"The {split} split"):
-                left_out[f"unlabelled {split} image"] += sum(rows[f] for f in shards.pop(split))
-    elif is_truth(_schema(first), columns.label):
-        names = names or ("False", "True")
-    elif columns.kind == "landmarks":
-        check_landmarks(_batches(train, columns.label), columns, first)
-    elif columns.guessed and names is None:
-        check_numbers(_distinct(train, columns.label), trained, path, columns)
+    held = {
+        split: LabelColumn(
+            where=first,
+            rows=sum(rows[file] for file in parts),
+            distinct=partial(_distinct, parts, columns.label),
+            batches=partial(_batches, parts, columns.label),
+        )
+        for split, parts in shards.items()
+    }
+    schema = _schema(first)
+    listed = class_names(schema, columns.label) or listed_classes(path, files)
+    names, unlabelled = classes_of(held, columns, schema, listed, path)
+    for split in unlabelled:
+        left_out[f"unlabelled {split} image"] += sum(rows[file] for file in shards.pop(split))
     labels = Labels(columns.kind, numbers_of(names or ()))
     files = list(chain.from_iterable(shards.values()))
     pictures = [picture for file in files for picture in _pictures(file, columns.image)]
