@@ -12,7 +12,13 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Subset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 from torch.utils.data import Dataset as TorchDataset
 
 from denature.answers.config import InferenceConfig
@@ -156,6 +162,80 @@ def test_class_names_are_those_given_or_those_of_the_data_set() -> None:
     assert named != plain  # other names are other data, although their digest is of pixels
 
 
+class Classed(TensorDataset):
+    """Tensors with class names, as `ImageFolder` finds them in folders."""
+
+    def __init__(self, classes: str, count: int) -> None:
+        super().__init__(SHARES[:count], torch.arange(count) % len(classes))
+        self.classes = [*classes]
+
+
+@pytest.mark.parametrize("names", ["ac", "acb"])
+def test_splits_of_other_class_names_are_refused(names: str) -> None:
+    given = (Classed("abc", COUNT), Subset(Classed(names, 8), range(8)))
+    with pytest.raises(DataError, match=rf"{', '.join(names)}, of the train split a, b, c.*same"):
+        load(given)
+    assert load(given, classes=["x", "y", "z"]).classes == ("x", "y", "z")
+    assert load((Classed("abc", COUNT), tensors_of(3))).classes == ("a", "b", "c")
+
+
+def tensors_of(count: int) -> TensorDataset:
+    return TensorDataset(SHARES[:count], torch.arange(count))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("dcba", r"d, c, b, a, of the train split a, b, c, d"),
+        ("abc", r"a, b, c, of the train split a, b, c, d"),
+        (None, r"string, of the train split int64"),
+        (True, r"truth values"),
+    ],
+)
+def test_splits_of_hugging_face_with_other_labels_are_refused(other: Any, message: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    test = hub(3)
+    if isinstance(other, str):
+        test = test.cast_column("label", datasets.ClassLabel(names=[*other]))
+    else:
+        cells = ["a", "b", "c"] if other is None else [True, False, True]
+        test = test.remove_columns("label").add_column("label", cells)
+    with pytest.raises(DataError, match=message):
+        load((hub(), test))
+
+
+def test_a_split_of_hugging_face_without_labels_is_left_out() -> None:
+    splits = {"train": hub(), "validation": hub(8), "test": hub(3).remove_columns("label")}
+    told = Told()
+    assert load(splits, progress=told).test_origin == "validation"
+    assert told.lines == ["the given data: left out 3 unlabelled test image"]
+
+
+class Streamed(IterableDataset[tuple[Any, int]]):
+    """Rows that have no number."""
+
+    def __iter__(self) -> Iterator[tuple[Any, int]]:
+        yield from zip(SHARES, LABELS, strict=True)
+
+
+def test_rows_without_a_number_are_data_alone_and_in_a_loader() -> None:
+    alone, loader = load(Streamed()), load(DataLoader(Streamed(), batch_size=7))
+    assert alone.digest == loader.digest == load((IMAGES, LABELS)).digest
+
+
+def test_a_cache_that_cannot_take_the_data_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENATURE_CACHE", str(tmp_path))
+
+    def full(path: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(DataError, match=r"could not be written to .*DENATURE_CACHE"):
+        load((IMAGES, LABELS))
+
+
 def test_the_name_of_given_data_loads_them_again_in_any_size() -> None:
     given = load((IMAGES, LABELS), progress=Told())
     assert load(given.config).digest == given.digest
@@ -182,6 +262,19 @@ def test_a_data_set_that_was_changed_gets_a_name_of_its_own(digits: Dataset) -> 
     assert torch.equal(again.test.images, half.test.images[half.test.rows])
     assert again.classes == digits.classes
     assert loads_again(again)
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_a_data_set_with_other_test_images_or_labels_is_not_its_source(
+    part: str, digits: Dataset
+) -> None:
+    other = getattr(digits.test, part).clone()
+    other[digits.test.rows] = other[digits.test.rows].flip(0)
+    changed = replace(digits, test=replace(digits.test, **{part: other}))
+    config = config_of(changed)
+    assert config != digits.config
+    found = load(config).test
+    assert torch.equal(getattr(found, part), other[digits.test.rows])
 
 
 SMALL = IMAGES[:, :3, :3]
@@ -326,6 +419,14 @@ def test_what_the_library_saves_is_what_it_holds(tmp_path: Path) -> None:
     given = hub()
     given.save_to_disk(str(tmp_path / "d"), num_shards=2)
     assert load(tmp_path / "d", holdout=0.2).digest == load(given).digest
+
+
+@pytest.mark.parametrize("labels", [[True, False], ["b", "a"], [1, 0]])
+def test_labels_have_the_same_names_in_memory_and_saved(labels: list[Any], tmp_path: Path) -> None:
+    given = hub().remove_columns("label").add_column("label", labels * (COUNT // 2))
+    given.save_to_disk(str(tmp_path / "d"))
+    saved = load(tmp_path / "d", holdout=0.2)
+    assert (load(given).classes, load(given).digest) == (saved.classes, saved.digest)
 
 
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])

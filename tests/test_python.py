@@ -1,9 +1,14 @@
 """What users see in Python: functions, results in a notebook, tables for other programs."""
 
+import asyncio
 import csv as csv_module
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +22,15 @@ from denature.api.models import model_of
 from denature.audit.result import AuditResult
 from denature.cli.app import main
 from denature.core import notebook, usual
-from denature.core.errors import ConfigError, MissingExtra
+from denature.core.errors import ConfigError, MissingExtra, Stopped
 from denature.core.frames import html_of
 from denature.core.progress import SILENT
+from denature.core.stopping import Stopper
 from denature.extract.theft import Theft
 from denature.report.results import Outcome
 from denature.report.tables import csv, latex, numeric
 from denature.train import Run, Training, normal
+from denature.train.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +90,39 @@ def test_a_module_and_a_function_are_models(
         logits: torch.Tensor = run.network(torch.from_numpy(pixels))
         return logits.detach().numpy()
 
-    of_function = evaluate(answers, arrays, out=tmp_path / "answers")
+    of_function = evaluate(answers, arrays, name="answers", out=tmp_path / "answers")
     assert of_function == evaluate(run, arrays, device="cpu") == run.accuracy
+
+
+def mean(pixels: np.ndarray) -> np.ndarray:
+    return -np.repeat(pixels.mean((2, 3)), 10, 1)
+
+
+def test_a_function_is_measured_in_any_thread_within_a_price(
+    arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(
+            evaluate, mean, arrays, price_per_1000=1000, max_cost=20, out=tmp_path / "answers"
+        )
+    assert asked.result().n == 20
+    with pytest.raises(ConfigError, match="price"):
+        evaluate(mean, arrays, max_cost=20, out=tmp_path / "unpriced")
+
+
+def test_the_stopper_of_a_session_ends_an_evaluation(
+    arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    session = Session(stopper=Stopper(wish=lambda: True))
+    with pytest.raises(Stopped, match="a stop request"):
+        evaluate(mean, arrays, out=tmp_path / "answers", session=session)
+
+
+def test_a_price_limits_no_network_of_this_process(
+    run: Run, arrays: tuple[np.ndarray, np.ndarray]
+) -> None:
+    with pytest.raises(ConfigError, match="max_cost limits what queries cost"):
+        evaluate(run, arrays, price_per_1000=1, max_cost=1)
 
 
 def test_attacks_take_arrays(
@@ -112,18 +150,109 @@ async def target_of(function: Callable[[np.ndarray], np.ndarray]) -> str:
     return (await victim.about()).target
 
 
-def test_a_function_that_was_changed_is_another_model() -> None:
-    import asyncio
+def of_source(text: str, **known: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """The function `answer` of a module of its own."""
+    names: dict[str, Any] = {"__name__": "of_source", "np": np, "reduce": reduce, **known}
+    exec(text, names)
+    found: Callable[[np.ndarray], np.ndarray] = names["answer"]
+    return found
 
-    names = [asyncio.run(target_of(made(factor))) for factor in (2, 2, 3)]
+
+HELPED = "def helped(pixels): return {} * pixels.mean((2, 3))\ndef answer(x): return helped(x)"
+ALIKE = {
+    "code": (made(2), made(2), made(3)),
+    "default": (
+        *(of_source("def answer(x, by=2.0): return by * x"),) * 2,
+        of_source("def answer(x, by=3.0): return by * x"),
+    ),
+    "keyword default": (
+        *(of_source("def answer(x, *, by=(2, 1)): return by[0] * x"),) * 2,
+        of_source("def answer(x, *, by=(3, 1)): return by[0] * x"),
+    ),
+    "function of the module": (
+        *(of_source(HELPED.format(2)),) * 2,
+        of_source(HELPED.format(3)),
+    ),
+    "global number": (
+        *(of_source("def answer(x): return np.abs(x) * by", by=2),) * 2,
+        of_source("def answer(x): return np.abs(x) * by", by=3),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_a_function_that_was_changed_is_another_model(case: str) -> None:
+    names = [asyncio.run(target_of(function)) for function in ALIKE[case]]
     assert names[0] == names[1] != names[2]
 
-    class Model:
-        def __call__(self, pixels: np.ndarray) -> np.ndarray:
-            return pixels
 
-    with pytest.raises(ConfigError, match=r"Model.*Pass name="):
-        model_of(Model(), "digits")
+class Model:
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels
+
+    def answer(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels
+
+
+def around(weights: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda pixels: pixels @ weights
+
+
+WEIGHTS = np.eye(3)
+NAMELESS: dict[str, tuple[Any, str]] = {
+    "object": (Model(), "object of Model"),
+    "method": (Model().answer, "object of method"),
+    "variable": (around(WEIGHTS), "reads weights of the function around it"),
+    "global": (of_source("def answer(x): return x @ w", w=WEIGHTS), "reads the global w"),
+    "in an inner function": (
+        of_source("def answer(x): return (lambda: x @ w)()", w=WEIGHTS), "reads the global w"
+    ),
+    "in a function that is called": (
+        of_source("def inner(x): return x @ w\ndef answer(x): return inner(x)", w=WEIGHTS),
+        "inner, which reads the global w",
+    ),
+    "made elsewhere": (
+        of_source("def answer(x): return made(x)", made=around(WEIGHTS)), "reads the global made"
+    ),
+    "own class": (of_source("class A: pass\ndef answer(x): return A()"), "reads the global A"),
+    "default": (of_source("def answer(x, w=np.eye(3)): return x @ w"), "has defaults that are no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NAMELESS)
+def test_a_model_of_more_than_code_needs_a_name(case: str) -> None:
+    model, message = NAMELESS[case]
+    with pytest.raises(ConfigError, match=rf"{message}.*Pass name="):
+        model_of(model, "digits")
+    assert not isinstance(model_of(model, "digits", name="mine"), Run)
+
+
+def test_a_function_has_one_identity_in_all_processes() -> None:
+    text = "def answer(x): return reduce(max, x) in {'a', 'b', 'c', 'd', 'e'}"
+    script = (
+        "import asyncio; from tests.test_python import of_source, target_of; "
+        f"print(asyncio.run(target_of(of_source({text!r}))))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed}, cwd=Path(__file__).parents[1],
+        ).stdout
+        for seed in "12"
+    }  # fmt: skip
+    assert len(found) == 1
+
+
+def test_a_named_module_with_other_weights_is_another_model() -> None:
+    with torch.random.fork_rng():
+        modules = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    victims = [model_of(module, "digits", name="mine") for module in [*modules, modules[0]]]
+    first, other, again = (asyncio.run(v.about()).target for v in victims if not isinstance(v, Run))
+    assert first == again != other
+    assert first.startswith("mine ")
+
+
+def test_other_values_are_no_models() -> None:
     with pytest.raises(ConfigError, match=r"is int; wanted is a run"):
         model_of(3, "digits")  # type: ignore[arg-type]
     assert not isinstance(model_of(nn.Flatten(), "digits"), Run)

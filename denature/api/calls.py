@@ -8,6 +8,7 @@ from typing import cast
 from denature.api.models import ModelLike, model_of, name_of
 from denature.audit.config import AuditConfig
 from denature.audit.config import Effort as AuditEffort
+from denature.core.errors import ConfigError
 from denature.core.record import read_record
 from denature.core.stats import Estimate
 from denature.data import load
@@ -86,7 +87,7 @@ def audit(
         max_cost: US dollars for them, at most, which needs `price_per_1000`.
         pace: rate and retries of requests.
         name: name of the model on the page, in the default of `out`, and of its stored answers
-            where it is a function.
+            where it is a function or a module.
         scope: scope and permission of the test, for result and page.
         out: folder for cells, tables and report, from which a stopped audit resumes; by default
             one under runs/.
@@ -178,7 +179,7 @@ def steal(
         max_cost: US dollars for all queries, at most.
         pace: rate and retries of requests.
         name: name of the model in the default of `out`, and of its stored answers where it is a
-            function.
+            function or a module.
         scope: scope and permission of the test, for result and page.
         out: folder for ledger, clones and report; by default one under runs/.
         session: saved states, stops, workers and progress.
@@ -301,6 +302,8 @@ def evaluate(
     data: DataLike,
     *,
     test_images: int | None = None,
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
     pace: RequestConfig | None = None,
     name: str | None = None,
     out: str | Path | None = None,
@@ -314,12 +317,15 @@ def evaluate(
         model: see `ModelLike`.
         data: see `denature.data.load`.
         test_images: test images at most; by default all for a run, and 1,000 for other models.
+        price_per_1000: US dollars per thousand queries.
+        max_cost: US dollars for all queries, at most, which needs `price_per_1000`; fewer images
+            are measured where it ends them.
         pace: rate and retries of requests.
-        name: name of a function's stored answers.
+        name: name of a function's or a module's stored answers.
         out: folder of the answers of a service or a function; by default one under runs/.
         device: where a run computes.
         precision: precision of a run's inference.
-        session: its progress is used.
+        session: its progress is used, and its stopper ends the queries.
 
     Raises:
         DenatureError: see `denature.core.errors`.
@@ -328,6 +334,11 @@ def evaluate(
     dataset = load(data, progress=session.progress)
     found = model_of(model, dataset, name=name)
     if isinstance(found, Run):
+        if max_cost is not None:
+            raise ConfigError(
+                "max_cost limits what queries cost, and the model is a network in this process. "
+                "Leave it out."
+            )
         if test_images is not None and test_images < len(dataset.test):
             test = dataset.test.fraction(test_images / len(dataset.test))
             dataset = replace(dataset, test=test)
@@ -340,6 +351,9 @@ def evaluate(
         images=test_images,
         folder=_folder(out, "answers-of", name or name_of(model)),
         pace=pace or RequestConfig(),
+        price=None if price_per_1000 is None else price_per_1000 / 1000,
+        max_cost=max_cost,
+        stopper=session.stopper,
         progress=session.progress,
     )
 

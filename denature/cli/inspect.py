@@ -79,6 +79,7 @@ def evaluate(
             loaded although this can execute code; repeat the option for several.
     """
     from denature.core.record import today
+    from denature.core.stopping import Stopper
     from denature.data import load
     from denature.extract.evaluation import evaluate_victim
     from denature.extract.victims.find import folder_name
@@ -113,16 +114,19 @@ def evaluate(
         chosen = same and record.chosen_on == "test"
     else:
         slug = folder_name(model)
-        measured = evaluate_victim(
-            opened,
-            dataset,
-            images=test_images,
-            folder=out or Path("runs") / f"answers-of-{slug}",
-            pace=pace,
-            price=None if per_1000 is None else per_1000 / 1000,
-            max_cost=max_cost,
-            progress=display,
-        )
+        stopper = Stopper()
+        with stopper.on_signals():
+            measured = evaluate_victim(
+                opened,
+                dataset,
+                images=test_images,
+                folder=out or Path("runs") / f"answers-of-{slug}",
+                pace=pace,
+                price=None if per_1000 is None else per_1000 / 1000,
+                max_cost=max_cost,
+                stopper=stopper,
+                progress=display,
+            )
     if output_options.json:
         metric = "error" if dataset.landmarks else "accuracy"
         found: dict[str, object] = {

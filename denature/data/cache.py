@@ -24,7 +24,7 @@ from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.data.decode import BLOCK_BYTES, Block, ColourFound, Decoder, Encoded
 from denature.data.places import cache_root
-from denature.data.source import DataSource, Opener
+from denature.data.source import DataSource, Opener, line_of
 
 MOST_META, MOST_VALUES = 256 * MIB, 512 * MIB
 """Bytes of a list of paths, or of facts, and of its values at most: those of 4 million images."""
@@ -95,9 +95,25 @@ def keep(source: DataSource, config: DataConfig, progress: Progress) -> str:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # another process was faster
                 new.rename(folder)
+            _check_kept(folder, source)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return name
+
+
+def _check_kept(folder: Path, source: DataSource) -> None:
+    """Check that data in memory came into the cache.
+
+    Raises:
+        DataError: they did not, as on a full disk.
+    """
+    try:
+        _read(folder, source)
+    except MISFITS as error:
+        raise DataError(
+            f"The given data could not be written to {folder}: {line_of(error)}. Free space there, "
+            "or name another cache with the environment variable DENATURE_CACHE."
+        ) from None
 
 
 def kept(config: DataConfig, progress: Progress) -> Decoded:

@@ -97,7 +97,7 @@ def given_source(
                 "cast the column of labels to ClassLabel(names=...)."
             )
         return hub_tables(splits, config, ())
-    named = tuple(classes) if classes is not None else _class_names(splits["train"])
+    named = tuple(classes) if classes is not None else _names_of_all(splits)
     return DataSource(
         {split: _opener(given, f"the {split} split") for split, given in splits.items()},
         named,
@@ -185,7 +185,8 @@ def _opener(split: Any, where: str) -> Opener:
     if isinstance(split, DataLoader):
         loader = _in_order(split, where)
     elif isinstance(split, TorchDataset):
-        _check_repeatable(split, where)
+        if not isinstance(split, IterableDataset):
+            _check_repeatable(split, where)
         loader = DataLoader(split, BATCH, collate_fn=list, generator=torch.Generator())
         return lambda: (_block(_stacked(rows, where), where) for rows in loader)
     else:
@@ -337,6 +338,24 @@ def as_array(values: Any) -> np.ndarray:
         return np.asarray(_plain(values))
     except (TypeError, ValueError) as error:
         raise DataError(f"{type(values).__name__} is no array: {line_of(error)}.") from None
+
+
+def _names_of_all(splits: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The class names of the training split, which no other split contradicts.
+
+    Raises:
+        DataError: another split has other names, or another order of them.
+    """
+    named = _class_names(splits["train"])
+    for split, given in splits.items():
+        other = _class_names(given)
+        if named is not None and other is not None and other != named:
+            raise DataError(
+                f"The classes of the {split} split are {brief(other)}, of the train split "
+                f"{brief(named)}; one number would stand for two classes. Give all splits the "
+                "same classes, or pass `classes` where the numbers mean the same in all of them."
+            )
+    return named
 
 
 def _class_names(split: Any) -> tuple[str, ...] | None:

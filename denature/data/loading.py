@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -175,6 +174,8 @@ def config_of(
         raise ConfigError("group is for data whose images have paths; data in memory have none.")
     config = DataConfig(source=NAME, **asdict(reading))
     source = given_source(data, config, classes)
+    if source.left_out:  # the cache, from which they are loaded then, does not know of it
+        progress.say(f"{NAME}: left out {format_left_out(source.left_out)}")
     if not source.splits.keys() - {"train"} and not config.holdout:
         config = replace(config, holdout=MEMORY_HOLDOUT)
         progress.say(
@@ -195,21 +196,28 @@ def _check_unread(
         )
 
 
-@lru_cache(maxsize=4)  # a long list of runs asks about one data set again and again
 def loads_again(dataset: Dataset) -> bool:
     """Whether other processes can load this data set, which a caller may have changed in memory."""
     try:
         other = load(dataset.config, progress=SILENT)
     except DenatureError:
         return False
-    splits = (
-        (getattr(dataset, name), getattr(other, name)) for name in ("train", "validation", "test")
+    return (dataset.digest, dataset.classes) == (other.digest, other.classes) and all(
+        _same(getattr(dataset, name), getattr(other, name))
+        for name in ("train", "validation", "test")
     )
-    same_rows = all(
-        a is b is None or (a is not None and b is not None and torch.equal(a.rows, b.rows))
-        for a, b in splits
+
+
+def _same(split: Split | None, other: Split | None) -> bool:
+    """Whether two splits hold the same rows, labels and pixels."""
+    if split is None or other is None:
+        return split is other
+    pairs = (
+        (split.rows, other.rows),
+        (split.labels, other.labels),
+        (split.images, other.images),
     )
-    return same_rows and (dataset.digest, dataset.classes) == (other.digest, other.classes)
+    return all(a is b or (a.dtype == b.dtype and torch.equal(a, b)) for a, b in pairs)
 
 
 def _opened(config: DataConfig, progress: Progress, *, labelled: bool = False) -> Decoded:

@@ -30,6 +30,7 @@ def evaluate_victim(
     pace: RequestConfig,
     price: float | None = None,
     max_cost: float | None = None,
+    stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> Estimate:
     """A victim's accuracy on test images, or its error on landmarks.
@@ -43,6 +44,7 @@ def evaluate_victim(
         price: US dollars a query.
         max_cost: US dollars for all queries in the folder, at most; fewer images are measured where
             it ends them.
+        stopper: ends the queries; received answers are kept.
         progress: receives the number of answers.
 
     Raises:
@@ -53,8 +55,7 @@ def evaluate_victim(
     about = fitted(about_of(victim), dataset, progress, option="--data")
     check_image_size(about, dataset)
     folder.mkdir(parents=True, exist_ok=True)
-    stopper = Stopper()
-    with Ledger(folder / LEDGER) as ledger, stopper.on_signals():
+    with Ledger(folder / LEDGER) as ledger:
         oracle = Oracle(
             victim=victim,
             ledger=ledger,
@@ -64,7 +65,7 @@ def evaluate_victim(
             pace=pace,
             price=price,
             max_cost=max_cost,
-            stopper=stopper,
+            stopper=stopper or Stopper(),
             progress=progress,
         )
         count = min(USUAL if images is None else images, len(dataset.test))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -326,10 +327,11 @@ def _send(
     """
     if (workers := session.workers) is None:
         return set()
+    loadable = cache(loads_again)  # it reads all pixels, and many passes are over one data set
     waiting = [
         (unfinished, dataset)
         for _, dataset, jobs in passes
-        if isinstance(jobs[0].order.source, Transfer) or loads_again(dataset)
+        if isinstance(jobs[0].order.source, Transfer) or loadable(dataset)
         if (unfinished := [job for job in jobs if not job.is_finished])
     ]
     # Passes are divided where workers would be idle.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from denature.core.classes import composed
-from denature.core.errors import DataError, unknown
+from denature.core.errors import DataError, brief, unknown
 from denature.core.untrusted import parse_json
 from denature.data.config import DataConfig
 
@@ -82,6 +82,50 @@ def class_names(schema: Any, label: str) -> tuple[str, ...] | None:
         return tuple(composed(str(name)) for name in info["names"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def is_truth(schema: Any, label: str) -> bool:
+    """Whether the labels are truth values."""
+    from pyarrow import types
+
+    return bool(types.is_boolean(schema.field(label).type))
+
+
+def is_unlabelled(schema: Any, label: str) -> bool:
+    """Whether a table lacks the column of the labels, or the column holds nothing."""
+    from pyarrow import types
+
+    return label not in schema.names or bool(types.is_null(schema.field(label).type))
+
+
+def check_same_labels(
+    schema: Any, first: Any, label: str, where: object, first_where: object
+) -> None:
+    """Check that labels have the same meaning in one table as in the first.
+
+    Raises:
+        DataError: the table has other classes, or another order of them; or labels of another kind:
+            names, landmarks, truth values or numbers.
+    """
+    names, first_names = class_names(schema, label), class_names(first, label)
+    if names is not None and first_names is not None and names != first_names:
+        raise DataError(
+            f"The classes of {where} are {brief(names)}, of {first_where} {brief(first_names)}; "
+            "one number would stand for two classes. Write all splits with the same list of names."
+        )
+    if is_unlabelled(first, label):
+        return
+    if is_truth(schema, label) != is_truth(first, label):
+        raise DataError(
+            f"The column {label} holds truth values in one of {where} and {first_where} and "
+            "numbers in the other. Shards of one data set must have labels of one kind."
+        )
+    kind, first_kind = schema.field(label).type, first.field(label).type
+    if kind_of(kind) != kind_of(first_kind):
+        raise DataError(
+            f"The column {label} of {where} is {kind}, of {first_where} {first_kind}. Shards of "
+            "one data set must have labels of one kind."
+        )
 
 
 def _kind(schema: Any, label: str) -> Kind:

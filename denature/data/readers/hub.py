@@ -2,16 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from denature.core.classes import composed
 from denature.core.errors import DataError, MissingExtra
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.readers.cells import Labels, encoded_image, given_values
-from denature.data.readers.columns import check_landmarks, columns_of
-from denature.data.readers.naming import check_numbers, named_classes, numbers_of
-from denature.data.readers.splits import has_labels, is_keyword, split_of
+from denature.data.readers.columns import check_same_labels, class_names, columns_of, is_unlabelled
+from denature.data.readers.naming import LabelColumn, classes_of, numbers_of
+from denature.data.readers.splits import is_keyword, split_of
 from denature.data.source import DataSource, Opener, line_of
 
 
@@ -55,18 +55,32 @@ def hub_tables(
     if "train" not in splits:
         raise DataError(f"{config.source} has the splits {', '.join(loaded)}; wanted is train.")
     first = splits["train"]
-    columns = columns_of(first.features.arrow_schema, config, config.source)
-    names = tuple(map(composed, getattr(first.features[columns.label], "names", ()) or ())) or None
-    if columns.kind == "names":
-        found = {s: given_values(part.unique(columns.label)) for s, part in splits.items()}
-        names = named_classes(found["train"], len(first), names, config.source, columns)
-        for split in found:
-            if split != "train" and not has_labels(found[split], names, f"The {split} split"):
-                left_out[f"unlabelled {split} image"] += len(splits.pop(split))
-    elif columns.kind == "landmarks":
-        check_landmarks(_cells(first, columns.label), columns, config.source)
-    elif columns.guessed and names is None:
-        check_numbers(given_values(first.unique(columns.label)), len(first), config.source, columns)
+    schema = first.features.arrow_schema
+    columns = columns_of(schema, config, config.source)
+    for split, part in list(splits.items()):
+        if is_unlabelled(part.features.arrow_schema, columns.label):
+            left_out[f"unlabelled {split} image"] += len(splits.pop(split))
+            continue
+        check_same_labels(
+            part.features.arrow_schema,
+            schema,
+            columns.label,
+            f"the {split} split of {config.source}",
+            "the train split",
+        )
+    held = {
+        split: LabelColumn(
+            where=config.source,
+            rows=len(part),
+            distinct=partial(_distinct, part, columns.label),
+            batches=partial(_cells, part, columns.label),
+        )
+        for split, part in splits.items()
+    }
+    listed = class_names(schema, columns.label) or None
+    names, unlabelled = classes_of(held, columns, schema, listed, config.source)
+    for split in unlabelled:
+        left_out[f"unlabelled {split} image"] += len(splits.pop(split))
     labels = Labels(columns.kind, numbers_of(names or ()))
 
     def read(split: str) -> Opener:
@@ -90,6 +104,11 @@ def hub_tables(
         left_out=left_out,
         notes=columns.notes,
     )
+
+
+def _distinct(rows: Any, column: str) -> set[Any]:
+    """The names or numbers in a column."""
+    return given_values(rows.unique(column))
 
 
 def _cells(rows: Any, column: str) -> Iterator[Any]:

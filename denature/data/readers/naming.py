@@ -2,13 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from denature.core.classes import composed
 from denature.core.errors import DataError, brief
 from denature.core.untrusted import MIB, read_bytes
-from denature.data.readers.columns import Columns
+from denature.data.readers.columns import Columns, check_landmarks, is_truth
+from denature.data.readers.splits import has_labels
 from denature.data.source import MOST_CLASSES
 
 CLASS_LIST = "classes.txt"
@@ -17,7 +20,59 @@ MOST_LIST = 4 * MIB
 """Bytes of a list of classes at most."""
 
 
-def named_classes(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelColumn:
+    """The labels of a split; they are read only where they say something about the classes."""
+
+    where: object
+    """The data set or its first file, for errors."""
+    rows: int
+    distinct: Callable[[], set[Any]]
+    """The names or numbers that occur."""
+    batches: Callable[[], Iterable[Any]]
+    """Arrow arrays of all labels."""
+
+
+def classes_of(
+    labels: Mapping[str, LabelColumn],
+    columns: Columns,
+    schema: Any,
+    listed: tuple[str, ...] | None,
+    where: object,
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The class names of tables, and the splits whose images have no labels.
+
+    Args:
+        labels: the column of labels by split.
+        columns: its name and kind.
+        schema: of the first table of the training split.
+        listed: class names in label order, of its metadata or of a list beside it.
+        where: the data set, for errors.
+
+    Returns:
+        The names in label order, None where labels are numbers without names or landmarks; and
+        splits other than the training split.
+
+    Raises:
+        DataError: texts, numbers or lists that are no labels, or a class that training lacks.
+    """
+    train = labels.get("train")
+    rows = 0 if train is None else train.rows
+    if columns.kind == "names":
+        found = {split: column.distinct() for split, column in labels.items()}
+        names = _named(found.get("train", set()), rows, listed, where, columns)
+        others = [split for split in found if split != "train"]
+        return names, [s for s in others if not has_labels(found[s], names, f"The {s} split")]
+    if is_truth(schema, columns.label):
+        return listed or ("False", "True"), []
+    if train is not None and columns.kind == "landmarks":
+        check_landmarks(train.batches(), columns, train.where)
+    elif columns.guessed and listed is None:
+        _check_numbers(set() if train is None else train.distinct(), rows, where, columns)
+    return listed, []
+
+
+def _named(
     found: set[str],
     images: int,
     listed: tuple[str, ...] | None,
@@ -46,7 +101,7 @@ def named_classes(
     return listed
 
 
-def check_numbers(found: set[int], images: int, where: object, columns: Columns) -> None:
+def _check_numbers(found: set[int], images: int, where: object, columns: Columns) -> None:
     """Check that the numbers in a guessed column can be class numbers.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,18 +21,12 @@ from denature.data.readers.cells import (
 )
 from denature.data.readers.columns import (
     Columns,
-    check_landmarks,
+    check_same_labels,
     class_names,
     columns_of,
-    kind_of,
+    is_unlabelled,
 )
-from denature.data.readers.naming import (
-    check_numbers,
-    listed_classes,
-    named_classes,
-    numbers_of,
-)
-from denature.data.readers.splits import has_labels
+from denature.data.readers.naming import LabelColumn, classes_of, listed_classes, numbers_of
 from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, stats_of
 
 
@@ -75,21 +70,20 @@ def table_source(
         if not _compatible(parts, columns, first, trained=split == "train"):
             left_out[f"unlabelled {split} image"] += sum(rows[file] for file in parts)
             del shards[split]
-    names = class_names(_schema(first), columns.label) or listed_classes(path, files)
-    train = shards.get("train", [])
-    trained = sum(rows[file] for file in train)
-    if columns.kind == "names":
-        found = {s: _distinct(parts, columns.label) for s, parts in shards.items()}
-        names = named_classes(found.get("train", set()), trained, names, path, columns)
-        for split in found:
-            if split != "train" and not has_labels(found[split], names, f"The {split} split"):
-                left_out[f"unlabelled {split} image"] += sum(rows[f] for f in shards.pop(split))
-    elif _is_truth(_schema(first), columns.label):
-        names = names or ("False", "True")
-    elif columns.kind == "landmarks":
-        check_landmarks(_batches(train, columns.label), columns, first)
-    elif columns.guessed and names is None:
-        check_numbers(_distinct(train, columns.label), trained, path, columns)
+    held = {
+        split: LabelColumn(
+            where=first,
+            rows=sum(rows[file] for file in parts),
+            distinct=partial(_distinct, parts, columns.label),
+            batches=partial(_batches, parts, columns.label),
+        )
+        for split, parts in shards.items()
+    }
+    schema = _schema(first)
+    listed = class_names(schema, columns.label) or listed_classes(path, files)
+    names, unlabelled = classes_of(held, columns, schema, listed, path)
+    for split in unlabelled:
+        left_out[f"unlabelled {split} image"] += sum(rows[file] for file in shards.pop(split))
     labels = Labels(columns.kind, numbers_of(names or ()))
     files = list(chain.from_iterable(shards.values()))
     pictures = [picture for file in files for picture in _pictures(file, columns.image)]
@@ -173,13 +167,11 @@ def _compatible(parts: Sequence[Path], columns: Columns, first: Path, *, trained
     Raises:
         DataError: a shard has other columns.
     """
-    from pyarrow import types
-
     labelled = []
     for file in parts:
         schema = _schema(file)
         missing = {columns.image, columns.label} - set(schema.names)
-        absent = columns.label in missing or types.is_null(schema.field(columns.label).type)
+        absent = is_unlabelled(schema, columns.label)
         labelled.append(not absent)
         if missing - (set() if trained else {columns.label}):
             raise DataError(
@@ -187,13 +179,7 @@ def _compatible(parts: Sequence[Path], columns: Columns, first: Path, *, trained
                 "Shards of one data set must have the same columns."
             )
         if not absent:
-            _check_names(schema, columns.label, file, first)
-        if not absent and kind_of(kind := schema.field(columns.label).type) != columns.kind:
-            raise DataError(
-                f"The column {columns.label} of {file} is {kind}, of {first} "
-                f"{_schema(first).field(columns.label).type}. Shards of one data set must have "
-                "labels of one kind."
-            )
+            check_same_labels(schema, _schema(first), columns.label, file, first)
     if trained or all(labelled):
         return True
     if any(labelled):
@@ -224,12 +210,6 @@ def _distinct(parts: Iterable[Path], column: str) -> set[Any]:
     return given_values(found)
 
 
-def _is_truth(schema: Any, label: str) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_boolean(schema.field(label).type))
-
-
 def _pictures(file: Path, image: str) -> Iterator[Path]:
     """Image files that rows name; the cache must change with them."""
     from pyarrow import types
@@ -248,24 +228,3 @@ def _pictures(file: Path, image: str) -> Iterator[Path]:
             if path and (picture := path_in(file.parent, path, f"{file}, row {row}")).is_file():
                 yield picture
             row += 1
-
-
-def _check_names(schema: Any, label: str, file: Path, first: Path) -> None:
-    """Check that class numbers have the same meaning in a shard as in the first shard.
-
-    Raises:
-        DataError: the shard has other classes, or another order of them; or one of the two shards
-            holds truth values and the other numbers.
-    """
-    other = _schema(first)
-    names, first_names = class_names(schema, label), class_names(other, label)
-    if names is not None and first_names is not None and names != first_names:
-        raise DataError(
-            f"The classes of {file} are {brief(names)}, of {first} {brief(first_names)}; one "
-            "number would stand for two classes. Write all splits with the same list of names."
-        )
-    if label in other.names and _is_truth(schema, label) != _is_truth(other, label):
-        raise DataError(
-            f"The column {label} holds truth values in one of {file} and {first} and numbers in "
-            "the other. Shards of one data set must have labels of one kind."
-        )
