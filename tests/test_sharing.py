@@ -179,6 +179,8 @@ def test_nothing_of_the_machine_and_no_test_image_is_pushed(
         (r"C:\Users\jane\faces", "faces"),
         ("hf:/home/jane/model", "model"),
         ("https://jane:secret@inside:8000/v2/models/m", "a service"),
+        ("rekognition DetectFaces at http://faces.inside.jane:8080", "a service"),
+        ("rekognition DetectFaces at aws eu-west-1", "rekognition DetectFaces at aws eu-west-1"),
         ("cnn@width=64+dropout=0.2", "cnn@width=64+dropout=0.2"),
     ],
 )
@@ -194,15 +196,17 @@ def test_a_record_that_is_shared_has_no_path_and_keeps_its_id(runs: dict[str, Ru
         folder="/home/jane/theft", kind="label", net="http://inside.jane/v2", digest="0" * 16,
         recipe="1" * 16, accuracy=None, seed=None,
     )  # fmt: skip
+    faces = replace(victim, net="rekognition DetectFaces at http://faces.jane:8080")
     full = replace(
         record,
         data=replace(record.data, source="/home/jane/faces.npz"),
         given={**record.given, "data": reading, "weights": "/home/jane/w.pt"},
         config={**record.config, "data": reading},
-        inputs={**record.inputs, "victim": victim},
+        inputs={**record.inputs, "victim": victim, "faces": faces},
     )
     shared = shareable(full)
     assert "jane" not in shared.to_json()
+    assert "jane" not in model_card(shared, "me/digits")
     assert plan_of(shared) == plan_of(full)
     assert shared.given["data"] == {"source": "faces.npz", "holdout": 0.2}
     assert (shared.accuracy, shared.history) == (full.accuracy, full.history)
