@@ -1,10 +1,12 @@
 """What all pages have in common: structure, first line, links, no path of the machine, one look."""
 
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,6 +226,7 @@ def test_an_audit_and_a_theft_of_one_model_lead_to_each_other(
 
 
 def test_results_of_others_beside_a_page_are_no_links(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
     for name, text in {"a": "[]", "b": '{"result_type": "audit"}', "c": "{"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(text)
@@ -233,6 +236,63 @@ def test_results_of_others_beside_a_page_are_no_links(tmp_path: Path) -> None:
         "records.jsonl",
         "result.json",
     ]
+
+
+def beside(tmp_path: Path, names: Iterable[str], *, size: int = 0) -> dict[str, Any]:
+    """An audit whose page lies in `own`, beside others of the same model, oldest first."""
+    plain = {"result_type": "audit", "model": {"digest": "d", "name": "n"}}
+    (tmp_path / "own").mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").write_text("")
+        result = tmp_path / name / "result.json"
+        result.write_text(json.dumps(plain).ljust(size))
+        os.utime(result, (number, number))
+    return plain
+
+
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the folders whose result is opened from now on."""
+    found: list[str] = []
+
+    def read(path: Path) -> Any:
+        found.append(path.parent.name)
+        return json.loads(path.read_text())
+
+    monkeypatch.setattr("denature.report.links.read_json", read)
+    return found
+
+
+def test_a_page_leads_to_the_newest_results_beside_it_and_opens_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, read = beside(tmp_path, [f"r{n}" for n in range(12)]), opened(monkeypatch)
+    links = links_of(plain, tmp_path / "own")
+    assert [link.text for link in links[:-2]] == [f"audit: r{n}" for n in range(11, 3, -1)]
+    assert len(read) == 8
+    read.clear()
+    stranger = {"result_type": "audit", "model": {"digest": "e", "name": "m"}}
+    monkeypatch.setattr("denature.report.links.MOST_READ", 5)
+    assert len(links_of(stranger, tmp_path / "own")) == 2
+    assert read == [f"r{n}" for n in range(11, 6, -1)]
+
+
+def test_large_results_and_those_of_other_owners_are_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = beside(tmp_path, ["ours", "theirs", "written"])
+    beside(tmp_path, ["large"], size=4 * 2**20 + 1)
+    read, lstat = opened(monkeypatch), Path.lstat
+
+    def owned(path: Path) -> Any:
+        about = lstat(path)
+        theirs = path.name == "theirs" or path.parent.name == "written"
+        uid = about.st_uid + theirs
+        return os.stat_result([*about[:4], uid, *about[5:]], {"st_mtime_ns": about.st_mtime_ns})
+
+    monkeypatch.setattr(Path, "lstat", owned)
+    links_of(plain, tmp_path / "own")
+    assert read == ["ours"]
 
 
 # Paths

@@ -121,8 +121,9 @@ def write_outcome(result: Result, records: Sequence[Record], folder: Path) -> Ou
     """
     plain = shared(encode(result), folder)
     written = _decoded(result.result_type, plain, where=str(folder / RESULT))
-    page = _linked(page_of(written, records), written, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    page = page_of(written, records)
+    folder.mkdir(parents=True, exist_ok=True)  # first, since its owner decides what it links to
+    page = _linked(page, written, folder)
     write_records(folder / RECORDS, page.records)
     text = json.dumps(_plain(written, page), allow_nan=False)
     write_text(folder / RESULT, text + "\n")
