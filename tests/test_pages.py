@@ -13,8 +13,8 @@ import pytest
 from denature.audit.result import Interval
 from denature.cli.app import main
 from denature.core.record import find_records, read_record
+from denature.core.redact import record_without_paths, without_paths
 from denature.core.schema import encode
-from denature.core.sharing import shared, shared_record
 from denature.core.stats import Estimate
 from denature.report.cells import Cell
 from denature.report.flatness import FlatnessResult, LossSurface, verdict_on_flatness
@@ -312,17 +312,17 @@ def test_large_results_and_those_of_other_owners_are_not_opened(
     ],
 )
 def test_a_text_that_is_shared_names_no_absolute_path(text: str, wanted: str) -> None:
-    assert shared(text) == wanted
-    assert shared({"pool": [text]}) == {"pool": [wanted]}
+    assert without_paths(text) == wanted
+    assert without_paths({"pool": [text]}) == {"pool": [wanted]}
 
 
 def test_paths_below_a_folder_stay_relative_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shared(f"{tmp_path}/theft/clones/a", tmp_path / "theft") == "clones/a"
-    assert shared(f"{tmp_path}/runs/own") == "runs/own"
-    assert shared({"hits": {"test": "/8A//7f/"}, "png": "/9j/4A"}) == {
+    assert without_paths(f"{tmp_path}/theft/clones/a", tmp_path / "theft") == "clones/a"
+    assert without_paths(f"{tmp_path}/runs/own") == "runs/own"
+    assert without_paths({"hits": {"test": "/8A//7f/"}, "png": "/9j/4A"}) == {
         "hits": {"test": "/8A//7f/"},
         "png": "/9j/4A",
     }
@@ -330,10 +330,10 @@ def test_paths_below_a_folder_stay_relative_to_it(
 
 def test_a_record_is_shared_without_paths_and_else_as_it_is() -> None:
     [record, *_] = find_records([ROOT / "results" / "demo.jsonl"])
-    assert shared_record(record) is record
+    assert record_without_paths(record) is record
     assert record.data is not None
     moved = replace(record, data=replace(record.data, source="/mnt/disk/digits"))
-    assert encode(shared_record(moved)) == encode(
+    assert encode(record_without_paths(moved)) == encode(
         replace(record, data=replace(record.data, source="digits"))
     )
 

@@ -18,7 +18,9 @@ from denature.core.errors import ConfigError, RunError
 from denature.core.record import InputRecord, Record, find_records, read_record
 from denature.data import Dataset
 from denature.report.card import model_card
-from denature.train import Nasty, Normal, Run, Training, evaluate_run, load_run, sharing, train
+from denature.train import Nasty, Normal, Run, Training, evaluate_run, load_run, train
+from denature.train import hub as hub_client
+from denature.train.hub import is_run, pull
 from denature.train.identity import plan_of
 from denature.train.shareable import public_name, shareable
 from tests.forked import FORKED
@@ -417,7 +419,7 @@ def test_a_repository_without_a_run_is_one_of_another_library(
     hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.repositories["me/digits"] = Repository(False, [{"config.json": b"{}"}])
-    assert not sharing.is_run("me/digits")
+    assert not is_run("me/digits")
     assert "holds no run that denature pushed" in refused(capsys, "pull", NAME)
     pytest.importorskip("transformers")
     said = refused(capsys, "eval", NAME, "--data", "digits")
@@ -470,13 +472,13 @@ def test_a_change_by_another_is_not_overwritten(
 ) -> None:  # fmt: skip
     repository = Repository(private=True)
     hub.repositories["me/digits"] = repository
-    holds = sharing._holds
+    holds = hub_client._holds
 
     def and_then_another_commits(*given: Any) -> bool:
         repository.commits.append({"README.md": b"of another"})
         return holds(*given)
 
-    monkeypatch.setattr(sharing, "_holds", and_then_another_commits)
+    monkeypatch.setattr(hub_client, "_holds", and_then_another_commits)
     assert "412" in refused(capsys, "push", str(runs["normal"].folder), NAME)
     assert repository.commits[-1] == {"README.md": b"of another"}
 
@@ -550,8 +552,8 @@ def test_a_pull_that_ends_while_it_writes_is_taken_up_again(
     with monkeypatch.context() as patch:
         patch.setattr("denature.core.record.write_record", stopped)
         with pytest.raises(KeyboardInterrupt):
-            sharing.pull("me/digits", out="pulled")
+            pull("me/digits", out="pulled")
     with pytest.raises(RunError, match="no finished run"):
         load_run("pulled")
-    assert sharing.pull("me/digits", out="pulled").digest == runs["normal"].digest
+    assert pull("me/digits", out="pulled").digest == runs["normal"].digest
     assert load_run("pulled").digest == runs["normal"].digest

@@ -39,7 +39,7 @@ MOST_HEADER = 16 * MIB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parcel:
+class Upload:
     """The files of one push."""
 
     repository: str
@@ -92,7 +92,7 @@ def checked_weights(folder: Path, net: NetRecord) -> Path:
 
 
 def push(
-    parcel: Parcel, *, public: bool = False, overwrite: bool = False, progress: Progress = SILENT
+    upload: Upload, *, public: bool = False, overwrite: bool = False, progress: Progress = SILENT
 ) -> Pushed:
     """Send a run to the hub in one commit, so that no reader finds a part of it.
 
@@ -100,7 +100,7 @@ def push(
     and the next one goes on.
 
     Args:
-        parcel: the files.
+        upload: the files.
         public: whether the repository is public; an existing one must be as said.
         overwrite: replace another run, or files, in the repository.
         progress: display of progress.
@@ -110,21 +110,21 @@ def push(
         RunError: the repository holds other files, or the hub refused.
         MissingExtra: huggingface_hub is not installed.
     """
-    repository = parcel.repository
+    repository = upload.repository
     with needs("hub", "A push to the hub"):
         from huggingface_hub import CommitOperationAdd
     with _reaching(repository, progress, "pushing to") as api:
         there = _info(api, repository)
         if there is not None:
             _check_visibility(repository, there, public=public)
-            if not overwrite and _holds(api, repository, there, parcel.record):
+            if not overwrite and _holds(api, repository, there, upload.record):
                 return Pushed(f"{api.endpoint}/{repository}", sent=False)
         else:
             api.create_repo(repository, private=not public)
         done = api.create_commit(
             repository,
-            [CommitOperationAdd(name, content) for name, content in parcel.files.items()],
-            commit_message=f"{parcel.record.kind} {parcel.record.net.name}, {parcel.record.id}",
+            [CommitOperationAdd(name, content) for name, content in upload.files.items()],
+            commit_message=f"{upload.record.kind} {upload.record.net.name}, {upload.record.id}",
             parent_commit=None if there is None else there.sha,
         )
         return Pushed(done.repo_url.url, sent=True)
