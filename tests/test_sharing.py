@@ -141,6 +141,19 @@ def test_a_repository_is_replaced_or_published_only_when_that_is_said(
     assert "such as README.md" in refused(capsys, "push", nasty, "hf:me/mine")
 
 
+def test_nothing_of_the_former_content_stays_beside_a_run(
+    hub: Hub, runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    former = {".gitattributes": b"* text", "model.safetensors": b"1", "old/model.bin": b"2"}
+    hub.repositories["me/digits"] = Repository(private=True, commits=[{**former, "README.md": b""}])
+    normal = str(runs["normal"].folder)
+    assert "such as README.md" in refused(capsys, "push", normal, NAME)
+    done(capsys, "push", normal, NAME, "--overwrite")
+    assert files_of(hub).keys() == {"README.md", "record.json", "weights.safetensors"}
+    [before, after] = hub.repositories["me/digits"].commits  # in one commit
+    assert after[".gitattributes"] == before[".gitattributes"]
+
+
 def test_a_dry_run_shows_all_and_asks_nothing(
     hub: Hub, runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,6 +379,27 @@ def test_sizes_are_checked_before_anything_is_fetched(
     got = [request for request in hub.requests if request.startswith("GET") and ".safe" in request]
     assert not got
     assert not Path("runs").exists()
+
+
+def test_a_record_sets_no_bound_by_a_number_that_its_network_does_not_have(
+    hub: Hub, runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = runs["normal"].record
+
+    def said_of(name: str) -> str:
+        lying = replace(record, net=replace(record.net, name=name, parameters=10**12))
+        put(hub, runs["normal"], record_json=lying.to_json().encode())
+        hub.states = lambda name, size: 10**11 if name == "weights.safetensors" else size
+        return refused(capsys, "pull", NAME)
+
+    said = said_of("mlp")
+    assert (
+        f"states 1,000,000,000,000 parameters for mlp, which has {record.net.parameters:,}" in said
+    )
+    # A module that is not imported has no outline, so a fixed bound holds.
+    assert "has 100,000,000,000 bytes; wanted are at most 8,589,934,592" in said_of("own_nets:make")
+    got = [request for request in hub.requests if request.startswith("GET") and ".safe" in request]
+    assert not got
 
 
 def test_what_was_changed_on_its_way_is_refused(

@@ -46,7 +46,8 @@ def push(
         public: Make the repository public; a new one is private by default. A push never changes
             the visibility of an existing one, and is refused where that differs.
         dry_run: Show what would be sent, and send nothing.
-        overwrite: Replace another run, or files, in the repository.
+        overwrite: Replace all files of the repository, such as those of another run; older commits
+            keep them.
     """
     from denature.core.record import read_record
     from denature.report.card import model_card
