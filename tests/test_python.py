@@ -20,7 +20,7 @@ from denature.cli.app import main
 from denature.core import notebook, usual
 from denature.core.errors import ConfigError, MissingExtra
 from denature.core.frames import html_of
-from denature.core.progress import SILENT
+from denature.core.progress import SILENT, Meter
 from denature.extract.theft import Theft
 from denature.report.results import Outcome
 from denature.report.tables import csv, latex, numeric
@@ -229,8 +229,8 @@ def test_bars_of_a_notebook_are_updated_and_go(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(notebook, "_display", display)
     monkeypatch.setattr(notebook, "SHOW_EVERY_S", 0.0)
     now = [0.0]
-    metered = partial(notebook.Meter, clock=lambda: now[0])
-    monkeypatch.setattr(notebook, "Meter", metered)
+    metered = partial(Meter, clock=lambda: now[0])
+    monkeypatch.setattr("denature.core.notebook.Meter", metered)
     display_of = notebook.NotebookDisplay()
     with display_of.task("<all>", 2, "runs") as outer:
         with display_of.task("one", 0, "images") as inner:
