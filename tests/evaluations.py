@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from denature.core.redact import without_paths
 from denature.core.schema import encode
-from denature.core.sharing import shared
 from denature.data import DataConfig
 from denature.extract.victims.base import Victim
 from denature.recipes.experiment import Experiment
@@ -84,7 +84,7 @@ def _measured(experiment: Experiment, session: Session | None = None) -> object:
 def is_drawn_again(outcome: Outcome) -> bool:
     """Whether the files of an outcome give it and its page again, without this machine's paths."""
     again = encode(read_outcome(outcome.folder).result)
-    same = again == shared(encode(outcome.result), outcome.folder)
+    same = again == without_paths(encode(outcome.result), outcome.folder)
     return same and page_is_drawn_again(outcome.folder)
 
 

@@ -221,6 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             if item["key"] == "lfsFile":
                 files[value["path"]] = self.hub.objects[value["oid"]]
+            if item["key"] == "deletedFile":
+                del files[value["path"]]
         there.commits.append(files)
         done = f"{self.hub.url}/{name}/commit/{there.sha()}"
         self._send(200, {"commitUrl": done, "commitOid": there.sha(), "pullRequestUrl": None})

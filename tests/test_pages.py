@@ -1,18 +1,20 @@
 """What all pages have in common: structure, first line, links, no path of the machine, one look."""
 
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from denature.audit.result import Interval
 from denature.cli.app import main
 from denature.core.record import find_records, read_record
+from denature.core.redact import record_without_paths, without_paths
 from denature.core.schema import encode
-from denature.core.sharing import shared, shared_record
 from denature.core.stats import Estimate
 from denature.report.cells import Cell
 from denature.report.flatness import FlatnessResult, LossSurface, verdict_on_flatness
@@ -224,6 +226,7 @@ def test_an_audit_and_a_theft_of_one_model_lead_to_each_other(
 
 
 def test_results_of_others_beside_a_page_are_no_links(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
     for name, text in {"a": "[]", "b": '{"result_type": "audit"}', "c": "{"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(text)
@@ -233,6 +236,63 @@ def test_results_of_others_beside_a_page_are_no_links(tmp_path: Path) -> None:
         "records.jsonl",
         "result.json",
     ]
+
+
+def beside(tmp_path: Path, names: Iterable[str], *, size: int = 0) -> dict[str, Any]:
+    """An audit whose page lies in `own`, beside others of the same model, oldest first."""
+    plain = {"result_type": "audit", "model": {"digest": "d", "name": "n"}}
+    (tmp_path / "own").mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").write_text("")
+        result = tmp_path / name / "result.json"
+        result.write_text(json.dumps(plain).ljust(size))
+        os.utime(result, (number, number))
+    return plain
+
+
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the folders whose result is opened from now on."""
+    found: list[str] = []
+
+    def read(path: Path) -> Any:
+        found.append(path.parent.name)
+        return json.loads(path.read_text())
+
+    monkeypatch.setattr("denature.report.links.read_json", read)
+    return found
+
+
+def test_a_page_leads_to_the_newest_results_beside_it_and_opens_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, read = beside(tmp_path, [f"r{n}" for n in range(12)]), opened(monkeypatch)
+    links = links_of(plain, tmp_path / "own")
+    assert [link.text for link in links[:-2]] == [f"audit: r{n}" for n in range(11, 3, -1)]
+    assert len(read) == 8
+    read.clear()
+    stranger = {"result_type": "audit", "model": {"digest": "e", "name": "m"}}
+    monkeypatch.setattr("denature.report.links.MOST_READ", 5)
+    assert len(links_of(stranger, tmp_path / "own")) == 2
+    assert read == [f"r{n}" for n in range(11, 6, -1)]
+
+
+def test_large_results_and_those_of_other_owners_are_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = beside(tmp_path, ["ours", "theirs", "written"])
+    beside(tmp_path, ["large"], size=4 * 2**20 + 1)
+    read, lstat = opened(monkeypatch), Path.lstat
+
+    def owned(path: Path) -> Any:
+        about = lstat(path)
+        theirs = path.name == "theirs" or path.parent.name == "written"
+        uid = about.st_uid + theirs
+        return os.stat_result([*about[:4], uid, *about[5:]], {"st_mtime_ns": about.st_mtime_ns})
+
+    monkeypatch.setattr(Path, "lstat", owned)
+    links_of(plain, tmp_path / "own")
+    assert read == ["ours"]
 
 
 # Paths
@@ -252,17 +312,17 @@ def test_results_of_others_beside_a_page_are_no_links(tmp_path: Path) -> None:
     ],
 )
 def test_a_text_that_is_shared_names_no_absolute_path(text: str, wanted: str) -> None:
-    assert shared(text) == wanted
-    assert shared({"pool": [text]}) == {"pool": [wanted]}
+    assert without_paths(text) == wanted
+    assert without_paths({"pool": [text]}) == {"pool": [wanted]}
 
 
 def test_paths_below_a_folder_stay_relative_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shared(f"{tmp_path}/theft/clones/a", tmp_path / "theft") == "clones/a"
-    assert shared(f"{tmp_path}/runs/own") == "runs/own"
-    assert shared({"hits": {"test": "/8A//7f/"}, "png": "/9j/4A"}) == {
+    assert without_paths(f"{tmp_path}/theft/clones/a", tmp_path / "theft") == "clones/a"
+    assert without_paths(f"{tmp_path}/runs/own") == "runs/own"
+    assert without_paths({"hits": {"test": "/8A//7f/"}, "png": "/9j/4A"}) == {
         "hits": {"test": "/8A//7f/"},
         "png": "/9j/4A",
     }
@@ -270,10 +330,10 @@ def test_paths_below_a_folder_stay_relative_to_it(
 
 def test_a_record_is_shared_without_paths_and_else_as_it_is() -> None:
     [record, *_] = find_records([ROOT / "results" / "demo.jsonl"])
-    assert shared_record(record) is record
+    assert record_without_paths(record) is record
     assert record.data is not None
     moved = replace(record, data=replace(record.data, source="/mnt/disk/digits"))
-    assert encode(shared_record(moved)) == encode(
+    assert encode(record_without_paths(moved)) == encode(
         replace(record, data=replace(record.data, source="digits"))
     )
 

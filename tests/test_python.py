@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from denature.cli.app import main
 from denature.core import notebook, usual
 from denature.core.errors import ConfigError, MissingExtra, Stopped
 from denature.core.frames import html_of
-from denature.core.progress import SILENT
+from denature.core.progress import SILENT, Meter
 from denature.core.stopping import Stopper
 from denature.extract.theft import Theft
 from denature.report.results import Outcome
@@ -356,15 +356,20 @@ def test_bars_of_a_notebook_are_updated_and_go(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(notebook, "_display", display)
     monkeypatch.setattr(notebook, "SHOW_EVERY_S", 0.0)
+    now = [0.0]
+    metered = partial(Meter, clock=lambda: now[0])
+    monkeypatch.setattr("denature.core.notebook.Meter", metered)
     display_of = notebook.NotebookDisplay()
     with display_of.task("<all>", 2, "runs") as outer:
         with display_of.task("one", 0, "images") as inner:
             inner.advance(5, "loss 1")
             assert shown[-1].count("<progress") == 2
-            assert "one: 5 images (loss 1)" in shown[-1]
+            assert "one: 5 images, 0 s (loss 1)" in shown[-1]
+        now[0] = 30.0  # later than a warm-up, so the remaining time is known
         outer.advance(1)
         assert shown[-1] == (
-            '<div><progress value="1" max="2"></progress> &lt;all&gt;: 1 of 2 runs</div>'
+            '<div><progress value="1" max="2"></progress> '
+            "&lt;all&gt;: 1 of 2 runs, 50%, 30 s, 30 s left</div>"
         )
     assert shown[-1] == ""
     display_of.say("<b>")

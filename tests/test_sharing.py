@@ -18,7 +18,9 @@ from denature.core.errors import ConfigError, RunError
 from denature.core.record import InputRecord, Record, find_records, read_record
 from denature.data import Dataset
 from denature.report.card import model_card
-from denature.train import Nasty, Normal, Run, Training, evaluate_run, load_run, sharing, train
+from denature.train import Nasty, Normal, Run, Training, evaluate_run, load_run, train
+from denature.train import hub as hub_client
+from denature.train.hub import is_run, pull
 from denature.train.identity import plan_of
 from denature.train.shareable import public_name, shareable
 from tests.forked import FORKED
@@ -139,6 +141,19 @@ def test_a_repository_is_replaced_or_published_only_when_that_is_said(
     assert "such as README.md" in refused(capsys, "push", nasty, "hf:me/mine")
 
 
+def test_nothing_of_the_former_content_stays_beside_a_run(
+    hub: Hub, runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    former = {".gitattributes": b"* text", "model.safetensors": b"1", "old/model.bin": b"2"}
+    hub.repositories["me/digits"] = Repository(private=True, commits=[{**former, "README.md": b""}])
+    normal = str(runs["normal"].folder)
+    assert "such as README.md" in refused(capsys, "push", normal, NAME)
+    done(capsys, "push", normal, NAME, "--overwrite")
+    assert files_of(hub).keys() == {"README.md", "record.json", "weights.safetensors"}
+    [before, after] = hub.repositories["me/digits"].commits  # in one commit
+    assert after[".gitattributes"] == before[".gitattributes"]
+
+
 def test_a_dry_run_shows_all_and_asks_nothing(
     hub: Hub, runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +194,8 @@ def test_nothing_of_the_machine_and_no_test_image_is_pushed(
         (r"C:\Users\jane\faces", "faces"),
         ("hf:/home/jane/model", "model"),
         ("https://jane:secret@inside:8000/v2/models/m", "a service"),
+        ("rekognition DetectFaces at http://faces.inside.jane:8080", "a service"),
+        ("rekognition DetectFaces at aws eu-west-1", "rekognition DetectFaces at aws eu-west-1"),
         ("cnn@width=64+dropout=0.2", "cnn@width=64+dropout=0.2"),
     ],
 )
@@ -194,15 +211,17 @@ def test_a_record_that_is_shared_has_no_path_and_keeps_its_id(runs: dict[str, Ru
         folder="/home/jane/theft", kind="label", net="http://inside.jane/v2", digest="0" * 16,
         recipe="1" * 16, accuracy=None, seed=None,
     )  # fmt: skip
+    faces = replace(victim, net="rekognition DetectFaces at http://faces.jane:8080")
     full = replace(
         record,
         data=replace(record.data, source="/home/jane/faces.npz"),
         given={**record.given, "data": reading, "weights": "/home/jane/w.pt"},
         config={**record.config, "data": reading},
-        inputs={**record.inputs, "victim": victim},
+        inputs={**record.inputs, "victim": victim, "faces": faces},
     )
     shared = shareable(full)
     assert "jane" not in shared.to_json()
+    assert "jane" not in model_card(shared, "me/digits")
     assert plan_of(shared) == plan_of(full)
     assert shared.given["data"] == {"source": "faces.npz", "holdout": 0.2}
     assert (shared.accuracy, shared.history) == (full.accuracy, full.history)
@@ -362,6 +381,27 @@ def test_sizes_are_checked_before_anything_is_fetched(
     assert not Path("runs").exists()
 
 
+def test_a_record_sets_no_bound_by_a_number_that_its_network_does_not_have(
+    hub: Hub, runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = runs["normal"].record
+
+    def said_of(name: str) -> str:
+        lying = replace(record, net=replace(record.net, name=name, parameters=10**12))
+        put(hub, runs["normal"], record_json=lying.to_json().encode())
+        hub.states = lambda name, size: 10**11 if name == "weights.safetensors" else size
+        return refused(capsys, "pull", NAME)
+
+    said = said_of("mlp")
+    assert (
+        f"states 1,000,000,000,000 parameters for mlp, which has {record.net.parameters:,}" in said
+    )
+    # A module that is not imported has no outline, so a fixed bound holds.
+    assert "has 100,000,000,000 bytes; wanted are at most 8,589,934,592" in said_of("own_nets:make")
+    got = [request for request in hub.requests if request.startswith("GET") and ".safe" in request]
+    assert not got
+
+
 def test_what_was_changed_on_its_way_is_refused(
     hub: Hub, runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,7 +453,7 @@ def test_a_repository_without_a_run_is_one_of_another_library(
     hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.repositories["me/digits"] = Repository(False, [{"config.json": b"{}"}])
-    assert not sharing.is_run("me/digits")
+    assert not is_run("me/digits")
     assert "holds no run that denature pushed" in refused(capsys, "pull", NAME)
     pytest.importorskip("transformers")
     said = refused(capsys, "eval", NAME, "--data", "digits")
@@ -466,13 +506,13 @@ def test_a_change_by_another_is_not_overwritten(
 ) -> None:  # fmt: skip
     repository = Repository(private=True)
     hub.repositories["me/digits"] = repository
-    holds = sharing._holds
+    holds = hub_client._holds
 
     def and_then_another_commits(*given: Any) -> bool:
         repository.commits.append({"README.md": b"of another"})
         return holds(*given)
 
-    monkeypatch.setattr(sharing, "_holds", and_then_another_commits)
+    monkeypatch.setattr(hub_client, "_holds", and_then_another_commits)
     assert "412" in refused(capsys, "push", str(runs["normal"].folder), NAME)
     assert repository.commits[-1] == {"README.md": b"of another"}
 
@@ -546,8 +586,8 @@ def test_a_pull_that_ends_while_it_writes_is_taken_up_again(
     with monkeypatch.context() as patch:
         patch.setattr("denature.core.record.write_record", stopped)
         with pytest.raises(KeyboardInterrupt):
-            sharing.pull("me/digits", out="pulled")
+            pull("me/digits", out="pulled")
     with pytest.raises(RunError, match="no finished run"):
         load_run("pulled")
-    assert sharing.pull("me/digits", out="pulled").digest == runs["normal"].digest
+    assert pull("me/digits", out="pulled").digest == runs["normal"].digest
     assert load_run("pulled").digest == runs["normal"].digest

@@ -14,6 +14,9 @@ import pytest
 
 from denature.cli.options import OutputOptions, RunOptions
 from denature.core.errors import ConfigError
+from denature.core.progress import Meter
+from denature.core.record import read_record
+from denature.core.stopping import Stopper
 from denature.data import load
 from denature.data.loading import loads_again
 from denature.train import CheckpointConfig, Distilled, Normal, Order, Training, train
@@ -175,7 +178,7 @@ def test_an_address_that_does_not_answer_is_said_at_once(address: str, said: str
     assert time.monotonic() - clock < 20
 
 
-def parcel(teacher: Run | None, **order: Any) -> RemoteBatch:
+def batch_of(teacher: Run | None, **order: Any) -> RemoteBatch:
     given: dict[str, Any] = {"net": "mlp", "objective": Distilled(), "training": QUICK, **order}
     assert teacher is not None
     return RemoteBatch.of(
@@ -184,16 +187,37 @@ def parcel(teacher: Run | None, **order: Any) -> RemoteBatch:
     )  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.alone
+def test_the_last_reports_count_and_a_dead_mailbox_ends_no_training(
+    teacher: Run, tmp_path: Path
+) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    tally = Meter("all", 0, "images")
+    pool = RayPool("local", device="cpu")
+    try:
+        for name in ("reported", "unreported"):
+            made: list[int] = []
+            batch = batch_of(teacher, out=tmp_path / name)
+            pool.carry_out([batch], Stopper(), tally, made.append)
+            assert made == [1]
+            assert read_record(tmp_path / name).kind == "distilled"
+            assert tally.done == len(load("digits").train)  # of the first call alone
+            ray.kill(pool._mailbox)
+    finally:
+        pool.close()
+
+
 def test_what_cannot_travel_is_refused(teacher: Run, tmp_path: Path) -> None:
     from torch import nn
 
-    assert parcel(teacher, out=tmp_path).inputs == ({"teacher": teacher.folder},)
+    assert batch_of(teacher, out=tmp_path).inputs == ({"teacher": teacher.folder},)
     with pytest.raises(ConfigError, match="name a factory"):
-        parcel(teacher, net=nn.Flatten(), out=tmp_path)
+        batch_of(teacher, net=nn.Flatten(), out=tmp_path)
     with pytest.raises(ConfigError, match="come back in folders"):
-        parcel(teacher)
+        batch_of(teacher)
     with pytest.raises(ConfigError, match="in this process's memory only"):
-        parcel(Run(teacher.record, teacher.network), out=tmp_path)
+        batch_of(Run(teacher.record, teacher.network), out=tmp_path)
 
 
 class Refusing:

@@ -18,7 +18,7 @@ from denature.cli.terminal import print
 from denature.core.schema import encode
 
 if TYPE_CHECKING:
-    from denature.train.sharing import Parcel
+    from denature.train.hub import Upload
 
 Flag = Parameter(negative="")
 
@@ -46,31 +46,30 @@ def push(
         public: Make the repository public; a new one is private by default. A push never changes
             the visibility of an existing one, and is refused where that differs.
         dry_run: Show what would be sent, and send nothing.
-        overwrite: Replace another run, or files, in the repository.
+        overwrite: Replace all files of the repository, such as those of another run; older commits
+            keep them.
     """
     from denature.core.record import read_record
     from denature.report.card import model_card
-    from denature.train import sharing
+    from denature.train import hub
     from denature.train.shareable import shareable, what_is_left_out
 
-    name = sharing.repository_of(repository)
+    name = hub.repository_of(repository)
     record = read_record(run)
     shared = shareable(record)
-    parcel = sharing.Parcel(
+    upload = hub.Upload(
         repository=name,
         card=model_card(shared, name, license=license),
         record=shared,
-        weights=sharing.checked_weights(run, record.net),
+        weights=hub.checked_weights(run, record.net),
     )
     kept = what_is_left_out(record, shared)
     if dry_run:
-        _show(parcel, kept, public, output_options)
+        _show(upload, kept, public, output_options)
         return
-    done = sharing.push(
-        parcel, public=public, overwrite=overwrite, progress=output_options.display()
-    )
+    done = hub.push(upload, public=public, overwrite=overwrite, progress=output_options.display())
     if output_options.json:
-        print(json.dumps({**_told(parcel, kept, public), "url": done.url, "sent": done.sent}))
+        print(json.dumps({**_told(upload, kept, public), "url": done.url, "sent": done.sent}))
     elif done.sent:
         print(f"{'public' if public else 'private'}: {done.url}")
     else:
@@ -95,11 +94,11 @@ def pull(
         revision: Branch, tag or commit; the newest by default.
         trust: A module of your own that the run's record may import; repeat the option for several.
     """
-    from denature.train import sharing
+    from denature.train import hub
 
-    name = sharing.repository_of(repository)
+    name = hub.repository_of(repository)
     folder = folder_options.out or Path("runs") / name.rpartition("/")[2]
-    run = sharing.pull(
+    run = hub.pull(
         name,
         revision=revision,
         trust=trust,
@@ -114,26 +113,26 @@ def pull(
     print(f"{run.record.kind} {net.name}, {net.parameters:,} parameters. Run: {folder}.")
 
 
-def _told(parcel: "Parcel", kept: str, public: bool) -> dict[str, Any]:
+def _told(upload: "Upload", kept: str, public: bool) -> dict[str, Any]:
     return {
-        "repository": parcel.repository,
+        "repository": upload.repository,
         "visibility": "public" if public else "private",
         "files": {
             name: len(content) if isinstance(content, bytes) else content.stat().st_size
-            for name, content in parcel.files.items()
+            for name, content in upload.files.items()
         },
         "left_out": kept,
     }
 
 
-def _show(parcel: "Parcel", kept: str, public: bool, output_options: OutputOptions) -> None:
+def _show(upload: "Upload", kept: str, public: bool, output_options: OutputOptions) -> None:
     """What a push would send."""
-    told = _told(parcel, kept, public)
+    told = _told(upload, kept, public)
     if output_options.json:
-        print(json.dumps({**told, "card": parcel.card, "record": encode(parcel.record)}))
+        print(json.dumps({**told, "card": upload.card, "record": encode(upload.record)}))
         return
-    print(parcel.card)
-    print(f"hf:{parcel.repository}, {told['visibility']}. The card above is README.md.")
+    print(upload.card)
+    print(f"hf:{upload.repository}, {told['visibility']}. The card above is README.md.")
     for name, size in told["files"].items():
         print(f"{size:14,} bytes  {name}")
     print(f"record.json is that of the run, but: {kept}. Nothing was sent.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, final
 
-from denature.core.progress import Task
+from denature.core.progress import Meter, Task
 from denature.core.text import printable
 
 SHOW_EVERY_S = 0.2
@@ -30,7 +30,7 @@ class NotebookDisplay:
     @contextmanager
     def task(self, name: str, total: float, unit: str) -> Iterator[Task]:
         """A bar; one of a nested task stands below the outer one while it lasts."""
-        bar = _Bar(self, name, total, unit)
+        bar = _Bar(self, Meter(printable(name), total, unit))
         self._bars.append(bar)
         if self._handle is None or self._cell != _cell():
             self._handle, self._cell = _display(self._html(), display_id=True), _cell()
@@ -82,25 +82,22 @@ class _Html:
 
 @final
 class _Bar:
-    def __init__(self, display: NotebookDisplay, name: str, total: float, unit: str) -> None:
-        self.display, self.name, self.total, self.unit = display, name, total, unit
-        self.done, self.note = 0.0, ""
+    def __init__(self, display: NotebookDisplay, meter: Meter) -> None:
+        self._display, self._meter = display, meter
 
     def advance(self, amount: float, note: str = "") -> None:
-        self.done += amount
-        self.note = note or self.note
-        self.display.show()
+        self._meter.advance(amount, printable(note))
+        self._display.show()
 
     def grow(self, amount: float) -> None:
-        self.total += amount
-        self.display.show()
+        self._meter.grow(amount)
+        self._display.show()
 
     def text(self) -> str:
-        of = f" of {self.total:,.0f}" if self.total else ""
-        note = f" ({self.note})" if self.note else ""
-        return printable(f"{self.name}: {self.done:,.0f}{of} {self.unit}{note}")
+        return self._meter.line
 
     def html(self) -> str:
         # Without a value the bar moves to and fro, as where the size is unknown.
-        value = f' value="{self.done:g}" max="{self.total:g}"' if self.total else ""
+        done, total = self._meter.done, self._meter.total
+        value = f' value="{done:g}" max="{total:g}"' if total > 0 else ""
         return f"<div><progress{value}></progress> {escape(self.text())}</div>"

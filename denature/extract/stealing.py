@@ -8,7 +8,7 @@ from pathlib import Path
 from denature.answers.answerer import AnswerChange
 from denature.core.files import write_text
 from denature.core.record import environment, today
-from denature.core.sharing import shared
+from denature.core.redact import without_paths
 from denature.data.given import DataLike
 from denature.extract.config import ExtractionConfig
 from denature.extract.levels import Division
@@ -124,7 +124,7 @@ def carry_out(planned: PlannedTheft) -> Theft:
         stolen = thief.steal([level.queries for level in division.levels])
         theft = _result(planned, thief, division, stolen, reference)
     theft = replace(theft, scope=planned.scope, date=today())
-    plain = json.dumps(shared(theft.to_dict(), planned.out), indent=1, allow_nan=False)
+    plain = json.dumps(without_paths(theft.to_dict(), planned.out), indent=1, allow_nan=False)
     write_text(planned.out / RESULT, plain + "\n")
     return theft
 

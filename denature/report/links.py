@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from denature.core.record import RECORD
-from denature.core.untrusted import read_json
+from denature.core.untrusted import MIB, read_json
 from denature.report.page import REPORT, Link
 
 RESULT, RECORDS = "result.json", "records.jsonl"
@@ -15,7 +18,13 @@ WORDS = {"audit": "audit", "theft": "theft", "robustness": "robustness"}
 """Types of results of one model, as words before their folders' names."""
 
 MOST = 8
-"""Runs that are named one by one; more are in the file of records."""
+"""Runs that are named one by one, and other results; more runs are in the file of records."""
+
+MOST_READ = 64
+"""Results beside a page that are opened, the newest ones."""
+
+MOST_RESULT = 4 * MIB
+"""Bytes of such a result; a large audit has 0.4 MiB."""
 
 
 def links_of(plain: Mapping[str, Any], folder: Path) -> list[Link]:
@@ -25,16 +34,7 @@ def links_of(plain: Mapping[str, Any], folder: Path) -> list[Link]:
         plain: the result as JSON holds it.
         folder: folder of the page; what lies beside it is looked at.
     """
-    links = list(_runs(plain, folder))
-    own = models_of(plain)
-    for path in sorted(folder.absolute().parent.glob(f"*/{RESULT}")) if own else ():
-        beside = path.parent
-        if beside == folder.absolute() or beside.is_symlink() or not (beside / REPORT).is_file():
-            continue
-        other = _read(path)
-        if own & models_of(other):
-            word = WORDS[str(other["result_type"])]
-            links.append(Link(text=f"{word}: {beside.name}", target=_to(beside, folder)))
+    links = [*_runs(plain, folder), *islice(_others(plain, folder), MOST)]
     links.append(Link(text="all records", target=RECORDS))
     return [*links, Link(text="result as JSON", target=RESULT)]
 
@@ -63,6 +63,40 @@ def _runs(plain: Mapping[str, Any], folder: Path) -> Iterator[Link]:
     runs = sorted(path.parent for path in folder.rglob(RECORD)) if folder.is_dir() else []
     for run in runs if len(runs) <= MOST else ():
         yield Link(text=f"run: {run.name}", target=_to(run, folder, RECORD))
+
+
+def _others(plain: Mapping[str, Any], folder: Path) -> Iterator[Link]:
+    """Other results of the same model beside the folder, newest first."""
+    own = models_of(plain)
+    for path in _beside(folder.absolute())[:MOST_READ] if own else ():
+        other = _read(path)
+        if own & models_of(other):
+            word = WORDS[str(other["result_type"])]
+            yield Link(text=f"{word}: {path.parent.name}", target=_to(path.parent, folder))
+
+
+def _beside(folder: Path) -> list[Path]:
+    """Results with a page beside a folder, newest first.
+
+    Those of other owners are left out: a folder such as /tmp is shared, and what another user
+    writes there is no result of this one.
+    """
+    found = []
+    with suppress(OSError):
+        owner = folder.stat().st_uid
+        for beside in folder.parent.iterdir():
+            with suppress(OSError):
+                place, file = beside.lstat(), (beside / RESULT).lstat()
+                if (
+                    beside != folder
+                    and S_ISDIR(place.st_mode)
+                    and S_ISREG(file.st_mode)
+                    and place.st_uid == file.st_uid == owner
+                    and file.st_size <= MOST_RESULT
+                    and (beside / REPORT).is_file()
+                ):
+                    found.append((-file.st_mtime_ns, beside / RESULT))
+    return [path for _, path in sorted(found)]
 
 
 def _to(place: Path, folder: Path, file: str = REPORT) -> str:

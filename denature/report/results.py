@@ -15,8 +15,8 @@ from denature.core.errors import ConfigError, RunError, unknown
 from denature.core.files import write_text
 from denature.core.frames import Rows, Tabular
 from denature.core.record import Record, find_records, write_records
+from denature.core.redact import record_without_paths, without_paths
 from denature.core.schema import decode, encode
-from denature.core.sharing import shared, shared_record
 from denature.core.untrusted import read_json
 from denature.report import page as pages
 from denature.report.links import RECORDS, RESULT, links_of
@@ -105,10 +105,10 @@ def _number(cell: str) -> str | float | None:
 
 def page_of(result: Result, records: Sequence[Record]) -> Page:
     """The page of a result of any type, which names no path of this machine."""
-    plain = shared(encode(result))
+    plain = without_paths(encode(result))
     if plain != encode(result):
         result = _decoded(result.result_type, plain, where="the result")
-    records = [shared_record(record) for record in records]
+    records = [record_without_paths(record) for record in records]
     page: Page = _module(result.result_type).page(result, records)
     return replace(page, records=records, result=json.dumps(asdict(result)))
 
@@ -119,10 +119,11 @@ def write_outcome(result: Result, records: Sequence[Record], folder: Path) -> Ou
     The page is that of the result as it is read back, so it can be drawn again bit by bit. Files
     name no path of this machine; the outcome that is returned does.
     """
-    plain = shared(encode(result), folder)
+    plain = without_paths(encode(result), folder)
     written = _decoded(result.result_type, plain, where=str(folder / RESULT))
-    page = _linked(page_of(written, records), written, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    page = page_of(written, records)
+    folder.mkdir(parents=True, exist_ok=True)  # first, since its owner decides what it links to
+    page = _linked(page, written, folder)
     write_records(folder / RECORDS, page.records)
     text = json.dumps(_plain(written, page), allow_nan=False)
     write_text(folder / RESULT, text + "\n")
@@ -156,7 +157,7 @@ def read_outcome(folder: Path) -> Outcome:
         )
     if named not in TYPES:
         raise unknown("type of result", str(named), TYPES)
-    result = _decoded(named, shared(raw, folder), where=str(path))
+    result = _decoded(named, without_paths(raw, folder), where=str(path))
     page = page_of(result, find_records([folder / RECORDS]))
     return Outcome(result=result, page=_linked(page, result, folder), folder=folder)
 

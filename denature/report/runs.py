@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from denature.core.errors import ConfigError
 from denature.core.record import Record
-from denature.core.sharing import shared_record
+from denature.core.redact import record_without_paths
 from denature.report import figures, words
 from denature.report.divergence import not_nasty
 from denature.report.kinds import answers_of, objective_of
@@ -32,7 +32,7 @@ def page(records: Sequence[Record], *, title: str = TITLE, caveat: str | None = 
     """
     if not records:
         raise ConfigError("No run was given for the report; name at least one run's folder.")
-    records = [shared_record(record) for record in records]
+    records = [record_without_paths(record) for record in records]
     summary = summarise(records)
     nasty = next((r for r in records if r.kind == "nasty"), None)
     students = words.student_table(summary)

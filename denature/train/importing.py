@@ -16,7 +16,7 @@ from denature.core.record import NetRecord, Record, environment
 from denature.core.weights import digest, fit_weights, read_weights, unwrapped
 from denature.nets import create, hub, libraries, outline_of, parameter_count
 from denature.nets.normalize import Normalized, check_scale
-from denature.train import sharing
+from denature.train.hub import is_run, pull
 from denature.train.identity import plan_id, plan_of
 from denature.train.run import CLASS_NAMES, Run, keep_run, network_of
 
@@ -107,13 +107,13 @@ def import_published(
     named = library_of(name)
     if named is None:
         raise ConfigError(f"{name!r} names no library; wanted is hf:, timm: or torchvision:NAME.")
-    if named[0] == "hf" and sharing.is_run(named[1]):
+    if named[0] == "hf" and is_run(named[1]):
         if any(given is not None for given in (image_size, mean, std)):
             raise ConfigError(
                 f"{name} is a run, which states the size and normalisation of its images; leave "
                 "out image_size, mean and std."
             )
-        return sharing.pull(named[1], trust=trust, out=out, overwrite=overwrite)
+        return pull(named[1], trust=trust, out=out, overwrite=overwrite)
     size = image_size or hub.USUAL_SIDE
     classes, channels, names = None, 3, None
     if named[0] == "hf":

@@ -57,7 +57,7 @@ def shareable(record: Record) -> Record:
 
 def public_name(text: str) -> str:
     """A name of data, a network or a service without the folders and hosts in it."""
-    if re.match(r"\w+://", text):
+    if re.search(r"\w+://", text):
         return "a service"
     if PATH.search(text) is None or _is_of_library(text):
         return text

@@ -40,6 +40,9 @@ TRIES = 4
 
 POLL_S = 0.1
 
+REPORTS_S = 10.0
+"""Time that a mailbox of a cluster has to answer."""
+
 _REPORT = struct.Struct("q?dd")
 """A `Report` as bytes, far fewer than a pipe takes as a whole (PIPE_BUF, at least 512)."""
 
@@ -302,16 +305,14 @@ class RayPool:
             for number, batch in enumerate(batches, start=self._sent)
         }
         self._sent += len(batches)
-        reports = self._mailbox.take.remote()
+        reports: Any = self._mailbox.take.remote()
         failure: DenatureError | None = None
         reason: str | None = None
         cancelled = False
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
-            if ready or ray.wait([reports], timeout=0)[0]:
-                for report in ray.get(reports):
-                    received.count(report)
-                reports = self._mailbox.take.remote()
+            if reports is not None and (ready or ray.wait([reports], timeout=0)[0]):
+                reports = self._counted(reports, received)
             for reference in ready:
                 count = len(waiting.pop(reference).orders)
                 try:
@@ -330,10 +331,25 @@ class RayPool:
                 cancelled = True
                 for reference in waiting:
                     ray.cancel(reference, force=False)
+        for _ in range(2):  # what was asked before the last worker ended, and what came after that
+            if reports is not None:
+                reports = self._counted(reports, received)
         if failure is not None:
             raise failure
         if reason is not None:
             raise _stopped(reason)
+
+    def _counted(self, reports: Any, received: Received) -> Any:
+        """Count the reports that a mailbox sent, and ask for the next ones.
+
+        None if the mailbox died with its node or does not answer: training goes on, unreported.
+        """
+        try:
+            for report in self._ray.get(reports, timeout=REPORTS_S):
+                received.count(report)
+        except self._ray.exceptions.RayError:
+            return None
+        return self._mailbox.take.remote()
 
     def close(self) -> None:
         """Disconnect from the cluster, if this object connected to it."""

@@ -20,6 +20,7 @@ from denature.core.sealed import content_digest
 from denature.core.sniffing import is_safetensors
 from denature.core.untrusted import MIB, MOST_JSON
 from denature.core.weights import WEIGHTS, read_weights
+from denature.nets import outline_of, parameter_count
 from denature.remote.redaction import server_text
 from denature.train.run import Run, keep_run, load_run
 
@@ -37,9 +38,12 @@ MOST_EACH = 16
 MOST_HEADER = 16 * MIB
 """Bytes of weights beside their values at most."""
 
+MOST_FETCHED = 8192 * MIB
+"""Bytes of weights at most, also of a network that cannot be outlined; ViT-G has 7,400 MB."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parcel:
+class Upload:
     """The files of one push."""
 
     repository: str
@@ -92,7 +96,7 @@ def checked_weights(folder: Path, net: NetRecord) -> Path:
 
 
 def push(
-    parcel: Parcel, *, public: bool = False, overwrite: bool = False, progress: Progress = SILENT
+    upload: Upload, *, public: bool = False, overwrite: bool = False, progress: Progress = SILENT
 ) -> Pushed:
     """Send a run to the hub in one commit, so that no reader finds a part of it.
 
@@ -100,9 +104,9 @@ def push(
     and the next one goes on.
 
     Args:
-        parcel: the files.
+        upload: the files.
         public: whether the repository is public; an existing one must be as said.
-        overwrite: replace another run, or files, in the repository.
+        overwrite: replace all files of the repository, such as those of another run.
         progress: display of progress.
 
     Raises:
@@ -110,21 +114,25 @@ def push(
         RunError: the repository holds other files, or the hub refused.
         MissingExtra: huggingface_hub is not installed.
     """
-    repository = parcel.repository
+    repository = upload.repository
     with needs("hub", "A push to the hub"):
-        from huggingface_hub import CommitOperationAdd
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     with _reaching(repository, progress, "pushing to") as api:
         there = _info(api, repository)
         if there is not None:
             _check_visibility(repository, there, public=public)
-            if not overwrite and _holds(api, repository, there, parcel.record):
+            if not overwrite and _holds(api, repository, there, upload.record):
                 return Pushed(f"{api.endpoint}/{repository}", sent=False)
         else:
             api.create_repo(repository, private=not public)
+        files = upload.files
         done = api.create_commit(
             repository,
-            [CommitOperationAdd(name, content) for name, content in parcel.files.items()],
-            commit_message=f"{parcel.record.kind} {parcel.record.net.name}, {parcel.record.id}",
+            [
+                *(CommitOperationAdd(name, content) for name, content in files.items()),
+                *(CommitOperationDelete(name) for name in sorted(_names(there) - files.keys())),
+            ],
+            commit_message=f"{upload.record.kind} {upload.record.net.name}, {upload.record.id}",
             parent_commit=None if there is None else there.sha,
         )
         return Pushed(done.repo_url.url, sent=True)
@@ -158,7 +166,7 @@ def pull(
     """
     with _reaching(repository, progress, "pulling") as api:
         folder = _fetched(api, repository, RECORD, revision, most=MOST_JSON).parent
-        most = MOST_HEADER + MOST_EACH * read_record(folder).net.parameters
+        most = _most_weights(repository, read_record(folder).net)
         weights = _fetched(api, repository, WEIGHTS, folder.name, most=most)
     if not is_safetensors(weights):
         raise RunError(
@@ -195,6 +203,12 @@ def _info(api: "HfApi", repository: str) -> "ModelInfo | None":
         return None
 
 
+def _names(there: "ModelInfo | None") -> set[str]:
+    """Files of a repository, but those that the hub made."""
+    siblings = () if there is None else there.siblings or ()
+    return {file.rfilename for file in siblings} - MADE_BY_THE_HUB
+
+
 def _check_visibility(repository: str, there: "ModelInfo", *, public: bool) -> None:
     """Check that an existing repository is as public as the push shall be."""
     if bool(there.private) is not public:
@@ -212,7 +226,7 @@ def _holds(api: "HfApi", repository: str, there: "ModelInfo", record: Record) ->
     Raises:
         RunError: it holds something else.
     """
-    names = {file.rfilename for file in there.siblings or ()} - MADE_BY_THE_HUB
+    names = _names(there)
     if not names:
         return False
     if RECORD in names:
@@ -248,11 +262,29 @@ def _fetched(api: "HfApi", repository: str, name: str, revision: str | None, *, 
     return path
 
 
+def _most_weights(repository: str, net: NetRecord) -> int:
+    """Bytes that the weights of a network have at most, by its outline and not by its record alone.
+
+    Raises:
+        RunError: the record states another number of parameters than the network has.
+        ConfigError: see `denature.nets.create`.
+    """
+    outline = outline_of(
+        net.name, classes=net.classes, channels=net.channels, image_size=net.image_size
+    )
+    if outline is not None and (count := parameter_count(outline)) != net.parameters:
+        raise RunError(
+            f"{RECORD} of hf:{repository} states {net.parameters:,} parameters for {net.name}, "
+            f"which has {count:,}; it is no record of such a run."
+        )
+    return min(MOST_FETCHED, MOST_HEADER + MOST_EACH * net.parameters)
+
+
 def _check_size(repository: str, name: str, size: int | None, most: int) -> None:
     if size is None or size > most:
         raise RunError(
             f"{name} of hf:{repository} has {'unknown' if size is None else f'{size:,}'} bytes; "
-            f"wanted are at most {most:,}, which its record allows."
+            f"wanted are at most {most:,}."
         )
 
 

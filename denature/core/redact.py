@@ -17,7 +17,7 @@ _CODED = frozenset({"hits", "png", "pngs"})
 """Keys of values in base64, whose slashes part nothing."""
 
 
-def shared(value: Any, base: Path | None = None) -> Any:
+def without_paths(value: Any, base: Path | None = None) -> Any:
     """A value of JSON whose texts name no absolute path.
 
     A path below `base` becomes relative to it, one below the working directory relative to that,
@@ -26,16 +26,16 @@ def shared(value: Any, base: Path | None = None) -> Any:
     if isinstance(value, str):
         return _PATH.sub(partial(_short, base), value) if "/" in value or "\\" in value else value
     if isinstance(value, Mapping):
-        return {k: v if k in _CODED else shared(v, base) for k, v in value.items()}
+        return {k: v if k in _CODED else without_paths(v, base) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [shared(member, base) for member in value]
+        return [without_paths(member, base) for member in value]
     return value
 
 
-def shared_record(record: Record) -> Record:
+def record_without_paths(record: Record) -> Record:
     """A record whose texts name no absolute path; it is there to be read, and restarts nothing."""
     plain = asdict(record)
-    found = shared(plain)
+    found = without_paths(plain)
     return record if found == _listed(plain) else decode(Record, found, where="the record")
 
 
