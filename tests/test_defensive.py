@@ -16,6 +16,7 @@ from denature.train import load_run
 from tests.evaluations import is_drawn_again
 
 
+@pytest.mark.slow
 def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None:
     smoke = SETTINGS["smoke"].on("cpu", "fp32")
     tiny = replace(

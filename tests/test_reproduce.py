@@ -329,6 +329,7 @@ def test_without_names_the_experiments_are_listed(capsys: pytest.CaptureFixture[
     assert all(name in said for name in ALL_EXPERIMENTS)
 
 
+@pytest.mark.slow
 def test_one_experiment_from_estimate_to_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,7 +50,7 @@ def teacher(data: Dataset) -> Run:
     return train("mlp", data, Normal(), replace(QUICK, epochs=6))
 
 
-@pytest.mark.parametrize("net", ["mlp", "cnn", "resnetc20"])
+@pytest.mark.parametrize("net", ["mlp", "cnn", pytest.param("resnetc20", marks=pytest.mark.slow)])
 def test_a_network_learns_the_digits(data: Dataset, net: str) -> None:
     run = train(net, data, Normal(), replace(QUICK, epochs=5, batch_size=32, fraction=0.5))
     assert run.accuracy.value > 0.7
@@ -417,6 +417,7 @@ def test_defaults_are_settled_in_the_record_and_given_values_kept(data: Dataset)
     assert run.record.config["data"]["holdout"] == 0.2
 
 
+@pytest.mark.slow
 def test_half_precision_learns_as_well(data: Dataset) -> None:
     full = normal("cnn", data, epochs=4, precision="fp32")
     half = normal("cnn", data, epochs=4, precision="bf16")

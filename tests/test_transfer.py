@@ -194,6 +194,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train("mlp", "digits", Normal(), QUICK, out=tmp_path_factory.mktemp("runs") / "mlp")
 
 
+@pytest.mark.slow
 def test_clones_made_by_workers_equal_those_made_here(victim: Run, pool: ProcessPool) -> None:
     def stolen(out: str, session: Session) -> Any:
         return steal(
@@ -257,6 +258,7 @@ def test_clones_of_defended_answers_are_the_same_in_workers(
     assert len({run.digest for run in there}) == 3
 
 
+@pytest.mark.slow
 def test_workers_report_while_they_train(
     digits: Dataset, tmp_path: Path, pool: ProcessPool
 ) -> None:
