@@ -46,7 +46,9 @@ def thefts(victim: str, folder: Path, budgets: tuple[int, ...]) -> int:
             *("steal", victim, "--student", "cnn", "--pool", "digits", "--budget", str(budget)),
             *("--epochs", str(training.epochs), "--batch-size", str(training.batch_size)),
             *("--lr", str(training.lr)),
-            *("--device", "cpu", "--out", str(folder / f"{len(list(folder.iterdir()))}"), *options),
+            *("--device", "cpu", "--out", str(folder / f"{len(list(folder.iterdir()))}")),
+            # As many answers to learn from as in the cells of the audit.
+            *("--fidelity-extra", *options),
         )
     return len(SHOWN) * len(budgets)
 
