@@ -33,6 +33,7 @@ bench: .venv/.ready-dev
 	$(BIN)/python -m benchmarks.gateway --json results/gateway-cpu.json
 	$(BIN)/python -m benchmarks.attacks --json results/attacks-cpu.json
 	$(BIN)/python -m benchmarks.defenses --json results/defenses-cpu.json
+	$(BIN)/python -m benchmarks.audit_speed --json results/audit_speed-cpu.json
 
 # The stamp is written last: an installation that was interrupted is done again. Of the developers'
 # many modules few are imported; those are compiled then, which took a minute for all.

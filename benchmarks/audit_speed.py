@@ -33,6 +33,9 @@ SHOWN: tuple[tuple[str, str, list[str]], ...] = (
 )
 """A defense, a thief, and the options of a theft that learns from the same."""
 
+WANTED = {"audit over thefts": "a cell of 30 thefts, s | a cell of an audit, s | 3"}
+"""What the ratio is of, and the least that is wanted of it."""
+
 
 def denature(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "denature", *words, "-q"], check=True,
@@ -93,8 +96,7 @@ def main() -> None:
     }
     bench.figures["audit over thefts"] = figure
     print(f"audit over thefts {theirs / ours:.2f} = {theirs:.2f} / {ours:.2f} s a cell")
-    wanted = {"audit over thefts": "a cell of 30 thefts, s | a cell of an audit, s | 3"}
-    bench.finish(wanted, given.json, device="cpu", threads=2)
+    bench.finish(WANTED, given.json, device="cpu", threads=2)
 
 
 if __name__ == "__main__":

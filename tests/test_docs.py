@@ -172,7 +172,9 @@ def test_the_caveat_of_the_demo_says_what_was_measured() -> None:
         assert words in page
 
 
-@pytest.mark.parametrize("name", ["engine", "wire", "attacks", "defenses", "gateway"])
+@pytest.mark.parametrize(
+    "name", ["engine", "wire", "attacks", "defenses", "gateway", "audit_speed"]
+)
 def test_the_tables_of_the_benchmarks_are_made_from_what_was_measured(name: str) -> None:
     """To renew them: `make bench`, whose last lines are the tables."""
     wanted = import_module(f"benchmarks.{name}").WANTED
