@@ -1,11 +1,14 @@
 """Trains in a process of its own, and says in a log what it is about to do, so it can be killed.
 
+    python -m tests.kill_driver LOG OUT
+
 Before a training step, an evaluation, a write of state and the rename that ends it, and in the
 middle of storing answers, a line with the moment's name goes to the log and the process waits a
 little, so that a kill finds it there. The last line is the digest of the weights.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,3 +68,7 @@ def trained(place: Path, out: Path) -> None:
             ),
         )
         print(run.record.net.digest, file=log)
+
+
+if __name__ == "__main__":
+    trained(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from tests.processes import Command
 
 
 @dataclass
@@ -82,18 +83,14 @@ def serve(
         files: how many files it may open.
         port: to listen at.
     """
-
-    def limit() -> None:
-        if files is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
     log = out / "log.jsonl"
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, "serve", *words, "--port", str(port), "--log", str(log),
-         "--device", "cpu"],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=limit,
-    )  # fmt: skip
+    process = Command(
+        *("serve", *words, "--port", port, "--log", log, "--device", "cpu"),
+        module=module,
+        limits={} if files is None else {resource.RLIMIT_NOFILE: files},
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     found = re.match(r"http://([\d.:]+)/v2/models/", line)

@@ -6,12 +6,10 @@ import os
 import re
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +36,7 @@ from denature.recipes.audit import Audit
 from denature.recipes.runner import run
 from denature.train import Normal, Run, Training, train
 from denature.train.session import Session
-from tests.forked import FORKED, brief_command
+from tests.processes import Command
 from tests.served import serve
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -584,22 +582,14 @@ WHOLE = (
     *("--budget", "20,40", "--seeds", "2", "--labelled", "10"),
 )
 
-BRIEFLY = "import sys; from tests.forked import brief_command; brief_command(sys.argv[1:])"
-"""A command in a process of its own, whose clones have few steps."""
-
 
 def _words(*given: str, out: Path) -> list[str]:
     return ["audit", *_with(given), "--out", str(out), "-q"]
 
 
-def _command(*given: str, out: Path) -> list[str]:
-    return [sys.executable, "-c", BRIEFLY, *_words(*given, out=out)]
-
-
-def _forked(words: Sequence[str]) -> ForkServerProcess:
-    process = FORKED.Process(target=brief_command, args=(words,))
-    process.start()
-    return process
+def _briefly(words: Sequence[str], **options: Any) -> Command:
+    """A command in a process of its own, whose clones have few steps."""
+    return Command(*words, module="tests.brief", **options)
 
 
 def _measured(out: Path) -> dict[str, Any]:
@@ -612,17 +602,15 @@ def test_a_killed_audit_ends_as_an_undisturbed_one(victim: Run, tmp_path: Path) 
     words = _words(str(victim.folder), *WHOLE, out=tmp_path / "killed")
     cells = tmp_path / "killed" / "cells"
     for wanted in (1, 14):  # in screening, and in racing
-        process = _forked(words)
-        while process.is_alive() and len(list(cells.glob("*.json"))) < wanted:
+        process = _briefly(words)
+        while process.poll() is None and len(list(cells.glob("*.json"))) < wanted:
             time.sleep(0.01)
         process.kill()
-        process.join()
+        process.wait()
         assert not (tmp_path / "killed" / "result.json").exists()
-    process = _forked(words)
-    process.join()
-    assert process.exitcode == 0
-    two = _command(str(victim.folder), *WHOLE, "--workers", "2", out=tmp_path / "whole")
-    subprocess.run(two, check=True)
+    assert _briefly(words).wait() == 0
+    two = _words(str(victim.folder), *WHOLE, "--workers", "2", out=tmp_path / "whole")
+    assert _briefly(two).wait() == 0
     assert _measured(tmp_path / "killed") == _measured(tmp_path / "whole")
     assert not [path for path in cells.iterdir() if path.is_dir()]
 
@@ -630,13 +618,13 @@ def test_a_killed_audit_ends_as_an_undisturbed_one(victim: Run, tmp_path: Path) 
 @pytest.mark.slow
 def test_a_service_that_stops_in_the_middle(victim: Run, tmp_path: Path) -> None:
     served = serve(tmp_path, str(victim.folder))
-    command = _command(
+    words = _words(
         f"http://{served.address}",
         *("--defense", "rounding,mad", "--thief", "naive,labels", "--budget", "20,40"),
         *("--per-request", "8", "--rate", "20", "--attempts", "2", "--longest-wait-s", "1"),
         out=tmp_path / "audit",
     )
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = _briefly(words, stderr=subprocess.PIPE)
     while sum(entry["images"] for entry in served.entries()) < 20:
         time.sleep(0.01)
     served.process.kill()
@@ -648,7 +636,7 @@ def test_a_service_that_stops_in_the_middle(victim: Run, tmp_path: Path) -> None
     assert 0 < kept < 80
     again = _serve_at(tmp_path, victim, served.address)
     try:
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        assert _briefly(words, stdout=subprocess.DEVNULL).wait() == 0
     finally:
         again.terminate()
         again.communicate(timeout=60)
@@ -666,11 +654,12 @@ def _answered(folder: Path) -> int:
 
 
 def _serve_at(out: Path, victim: Run, address: str) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-m", "denature", "serve", str(victim.folder), "--device", "cpu",
-         "--port", address.rpartition(":")[2], "--log", str(out / "again.jsonl")],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    process = Command(
+        *("serve", victim.folder, "--device", "cpu", "--port", address.rpartition(":")[2]),
+        *("--log", out / "again.jsonl"),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert process.stdout is not None
     assert process.stdout.readline()
     return process

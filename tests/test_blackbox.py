@@ -3,8 +3,6 @@
 import json
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -31,6 +29,7 @@ from denature.robust.evaluation import evaluate
 from denature.robust.target import Target, allows
 from denature.train import Normal, Run, Training, train
 from tests.evaluations import page_is_drawn_again, robustness
+from tests.processes import Command
 from tests.served import Served, serve, stop
 
 TINY = AttackConfig(effort="quick", samples=12, linf=(0.1, 0.3), batch=12)
@@ -344,9 +343,7 @@ def test_a_killed_attack_goes_on_and_asks_nothing_twice(
     assert main(words(served, plain, whole, *options)) == 0
     killed, seen = 0, served.log.read_text().count("\n")
     for _ in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "denature", *words(served, plain, torn, *options)]
-        )
+        process = Command(*words(served, plain, torn, *options))
         # After a few more of its requests.
         while process.poll() is None and served.log.read_text().count("\n") < seen + 5:
             time.sleep(0.01)

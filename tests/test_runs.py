@@ -7,7 +7,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
@@ -27,7 +26,7 @@ from denature.data import load
 from denature.nets import create
 from denature.train import Normal, Run, Training, import_run, load_run, train
 from denature.train.tracking import tensorboard
-from tests.forked import FORKED, command_line
+from tests.processes import Command, run_command
 
 QUICK = Training(epochs=1, precision="fp32")
 
@@ -322,10 +321,6 @@ def test_an_interval_is_part_of_every_number(run: Run) -> None:
     assert accuracy == asdict(proportion(right, len(load("digits").test)))
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "denature", *arguments]
-
-
 def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     """Kill -9 at spread moments: the folder then holds a run that loads, or no record."""
     complete = killed = 0
@@ -333,16 +328,14 @@ def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None
     for number in range(4):
         out = tmp_path / f"run-{number}"
         words = ["train", "mlp", "--data", "digits", "--epochs", "5", "--out", str(out), "-q"]
-        process = FORKED.Process(target=command_line, args=(words,))
-        process.start()
+        process = Command(*words)
         limit = time.monotonic() + 60
         while not (out / "state" / "events").exists() and time.monotonic() < limit:
-            assert process.exitcode in (None, 0)
+            assert process.poll() in (None, 0)
             time.sleep(0.002)
         time.sleep(0.05 * number)
         process.kill()
-        process.join()
-        killed += process.exitcode == -signal.SIGKILL
+        killed += process.wait() == -signal.SIGKILL
         if (out / "record.json").exists():
             load_run(out)
             complete += 1
@@ -358,12 +351,9 @@ def test_a_disk_that_is_full_is_one_line_and_no_run(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk: the write fails half-way, for real."""
     out = tmp_path / "run"
     load("digits")  # the cache is written before the limit holds
-    found = subprocess.run(
-        command("train", "mlp", "--data", "digits", "--epochs", "1", "--out", str(out), "-q"),
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
-        check=False,
+    found = run_command(
+        *("train", "mlp", "--data", "digits", "--epochs", "1", "--out", out, "-q"),
+        limits={resource.RLIMIT_FSIZE: 200_000},
     )
     assert found.returncode == 1
     [line] = found.stderr.splitlines()

@@ -8,7 +8,6 @@ import json
 import re
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -40,6 +39,7 @@ from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.protocol import InferenceRequest, ModelSignature, parse, render
 from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, import_run, load_run, train
+from tests.processes import Command
 from tests.served import Served, redis_in, serve, stop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 4), dtype=np.uint8)
@@ -756,9 +756,8 @@ def test_health_is_told_under_load(server: Served) -> None:
 
 
 def test_a_script_is_told_where_and_what(victim: Run) -> None:
-    command = [sys.executable, "-m", "denature", "serve", f"m={victim.folder}", "--port", "0",
-               "--show", "label", "--log", "off", "--json"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    words = ("--port", "0", "--show", "label", "--log", "off", "--json")
+    with Command("serve", f"m={victim.folder}", *words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
         process.terminate()

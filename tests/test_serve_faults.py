@@ -34,6 +34,7 @@ from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.log import LineWriter
 from denature.serve.refusal import Refused
 from denature.train import Normal, Run, Training, train
+from tests.processes import Command
 from tests.served import OwnRedis, Served, redis_in, serve, stop
 
 INFER = "/v2/models/m/infer"
@@ -427,10 +428,11 @@ def test_a_log_that_cannot_be_opened_is_told_at_the_start(
 def running(
     victim: Run, *words: str, stderr: int | None = None, env: dict[str, str] | None = None
 ) -> Iterator[Served]:
-    command = [sys.executable, "-m", "denature", "serve", f"m={victim.folder}", "--port", "0",
-               "--device", "cpu", *words]  # fmt: skip
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, **(env or {})}
+    with Command(
+        *("serve", f"m={victim.folder}", "--port", "0", "--device", "cpu", *words),
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={**os.environ, **(env or {})},
     ) as process:
         assert process.stdout is not None
         found = re.match(r"http://([\d.:]+)/", process.stdout.readline())
@@ -540,21 +542,19 @@ def test_the_file_of_the_keys_is_its_owners(tmp_path: Path, victim: Run) -> None
         keys.accounts()
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     (tmp_path / "keys").chmod(0o644)
-    command = [sys.executable, "-m", "denature", "serve", f"m={victim.folder}", "--port", "0",
-               "--keys", str(tmp_path / "keys"), "--json"]  # fmt: skip
-    assert "chmod 600" in warnings_of(command)
+    assert "chmod 600" in warnings_of(victim, "--keys", str(tmp_path / "keys"))
 
 
 def test_no_keys_are_warned_of_in_every_form(victim: Run) -> None:
-    command = [sys.executable, "-m", "denature", "serve", f"m={victim.folder}", "--port", "0",
-               "--json"]  # fmt: skip
-    assert "Without --keys every client" in warnings_of(command)
+    assert "Without --keys every client" in warnings_of(victim)
 
 
-def warnings_of(command: list[str]) -> str:
+def warnings_of(victim: Run, *words: str) -> str:
     """The warnings of a server, which must be the same on standard error and in its JSON."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    with Command(
+        *("serve", f"m={victim.folder}", "--port", "0", "--json", *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
         told: dict[str, Any] = json.loads(process.stdout.readline())

@@ -23,8 +23,8 @@ from denature.train import hub as hub_client
 from denature.train.hub import is_run, pull
 from denature.train.identity import plan_of
 from denature.train.shareable import public_name, shareable
-from tests.forked import FORKED
 from tests.hub_server import TOKEN, Hub, Repository, hub_server
+from tests.processes import Command
 
 hub_library = pytest.importorskip("huggingface_hub")
 
@@ -517,25 +517,22 @@ def test_a_change_by_another_is_not_overwritten(
     assert repository.commits[-1] == {"README.md": b"of another"}
 
 
-def command(url: str, home: str, words: list[str]) -> None:
+def command(hub: Hub, words: list[str]) -> Command:
     """A command in a process of its own, which finds the hub as a user's does."""
-    os.environ |= {"HF_ENDPOINT": url, "HF_HOME": home, "HF_TOKEN": TOKEN,
-                   "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
-    raise SystemExit(main([*words, "-q"]))
+    hub_env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(Path("home").absolute()), "HF_TOKEN": TOKEN,
+               "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+    return Command(*words, "-q", env={**os.environ, **hub_env})
 
 
 def killed_at(hub: Hub, moment: str, words: list[str]) -> None:
     """Kill a command a moment after the hub got a request."""
-    process = FORKED.Process(target=command, args=(hub.url, str(Path("home").absolute()), words))
-    process.start()
+    process = command(hub, words)
     while not any(moment in request for request in hub.requests):
-        assert process.is_alive()
+        assert process.poll() is None
         time.sleep(0.005)
     time.sleep(0.05)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     hub.requests.clear()
 
 
@@ -547,10 +544,7 @@ def test_a_killed_push_leaves_nothing_half_and_the_next_one_goes_on(
     killed_at(hub, "PUT /lfs", words)
     assert files_of(hub) == {}
     hub.pace_s = 0.0
-    process = FORKED.Process(target=command, args=(hub.url, str(Path("home").absolute()), words))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert command(hub, words).wait() == 0
     assert len(files_of(hub)) == 3
     assert len(hub.repositories["me/digits"].commits) == 2
 
@@ -566,10 +560,7 @@ def test_a_killed_pull_leaves_no_run_and_the_next_one_goes_on(
     killed_at(hub, f"GET /me/digits/resolve/{hub.repositories['me/digits'].sha()}/weights", words)
     assert not Path("pulled").exists()
     hub.pace_s = 0.0
-    process = FORKED.Process(target=command, args=(hub.url, str(Path("home").absolute()), words))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert command(hub, words).wait() == 0
     assert load_run("pulled").digest == runs["normal"].digest
     fetched = [request for request in hub.requests if request.startswith("GET /me/")]
     assert len(fetched) == 1  # the record was there already

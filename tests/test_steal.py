@@ -69,6 +69,7 @@ from denature.serve import protocol
 from denature.serve.config import Exposure
 from denature.serve.exposure import expose
 from denature.train import Cloned, Normal, Run, Training, load_run, train
+from tests.processes import Command
 from tests.served import Served, serve, stop
 from tests.test_classes import Heard
 
@@ -1405,10 +1406,8 @@ def test_an_interrupted_harvest_exits_in_good_order(server: Served, tmp_path: Pa
     words = ["steal", f"http://{server.address}", "--model", "mlp", "--pool", "noise",
              "--test", "digits", "--budget", "100000", "--student", "mlp", "--fidelity", "20",
              "--per-request", "1", "--concurrency", "2", "--out", str(tmp_path / "t")]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "denature", *words], stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = Command(*words, stderr=subprocess.PIPE, env=one)
     ledger, deadline = tmp_path / "t" / LEDGER, time.monotonic() + 60
     while time.monotonic() < deadline:
         time.sleep(0.2)

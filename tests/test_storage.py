@@ -20,6 +20,7 @@ from denature.train.answering import fill
 from denature.train.listing import find
 from denature.train.session import Session
 from denature.train.tracking import trackers
+from tests.processes import Command
 
 QUICK = Training(epochs=1, precision="fp32", device="cpu")
 
@@ -133,7 +134,7 @@ def test_a_run_at_work_is_seen_and_left_alone(
     monkeypatch.setattr("denature.train.run.PATIENCE_S", 0.1)
     out = tmp_path / "run"
     words = ["train", "mlp", "--data", "digits", "--epochs", "100000", "--out", str(out), "-q"]
-    process = subprocess.Popen([sys.executable, "-m", "denature", *words])
+    process = Command(*words)
     try:
         while not (out / "state" / "events").exists():
             assert process.poll() is None

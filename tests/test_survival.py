@@ -4,12 +4,10 @@ import json
 import pickle
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +37,7 @@ from denature.train.job import Job
 from denature.train.session import Session
 from denature.train.team import ProcessGroup
 from denature.train.tracking import tensorboard
-from tests.forked import FORKED
-from tests.kill_driver import trained
+from tests.processes import Command, run_command
 
 QUICK = Training(epochs=2, batch_size=96, precision="fp32", device="cpu")
 
@@ -179,17 +176,13 @@ def test_snapshots_are_kept_as_often_as_asked(data: Dataset, tmp_path: Path) -> 
     assert names == ["epoch-0002", "epoch-0004"]
 
 
-def driver(log: Path, out: Path) -> ForkServerProcess:
-    process = FORKED.Process(target=trained, args=(log, out))
-    process.start()
-    return process
+def driver(log: Path, out: Path) -> Command:
+    return Command(log, out, module="tests.kill_driver")
 
 
 def digest_of(log: Path, out: Path) -> str:
     """The weights' digest of a run that nobody kills."""
-    process = driver(log, out)
-    process.join(timeout=120)
-    assert process.exitcode == 0
+    assert driver(log, out).wait(timeout=120) == 0
     return log.read_text().split()[-1]
 
 
@@ -210,10 +203,10 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
         log = tmp_path / f"log-{attempt}"
         log.touch()
         process = driver(log, tmp_path / "run")
-        while process.is_alive() and log.read_text().split().count(moment) <= MOMENTS[moment]:
+        while process.poll() is None and log.read_text().split().count(moment) <= MOMENTS[moment]:
             time.sleep(0.0005)
         process.kill()
-        process.join()
+        process.wait()
         deaths[(log.read_text().split() or ["start"])[-1]] += 1
         if (tmp_path / "run" / "record.json").exists():
             load_run(tmp_path / "run")
@@ -231,24 +224,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return digest_of(folder / "log", folder / "run")
 
 
-def command(out: Path, *more: str, epochs: int = 12) -> list[str]:
-    words = ["train", "cnn", "--data", "digits", "--epochs", str(epochs), "--precision", "fp32"]
-    return [sys.executable, "-m", "denature", *words, "--out", str(out), "--json", "-q", *more]
+def words(out: Path, *more: str, epochs: int = 12) -> list[str]:
+    wanted = ["train", "cnn", "--data", "digits", "--epochs", str(epochs), "--precision", "fp32"]
+    return [*wanted, "--out", str(out), "--json", "-q", *more]
 
 
 @pytest.mark.slow
 def test_a_time_limit_ends_with_75_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """Even a limit that is over before training starts gets one step further each time."""
-
-    def call(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command(out, *more), capture_output=True, text=True, check=False)
-
     for step in (1, 2):
-        cut = call(tmp_path / "run", "--time-limit", "0.1s")
+        cut = run_command(*words(tmp_path / "run", "--time-limit", "0.1s"))
         assert cut.returncode == 75
         assert f"Stopped by the time limit at step {step} of 144" in cut.stderr
         assert "Run the same command again to go on" in cut.stderr
-    end = call(tmp_path / "run")
+    end = run_command(*words(tmp_path / "run"))
     assert end.returncode == 0
     whole = Training(epochs=12, precision="fp32")
     undivided = train("cnn", "digits", Normal(), whole)
@@ -258,12 +247,8 @@ def test_a_time_limit_ends_with_75_and_the_same_command_goes_on(tmp_path: Path) 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_signal_puts_the_run_aside(tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        command(out, epochs=500),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    pipe = subprocess.PIPE
+    process = Command(*words(out, epochs=500), stderr=pipe, stdout=pipe)
     limit = time.monotonic() + 60
     while not (out / "state" / "events").exists() and time.monotonic() < limit:
         time.sleep(0.01)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from denature.train.remote import RemoteBatch
 from denature.train.run import Run
 from denature.train.session import Session
 from denature.train.workers import ProcessPool, RayPool
+from tests.processes import Command
 
 CREWS = {"processes": ("--workers", "2"), "ray": ("--ray", "local")}
 
@@ -50,11 +50,13 @@ def sweep(teacher: Run, out: Path, *more: str, epochs: int = 2) -> "subprocess.P
     words = f"distill cnn --data digits --teacher {name} --epochs {epochs} --out {out}"
     alphas = "--alpha 0.1,0.9 --precision fp32 --device cpu --json -q --save-every 0.1s"
     # One thread, as Ray gives its workers: more may add in another order.
-    return subprocess.Popen(
-        [sys.executable, "-m", "denature", *words.split(), *alphas.split(), *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home,
+    return Command(
+        *(*words.split(), *alphas.split(), *more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=home,
         env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_NUM_CPUS": "2"},
-    )  # fmt: skip
+    )
 
 
 def results(process: "subprocess.Popen[str]") -> list[dict[str, Any]]:
