@@ -22,7 +22,7 @@ from denature.answers.store import ANSWERS, HEADER
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError, RunError
 from denature.data import Dataset, load
-from denature.nets import NETS, create
+from denature.nets import create
 from denature.train import (
     CheckpointConfig,
     Distilled,
@@ -36,6 +36,7 @@ from denature.train import (
 )
 from denature.train.objectives import Objective
 from denature.train.session import Session
+from tests.networks import NETWORKS
 
 SHAPE = (3, 32, 32)
 
@@ -87,7 +88,7 @@ def images(count: int, shape: tuple[int, int, int] = SHAPE) -> torch.Tensor:
 # Inference
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", NETWORKS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_answers_are_near_those_of_the_plain_network_in_fp32(net: str, precision: str) -> None:
     plain = lived_in(net)
@@ -105,7 +106,7 @@ def test_answers_are_near_those_of_the_plain_network_in_fp32(net: str, precision
     assert all(v.dtype != torch.bfloat16 for v in plain.state_dict().values())
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", NETWORKS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_answer_depends_on_its_image_alone(net: str, precision: str) -> None:
     """Bit for bit, whatever it is asked together with, in whatever order and number."""

@@ -312,6 +312,7 @@ def words(served: Served, plain: Run, out: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_server_is_attacked_from_the_command_line(
     served: Served, plain: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,7 @@ from denature.train.identity import plan_id, plan_of
 from denature.train.runs import evaluate_run
 from denature.train.session import Session
 from tests.evaluations import flatness, robustness
+from tests.networks import every_network
 from tests.served import serve, stop
 
 QUICK = Training(epochs=6, batch_size=16, augment="none", device="cpu", precision="fp32")
@@ -170,7 +171,7 @@ def test_names_that_cannot_be_compared_are_taken_as_they_are_numbered_and_that_i
 # Networks
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_network
 def test_every_network_of_the_catalogue_answers_in_another_order(name: str) -> None:
     size = max(NETS[name].minimum, 32)
     network = create(name, classes=5, channels=3, image_size=size).eval()

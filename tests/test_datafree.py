@@ -32,6 +32,7 @@ from denature.report.page import write_html
 from denature.report.runs import page as page_of_runs
 from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, import_run, train
 from denature.train.session import Session
+from tests.networks import every_network
 
 CPU = Compute(torch.device("cpu"), "fp32", True)
 QUICK = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
@@ -50,7 +51,7 @@ def dreamt(teacher: Run) -> Run:
 # What is seen inside
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_network
 def test_features_are_what_the_last_layer_was_given(name: str) -> None:
     network = create(name, classes=3, image_size=8).eval()
     pixels = torch.rand(2, 3, 8, 8)

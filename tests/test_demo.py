@@ -117,6 +117,7 @@ def test_the_report_shows_what_the_records_say(small: Outcome) -> None:
     assert all(record.net.digest in page for record in small.records)
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_report(small: Outcome) -> None:
     """In another process, where sets have another order."""
     assert is_drawn_again(small)

@@ -165,6 +165,7 @@ def test_no_command_and_no_extra_is_left_out() -> None:
     assert NEEDY.keys() == EXTRAS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_does_its_work_or_says_why_not_without_any_extra(
     driver: Driver, command: str

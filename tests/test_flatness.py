@@ -226,6 +226,7 @@ def test_weights_are_moved_on_training_images_and_images_are_test_images(
         assert all((255 * image).round().byte().numpy().tobytes() in there for image in given)
 
 
+@pytest.mark.slow
 def test_the_command_line_sets_networks_side_by_side(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -282,6 +282,7 @@ def spread(processor: dict[str, str], *which: str) -> float:
     return max(apart)
 
 
+@pytest.mark.slow
 def test_another_processor_stays_a_tenth_of_the_tolerance_away() -> None:
     assert spread(PROCESSORS[0], *A_FEW) < TOLERANCE / 10
 

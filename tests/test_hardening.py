@@ -123,6 +123,7 @@ def measured(network: torch.nn.Module, teacher: torch.nn.Module) -> Measured:
     )
 
 
+@pytest.mark.slow
 def test_each_way_hardens(tmp_path: Path) -> None:
     """Against a network without any; bounds are half of the least that four seeds had."""
     training = replace(QUICK, epochs=5)
@@ -165,6 +166,7 @@ def test_generations_and_smaller_students(tmp_path: Path) -> None:
     assert len({it.training.seed for it in wanted.values()}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "net"), [("pgd", "cnn@width=16"), ("trades", "mlp")])
 def test_adversarial_training_protects_and_goes_on_bit_for_bit(
     method: str, net: str, tmp_path: Path

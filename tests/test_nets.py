@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from denature.core.errors import ConfigError, MissingExtra
 from denature.core.seeds import seeded
 from denature.nets import NETS, create, parameter_count
+from tests.networks import every_network
 
 COUNTS = {
     "mlp": (1841162, 1887332, 1938632),
@@ -32,8 +33,6 @@ COUNTS = {
     "papernot": (2425930, 2449060, 2474760),
 }
 """At 3x32x32 for 10, 100 and 200 classes."""
-
-every_net = pytest.mark.parametrize("name", NETS)
 
 
 def evaluated(
@@ -74,7 +73,7 @@ def test_parameter_counts_are_those_that_are_known(name: str) -> None:
     assert counts == COUNTS[name]
 
 
-@every_net
+@every_network
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3)])
 def test_logits_of_images_of_its_shape_are_finite(name: str, size: int, channels: int) -> None:
     network = evaluated(name, channels=channels, size=size)
@@ -84,7 +83,7 @@ def test_logits_of_images_of_its_shape_are_finite(name: str, size: int, channels
     assert logits.isfinite().all()
 
 
-@every_net
+@every_network
 @pytest.mark.parametrize(("size", "channels"), [(8, 3), (32, 1), (48, 1), (64, 3), (96, 3)])
 def test_a_network_takes_the_shape_that_it_was_made_for(
     name: str, size: int, channels: int
@@ -96,7 +95,7 @@ def test_a_network_takes_the_shape_that_it_was_made_for(
     assert logits.shape == (2, 3)
 
 
-@every_net
+@every_network
 def test_a_network_trains_on_the_smallest_images(name: str) -> None:
     network = create(name, classes=3, channels=1, image_size=8).train()
     logits = network(random_pixels(4, 1, 8, 8))
@@ -180,7 +179,7 @@ def test_networks_of_libraries_take_our_shapes(name: str) -> None:
         create(name.partition(":")[0] + ":nothing", classes=7)
 
 
-@every_net
+@every_network
 @pytest.mark.parametrize("size", [8, 24])
 def test_samples_of_a_batch_do_not_mix(name: str, size: int) -> None:
     """The official CNN reshapes by a fixed size, and so may mix samples of other image sizes."""
@@ -191,14 +190,14 @@ def test_samples_of_a_batch_do_not_mix(name: str, size: int) -> None:
     assert touched.tolist() == [False, True]
 
 
-@every_net
+@every_network
 def test_logits_may_be_of_either_sign(name: str) -> None:
     """The official MLP ends in a ReLU, so that no class can be argued against."""
     logits = evaluated(name)(random_pixels(32, 3, 8, 8))
     assert logits.min() < 0 < logits.max()
 
 
-@every_net
+@every_network
 @pytest.mark.parametrize("channels", [1, 3])
 def test_normalisation_lives_inside_the_network(name: str, channels: int) -> None:
     mean, std = (0.5, 0.4, 0.3)[:channels], (0.2, 0.1, 0.3)[:channels]

@@ -42,6 +42,7 @@ def python(code: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_training_runs_with_torch_numpy_and_pyarrow_alone(tmp_path: Path) -> None:
     code = BARE + textwrap.dedent(
         """

@@ -227,6 +227,7 @@ def test_a_model_of_more_than_code_needs_a_name(case: str) -> None:
     assert not isinstance(model_of(model, "digits", name="mine"), Run)
 
 
+@pytest.mark.slow
 def test_a_function_has_one_identity_in_all_processes() -> None:
     text = "def answer(x): return reduce(max, x) in {'a', 'b', 'c', 'd', 'e'}"
     script = (

@@ -586,6 +586,7 @@ def test_what_an_attack_proposes_is_not_believed(
     assert all(it.value > 0.9 for it in robust.values())
 
 
+@pytest.mark.slow
 def test_the_command_line_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["harden", "mlp", "--data", "digits", "--temperature", "100", "--epochs", "4",
              "--batch-size", "64", "-q", "--out", str(tmp_path / "dd")]  # fmt: skip

@@ -41,6 +41,7 @@ def share(right: torch.Tensor) -> float:
     return int(right.sum()) / len(right)
 
 
+@pytest.mark.slow
 def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> None:
     smoke = SETTINGS["smoke"].on("cpu", "fp32")
     tiny = replace(

@@ -17,7 +17,7 @@ from denature.core.record import read_record
 from denature.core.stopping import Stopper
 from denature.data import Dataset, load
 from denature.data.feed import Feed
-from denature.nets import NETS, create
+from denature.nets import create
 from denature.nets.activations import ActivationRecorder, scale_of
 from denature.nets.auxiliary import auxiliary_head
 from denature.train import (
@@ -35,6 +35,7 @@ from denature.train.learner import Learner
 from denature.train.objectives.base import BatchContext
 from denature.train.session import Session
 from denature.train.team import ProcessGroup
+from tests.networks import every_network
 
 CPU = Compute(torch.device("cpu"), "fp32", channels_last=True)
 QUICK = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
@@ -147,7 +148,7 @@ def test_settings_outside_their_range_are_refused(wrong: dict[str, Any]) -> None
 # Stages and heads
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_network
 def test_every_network_has_stages_that_heads_can_stand_on(name: str) -> None:
     network = create(name, classes=3, image_size=16).eval()
     pixels = torch.rand(2, 3, 16, 16)

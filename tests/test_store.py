@@ -236,6 +236,7 @@ for start in np.random.default_rng(int(sys.argv[3])).permutation(900):
 """
 
 
+@pytest.mark.slow
 def test_several_processes_fill_one_store(tmp_path: Path) -> None:
     here = str(Path(__file__).parent)
     root = tmp_path / "stores"

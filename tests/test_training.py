@@ -19,7 +19,7 @@ from denature.core.seeds import seeded
 from denature.core.weights import digest
 from denature.data import Dataset, load
 from denature.data.feed import Feed, steps_per_epoch
-from denature.nets import NETS, create
+from denature.nets import create
 from denature.recipes.paper.settings import CAP, WARMUP
 from denature.train import (
     Distilled,
@@ -36,6 +36,7 @@ from denature.train import (
 from denature.train.config import DEFAULT_LR
 from denature.train.learner import learning_rate
 from denature.train.loop import evaluate
+from tests.networks import NETWORKS
 
 QUICK = Training(epochs=2, precision="fp32", device="cpu")
 
@@ -57,7 +58,7 @@ def test_a_network_learns_the_digits(data: Dataset, net: str) -> None:
     assert run.accuracy.n == len(data.test)
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", NETWORKS)
 def test_every_network_can_be_fitted(data: Dataset, net: str) -> None:
     """The largest would take minutes to learn the digits; all learn one batch of them."""
     images, labels = data.train.images[:12].float() / 255, data.train.labels[:12]

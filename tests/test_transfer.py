@@ -217,6 +217,7 @@ def test_clones_made_by_workers_equal_those_made_here(victim: Run, pool: Process
     assert asdict(there)["victim_accuracy"] == asdict(here)["victim_accuracy"]
 
 
+@pytest.mark.slow
 def test_clones_of_defended_answers_are_the_same_in_workers(
     digits: Dataset, tmp_path: Path, pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

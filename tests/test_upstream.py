@@ -82,6 +82,7 @@ def denature(*arguments: object) -> int:
     return main([*map(str, arguments), "--data-root", "data", "-q"])
 
 
+@pytest.mark.slow
 def test_a_tree_runs_in_the_order_that_its_checkpoints_need(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +151,7 @@ def test_what_the_command_line_sets_comes_first(tree: Path) -> None:
     assert (training["fraction"], training["seed"]) == (0.5, 3)
 
 
+@pytest.mark.slow
 def test_settings_map_onto_ours(tree: Path) -> None:
     folder = write(tree, "other", {"model_name": "preresnet32", "schedule": [999]},
                    subset_percent=0.3, augmentation=0)  # fmt: skip

@@ -22,6 +22,7 @@ from denature.robust.verdict import judge
 NONE = [name for name in CASES if name.startswith(("no defense", "three seeds without"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [100, 500])
 @pytest.mark.parametrize("name", NONE)
 def test_networks_without_a_defense_are_rarely_called_more_robust(name: str, samples: int) -> None:
@@ -42,6 +43,7 @@ def test_what_is_there_is_found_more_often_than_not() -> None:
     assert partly.get("more robust", 0.0) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in INTERVALS if name not in LIMITS])
 def test_intervals_hold_the_true_value(name: str) -> None:
     draw, counts = INTERVALS[name]
