@@ -17,7 +17,7 @@ from denature.core.threads import prepare
 
 PRELOADED = ("denature.cli.training", "denature.serve.app", "denature.serve.opening",
              "denature.serve.keys.sqlite", "denature.extract.stealing", "denature.train.recording",
-             "tensorboardX", "uvloop", "httptools", "watchfiles")  # fmt: skip
+             "torch._dynamo", "tensorboardX", "uvloop", "httptools", "watchfiles")  # fmt: skip
 """What commands import late: torch and what trains, serves and queries."""
 
 

@@ -193,6 +193,7 @@ def test_every_command_does_its_work_or_says_why_not_without_any_extra(
         assert done["code"] == 0, last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_what_needs_an_extra_names_it_in_one_line(driver: Driver, extra: str) -> None:
     found = driver(EXTRAS[extra], NEEDY[extra], imports=True)

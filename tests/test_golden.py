@@ -242,7 +242,14 @@ def test_every_objective_has_recorded_losses() -> None:
     assert {CASES[name].objective.kind for name, _, _ in FAULTS} == kinds
 
 
-@pytest.mark.parametrize("name", CASES)
+LARGE = ("resnext29", "resnet50", "densenet121")
+"""Networks of which one step takes seconds."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name.endswith(LARGE) else ()) for name in CASES],
+)
 def test_a_short_run_has_its_recorded_losses(name: str) -> None:
     expected = recorded()["losses"][name]
     assert losses(CASES[name]) == pytest.approx(expected, rel=TOLERANCE), ADVICE
