@@ -60,8 +60,10 @@ def test_training_runs_with_torch_numpy_and_pyarrow_alone(tmp_path: Path) -> Non
     assert python(code, str(tmp_path / "data.npz")).strip() == "96"
 
 
-HEAVY = ("torch", "numpy", "sklearn", "matplotlib", "pyarrow", "msgspec", "scipy")
-HEAVY += ("aiohttp", "jsonpath", "foolbox", "pyautoattack")
+HEAVY = (
+    *("torch", "numpy", "sklearn", "matplotlib", "pyarrow", "msgspec", "scipy"),
+    *("aiohttp", "jsonpath", "foolbox", "pyautoattack"),
+)
 
 
 HELPED = [f"{name} --help" for name in ("train", "nasty", "audit", "steal", "serve", "rest")]
