@@ -6,7 +6,7 @@ ARG PIP_EXTRA_INDEX_URL
 WORKDIR /opt/denature
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY denature ./denature
-RUN pip install --no-cache-dir -c constraints.txt '.[serve,steal,attacks,onnx]' \
+RUN pip install --no-cache-dir -c constraints.txt '.[serve,onnx]' \
     && useradd --create-home --uid 1000 denature
 
 # Runs and the cache lie in the mounted folder: docker run -v "$PWD:/work" denature audit MODEL --data DATA

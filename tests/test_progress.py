@@ -276,7 +276,6 @@ def test_a_theft_names_the_budget_that_it_trains_for(digits: Dataset, tmp_path: 
 
 
 def test_an_attack_shows_its_own_passes(digits: Dataset, tmp_path: Path) -> None:
-    pytest.importorskip("foolbox", reason="the extra attacks is not installed")
     [victim] = make(orders(tmp_path / "victim", 0), digits)
     config = AttackConfig(
         effort="quick", attacks=("fgsm", "carlini-wagner"), samples=20, batch=10, linf=(0.1, 0.2)

@@ -83,20 +83,15 @@ def install_line(requirement: str) -> str:
 
 @contextmanager
 def needs(extra: str, purpose: str) -> Iterator[None]:
-    """Guard imports of packages that `extra` installs; the outermost guard names the missing one.
+    """Guard imports of packages that `extra` installs.
 
     Raises:
         MissingExtra: a package is not installed.
     """
     try:
         yield
-    except MissingExtra as error:
-        raise MissingExtra(error.package, extra, purpose) from None
     except ImportError as error:
-        package = error.name or extra
-        if package.partition(".")[0] == "denature":
-            raise
-        raise MissingExtra(package, extra, purpose) from None
+        raise MissingExtra(error.name or extra, extra, purpose) from None
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Self, final
 
-from denature.core.errors import needs
+import aiohttp
+
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
 from denature.remote.redaction import server_text
-
-with needs("steal", "Querying a server"):
-    import aiohttp
 
 LONGEST_ERROR = 1 << 16
 """Bytes that are read of a reply with another status than 200."""

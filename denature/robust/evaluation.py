@@ -70,7 +70,6 @@ def evaluate(
 
     Raises:
         ConfigError: an attack is unknown, or does not work on the target.
-        MissingExtra: a library is not installed.
         Stopped: the stopper stopped the evaluation; the same call resumes it.
     """
     session = session or Session()

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from denature.core.errors import MissingExtra
 from denature.core.types import Labels, Pixels
 from denature.robust.base import AttackContext, AttackCost, Propose
 from denature.robust.config import EffortPreset
@@ -26,7 +25,7 @@ def autoattack(*names: str) -> Propose:
     """AutoAttack's named attacks, or its four (Croce and Hein 2020, arXiv:2003.01690)."""
 
     def propose(context: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
-        with _library("pyautoattack"):
+        with _silent("pyautoattack"):
             from pyautoattack import AutoAttack
 
             with torch.no_grad():
@@ -69,7 +68,7 @@ def foolbox_attack(
     """An attack of Foolbox that minimises the change (Rauber et al. 2017, arXiv:1707.04131)."""
 
     def propose(context: AttackContext, images: Pixels, labels: Labels, epsilon: float) -> Pixels:
-        with _library("foolbox"):
+        with _silent("foolbox"):
             import foolbox
             from foolbox.models.pytorch import PyTorchModel
 
@@ -105,19 +104,12 @@ def _hop_options(preset: EffortPreset) -> dict[str, Any]:
 
 
 @contextmanager
-def _library(name: str) -> Iterator[None]:
-    """Silence the prints, logs and warnings of a library.
-
-    Raises:
-        MissingExtra: the library is not installed.
-    """
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            logging.getLogger(name).setLevel(logging.ERROR)
-            yield
-    except ImportError:
-        raise MissingExtra(name, "attacks", "This attack") from None
+def _silent(library: str) -> Iterator[None]:
+    """Silence the prints, logs and warnings of a library."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.getLogger(library).setLevel(logging.ERROR)
+        yield
 
 
 def _hops(preset: EffortPreset) -> int:

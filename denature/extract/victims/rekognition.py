@@ -23,6 +23,7 @@ from denature.extract.victims.base import VictimInfo
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
 from denature.remote.redaction import server_text
+from denature.remote.wire import Response, Wire
 
 with needs("rekognition", "Querying Rekognition"):
     import boto3
@@ -31,8 +32,6 @@ with needs("rekognition", "Querying Rekognition"):
     from botocore.credentials import Credentials
     from botocore.exceptions import BotoCoreError, NoRegionError, PartialCredentialsError
     from botocore.httpsession import get_cert_path
-
-    from denature.remote.wire import Response, Wire
 
 LARGEST_REPLY = 1 << 22
 """Bytes of an answer at most; AWS finds up to 100 faces in a picture, in some 300 kB."""

@@ -4,14 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, final
 
+import jsonpath
 import numpy as np
 
-from denature.core.errors import ConfigError, needs
+from denature.core.errors import ConfigError
 from denature.extract.victims.rest.spec import ReplySpec
 from denature.remote.protocol import MOST_CLASSES
-
-with needs("steal", "Reading the replies of an HTTP API"):
-    import jsonpath
 
 PERCENT = "%"
 
