@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from denature.api import audit, evaluate, robustness, steal
-from denature.api.models import model_of
 from denature.audit.result import AuditResult
 from denature.cli.app import main
 from denature.core import notebook, usual
@@ -27,6 +26,7 @@ from denature.core.frames import html_of
 from denature.core.progress import SILENT, Meter
 from denature.core.stopping import Stopper
 from denature.extract.theft import Theft
+from denature.recipes.given import models_of
 from denature.report.results import Outcome
 from denature.report.tables import csv, latex, numeric
 from denature.train import Run, Training, normal
@@ -144,8 +144,13 @@ def made(factor: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda pixels: 3 * pixels.mean((2, 3))
 
 
+def model_of(model: Any, **described: Any) -> Any:
+    [found] = models_of([model], "digits", **described)
+    return found
+
+
 async def target_of(function: Callable[[np.ndarray], np.ndarray]) -> str:
-    victim = model_of(function, "digits")
+    victim = model_of(function)
     assert not isinstance(victim, Run)
     return (await victim.about()).target
 
@@ -223,8 +228,8 @@ NAMELESS: dict[str, tuple[Any, str]] = {
 def test_a_model_of_more_than_code_needs_a_name(case: str) -> None:
     model, message = NAMELESS[case]
     with pytest.raises(ConfigError, match=rf"{message}.*Pass name="):
-        model_of(model, "digits")
-    assert not isinstance(model_of(model, "digits", name="mine"), Run)
+        model_of(model)
+    assert not isinstance(model_of(model, name="mine"), Run)
 
 
 def test_a_function_has_one_identity_in_all_processes() -> None:
@@ -246,7 +251,7 @@ def test_a_function_has_one_identity_in_all_processes() -> None:
 def test_a_named_module_with_other_weights_is_another_model() -> None:
     with torch.random.fork_rng():
         modules = [nn.Linear(2, 2), nn.Linear(2, 2)]
-    victims = [model_of(module, "digits", name="mine") for module in [*modules, modules[0]]]
+    victims = [model_of(module, name="mine") for module in [*modules, modules[0]]]
     first, other, again = (asyncio.run(v.about()).target for v in victims if not isinstance(v, Run))
     assert first == again != other
     assert first.startswith("mine ")
@@ -254,8 +259,8 @@ def test_a_named_module_with_other_weights_is_another_model() -> None:
 
 def test_other_values_are_no_models() -> None:
     with pytest.raises(ConfigError, match=r"is int; wanted is a run"):
-        model_of(3, "digits")  # type: ignore[arg-type]
-    assert not isinstance(model_of(nn.Flatten(), "digits"), Run)
+        model_of(3)
+    assert not isinstance(model_of(nn.Flatten()), Run)
 
 
 # Results

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.cli.models import ModelFlags, ModelOptions, images_of, open_models
+from denature.cli.models import ModelArguments, ModelFlags
 from denature.cli.options import (
     Data,
     OutputFlags,
@@ -33,7 +33,7 @@ def robustness(
     undefended: Annotated[tuple[RunFolder, ...], Parameter(consume_multiple=True)] = (),
     controls: int = 3,
     budget: int | None = None,
-    model_options: ModelFlags = ModelOptions(),
+    model_options: ModelFlags = ModelArguments(),
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     attack_config: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),
     scope: Scope = "",
@@ -73,26 +73,22 @@ def robustness(
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.cli.show import show
-    from denature.extract.victims.find import folder_name
-    from denature.recipes.robustness import RobustnessEvaluation
+    from denature.recipes.commands import robustness_of
     from denature.recipes.runner import run
-    from denature.train.run import load_run
 
-    source = data_config(data, reading)
-    loaded = open_models(targets, model_options, images=images_of(source), pace=pace, trust=trust)
-    plain = [load_run(run, trust=trust) for run in undefended]
-    names = "-".join(folder_name(target) for target in targets[:2])
-    evaluation = RobustnessEvaluation(
-        targets=loaded,
-        source=source,
-        attack_config=attack_config,
-        folder=out or Path("runs") / f"robustness-of-{names}",
-        undefended=plain,
+    evaluation = robustness_of(
+        targets,
+        data_config(data, reading),
+        undefended=undefended,
         controls=controls,
         budget=budget,
+        config=attack_config,
+        options=model_options,
         pace=pace,
         scope=scope,
+        out=out,
         device=device,
+        trust=trust,
     )
     with run_options.session(output_options, device) as session:
         show(run(evaluation, session), output_options)
