@@ -25,7 +25,8 @@ from denature.core.errors import ConfigError, MissingExtra, Stopped
 from denature.core.frames import html_of
 from denature.core.progress import SILENT, Meter
 from denature.core.stopping import Stopper
-from denature.extract.theft import Theft
+from denature.extract.theft import Theft, read_theft
+from denature.extract.victims.base import Victim
 from denature.recipes.given import models_of
 from denature.report.results import Outcome
 from denature.report.tables import csv, latex, numeric
@@ -74,14 +75,15 @@ def test_arrays_become_the_page_of_an_audit(audited: Outcome) -> None:
 
 
 def test_a_module_and_a_function_are_models(
-    run: Run, arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path, without_figures: None
+    run: Run, arrays: tuple[np.ndarray, np.ndarray], place: Path, without_figures: None
 ) -> None:
     theft = steal(
         run.network, arrays, student="mlp", budget=[20], fidelity=20, fidelity_extra=True,
-        out=tmp_path / "theft",
-        training=Training(epochs=1, device="cpu", precision="fp32"),
+        kind="logits", training=Training(epochs=1, device="cpu", precision="fp32"),
     )  # fmt: skip
     assert theft.report.is_file()
+    assert theft.folder.match("runs/theft-of-*-with-memory-*")
+    assert read_theft(theft.folder) == theft.result
     assert isinstance(theft.result, Theft)
     assert list(theft.to_frame()["queries"]) == [20]
     assert "with 20 queries accuracy" in repr(theft.result)
@@ -90,12 +92,30 @@ def test_a_module_and_a_function_are_models(
         logits: torch.Tensor = run.network(torch.from_numpy(pixels))
         return logits.detach().numpy()
 
-    of_function = evaluate(answers, arrays, name="answers", out=tmp_path / "answers")
+    of_function = evaluate(answers, arrays, name="answers", out=place / "answers")
     assert of_function == evaluate(run, arrays, device="cpu") == run.accuracy
 
 
 def mean(pixels: np.ndarray) -> np.ndarray:
     return -np.repeat(pixels.mean((2, 3)), 10, 1)
+
+
+def test_a_function_takes_other_numbers_and_its_kind_is_stated(
+    arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    largest = []
+
+    def shares(pixels: np.ndarray) -> np.ndarray:
+        largest.append(pixels.max())
+        return np.full((len(pixels), 10), 0.1)
+
+    terms: dict[str, Any] = {"name": "shares", "test_images": 20, "scale": 255}
+    evaluate(shares, arrays, out=tmp_path / "a", kind="probabilities", **terms)
+    assert max(largest) == 255
+    with pytest.raises(ConfigError, match="stated to be logits but look like probabilities"):
+        evaluate(shares, arrays, out=tmp_path / "b", kind="logits", **terms)
+    with pytest.raises(ConfigError, match="leave it out"):
+        evaluate(shares, arrays, out=tmp_path / "c", net="cnn", **terms)
 
 
 def test_a_function_is_measured_in_any_thread_within_a_price(
@@ -144,8 +164,8 @@ def made(factor: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda pixels: 3 * pixels.mean((2, 3))
 
 
-def model_of(model: Any, **described: Any) -> Any:
-    [found] = models_of([model], "digits", **described)
+def model_of(model: Any, name: str | None = None) -> Run | Victim:
+    [found] = models_of([model], "digits", name=name)
     return found
 
 
