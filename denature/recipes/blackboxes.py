@@ -17,7 +17,7 @@ from denature.data import Dataset
 from denature.extract.asking.ledger import BudgetSpent, Ledger
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.sender import QuerySender
-from denature.extract.compatibility import about_of, check_image_size, fitted
+from denature.extract.compatibility import about_of, fitted
 from denature.extract.victims.base import Victim
 from denature.remote.config import RequestConfig
 from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries, Reply
@@ -98,7 +98,6 @@ def _box(
     victim: Victim, data: Dataset, images: Pixels, ledger: Ledger, budget: int, terms: Terms
 ) -> Box:
     about = fitted(about_of(victim), data, terms.progress)
-    check_image_size(about, data)
     oracle = Oracle(
         victim=victim,
         ledger=ledger,
