@@ -21,6 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from denature.answers.looks import kind_of
 from denature.answers.network import answers_from
 from denature.answers.transfer import Transfer
 from denature.cli.app import main
@@ -34,7 +35,7 @@ from denature.extract.asking.limits import Limits
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import NoisePool, StoredPool, open_pool, pool_of_tests
 from denature.extract.asking.pricing import Prices, one_price, prices_of
-from denature.extract.asking.reading import combined, completed, fitting, kind_of
+from denature.extract.asking.reading import combined, completed, fitting
 from denature.extract.compatibility import about_of, fitted
 from denature.extract.config import Choose, ExtractionConfig
 from denature.extract.measure import agreement, ask_reference, predictions_of
@@ -360,6 +361,7 @@ PERCENT = np.array([[55.0, 45.0, 0.0], [12.5, 80.0, 7.4], [0.1, 0.2, 99.6], [33,
 
 def test_answers_in_percent_are_probabilities_and_divided(ledger: Ledger) -> None:
     assert kind_of(PERCENT) == "probabilities"
+    assert kind_of(PERCENT, percent=False) == "logits"
     assert kind_of(PERCENT - 1) == "logits"
     assert kind_of(PERCENT[:1]) is None  # a single row of logits may sum to 100 by chance
     heard, rows = Heard(), np.tile(PERCENT, (3, 1)).astype(np.float32)

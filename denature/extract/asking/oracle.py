@@ -13,13 +13,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_random_exponential
 
 from denature.answers.kinds import AnswerKind
+from denature.answers.looks import LOOKS, kind_of
 from denature.core.errors import ConfigError, Stopped
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.stopping import Stopper
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
 from denature.extract.asking.limits import Limits, in_dollars
 from denature.extract.asking.pool import Pool
-from denature.extract.asking.reading import LOOKS, fitting, kind_of
+from denature.extract.asking.reading import fitting
 from denature.extract.victims.base import Victim, VictimInfo, run_now
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
