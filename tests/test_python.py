@@ -141,8 +141,9 @@ def test_the_stopper_of_a_session_ends_an_evaluation(
 def test_a_price_limits_no_network_of_this_process(
     run: Run, arrays: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    with pytest.raises(ConfigError, match="max_cost limits what queries cost"):
-        evaluate(run, arrays, price_per_1000=1, max_cost=1)
+    for function in (evaluate, robustness):
+        with pytest.raises(ConfigError, match="max_cost limits what queries cost"):
+            function(run, arrays, price_per_1000=1, max_cost=1)
 
 
 def test_attacks_take_arrays(

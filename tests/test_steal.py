@@ -1252,7 +1252,7 @@ WRONG_THEFTS: list[tuple[dict[str, Any], str]] = [
     ({"budgets": []}, "wanted is at least one"),
     ({"budgets": [1]}, "at least two images"),
     ({"budgets": [9], "stealing": ExtractionConfig(repeats=5)}, "at least two images"),
-    ({"budgets": [5000]}, "has 1,438 that differ from each other and from the test images"),
+    ({"budgets": [5000]}, "has 1,438 images that differ from each other and from the test images"),
     ({"price": float("nan")}, "price is nan"),
     ({"pool": "noise"}, "Noise has no labels"),
     (

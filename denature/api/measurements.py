@@ -26,6 +26,8 @@ def robustness(
     undefended: Sequence[Run | str | Path] = (),
     controls: int = 3,
     budget: int | None = None,
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
     effort: Effort = "standard",
     attacks: Sequence[str] = (),
     linf: Sequence[float] = (),
@@ -59,6 +61,9 @@ def robustness(
         undefended: normally trained runs to compare with, which differ in their seeds alone.
         controls: number of undefended networks; missing ones are trained.
         budget: queries of each black box at most.
+        price_per_1000: US dollars per thousand queries.
+        max_cost: US dollars for the queries to all black boxes, at most; with it `budget` may be
+            left out.
         effort: see `denature.robust.config.AttackConfig`, as for the next six options.
         attacks: see there.
         linf: see there.
@@ -98,6 +103,8 @@ def robustness(
         undefended=undefended,
         controls=controls,
         budget=budget,
+        price_per_1000=price_per_1000,
+        max_cost=max_cost,
         config=AttackConfig(
             effort=effort,
             attacks=tuple(attacks),

@@ -33,6 +33,8 @@ def robustness(
     undefended: Annotated[tuple[RunFolder, ...], Parameter(consume_multiple=True)] = (),
     controls: int = 3,
     budget: int | None = None,
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
     model_options: ModelFlags = ModelArguments(),
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     attack_config: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),
@@ -65,6 +67,10 @@ def robustness(
             the spread between seeds is unknown, and no network is called more robust.
         budget: Queries that each server or function may be sent in total; all answers are kept, and
             no query is repeated.
+        price_per_1000: US dollars per thousand queries; a .toml description may state it.
+        max_cost: US dollars for the queries to all servers and functions together, at most; the
+            limit that is reached first ends the queries, and with this one --budget may be left
+            out.
         scope: Scope and permission of the test, such as a contract's number and what it covers; the
             result keeps it, and the page shows it first.
         out: Folder for attacks, tables and report, from which a stopped evaluation resumes; by
@@ -82,6 +88,8 @@ def robustness(
         undefended=undefended,
         controls=controls,
         budget=budget,
+        price_per_1000=price_per_1000,
+        max_cost=max_cost,
         config=attack_config,
         options=model_options,
         pace=pace,

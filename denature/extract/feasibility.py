@@ -31,8 +31,8 @@ def check_count(name: str, found: int, wanted: int, *, option: str = "--pool") -
     """
     if found < wanted:
         raise ConfigError(
-            f"{wanted:,} images are wanted, and {name} has {found:,} that differ from each other "
-            f"and from the test images. Take a smaller --budget or a larger {option}."
+            f"{wanted:,} images are wanted, and {name} has {found:,} images that differ from each "
+            f"other and from the test images. Take a smaller --budget or a larger {option}."
         )
 
 

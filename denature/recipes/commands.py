@@ -156,6 +156,8 @@ def robustness_of(
     undefended: Sequence[Run | str | Path] = (),
     controls: int = CONTROLS,
     budget: int | None = None,
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
     config: AttackConfig,
     options: ModelOptions,
     pace: RequestConfig,
@@ -168,6 +170,7 @@ def robustness_of(
     """An evaluation of robustness; see `denature.api.robustness` for the arguments."""
     source = config_of(data, progress=progress)
     targets = models_of(models, source, options=options, pace=pace, trust=trust, progress=progress)
+    per_1000 = [price_of(model, price_per_1000) for model in models]
     names = "-".join(folder_name(name_of(model)) for model in models[:2])
     return RobustnessEvaluation(
         targets=targets,
@@ -179,6 +182,8 @@ def robustness_of(
         ],
         controls=controls,
         budget=budget,
+        prices=[None if price is None else price / 1000 for price in per_1000],
+        max_cost=max_cost,
         pace=pace,
         scope=scope,
         device=device,

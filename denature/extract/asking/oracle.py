@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class Oracle:
         pace: rate, concurrency and retries of the requests.
         price: US dollars a query; None if unknown.
         max_cost: US dollars for all purposes together, which needs a price.
+        beside: oracles of the same ledger, perhaps this one too, whose dollars count within
+            `max_cost`; the list may grow.
         stopper: checked before each request and during waits.
         progress: receives the number of answers.
     """
@@ -67,6 +70,7 @@ class Oracle:
     pace: RequestConfig
     price: float | None = None
     max_cost: float | None = None
+    beside: Sequence["Oracle"] = ()
     stopper: Stopper
     progress: Progress = SILENT
 
@@ -84,7 +88,18 @@ class Oracle:
 
     @property
     def limits(self) -> Limits:
-        return Limits(queries=self.budget, total=self.total, max_cost=self.max_cost)
+        others = {o.target: o.paid for o in self.beside if o.target != self.target}
+        return Limits(
+            queries=self.budget,
+            total=self.total,
+            max_cost=self.max_cost,
+            elsewhere=math.fsum(others.values()),
+        )
+
+    @property
+    def paid(self) -> float:
+        """US dollars for all purposes, those of earlier calls included."""
+        return self.ledger.spending.dollars(self.target, self.price)
 
     @property
     def per_request(self) -> int:
@@ -235,8 +250,7 @@ class Oracle:
     def _note(self) -> str:
         money = ""
         if self.price is not None:
-            paid = self.ledger.spending.dollars(self.target, self.price)
-            money = f"{in_dollars(paid)} spent, "
+            money = f"{in_dollars(self.paid)} spent, "
         left = "" if (queries := self.left) >= UNLIMITED // 2 else f"{queries:,} queries left"
         return f"{money}{left}"
 
