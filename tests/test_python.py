@@ -2,12 +2,14 @@
 
 import asyncio
 import csv as csv_module
+import inspect
 import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from denature.core.stopping import Stopper
 from denature.extract.theft import Theft, read_theft
 from denature.extract.victims.base import Victim
 from denature.recipes.given import models_of
+from denature.recipes.models import ModelOptions
 from denature.report.results import Outcome
 from denature.report.tables import csv, latex, numeric
 from denature.train import Run, Training, normal
@@ -50,6 +53,19 @@ def run(arrays: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPath
 
 
 # Functions
+
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+
+
+@pytest.mark.parametrize("function", [audit, steal, robustness, evaluate], ids=lambda f: f.__name__)
+def test_each_function_describes_models_as_commands_do_and_its_page_names_all(
+    function: Callable[..., Any],
+) -> None:
+    _, _, *named = inspect.signature(function).parameters
+    described = {field.name for field in fields(ModelOptions)} - {"model"}
+    assert described | {"service_model", "trust"} <= {*named}
+    page = PAGE.read_text(encoding="utf-8")
+    assert not [name for name in named if f"`{name}`" not in page]
 
 
 @pytest.fixture

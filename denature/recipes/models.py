@@ -259,7 +259,8 @@ def check_options(
         if (among is None or field.name in among) and getattr(options, field.name) != field.default
     ]
     usable, names = {option for known in useful.values() for option in known}, [*useful]
-    if unused := [f"--{name.replace('_', '-')}" for name in given if name not in usable]:
+    unused = [f"--{name.replace('_', '-')}" for name in given if name not in usable]
+    if names and unused:
         raise ConfigError(
             f"{names[0]} states what {' and '.join(unused)} would say; leave "
             f"{'it' if len(unused) == 1 else 'them'} out. The network of clones is --student."
