@@ -20,7 +20,7 @@ from denature.extract.stealing import carry_out
 from denature.extract.victims.find import folder_name
 from denature.recipes.audit import Audit
 from denature.recipes.evaluation import ModelEvaluation
-from denature.recipes.given import ModelLike, backbone_of, models_of, name_of, queried
+from denature.recipes.given import ModelLike, backbone_of, models_of, name_of, open_target
 from denature.recipes.models import ModelOptions, price_of
 from denature.recipes.robustness import RobustnessEvaluation
 from denature.remote.config import RequestConfig
@@ -108,7 +108,7 @@ def theft_of(
     per_1000, progress = price_of(model, price_per_1000), session.progress
     source = config_of(pool, progress=progress)
     tests = source if test is None else config_of(test, progress=progress)
-    victim = queried(
+    victim = open_target(
         model,
         tests,
         name=name,

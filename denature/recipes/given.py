@@ -68,17 +68,18 @@ def models_of(
     check_options({name_of(model): {*_options_of(model)} for model in models}, options)
     images = images_of(data, progress)
     pace, trust = pace or RequestConfig(), tuple(trust)
-    return [
-        _of_value(model, name, options)
-        if not isinstance(model, str | Path)
-        else open_run(str(model), options, images=images, trust=trust)
-        if is_network(str(model))
-        else open_victim(str(model), options, images=images, pace=pace, trust=trust)
-        for model in models
-    ]
+
+    def opened(model: ModelLike) -> Run | Victim:
+        if not isinstance(model, str | Path):
+            return _of_value(model, name, options)
+        if is_network(str(model)):
+            return open_run(str(model), options, images=images, trust=trust)
+        return open_victim(str(model), options, images=images, pace=pace, trust=trust)
+
+    return [opened(model) for model in models]
 
 
-def queried(
+def open_target(
     model: ModelLike,
     data: DataLike,
     *,
