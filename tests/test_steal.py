@@ -1129,7 +1129,7 @@ def test_no_test_image_is_asked_to_learn_from_and_none_twice(
     path = tmp_path / "pool.npz"
     np.savez(path, x_train=pixels, y_train=np.zeros(len(pixels), np.int64))
     usual: dict[str, Any] = {"net": "mlp", "pool": str(path), "test": "digits", "training": QUICK}
-    with pytest.raises(ConfigError, match="has 100 that differ"):
+    with pytest.raises(ConfigError, match="has 100 images that differ"):
         steal(local(victim), budgets=[126], out=tmp_path / "a", **usual)
     theft = steal(local(victim), budgets=[459], out=tmp_path / "b",
                   stealing=ExtractionConfig(fidelity=359), **usual)  # fmt: skip
