@@ -21,6 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from denature import api
 from denature.answers.looks import kind_of
 from denature.answers.network import answers_from
 from denature.answers.transfer import Transfer
@@ -1465,8 +1466,8 @@ def test_a_theft_pays_off_only_where_prices_are_known_and_above_zero() -> None:
 def test_a_clone_is_timed_beside_the_service(
     server: Served, victim: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    theft = steal(local(victim), net="mlp", pool="digits", budgets=[60], out=tmp_path, price=0.002,
-                  stealing=ExtractionConfig(fidelity=10), training=QUICK)  # fmt: skip
+    theft = api.steal(local(victim), "digits", student="mlp", budget=[60], out=tmp_path,
+                      price_per_1000=2, fidelity=10, training=QUICK).result  # fmt: skip
     words = ["speed", theft.clones[0].folder, "--against", f"http://{server.address}", "--model",
              "mlp", "--queries", "60", "--per-request", "10", "--price-per-1000", "4"]  # fmt: skip
     before = sum(entry["images"] for entry in server.entries())
