@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from denature.answers.sources import LiveAnswers
 from denature.data import Dataset, load
 from denature.report import page
+from denature.train import Normal, Run, Training, train
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -29,6 +31,24 @@ def pytest_runtest_setup() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests never read or write the user's cache; what they decode lasts one session."""
     monkeypatch.setenv("DENATURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A network that tests only read."""
+    quick = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
+    with pytest.MonkeyPatch.context() as patch:  # the cache of tests is set for each of them only
+        patch.setenv("DENATURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        out = tmp_path_factory.mktemp("victim") / "run"
+        return train("cnn", "digits", Normal(), quick, out=out)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, which is no place of modules before a command names one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    return tmp_path
 
 
 @pytest.fixture

@@ -196,6 +196,21 @@ def test_a_budget_holds_and_who_is_not_asked_counts_for_nothing(plain: Run, tmp_
     assert all(it.not_run == 0 for it in more.judged[0].robustness.attacks)
 
 
+def test_dollars_end_the_queries_to_all_black_boxes_together(plain: Run, tmp_path: Path) -> None:
+    counts: list[int] = []
+    found = robustness(
+        [answering(plain, shown, counts) for shown in ("logits", "probabilities")],
+        "digits", replace(TINY, attacks=("square",)), tmp_path, undefended=[plain], controls=1,
+        device="cpu", prices=[0.001, 0.002], max_cost=0.3,
+    )  # fmt: skip
+    first, other = found.queries.values()
+    assert sum(counts) == first + other
+    assert 0.298 < 0.001 * first + 0.002 * other <= 0.3
+    for judged in found.judged[:2]:
+        [square] = judged.robustness.attacks
+        assert "The limit of US $ 0.30 (--max-cost) is reached" in square.error
+
+
 def test_an_attack_that_finds_a_lucky_draw_is_not_believed(plain: Run, tmp_path: Path) -> None:
     """One answer in ten is random: squares of one step find such, and fool nobody."""
     drawn = np.random.default_rng(0)
@@ -293,6 +308,11 @@ def test_each_attack_says_what_it_needs_and_costs(plain: Run, tmp_path: Path) ->
     [
         ({}, "The budget is not set; a black box needs 20 queries.*at most [0-9,]+"),
         ({"budget": 19}, "The budget is 19"),
+        (
+            {"max_cost": 0.01, "prices": [0.001]},
+            "--max-cost is 0.01; .*least costs US . 0.02",
+        ),
+        ({"max_cost": 1}, "the price of a query is not known"),
         ({"budget": 1000, "undefended": []}, "No undefended network to compare with"),
     ],
 )
@@ -300,8 +320,10 @@ def test_what_a_black_box_needs_is_told(
     options: dict[str, Any], why: str, plain: Run, tmp_path: Path
 ) -> None:
     given: dict[str, Any] = {"undefended": [plain], "controls": 1, **options}
+    counts: list[int] = []
     with pytest.raises(ConfigError, match=why):
-        robustness([answering(plain, "logits", [])], "digits", TINY, tmp_path, **given)
+        robustness([answering(plain, "logits", counts)], "digits", TINY, tmp_path, **given)
+    assert not counts
 
 
 def words(served: Served, plain: Run, out: Path, *more: str) -> list[str]:
@@ -319,7 +341,8 @@ def test_a_server_is_attacked_from_the_command_line(
     assert main(words(served, plain, tmp_path, "--attacks", "pgd", "--budget", "100")) == 1
     assert "Attacks that work: --attacks transfer,square,decision" in capsys.readouterr().err
     before = sum(entry.get("images", 0) for entry in served.entries())
-    line = words(served, plain, tmp_path, "--budget", "30000", "--attacks", "transfer,square")
+    line = words(served, plain, tmp_path, "--max-cost", "30", "--price-per-1000", "1",
+                 "--attacks", "transfer,square")  # fmt: skip
     assert main([*line, "--json", "-q"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     [spent] = told["queries"].values()

@@ -393,6 +393,7 @@ def test_what_cannot_be_served_is_told_at_the_start(capsys: pytest.CaptureFixtur
     ("values", "kind"),
     [
         ([[0.25, 0.75], [1, 0]], "probabilities"),
+        ([[0.25, 0.74], [1, 0.01]], "probabilities"),  # rounded by the server behind
         ([[0.25, 0.75], [1, 0.5]], "logits"),
         ([[-1, 2], [0, 1]], "logits"),
     ],

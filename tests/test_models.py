@@ -12,34 +12,20 @@ import pytest
 import torch
 
 from denature.answers.scaling import PixelScale
+from denature.api import evaluate
 from denature.cli.app import main
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, RunError
 from denature.core.record import read_record
 from denature.extract.victims.base import run_now
 from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.find import find
 from denature.nets import NETS, create
-from denature.train import Normal, Run, Training, train
+from denature.train import Run
 from denature.train.importing import Shape
 from tests.commands import refused, told
 from tests.hostile import Answer, Request, hostile, reply
 from tests.served import serving
 from tests.ways import WAYS, checkpoint, function, own_module, scale_of
-
-QUICK = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train("cnn", "digits", Normal(), QUICK, out=tmp_path_factory.mktemp("victim") / "run")
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    return tmp_path
-
 
 SMALL = ("mlp", "cnn", "sepcnn", "papernot", "resnetc20", "shufflenetv2")
 """Networks that are outlined within a second."""
@@ -68,6 +54,22 @@ def test_each_way_in_has_the_accuracy_of_the_run(
     assert told(capsys, "eval", *words, "--data", "digits")["accuracy"] == found["accuracy"]
     after = sorted((path, path.stat().st_mtime_ns) for path in place.glob("runs/*/*"))
     assert [path for path, _ in after] == [path for path, _ in before]
+
+
+def test_python_takes_what_describes_a_model_on_the_command_line(trained: Run, place: Path) -> None:
+    model, *_ = checkpoint(trained, place)
+    network: Any = trained.network
+    mean, std = (getattr(network, name).flatten().tolist() for name in ("mean", "std"))
+    found = evaluate(model, "digits", net="cnn", mean=mean, std=std, device="cpu")
+    assert found.value == trained.accuracy.value
+    with pytest.raises(ConfigError, match=r"--kind does not apply to model\.pt"):
+        evaluate(model, "digits", net="cnn", kind="logits")
+    (place / "network.pt2").write_bytes(b"no program")
+    for file in ("network.pt2", place / "network.pt2"):
+        with pytest.raises(ConfigError, match="can execute code"):
+            evaluate(file, "digits")
+        with pytest.raises(RunError):
+            evaluate(file, "digits", trust=["network.pt2"])
 
 
 @pytest.mark.slow

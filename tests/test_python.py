@@ -2,12 +2,14 @@
 
 import asyncio
 import csv as csv_module
+import inspect
 import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,6 @@ import torch
 from torch import nn
 
 from denature.api import audit, evaluate, robustness, steal
-from denature.api.models import model_of
 from denature.audit.result import AuditResult
 from denature.cli.app import main
 from denature.core import notebook, usual
@@ -26,7 +27,10 @@ from denature.core.errors import ConfigError, MissingExtra, Stopped
 from denature.core.frames import html_of
 from denature.core.progress import SILENT, Meter
 from denature.core.stopping import Stopper
-from denature.extract.theft import Theft
+from denature.extract.theft import Theft, read_theft
+from denature.extract.victims.base import Victim
+from denature.recipes.given import models_of
+from denature.recipes.models import ModelOptions
 from denature.report.results import Outcome
 from denature.report.tables import csv, latex, numeric
 from denature.train import Run, Training, normal
@@ -49,6 +53,19 @@ def run(arrays: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPath
 
 
 # Functions
+
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+
+
+@pytest.mark.parametrize("function", [audit, steal, robustness, evaluate], ids=lambda f: f.__name__)
+def test_each_function_describes_models_as_commands_do_and_its_page_names_all(
+    function: Callable[..., Any],
+) -> None:
+    _, _, *named = inspect.signature(function).parameters
+    described = {field.name for field in fields(ModelOptions)} - {"model"}
+    assert described | {"service_model", "trust"} <= {*named}
+    page = PAGE.read_text(encoding="utf-8")
+    assert not [name for name in named if f"`{name}`" not in page]
 
 
 @pytest.fixture
@@ -74,14 +91,15 @@ def test_arrays_become_the_page_of_an_audit(audited: Outcome) -> None:
 
 
 def test_a_module_and_a_function_are_models(
-    run: Run, arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path, without_figures: None
+    run: Run, arrays: tuple[np.ndarray, np.ndarray], place: Path, without_figures: None
 ) -> None:
     theft = steal(
         run.network, arrays, student="mlp", budget=[20], fidelity=20, fidelity_extra=True,
-        out=tmp_path / "theft",
-        training=Training(epochs=1, device="cpu", precision="fp32"),
+        kind="logits", training=Training(epochs=1, device="cpu", precision="fp32"),
     )  # fmt: skip
     assert theft.report.is_file()
+    assert theft.folder.match("runs/theft-of-*-with-memory-*")
+    assert read_theft(theft.folder) == theft.result
     assert isinstance(theft.result, Theft)
     assert list(theft.to_frame()["queries"]) == [20]
     assert "with 20 queries accuracy" in repr(theft.result)
@@ -90,12 +108,30 @@ def test_a_module_and_a_function_are_models(
         logits: torch.Tensor = run.network(torch.from_numpy(pixels))
         return logits.detach().numpy()
 
-    of_function = evaluate(answers, arrays, name="answers", out=tmp_path / "answers")
+    of_function = evaluate(answers, arrays, name="answers", out=place / "answers")
     assert of_function == evaluate(run, arrays, device="cpu") == run.accuracy
 
 
 def mean(pixels: np.ndarray) -> np.ndarray:
     return -np.repeat(pixels.mean((2, 3)), 10, 1)
+
+
+def test_a_function_takes_other_numbers_and_its_kind_is_stated(
+    arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    largest = []
+
+    def shares(pixels: np.ndarray) -> np.ndarray:
+        largest.append(pixels.max())
+        return np.full((len(pixels), 10), 0.1)
+
+    terms: dict[str, Any] = {"name": "shares", "test_images": 20, "scale": 255}
+    evaluate(shares, arrays, out=tmp_path / "a", kind="probabilities", **terms)
+    assert max(largest) == 255
+    with pytest.raises(ConfigError, match="stated to be logits but look like probabilities"):
+        evaluate(shares, arrays, out=tmp_path / "b", kind="logits", **terms)
+    with pytest.raises(ConfigError, match="leave it out"):
+        evaluate(shares, arrays, out=tmp_path / "c", net="cnn", **terms)
 
 
 def test_a_function_is_measured_in_any_thread_within_a_price(
@@ -121,8 +157,9 @@ def test_the_stopper_of_a_session_ends_an_evaluation(
 def test_a_price_limits_no_network_of_this_process(
     run: Run, arrays: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    with pytest.raises(ConfigError, match="max_cost limits what queries cost"):
-        evaluate(run, arrays, price_per_1000=1, max_cost=1)
+    for function in (evaluate, robustness):
+        with pytest.raises(ConfigError, match="max_cost limits what queries cost"):
+            function(run, arrays, price_per_1000=1, max_cost=1)
 
 
 def test_attacks_take_arrays(
@@ -144,8 +181,13 @@ def made(factor: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda pixels: 3 * pixels.mean((2, 3))
 
 
+def model_of(model: Any, name: str | None = None) -> Run | Victim:
+    [found] = models_of([model], "digits", name=name)
+    return found
+
+
 async def target_of(function: Callable[[np.ndarray], np.ndarray]) -> str:
-    victim = model_of(function, "digits")
+    victim = model_of(function)
     assert not isinstance(victim, Run)
     return (await victim.about()).target
 
@@ -223,8 +265,8 @@ NAMELESS: dict[str, tuple[Any, str]] = {
 def test_a_model_of_more_than_code_needs_a_name(case: str) -> None:
     model, message = NAMELESS[case]
     with pytest.raises(ConfigError, match=rf"{message}.*Pass name="):
-        model_of(model, "digits")
-    assert not isinstance(model_of(model, "digits", name="mine"), Run)
+        model_of(model)
+    assert not isinstance(model_of(model, name="mine"), Run)
 
 
 @pytest.mark.slow
@@ -247,7 +289,7 @@ def test_a_function_has_one_identity_in_all_processes() -> None:
 def test_a_named_module_with_other_weights_is_another_model() -> None:
     with torch.random.fork_rng():
         modules = [nn.Linear(2, 2), nn.Linear(2, 2)]
-    victims = [model_of(module, "digits", name="mine") for module in [*modules, modules[0]]]
+    victims = [model_of(module, name="mine") for module in [*modules, modules[0]]]
     first, other, again = (asyncio.run(v.about()).target for v in victims if not isinstance(v, Run))
     assert first == again != other
     assert first.startswith("mine ")
@@ -255,8 +297,8 @@ def test_a_named_module_with_other_weights_is_another_model() -> None:
 
 def test_other_values_are_no_models() -> None:
     with pytest.raises(ConfigError, match=r"is int; wanted is a run"):
-        model_of(3, "digits")  # type: ignore[arg-type]
-    assert not isinstance(model_of(nn.Flatten(), "digits"), Run)
+        model_of(3)
+    assert not isinstance(model_of(nn.Flatten()), Run)
 
 
 # Results

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from denature.answers.scaling import PixelScale
 from denature.data import load
+from denature.serve.config import Exposure, ServedModel
 from denature.serve.export import export
+from denature.serve.functions import find_function
 from denature.train import Normal, Run, Training, train
 from tests.commands import refused, told
 from tests.served import Served, serving
@@ -22,6 +25,9 @@ def brightness(images):
     assert images.dtype == np.float32 and images.max() <= 1
     share = images.mean((1, 2, 3))
     return np.stack([share, 1 - share], 1)
+
+def percents(images):
+    return 100 * brightness(images)
 
 def numbers(images):
     return images.reshape(len(images), -1)[:, :3] - 1.0
@@ -146,6 +152,21 @@ def test_what_is_no_model_is_refused_at_the_start(
         (["functions:brightness@show=logits"], "gives probabilities, but show=logits asks"),
     ):
         assert said in refused(capsys, "serve", *words, *small, "--port", "0")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("brightness", "probabilities"), ("percents", "logits")]
+)
+def test_the_kind_of_a_function_follows_from_its_numbers_which_are_not_divided(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    monkeypatch.chdir(folder)
+    found = find_function(
+        ServedModel.of(f"functions:{name}", Exposure(), "none"), channels=1, image_size=8,
+        classes=None, kind=None, pixels=PixelScale(), trust=(),
+    )  # fmt: skip
+    assert found.function is not None
+    assert found.function.kind == kind
 
 
 def test_a_served_function_is_measured_by_its_numbers(

@@ -21,6 +21,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from denature import api
+from denature.answers.looks import kind_of
 from denature.answers.network import answers_from
 from denature.answers.transfer import Transfer
 from denature.cli.app import main
@@ -34,7 +36,7 @@ from denature.extract.asking.limits import Limits
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import NoisePool, StoredPool, open_pool, pool_of_tests
 from denature.extract.asking.pricing import Prices, one_price, prices_of
-from denature.extract.asking.reading import combined, completed, fitting, kind_of
+from denature.extract.asking.reading import combined, completed, fitting
 from denature.extract.compatibility import about_of, fitted
 from denature.extract.config import Choose, ExtractionConfig
 from denature.extract.measure import agreement, ask_reference, predictions_of
@@ -361,6 +363,7 @@ PERCENT = np.array([[55.0, 45.0, 0.0], [12.5, 80.0, 7.4], [0.1, 0.2, 99.6], [33,
 
 def test_answers_in_percent_are_probabilities_and_divided(ledger: Ledger) -> None:
     assert kind_of(PERCENT) == "probabilities"
+    assert kind_of(PERCENT, percent=False) == "logits"
     assert kind_of(PERCENT - 1) == "logits"
     assert kind_of(PERCENT[:1]) is None  # a single row of logits may sum to 100 by chance
     heard, rows = Heard(), np.tile(PERCENT, (3, 1)).astype(np.float32)
@@ -1003,7 +1006,6 @@ def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> N
     assert [clone.seed for clone in first.clones] == [0, 1, 0, 1]
     assert (first.spent, first.lost, first.measuring, first.kind) == (250, 0, 50, "probabilities")
     assert first.clones[0].money == pytest.approx(0.05)
-    assert read_theft(tmp_path / "out") == first
     records = {clone.folder: (Path(clone.folder) / "record.json").stat().st_mtime_ns
                for clone in first.clones}  # fmt: skip
     second = go(100, 300, 600)
@@ -1129,7 +1131,7 @@ def test_no_test_image_is_asked_to_learn_from_and_none_twice(
     path = tmp_path / "pool.npz"
     np.savez(path, x_train=pixels, y_train=np.zeros(len(pixels), np.int64))
     usual: dict[str, Any] = {"net": "mlp", "pool": str(path), "test": "digits", "training": QUICK}
-    with pytest.raises(ConfigError, match="has 100 that differ"):
+    with pytest.raises(ConfigError, match="has 100 images that differ"):
         steal(local(victim), budgets=[126], out=tmp_path / "a", **usual)
     theft = steal(local(victim), budgets=[459], out=tmp_path / "b",
                   stealing=ExtractionConfig(fidelity=359), **usual)  # fmt: skip
@@ -1252,7 +1254,7 @@ WRONG_THEFTS: list[tuple[dict[str, Any], str]] = [
     ({"budgets": []}, "wanted is at least one"),
     ({"budgets": [1]}, "at least two images"),
     ({"budgets": [9], "stealing": ExtractionConfig(repeats=5)}, "at least two images"),
-    ({"budgets": [5000]}, "has 1,438 that differ from each other and from the test images"),
+    ({"budgets": [5000]}, "has 1,438 images that differ from each other and from the test images"),
     ({"price": float("nan")}, "price is nan"),
     ({"pool": "noise"}, "Noise has no labels"),
     (
@@ -1463,8 +1465,8 @@ def test_a_theft_pays_off_only_where_prices_are_known_and_above_zero() -> None:
 def test_a_clone_is_timed_beside_the_service(
     server: Served, victim: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    theft = steal(local(victim), net="mlp", pool="digits", budgets=[60], out=tmp_path, price=0.002,
-                  stealing=ExtractionConfig(fidelity=10), training=QUICK)  # fmt: skip
+    theft = api.steal(local(victim), "digits", student="mlp", budget=[60], out=tmp_path,
+                      price_per_1000=2, fidelity=10, training=QUICK).result  # fmt: skip
     words = ["speed", theft.clones[0].folder, "--against", f"http://{server.address}", "--model",
              "mlp", "--queries", "60", "--per-request", "10", "--price-per-1000", "4"]  # fmt: skip
     before = sum(entry["images"] for entry in server.entries())

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from denature.api import audit
 from denature.data import load
-from denature.train import Normal, Run, Training, train
+from denature.train import Run
 from tests.commands import told
 from tests.served import serving
 from tests.ways import function, onnx, program
@@ -39,19 +38,6 @@ def listening(app: Any) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    quick = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
-    return train("cnn", "digits", Normal(), quick, out=tmp_path_factory.mktemp("victim") / "run")
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    return tmp_path
 
 
 def library_folder(run: Run, path: Path) -> list[str]:

@@ -74,11 +74,3 @@ def checked(values: object, *, name: str) -> np.ndarray:
         f"{name} answered {array.dtype} of the shape {array.shape}; wanted are floats, "
         "batch x classes, or integers, batch."
     )
-
-
-def likely_kind(values: np.ndarray) -> AnswerKind:
-    """The kind of answers: labels, probabilities where rows are shares of one, or logits."""
-    if values.dtype.kind == "i":
-        return "label"
-    shares = bool((values >= 0).all()) and bool(np.allclose(values.sum(1), 1, atol=1e-3))
-    return "probabilities" if shares else "logits"

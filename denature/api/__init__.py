@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 from denature.core.lazy import attach
 
 if TYPE_CHECKING:
-    from denature.api.calls import audit, evaluate, robustness, steal
+    from denature.api.audits import audit
+    from denature.api.measurements import evaluate, robustness
+    from denature.api.thefts import steal
     from denature.train.predict import predict
 
 __getattr__ = attach(
     __name__,
     {
-        "audit": "calls",
-        "steal": "calls",
-        "robustness": "calls",
-        "evaluate": "calls",
+        "audit": "audits",
+        "steal": "thefts",
+        "robustness": "measurements",
+        "evaluate": "measurements",
         "predict": "denature.train.predict",
     },
 )

@@ -52,20 +52,6 @@ class PoolOrder:
         return [row for row in rows if self.contents[row] not in first] if first else rows
 
 
-def check_pool(pool: PoolOrder, budget: int, option: str) -> None:
-    """Check that a pool has as many images as the largest budget.
-
-    Raises:
-        ConfigError: it has fewer; `option` names another pool.
-    """
-    if len(pool.rows) < budget:
-        raise ConfigError(
-            f"The largest budget is {budget:,}, and {pool.name} has {len(pool.rows):,} images that "
-            "differ from each other and from the test images. Take a smaller --budget or a larger "
-            f"{option}."
-        )
-
-
 @final
 @dataclass(kw_only=True, slots=True, eq=False)
 class CellAttempt:

@@ -1,23 +1,18 @@
 """What an audit is refused for before its model is asked, and images of the thief of threat A."""
 
-from dataclasses import replace
-
 import torch
 
-from denature.answers.transfer import Transfer
-from denature.audit.attempt import PoolOrder, check_pool
+from denature.audit.attempt import PoolOrder
 from denature.audit.config import AuditConfig
 from denature.core.errors import ConfigError
 from denature.core.seeds import derive, generator
 from denature.data import Dataset
-from denature.data.dataset import Split
 from denature.extract.asking.pool import digest_of, pool_of_tests
 from denature.extract.config import thief_training
+from denature.extract.feasibility import check_clone, check_count, sample_of
 from denature.extract.strategies.base import LabelledImages
 from denature.train.config import CheckpointConfig, Training
 from denature.train.objectives.cloned import Cloned
-from denature.train.order import Order
-from denature.train.runs import check_order
 
 
 def seed_of(training: Training, number: int) -> int:
@@ -83,19 +78,16 @@ def check_plan(
         DenatureError: a pool is too small, or no clone can be trained.
     """
     budgets = config.budgets(len(pool.rows), channels=data.channels)
-    check_pool(pool, budgets[-1], "--pool")
+    check_count(pool.name, len(pool.rows), budgets[-1])
     if other is not None:
-        check_pool(other, budgets[-1], "--other-pool")
+        check_count(other.name, len(other.rows), budgets[-1], option="--other-pool")
     owned = config.owned(len(data.classes))
     owned_images(data, contents_of_tests(data), count=owned, seed=seed_of(training, 0))
     rows = pool.rows[: budgets[0]]
-    labels = torch.zeros(len(rows), dtype=torch.int64)
-    images = torch.from_numpy(pool.pool.images(rows))
-    order = Order(
-        net=net,
+    check_clone(
+        net,
+        sample_of(pool.pool, rows, data),
         objective=Cloned(),
         training=thief_training(len(rows), training, net=net),
-        source=Transfer("label", labels, victim="the audited model"),
+        checkpointing=checkpointing,
     )
-    sample = replace(data, train=Split(images, labels, torch.arange(len(rows))))
-    check_order(order, sample, checkpointing)

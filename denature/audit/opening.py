@@ -6,6 +6,7 @@ from typing import final
 
 from torch import Tensor, nn
 
+from denature.answers.looks import ENOUGH
 from denature.audit.attempt import PoolOrder
 from denature.audit.source import Harvest
 from denature.core.errors import ConfigError
@@ -15,8 +16,7 @@ from denature.data.dataset import Split
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import UNLIMITED, Oracle
 from denature.extract.asking.pool import StoredPool, open_pool, pool_of_tests
-from denature.extract.asking.reading import ENOUGH
-from denature.extract.compatibility import about_of, check_image_size, fitted
+from denature.extract.compatibility import about_of, fitted
 from denature.extract.victims.base import Victim
 from denature.extract.victims.local import local
 from denature.nets.activations import ActivationRecorder
@@ -66,7 +66,6 @@ class Desk:
         else:
             victim = model
         about = fitted(about_of(victim), self.data, self.session.progress, option="--data")
-        check_image_size(about, self.data)
         oracle = Oracle(
             victim=victim,
             ledger=self.ledger,

@@ -11,13 +11,13 @@ import torch
 
 from denature.answers.answerer import Answers
 from denature.answers.kinds import AnswerKind
+from denature.answers.looks import ENOUGH
 from denature.core.errors import RunError
 from denature.defenses.base import Chain, NetworkRole, Stream
 from denature.extract.asking.answered import answered
 from denature.extract.asking.ledger import BudgetSpent
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import PoolBatch, digest_of
-from denature.extract.asking.reading import ENOUGH
 from denature.remote.errors import AskFailed
 
 if TYPE_CHECKING:

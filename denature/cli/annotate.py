@@ -7,8 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from denature.cli.options import OutputFlags, OutputOptions, Trust, key_of
+from denature.cli.options import OutputFlags, OutputOptions, Trust
 from denature.cli.terminal import print
+from denature.remote.key import key_of
 
 
 def mark(

@@ -1,13 +1,12 @@
 """denature audit: what the worst thief gets of a model at each budget, behind each defense."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
 from denature.audit.config import AuditConfig
-from denature.cli.models import ModelFlags, ModelOptions, images_of, open_models, price_of
+from denature.cli.models import ModelArguments, ModelFlags
 from denature.cli.options import (
     Data,
     OutputFlags,
@@ -19,14 +18,13 @@ from denature.cli.options import (
     Scope,
     Trust,
     data_config,
-    folder_of,
 )
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError, GateFailed
 from denature.core.threads import usable_cores
-from denature.data.config import DataConfig, ReaderConfig
+from denature.data.config import ReaderConfig
 from denature.remote.config import RequestConfig
-from denature.train.config import Device, Training
+from denature.train.config import Device
 
 if TYPE_CHECKING:
     from denature.audit.result import AuditResult
@@ -52,7 +50,7 @@ def audit(
     seed: int = 0,
     estimate: Annotated[bool, Parameter(negative="")] = False,
     fail_above: float | None = None,
-    model_options: ModelFlags = ModelOptions(),
+    model_options: ModelFlags = ModelArguments(),
     max_queries: int | None = None,
     max_cost: float | None = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
@@ -106,33 +104,29 @@ def audit(
     """
     from denature.audit.line import line
     from denature.cli.show import show
-    from denature.extract.victims.find import folder_name
-    from denature.recipes.audit import Audit
+    from denature.recipes.commands import audit_of
     from denature.recipes.runner import run
-    from denature.train.run import load_run
 
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise ConfigError(f"--fail-above is {fail_above}; it is a share in [0, 1].")
-    source = data_config(data, reading)
-    [opened] = open_models([model], model_options, images=images_of(source), pace=pace, trust=trust)
-    name = folder_name(model)
-    folder = folder_of(backbone)
-    experiment = Audit(
-        model=opened,
-        name=model,
-        config=replace(config, price_per_1000=price_of(model, config.price_per_1000)),
-        source=source,
-        folder=out or Path("runs") / f"audit-of-{name}",
-        pool=None if pool is None else DataConfig(source=pool),
-        other_pool=None if other_pool is None else DataConfig(source=other_pool),
-        backbone=backbone if folder is None else load_run(folder, trust=trust),
-        encoder=None if encoder is None else load_run(encoder, trust=trust),
-        training=Training(epochs=epochs, seed=seed, device=device),
-        pace=pace,
+    experiment = audit_of(
+        model,
+        data_config(data, reading),
+        pool=pool,
+        other_pool=other_pool,
+        backbone=backbone,
+        encoder=encoder,
+        config=config,
+        epochs=epochs,
+        seed=seed,
+        options=model_options,
         max_queries=max_queries,
         max_cost=max_cost,
+        pace=pace,
         scope=scope,
+        out=out,
         device=device,
+        trust=trust,
     )
     with run_options.session(output_options, device, usual_workers=WORKERS) as session:
         if estimate or experiment.is_new:

@@ -1,22 +1,14 @@
 """Commands that evaluate and describe runs, data sets and networks, and import weights."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.cli.models import (
-    ImageShape,
-    ModelFlags,
-    ModelOptions,
-    NetworkFlags,
-    NetworkOptions,
-    open_models,
-    open_run,
-    price_of,
-)
+from denature.cli.models import ModelArguments, ModelFlags, NetworkFlags
 from denature.cli.options import (
     Data,
     FolderFlags,
@@ -34,8 +26,10 @@ from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
 from denature.data.config import ReaderConfig
+from denature.recipes.models import NetworkOptions, open_run
 from denature.remote.config import RequestConfig
 from denature.train.config import Device, Precision
+from denature.train.session import Session
 
 PACE = Group("Requests", sort_key=3)
 
@@ -45,7 +39,7 @@ def evaluate(
     /,
     *,
     data: Data,
-    model_options: ModelFlags = ModelOptions(),
+    model_options: ModelFlags = ModelArguments(),
     test_images: int | None = None,
     price_per_1000: float | None = None,
     max_cost: float | None = None,
@@ -80,53 +74,30 @@ def evaluate(
     """
     from denature.core.record import today
     from denature.core.stopping import Stopper
-    from denature.data import load
-    from denature.extract.evaluation import evaluate_victim
-    from denature.extract.victims.find import folder_name
+    from denature.recipes.commands import evaluation_of
     from denature.report.words import format_score, marked, terms
-    from denature.train import Run, evaluate_run
+    from denature.train import Run
 
-    display = output_options.display()
-    dataset = load(data_config(data, reading), progress=display)
-    [opened] = open_models(
-        [model],
-        model_options,
-        images=lambda: ImageShape(dataset.channels, dataset.image_size),
+    session = Session(stopper=Stopper(), progress=output_options.display())
+    evaluation = evaluation_of(
+        model,
+        data_config(data, reading),
+        options=model_options,
+        test_images=test_images,
+        price_per_1000=price_per_1000,
+        max_cost=max_cost,
         pace=pace,
+        out=out,
+        device=device,
+        precision=precision,
         trust=trust,
+        progress=session.progress,
     )
-    record = chosen = None
-    per_1000 = price_of(model, price_per_1000)
-    if isinstance(opened, Run):
-        if max_cost is not None:
-            raise ConfigError(
-                f"--max-cost limits what queries cost, and {model} is a network in this process. "
-                "Leave it out."
-            )
-        if test_images is not None and test_images < len(dataset.test):
-            test = dataset.test.fraction(test_images / len(dataset.test))
-            dataset = replace(dataset, test=test)
-        measured = evaluate_run(
-            opened, dataset, device=device, precision=precision, progress=display
-        )
-        record = opened.record
-        same = record.data is not None and record.data.digest == dataset.digest
-        chosen = same and record.chosen_on == "test"
-    else:
-        slug = folder_name(model)
-        stopper = Stopper()
-        with stopper.on_signals():
-            measured = evaluate_victim(
-                opened,
-                dataset,
-                images=test_images,
-                folder=out or Path("runs") / f"answers-of-{slug}",
-                pace=pace,
-                price=None if per_1000 is None else per_1000 / 1000,
-                max_cost=max_cost,
-                stopper=stopper,
-                progress=display,
-            )
+    run = evaluation.model if isinstance(evaluation.model, Run) else None
+    # A run is measured in one step, which an interrupt ends; answers are kept as they arrive.
+    with session.stopper.on_signals() if run is None else nullcontext():
+        measured = evaluation.measure(session)
+    dataset = evaluation.dataset
     if output_options.json:
         metric = "error" if dataset.landmarks else "accuracy"
         found: dict[str, object] = {
@@ -134,12 +105,13 @@ def evaluate(
             "data": dataset.digest,
             "split": dataset.test_origin,
         }
-        found |= {"scope": scope, "run": None if record is None else encode(record)}
+        found |= {"scope": scope, "run": None if run is None else encode(run.record)}
         print(json.dumps(found))
         return
-    score = marked(format_score(measured, landmarks=dataset.landmarks), bool(chosen))
+    score = format_score(measured, landmarks=dataset.landmarks)
+    score = marked(score, evaluation.chosen_on_test)
     print(f"{model}: {score} on {measured.n:,} images ({dataset.test_origin})")
-    if scope or not isinstance(opened, Run):
+    if scope or run is None:
         print(terms(scope, today()))
 
 

@@ -1,6 +1,5 @@
 """Options that several commands share, and files that can stand for them."""
 
-import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from cyclopts.config import Dict
 
 from denature.answers.config import InferenceConfig
 from denature.core.errors import ConfigError
-from denature.core.names import library_of, own_module
+from denature.core.names import own_module
 from denature.core.record import Record, read_record
 from denature.core.schema import check_fields
 from denature.core.stopping import Stopper, parse_duration
@@ -35,9 +34,6 @@ from denature.train.session import Session
 if TYPE_CHECKING:
     from denature.cli.show import Display
     from denature.train.remote import WorkerPool
-
-KEY = "DENATURE_KEY"
-"""Environment variable of a server's key: other users of a machine can read command lines."""
 
 OUTPUT = Group("Output", sort_key=9)
 DATA = Group("Data", sort_key=2)
@@ -175,9 +171,6 @@ class CommandLineOnly:
     """
 
 
-MOST_KEY = 64 * 1024
-"""Bytes of a file with a key at most."""
-
 Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA)]
 ReadingOptions: TypeAlias = Annotated[ReaderConfig, Parameter(name="*", group=DATA)]
 InferenceOptions: TypeAlias = Annotated[InferenceConfig, Parameter(name="*", group=INFERENCE)]
@@ -201,27 +194,6 @@ def data_config(source: str, reading: ReaderConfig) -> DataConfig:
         source=source,
         **{name: getattr(reading, name) for name in ReaderConfig.__dataclass_fields__},
     )
-
-
-def key_of(file: Path | None) -> str | None:
-    """A server's key, read from a file, or from the environment where no file is given."""
-    if file is None:
-        return os.environ.get(KEY, "").strip() or None
-    try:
-        with file.open("rb") as opened:  # which may be a pipe: <(command)
-            data = opened.read(MOST_KEY + 1)
-        if len(data) > MOST_KEY:
-            raise ConfigError(f"{file} has more than {MOST_KEY:,} bytes; wanted is a key.")
-        return data.decode("utf-8").strip()
-    except UnicodeDecodeError:
-        raise ConfigError(
-            f"{file} holds bytes that are not UTF-8; wanted is a text file with the key."
-        ) from None
-
-
-def folder_of(backbone: str | None) -> Path | None:
-    """A backbone's folder; None for a network of a library, or where no backbone is given."""
-    return None if backbone is None or library_of(backbone) is not None else Path(backbone)
 
 
 def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.cli.models import ModelFlags, ModelOptions, images_of, open_models
+from denature.cli.models import ModelArguments, ModelFlags
 from denature.cli.options import (
     Data,
     OutputFlags,
@@ -33,7 +33,9 @@ def robustness(
     undefended: Annotated[tuple[RunFolder, ...], Parameter(consume_multiple=True)] = (),
     controls: int = 3,
     budget: int | None = None,
-    model_options: ModelFlags = ModelOptions(),
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
+    model_options: ModelFlags = ModelArguments(),
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     attack_config: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),
     scope: Scope = "",
@@ -65,6 +67,10 @@ def robustness(
             the spread between seeds is unknown, and no network is called more robust.
         budget: Queries that each server or function may be sent in total; all answers are kept, and
             no query is repeated.
+        price_per_1000: US dollars per thousand queries; a .toml description may state it.
+        max_cost: US dollars for the queries to all servers and functions together, at most; the
+            limit that is reached first ends the queries, and with this one --budget may be left
+            out.
         scope: Scope and permission of the test, such as a contract's number and what it covers; the
             result keeps it, and the page shows it first.
         out: Folder for attacks, tables and report, from which a stopped evaluation resumes; by
@@ -73,26 +79,24 @@ def robustness(
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.cli.show import show
-    from denature.extract.victims.find import folder_name
-    from denature.recipes.robustness import RobustnessEvaluation
+    from denature.recipes.commands import robustness_of
     from denature.recipes.runner import run
-    from denature.train.run import load_run
 
-    source = data_config(data, reading)
-    loaded = open_models(targets, model_options, images=images_of(source), pace=pace, trust=trust)
-    plain = [load_run(run, trust=trust) for run in undefended]
-    names = "-".join(folder_name(target) for target in targets[:2])
-    evaluation = RobustnessEvaluation(
-        targets=loaded,
-        source=source,
-        attack_config=attack_config,
-        folder=out or Path("runs") / f"robustness-of-{names}",
-        undefended=plain,
+    evaluation = robustness_of(
+        targets,
+        data_config(data, reading),
+        undefended=undefended,
         controls=controls,
         budget=budget,
+        price_per_1000=price_per_1000,
+        max_cost=max_cost,
+        config=attack_config,
+        options=model_options,
         pace=pace,
         scope=scope,
+        out=out,
         device=device,
+        trust=trust,
     )
     with run_options.session(output_options, device) as session:
         show(run(evaluation, session), output_options)

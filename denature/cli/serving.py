@@ -9,20 +9,19 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from denature.cli.models import (
-    NetworkFlags,
+from denature.cli.models import NetworkFlags, ServedFlags
+from denature.cli.options import OutputFlags, OutputOptions, Trust
+from denature.cli.terminal import print
+from denature.core.errors import ConfigError
+from denature.core.schema import encode
+from denature.recipes.models import (
     NetworkOptions,
-    ServedFlags,
     ServedOptions,
     is_network,
     is_weights,
     open_run,
     trusted,
 )
-from denature.cli.options import OutputFlags, OutputOptions, Trust
-from denature.cli.terminal import print
-from denature.core.errors import ConfigError
-from denature.core.schema import encode
 from denature.serve.config import (
     DefenseConfig,
     Exposure,

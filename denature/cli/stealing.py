@@ -7,18 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from denature.cli.models import (
-    ModelFlags,
-    ModelOptions,
-    NetworkFlags,
-    NetworkOptions,
-    WeightsOptions,
-    images_of,
-    is_weights,
-    open_run,
-    open_victim,
-    price_of,
-)
+from denature.cli.models import ModelArguments, ModelFlags, NetworkFlags
 from denature.cli.options import (
     OutputFlags,
     OutputOptions,
@@ -29,13 +18,20 @@ from denature.cli.options import (
     TrainingOptions,
     Trust,
     data_config,
-    folder_of,
 )
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.data.config import ReaderConfig
-from denature.defenses.rounding import Rounding
 from denature.extract.config import ExtractionConfig
+from denature.recipes.models import (
+    ModelOptions,
+    NetworkOptions,
+    WeightsOptions,
+    is_weights,
+    open_run,
+    open_victim,
+    price_of,
+)
 from denature.remote.config import RequestConfig
 from denature.train.config import Device, Precision, Training
 from denature.train.objectives import Cloned
@@ -54,7 +50,7 @@ def steal(
     budget: Annotated[tuple[int, ...], Parameter(name=("--budget", "--budgets"))],
     student: str,
     backbone: str | None = None,
-    model_options: ModelFlags = ModelOptions(),
+    model_options: ModelFlags = ModelArguments(),
     top: int = 0,
     endpoint_url: str | None = None,
     test: str | None = None,
@@ -110,63 +106,37 @@ def steal(
             loaded although this can execute code; repeat the option for several.
     """
     from denature.cli.show import show
-    from denature.core.record import read_record
-    from denature.extract.planning import plan_theft
-    from denature.extract.stealing import carry_out
-    from denature.extract.victims.find import folder_name
-    from denature.report.results import write_outcome
-    from denature.train.run import load_run
+    from denature.recipes.commands import finish, theft_of
 
     if probe and not estimate:
         raise ConfigError("--probe times a victim for --estimate; pass both, or neither.")
-    price_per_1000 = price_of(target, price_per_1000)
-    if price_per_1000 is not None and price_per_1000 < 0:
-        raise ConfigError(f"price_per_1000 is {price_per_1000}; it must be at least 0.")
-    measured = data_config(test or pool, reading)
-    victim = open_victim(
-        target,
-        model_options,
-        images=images_of(measured),
-        top=top,
-        endpoint_url=endpoint_url,
-        values=reading.points,
-        pace=pace,
-        trust=trust,
-    )
-    start = None
-    if (backbone_folder := folder_of(backbone)) is not None:
-        start = load_run(backbone_folder, trust=trust)
-    folder = (
-        out
-        or Path("runs")
-        / f"theft-of-{folder_name(model_options.model or target)}-with-{folder_name(pool)}"
-    )
     with run_options.session(output_options, training.device) as session:
-        planned = plan_theft(
-            victim,
-            net=student,
-            backbone=backbone if start is None else start,
-            pool=data_config(pool, reading),
-            budgets=budget,
-            out=folder,
+        planned = theft_of(
+            target,
+            data_config(pool, reading),
+            student=student,
+            budget=budget,
             test=None if test is None else data_config(test, reading),
-            stealing=stealing,
-            pace=pace,
+            backbone=backbone,
+            config=stealing,
             objective=objective,
-            defense=None if decimals is None else Rounding(decimals=decimals),
+            decimals=decimals,
             training=training,
-            price=None if price_per_1000 is None else price_per_1000 / 1000,
+            options=model_options,
+            top=top,
+            endpoint_url=endpoint_url,
+            price_per_1000=price_per_1000,
             max_cost=max_cost,
+            pace=pace,
             scope=scope,
+            out=out,
+            trust=trust,
             session=session,
         )
         if estimate:
             _print_estimate(planned, probe=probe, as_json=output_options.json)
             return
-        theft = carry_out(planned)
-    records = [read_record(Path(clone.folder)) for clone in theft.clones]
-    with session.progress.task("writing the report", 0, "files"):
-        outcome = write_outcome(theft, records, folder)
+        outcome = finish(planned)
     show(outcome, output_options)
 
 

@@ -25,11 +25,11 @@ from denature.cli.options import (
     TrainingOptions,
     Trust,
     data_config,
-    folder_of,
 )
 from denature.cli.terminal import print
 from denature.data.config import ReaderConfig
 from denature.datafree.config import Dafl
+from denature.recipes.models import folder_of
 from denature.train.config import Training
 from denature.train.objectives import Distilled, Nasty, Normal, Objective, Skeptical
 

@@ -72,8 +72,8 @@ def check_about(about: VictimInfo, dataset: Dataset, *, option: str = "--test") 
         )
 
 
-def check_image_size(about: VictimInfo, dataset: Dataset) -> None:
-    """Check that a victim takes images of the data's size, for uses that do not scale them.
+def _check_image_size(about: VictimInfo, dataset: Dataset) -> None:
+    """Check that a victim takes images of the data's size, which are not scaled for it.
 
     Raises:
         ConfigError: it takes images of another size.
@@ -92,7 +92,7 @@ def fitted(
     """Description of a victim, with the order that maps its answers to a data set's classes.
 
     Raises:
-        ConfigError: the victim has other classes; see `check_about`.
+        ConfigError: the victim has other classes or takes other images; see `check_about`.
     """
     check_about(about, dataset, option=option)
     alignment = align(
@@ -107,4 +107,5 @@ def fitted(
         )
     elif alignment.note is not None:
         progress.say(alignment.note)
+    _check_image_size(about, dataset)
     return replace(about, classes=len(dataset.classes), order=alignment.order)

@@ -10,7 +10,7 @@ from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.limits import check_max_cost
 from denature.extract.asking.oracle import UNLIMITED, Oracle
 from denature.extract.asking.pool import pool_of_tests
-from denature.extract.compatibility import about_of, check_image_size, fitted
+from denature.extract.compatibility import about_of, fitted
 from denature.extract.measure import ask_reference
 from denature.extract.victims.base import Victim
 from denature.remote.config import RequestConfig
@@ -53,7 +53,6 @@ def evaluate_victim(
     """
     check_max_cost(max_cost, price)
     about = fitted(about_of(victim), dataset, progress, option="--data")
-    check_image_size(about, dataset)
     folder.mkdir(parents=True, exist_ok=True)
     with Ledger(folder / LEDGER) as ledger:
         oracle = Oracle(

@@ -8,16 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
-import torch
-
 from denature.answers.answerer import AnswerChange
-from denature.answers.transfer import Transfer
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
 from denature.core.schema import encode
 from denature.core.untrusted import read_json
 from denature.data import DataConfig, Dataset, load
-from denature.data.dataset import Split
 from denature.data.given import DataLike
 from denature.data.loading import config_of
 from denature.extract.asking.bill import Bill, Part
@@ -25,8 +21,9 @@ from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.limits import affordable, check_max_cost
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import BLOCK, NOISE, Pool, StoredPool, open_pool, pool_of_tests
-from denature.extract.compatibility import about_of, check_image_size, check_side, fitted
+from denature.extract.compatibility import about_of, check_side, fitted
 from denature.extract.config import ExtractionConfig
+from denature.extract.feasibility import check_clone, sample_of
 from denature.extract.levels import Division, Purse, divided
 from denature.extract.selection.base import Selection
 from denature.extract.selection.catalogue import find_selection
@@ -37,9 +34,8 @@ from denature.nets import create, outline_of, parameter_count
 from denature.remote.config import RequestConfig
 from denature.train.config import Training
 from denature.train.objectives.cloned import Cloned
-from denature.train.order import Order, objective_settings
+from denature.train.order import objective_settings
 from denature.train.run import Run
-from denature.train.runs import check_order
 from denature.train.session import Session, usual_session
 
 PLAN = "plan.json"
@@ -172,11 +168,7 @@ class PlannedTheft:
         """
         seed = self.stealing.pool_seed
         rows = first_rows(self.images, self.tests, seed, min(count, BLOCK))
-        like = self.dataset.train.labels
-        labels = torch.zeros((len(rows), *like.shape[1:]), dtype=like.dtype)
-        pixels = torch.from_numpy(self.images.images(rows))
-        split = Split(pixels, labels, torch.arange(len(rows)))
-        return replace(self.dataset, train=split, validation=None, skipped=0)
+        return sample_of(self.images, rows, self.dataset)
 
 
 def plan_theft(
@@ -217,8 +209,7 @@ def plan_theft(
     size = tests.image_size or about.image_size
     dataset = load(replace(tests, image_size=size), progress=session.progress)
     about = fitted(about, dataset, session.progress)
-    check_image_size(about, dataset)
-    _check_clone(net, dataset, about, claimed=tests.image_size is None)
+    _check_size(net, dataset, about, claimed=tests.image_size is None)
     images = open_pool(
         source,
         channels=dataset.channels,
@@ -260,19 +251,14 @@ def _check_levels(planned: PlannedTheft) -> None:
     levels = divided(planned.budgets, planned.stealing, tests=planned.tests.size).levels
     repeats, seed = planned.stealing.repeats, planned.stealing.pool_seed
     first_rows(planned.images, planned.tests, seed, levels[-1].queries // repeats)
-    sample = planned.sample(levels[0].queries // repeats)
-    labels = sample.train.labels
-    answers = Transfer(
-        "landmarks" if sample.landmarks else "label", labels, victim=planned.about.target
-    )
-    order = Order(
-        net=planned.net,
+    check_clone(
+        planned.net,
+        planned.sample(levels[0].queries // repeats),
         objective=planned.objective,
         training=planned.training,
-        source=answers,
         backbone=planned.backbone,
+        checkpointing=planned.session.checkpointing,
     )
-    check_order(order, sample, planned.session.checkpointing)
 
 
 def _check_costs(budgets: Sequence[int], price: float | None, max_cost: float | None) -> None:
@@ -283,7 +269,7 @@ def _check_costs(budgets: Sequence[int], price: float | None, max_cost: float | 
     check_max_cost(max_cost, price)
 
 
-def _check_clone(net: str, dataset: Dataset, about: VictimInfo, *, claimed: bool) -> None:
+def _check_size(net: str, dataset: Dataset, about: VictimInfo, *, claimed: bool) -> None:
     """Check that a clone can be built, and that a victim's claim does not make it huge.
 
     Raises:

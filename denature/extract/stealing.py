@@ -1,20 +1,16 @@
 """A theft in a folder, from the first query to the last clone, which a repeated call resumes."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from denature.answers.answerer import AnswerChange
-from denature.core.files import write_text
 from denature.core.record import environment, today
-from denature.core.redact import without_paths
 from denature.data.given import DataLike
 from denature.extract.config import ExtractionConfig
 from denature.extract.levels import Division
 from denature.extract.measure import Reference, accuracy_of, ask_reference
 from denature.extract.planning import PlannedTheft, plan_theft
-from denature.extract.theft import RESULT, Clone, Theft
+from denature.extract.theft import Clone, Theft
 from denature.extract.thief import StolenRun, Thief
 from denature.extract.victims.base import Victim
 from denature.remote.config import RequestConfig
@@ -45,8 +41,9 @@ def steal(
 ) -> Theft:
     """Query a victim with images, and train clones on its answers.
 
-    All answers are stored in `out`. A repeated call resumes a stopped theft, a larger budget sends
-    the missing queries only, and finished clones are not trained again.
+    All answers and clones are stored in `out`; `denature.api.steal` writes result and page, too. A
+    repeated call resumes a stopped theft, a larger budget sends the missing queries only, and
+    finished clones are not trained again.
 
     Args:
         victim: the model to copy; see `denature.extract.victims`.
@@ -56,7 +53,7 @@ def steal(
             for noise.
         budgets: numbers of queries; a fresh clone is trained for each, on its first answers. The
             largest is the hard limit of the theft, with the queries that measure fidelity.
-        out: folder for ledger, clones and result.
+        out: folder for ledger and clones.
         test: labelled images for the evaluation; the pool's own by default, where it has as many
             classes as the victim.
         stealing: selection of the queries, and number of clones.
@@ -122,11 +119,7 @@ def carry_out(planned: PlannedTheft) -> Theft:
             out=planned.out,
         )
         stolen = thief.steal([level.queries for level in division.levels])
-        theft = _result(planned, thief, division, stolen, reference)
-    theft = replace(theft, scope=planned.scope, date=today())
-    plain = json.dumps(without_paths(theft.to_dict(), planned.out), indent=1, allow_nan=False)
-    write_text(planned.out / RESULT, plain + "\n")
-    return theft
+        return _result(planned, thief, division, stolen, reference)
 
 
 def _result(
@@ -168,6 +161,8 @@ def _result(
         ),
         environment=environment(),
         fidelity_extra=stealing.fidelity_extra,
+        scope=planned.scope,
+        date=today(),
     )
 
 

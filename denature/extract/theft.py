@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import RunError
@@ -140,11 +140,9 @@ class Theft(Tabular):
             for level in self.levels
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"result_type": self.result_type, **asdict(self)}
-
     def to_json(self, *, indent: int | None = None) -> str:
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+        plain = {"result_type": self.result_type, **asdict(self)}
+        return json.dumps(plain, indent=indent, allow_nan=False)
 
 
 def read_theft(folder: Path) -> Theft | None:

@@ -23,6 +23,7 @@ from denature.extract.asking.answered import answered, ask_within_budget
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import BLOCK, Pool
 from denature.extract.config import ExtractionConfig
+from denature.extract.feasibility import check_count
 from denature.extract.selection.base import Select, Selection
 from denature.extract.theft import CLONES
 from denature.train.config import Training
@@ -86,11 +87,7 @@ def first_rows(images: Pool, held_out: Pool, seed: int, count: int) -> list[int]
         ConfigError: the pool has fewer.
     """
     rows = list(itertools.islice(query_order(images, held_out, seed), count))
-    if len(rows) < count:
-        raise ConfigError(
-            f"{count:,} images are wanted, and {images.name} has {len(rows):,} that differ "
-            "from each other and from the test images. Take a smaller budget or a larger pool."
-        )
+    check_count(images.name, len(rows), count)
     return rows
 
 

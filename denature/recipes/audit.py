@@ -42,6 +42,7 @@ from denature.extract.victims.base import Victim
 from denature.recipes.audit_time import seconds_of_cells
 from denature.recipes.estimate import training_seconds
 from denature.recipes.experiment import Measured, load_classes
+from denature.recipes.given import check_paid
 from denature.remote.config import RequestConfig
 from denature.report.links import RESULT
 from denature.train import Nasty, Order, Run, Training
@@ -89,11 +90,7 @@ class Audit:
 
     def __post_init__(self) -> None:
         check_max_cost(self.max_cost, self.price)
-        if self.max_cost is not None and isinstance(self.model, Run):
-            raise ConfigError(
-                f"max_cost is {self.max_cost:g}, and {self.name} is a network in this process, "
-                "whose answers cost nothing. Leave it out."
-            )
+        check_paid(self.max_cost, {self.name: self.model})
         self.thieves  # noqa: B018 - names are checked before anything is asked
         self.chains  # noqa: B018
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,10 @@ from denature.core.stopping import Stopper
 from denature.core.types import Pixels
 from denature.data import Dataset
 from denature.extract.asking.ledger import BudgetSpent, Ledger
-from denature.extract.asking.oracle import Oracle
+from denature.extract.asking.limits import in_dollars
+from denature.extract.asking.oracle import UNLIMITED, Oracle
 from denature.extract.asking.sender import QuerySender
-from denature.extract.compatibility import about_of, check_image_size, fitted
+from denature.extract.compatibility import about_of, fitted
 from denature.extract.victims.base import Victim
 from denature.remote.config import RequestConfig
 from denature.robust.blackbox import TWICE, BlackBox, OutOfQueries, Reply
@@ -30,10 +31,14 @@ PURPOSE = "attack"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Terms:
-    """Query budget, attack configuration and pace for attacking victims."""
+    """Limits, attack configuration and pace for attacking victims."""
 
     budget: int | None
     """Query budget of each victim; queries of earlier calls count."""
+    prices: Mapping[int, float | None]
+    """US dollars a query of each victim, by its `id`."""
+    max_cost: float | None
+    """US dollars for the queries to all victims; those of earlier calls count."""
     attack_config: AttackConfig
     pace: RequestConfig
     stopper: Stopper
@@ -67,38 +72,61 @@ def opened(
         terms: see `Terms`.
 
     Raises:
-        ConfigError: the budget is too small to classify the samples once, or the data does not fit
+        ConfigError: the limits are too small to classify the samples once, or the data does not fit
             a victim.
         AskFailed: a victim does not answer.
     """
     budget = _enough(terms, data, len(images))
+    oracles: list[Oracle] = []
     with Ledger(ledger) as opened_ledger:
-        yield {
-            id(victim): _box(victim, data, images, opened_ledger, budget, terms)
+        boxes = {
+            id(victim): _box(victim, data, images, opened_ledger, budget, terms, oracles)
             for victim in victims
         }
+        if terms.max_cost is not None:
+            # Before the attacks on one of them spend what the samples of the next need.
+            for box in boxes.values():
+                box.target.says(images)
+        yield boxes
 
 
 def _enough(terms: Terms, data: Dataset, count: int) -> int:
+    """The query budget of each victim."""
     minimum = count + TWICE
-    if terms.budget is not None and terms.budget >= minimum:
-        return terms.budget
     names = terms.attack_config.attacks or BLACK_BOX_ATTACKS
     maximum = (
         int(cost(names, terms.attack_config, channels=data.channels).answers) * count + minimum
     )
-    raise ConfigError(
-        f"The budget is {terms.budget or 'not set'}; a black box needs {minimum:,} queries to "
-        f"classify {count} samples, and at most {maximum:,} for all attacks on them. Set --budget; "
-        "fewer samples (--samples) need fewer queries."
+    needs = (
+        f"a black box needs {minimum:,} queries to classify {count} samples, and at most "
+        f"{maximum:,} for all attacks on them"
     )
+    fewer = "fewer samples (--samples) need fewer queries."
+    budget = UNLIMITED if terms.budget is None and terms.max_cost is not None else terms.budget
+    if budget is None or budget < minimum:
+        raise ConfigError(
+            f"The budget is {terms.budget or 'not set'}; {needs}. Set --budget; {fewer}"
+        )
+    least = minimum * sum(price or 0.0 for price in terms.prices.values())
+    if terms.max_cost is not None and terms.max_cost < least:
+        raise ConfigError(
+            f"--max-cost is {terms.max_cost:g}; {needs}, and the least costs {in_dollars(least)} "
+            f"for all black boxes. Raise it; {fewer}"
+        )
+    return budget
 
 
 def _box(
-    victim: Victim, data: Dataset, images: Pixels, ledger: Ledger, budget: int, terms: Terms
+    victim: Victim,
+    data: Dataset,
+    images: Pixels,
+    ledger: Ledger,
+    budget: int,
+    terms: Terms,
+    oracles: list[Oracle],
 ) -> Box:
+    """A victim's black box, whose oracle joins the others."""
     about = fitted(about_of(victim), data, terms.progress)
-    check_image_size(about, data)
     oracle = Oracle(
         victim=victim,
         ledger=ledger,
@@ -106,8 +134,12 @@ def _box(
         budget=budget,
         purpose=PURPOSE,
         pace=terms.pace,
+        price=terms.prices.get(id(victim)),
+        max_cost=terms.max_cost,
+        beside=oracles,
         stopper=terms.stopper,
     )
+    oracles.append(oracle)
     sender = QuerySender(oracle)
 
     def ask(images: np.ndarray, before: int) -> Reply:

@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from denature.core.checks import Check
 from denature.core.errors import ConfigError
-from denature.core.progress import Progress, format_seconds
+from denature.core.progress import Progress
 from denature.core.record import environment, today
 from denature.data import DataConfig, Dataset
 from denature.data.png import to_png
+from denature.extract.asking.limits import check_max_cost
 from denature.extract.victims.base import Victim
+from denature.recipes.attack_plan import announce, common_attacks, in_whole_steps
 from denature.recipes.controls import each_once, undefended_runs
 from denature.recipes.experiment import Measured, load_classes
+from denature.recipes.given import check_paid, name_of
 from denature.recipes.runner import run as run_experiment
 from denature.remote.config import RequestConfig
 from denature.report.robustness import Change, RobustnessResult, Sample
-from denature.robust.blackbox import BlackBox, whole_steps
-from denature.robust.catalogue import ATTACKS, check_names, chosen
-from denature.robust.config import AttackConfig, format_budget
-from denature.robust.estimate import attack_seconds, cost
+from denature.robust.catalogue import check_names
+from denature.robust.config import AttackConfig
 from denature.robust.evaluation import choose, evaluate
 from denature.robust.masking import look
 from denature.robust.outcomes import EvaluationData
@@ -71,6 +71,11 @@ class RobustnessEvaluation:
     is judged more robust."""
     budget: int | None = None
     """Query budget of each victim; queries of earlier calls count."""
+    prices: Sequence[float | None] = ()
+    """US dollars a query of each target; none where no price is known."""
+    max_cost: float | None = None
+    """US dollars for the queries to all victims, those of earlier calls included; needs a price of
+    each. With it no budget need be set."""
     pace: RequestConfig = field(default_factory=RequestConfig)
     """Rate and size of requests to victims."""
     scope: str = ""
@@ -88,6 +93,16 @@ class RobustnessEvaluation:
             raise ConfigError(
                 f"controls is {self.controls}; it must be at least 1, and 2 for a verdict."
             )
+        check_paid(self.max_cost, {name_of(target): target for target in self.targets})
+        for price in self.price_of.values():
+            check_max_cost(self.max_cost, price)
+
+    @property
+    def price_of(self) -> Mapping[int, float | None]:
+        """US dollars a query of each victim, by its `id`."""
+        prices = self.prices or [None] * len(self.targets)
+        pairs = zip(self.targets, prices, strict=True)
+        return {id(target): price for target, price in pairs if not isinstance(target, Run)}
 
     @property
     def runs_folder(self) -> Path:
@@ -178,7 +193,7 @@ class _Attacks:
         config = evaluation.attack_config
         victims = [model for model in models if not isinstance(model, Run)]
         if victims:
-            config = _in_whole_steps(config, data)
+            config = in_whole_steps(config, data)
         split = choose(data.test, config.samples or config.preset.samples, config.seed)
         images = split.images[split.rows].float().div(255)
         self.models, self.data, self.session = models, data, session
@@ -189,6 +204,8 @@ class _Attacks:
 
             terms = Terms(
                 budget=evaluation.budget,
+                prices=evaluation.price_of,
+                max_cost=evaluation.max_cost,
                 attack_config=config,
                 pace=evaluation.pace,
                 stopper=session.stopper,
@@ -203,9 +220,10 @@ class _Attacks:
             else self.boxes[id(model)].target
             for model in models
         ]
-        self.configs = [_common_attacks(config, target, self.targets) for target in self.targets]
+        self.configs = [common_attacks(config, target, self.targets) for target in self.targets]
         planned = list(zip(self.targets, self.configs, strict=True))
-        _announce(planned, images, data, session.progress)
+        prices = {box.target: box.oracle.price for box in self.boxes.values()}
+        announce(planned, prices, images, data, session.progress)
 
     def evidence(self, control_runs: Sequence[Run]) -> list[EvaluationData]:
         """Outcomes of all attacks; a control other than the target itself is the surrogate."""
@@ -322,58 +340,3 @@ def _common(checks: Sequence[Sequence[Check]], indices: Sequence[int]) -> list[C
         for name in dict.fromkeys(names)
         if 2 * names.count(name) > len(indices)
     ]
-
-
-def _in_whole_steps(config: AttackConfig, data: Dataset) -> AttackConfig:
-    """Round linf budgets to whole steps of byte images, the same for all networks."""
-    epsilons = config.budgets(channels=data.channels)["linf"]
-    rounded = tuple(whole_steps(epsilon) for epsilon in epsilons)
-    if 0 in rounded:
-        raise ConfigError(
-            f"A linf budget is {epsilons[0]:g}, but images are sent as bytes: the least change is "
-            f"1/255, {1 / 255:.4f}. Raise --linf."
-        )
-    return replace(config, linf=rounded)
-
-
-def _common_attacks(
-    config: AttackConfig, target: Attacked, targets: Sequence[Attacked]
-) -> AttackConfig:
-    """The same attacks for all targets with gradients, so that their results are comparable."""
-    if target.shows != "gradients":
-        return config
-    names = [name for each in targets for name in chosen(config, each)]
-    return replace(config, attacks=tuple(name for name in ATTACKS if name in names))
-
-
-def _announce(
-    planned: Sequence[tuple[Attacked, AttackConfig]],
-    images: torch.Tensor,
-    data: Dataset,
-    progress: Progress,
-) -> None:
-    """Report the attacks, and the time and queries that they take at most."""
-    seconds, queries = 0.0, 0
-    for target, config in planned:
-        names = chosen(config, target)
-        if isinstance(target, BlackBox):
-            queries += int(cost(names, config, channels=data.channels).answers) * len(images)
-        else:
-            seconds += attack_seconds(target, names, config, images, len(images))
-            if target.shows_probabilities:
-                progress.say(
-                    f"{target.name} outputs probabilities; their logarithms are attacked, since a "
-                    "softmax of probabilities would mask every gradient."
-                )
-    target, config = planned[-1]  # mostly an undefended network, which all attacks apply to
-    budgets = config.budgets(channels=data.channels)
-    progress.say(
-        f"Effort {config.effort}: {len(images)} test samples of {len(planned)} networks; "
-        f"{', '.join(chosen(config, target))}; "
-        + ", ".join(
-            f"{norm} {' '.join(map(format_budget, epsilons))}" for norm, epsilons in budgets.items()
-        )
-        + f"; {format_seconds(seconds)} at most"
-        + (f", and {queries:,} queries at most" if queries else "")
-        + ", less where attacks succeed early."
-    )

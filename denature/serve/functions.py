@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from denature.answers.answerer import Answers
-from denature.answers.function import checked, likely_kind, load_function
+from denature.answers.function import checked, load_function
 from denature.answers.kinds import AnswerKind
+from denature.answers.looks import kind_of
 from denature.answers.network import converted
 from denature.answers.program import SUFFIXES, Program, open_program
 from denature.answers.scaling import PixelScale
@@ -55,7 +56,7 @@ def find_function(
     """
     program = _program(served.run, channels, image_size, trust)
     values = _tried(program, pixels)
-    found = likely_kind(values)
+    found = kind_of(values, percent=False) or "logits"
     if kind is not None and "label" in (kind, found) and kind != found:
         raise ConfigError(f"{program.name} answers with {found}, not with {kind}.")
     scores = values.shape[1] if values.ndim > 1 else classes or int(values.max()) + 1

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from denature.answers.answerer import Answers
-from denature.answers.function import likely_kind
 from denature.answers.kinds import AnswerKind
+from denature.answers.looks import kind_of
 from denature.answers.network import answers_from, converted
 from denature.core.errors import ConfigError
 from denature.core.seeds import generator
@@ -240,7 +240,7 @@ def _known(served: ServedModel, config: UpstreamConfig, key: str | None) -> Serv
             drawn = generator(0, "upstream").integers(0, 256, (TRIED, channels, height, width))
             images = wire_images(drawn.astype(np.uint8), signature)
             values = connection.run(service.ask(images, id="kind"))
-            kind = kind or likely_kind(values)
+            kind = kind or kind_of(values, percent=False) or "logits"
             scores = values.shape[1] if values.ndim > 1 else 2
     model = UpstreamModel(signature=signature, kind=kind, scores=scores)
     return replace(served, upstream=model).resolved()

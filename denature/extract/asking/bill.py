@@ -67,7 +67,7 @@ class Bill:
             budget=budget,
             price=oracle.price,
             max_cost=oracle.max_cost,
-            paid=oracle.ledger.spending.dollars(oracle.target, oracle.price),
+            paid=oracle.paid,
             timed=oracle.ledger.latency(oracle.target),
         )
 

@@ -23,6 +23,8 @@ class Limits:
     """Queries for all purposes together; None for no limit."""
     max_cost: float | None = None
     """US dollars for all purposes together; None for no limit."""
+    elsewhere: float = 0.0
+    """US dollars for other targets, which count within `max_cost`."""
 
 
 @final
@@ -76,7 +78,8 @@ class Spending:
             found.append((limits.total - self.queries(target), of))
         if limits.max_cost is not None and price:
             of = f"The limit of {in_dollars(limits.max_cost)} (--max-cost) is reached"
-            found.append((affordable(limits.max_cost - self.dollars(target, price), price), of))
+            money = limits.max_cost - limits.elsewhere - self.dollars(target, price)
+            found.append((affordable(money, price), of))
         count, why = min(found, key=lambda each: each[0])
         return max(0, count), why
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_random_exponential
 
 from denature.answers.kinds import AnswerKind
+from denature.answers.looks import LOOKS, kind_of
 from denature.core.errors import ConfigError, Stopped
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.stopping import Stopper
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
 from denature.extract.asking.limits import Limits, in_dollars
 from denature.extract.asking.pool import Pool
-from denature.extract.asking.reading import LOOKS, fitting, kind_of
+from denature.extract.asking.reading import fitting
 from denature.extract.victims.base import Victim, VictimInfo, run_now
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
@@ -53,6 +55,8 @@ class Oracle:
         pace: rate, concurrency and retries of the requests.
         price: US dollars a query; None if unknown.
         max_cost: US dollars for all purposes together, which needs a price.
+        beside: oracles of the same ledger, perhaps this one too, whose dollars count within
+            `max_cost`; the list may grow.
         stopper: checked before each request and during waits.
         progress: receives the number of answers.
     """
@@ -66,6 +70,7 @@ class Oracle:
     pace: RequestConfig
     price: float | None = None
     max_cost: float | None = None
+    beside: Sequence["Oracle"] = ()
     stopper: Stopper
     progress: Progress = SILENT
 
@@ -83,7 +88,18 @@ class Oracle:
 
     @property
     def limits(self) -> Limits:
-        return Limits(queries=self.budget, total=self.total, max_cost=self.max_cost)
+        others = {o.target: o.paid for o in self.beside if o.target != self.target}
+        return Limits(
+            queries=self.budget,
+            total=self.total,
+            max_cost=self.max_cost,
+            elsewhere=math.fsum(others.values()),
+        )
+
+    @property
+    def paid(self) -> float:
+        """US dollars for all purposes, those of earlier calls included."""
+        return self.ledger.spending.dollars(self.target, self.price)
 
     @property
     def per_request(self) -> int:
@@ -234,8 +250,7 @@ class Oracle:
     def _note(self) -> str:
         money = ""
         if self.price is not None:
-            paid = self.ledger.spending.dollars(self.target, self.price)
-            money = f"{in_dollars(paid)} spent, "
+            money = f"{in_dollars(self.paid)} spent, "
         left = "" if (queries := self.left) >= UNLIMITED // 2 else f"{queries:,} queries left"
         return f"{money}{left}"
 

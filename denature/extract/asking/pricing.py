@@ -48,14 +48,19 @@ class Prices:
         return math.inf
 
 
-def one_price(per_1000: float) -> Prices:
-    """One price for all queries.
+def check_price(per_1000: float) -> None:
+    """Check a price in US dollars for a thousand queries.
 
     Raises:
-        ConfigError: the price is below 0, or not finite.
+        ConfigError: it is below 0, or not finite.
     """
     if not 0 <= per_1000 < math.inf:
         raise ConfigError(f"price_per_1000 is {per_1000}; it must be at least 0, and finite.")
+
+
+def one_price(per_1000: float) -> Prices:
+    """One price for all queries; see `check_price`."""
+    check_price(per_1000)
     return Prices(
         bands=(Band(up_to=math.inf, price=per_1000 / 1000),), as_of="", source="given by the caller"
     )

@@ -1,53 +1,19 @@
 """Kinds of a victim's answers, and completion of answers that show only a part."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from denature.answers.kinds import AnswerKind
+from denature.answers.looks import LOOKS, are_percent, kind_of
 from denature.core.errors import ConfigError
 from denature.extract.victims.base import VictimInfo
-
-SUM_TOLERANCE = 0.05
-"""Tolerance on the sum of probabilities, since services round them."""
-
-ENOUGH = 4
-"""Rows that must all sum to 100; so many rows of logits never do by chance."""
 
 PERCENT_HINT = (
     "; in percent they are taken where they sum to 100 and all are shown; else divide them by 100 "
     "in a function of your own, package.module:function"
 )
-
-# Rows in [0, 1] that sum to 1 are taken as probabilities: logits hit this by negligible chance.
-LOOKS: Mapping[AnswerKind, tuple[AnswerKind | None, ...]] = {
-    "label": ("label",),
-    "probabilities": ("probabilities", None),
-    "logits": ("logits", None),
-    "landmarks": ("logits", "probabilities", None),
-}
-"""Results of `kind_of` that are compatible with each kind."""
-
-
-def kind_of(values: np.ndarray) -> AnswerKind | None:
-    """Kind of answers, inferred from their values; None where it is ambiguous."""
-    if values.ndim == 1:
-        return "label"
-    if _are_percent(values):
-        return "probabilities" if len(values) >= ENOUGH else None
-    shown = values[~np.isnan(values)]
-    if len(shown) and (shown.min() < 0 or shown.max() > 1):
-        return "logits"
-    if np.isnan(values).any():  # the largest logits may lie in [0, 1]
-        return None
-    return "probabilities" if np.abs(values.sum(axis=1) - 1).max() <= SUM_TOLERANCE else None
-
-
-def _are_percent(values: np.ndarray) -> bool:
-    """Whether answers are probabilities in percent; never where values are hidden."""
-    sums = values.sum(axis=1)
-    return bool((values >= 0).all() and (np.abs(sums / 100 - 1) <= SUM_TOLERANCE).all())
 
 
 def fitting(
@@ -87,7 +53,7 @@ def fitting(
             f"answers that are stated to be {kind} but look like {found} (state another "
             f"--kind{hint})",
         )
-    if resolved == "probabilities" and _are_percent(values):
+    if resolved == "probabilities" and are_percent(values):
         return resolved, values / np.float32(100)
     return resolved, values
 

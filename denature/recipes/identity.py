@@ -1,100 +1,21 @@
-"""Models that callers have in Python, as runs and victims."""
+"""Identity of a caller's function, by which its answers are kept: its name and its code."""
 
 import dis
 import hashlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from denature.core.errors import ConfigError, brief
-from denature.core.weights import digest
-from denature.data import load
-from denature.data.given import DataLike
-from denature.extract.victims.base import Victim
-from denature.extract.victims.called import FunctionVictim
-from denature.extract.victims.find import folder_name
-from denature.remote.config import RequestConfig
-from denature.train.run import Run
-
-ModelLike: TypeAlias = Run | Victim | nn.Module | Callable[[np.ndarray], np.ndarray] | str | Path
-"""A model as functions take it. A module maps images in [0, 1] to logits; a function maps float32
-images in [0, 1], batch x channels x height x width, to probabilities, logits or labels."""
-
 
 READING = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 """Instructions of Python that read a global name."""
 
 
-def model_of(model: ModelLike, data: DataLike, *, name: str | None = None) -> Run | Victim:
-    """A model as a run or a victim.
-
-    Args:
-        model: see `ModelLike`.
-        data: whose images the model takes, for weights in a file.
-        name: identity of a function, by which its answers are kept; those of a module are kept by
-            name and weights.
-
-    Raises:
-        ConfigError: no model, or a function without a name whose answers depend on more than its
-            code.
-    """
-    if isinstance(model, str | Path):
-        from denature.cli.models import ImageShape, ModelOptions, open_models
-
-        def images() -> ImageShape:
-            dataset = load(data)
-            return ImageShape(dataset.channels, dataset.image_size)
-
-        [found] = open_models(
-            [str(model)], ModelOptions(), images=images, pace=RequestConfig(), trust=()
-        )
-        return found
-    if isinstance(model, Run):
-        return model
-    if isinstance(model, nn.Module):
-        identity = f"{name or type(model).__name__} {digest(model)}"
-        return FunctionVictim(_answers_of(model), name=identity, kind="logits")
-    if hasattr(model, "ask"):
-        return cast(Victim, model)
-    if not callable(model):
-        raise ConfigError(
-            f"The model is {type(model).__name__}; wanted is a run, a torch module, a function "
-            "from float32 images in [0, 1] to answers, or what `denature audit` takes."
-        )
-    return FunctionVictim(model, name=name or _identity(model))
-
-
-def name_of(model: ModelLike) -> str:
-    """A short name of a model for pages and folders."""
-    if isinstance(model, str | Path):
-        return folder_name(str(model))
-    if isinstance(model, Run):
-        net = model.record.net
-        return f"{model.record.kind}-{net.name}-{net.digest[:8]}"
-    return str(getattr(model, "__name__", type(model).__name__))
-
-
-def _answers_of(module: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
-    """A module as a function from pixels to logits, in eval mode where it computes."""
-    parameter = next(module.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-
-    def answer(pixels: np.ndarray) -> np.ndarray:
-        module.eval()
-        with torch.inference_mode():
-            logits: torch.Tensor = module(torch.from_numpy(pixels).to(device))
-        return logits.float().cpu().numpy()
-
-    return answer
-
-
-def _identity(function: Callable[[np.ndarray], np.ndarray]) -> str:
+def identity_of(function: Callable[[np.ndarray], np.ndarray]) -> str:
     """A function's name with a digest of its code: one of a notebook is written again and again.
 
     Raises:

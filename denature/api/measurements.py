@@ -1,0 +1,223 @@
+"""What a model is worth, as functions: its robustness and its accuracy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from denature.answers.kinds import AnswerKind
+from denature.core.stats import Estimate
+from denature.data.given import DataLike
+from denature.recipes.commands import evaluation_of, robustness_of
+from denature.recipes.given import ModelLike
+from denature.recipes.models import ModelOptions
+from denature.recipes.runner import run
+from denature.remote.config import RequestConfig
+from denature.report.results import Outcome
+from denature.robust.config import AttackConfig, Effort
+from denature.train.config import Device, Precision
+from denature.train.run import Run
+from denature.train.session import Session, usual_session
+
+
+def robustness(
+    models: ModelLike | Sequence[ModelLike],
+    data: DataLike,
+    *,
+    undefended: Sequence[Run | str | Path] = (),
+    controls: int = 3,
+    budget: int | None = None,
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
+    effort: Effort = "standard",
+    attacks: Sequence[str] = (),
+    linf: Sequence[float] = (),
+    l2: Sequence[float] = (),
+    l0: Sequence[float] = (),
+    samples: int | None = None,
+    seed: int = 0,
+    net: str | None = None,
+    classes: int | None = None,
+    entry: str | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    scale: float = 1.0,
+    service_model: str | None = None,
+    output: str | None = None,
+    kind: AnswerKind | None = None,
+    key_file: Path | None = None,
+    trust: Sequence[str] = (),
+    pace: RequestConfig | None = None,
+    scope: str = "",
+    out: str | Path | None = None,
+    device: Device = "auto",
+    session: Session | None = None,
+) -> Outcome:
+    """Attack models and look for masked gradients, as `denature robustness` does.
+
+    Args:
+        models: one or several, see `ModelLike`. Gradients of a run are used; a module or a function
+            is a black box that is queried within `budget`.
+        data: data of the runs' training, see `denature.data.load`; the test split is attacked.
+        undefended: normally trained runs to compare with, which differ in their seeds alone.
+        controls: number of undefended networks; missing ones are trained.
+        budget: queries of each black box at most.
+        price_per_1000: US dollars per thousand queries.
+        max_cost: US dollars for the queries to all black boxes, at most; with it `budget` may be
+            left out.
+        effort: see `denature.robust.config.AttackConfig`, as for the next six options.
+        attacks: see there.
+        linf: see there.
+        l2: see there.
+        l0: see there.
+        samples: see there.
+        seed: see there.
+        net: what a model does not state itself: see `denature.recipes.models.ModelOptions`, as for
+            the next nine options.
+        classes: see there.
+        entry: see there.
+        mean: see there.
+        std: see there.
+        scale: see there.
+        service_model: see `model` there.
+        output: see there.
+        kind: see there.
+        key_file: see there.
+        trust: modules of your own that a run's record may import, and .pt2 files that may be loaded
+            although this can execute code.
+        pace: rate and retries of requests.
+        scope: scope and permission of the test, for result and page.
+        out: folder for attacks, tables and report; by default one under runs/.
+        device: where to compute.
+        session: saved states, stops, workers and progress.
+
+    Returns:
+        The result with its page.
+
+    Raises:
+        DenatureError: see `denature.core.errors`.
+    """
+    session = session or usual_session()
+    evaluation = robustness_of(
+        cast(Sequence[ModelLike], models if isinstance(models, list | tuple) else [models]),
+        data,
+        undefended=undefended,
+        controls=controls,
+        budget=budget,
+        price_per_1000=price_per_1000,
+        max_cost=max_cost,
+        config=AttackConfig(
+            effort=effort,
+            attacks=tuple(attacks),
+            linf=tuple(linf),
+            l2=tuple(l2),
+            l0=tuple(l0),
+            samples=samples,
+            seed=seed,
+        ),
+        options=ModelOptions(
+            net=net,
+            classes=classes,
+            entry=entry,
+            mean=tuple(mean),
+            std=tuple(std),
+            scale=scale,
+            model=service_model,
+            output=output,
+            kind=kind,
+            key_file=key_file,
+        ),
+        pace=pace or RequestConfig(),
+        scope=scope,
+        out=out,
+        device=device,
+        trust=trust,
+        progress=session.progress,
+    )
+    return run(evaluation, session)
+
+
+def evaluate(
+    model: ModelLike,
+    data: DataLike,
+    *,
+    net: str | None = None,
+    classes: int | None = None,
+    entry: str | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    scale: float = 1.0,
+    service_model: str | None = None,
+    output: str | None = None,
+    kind: AnswerKind | None = None,
+    key_file: Path | None = None,
+    trust: Sequence[str] = (),
+    test_images: int | None = None,
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
+    pace: RequestConfig | None = None,
+    name: str | None = None,
+    out: str | Path | None = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    session: Session | None = None,
+) -> Estimate:
+    """Accuracy of a model on the test split of data, or its error on landmarks.
+
+    Args:
+        model: see `ModelLike`.
+        data: see `denature.data.load`.
+        net: what a model does not state itself: see `denature.recipes.models.ModelOptions`, as for
+            the next nine options.
+        classes: see there.
+        entry: see there.
+        mean: see there.
+        std: see there.
+        scale: see there.
+        service_model: see `model` there.
+        output: see there.
+        kind: see there.
+        key_file: see there.
+        trust: modules of your own that a run's record may import, and .pt2 files that may be loaded
+            although this can execute code.
+        test_images: test images at most; by default all for a run, and 1,000 for other models.
+        price_per_1000: US dollars per thousand queries.
+        max_cost: US dollars for all queries, at most, which needs `price_per_1000`; fewer images
+            are measured where it ends them.
+        pace: rate and retries of requests.
+        name: name of a function's or a module's stored answers.
+        out: folder of the answers of a service or a function; by default one under runs/.
+        device: where a run computes.
+        precision: precision of a run's inference.
+        session: its progress is used, and its stopper ends the queries.
+
+    Raises:
+        DenatureError: see `denature.core.errors`.
+    """
+    session = session or usual_session()
+    evaluation = evaluation_of(
+        model,
+        data,
+        options=ModelOptions(
+            net=net,
+            classes=classes,
+            entry=entry,
+            mean=tuple(mean),
+            std=tuple(std),
+            scale=scale,
+            model=service_model,
+            output=output,
+            kind=kind,
+            key_file=key_file,
+        ),
+        test_images=test_images,
+        price_per_1000=price_per_1000,
+        max_cost=max_cost,
+        pace=pace or RequestConfig(),
+        name=name,
+        out=out,
+        device=device,
+        precision=precision,
+        trust=trust,
+        progress=session.progress,
+    )
+    return evaluation.measure(session)

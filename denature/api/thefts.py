@@ -1,0 +1,134 @@
+"""The theft of a model as a function."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from denature.answers.kinds import AnswerKind
+from denature.data.given import DataLike
+from denature.extract.config import Choose, ExtractionConfig
+from denature.recipes.commands import finish, theft_of
+from denature.recipes.given import ModelLike
+from denature.recipes.models import ModelOptions
+from denature.remote.config import RequestConfig
+from denature.report.results import Outcome
+from denature.train.config import Training
+from denature.train.run import Run
+from denature.train.session import Session, usual_session
+
+
+def steal(
+    model: ModelLike,
+    pool: DataLike,
+    *,
+    student: str,
+    budget: Sequence[int],
+    test: DataLike | None = None,
+    backbone: Run | str | Path | None = None,
+    choose: Choose = "random",
+    repeats: int = 1,
+    seeds: int = 1,
+    fidelity: int | None = None,
+    fidelity_extra: bool = False,
+    training: Training | None = None,
+    net: str | None = None,
+    classes: int | None = None,
+    entry: str | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    scale: float = 1.0,
+    service_model: str | None = None,
+    output: str | None = None,
+    kind: AnswerKind | None = None,
+    key_file: Path | None = None,
+    trust: Sequence[str] = (),
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
+    pace: RequestConfig | None = None,
+    name: str | None = None,
+    scope: str = "",
+    out: str | Path | None = None,
+    session: Session | None = None,
+) -> Outcome:
+    """Query a model within budgets and train clones on its answers, as `denature steal` does.
+
+    Query only models that you are allowed to query.
+
+    Args:
+        model: see `ModelLike`.
+        pool: images to query with, whose labels are never read, see `denature.data.load`; or
+            `noise`.
+        student: network of the clones.
+        budget: numbers of queries, those for fidelity included; a fresh clone is trained for each.
+        test: labelled images to measure with; those of the pool by default.
+        backbone: initial weights of all layers but the last.
+        choose: see `denature.extract.config.ExtractionConfig`, as for the next four options.
+        repeats: see there.
+        seeds: see there.
+        fidelity: see there.
+        fidelity_extra: see there.
+        training: settings of the clones' training.
+        net: what a model does not state itself: see `denature.recipes.models.ModelOptions`, as for
+            the next nine options.
+        classes: see there.
+        entry: see there.
+        mean: see there.
+        std: see there.
+        scale: see there.
+        service_model: see `model` there.
+        output: see there.
+        kind: see there.
+        key_file: see there.
+        trust: modules of your own that a run's record may import, and .pt2 files that may be loaded
+            although this can execute code.
+        price_per_1000: US dollars per thousand queries.
+        max_cost: US dollars for all queries, at most.
+        pace: rate and retries of requests.
+        name: name of the model in the default of `out`, and of its stored answers where it is a
+            function or a module.
+        scope: scope and permission of the test, for result and page.
+        out: folder for ledger, clones and report; by default one under runs/.
+        session: saved states, stops, workers and progress.
+
+    Returns:
+        The result, a `Theft`, with its page.
+
+    Raises:
+        DenatureError: see `denature.core.errors`; received answers are kept.
+    """
+    planned = theft_of(
+        model,
+        pool,
+        student=student,
+        budget=budget,
+        test=test,
+        backbone=backbone,
+        config=ExtractionConfig(
+            choose=choose,
+            repeats=repeats,
+            seeds=seeds,
+            fidelity=fidelity,
+            fidelity_extra=fidelity_extra,
+        ),
+        training=training,
+        options=ModelOptions(
+            net=net,
+            classes=classes,
+            entry=entry,
+            mean=tuple(mean),
+            std=tuple(std),
+            scale=scale,
+            model=service_model,
+            output=output,
+            kind=kind,
+            key_file=key_file,
+        ),
+        price_per_1000=price_per_1000,
+        max_cost=max_cost,
+        pace=pace or RequestConfig(),
+        name=name,
+        scope=scope,
+        out=out,
+        trust=trust,
+        session=session or usual_session(),
+    )
+    return finish(planned)

@@ -1,0 +1,230 @@
+"""What the commands on models do, for the command line and for Python: from names to experiments.
+
+Each function opens its model and its data, names the folder, and makes what carries the work out.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from denature.audit.config import AuditConfig
+from denature.core.progress import SILENT, Progress
+from denature.core.record import read_record
+from denature.data import load
+from denature.data.given import DataLike
+from denature.data.loading import config_of
+from denature.defenses.rounding import Rounding
+from denature.extract.config import ExtractionConfig
+from denature.extract.planning import PlannedTheft, plan_theft
+from denature.extract.stealing import carry_out
+from denature.extract.victims.find import folder_name
+from denature.recipes.audit import Audit
+from denature.recipes.evaluation import ModelEvaluation
+from denature.recipes.given import ModelLike, backbone_of, models_of, name_of, open_target
+from denature.recipes.models import ModelOptions, price_of
+from denature.recipes.robustness import RobustnessEvaluation
+from denature.remote.config import RequestConfig
+from denature.report.results import Outcome, write_outcome
+from denature.robust.config import AttackConfig
+from denature.robust.verdict import CONTROLS
+from denature.train.config import Device, Precision, Training
+from denature.train.objectives.cloned import Cloned
+from denature.train.run import Run, load_run
+from denature.train.session import Session
+
+
+def audit_of(
+    model: ModelLike,
+    data: DataLike,
+    *,
+    pool: DataLike | None = None,
+    other_pool: DataLike | None = None,
+    backbone: Run | str | Path | None = None,
+    encoder: Run | str | Path | None = None,
+    config: AuditConfig,
+    epochs: int = 30,
+    seed: int = 0,
+    options: ModelOptions,
+    max_queries: int | None = None,
+    max_cost: float | None = None,
+    pace: RequestConfig,
+    name: str | None = None,
+    scope: str = "",
+    out: str | Path | None = None,
+    device: Device = "auto",
+    trust: Collection[str] = (),
+    progress: Progress = SILENT,
+) -> Audit:
+    """An audit; see `denature.api.audit` for the arguments."""
+    source = config_of(data, progress=progress)
+    [opened] = models_of(
+        [model], source, name=name, options=options, pace=pace, trust=trust, progress=progress
+    )
+    name = name or name_of(model)
+    return Audit(
+        model=opened,
+        name=name,
+        config=replace(config, price_per_1000=price_of(model, config.price_per_1000)),
+        source=source,
+        folder=_folder(out, f"audit-of-{folder_name(name)}"),
+        pool=None if pool is None else config_of(pool, progress=progress),
+        other_pool=None if other_pool is None else config_of(other_pool, progress=progress),
+        backbone=backbone_of(backbone, trust),
+        encoder=encoder if isinstance(encoder, Run | None) else load_run(encoder, trust=trust),
+        training=Training(epochs=epochs, seed=seed, device=device),
+        pace=pace,
+        max_queries=max_queries,
+        max_cost=max_cost,
+        scope=scope,
+        device=device,
+    )
+
+
+def theft_of(
+    model: ModelLike,
+    pool: DataLike,
+    *,
+    student: str,
+    budget: Sequence[int],
+    test: DataLike | None = None,
+    backbone: Run | str | Path | None = None,
+    config: ExtractionConfig,
+    objective: Cloned | None = None,
+    decimals: int | None = None,
+    training: Training | None = None,
+    options: ModelOptions,
+    top: int = 0,
+    endpoint_url: str | None = None,
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
+    pace: RequestConfig,
+    name: str | None = None,
+    scope: str = "",
+    out: str | Path | None = None,
+    trust: Collection[str] = (),
+    session: Session,
+) -> PlannedTheft:
+    """A theft, checked without a query; see `denature.api.steal` for the arguments."""
+    per_1000, progress = price_of(model, price_per_1000), session.progress
+    source = config_of(pool, progress=progress)
+    tests = source if test is None else config_of(test, progress=progress)
+    victim = open_target(
+        model,
+        tests,
+        name=name,
+        options=options,
+        top=top,
+        endpoint_url=endpoint_url,
+        values=tests.points,
+        pace=pace,
+        trust=trust,
+        progress=progress,
+    )
+    of = folder_name(options.model or name or name_of(model))
+    return plan_theft(
+        victim,
+        net=student,
+        backbone=backbone_of(backbone, trust),
+        pool=source,
+        budgets=budget,
+        out=_folder(out, f"theft-of-{of}-with-{folder_name(source.source)}"),
+        test=None if test is None else tests,
+        stealing=config,
+        pace=pace,
+        objective=objective,
+        defense=None if decimals is None else Rounding(decimals=decimals),
+        training=training,
+        price=None if per_1000 is None else per_1000 / 1000,
+        max_cost=max_cost,
+        scope=scope,
+        session=session,
+    )
+
+
+def finish(planned: PlannedTheft) -> Outcome:
+    """Carry out a theft, or what is left of it, and write its result and its page."""
+    theft = carry_out(planned)
+    records = [read_record(Path(clone.folder)) for clone in theft.clones]
+    with planned.session.progress.task("writing the report", 0, "files"):
+        return write_outcome(theft, records, planned.out)
+
+
+def robustness_of(
+    models: Sequence[ModelLike],
+    data: DataLike,
+    *,
+    undefended: Sequence[Run | str | Path] = (),
+    controls: int = CONTROLS,
+    budget: int | None = None,
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
+    config: AttackConfig,
+    options: ModelOptions,
+    pace: RequestConfig,
+    scope: str = "",
+    out: str | Path | None = None,
+    device: Device = "auto",
+    trust: Collection[str] = (),
+    progress: Progress = SILENT,
+) -> RobustnessEvaluation:
+    """An evaluation of robustness; see `denature.api.robustness` for the arguments."""
+    source = config_of(data, progress=progress)
+    targets = models_of(models, source, options=options, pace=pace, trust=trust, progress=progress)
+    per_1000 = [price_of(model, price_per_1000) for model in models]
+    names = "-".join(folder_name(name_of(model)) for model in models[:2])
+    return RobustnessEvaluation(
+        targets=targets,
+        source=source,
+        attack_config=config,
+        folder=_folder(out, f"robustness-of-{names}"),
+        undefended=[
+            run if isinstance(run, Run) else load_run(run, trust=trust) for run in undefended
+        ],
+        controls=controls,
+        budget=budget,
+        prices=[None if price is None else price / 1000 for price in per_1000],
+        max_cost=max_cost,
+        pace=pace,
+        scope=scope,
+        device=device,
+    )
+
+
+def evaluation_of(
+    model: ModelLike,
+    data: DataLike,
+    *,
+    options: ModelOptions,
+    test_images: int | None = None,
+    price_per_1000: float | None = None,
+    max_cost: float | None = None,
+    pace: RequestConfig,
+    name: str | None = None,
+    out: str | Path | None = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    trust: Collection[str] = (),
+    progress: Progress = SILENT,
+) -> ModelEvaluation:
+    """The measurement of a model; see `denature.api.evaluate` for the arguments."""
+    dataset = load(data, progress=progress)
+    [opened] = models_of(
+        [model], dataset, name=name, options=options, pace=pace, trust=trust, progress=progress
+    )
+    name, per_1000 = name or name_of(model), price_of(model, price_per_1000)
+    return ModelEvaluation(
+        model=opened,
+        name=name,
+        dataset=dataset,
+        folder=_folder(out, f"answers-of-{folder_name(name)}"),
+        test_images=test_images,
+        price=None if per_1000 is None else per_1000 / 1000,
+        max_cost=max_cost,
+        pace=pace,
+        device=device,
+        precision=precision,
+    )
+
+
+def _folder(out: str | Path | None, usual: str) -> Path:
+    return Path("runs") / usual if out is None else Path(out)
