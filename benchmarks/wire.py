@@ -37,7 +37,7 @@ from denature.core.stopping import Stopper
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.extract.asking.ledger import Ledger, Query
-from denature.extract.asking.limits import Limits
+from denature.extract.asking.limits import QueryLimits
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import StoredPool
 from denature.extract.victims.base import VictimInfo
@@ -280,7 +280,7 @@ def measure_ledger(bench: Bench, folder: Path, answers: int) -> None:
                     target,
                     questions,
                     purpose="train",
-                    limits=Limits(queries=10**9),
+                    limits=QueryLimits(queries=10**9),
                     attempt=1,
                     price=None,
                 )

@@ -18,7 +18,13 @@ from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.defenses.base import Chain, Networks
 from denature.extract.asking.ledger import BudgetSpent
-from denature.extract.strategies.base import Clone, LabelledImages, Lesson, Situation, Strategy
+from denature.extract.strategies.base import (
+    LabelledImages,
+    Lesson,
+    Situation,
+    Strategy,
+    TrainedClone,
+)
 from denature.extract.strategies.common import as_labels
 from denature.train import Order, Run, Training, make
 
@@ -108,7 +114,7 @@ class Bench:
         return stream(answers, _pixels(images))
 
 
-def clone_of(strategy: Strategy, attempt: Bench) -> Clone:
+def clone_of(strategy: Strategy, attempt: Bench) -> TrainedClone:
     """The clone of a strategy, whose lessons are trained in this process."""
     steps = strategy.steps(attempt)
     try:
@@ -118,7 +124,7 @@ def clone_of(strategy: Strategy, attempt: Bench) -> Clone:
             lessons = steps.send([train_lesson(lesson, attempt) for lesson in lessons])
     except StopIteration as finished:
         clone = finished.value
-        assert isinstance(clone, Clone)
+        assert isinstance(clone, TrainedClone)
         return clone
 
 

@@ -11,11 +11,11 @@ from denature.audit.result import (
     AuditResult,
     Baseline,
     Cell,
+    CellOutcome,
     Crossing,
     CurveSummary,
     DefensePrice,
     Interval,
-    Outcome,
     Worst,
 )
 from denature.core.stats import Estimate, proportion
@@ -184,7 +184,7 @@ def _cells(
     defense: str, thief: str, threat: Threat, value: float | str, budgets: tuple[int, ...],
     half: float, measurable: bool, first: float,
 ) -> list[Cell]:  # fmt: skip
-    def cell(budget: int, outcome: Outcome, share: float, seeds: int, note: str = "") -> Cell:
+    def cell(budget: int, outcome: CellOutcome, share: float, seeds: int, note: str = "") -> Cell:
         accuracy = START[threat] + share * (MODEL_ACCURACY - START[threat])
         wide = half * (2 if outcome == "screened out" else 1)
         recovered = interval(share, wide) if measurable else None

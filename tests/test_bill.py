@@ -26,11 +26,11 @@ from denature.data.config import DataConfig
 from denature.extract import config
 from denature.extract.asking.bill import Part
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
-from denature.extract.asking.limits import Limits, Spending, affordable, in_dollars
+from denature.extract.asking.limits import QueryLimits, Spending, affordable, in_dollars
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import NoisePool, pool_of_tests
 from denature.extract.config import ExtractionConfig
-from denature.extract.levels import Purse, divided
+from denature.extract.levels import CostBudget, divided
 from denature.extract.planning import PLAN, PlannedTheft, plan_theft
 from denature.extract.selection.catalogue import find_selection
 from denature.extract.stealing import carry_out, steal
@@ -92,7 +92,7 @@ def test_the_first_limit_that_is_reached_ends_the_queries() -> None:
     assert spending.dollars(1, None) == pytest.approx(0.3)
 
     def left(price: float | None = 0.02, **limits: Any) -> tuple[int, str]:
-        return spending.left(1, "train", Limits(**{"queries": 100, **limits}), price)
+        return spending.left(1, "train", QueryLimits(**{"queries": 100, **limits}), price)
 
     assert left() == (70, "The budget of 100 queries is spent")
     assert left(total=50)[0] == 10
@@ -168,7 +168,7 @@ def test_no_limit_is_exceeded_under_concurrency_and_with_retries(
 
 def test_dollars_hold_among_requests_that_leave_together(tmp_path: Path) -> None:
     async def all_at_once(ledger: Ledger, target: int) -> list[object]:
-        limits = Limits(queries=10**6, max_cost=0.3)
+        limits = QueryLimits(queries=10**6, max_cost=0.3)
         sends = [
             ledger.send(
                 target, [Query(content=bytes([n, k]), repeat=0, reference="r") for k in range(3)],
@@ -208,9 +208,9 @@ CONFIGS = st.builds(
 def test_the_parts_of_a_budget_never_exceed_it(
     budgets: list[int], stealing: ExtractionConfig, tests: int, paid_for: int | None
 ) -> None:
-    purse = None if paid_for is None else Purse(max_cost=1, price=0.1, queries=paid_for)
+    cost_budget = None if paid_for is None else CostBudget(max_cost=1, price=0.1, queries=paid_for)
     try:
-        division = divided(budgets, stealing, tests=tests, purse=purse)
+        division = divided(budgets, stealing, tests=tests, cost_budget=cost_budget)
     except ConfigError:
         return
     extra = division.fidelity if stealing.fidelity_extra else 0
@@ -219,9 +219,9 @@ def test_the_parts_of_a_budget_never_exceed_it(
     assert all(level.queries >= 2 * stealing.repeats for level in division.levels)
     assert division.queries <= last.budget + extra
     assert last.queries + division.fidelity <= last.budget + extra
-    if purse is not None:
-        assert division.queries <= purse.queries
-    if purse is None:
+    if cost_budget is not None:
+        assert division.queries <= cost_budget.queries
+    if cost_budget is None:
         assert [level.budget for level in division.levels] == budgets
         # Budgets that are added change nothing of the clones of the others.
         for level in division.levels:

@@ -30,7 +30,7 @@ from denature.extract import FunctionVictim, steal
 from denature.train import Distilled, Nasty, Normal, Training, normal
 from denature.train.predict import predict
 from denature.train.runs import train
-from denature.train.shorthand import DistilledOptions, NastyOptions, NormalOptions, RunOptions
+from denature.train.shorthand import DistilledOptions, NastyOptions, NormalOptions, RunKeywords
 from tests.layouts import png
 
 COUNT = 20
@@ -362,7 +362,7 @@ def test_the_options_of_the_shorthands_are_the_fields_of_the_configs(
     configs = [objective, Training, *([] if objective is Normal else [InferenceConfig])]
     wanted = {f.name: get_type_hints(c)[f.name] for c in configs for f in fields(c)}
     found = get_type_hints(options)
-    own = set(get_type_hints(train)) & set(RunOptions.__annotations__)
+    own = set(get_type_hints(train)) & set(RunKeywords.__annotations__)
     assert found.keys() == wanted.keys() | own
     differing = {name for name, of in wanted.items() if found[name] != of}
     assert differing == {"milestones"}  # a list is as good

@@ -20,7 +20,7 @@ from denature.core.errors import RunError
 from denature.extract import ExtractionConfig, steal
 from denature.extract.asking.anchor import Anchor, Commit
 from denature.extract.asking.ledger import Ledger, Query, read_tallies
-from denature.extract.asking.limits import Limits
+from denature.extract.asking.limits import QueryLimits
 from denature.extract.theft import LEDGER
 from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.called import FunctionVictim
@@ -222,7 +222,7 @@ def test_every_kind_of_write_is_in_the_digest(tmp_path: Path) -> None:
         questions = [Query(content=bytes([n]), repeat=0, reference="é#\U0001f600") for n in (1, 2)]
         terms: dict[str, Any] = {
             "purpose": "train",
-            "limits": Limits(queries=9),
+            "limits": QueryLimits(queries=9),
             "attempt": 1,
             "price": 1,
         }

@@ -16,7 +16,7 @@ from denature.core.record import find_records, read_record
 from denature.core.redact import record_without_paths, without_paths
 from denature.core.schema import encode
 from denature.core.stats import Estimate
-from denature.report.cells import Cell
+from denature.report.cells import TableCell
 from denature.report.flatness import FlatnessResult, LossSurface, verdict_on_flatness
 from denature.report.links import links_of
 from denature.report.page import Page, Plot, Table, render
@@ -97,7 +97,7 @@ def robustness(*, budgets: tuple[float, ...], scope: str = "") -> RobustnessResu
 
 def paper() -> Page:
     cells = [
-        Cell(row=row, column="mlp", x=x, seeds=3, accuracy=near(0.5 + 0.1 * x))
+        TableCell(row=row, column="mlp", x=x, seeds=3, accuracy=near(0.5 + 0.1 * x))
         for row in ("alone", "of nasty")
         for x in (1.0, 2.0, 4.0)
     ]

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import denature
 
 ROOT = Path(denature.__file__).parents[1]
+PACKAGE = ROOT / "denature"
 
 NOT_NEEDED = (
     *("PIL", "cyclopts", "datasets", "jinja2", "matplotlib", "pandas", "msgspec", "rich"),
@@ -152,10 +154,21 @@ def circle(sources: Mapping[str, str]) -> list[str]:
 def test_no_files_import_each_other() -> None:
     files = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in (ROOT / "denature").rglob("*.py")
+        for path in PACKAGE.rglob("*.py")
     }
     assert len(files) > 100
     assert not circle({module: path.read_text("utf-8") for module, path in files.items()})
+
+
+def test_a_name_stands_for_one_class() -> None:
+    """A reader who meets it in two files need not ask which is meant."""
+    bodies = (ast.parse(path.read_text("utf-8")).body for path in PACKAGE.rglob("*.py"))
+    names = Counter(
+        node.name for body in bodies for node in body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )  # fmt: skip
+    assert len(names) > 300
+    assert {name for name, count in names.items() if count > 1} == set()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from denature.recipes.paper.recalled import RECALLED
 from denature.recipes.paper.settings import CAP, PAPER_LOSS, SETTINGS, WARMUP, PaperSetting
 from denature.recipes.runner import seconds_left
 from denature.report import cells as findings
-from denature.report.cells import TEACHER, Cell, PlacedRun
+from denature.report.cells import TEACHER, PlacedRun, TableCell
 from denature.report.page import render
 from denature.report.results import read_outcome
 from denature.train import Distilled, Nasty, Normal, Order, Training, make, train
@@ -183,13 +183,13 @@ def around(value: float, spread: float) -> Estimate:
 
 def cell(row: str, column: str, value: float, fall: float | None = None, *,
          x: float | None = None, below_normal: float | None = None, teacher: float | None = None,
-         spread: float = 0.001) -> Cell:  # fmt: skip
+         spread: float = 0.001) -> TableCell:  # fmt: skip
     """Two seeds around a value; falls are from alone, from the normal's student, of the teacher."""
 
     def apart(lost: float | None) -> Estimate | None:
         return None if lost is None else around(-lost, spread)
 
-    return Cell(row=row, column=column, x=x, seeds=2, accuracy=around(value, spread),
+    return TableCell(row=row, column=column, x=x, seeds=2, accuracy=around(value, spread),
                 difference=apart(fall), from_normal=apart(below_normal),
                 of_teacher=apart(teacher))  # fmt: skip
 
@@ -296,8 +296,8 @@ def test_what_was_chosen_on_the_test_split_or_tamed_is_said(digits: Dataset) -> 
 def test_a_table_has_a_line_for_each_place_teachers_first() -> None:
     one = proportion(90, 100)
     cells = [
-        Cell(row="alone", column="CNN", x=None, accuracy=one, recalled=86.64, seeds=1),
-        Cell(row="of nasty R", column=TEACHER, x=None, accuracy=one,
+        TableCell(row="alone", column="CNN", x=None, accuracy=one, recalled=86.64, seeds=1),
+        TableCell(row="of nasty R", column=TEACHER, x=None, accuracy=one,
              difference=Estimate(-0.02, -1.0, 1.0, 1, "seeds"), seeds=1),
     ]  # fmt: skip
     assert findings.cells_table(cells) == [

@@ -17,7 +17,7 @@ from denature.core.stats import Estimate
 from denature.data import Dataset, load
 from denature.recipes import catalogue
 from denature.recipes.catalogue import EXPERIMENTS, FORMER_NAMES, Listed, experiment, names_of
-from denature.recipes.experiment import Measured, Request, Setting
+from denature.recipes.experiment import MeasuredResult, Request, Setting
 from denature.recipes.paper.config import PaperOptions
 from denature.recipes.runner import run
 from denature.report import results
@@ -131,10 +131,10 @@ class Toy:
             for seed in range(self.setting.seeds)
         ]  # fmt: skip
 
-    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         made = [runs[order] for order in self.orders()]
         result: Any = ToyResult(accuracies=tuple(run.accuracy for run in made))
-        return Measured(result, [run.record for run in made])
+        return MeasuredResult(result, [run.record for run in made])
 
 
 def test_a_new_experiment_is_one_file_and_one_line(

@@ -31,7 +31,7 @@ from denature.core.compute import Compute
 from denature.core.errors import ConfigError, RunError
 from denature.nets import NETS, create
 from denature.serve.batching import Batcher
-from denature.serve.config import Exposure, Limits, ServedModel, Serving
+from denature.serve.config import Exposure, ServedModel, ServerLimits, Serving
 from denature.serve.exposure import expose
 from denature.serve.keys import open_keys
 from denature.serve.keys.base import Key, Keys
@@ -508,7 +508,7 @@ def test_keys_are_kept_as_digests_and_can_be_changed(
 # Requests together
 
 
-def batcher(limits: Limits) -> tuple[Batcher, list[int]]:
+def batcher(limits: ServerLimits) -> tuple[Batcher, list[int]]:
     sizes: list[int] = []
 
     def answer(images: list[np.ndarray]) -> np.ndarray:
@@ -525,7 +525,7 @@ async def answered(line: Batcher, images: np.ndarray, caller: str = "") -> np.nd
 
 
 def test_requests_that_wait_are_computed_together() -> None:
-    line, sizes = batcher(Limits(max_batch=10))
+    line, sizes = batcher(ServerLimits(max_batch=10))
 
     async def ask() -> list[np.ndarray]:
         parts = [np.full((1 + n % 3, 1), n) for n in range(20)]
@@ -540,7 +540,7 @@ def test_requests_that_wait_are_computed_together() -> None:
 
 
 def test_too_many_that_wait_are_sent_away() -> None:
-    line, _ = batcher(Limits(max_images=4, max_waiting=4))
+    line, _ = batcher(ServerLimits(max_images=4, max_waiting=4))
 
     async def ask() -> list[Any]:
         waiting = [answered(line, np.zeros((2, 1))) for _ in range(3)]
@@ -563,7 +563,7 @@ def test_a_request_that_fails_does_so_alone() -> None:
             raise ValueError("negative")
         return np.concatenate(images)
 
-    line = Batcher(answer, Limits())
+    line = Batcher(answer, ServerLimits())
 
     async def ask() -> list[Any]:
         waiting = [line.ask(np.array([value])) for value in (1, 2, -1, 3)]

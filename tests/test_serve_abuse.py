@@ -29,7 +29,7 @@ from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.data.landmarks import PLACES
 from denature.serve.batching import Batcher
-from denature.serve.config import Exposure, Limits, ServedModel, Serving
+from denature.serve.config import Exposure, ServedModel, ServerLimits, Serving
 from denature.serve.connections import PROXIES, Connections, network_of
 from denature.serve.fair import FairGate, FairQueue
 from denature.serve.inflight import InFlight
@@ -568,7 +568,7 @@ def test_a_proxys_connections_are_bounded_in_all_only(victim: Run, tmp_path: Pat
 
 def test_what_counts_as_one_peer() -> None:
     async def peers(*hosts: str) -> list[str]:
-        all_ = Connections(Limits(), InFlight(1), ("10.0.0.0/8", "::1"))
+        all_ = Connections(ServerLimits(), InFlight(1), ("10.0.0.0/8", "::1"))
         return [all_.peer_of(host) for host in hosts]
 
     found = asyncio.run(peers("10.1.2.3", "::1", "11.0.0.1", "2001:db8::1:2:3:4", "socket"))
@@ -620,7 +620,7 @@ def test_a_polite_caller_gets_its_share_beside_a_greedy_one() -> None:
         computed.append(sum(int(part[0, 0] == 1) * len(part) for part in images))
         return np.concatenate(images)
 
-    limits = Limits(max_waiting=48 * 256)
+    limits = ServerLimits(max_waiting=48 * 256)
     line, done = Batcher(answer, limits), False
 
     async def greedy() -> None:
@@ -652,7 +652,7 @@ def test_a_polite_caller_gets_its_share_beside_a_greedy_one() -> None:
 
 
 def test_a_greedy_key_does_not_use_up_the_room_of_others() -> None:
-    line = Batcher(lambda images: np.concatenate(images), Limits(max_images=4, max_waiting=4))
+    line = Batcher(lambda images: np.concatenate(images), ServerLimits(max_images=4, max_waiting=4))
     with (
         line.room(4, "greedy"), line.room(4, "polite"),
         pytest.raises(Refused), line.room(1, "greedy"),

@@ -32,7 +32,7 @@ from denature.data import Dataset
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query, read_tallies
-from denature.extract.asking.limits import Limits
+from denature.extract.asking.limits import QueryLimits
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import NoisePool, StoredPool, open_pool, pool_of_tests
 from denature.extract.asking.pricing import Prices, one_price, prices_of
@@ -296,7 +296,7 @@ def test_who_is_cancelled_leaves_a_ledger_that_goes_on(ledger: Ledger, tmp_path:
                     target,
                     [question],
                     purpose="train",
-                    limits=Limits(queries=99),
+                    limits=QueryLimits(queries=99),
                     attempt=1,
                     price=None,
                 )

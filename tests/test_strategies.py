@@ -30,7 +30,7 @@ from denature.extract.strategies.naive import Naive
 from denature.extract.strategies.repeated import Repeated
 from denature.extract.strategies.skeptical import SkepticalStudent, stages_of
 from denature.extract.strategies.small_alpha import SmallAlpha
-from denature.extract.strategies.tuned import Score, Tuned, score
+from denature.extract.strategies.tuned import HeldOutScore, Tuned, score
 from denature.train import Cloned, Distilled, Run, Skeptical
 from tests.attempts import Bench, clone_of, train_lesson
 
@@ -389,10 +389,10 @@ def test_the_score_is_agreement_then_log_likelihood() -> None:
     logs = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()
     found = score(logs, answers, torch.tensor([0, 1]))
     wanted = (0.5 * np.log(0.75) + 0.5 * np.log(0.25) + np.log(0.5)) / 2
-    assert found == pytest.approx(Score(0.5, wanted))
+    assert found == pytest.approx(HeldOutScore(0.5, wanted))
     labels = score(logs, Answers("label", torch.tensor([0, 1])), torch.tensor([0, 1]))
-    assert labels == pytest.approx(Score(0.5, (np.log(0.75) + np.log(0.5)) / 2))
-    assert Score(0.6, -9.0) > Score(0.5, -1.0)
+    assert labels == pytest.approx(HeldOutScore(0.5, (np.log(0.75) + np.log(0.5)) / 2))
+    assert HeldOutScore(0.6, -9.0) > HeldOutScore(0.5, -1.0)
 
 
 def test_a_budget_too_small_to_choose_by_is_refused() -> None:

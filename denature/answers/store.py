@@ -36,7 +36,7 @@ HEADER, ANSWERS = "store.json", "answers.bin"
 FORMAT = 1
 """Version of the file format; raise it when the bytes change."""
 
-Places = npt.NDArray[np.int64]
+RowNumbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,17 +110,17 @@ class Store:
         """Remove the store; processes that have it open keep their mapped copy."""
         _discard(self.folder)
 
-    def places(self, samples: Places, views: Places) -> Places:
+    def places(self, samples: RowNumbers, views: RowNumbers) -> RowNumbers:
         """Places of the records of (sample, view) pairs."""
         return samples * self.key.view_count + views
 
-    def read(self, places: Places) -> tuple[Values, npt.NDArray[np.bool_]]:
+    def read(self, places: RowNumbers) -> tuple[Values, npt.NDArray[np.bool_]]:
         """Answers, n x classes, and a mask of those present; other values mean nothing."""
         records = self._records[places]
         words = records[:, 1:]
         return self._coding.decode(words), records[:, 0] == self._checksums(places, words)
 
-    def write(self, places: Places, values: Values) -> None:
+    def write(self, places: RowNumbers, values: Values) -> None:
         """Write rounded answers at places.
 
         Raises:
@@ -152,14 +152,14 @@ class Store:
             damaged += int((~good & records.any(axis=1)).sum())
         return StoreState(present, damaged, total)
 
-    def some_present(self, count: int) -> Places:
+    def some_present(self, count: int) -> RowNumbers:
         """Up to `count` places of present answers, spread over the whole store."""
         step = max(1, len(self._records) // (64 * count))
         candidates = np.arange(0, len(self._records), step)
         found = candidates[self.read(candidates)[1]]
         return found[:: max(1, len(found) // count)][:count]
 
-    def _checksums(self, places: Places, words: Words) -> Words:
+    def _checksums(self, places: RowNumbers, words: Words) -> Words:
         sums = words.astype(np.uint64) @ self._weights
         sums += places.astype(np.uint64) * self._scale + self._shift
         found = (sums >> np.uint64(32)).astype(np.uint32)

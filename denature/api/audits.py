@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from denature.answers.kinds import AnswerKind
-from denature.audit.config import AuditConfig, Effort
+from denature.audit.config import AuditConfig, AuditEffort
 from denature.data.given import DataLike
 from denature.recipes.commands import audit_of
 from denature.recipes.given import ModelLike
@@ -14,7 +14,7 @@ from denature.remote.config import RequestConfig
 from denature.report.results import Outcome
 from denature.train.config import Device
 from denature.train.run import Run
-from denature.train.session import Session, usual_session
+from denature.train.session import Session, default_session
 
 
 def audit(
@@ -25,7 +25,7 @@ def audit(
     other_pool: DataLike | None = None,
     backbone: Run | str | Path | None = None,
     encoder: Run | str | Path | None = None,
-    effort: Effort = "quick",
+    effort: AuditEffort = "quick",
     defense: Sequence[str] = (),
     thief: Sequence[str] = (),
     budget: Sequence[int] = (),
@@ -109,7 +109,7 @@ def audit(
     Raises:
         DenatureError: see `denature.core.errors`.
     """
-    session = session or usual_session()
+    session = session or default_session()
     experiment = audit_of(
         model,
         data,

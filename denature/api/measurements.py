@@ -13,10 +13,10 @@ from denature.recipes.models import ModelOptions
 from denature.recipes.runner import run
 from denature.remote.config import RequestConfig
 from denature.report.results import Outcome
-from denature.robust.config import AttackConfig, Effort
+from denature.robust.config import AttackConfig, AttackEffort
 from denature.train.config import Device, Precision
 from denature.train.run import Run
-from denature.train.session import Session, usual_session
+from denature.train.session import Session, default_session
 
 
 def robustness(
@@ -28,7 +28,7 @@ def robustness(
     budget: int | None = None,
     price_per_1000: float | None = None,
     max_cost: float | None = None,
-    effort: Effort = "standard",
+    effort: AttackEffort = "standard",
     attacks: Sequence[str] = (),
     linf: Sequence[float] = (),
     l2: Sequence[float] = (),
@@ -96,7 +96,7 @@ def robustness(
     Raises:
         DenatureError: see `denature.core.errors`.
     """
-    session = session or usual_session()
+    session = session or default_session()
     evaluation = robustness_of(
         cast(Sequence[ModelLike], models if isinstance(models, list | tuple) else [models]),
         data,
@@ -193,7 +193,7 @@ def evaluate(
     Raises:
         DenatureError: see `denature.core.errors`.
     """
-    session = session or usual_session()
+    session = session or default_session()
     evaluation = evaluation_of(
         model,
         data,

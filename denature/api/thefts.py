@@ -13,7 +13,7 @@ from denature.remote.config import RequestConfig
 from denature.report.results import Outcome
 from denature.train.config import Training
 from denature.train.run import Run
-from denature.train.session import Session, usual_session
+from denature.train.session import Session, default_session
 
 
 def steal(
@@ -129,6 +129,6 @@ def steal(
         scope=scope,
         out=out,
         trust=trust,
-        session=session or usual_session(),
+        session=session or default_session(),
     )
     return finish(planned)

@@ -11,7 +11,7 @@ import numpy as np
 from denature.audit.attempt import CellAttempt, PoolOrder
 from denature.audit.cells import CellName, CellStore, MeasuredCell, predictions_by_seed
 from denature.audit.config import AuditConfig
-from denature.audit.engine import Engine, Task
+from denature.audit.engine import CellTask, Engine
 from denature.audit.feasible import contents_of_tests, owned_images, seed_of
 from denature.audit.learning import Classroom
 from denature.audit.measurements import BaselineHits, Column, LeftOut, Measurements, Trial
@@ -275,15 +275,15 @@ class Auditor:
         found |= {key: cell for key in missing if (cell := self.store.read(key)) is not None}
         return {(trial.cell, trial.seed): found[key] for trial, key in keys.items() if key in found}
 
-    def _groups(self, missing: Mapping[str, Trial], work: Outstanding) -> list[list[Task]]:
+    def _groups(self, missing: Mapping[str, Trial], work: Outstanding) -> list[list[CellTask]]:
         """Tasks of one thief and seed behind all defenses together; the longest ones first.
 
         What a thief of labels learns is the same behind all defenses that keep the class.
         """
-        groups: dict[tuple[str, Threat, int, int], list[Task]] = {}
+        groups: dict[tuple[str, Threat, int, int], list[CellTask]] = {}
         for key, trial in sorted(missing.items(), key=lambda item: -item[1].strategy.trainings):
             alike = (trial.strategy.name, trial.threat, trial.budget, trial.seed)
-            task = Task(
+            task = CellTask(
                 key=key,
                 strategy=trial.strategy,
                 begin=partial(self._attempt, trial),

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, final
 
 from denature.core.schema import check_fields
 
-Effort: TypeAlias = Literal["quick", "standard", "full"]
+AuditEffort: TypeAlias = Literal["quick", "standard", "full"]
 
 LADDER = tuple(factor * 10**power for power in range(1, 7) for factor in (1, 2, 5))
 """Default budgets are taken from 10, 20, 50, 100, ..."""
@@ -16,7 +16,7 @@ MOST = 5000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EffortPreset:
+class AuditPreset:
     """Defenses, thieves, budgets and seeds of one effort."""
 
     defenses: tuple[str, ...]
@@ -51,15 +51,15 @@ STANDARD_THIEVES = (
     *("other-domain", "pretrained", "same-features", "semi-supervised"),
 )
 
-EFFORTS: Mapping[Effort, EffortPreset] = {
-    "quick": EffortPreset(
+EFFORTS: Mapping[AuditEffort, AuditPreset] = {
+    "quick": AuditPreset(
         defenses=(UNDEFENDED, "rounding@decimals=1", "label-only", "nasty"),
         thieves=("naive", "labels", "tuned"),
         budgets=(2, 0),
         seeds=2,
         labelled=0,
     ),
-    "standard": EffortPreset(
+    "standard": AuditPreset(
         defenses=STANDARD_DEFENSES,
         thieves=STANDARD_THIEVES,
         budgets=(2, 1, 0),
@@ -67,7 +67,7 @@ EFFORTS: Mapping[Effort, EffortPreset] = {
         seeds=3,
         labelled=5,
     ),
-    "full": EffortPreset(
+    "full": AuditPreset(
         defenses=(
             *STANDARD_DEFENSES,
             *("rounding@decimals=0", "top-k@k=1", "temperature@temperature=4"),
@@ -90,7 +90,7 @@ EFFORTS: Mapping[Effort, EffortPreset] = {
 class AuditConfig:
     """What is audited, by whom, and how thoroughly."""
 
-    effort: Effort = "quick"
+    effort: AuditEffort = "quick"
     """quick: 4 defenses with `none`, 3 thieves, 2 budgets, 2 seeds; standard: 11 defenses in a
     published setting, 16 thieves, 3 budgets (2 for images with colours), 3 seeds; full: 25
     defenses, most of them in two settings, all thieves, 5 budgets, 5 seeds."""
@@ -137,7 +137,7 @@ class AuditConfig:
         )
 
     @property
-    def preset(self) -> EffortPreset:
+    def preset(self) -> AuditPreset:
         return EFFORTS[self.effort]
 
     @property

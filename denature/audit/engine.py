@@ -16,7 +16,7 @@ from denature.audit.learning import Classroom
 from denature.core import progress
 from denature.core.compute import resolve
 from denature.data.dataset import Split
-from denature.extract.strategies.base import Clone, Lesson, Steps, Strategy
+from denature.extract.strategies.base import Lesson, Steps, Strategy, TrainedClone
 from denature.train.loop import answers_to
 from denature.train.run import Run
 from denature.train.runs import planned_images
@@ -28,7 +28,7 @@ train, twice as many do."""
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Task:
+class CellTask:
     """One seed of one cell."""
 
     key: str
@@ -43,16 +43,16 @@ class Task:
 class _Advancing:
     """A strategy between two of its lessons."""
 
-    task: Task
+    task: CellTask
     attempt: CellAttempt
     steps: Steps
     planned: float
     """What is left of the images of the plan."""
     lessons: Sequence[Lesson] = ()
-    clone: Clone | None = None
+    clone: TrainedClone | None = None
 
     @staticmethod
-    def begun(task: Task) -> "_Advancing":
+    def begun(task: CellTask) -> "_Advancing":
         """A strategy with its first lessons."""
         attempt = task.begin()
         advancing = _Advancing(task, attempt, task.strategy.steps(attempt), task.images)
@@ -95,7 +95,9 @@ class Engine:
     """All test images of the audit."""
     device: str
 
-    def carry_out(self, groups: Sequence[Sequence[Task]], display: progress.Task) -> Iterator[int]:
+    def carry_out(
+        self, groups: Sequence[Sequence[CellTask]], display: progress.Task
+    ) -> Iterator[int]:
         """Measure cells; yields how many were measured.
 
         Args:
@@ -178,7 +180,7 @@ class Engine:
         self.store.tidy(each.task.key)
 
 
-def predictions(clone: Clone, split: Split, device: str) -> np.ndarray:
+def predictions(clone: TrainedClone, split: Split, device: str) -> np.ndarray:
     """A clone's classes for a split in fp32, int64."""
     compute = resolve(clone.network, device=device, precision="fp32")
     batches = answers_to(compute.place(clone.network).eval(), split, compute)

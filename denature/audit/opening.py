@@ -32,7 +32,7 @@ SERVICE_TESTS = 1000
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Desk:
+class QueryContext:
     """Data, ledger and limits of all queries of an audit."""
 
     data: Dataset

@@ -7,7 +7,7 @@ from denature.core.frames import Rows, Tabular, measured, percent
 from denature.core.stats import Estimate
 from denature.extract.config import Threat
 
-Outcome: TypeAlias = Literal["raced", "screened out", "not applicable"]
+CellOutcome: TypeAlias = Literal["raced", "screened out", "not applicable"]
 
 Against: TypeAlias = Literal["accuracy", "fidelity"]
 
@@ -72,7 +72,7 @@ class Cell:
     thief: str
     threat: Threat
     budget: int
-    outcome: Outcome
+    outcome: CellOutcome
     note: str = ""
     """Why it is not applicable or was screened out, and what the thief chose."""
     seeds: int = 0

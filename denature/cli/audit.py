@@ -128,7 +128,7 @@ def audit(
         device=device,
         trust=trust,
     )
-    with run_options.session(output_options, device, usual_workers=WORKERS) as session:
+    with run_options.session(output_options, device, default_workers=WORKERS) as session:
         if estimate or experiment.is_new:
             for sentence in experiment.estimate(session):
                 print(sentence) if estimate else session.progress.say(sentence)

@@ -107,18 +107,18 @@ class RunOptions:
 
     @contextmanager
     def session(
-        self, output_options: OutputOptions, device: str, *, usual_workers: int = 1
+        self, output_options: OutputOptions, device: str, *, default_workers: int = 1
     ) -> "Iterator[Session]":
         """The session of these options; signals stop it, and its workers are shut down at its end.
 
         Args:
             output_options: the display of progress.
             device: where the workers of `--ray` compute.
-            usual_workers: number of workers where `--workers` is not given.
+            default_workers: number of workers where `--workers` is not given.
         """
         limit = self.time_limit
         stopper = Stopper(seconds=None if limit is None else parse_duration(limit))
-        with self._workers(device, usual_workers) as workers, stopper.on_signals():
+        with self._workers(device, default_workers) as workers, stopper.on_signals():
             yield Session(
                 checkpointing=CheckpointConfig(
                     save_every_s=parse_duration(self.save_every),

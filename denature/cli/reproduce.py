@@ -16,7 +16,7 @@ from denature.recipes.paper.config import PaperOptions
 
 app = App(name="reproduce", help_epilogue=epilogue(COMMANDS["reproduce"].examples))
 
-Estimate = Annotated[bool, Parameter(negative="")]
+EstimateFlag = Annotated[bool, Parameter(negative="")]
 
 
 @app.default
@@ -25,7 +25,7 @@ def reproduce(
     choices: Annotated[Choices, Parameter(name="*")] = Choices(),
     paper_options: Annotated[PaperOptions, Parameter(name="*")] = PaperOptions(),
     out: Path | None = None,
-    estimate: Estimate = False,
+    estimate: EstimateFlag = False,
     run_options: RunFlags = RunOptions(),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
@@ -93,7 +93,7 @@ def _command(name: str, options: type[Any]) -> Callable[..., None]:
         choices: Annotated[Choices, Parameter(name="*")] = Choices(),
         own_options: own = options(),
         out: Path | None = None,
-        estimate: Estimate = False,
+        estimate: EstimateFlag = False,
         run_options: RunFlags = RunOptions(),
         output_options: OutputFlags = OutputOptions(),
     ) -> None:

@@ -25,8 +25,8 @@ from denature.recipes.models import (
 from denature.serve.config import (
     DefenseConfig,
     Exposure,
-    Limits,
     ServedModel,
+    ServerLimits,
     Serving,
 )
 from denature.serve.upstream_config import UpstreamConfig
@@ -56,7 +56,7 @@ def serve(
     upstream_key: Annotated[
         str | None, Parameter(env_var="DENATURE_UPSTREAM_KEY", group=UPSTREAM)
     ] = None,
-    limits: Annotated[Limits, Parameter(name="*", group=LIMITS)] = Limits(),
+    limits: Annotated[ServerLimits, Parameter(name="*", group=LIMITS)] = ServerLimits(),
     device: Device = "auto",
     precision: Precision = "fp32",
     trust: Trust = (),

@@ -234,7 +234,7 @@ def _reach(differences: "NDArray[np.float64]", value: float) -> tuple[float, flo
     return max(0.0, value - mean + half), max(0.0, mean + half - value)
 
 
-Verdict: TypeAlias = Literal["below", "within", "above", "undecided"]
+MarginPosition: TypeAlias = Literal["below", "within", "above", "undecided"]
 """Position of an interval against a margin: all below, all within, all above, or undecided."""
 
 MARGIN = 0.01
@@ -242,7 +242,7 @@ MARGIN = 0.01
 state the margin wherever a verdict depends on it."""
 
 
-def against_margin(difference: Estimate | None, margin: float = MARGIN) -> Verdict:
+def against_margin(difference: Estimate | None, margin: float = MARGIN) -> MarginPosition:
     """Whether the interval of a difference lies beyond a margin, within the margin, or neither.
 
     Not significant is not equal: an interval that holds 0 and reaches beyond the margin decides

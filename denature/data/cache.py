@@ -22,7 +22,7 @@ from denature.core.sealed import sealed, unsealed
 from denature.core.untrusted import MIB, read_json
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
-from denature.data.decode import BLOCK_BYTES, Block, ColourFound, Decoder, Encoded
+from denature.data.decode import BLOCK_BYTES, ColourFound, DecodedBlock, Decoder, Encoded
 from denature.data.places import cache_root
 from denature.data.source import DataSource, Opener, line_of
 
@@ -136,7 +136,7 @@ def kept(config: DataConfig, progress: Progress) -> Decoded:
     def opener(split: Split) -> Opener:
         each = max(1, BLOCK_BYTES // (split.images[0].numel() or 1))
         return lambda: (
-            Block(split.images[rows].numpy(), split.labels[rows].numpy())
+            DecodedBlock(split.images[rows].numpy(), split.labels[rows].numpy())
             for rows in split.rows.split(each)
         )
 
@@ -239,7 +239,7 @@ def _digest(file: Path) -> str:
 def _write_split(
     folder: Path,
     name: str,
-    samples: Iterable[Encoded] | Iterable[Block],
+    samples: Iterable[Encoded] | Iterable[DecodedBlock],
     decoder: Decoder,
     task: Task,
     origin: DataSource,
@@ -320,11 +320,11 @@ def _dark(deep: Sequence[int], where: str) -> str:
     return f"{dim}: the images are read without brightening."
 
 
-def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[Block]:
+def _blocks(samples: Iterable[Any], decoder: Decoder) -> Iterable[DecodedBlock]:
     """Decoded blocks unchanged; encoded images decoded into blocks."""
     iterator = iter(samples)
     first = next(iterator, None)
-    if isinstance(first, Block):
+    if isinstance(first, DecodedBlock):
         yield first
         yield from iterator
     elif first is not None:

@@ -43,7 +43,7 @@ class Encoded(NamedTuple):
     """Path of the image in the data set."""
 
 
-class Block(NamedTuple):
+class DecodedBlock(NamedTuple):
     """Decoded images (uint8, n x channels x size x size) and their labels."""
 
     images: np.ndarray
@@ -78,7 +78,7 @@ class Decoder:
         self.deep: list[int] = []
         """The highest upper byte of each image of 16 bits a channel; lower bytes are dropped."""
 
-    def blocks(self, samples: Iterable[Encoded]) -> Iterator[Block]:
+    def blocks(self, samples: Iterable[Encoded]) -> Iterator[DecodedBlock]:
         """Decode `samples` in order; at most a few chunks are in memory at a time.
 
         Raises:
@@ -87,7 +87,7 @@ class Decoder:
         """
         cpus = usable_cores()
         with ThreadPoolExecutor(max_workers=cpus) as pool:
-            waiting: deque[Future[Block]] = deque()
+            waiting: deque[Future[DecodedBlock]] = deque()
             for chunk in _chunks(samples):
                 if self.size is None or self.channels is None:
                     self._settle_shape(chunk)
@@ -115,7 +115,7 @@ class Decoder:
         each = max(1, BLOCK_BYTES // self._nbytes)
         yield from (chunk[start : start + each] for start in range(0, len(chunk), each))
 
-    def _finished(self, work: "Future[Block]") -> Block:
+    def _finished(self, work: "Future[DecodedBlock]") -> DecodedBlock:
         try:
             return work.result()
         except ColourFound:
@@ -139,7 +139,9 @@ class Decoder:
                 self.size = width
             self.channels = max(self.channels or 1, 1 if grey else 3)
 
-    def _decode_chunk(self, chunk: list[Encoded], channels: int | None, size: int | None) -> Block:
+    def _decode_chunk(
+        self, chunk: list[Encoded], channels: int | None, size: int | None
+    ) -> DecodedBlock:
         images, labels, paths = [], [], []
         for sample in chunk:
             try:
@@ -158,7 +160,7 @@ class Decoder:
         shape = (0, channels or 3, size or 1, size or 1)
         stacked = np.stack(images) if images else np.empty(shape, np.uint8)
         try:
-            return Block(stacked, np.array(labels, kind), tuple(paths))
+            return DecodedBlock(stacked, np.array(labels, kind), tuple(paths))
         except ValueError:
             raise DataError(
                 f"Images near {chunk[0].where} have different numbers of landmarks."

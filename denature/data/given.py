@@ -23,7 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 from denature.core.errors import DataError, brief
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
-from denature.data.decode import Block
+from denature.data.decode import DecodedBlock
 from denature.data.readers.columns import IMAGE_NAMES, LABEL_NAMES
 from denature.data.readers.hub import hub_tables
 from denature.data.readers.pixels import as_uint8
@@ -274,7 +274,7 @@ def _stacked(rows: Sequence[Any], where: str) -> tuple[np.ndarray, list[Any]]:
     return np.stack(images), [_plain(label) for _, label in pairs]
 
 
-def _pieces(images: Any, labels: Any, where: str) -> Iterator[Block]:
+def _pieces(images: Any, labels: Any, where: str) -> Iterator[DecodedBlock]:
     """Blocks of arrays."""
     if isinstance(images, list | tuple):
         pixels, _ = _stacked([(image, 0) for image in images], where)
@@ -290,14 +290,14 @@ def _pieces(images: Any, labels: Any, where: str) -> Iterator[Block]:
     for start in range(0, len(pixels), BATCH):
         piece = pixels[start : start + BATCH]
         shown = as_uint8(piece, f"The array of images of {where}", pixels.shape)
-        yield Block(shown, classes[start : start + BATCH])
+        yield DecodedBlock(shown, classes[start : start + BATCH])
 
 
-def _block(batch: tuple[Any, Any], where: str) -> Block:
+def _block(batch: tuple[Any, Any], where: str) -> DecodedBlock:
     pixels, labels = as_array(batch[0]), _labels(batch[1], where)
     if len(pixels) != len(labels):
         raise DataError(f"A batch of {where} has {len(pixels)} images and {len(labels)} labels.")
-    return Block(as_uint8(pixels, f"A batch of images of {where}"), labels)
+    return DecodedBlock(as_uint8(pixels, f"A batch of images of {where}"), labels)
 
 
 def _labels(labels: Any, where: str) -> np.ndarray:
@@ -374,10 +374,10 @@ def _changed(data: Dataset) -> DataSource:
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
 
     def opener(split: Split) -> Opener:
-        def blocks() -> Iterable[Block]:
+        def blocks() -> Iterable[DecodedBlock]:
             images: Images = split.images
             for rows in split.rows.split(BATCH):
-                yield Block(images[rows].numpy(), split.labels[rows].numpy())
+                yield DecodedBlock(images[rows].numpy(), split.labels[rows].numpy())
 
         return blocks
 

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from denature.core.errors import DataError
 from denature.data.config import DataConfig
-from denature.data.decode import Block, Encoded
+from denature.data.decode import DecodedBlock, Encoded
 
-Opener: TypeAlias = Callable[[], Iterable[Encoded] | Iterable[Block]]
+Opener: TypeAlias = Callable[[], Iterable[Encoded] | Iterable[DecodedBlock]]
 
 MOST_CLASSES = 100_000
 """Most classes; a larger label is an identifier or a time in the wrong column."""

@@ -174,7 +174,7 @@ def _max_pool2d(x: Dual, *args: Any, return_indices: bool = False, **kwargs: Any
     return _dual(value, by.view_as(value))
 
 
-def _same(func: Any) -> "Rule":
+def _same(func: Any) -> "DerivativeRule":
     """The rule of a linear function of its first argument alone."""
 
     def rule(x: Dual, *args: Any, **kwargs: Any) -> Dual:
@@ -192,10 +192,10 @@ def _add(x: Any, y: Any) -> Dual | None:
     return _dual(torch.add(x, y), x.derivative + y.derivative)
 
 
-Rule: TypeAlias = Callable[..., Any]
+DerivativeRule: TypeAlias = Callable[..., Any]
 """From the arguments of a function of torch to its value; None for arguments without a rule."""
 
-RULES: dict[Any, Rule] = {
+RULES: dict[Any, DerivativeRule] = {
     F.conv2d: _conv2d,
     F.linear: _linear,
     F.batch_norm: _batch_norm,

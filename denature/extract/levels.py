@@ -62,7 +62,7 @@ class Division:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Purse:
+class CostBudget:
     """Dollars for the queries of a theft, and what it has queried so far."""
 
     max_cost: float
@@ -86,7 +86,7 @@ def divided(
     stealing: ExtractionConfig,
     *,
     tests: int,
-    purse: Purse | None = None,
+    cost_budget: CostBudget | None = None,
 ) -> Division:
     """Divide budgets: a clone's depends on its own budget alone, so that larger ones can follow.
 
@@ -95,50 +95,52 @@ def divided(
             `stealing.fidelity_extra`.
         stealing: number of repeats, and of test images.
         tests: test images that there are.
-        purse: limit in dollars, if there is one.
+        cost_budget: limit in dollars, if there is one.
 
     Raises:
-        ConfigError: a budget, or the purse, does not pay for fidelity and two images.
+        ConfigError: a budget, or the cost budget, does not pay for fidelity and two images.
     """
     levels: list[Level] = []
     note = ""
     for budget in budgets:
-        level = _level(budget, stealing, tests, purse)
+        level = _level(budget, stealing, tests, cost_budget)
         if not levels or level.queries > levels[-1].queries:
             levels.append(level)
-        if level.cut and purse is not None:
-            note = f"{purse}, fewer than the budget of {budgets[-1]:,} takes."
+        if level.cut and cost_budget is not None:
+            note = f"{cost_budget}, fewer than the budget of {budgets[-1]:,} takes."
             break
     return Division(
         levels=tuple(levels), repeats=stealing.repeats, on_top=stealing.fidelity_extra, note=note
     )
 
 
-def _level(budget: int, stealing: ExtractionConfig, tests: int, purse: Purse | None) -> Level:
-    """One budget, or as much of it as the purse pays for."""
+def _level(
+    budget: int, stealing: ExtractionConfig, tests: int, cost_budget: CostBudget | None
+) -> Level:
+    """One budget, or as much of it as the cost budget pays for."""
     on_top, allowed, most = stealing.fidelity_extra, budget, budget
     fidelity = min(stealing.test_images(budget), tests)
-    cut = purse is not None and purse.queries < budget + on_top * fidelity
-    if cut and purse is not None:
-        allowed = purse.queries - on_top * fidelity
+    cut = cost_budget is not None and cost_budget.queries < budget + on_top * fidelity
+    if cut and cost_budget is not None:
+        allowed = cost_budget.queries - on_top * fidelity
         fidelity = min(stealing.test_images(allowed), tests)
-        most = purse.queries - purse.measured
+        most = cost_budget.queries - cost_budget.measured
     queries = min(most, allowed if on_top else allowed - fidelity)
     if queries < 2 * stealing.repeats:
-        raise _too_small(budget, fidelity, stealing, purse if cut else None)
+        raise _too_small(budget, fidelity, stealing, cost_budget if cut else None)
     return Level(budget, queries, fidelity, cut)
 
 
 def _too_small(
-    budget: int, fidelity: int, stealing: ExtractionConfig, purse: Purse | None
+    budget: int, fidelity: int, stealing: ExtractionConfig, cost_budget: CostBudget | None
 ) -> ConfigError:
     wanted = fidelity + 2 * stealing.repeats
     what = f"{fidelity:,} test images for fidelity and {2 * stealing.repeats} to learn from"
     if stealing.repeats > 1:
         what += f" ({stealing.repeats} for each of two images)"
-    if purse is not None:
+    if cost_budget is not None:
         return ConfigError(
-            f"{purse}; wanted are {wanted:,}: {what}. Take a larger --max-cost, or a smaller "
+            f"{cost_budget}; wanted are {wanted:,}: {what}. Take a larger --max-cost, or a smaller "
             "--fidelity."
         )
     if stealing.fidelity_extra:

@@ -24,7 +24,7 @@ from denature.extract.asking.pool import BLOCK, NOISE, Pool, StoredPool, open_po
 from denature.extract.compatibility import about_of, check_side, fitted
 from denature.extract.config import ExtractionConfig
 from denature.extract.feasibility import check_clone, sample_of
-from denature.extract.levels import Division, Purse, divided
+from denature.extract.levels import CostBudget, Division, divided
 from denature.extract.selection.base import Selection
 from denature.extract.selection.catalogue import find_selection
 from denature.extract.theft import CLONES, FORMER, LEDGER, RESULT
@@ -36,7 +36,7 @@ from denature.train.config import Training
 from denature.train.objectives.cloned import Cloned
 from denature.train.order import objective_settings
 from denature.train.run import Run
-from denature.train.session import Session, usual_session
+from denature.train.session import Session, default_session
 
 PLAN = "plan.json"
 
@@ -99,17 +99,17 @@ class PlannedTheft:
         Raises:
             ConfigError: see `divided`.
         """
-        purse = None
+        cost_budget = None
         if self.max_cost is not None and self.price:
             target, spending = ledger.target(self.about), ledger.spending
             more = affordable(self.max_cost - spending.dollars(target, self.price), self.price)
-            purse = Purse(
+            cost_budget = CostBudget(
                 max_cost=self.max_cost,
                 price=self.price,
                 queries=spending.queries(target) + more,
                 measured=spending.queries(target, "measure"),
             )
-        return divided(self.budgets, self.stealing, tests=self.tests.size, purse=purse)
+        return divided(self.budgets, self.stealing, tests=self.tests.size, cost_budget=cost_budget)
 
     def oracle(self, ledger: Ledger, division: Division) -> Oracle:
         """The victim, for queries to learn from."""
@@ -198,7 +198,7 @@ def plan_theft(
         DenatureError: the theft is impossible: the network, the pool, the data or the victim do
             not fit each other, the budgets are too small, or the folder holds another theft.
     """
-    session, stealing = session or usual_session(), stealing or ExtractionConfig()
+    session, stealing = session or default_session(), stealing or ExtractionConfig()
     training, objective = training or Training(), objective or Cloned()
     budgets, selection = sorted(set(budgets)), find_selection(stealing.choose)
     _check_costs(budgets, price, max_cost)

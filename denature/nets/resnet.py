@@ -50,7 +50,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(out)) + self.shortcut(x))
 
 
-Block: TypeAlias = type[BasicBlock] | type[Bottleneck]
+ResidualBlock: TypeAlias = type[BasicBlock] | type[Bottleneck]
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -68,7 +68,12 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self, block: Block, counts: tuple[int, int, int, int], *, classes: int, channels: int
+        self,
+        block: ResidualBlock,
+        counts: tuple[int, int, int, int],
+        *,
+        classes: int,
+        channels: int,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
@@ -87,7 +92,7 @@ class ResNet(nn.Module):
         return logits
 
 
-def _stage(block: Block, inputs: int, width: int, count: int, stride: int) -> nn.Sequential:
+def _stage(block: ResidualBlock, inputs: int, width: int, count: int, stride: int) -> nn.Sequential:
     rest = (block(width * block.expansion, width, 1) for _ in range(count - 1))
     return nn.Sequential(block(inputs, width, stride), *rest)
 

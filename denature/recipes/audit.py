@@ -19,7 +19,7 @@ from denature.audit.feasible import check_plan
 from denature.audit.findings import findings
 from denature.audit.learning import Classroom
 from denature.audit.measurements import Measurements, Trial
-from denature.audit.opening import Desk, Encoder, identity
+from denature.audit.opening import Encoder, QueryContext, identity
 from denature.audit.pricing import prices
 from denature.audit.result import AuditedModel, AuditPlan, AuditResult
 from denature.audit.score import estimate
@@ -41,7 +41,7 @@ from denature.extract.strategies.catalogue import strategy_of
 from denature.extract.victims.base import Victim
 from denature.recipes.audit_time import seconds_of_cells
 from denature.recipes.estimate import training_seconds
-from denature.recipes.experiment import Measured, load_classes
+from denature.recipes.experiment import MeasuredResult, load_classes
 from denature.recipes.given import check_paid
 from denature.remote.config import RequestConfig
 from denature.report.links import RESULT
@@ -160,7 +160,7 @@ class Audit:
             under=self.folder / "defenses",
         )
 
-    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Measure all cells that are needed; finished ones are read again."""
         started = time.perf_counter()
         with self.opened(runs, data, session) as opened:
@@ -169,7 +169,7 @@ class Audit:
         records = [run.record for run in runs.values()]
         if isinstance(self.model, Run):
             records.insert(0, self.model.record)
-        return Measured(result, records)
+        return MeasuredResult(result, records)
 
     def estimate(self, session: Session) -> list[str]:
         """The plan as sentences; nothing is trained for it, and few images are asked."""
@@ -181,7 +181,7 @@ class Audit:
         self, runs: Mapping[Order, Run] | None, data: Dataset, session: Session
     ) -> "Iterator[OpenAudit]":
         with Ledger(self.folder / LEDGER) as ledger:
-            desk = Desk(
+            context = QueryContext(
                 data=data,
                 ledger=ledger,
                 pace=self.pace,
@@ -191,7 +191,7 @@ class Audit:
                 price=self.price,
                 max_cost=self.max_cost,
             )
-            yield OpenAudit(self, runs, desk)
+            yield OpenAudit(self, runs, context)
 
 
 def _chain(name: str) -> Chain | None:
@@ -215,31 +215,33 @@ class OpenAudit:
     Args:
         audit: the settings.
         runs: the networks of its defenses; None for a plan, which needs none.
-        desk: its data and its ledger.
+        context: its data and its ledger.
     """
 
-    def __init__(self, audit: Audit, runs: Mapping[Order, Run] | None, desk: Desk) -> None:
-        self.audit, self.desk = audit, desk
+    def __init__(
+        self, audit: Audit, runs: Mapping[Order, Run] | None, context: QueryContext
+    ) -> None:
+        self.audit, self.context = audit, context
         for role, run in (("encoder", audit.encoder), ("backbone", audit.backbone)):
             if isinstance(run, Run):
-                desk.check_images(role, run)
-        self.pool = desk.pool(audit.pool or audit.source)
-        self.other = None if audit.other_pool is None else desk.pool(audit.other_pool)
+                context.check_images(role, run)
+        self.pool = context.pool(audit.pool or audit.source)
+        self.other = None if audit.other_pool is None else context.pool(audit.other_pool)
         check_plan(
             audit.config,
-            data=desk.data,
+            data=context.data,
             pool=self.pool,
             other=self.other,
             net=audit.net,
             training=audit.training,
-            checkpointing=desk.session.checkpointing,
+            checkpointing=context.session.checkpointing,
         )
-        budgets = audit.config.budgets(len(self.pool.rows), channels=desk.data.channels)
-        self.harvest = desk.harvest(audit.model, audit.config.test_images, least=budgets[0])
-        self.tests = desk.tests(audit.model, audit.config.test_images)
+        budgets = audit.config.budgets(len(self.pool.rows), channels=context.data.channels)
+        self.harvest = context.harvest(audit.model, audit.config.test_images, least=budgets[0])
+        self.tests = context.tests(audit.model, audit.config.test_images)
         self.digest = identity(audit.model, self.harvest)
         self.classroom = Classroom(
-            dataset=desk.data, net=audit.net, training=audit.training, session=desk.session
+            dataset=context.data, net=audit.net, training=audit.training, session=context.session
         )
         self.defender = self._defender(runs)
         self.auditor = self._auditor()
@@ -264,7 +266,7 @@ class OpenAudit:
         """Answers and identity of the nasty teacher; in a plan the model stands for it."""
         if run is None:
             return self.harvest, ""
-        return self.desk.harvest(run, self.audit.config.test_images), run.digest
+        return self.context.harvest(run, self.audit.config.test_images), run.digest
 
     def _auditor(self) -> Auditor:
         audit = self.audit
@@ -289,7 +291,7 @@ class OpenAudit:
         """What all cells have in common."""
         audit, backbone = self.audit, self.audit.backbone
         return {
-            "data": self.desk.data.digest,
+            "data": self.context.data.digest,
             "tests": hashlib.sha256(self.tests.rows.numpy().tobytes()).hexdigest()[:16],
             "pool": self.pool.pool.digest,
             "other": None if self.other is None else self.other.pool.digest,
@@ -305,7 +307,7 @@ class OpenAudit:
     def _announce(self) -> None:
         """Say the plan of cells that a finished audit lacks; see `Audit.is_new` for the others."""
         for sentence in () if self.audit.is_new else self.plan_lines():
-            self.desk.session.progress.say(sentence)
+            self.context.session.progress.say(sentence)
 
     def plan(self) -> AuditPlan:
         audit, auditor = self.audit, self.auditor
@@ -353,7 +355,7 @@ class OpenAudit:
 
     def _seconds(self, trials: Sequence[Trial]) -> float:
         """Seconds of training of cells and of the networks of defenses, at most."""
-        audit, data, pool = self.audit, self.desk.data, self.desk.session.workers
+        audit, data, pool = self.audit, self.context.data, self.context.session.workers
         workers = 1 if pool is None else pool.size
         own = [(order, data) for order in audit.orders()]
         cells = seconds_of_cells(
@@ -373,7 +375,7 @@ class OpenAudit:
             model=AuditedModel(
                 name=self.audit.name,
                 kind=self.auditor.sources[0].shown_kind,
-                classes=self.desk.data.classes,
+                classes=self.context.data.classes,
                 accuracy=estimate(right[:, half]),
                 digest=self.digest,
             ),

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from denature.attacks.config import Ball
 from denature.data import Dataset
-from denature.recipes.experiment import Measured
+from denature.recipes.experiment import MeasuredResult
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as hardening_orders
 from denature.recipes.networks import NetworkExperiment, NetworkSetting
 from denature.recipes.robustness import robustness_by_name
-from denature.report.defensive import DefensiveDistillationResult, Finding
+from denature.report.defensive import DefensiveDistillationResult, EvaluatedNetwork
 from denature.robust.config import GRADIENT, AttackConfig
 from denature.train import Adversarial, Normal, Order, Run
 from denature.train.config import Training
@@ -95,7 +95,7 @@ class DefensiveDistillation(NetworkExperiment[DefensiveSetting]):
     def settings(cls) -> Mapping[str, DefensiveSetting]:
         return SETTINGS
 
-    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Attack all networks on the same samples."""
         setting, networks = self.setting, self.networks()
         names: Mapping[str, float | None] = {
@@ -119,11 +119,11 @@ class DefensiveDistillation(NetworkExperiment[DefensiveSetting]):
             seeds=setting.seeds,
             budget=setting.attack_config.middle("linf", channels=data.channels),
             findings=tuple(
-                Finding(name=name, temperature=temperature, judged=judged[name])
+                EvaluatedNetwork(name=name, temperature=temperature, judged=judged[name])
                 for name, temperature in names.items()
             ),
         )
-        return Measured(result, [runs[order].record for order in networks.values()])
+        return MeasuredResult(result, [runs[order].record for order in networks.values()])
 
     def of_seed(self, seed: int, out: Path) -> dict[str, Order]:
         """Orders by name; a teacher is named `T-<temperature>-teacher`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from denature.core.errors import ConfigError, RunError
 from denature.core.progress import Progress
 from denature.data import Dataset, load
-from denature.recipes.experiment import Measured
+from denature.recipes.experiment import MeasuredResult
 from denature.report.demo import DemoResult
 from denature.train import Distilled, Nasty, Normal, Order, Run, Training
 from denature.train.config import Device, Precision
@@ -99,9 +99,9 @@ class Demo:
             )  # fmt: skip
         return orders
 
-    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         records = [run.record for run in runs.values()]
-        return Measured(DemoResult.of(records, caveat=CAVEAT), records)
+        return MeasuredResult(DemoResult.of(records, caveat=CAVEAT), records)
 
 
 def _orders(

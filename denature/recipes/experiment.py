@@ -95,7 +95,7 @@ class Request(Choices):
         return data_at(self.data_root, data)
 
 
-class Measured(NamedTuple):
+class MeasuredResult(NamedTuple):
     """A result, and the records of all runs behind it."""
 
     result: "Result"
@@ -119,7 +119,9 @@ class Experiment(Protocol):
     def orders(self) -> "Sequence[Order]":
         """Orders of the runs that can be named before anything is measured."""
 
-    def measure(self, runs: "Mapping[Order, Run]", data: "Dataset", session: "Session") -> Measured:
+    def measure(
+        self, runs: "Mapping[Order, Run]", data: "Dataset", session: "Session"
+    ) -> MeasuredResult:
         """Measure the runs of these orders; finished measurements are read again."""
 
 

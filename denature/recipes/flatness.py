@@ -9,7 +9,7 @@ from denature.core.progress import Progress
 from denature.core.types import Labels, Pixels
 from denature.data import DataConfig, Dataset
 from denature.data.dataset import Split
-from denature.recipes.experiment import Measured, load_classes
+from denature.recipes.experiment import MeasuredResult, load_classes
 from denature.recipes.training_loss import trained_on, training_loss
 from denature.report.flatness import FlatnessResult, LossSurface
 from denature.robust.evaluation import choose
@@ -72,7 +72,7 @@ class FlatnessComparison:
     def orders(self) -> Sequence[Order]:
         return ()
 
-    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Measure each network.
 
         Raises:
@@ -83,7 +83,7 @@ class FlatnessComparison:
         measured = [self._measured(run, data, tested, matcher, session) for run in self.runs]
         networks, surfaces = zip(*measured, strict=True)
         result = FlatnessResult(networks=networks, surfaces=surfaces)
-        return Measured(result, [run.record for run in self.runs])
+        return MeasuredResult(result, [run.record for run in self.runs])
 
     def _measured(
         self, original: Run, data: Dataset, tested: Pixels, matcher: ClassMatcher, session: Session

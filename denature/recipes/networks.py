@@ -11,7 +11,7 @@ from denature.data import Dataset, load
 from denature.recipes.experiment import AtScale, Request, Setting
 from denature.train import Order
 
-Networks: TypeAlias = Mapping[tuple[int, str], Order]
+NetworkOrders: TypeAlias = Mapping[tuple[int, str], Order]
 """Orders of an experiment by seed and name."""
 
 
@@ -51,7 +51,7 @@ class NetworkExperiment(AtScale, ABC, Generic[S]):
     def orders(self) -> Sequence[Order]:
         return list(self.networks().values())
 
-    def networks(self) -> Networks:
+    def networks(self) -> NetworkOrders:
         """Orders of all networks, by seed and name."""
         return {
             (seed, name): order

@@ -18,7 +18,7 @@ from denature.extract.asking.limits import check_max_cost
 from denature.extract.victims.base import Victim
 from denature.recipes.attack_plan import announce, common_attacks, in_whole_steps
 from denature.recipes.controls import each_once, undefended_runs
-from denature.recipes.experiment import Measured, load_classes
+from denature.recipes.experiment import MeasuredResult, load_classes
 from denature.recipes.given import check_paid, name_of
 from denature.recipes.runner import run as run_experiment
 from denature.remote.config import RequestConfig
@@ -115,7 +115,7 @@ class RobustnessEvaluation:
         """None: which controls are missing is known when the targets' classes were compared."""
         return ()
 
-    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Attack all networks, check them for masked gradients, and judge each defense.
 
         Raises:
@@ -140,7 +140,7 @@ class RobustnessEvaluation:
             queries = {box.target.name: box.spent for box in attacks.boxes.values()}
         judged = _judged(models, control_runs, evidence, attacks.configs)
         result = _result(data, judged, evidence, queries)
-        return Measured(replace(result, scope=self.scope, date=today()), records)
+        return MeasuredResult(replace(result, scope=self.scope, date=today()), records)
 
 
 def robustness_by_name(

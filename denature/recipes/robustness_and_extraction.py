@@ -8,7 +8,7 @@ from denature.attacks.config import Ball
 from denature.core.compute import resolve
 from denature.core.stats import proportion
 from denature.data import Dataset
-from denature.recipes.experiment import Measured
+from denature.recipes.experiment import MeasuredResult
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as hardening_orders
@@ -118,7 +118,7 @@ class RobustnessAndExtraction(NetworkExperiment[ExtractionSetting]):
         targets = _victims(self.setting, seed, out)
         return targets | _clones(self.setting, seed, targets, out)
 
-    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Attack all victims on the same samples, and score their clones."""
         setting = self.setting
         by_name = {key: runs[order] for key, order in self.networks().items()}
@@ -147,7 +147,7 @@ class RobustnessAndExtraction(NetworkExperiment[ExtractionSetting]):
             victims=victims,
             alone=tuple(by_name[seed, ALONE].accuracy for seed in seeds),
         )
-        return Measured(result, [run.record for run in by_name.values()])
+        return MeasuredResult(result, [run.record for run in by_name.values()])
 
 
 def _victims(setting: ExtractionSetting, seed: int, out: Path) -> dict[str, Order]:

@@ -20,7 +20,7 @@ COLOURS = (ORANGE, BLUE, GREEN, PINK, "#56B4E9", "#E69F00", GREY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 
-class Mark(NamedTuple):
+class DefenseStyle(NamedTuple):
     """How a defense is drawn in all figures of one page."""
 
     name: str
@@ -28,14 +28,14 @@ class Mark(NamedTuple):
     marker: str
 
 
-def marks(result: AuditResult) -> dict[str, Mark]:
+def marks(result: AuditResult) -> dict[str, DefenseStyle]:
     """Colour and marker by defense; each pair stands once for up to 70 of them."""
     names = defenses(result)
     short = short_names(names)
-    found = {NONE: Mark(NONE, BLACK, "o")} if NONE in names else {}
+    found = {NONE: DefenseStyle(NONE, BLACK, "o")} if NONE in names else {}
     for place, name in enumerate(name for name in names if name != NONE):
         colour, marker = COLOURS[place % len(COLOURS)], MARKERS[(place + 1) % len(MARKERS)]
-        found[name] = Mark(short[name], colour, marker)
+        found[name] = DefenseStyle(short[name], colour, marker)
     return found
 
 
@@ -73,7 +73,7 @@ def _lines(result: AuditResult, threat: Threat) -> dict[str, list[Worst]]:
     return {name: found[name] for name in defenses(result) if name in found}
 
 
-def _line(axes: "Axes", mark: Mark, entries: Sequence[Worst], shift: float) -> None:
+def _line(axes: "Axes", mark: DefenseStyle, entries: Sequence[Worst], shift: float) -> None:
     points = [(w, i) for w in entries if (i := w.recovered) is not None]
     xs = [worst.budget * shift for worst, _ in points]
     width = 2.0 if mark.name == NONE else 1.2
@@ -84,7 +84,13 @@ def _line(axes: "Axes", mark: Mark, entries: Sequence[Worst], shift: float) -> N
 
 
 def _point(
-    axes: "Axes", x: float, interval: Interval, mark: Mark, tip: str, *, hollow: bool = False
+    axes: "Axes",
+    x: float,
+    interval: Interval,
+    mark: DefenseStyle,
+    tip: str,
+    *,
+    hollow: bool = False,
 ) -> None:
     """A value with its interval; a wide invisible mark below makes it easy to point at."""
     low, value, high = 100 * interval.low, 100 * interval.value, 100 * interval.high
@@ -119,7 +125,7 @@ def _money_axis(axes: "Axes", budgets: Sequence[int], price: float) -> None:
     money.set_xlabel("US $")
 
 
-def _legend(figure: "Figure", drawn: Sequence[Mark]) -> None:
+def _legend(figure: "Figure", drawn: Sequence[DefenseStyle]) -> None:
     from matplotlib.lines import Line2D
 
     figure.tight_layout()

@@ -35,7 +35,7 @@ class PlacedRun:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
+class TableCell:
     """All seeds of one place."""
 
     row: str
@@ -55,7 +55,7 @@ class Cell:
         return f"{self.column}, {self.row}" + ("" if self.x is None else f" at {self.x:g}")
 
 
-def cells_of(measured: Iterable[PlacedRun]) -> list[Cell]:
+def cells_of(measured: Iterable[PlacedRun]) -> list[TableCell]:
     """Group runs by place, in the order of the places' first runs."""
     places: dict[tuple[str, str, float | None], list[PlacedRun]] = {}
     for run in measured:
@@ -65,7 +65,7 @@ def cells_of(measured: Iterable[PlacedRun]) -> list[Cell]:
         scores = {run.seed: _score(run.record) for run in runs}
         pairs = [(run.seed, run.teachers) for run in runs if run.teachers is not None]
         cells.append(
-            Cell(
+            TableCell(
                 row=row,
                 column=column,
                 x=x,
@@ -100,7 +100,7 @@ NOTE = (
 """Explanation of a table."""
 
 
-def cells_table(cells: Sequence[Cell], *, against: str = ALONE) -> list[list[str]]:
+def cells_table(cells: Sequence[TableCell], *, against: str = ALONE) -> list[list[str]]:
     """Header and lines: a line for each place; for a curve a column for each x."""
     if any(cell.x is not None for cell in cells):
         xs = sorted({cell.x for cell in cells if cell.x is not None})
@@ -126,7 +126,7 @@ def cells_table(cells: Sequence[Cell], *, against: str = ALONE) -> list[list[str
     return lines
 
 
-def _spell(cell: Cell | None) -> str:
+def _spell(cell: TableCell | None) -> str:
     """`82.5 [81.9, 83.1] (-4.2 [-5.0, -3.4])`."""
     if cell is None:
         return ""
@@ -134,7 +134,7 @@ def _spell(cell: Cell | None) -> str:
     return percent(cell.accuracy) + (f" ({apart})" if apart else "")
 
 
-def hazards(cells: Sequence[Cell]) -> list[str]:
+def hazards(cells: Sequence[TableCell]) -> list[str]:
     """Caveats against reading a success off the table.
 
     A teacher may seem nasty only because its own accuracy fell. A student may be worse only because
@@ -161,7 +161,7 @@ def hazards(cells: Sequence[Cell]) -> list[str]:
     return sentences
 
 
-def summarised(cells: Sequence[Cell], *, against: str = ALONE) -> str:
+def summarised(cells: Sequence[TableCell], *, against: str = ALONE) -> str:
     """One sentence: whether a nasty teacher spoiled students, see `denature.report.words.spoils`.
 
     A spoiled student ends below itself alone and below the normal teacher's student.

@@ -50,7 +50,7 @@ NOTE = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class EvaluatedNetwork:
     """One network, trained and attacked once for each seed."""
 
     name: str
@@ -80,7 +80,7 @@ class DefensiveDistillationResult:
     seeds: int
     budget: float
     """Linf perturbation budget of the table."""
-    findings: tuple[Finding, ...]
+    findings: tuple[EvaluatedNetwork, ...]
 
 
 def page(result: DefensiveDistillationResult, records: Sequence[Record]) -> Page:
@@ -132,14 +132,14 @@ def _result(robustness: Robustness, attack: str) -> AttackResult | None:
     return next((result for result in robustness.attacks if result.name == attack), None)
 
 
-def _successes(finding: Finding, attack: str, key: str) -> Estimate | None:
+def _successes(finding: EvaluatedNetwork, attack: str, key: str) -> Estimate | None:
     shares = [success(evaluation.robustness, attack, "linf", key) for evaluation in finding.judged]
     measured = [share for share in shares if share is not None]
     # None for a part of the seeds: one of three would look like the only one.
     return pooled(measured) if len(measured) == len(shares) else None
 
 
-def _smallest(finding: Finding) -> str:
+def _smallest(finding: EvaluatedNetwork) -> str:
     results = [_result(evaluation.robustness, SMALLEST) for evaluation in finding.judged]
     measured = [r.smallest for r in results if r is not None and r.smallest is not None]
     if len(measured) < len(results):
@@ -148,7 +148,7 @@ def _smallest(finding: Finding) -> str:
     return f"{over.value:.3g} [{over.low:.3g}, {over.high:.3g}]"
 
 
-def success_table(findings: Sequence[Finding], epsilon: float) -> list[list[str]]:
+def success_table(findings: Sequence[EvaluatedNetwork], epsilon: float) -> list[list[str]]:
     """Header and lines: attack success at one budget in linf, by attack."""
     key = format_budget(epsilon)
     columns = [a for a in ATTACKS if any(_successes(f, a, key) is not None for f in findings)]
@@ -173,7 +173,7 @@ def success_table(findings: Sequence[Finding], epsilon: float) -> list[list[str]
     return lines
 
 
-def verdict_on_temperatures(findings: Sequence[Finding]) -> list[str]:
+def verdict_on_temperatures(findings: Sequence[EvaluatedNetwork]) -> list[str]:
     """Temperature from which on gradients are masked, and the verdicts on all networks."""
     distilled = [finding for finding in findings if finding.temperature is not None]
     sentences = [_masking(distilled)]
@@ -190,7 +190,7 @@ def verdict_on_temperatures(findings: Sequence[Finding]) -> list[str]:
     ]
 
 
-def _masking(distilled: Sequence[Finding]) -> str:
+def _masking(distilled: Sequence[EvaluatedNetwork]) -> str:
     """Temperature of the first signs; a sign counts if raised at more than half of the seeds."""
     gaps = {f.name: fmean(e.robustness.gap for e in f.judged) for f in distilled}
     masked = {f.name: signs for f in distilled if (signs := f.masked())}
@@ -211,7 +211,7 @@ def _masking(distilled: Sequence[Finding]) -> str:
     )
 
 
-def curves(findings: Sequence[Finding], epsilon: float) -> "Figure | None":
+def curves(findings: Sequence[EvaluatedNetwork], epsilon: float) -> "Figure | None":
     """Attack success against the temperature, and the logit gap beside flat gradients."""
     distilled = [finding for finding in findings if finding.temperature is not None]
     if len(distilled) < 2:

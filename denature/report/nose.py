@@ -85,7 +85,7 @@ class NoseTheft:
     service: tuple[Timing, ...]
 
 
-Places: TypeAlias = tuple[tuple[float, float], ...]
+NosePlaces: TypeAlias = tuple[tuple[float, float], ...]
 """The nose in each of some pictures, as fractions of width and height."""
 
 
@@ -95,9 +95,9 @@ class NosePictures:
 
     pngs: tuple[str, ...]
     """PNG files in base64."""
-    seen: Mapping[str, Places]
+    seen: Mapping[str, NosePlaces]
     """Noses by observer."""
-    epochs: tuple[tuple[int, Places], ...]
+    epochs: tuple[tuple[int, NosePlaces], ...]
     """Noses by the clone after each epoch."""
 
 

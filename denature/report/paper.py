@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from denature.core.record import Record
 from denature.report import analysis_figures, figures, paper_figures
-from denature.report.cells import ALONE, NOTE, Cell, cells_table, hazards, marks, summarised
+from denature.report.cells import ALONE, NOTE, TableCell, cells_table, hazards, marks, summarised
 from denature.report.divergence import not_nasty
 from denature.report.figures import Draw
 from denature.report.page import Page, Plot, Table
@@ -59,7 +59,7 @@ class PaperResult:
     scale: str
     about: str
     differs: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     axis: str | None = None
     """Axis label of an ablation, with its unit; None for a table."""
     against: str = ALONE

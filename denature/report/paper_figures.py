@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from denature.report.cells import ALONE, TEACHER, Cell
+from denature.report.cells import ALONE, TEACHER, TableCell
 from denature.report.figures import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ def _colour(row: str) -> str:
     return ORANGE if "nasty" in row else BLUE
 
 
-def _looks(cells: Sequence[Cell]) -> dict[str, tuple[str, str]]:
+def _looks(cells: Sequence[TableCell]) -> dict[str, tuple[str, str]]:
     """Colour and shape of each row."""
     rows = dict.fromkeys(cell.row for cell in cells)
     return {row: (_colour(row), MARKERS[n % len(MARKERS)]) for n, row in enumerate(rows)}
 
 
-def curves(cells: Sequence[Cell], *, axis: str) -> "Figure":
+def curves(cells: Sequence[TableCell], *, axis: str) -> "Figure":
     """Accuracy against the knob, a panel for each network, bands over seeds."""
     from matplotlib.figure import Figure
 
@@ -55,7 +55,7 @@ def curves(cells: Sequence[Cell], *, axis: str) -> "Figure":
     return figure
 
 
-def bars(cells: Sequence[Cell]) -> "Figure":
+def bars(cells: Sequence[TableCell]) -> "Figure":
     """Each network's accuracy by the source of its training, with intervals and recalled values."""
     from matplotlib.figure import Figure
 

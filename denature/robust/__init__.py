@@ -7,7 +7,7 @@ from denature.core.lazy import attach
 if TYPE_CHECKING:
     from denature.robust.base import Attack
     from denature.robust.catalogue import ATTACKS
-    from denature.robust.config import AttackConfig, Effort
+    from denature.robust.config import AttackConfig, AttackEffort
     from denature.robust.evaluation import evaluate
     from denature.robust.summary import Robustness
     from denature.robust.target import Target
@@ -18,7 +18,7 @@ __getattr__ = attach(
         "ATTACKS": "catalogue",
         "Attack": "base",
         "AttackConfig": "config",
-        "Effort": "config",
+        "AttackEffort": "config",
         "Robustness": "summary",
         "evaluate": "evaluation",
         "Target": "target",
@@ -29,7 +29,7 @@ __all__ = [
     "ATTACKS",
     "AttackConfig",
     "Attack",
-    "Effort",
+    "AttackEffort",
     "Robustness",
     "Target",
     "evaluate",

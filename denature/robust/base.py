@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from denature.core.types import Labels, Pixels
-from denature.robust.config import EffortPreset
+from denature.robust.config import AttackPreset
 from denature.robust.target import AccessLevel, Attacked
 
 
@@ -16,7 +16,7 @@ class AttackContext:
     target: Attacked
     surrogate: Attacked | None
     """Another network, whose gradients a transfer attack follows."""
-    preset: EffortPreset
+    preset: AttackPreset
     seed: int
     data: str
     """Digest of the data of the samples."""
@@ -43,7 +43,7 @@ class Attack:
     norm: str
     """linf, l2 or l0."""
     propose: Propose
-    cost: Callable[[EffortPreset], AttackCost]
+    cost: Callable[[AttackPreset], AttackCost]
     """Cost of one image at one budget, at most."""
     needs: AccessLevel = "gradients"
     """Outputs that the target must show."""

@@ -7,11 +7,11 @@ from typing import Literal, TypeAlias
 from denature.core.errors import ConfigError
 from denature.core.schema import check_fields
 
-Effort: TypeAlias = Literal["quick", "standard", "full"]
+AttackEffort: TypeAlias = Literal["quick", "standard", "full"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EffortPreset:
+class AttackPreset:
     """Samples, steps and attacks of one effort level."""
 
     samples: int
@@ -30,8 +30,8 @@ class EffortPreset:
 
 GRADIENT = ("fgsm", "pgd", "pgd-unbounded", "pgd-margin", "pgd-rescaled", "transfer")
 
-EFFORTS: Mapping[Effort, EffortPreset] = {
-    "quick": EffortPreset(
+EFFORTS: Mapping[AttackEffort, AttackPreset] = {
+    "quick": AttackPreset(
         samples=50,
         steps=10,
         queries=200,
@@ -39,7 +39,7 @@ EFFORTS: Mapping[Effort, EffortPreset] = {
         attacks=(*GRADIENT, "square"),
         ensembles=0,
     ),
-    "standard": EffortPreset(
+    "standard": AttackPreset(
         samples=100,
         steps=40,
         queries=500,
@@ -49,7 +49,7 @@ EFFORTS: Mapping[Effort, EffortPreset] = {
         ),
         ensembles=1,
     ),
-    "full": EffortPreset(
+    "full": AttackPreset(
         samples=1000,
         steps=100,
         queries=5000,
@@ -77,7 +77,7 @@ BUDGETS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
 class AttackConfig:
     """Configuration of a robustness evaluation."""
 
-    effort: Effort = "standard"
+    effort: AttackEffort = "standard"
     """quick, in seconds; standard, in minutes; full, in hours for large networks."""
     attacks: tuple[str, ...] = ()
     """Names of the attacks; those of the effort by default."""
@@ -127,7 +127,7 @@ class AttackConfig:
         return budgets[len(budgets) // 2]
 
     @property
-    def preset(self) -> EffortPreset:
+    def preset(self) -> AttackPreset:
         return EFFORTS[self.effort]
 
 

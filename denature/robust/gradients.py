@@ -7,17 +7,17 @@ from denature.attacks.config import Norm
 from denature.attacks.losses import Goal
 from denature.core.types import Labels, Logits, PerExample, Pixels
 from denature.robust.base import AttackContext, AttackCost
-from denature.robust.config import EffortPreset
+from denature.robust.config import AttackPreset
 
 RESTARTS = 5
 """Random starts of an attack with restarts."""
 
 
-def pgd_cost(preset: EffortPreset) -> AttackCost:
+def pgd_cost(preset: AttackPreset) -> AttackCost:
     return AttackCost(preset.steps)
 
 
-def restarted_cost(preset: EffortPreset) -> AttackCost:
+def restarted_cost(preset: AttackPreset) -> AttackCost:
     return AttackCost(RESTARTS * preset.steps, RESTARTS)
 
 

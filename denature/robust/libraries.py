@@ -11,7 +11,7 @@ import torch
 
 from denature.core.types import Labels, Pixels
 from denature.robust.base import AttackContext, AttackCost, Propose
-from denature.robust.config import EffortPreset
+from denature.robust.config import AttackPreset
 
 STANDARD_TARGETS = 9
 """Target classes of AutoAttack's targeted attacks, where there are as many other classes."""
@@ -63,7 +63,7 @@ def left_out(name: str, classes: int) -> str:
 
 
 def foolbox_attack(
-    name: str, options: Callable[[EffortPreset], dict[str, Any]], **given: Pixels
+    name: str, options: Callable[[AttackPreset], dict[str, Any]], **given: Pixels
 ) -> Propose:
     """An attack of Foolbox that minimises the change (Rauber et al. 2017, arXiv:1707.04131)."""
 
@@ -96,7 +96,7 @@ def decision(context: AttackContext, images: Pixels, labels: Labels, epsilon: fl
     return attack(context, images, labels, epsilon)
 
 
-def _hop_options(preset: EffortPreset) -> dict[str, Any]:
+def _hop_options(preset: AttackPreset) -> dict[str, Any]:
     from foolbox.attacks.blended_noise import LinearSearchBlendedUniformNoiseAttack
 
     noise = LinearSearchBlendedUniformNoiseAttack(directions=20, steps=50)
@@ -112,11 +112,11 @@ def _silent(library: str) -> Iterator[None]:
         yield
 
 
-def _hops(preset: EffortPreset) -> int:
+def _hops(preset: AttackPreset) -> int:
     return max(4, preset.iterations // 40)
 
 
-def hop_cost(preset: EffortPreset) -> AttackCost:
+def hop_cost(preset: AttackPreset) -> AttackCost:
     """Queries of HopSkipJump: those for a direction grow as the root of the step, plus searches."""
     return AttackCost(
         0, 200 + sum(min(1000, 100 * step**0.5) + 40 for step in range(1, _hops(preset) + 1))

@@ -32,14 +32,14 @@ from denature.serve.log import AccessLog, Metrics
 from denature.serve.model import Model
 from denature.serve.opening import open_models
 from denature.serve.protocol import LENGTH, InferenceRequest
-from denature.serve.reader import Reader, check_waits
+from denature.serve.reader import BodyReader, check_waits
 from denature.serve.refusal import Refused
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 Show: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
 
-Check: TypeAlias = Callable[[Request, dict[str, Any]], Awaitable[None]]
+RequestCheck: TypeAlias = Callable[[Request, dict[str, Any]], Awaitable[None]]
 
 BOOKING = "denature.booking"
 """Place of a request's charge in its scope."""
@@ -60,7 +60,7 @@ class Server:
         }
         self.access = Access(serving.keys, serving.metrics_token)
         self.known: dict[str, str] = {}
-        self.reader = Reader(self.limits)
+        self.reader = BodyReader(self.limits)
         self.metrics = Metrics()
         self.log = AccessLog(serving.log, self.metrics.lost_lines.inc)
         self.memories = MemoryKeeper(
@@ -116,7 +116,7 @@ class Server:
     def figures(self, request: Request) -> Response:
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")
 
-    def guarded(self, show: Show, check: Check) -> Endpoint:
+    def guarded(self, show: Show, check: RequestCheck) -> Endpoint:
         """An endpoint that shows something of the server; requests that may not see it are logged.
 
         Args:

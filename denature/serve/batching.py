@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias, TypeVar, final
 
 import numpy as np
 
-from denature.serve.config import Limits
+from denature.serve.config import ServerLimits
 from denature.serve.fair import FairQueue
 from denature.serve.refusal import Refused
 
@@ -46,7 +46,9 @@ class Batcher:
             server should get them; None gathers batches and answers one after another.
     """
 
-    def __init__(self, answer: AnswerBatch, limits: Limits, *, at_once: int | None = None) -> None:
+    def __init__(
+        self, answer: AnswerBatch, limits: ServerLimits, *, at_once: int | None = None
+    ) -> None:
         self._answer = answer
         self._limits = limits
         self._most = 1 if at_once else limits.max_batch

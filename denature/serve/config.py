@@ -85,7 +85,7 @@ SHOWN = tuple(field.name for field in fields(Exposure))
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class ServerLimits:
     """Bounds on one request, on waiting requests and on batches."""
 
     max_images: int = 256
@@ -339,7 +339,7 @@ class Serving:
     """All settings of a server; workers receive them as JSON."""
 
     models: tuple[ServedModel, ...]
-    limits: Limits = Limits()
+    limits: ServerLimits = ServerLimits()
     defense: DefenseConfig = DefenseConfig()
     keys: str | None = None
     """File or `redis://` URL of the accepted keys; None accepts every request."""

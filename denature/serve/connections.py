@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Protocol, final
 
-from denature.serve.config import Limits
+from denature.serve.config import ServerLimits
 from denature.serve.inflight import InFlight
 from denature.serve.refusal import Refused
 
@@ -60,7 +60,9 @@ class Connections:
         proxies: addresses or networks whose connections are bounded in all only.
     """
 
-    def __init__(self, limits: Limits, in_flight: InFlight, proxies: Sequence[str] = ()) -> None:
+    def __init__(
+        self, limits: ServerLimits, in_flight: InFlight, proxies: Sequence[str] = ()
+    ) -> None:
         self._most = max(1, min(limits.max_connections, _most_files() - OTHER_FILES))
         self.limits = limits
         self._most_of_peer = limits.max_peer_connections
@@ -179,7 +181,7 @@ def network_of(host: str) -> str:
     return str(ipaddress.IPv6Network((int(address), 64), strict=False))
 
 
-def raise_file_limit(limits: Limits) -> None:
+def raise_file_limit(limits: ServerLimits) -> None:
     """Let this process open as many files as its connections need, as far as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limits.max_connections + OTHER_FILES

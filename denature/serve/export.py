@@ -14,7 +14,7 @@ from denature.core.errors import DenatureError, MissingExtra, RunError, unknown
 from denature.core.files import atomic_path
 from denature.train.run import Run
 
-Format: TypeAlias = Literal["onnx", "pt2"]
+ExportFormat: TypeAlias = Literal["onnx", "pt2"]
 
 INPUT, OUTPUT = "images", "logits"
 
@@ -22,7 +22,7 @@ TOLERANCE = 1e-4
 """Largest difference between an export's logits and the network's, as a share of their spread."""
 
 
-def export(run: Run, path: Path, form: Format) -> float:
+def export(run: Run, path: Path, form: ExportFormat) -> float:
     """Write a run's network for other servers, and check the answers of the written file.
 
     The export takes `images`, float32 in [0, 1] of any batch size, normalises them itself and
@@ -40,8 +40,8 @@ def export(run: Run, path: Path, form: Format) -> float:
         RunError: the network cannot be exported, or the export answers differently.
         MissingExtra: the packages for ONNX are not installed.
     """
-    if form not in get_args(Format):
-        raise unknown("format", form, get_args(Format))
+    if form not in get_args(ExportFormat):
+        raise unknown("format", form, get_args(ExportFormat))
     net = run.record.net
     network = run.network.cpu().eval()
     shape = (net.channels, net.image_size, net.image_size)

@@ -56,7 +56,7 @@ class _Request(msgspec.Struct):
 _REQUESTS = msgspec.json.Decoder(_Request)
 
 
-class Picture(NamedTuple):
+class PendingPicture(NamedTuple):
     """What is kept of a picture while the network answers."""
 
     image: np.ndarray
@@ -112,7 +112,7 @@ def key_of(authorization: str) -> str:
     return key
 
 
-def read(body: bytes, *, channels: int, size: int) -> Picture:
+def read(body: bytes, *, channels: int, size: int) -> PendingPicture:
     """The picture in a request, in a network's input shape.
 
     Its header and the number of its pixels are checked before it is decoded.
@@ -167,7 +167,7 @@ def _data(body: bytes) -> bytes:
     return data
 
 
-def _decoded(data: bytes, channels: int, size: int, *, most_pixels: int) -> Picture:
+def _decoded(data: bytes, channels: int, size: int, *, most_pixels: int) -> PendingPicture:
     """The picture of a file, which is not kept in its own size.
 
     Raises:
@@ -184,12 +184,12 @@ def _decoded(data: bytes, channels: int, size: int, *, most_pixels: int) -> Pict
         ) from None
 
 
-def shrunk(picture: Image.Image, channels: int, size: int) -> Picture:
+def shrunk(picture: Image.Image, channels: int, size: int) -> PendingPicture:
     """A picture of any size and mode in a network's input shape."""
     colours = picture.convert("RGB")
     array = to_array(colours, channels=channels, size=size, fit=True, stretch=True)
     assert array is not None
-    return Picture(array[None], *colours.size, quality(colours))
+    return PendingPicture(array[None], *colours.size, quality(colours))
 
 
 def quality(picture: Image.Image) -> dict[str, float]:
@@ -211,7 +211,7 @@ def quality(picture: Image.Image) -> dict[str, float]:
     return {"Brightness": brightness, "Sharpness": 100 * spread / (spread + 10)}
 
 
-def details(points: Points, picture: Picture, decimals: int) -> dict[str, Any]:
+def details(points: Points, picture: PendingPicture, decimals: int) -> dict[str, Any]:
     """The service's description of one face.
 
     Args:

@@ -86,7 +86,7 @@ def _open_run(
 def _open_upstream(
     served: ServedModel, serving: Serving, folder: Path | None, held: ExitStack
 ) -> Model:
-    from denature.serve.upstream import Trial, UpstreamAnswerer, signature_of
+    from denature.serve.upstream import RandomAnswers, UpstreamAnswerer, signature_of
 
     _check_roles(served, "a model of another server")
     answerer = held.enter_context(
@@ -100,7 +100,7 @@ def _open_upstream(
         networks={},
         seed=_seed(serving.defense.defense_seed, served.name),
         memory=folder,
-        trial=Trial(served),
+        trial=RandomAnswers(served),
         ready=answerer.ready,
         at_once=serving.upstream.upstream_at_once,
     )

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from denature.serve import protocol
 from denature.serve.body import decompressed, packing, read_body
-from denature.serve.config import Limits
+from denature.serve.config import ServerLimits
 from denature.serve.fair import FairGate
 from denature.serve.inflight import InFlight, Share
 from denature.serve.protocol import LENGTH, InferenceRequest, ModelSignature
@@ -29,10 +29,10 @@ READERS = 2
 
 
 @final
-class Reader:
+class BodyReader:
     """Reads and parses bodies; callers take turns at what is done off the event loop."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
         self.in_flight = InFlight(limits.max_inflight_mb << 20)
         self._gate = FairGate(READERS)

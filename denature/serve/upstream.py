@@ -43,7 +43,7 @@ READY_S = 2.0
 
 
 @final
-class Connection:
+class UpstreamConnection:
     """Requests to one model of another server, from any thread; a context.
 
     They run in an event loop of their own, since models answer in threads.
@@ -90,7 +90,7 @@ class UpstreamAnswerer:
     def __init__(self, served: ServedModel, config: UpstreamConfig, *, key: str | None) -> None:
         assert served.upstream is not None
         self._model = served.upstream
-        self._connection = Connection(config, served.run, key=key)
+        self._connection = UpstreamConnection(config, served.run, key=key)
         self.kind: AnswerKind = served.taken or served.exposure.kind
         text = f"{self._connection.service.url} {served.run} {self._model}"
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -146,7 +146,7 @@ class UpstreamAnswerer:
 
 
 @final
-class Trial:
+class RandomAnswers:
     """Random answers such as a model of another server may give, to try its defenses on."""
 
     digest = ""
@@ -216,7 +216,7 @@ def find_models(
 
 
 def _names(config: UpstreamConfig, key: str | None) -> list[str]:
-    with Connection(config, None, key=key) as connection:
+    with UpstreamConnection(config, None, key=key) as connection:
         if named := connection.service.model:
             return [named]
         names = connection.run(connection.service.names())
@@ -226,7 +226,7 @@ def _names(config: UpstreamConfig, key: str | None) -> list[str]:
 
 
 def _known(served: ServedModel, config: UpstreamConfig, key: str | None) -> ServedModel:
-    with Connection(config, served.run, key=key) as connection:
+    with UpstreamConnection(config, served.run, key=key) as connection:
         service = connection.service
         signature = connection.run(service.signature())
         kind, scores = service.kind, signature.classes

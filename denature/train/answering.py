@@ -17,7 +17,7 @@ from denature.data.given import DataLike
 from denature.data.views import auto_views, views
 from denature.train.classes import ClassMatcher
 from denature.train.run import Run
-from denature.train.session import Session, usual_session
+from denature.train.session import Session, default_session
 
 
 def open_answers(
@@ -93,7 +93,7 @@ def fill(
         ConfigError: the store would be larger than `auto` allows.
         Stopped: the stopper fired; answers computed before are kept.
     """
-    session = session or usual_session()
+    session = session or default_session()
     dataset, stopper = load(data, progress=session.progress), session.stopper
     run = ClassMatcher(dataset, session.progress)("run", run)
     compute = resolve(run.network, device=device, precision=precision)

@@ -11,7 +11,7 @@ Schedule: TypeAlias = Literal["auto", "one-cycle", "cosine", "step", "constant"]
 Augment: TypeAlias = Literal["auto", "none", "flip", "crop", "crop-flip", "rotate-flip"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
-Engine: TypeAlias = Literal["ddp", "fsdp"]
+ParallelEngine: TypeAlias = Literal["ddp", "fsdp"]
 Checkpoint: TypeAlias = Literal["last", "best-validation", "best-test"]
 
 DEFAULT_LR: dict[str, float] = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
@@ -63,7 +63,7 @@ class Training:
     """Device of the training."""
     precision: Precision = "auto"
     """auto is bf16 on devices where measurements show it to be faster."""
-    parallel: Engine = "ddp"
+    parallel: ParallelEngine = "ddp"
     """Engine for processes started by torchrun or accelerate: ddp averages gradients, fsdp also
     divides weights and moments."""
     sync_norm: bool = False

@@ -19,13 +19,13 @@ from denature.data.dataset import Split
 from denature.data.feed import Batch, Feed
 from denature.losses.landmarks import coordinate_error
 from denature.train.learner import Learner
-from denature.train.objectives.base import Images
+from denature.train.objectives.base import BatchSource
 from denature.train.team import SINGLE_PROCESS, ProcessGroup
 
 
 def fit(
     learners: Sequence[Learner],
-    train: Images,
+    train: BatchSource,
     *,
     source: AnswerSource | None,
     test: Split,

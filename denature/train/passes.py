@@ -25,7 +25,7 @@ from denature.train.identity import Plan, plan_id, what_varies
 from denature.train.job import Job
 from denature.train.learner import Learner
 from denature.train.loop import fit, hits_of
-from denature.train.objectives.base import Images
+from denature.train.objectives.base import BatchSource
 from denature.train.order import Order
 from denature.train.recording import conclude, packed_hits
 from denature.train.run import (
@@ -154,7 +154,7 @@ def _train(
     jobs = [job for job in jobs if not job.learner.finished]
     if not jobs:
         return
-    images: Images = feed
+    images: BatchSource = feed
     source: AnswerSource | None = None
     if first.synthetic is not None:
         images = source = first.synthetic

@@ -30,7 +30,7 @@ from denature.train.order import Input, Order
 from denature.train.passes import Watch, make_pass
 from denature.train.remote import RemoteBatch
 from denature.train.run import Run
-from denature.train.session import Session, usual_session
+from denature.train.session import Session, default_session
 from denature.train.team import ProcessGroup, join
 from denature.train.tracking import check_trackers
 
@@ -100,7 +100,7 @@ def make(
         DenatureError: see `denature.core.errors`; no folder then holds a run that looks complete.
         Stopped: the stopper fired; call again with the same orders to resume.
     """
-    session = session or usual_session()
+    session = session or default_session()
     team = join(orders[0].training.device if orders else "auto")
     if not isinstance(data, Dataset):
         progress = session.progress if team.is_rank0 else SILENT
@@ -135,7 +135,7 @@ def make_all(
     session: Session | None = None,
 ) -> list[list[Run]]:
     """Make runs on several data sets, so that workers are busy across them; see `make`."""
-    session = session or usual_session()
+    session = session or default_session()
     keep_freed_memory()
     orders = [order for ordered, _ in groups for order in ordered]
     team = join(orders[0].training.device if orders else "auto")

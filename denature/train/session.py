@@ -26,6 +26,6 @@ class Session:
     """Receives the progress of all parts."""
 
 
-def usual_session() -> Session:
+def default_session() -> Session:
     """The session of a call that names none: progress is shown in a terminal and in a notebook."""
     return Session(progress=usual())

@@ -15,8 +15,8 @@ from denature.train.config import (
     Augment,
     Checkpoint,
     Device,
-    Engine,
     Optimizer,
+    ParallelEngine,
     Precision,
     Schedule,
     Training,
@@ -31,7 +31,7 @@ from denature.train.session import Session
 F = TypeVar("F", bound=Callable[..., Run])
 
 
-class RunOptions(TypedDict, total=False):
+class RunKeywords(TypedDict, total=False):
     """Options of every run: those of `train`, and the fields of `Training`."""
 
     init: Run | Order | None
@@ -60,11 +60,11 @@ class RunOptions(TypedDict, total=False):
     evaluate_every: int
     device: Device
     precision: Precision
-    parallel: Engine
+    parallel: ParallelEngine
     sync_norm: bool
 
 
-class AskingOptions(RunOptions, total=False):
+class AskingOptions(RunKeywords, total=False):
     """Options of a run that learns from answers: the fields of `InferenceConfig` too."""
 
     storage: str
@@ -72,7 +72,7 @@ class AskingOptions(RunOptions, total=False):
     compile: bool
 
 
-class NormalOptions(RunOptions, total=False):
+class NormalOptions(RunKeywords, total=False):
     """Options of `normal`: the fields of `Normal` too."""
 
     temperature: float
@@ -108,7 +108,7 @@ def _named(options: type[Any]) -> Callable[[F], F]:
         for field in fields(config)
     }
     makes = inspect.signature(train).parameters
-    defaults |= {name: makes[name].default for name in RunOptions.__annotations__ if name in makes}
+    defaults |= {name: makes[name].default for name in RunKeywords.__annotations__ if name in makes}
     own = {NormalOptions: Normal, NastyOptions: Nasty, DistilledOptions: Distilled}[options]
     defaults |= {field.name: field.default for field in fields(own)}
 

@@ -12,7 +12,7 @@ from denature.data.readers.trees import FolderTree, Tree, open_archive
 from denature.data.source import DataSource
 
 
-class Layout(NamedTuple):
+class ArchiveLayout(NamedTuple):
     """The layout of a published data set."""
 
     marks: tuple[str, str]
@@ -22,8 +22,8 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = (
-    *(Layout(cifar.marks, cifar.read) for cifar in CIFARS),
-    Layout(MARKS, tiny_imagenet),
+    *(ArchiveLayout(cifar.marks, cifar.read) for cifar in CIFARS),
+    ArchiveLayout(MARKS, tiny_imagenet),
 )
 
 PACKED: Mapping[str, tuple[str, ...]] = {

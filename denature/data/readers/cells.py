@@ -13,15 +13,15 @@ from denature.core.classes import composed
 from denature.core.errors import DataError
 from denature.data.decode import Encoded
 from denature.data.landmarks import coordinates
-from denature.data.readers.columns import MOST_COORDINATES, Kind
+from denature.data.readers.columns import MOST_COORDINATES, LabelKind
 from denature.data.source import MOST_CLASSES, no_label
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class LabelDecoder:
     """Turns the cells of a label column into labels."""
 
-    kind: Kind
+    kind: LabelKind
     numbers: Mapping[str, int]
     """Label of each name, where cells are names."""
 
@@ -55,7 +55,7 @@ LONGEST_TEXT = 4096
 """Bytes of a name or a path at most; paths of the system are no longer."""
 
 
-def plain_label(cell: Any, kind: Kind, where: str) -> Any:
+def plain_label(cell: Any, kind: LabelKind, where: str) -> Any:
     """The value of an Arrow scalar that holds a label or a path, of bounded size.
 
     Raises:

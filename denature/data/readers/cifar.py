@@ -16,7 +16,7 @@ import numpy as np
 from denature.core.errors import DataError
 from denature.core.sniffing import HEAD, instead_of
 from denature.core.untrusted import MIB
-from denature.data.decode import Block
+from denature.data.decode import DecodedBlock
 from denature.data.readers import pickles
 from denature.data.readers.trees import MOST_LIST, Tree, check_size, lines_of, read_file, reading
 from denature.data.source import DataSource, Opener, line_of
@@ -78,7 +78,7 @@ class Cifar:
         return tuple(names) if len(names) == self.classes else None
 
     def _opener(self, tree: Tree, prefix: str, files: Sequence[str]) -> Opener:
-        def blocks() -> Iterator[Block]:
+        def blocks() -> Iterator[DecodedBlock]:
             for name in files:
                 where = f"{tree.path}, {name}"
                 try:
@@ -90,7 +90,7 @@ class Cifar:
                     for images, labels in self.unpack(file, member.size, where):
                         self._check_labels(labels, where)
                         pixels = np.ascontiguousarray(images).reshape(-1, 3, 32, 32)
-                        yield Block(pixels, labels.astype(np.int64))
+                        yield DecodedBlock(pixels, labels.astype(np.int64))
 
         return blocks
 

@@ -11,7 +11,7 @@ from denature.core.errors import DataError, brief, unknown
 from denature.core.untrusted import parse_json
 from denature.data.config import DataConfig
 
-Kind = Literal["whole", "names", "landmarks"]
+LabelKind = Literal["whole", "names", "landmarks"]
 
 IMAGE_NAMES = ("image", "img")
 LANDMARK_NAMES = ("keypoints", "landmarks")
@@ -41,7 +41,7 @@ class Columns:
 
     image: str
     label: str
-    kind: Kind
+    kind: LabelKind
     guessed: bool = False
     """Whether the label column has no usual name and was not named by the caller."""
 
@@ -128,13 +128,13 @@ def check_same_labels(
         )
 
 
-def _kind(schema: Any, label: str) -> Kind:
+def _kind(schema: Any, label: str) -> LabelKind:
     kind = kind_of(schema.field(label).type)
     assert kind is not None  # other types were refused before
     return kind
 
 
-def kind_of(kind: Any) -> Kind | None:
+def kind_of(kind: Any) -> LabelKind | None:
     """Kind of the labels in a column of this type; None where the type can hold none."""
     from pyarrow import types
 

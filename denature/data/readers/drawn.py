@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from denature.core.seeds import generator
-from denature.data.decode import Block
+from denature.data.decode import DecodedBlock
 from denature.data.landmarks import PLACES
 from denature.data.source import DataSource
 
@@ -35,13 +35,13 @@ def drawn_faces() -> DataSource:
     return DataSource(openers, PLACES, ("drawn-faces", 1), total, landmarks=True)
 
 
-def _blocks(split: str) -> Iterator[Block]:
+def _blocks(split: str) -> Iterator[DecodedBlock]:
     """One block for each person of a split."""
     for person in range(PEOPLE[split]):
         rng = generator(0, "drawn", split, person)
         looks = _looks(rng)
         frames = [_frame(looks, rng) for _ in range(FRAMES)]
-        yield Block(
+        yield DecodedBlock(
             np.stack([image for image, _ in frames]),
             np.stack([places for _, places in frames]),
             tuple(f"{split}-{person:03d}_{number:02d}.png" for number in range(FRAMES)),

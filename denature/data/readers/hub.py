@@ -8,7 +8,7 @@ from typing import Any
 from denature.core.errors import DataError, MissingExtra
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
-from denature.data.readers.cells import Labels, encoded_image, given_values
+from denature.data.readers.cells import LabelDecoder, encoded_image, given_values
 from denature.data.readers.columns import check_same_labels, class_names, columns_of, is_unlabelled
 from denature.data.readers.naming import LabelColumn, classes_of, numbers_of
 from denature.data.readers.splits import is_keyword, split_of
@@ -81,7 +81,7 @@ def hub_tables(
     names, unlabelled = classes_of(held, columns, schema, listed, config.source)
     for split in unlabelled:
         left_out[f"unlabelled {split} image"] += len(splits.pop(split))
-    labels = Labels(columns.kind, numbers_of(names or ()))
+    labels = LabelDecoder(columns.kind, numbers_of(names or ()))
 
     def read(split: str) -> Opener:
         rows_of_split = splits[split].cast_column(columns.image, datasets.Image(decode=False))

@@ -7,7 +7,7 @@ import numpy as np
 
 from denature.core.errors import DataError, brief
 from denature.data.config import DataConfig
-from denature.data.decode import Block
+from denature.data.decode import DecodedBlock
 from denature.data.readers.arrays import StoredArray, names_in, open_npz
 from denature.data.readers.pixels import as_uint8, no_images
 from denature.data.readers.splits import SPELT, is_keyword, split_of
@@ -49,7 +49,7 @@ def _splits(path: Path) -> dict[str, str]:
 
 
 def _opener(path: Path, split: str) -> Opener:
-    def blocks() -> Iterator[Block]:
+    def blocks() -> Iterator[DecodedBlock]:
         names = (f"x_{split}", f"y_{split}")
         with open_npz(path, *names) as arrays:
             where = f"{path}, x_{split}"
@@ -64,7 +64,7 @@ def _opener(path: Path, split: str) -> Opener:
             start = 0
             for piece in images.pieces():
                 pixels = as_uint8(piece, where, images.shape)
-                yield Block(pixels, labels[start : start + len(pixels)].astype(np.int64))
+                yield DecodedBlock(pixels, labels[start : start + len(pixels)].astype(np.int64))
                 start += len(pixels)
 
     return blocks

@@ -13,7 +13,7 @@ from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.readers import arrow, pages
 from denature.data.readers.cells import (
-    Labels,
+    LabelDecoder,
     encoded_image,
     given_values,
     path_in,
@@ -84,7 +84,7 @@ def table_source(
     names, unlabelled = classes_of(held, columns, schema, listed, path)
     for split in unlabelled:
         left_out[f"unlabelled {split} image"] += sum(rows[file] for file in shards.pop(split))
-    labels = Labels(columns.kind, numbers_of(names or ()))
+    labels = LabelDecoder(columns.kind, numbers_of(names or ()))
     files = list(chain.from_iterable(shards.values()))
     pictures = [picture for file in files for picture in _pictures(file, columns.image)]
     stats = [(s, *stat) for s, parts in shards.items() for stat in stats_of(parts)]
@@ -106,7 +106,7 @@ def table_source(
     )
 
 
-def _opener(parts: Sequence[Path], columns: Columns, labels: Labels, split: str) -> Opener:
+def _opener(parts: Sequence[Path], columns: Columns, labels: LabelDecoder, split: str) -> Opener:
     from pyarrow import ArrowException
 
     def rows() -> Iterator[Encoded]:

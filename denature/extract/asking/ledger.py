@@ -20,7 +20,7 @@ from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.core.errors import DenatureError, RunError
 from denature.core.untrusted import parse_json
 from denature.extract.asking.database import Database
-from denature.extract.asking.limits import Limits, Spending
+from denature.extract.asking.limits import QueryLimits, Spending
 from denature.extract.victims.base import VictimInfo
 
 NAMES = ("targets", "requests", "queries")
@@ -177,7 +177,7 @@ class Ledger:
         questions: Sequence[Query],
         *,
         purpose: str,
-        limits: Limits,
+        limits: QueryLimits,
         attempt: int,
         price: float | None,
     ) -> tuple[int, int]:

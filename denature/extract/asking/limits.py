@@ -14,7 +14,7 @@ ROUNDING = 1e-9
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class QueryLimits:
     """Limits on the queries to a target, those of earlier calls included."""
 
     queries: int
@@ -61,14 +61,14 @@ class Spending:
         )
 
     def left(
-        self, target: int, purpose: str, limits: Limits, price: float | None
+        self, target: int, purpose: str, limits: QueryLimits, price: float | None
     ) -> tuple[int, str]:
         """Queries that limits still allow, and the sentence about the limit that ends them.
 
         Args:
             target: number of the target.
             purpose: of the next queries.
-            limits: see `Limits`.
+            limits: see `QueryLimits`.
             price: US dollars for each of the next queries; without one no cost is limited.
         """
         of = f"The budget of {limits.queries:,} queries is spent"

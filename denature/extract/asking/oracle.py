@@ -19,7 +19,7 @@ from denature.core.errors import ConfigError, Stopped
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.stopping import Stopper
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
-from denature.extract.asking.limits import Limits, in_dollars
+from denature.extract.asking.limits import QueryLimits, in_dollars
 from denature.extract.asking.pool import Pool
 from denature.extract.asking.reading import fitting
 from denature.extract.victims.base import Victim, VictimInfo, run_now
@@ -87,9 +87,9 @@ class Oracle:
         """Seconds that they took."""
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> QueryLimits:
         others = {o.target: o.paid for o in self.beside if o.target != self.target}
-        return Limits(
+        return QueryLimits(
             queries=self.budget,
             total=self.total,
             max_cost=self.max_cost,

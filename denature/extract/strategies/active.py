@@ -16,12 +16,12 @@ from denature.extract.selection.k_center import k_center
 from denature.extract.selection.uncertainty import uncertainty
 from denature.extract.strategies.base import (
     Attempt,
-    Clone,
     Lesson,
     QuerySource,
     Situation,
     Steps,
     Strategy,
+    TrainedClone,
 )
 from denature.extract.strategies.common import usable
 from denature.extract.strategies.networks import outputs
@@ -74,7 +74,7 @@ class Active(Strategy):
             told.append(attempt.ask(candidates()[new]))
             asked = np.concatenate([asked, new])
         [run] = yield [Lesson(images=candidates()[asked], answers=usable(_joined(told)))]
-        return Clone(run.network)
+        return TrainedClone(run.network)
 
     def _chosen(self, guesses: torch.Tensor, asked: np.ndarray, count: int) -> np.ndarray:
         """Numbers of the images to query next, int64, `count`, by the probabilities of all."""

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from denature.extract.config import Threat
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
+from denature.extract.strategies.base import (
+    Attempt,
+    Lesson,
+    Situation,
+    Steps,
+    Strategy,
+    TrainedClone,
+)
 
 
 @final
@@ -34,4 +41,4 @@ class Alone(Strategy):
         objective = Normal(smoothing=self.smoothing)
         lesson = Lesson(images=attempt.owned.images, answers=labels, objective=objective)
         [run] = yield [lesson]
-        return Clone(run.network)
+        return TrainedClone(run.network)

@@ -11,12 +11,12 @@ from denature.core.seeds import generator
 from denature.data.views import Views, auto_views, views
 from denature.extract.strategies.base import (
     Attempt,
-    Clone,
     Lesson,
     QuerySource,
     Situation,
     Steps,
     Strategy,
+    TrainedClone,
 )
 from denature.extract.strategies.common import averaged
 
@@ -61,7 +61,7 @@ class Augmented(Strategy):
         answers = attempt.ask(np.concatenate(every))
         mean = averaged(answers, len(every), attempt.situation.classes)
         [run] = yield [Lesson(images=images, answers=mean)]
-        return Clone(run.network)
+        return TrainedClone(run.network)
 
     def _views(self, images: np.ndarray, attempt: Attempt) -> list[np.ndarray]:
         """Augmented views of each image, all different, and none is the image itself."""

@@ -99,7 +99,7 @@ class Lesson:
         return found.hexdigest()
 
 
-class Clone(NamedTuple):
+class TrainedClone(NamedTuple):
     """What a strategy returns."""
 
     network: "nn.Module"
@@ -108,7 +108,7 @@ class Clone(NamedTuple):
     """A remark for the report, such as the setting that was chosen."""
 
 
-Steps: TypeAlias = "Generator[Sequence[Lesson], Sequence[Run], Clone]"
+Steps: TypeAlias = "Generator[Sequence[Lesson], Sequence[Run], TrainedClone]"
 """Lessons that can be learned at the same time go out, their runs come back in the same order."""
 
 

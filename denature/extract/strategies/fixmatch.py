@@ -8,7 +8,7 @@ import torch
 
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Steps, Strategy
+from denature.extract.strategies.base import Attempt, Lesson, Steps, Strategy, TrainedClone
 from denature.extract.strategies.common import as_labels, lesson_labels, query
 from denature.train.objectives.fixmatch import NO_LABEL, FixMatch
 
@@ -61,4 +61,4 @@ class SemiSupervised(Strategy):
         )
         [run] = yield [lesson]
         note = f"{len(known):,} labels, {len(others):,} images without one"
-        return Clone(run.network, note)
+        return TrainedClone(run.network, note)

@@ -9,7 +9,7 @@ import torch
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
 from denature.extract.config import Threat
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Steps, Strategy
+from denature.extract.strategies.base import Attempt, Lesson, Steps, Strategy, TrainedClone
 from denature.extract.strategies.common import lesson_labels, query
 
 
@@ -44,7 +44,7 @@ class LabelSmoothing(Strategy):
         labels = lesson_labels(attempt, images, answers)
         smoothed = self._smoothed(labels, attempt.situation.classes)
         [run] = yield [Lesson(images=images, answers=smoothed, labels=labels)]
-        return Clone(run.network)
+        return TrainedClone(run.network)
 
     def _smoothed(self, labels: np.ndarray, classes: int) -> Answers:
         hot = torch.nn.functional.one_hot(torch.from_numpy(labels), classes).float()

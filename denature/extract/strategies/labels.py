@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from denature.extract.config import Threat
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Steps, Strategy
+from denature.extract.strategies.base import Attempt, Lesson, Steps, Strategy, TrainedClone
 from denature.extract.strategies.common import as_labels, query
 
 
@@ -27,4 +27,4 @@ class PredictedLabels(Strategy):
     def steps(self, attempt: Attempt) -> Steps:
         images, answers = query(attempt)
         [run] = yield [Lesson(images=images, answers=as_labels(answers))]
-        return Clone(run.network)
+        return TrainedClone(run.network)

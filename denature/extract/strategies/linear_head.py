@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Clone, Situation, Steps, Strategy
+from denature.extract.strategies.base import Attempt, Situation, Steps, Strategy, TrainedClone
 from denature.extract.strategies.common import usable
 from denature.extract.strategies.networks import outputs
 
@@ -18,7 +18,7 @@ SPARE = 8
 """Answers beyond those that determine the head, which tell whether it was solved."""
 
 
-class Head(NamedTuple):
+class LinearHead(NamedTuple):
     """A linear head whose logits have mean 0 over the classes; softmax does not change by that."""
 
     weight: Tensor
@@ -30,7 +30,7 @@ class Head(NamedTuple):
 class EncoderWithHead(nn.Module):
     """An encoder with a linear head on its features; from pixels in [0, 1] to logits."""
 
-    def __init__(self, encoder: nn.Module, head: Head, dtype: torch.dtype) -> None:
+    def __init__(self, encoder: nn.Module, head: LinearHead, dtype: torch.dtype) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(head.weight.shape[1], len(head.bias), dtype=dtype)
@@ -94,12 +94,12 @@ class SameFeatures(Strategy):
         if head is None:
             head, decay = fit(features, shown, attempt.situation.classes, self.decays)
             note = f"the head was fitted to {len(features):,} answers, decay {decay:g}"
-        return Clone(EncoderWithHead(encoder, head, features.dtype).eval(), note)
+        return TrainedClone(EncoderWithHead(encoder, head, features.dtype).eval(), note)
 
 
 def solve(
     features: Tensor, shown: Answers, tolerance: float, *, trusted: bool
-) -> tuple[Head | None, int]:
+) -> tuple[LinearHead | None, int]:
     """The head whose answers are those shown, if there is one, and the rank of its system.
 
     The rank is d + 1 where the answers determine the head. There is no head where no linear one
@@ -135,12 +135,12 @@ def solve(
     if np.sqrt(left / logs.shape[1]) > tolerance:
         return None, int(rank)
     found = torch.from_numpy(solution)
-    return Head(found[:-1].T.contiguous(), found[-1]), int(rank)
+    return LinearHead(found[:-1].T.contiguous(), found[-1]), int(rank)
 
 
 def fit(
     features: Tensor, shown: Answers, classes: int, decays: tuple[float, ...]
-) -> tuple[Head, float]:
+) -> tuple[LinearHead, float]:
     """The head of least cross-entropy to the answers, and its decay.
 
     Each decay is judged on a fifth of the answers by a fit to the others.
@@ -161,7 +161,7 @@ def fit(
         best = min(decays, key=partial(_held_out_loss, inputs, targets, held_out))
     solution = torch.from_numpy(_regression(inputs, targets, best))
     weight = (solution[:-1] / scale[:, None]).T.contiguous()
-    return Head(weight, solution[-1] - weight @ middle), best
+    return LinearHead(weight, solution[-1] - weight @ middle), best
 
 
 def _targets(shown: Answers, classes: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from denature.extract.config import Threat
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Steps, Strategy
+from denature.extract.strategies.base import Attempt, Lesson, Steps, Strategy, TrainedClone
 from denature.extract.strategies.common import query, usable
 
 
@@ -21,4 +21,4 @@ class Naive(Strategy):
     def steps(self, attempt: Attempt) -> Steps:
         images, answers = query(attempt)
         [run] = yield [Lesson(images=images, answers=usable(answers))]
-        return Clone(run.network)
+        return TrainedClone(run.network)

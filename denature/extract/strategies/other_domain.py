@@ -5,12 +5,12 @@ from typing import ClassVar, final
 
 from denature.extract.strategies.base import (
     Attempt,
-    Clone,
     Lesson,
     QuerySource,
     Situation,
     Steps,
     Strategy,
+    TrainedClone,
 )
 from denature.extract.strategies.common import usable
 
@@ -37,4 +37,4 @@ class OtherDomain(Strategy):
         images = attempt.pool(0, attempt.left(), other=True)
         answers = usable(attempt.ask(images))
         [run] = yield [Lesson(images=images, answers=answers)]
-        return Clone(run.network)
+        return TrainedClone(run.network)

@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
+from denature.extract.strategies.base import (
+    Attempt,
+    Lesson,
+    Situation,
+    Steps,
+    Strategy,
+    TrainedClone,
+)
 from denature.extract.strategies.common import query, usable
 
 
@@ -32,4 +39,4 @@ class Pretrained(Strategy):
         net = backbone if isinstance(backbone, str) else backbone.record.net.name
         images, answers = query(attempt)
         [run] = yield [Lesson(images=images, answers=usable(answers), net=net, backbone=backbone)]
-        return Clone(run.network)
+        return TrainedClone(run.network)

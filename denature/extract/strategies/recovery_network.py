@@ -10,7 +10,14 @@ import torch
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
 from denature.core.seeds import derive, generator
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
+from denature.extract.strategies.base import (
+    Attempt,
+    Lesson,
+    Situation,
+    Steps,
+    Strategy,
+    TrainedClone,
+)
 from denature.extract.strategies.common import as_labels, query, usable
 from denature.extract.strategies.networks import log_scores, outputs
 from denature.extract.strategies.recovering import FLOOR, Pairs, RecoveryMap, not_recoverable
@@ -70,7 +77,7 @@ class RecoveryNetwork(Strategy):
         runs = yield self._shadows(images, as_labels(shown).values.numpy(), attempt)
         answers, note = self._recovered(runs, shown, attempt)
         [run] = yield [Lesson(images=images, answers=answers)]
-        return Clone(run.network, note)
+        return TrainedClone(run.network, note)
 
     def _recovered(
         self, shadows: "Sequence[Run]", shown: Answers, attempt: Attempt

@@ -9,7 +9,14 @@ import torch
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
 from denature.core.seeds import generator
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
+from denature.extract.strategies.base import (
+    Attempt,
+    Lesson,
+    Situation,
+    Steps,
+    Strategy,
+    TrainedClone,
+)
 from denature.extract.strategies.common import query, usable
 from denature.extract.strategies.networks import log_scores
 from denature.extract.strategies.recovering import FLOOR, not_recoverable
@@ -51,7 +58,7 @@ class RecoveryTable(Strategy):
     def steps(self, attempt: Attempt) -> Steps:
         images, shown = query(attempt)
         [run] = yield [Lesson(images=images, answers=self._recovered(attempt, images, shown))]
-        return Clone(run.network)
+        return TrainedClone(run.network)
 
     def _recovered(self, attempt: Attempt, images: np.ndarray, shown: Answers) -> Answers:
         """The table is gone when this returns: many strategies wait for their clones together."""

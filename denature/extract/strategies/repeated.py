@@ -6,7 +6,14 @@ from typing import ClassVar, final
 import numpy as np
 
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
+from denature.extract.strategies.base import (
+    Attempt,
+    Lesson,
+    Situation,
+    Steps,
+    Strategy,
+    TrainedClone,
+)
 from denature.extract.strategies.common import averaged
 
 
@@ -46,4 +53,4 @@ class Repeated(Strategy):
         answers = attempt.ask(np.concatenate([images] * self.repeats))
         mean = averaged(answers, self.repeats, attempt.situation.classes)
         [run] = yield [Lesson(images=images, answers=mean)]
-        return Clone(run.network)
+        return TrainedClone(run.network)

@@ -6,7 +6,14 @@ from typing import ClassVar, final
 
 from denature.core.schema import check_fields
 from denature.extract.config import Threat
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
+from denature.extract.strategies.base import (
+    Attempt,
+    Lesson,
+    Situation,
+    Steps,
+    Strategy,
+    TrainedClone,
+)
 from denature.extract.strategies.common import lesson_labels, query, usable
 from denature.train.objectives.skeptical import Skeptical
 
@@ -70,7 +77,7 @@ class SkepticalStudent(Strategy):
             objective=objective,
         )
         [run] = yield [lesson]
-        return Clone(run.network)
+        return TrainedClone(run.network)
 
 
 @lru_cache

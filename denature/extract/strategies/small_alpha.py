@@ -5,7 +5,14 @@ from typing import ClassVar, final
 
 from denature.core.schema import check_fields
 from denature.extract.config import Threat
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
+from denature.extract.strategies.base import (
+    Attempt,
+    Lesson,
+    Situation,
+    Steps,
+    Strategy,
+    TrainedClone,
+)
 from denature.extract.strategies.common import lesson_labels, query, usable
 from denature.train.objectives.distilled import Distilled
 
@@ -58,4 +65,4 @@ class SmallAlpha(Strategy):
             objective=Distilled(alpha=self.alpha, temperature=self.temperature),
         )
         [run] = yield [lesson]
-        return Clone(run.network)
+        return TrainedClone(run.network)

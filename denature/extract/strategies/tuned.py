@@ -12,7 +12,14 @@ from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
 from denature.core.seeds import generator
 from denature.extract.config import Threat
-from denature.extract.strategies.base import Attempt, Clone, Lesson, Situation, Steps, Strategy
+from denature.extract.strategies.base import (
+    Attempt,
+    Lesson,
+    Situation,
+    Steps,
+    Strategy,
+    TrainedClone,
+)
 from denature.extract.strategies.common import as_labels, query, usable
 from denature.extract.strategies.networks import outputs
 from denature.nets import optimizer_for
@@ -24,7 +31,7 @@ RATES = {"adam": (1e-3, 4e-3), "sgd": (0.025, 0.1)}
 """Learning rates of the grid, by the optimizer of the clone's network."""
 
 
-class Score(NamedTuple):
+class HeldOutScore(NamedTuple):
     """How well a clone tells the held-out answers; the larger, the better."""
 
     agreement: float
@@ -115,7 +122,7 @@ class Tuned(Strategy):
         # test images after 160 answers, and on 96.0 % after all (three seeds). Keeping the best of
         # all epochs by 40 held-out answers cost 1.4 points, so epochs are candidates instead.
         [run] = yield [replace(lessons[best], images=images, answers=answers)]
-        return Clone(run.network, _note(lessons[best], scores[best], len(held_out)))
+        return TrainedClone(run.network, _note(lessons[best], scores[best], len(held_out)))
 
     def _divided(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Places of the answers to learn, and of those that are held out."""
@@ -136,18 +143,18 @@ class Tuned(Strategy):
         return list(product(objectives, trainings))
 
 
-def score(logits: Tensor, answers: Answers, classes: Tensor) -> Score:
+def score(logits: Tensor, answers: Answers, classes: Tensor) -> HeldOutScore:
     """The score of a clone's logits, n x classes, for held-out answers and their classes, n."""
     agreement = (logits.argmax(-1) == classes).double().mean()
     logs = logits.double().log_softmax(-1)
     if answers.kind == "label":
-        return Score(float(agreement), float(logs.gather(1, classes[:, None]).mean()))
+        return HeldOutScore(float(agreement), float(logs.gather(1, classes[:, None]).mean()))
     values = answers.values.double()
     shown = values.softmax(-1) if answers.kind == "logits" else values
-    return Score(float(agreement), float((shown * logs).sum(-1).mean()))
+    return HeldOutScore(float(agreement), float((shown * logs).sum(-1).mean()))
 
 
-def _note(lesson: Lesson, found: Score, count: int) -> str:
+def _note(lesson: Lesson, found: HeldOutScore, count: int) -> str:
     """The chosen setting, and its score, in words."""
     objective, training = lesson.objective, lesson.training
     learned = f"tau {objective.temperature:g}" if isinstance(objective, Cloned) else "labels"

@@ -32,7 +32,7 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
+class CloneKind:
     """Clones that differ only in their seeds: one row of the table."""
 
     start: Start
@@ -90,7 +90,7 @@ class CloneFactory:
         )
         return answers if decimals is None else answers.defended(Rounding(decimals=decimals))
 
-    def order(self, kind: Kind, trial: int) -> Order:
+    def order(self, kind: CloneKind, trial: int) -> Order:
         """Order of one clone; clones of one trial and target can share a pass over the pictures."""
         student_training = replace(
             self.setting.student_training, seed=trial, frozen=kind.start.frozen

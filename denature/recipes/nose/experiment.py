@@ -19,8 +19,8 @@ from denature.extract.asking.pricing import one_price, prices_of
 from denature.extract.speed import Timing, time_run, time_victim
 from denature.extract.victims.base import Victim
 from denature.extract.victims.find import REKOGNITION
-from denature.recipes.experiment import AtScale, Measured, Request
-from denature.recipes.nose.clones import CloneFactory, Kind, starts, trial_of, write_trials
+from denature.recipes.experiment import AtScale, MeasuredResult, Request
+from denature.recipes.nose.clones import CloneFactory, CloneKind, starts, trial_of, write_trials
 from denature.recipes.nose.config import NoseOptions
 from denature.recipes.nose.findings import Clones, Speeds, result_of
 from denature.recipes.nose.service import check_packages, serving
@@ -91,7 +91,7 @@ class Nose(AtScale):
             )
         ]
 
-    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Query the service, and train and measure all clones."""
         price = self.options.price_per_1000
         prices = prices_of(REKOGNITION) if price is None else one_price(price)
@@ -171,8 +171,8 @@ class Nose(AtScale):
         """All clones: of each target and start, and of rounded answers."""
 
         def train(
-            kinds: Sequence[Kind], trials: Sequence[int], session: Session = session
-        ) -> dict[Kind, list[Run]]:
+            kinds: Sequence[CloneKind], trials: Sequence[int], session: Session = session
+        ) -> dict[CloneKind, list[Run]]:
             """All trials of some kinds with one target."""
             orders = {kind: [factory.order(kind, trial) for trial in trials] for kind in kinds}
             flat = [order for of_kind in orders.values() for order in of_kind]
@@ -185,18 +185,20 @@ class Nose(AtScale):
         # The clone whose predictions are drawn keeps its snapshots: they become an animation.
         snapshots = replace(session.checkpointing, keep_every=1)
         [[shown]] = train(
-            [Kind(start=scratch, target="nose")], [0], replace(session, checkpointing=snapshots)
+            [CloneKind(start=scratch, target="nose")],
+            [0],
+            replace(session, checkpointing=snapshots),
         ).values()
-        runs_by_kind: dict[Kind, list[Run]] = {}
+        runs_by_kind: dict[CloneKind, list[Run]] = {}
         for target in TARGETS:
             of_nose = from_backbones if target == "nose" else []
-            kinds = [Kind(start=start, target=target) for start in (scratch, *of_nose)]
+            kinds = [CloneKind(start=start, target=target) for start in (scratch, *of_nose)]
             runs_by_kind |= train(kinds, all_trials)
         trials: list[PrecisionPoint] = []
         rounded: dict[int, Run] = {}
         for trial in all_trials:
             kinds = [
-                Kind(start=scratch, target="nose", decimals=p) for p in self.setting.precisions
+                CloneKind(start=scratch, target="nose", decimals=p) for p in self.setting.precisions
             ]
             for kind, [run] in train(kinds, [trial]).items():
                 assert kind.decimals is not None

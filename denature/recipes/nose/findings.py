@@ -12,16 +12,16 @@ from denature.data.dataset import Split
 from denature.data.png import to_png
 from denature.extract.asking.pricing import Prices
 from denature.extract.speed import Timing
-from denature.recipes.experiment import Measured
-from denature.recipes.nose.clones import CloneFactory, Kind
+from denature.recipes.experiment import MeasuredResult
+from denature.recipes.nose.clones import CloneFactory, CloneKind
 from denature.recipes.nose.service_answers import ServiceAnswers
 from denature.recipes.nose.settings import TARGETS, NoseSetting
 from denature.report.nose import (
     NosePictures,
+    NosePlaces,
     NoseResult,
     NoseRow,
     NoseTheft,
-    Places,
     PrecisionPoint,
 )
 from denature.train.run import Run, snapshots
@@ -42,7 +42,7 @@ class Clones:
     """All clones of the experiment."""
 
     factory: CloneFactory
-    runs: Mapping[Kind, Sequence[Run]]
+    runs: Mapping[CloneKind, Sequence[Run]]
     trials: Sequence[PrecisionPoint]
     """Clones of rounded answers."""
     shown: Run
@@ -58,7 +58,7 @@ def result_of(
     service: Run | None,
     speeds: Speeds,
     prices: Prices | None,
-) -> Measured:
+) -> MeasuredResult:
     """Result and records of the experiment.
 
     Args:
@@ -92,7 +92,7 @@ def result_of(
     records = [run.record for runs in clones.runs.values() for run in runs]
     if service is not None:
         records.insert(0, service.record)
-    return Measured(result, records)
+    return MeasuredResult(result, records)
 
 
 def mean_place(split: Split, train: Split) -> Estimate:
@@ -135,7 +135,7 @@ def _rows(answers: ServiceAnswers, clones: Clones, service: Run | None) -> list[
     return rows
 
 
-def _clone_row(factory: CloneFactory, kind: Kind, runs: Sequence[Run]) -> NoseRow:
+def _clone_row(factory: CloneFactory, kind: CloneKind, runs: Sequence[Run]) -> NoseRow:
     estimates = [factory.people(run, kind.target) for run in runs]
     people_errors = [estimate for estimate in estimates if estimate is not None]
     return NoseRow(
@@ -170,10 +170,10 @@ def _pictures(answers: ServiceAnswers, clones: Clones) -> NosePictures:
 
 
 @torch.no_grad()
-def _predictions(run: Run, pixels: torch.Tensor) -> Places:
+def _predictions(run: Run, pixels: torch.Tensor) -> NosePlaces:
     return _places(run.network.cpu()(pixels))
 
 
-def _places(values: torch.Tensor) -> Places:
+def _places(values: torch.Tensor) -> NosePlaces:
     # Of a loaded network the last bits differ; the figures need no more than a pixel.
     return tuple((round(x, 4), round(y, 4)) for x, y in values.tolist())

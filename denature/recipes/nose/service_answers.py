@@ -16,7 +16,7 @@ from denature.core.progress import Progress
 from denature.core.untrusted import MIB, read_json
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
-from denature.data.decode import Block, Decoder, Encoded
+from denature.data.decode import DecodedBlock, Decoder, Encoded
 from denature.data.landmarks import WIDEST
 from denature.data.loading import groups_of
 from denature.extract.asking.ledger import Ledger
@@ -225,7 +225,7 @@ def load_recorded(
     decoder = Decoder(image_size=size, skip_bad=False, stretch=True)
     decoder.channels = 3
     with progress.task(f"decoding {images}", len(encoded), "pictures") as task:
-        blocks: list[Block] = []
+        blocks: list[DecodedBlock] = []
         for block in decoder.blocks(encoded):
             blocks.append(block)
             task.advance(len(block.images))

@@ -9,7 +9,7 @@ from typing import Any
 from denature.core.progress import Progress
 from denature.core.record import Record
 from denature.data import DataConfig, Dataset, load
-from denature.recipes.experiment import Measured, Request
+from denature.recipes.experiment import MeasuredResult, Request
 from denature.recipes.paper.catalogue import DESIGNS, Design
 from denature.recipes.paper.config import PaperOptions
 from denature.recipes.paper.orders import ExperimentContext, Point
@@ -60,7 +60,7 @@ class PaperExperiment:
     def orders(self) -> Sequence[Order]:
         return [order for point in self.points() for order in point.orders]
 
-    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> Measured:
+    def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Group the runs by their places; an analysis computes more from the networks."""
         design, points = self.design, self.points()
         analysis = None
@@ -77,7 +77,7 @@ class PaperExperiment:
             against=design.against,
             analysis=analysis,
         )
-        return Measured(result, _records(points, runs))
+        return MeasuredResult(result, _records(points, runs))
 
 
 def _function(name: str) -> Any:

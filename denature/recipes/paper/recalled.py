@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 ALONE, NORMAL, NASTY = "alone", "normal", "nasty"
 
-Key = tuple[str, str, str, str]
+RecalledKey = tuple[str, str, str, str]
 """Data, alone | normal | nasty, the teacher's network (empty for alone), the column's network."""
 
 
-def _rows(data: str, columns: str, rows: Mapping[tuple[str, str], str]) -> dict[Key, float]:
+def _rows(data: str, columns: str, rows: Mapping[tuple[str, str], str]) -> dict[RecalledKey, float]:
     names = columns.split()
     return {
         (data, kind, teacher, name): float(value)
@@ -21,7 +21,7 @@ def _rows(data: str, columns: str, rows: Mapping[tuple[str, str], str]) -> dict[
     }
 
 
-RECALLED: Mapping[Key, float] = {
+RECALLED: Mapping[RecalledKey, float] = {
     **_rows(
         "cifar10",
         "teacher cnn resnetc20 resnetc32 resnet18 resnet50 resnext29",

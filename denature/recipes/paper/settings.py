@@ -27,7 +27,7 @@ ADAM = ("cnn", "mlp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Loss:
+class LossSettings:
     """tau_A and omega of the nasty teacher, tau_S and alpha of the students."""
 
     temperature: float
@@ -35,10 +35,10 @@ class Loss:
     alpha: float = 0.9
 
 
-PAPER_LOSS: Mapping[DataName, Loss] = {
-    "cifar10": Loss(temperature=4, omega=0.04),
-    "cifar100": Loss(temperature=20, omega=0.005),
-    "tiny-imagenet": Loss(temperature=20, omega=0.01),
+PAPER_LOSS: Mapping[DataName, LossSettings] = {
+    "cifar10": LossSettings(temperature=4, omega=0.04),
+    "cifar100": LossSettings(temperature=20, omega=0.005),
+    "tiny-imagenet": LossSettings(temperature=20, omega=0.01),
 }
 
 AUGMENT: Mapping[DataName, Augment] = {"tiny-imagenet": "rotate-flip"}
@@ -49,7 +49,7 @@ AUGMENT: Mapping[DataName, Augment] = {"tiny-imagenet": "rotate-flip"}
 class PaperSetting(Setting):
     """Scale, data, networks and training of the runs of an experiment."""
 
-    loss: Mapping[DataName, Loss]
+    loss: Mapping[DataName, LossSettings]
     stand_in: Mapping[str, str] = field(default_factory=dict)
     """Networks trained instead of the paper's, by the paper's name."""
     source: Mapping[DataName, str] = field(default_factory=dict)
@@ -145,7 +145,7 @@ SETTINGS: Mapping[str, PaperSetting] = {
         scale="smoke",
         differs="Digits of 8x8 pixels, small networks, a few epochs: only to see that it runs.",
         seeds=1,
-        loss=dict.fromkeys(PAPER_LOSS, Loss(temperature=20, omega=0.04)),
+        loss=dict.fromkeys(PAPER_LOSS, LossSettings(temperature=20, omega=0.04)),
         stand_in=SMALL,
         source=dict.fromkeys(PAPER_LOSS, "digits"),
         teacher_training=Training(epochs=9, batch_size=64, schedule="step", milestones=(6,)),
@@ -164,7 +164,7 @@ SETTINGS: Mapping[str, PaperSetting] = {
         differs="Small networks stand for the paper's, schedules are short, and on CIFAR-10 tau is "
         "20 and omega 0.03 where the released code has 4 and 0.04.",
         seeds=3,
-        loss={**PAPER_LOSS, "cifar10": Loss(temperature=20, omega=0.03)},
+        loss={**PAPER_LOSS, "cifar10": LossSettings(temperature=20, omega=0.03)},
         stronger=False,
         stand_in=SMALL,
         teacher_training=Training(epochs=12, schedule="step", milestones=(8,), evaluate_every=2),

@@ -49,7 +49,7 @@ class Objective(Protocol):
         """The loss per example; `done` is the share of the training's steps already taken."""
 
 
-class Images(Protocol):
+class BatchSource(Protocol):
     """Source of batches for the training loop; usually a `Feed` of the training split."""
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Images(Protocol):
         """The batches of an epoch, counted from 1, from number `first` on."""
 
 
-class SyntheticData(Images, Protocol):
+class SyntheticData(BatchSource, Protocol):
     """Images that are generated and answered during training, instead of training images."""
 
     def answered(self, batches: "Iterable[Batch]") -> "Iterator[tuple[Batch, Answers]]":

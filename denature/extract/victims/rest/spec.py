@@ -14,7 +14,7 @@ from denature.core.schema import check_fields, decode
 from denature.core.untrusted import read_toml
 
 Form: TypeAlias = Literal["json", "multipart", "bytes"]
-Format: TypeAlias = Literal["png", "jpeg", "numbers"]
+ImageFormat: TypeAlias = Literal["png", "jpeg", "numbers"]
 Layout: TypeAlias = Literal["HWC", "CHW", "flat"]
 
 IMAGE, IMAGES, EACH = "$image", "$images", "$each"
@@ -29,7 +29,7 @@ VARIABLE = re.compile(r"\$\{(\w+)\}")
 class ImageSpec:
     """How an image is written."""
 
-    format: Format = "png"
+    format: ImageFormat = "png"
     """A file, in base64 where the body is JSON; or numbers."""
     quality: int = 95
     """Of JPEG files."""
