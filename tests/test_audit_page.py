@@ -31,7 +31,7 @@ RESULTS: dict[str, Callable[[], AuditResult]] = {
 
 
 def text_of(result: AuditResult) -> str:
-    return render(page_of(result, []))
+    return render(page_of(result, [])).replace("\u00a0%", " %")
 
 
 @pytest.fixture(scope="module")

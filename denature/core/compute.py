@@ -56,7 +56,10 @@ class Compute:
 
     def describe(self) -> str:
         """Model name of the device, and on a CPU the number of threads."""
-        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        number = torch.get_num_threads()
+        threads = (
+            f", {number} thread{'' if number == 1 else 's'}" if self.device.type == "cpu" else ""
+        )
         return self.hardware + threads
 
 

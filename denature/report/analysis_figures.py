@@ -51,20 +51,21 @@ def scatter(
     return figure
 
 
-def images(pngs: Sequence[str], classes: Sequence[str], *, title: str) -> "Figure":
+def images(pngs: Sequence[str], classes: Sequence[str], *, title: str = "") -> "Figure":
     """A grid of images, a column for each of up to ten classes, in the order of their classes.
 
     Args:
         pngs: PNG files in base64.
         classes: names of the classes; image i is of class i modulo their number.
-        title: title of the figure.
+        title: of a figure that stands alone, without a caption.
     """
     from matplotlib.figure import Figure
 
     columns = min(10, len(classes))
     rows = (len(pngs) + columns - 1) // columns
-    figure = Figure(figsize=(7.4, 0.75 * rows + 0.4))
-    spacing = {"hspace": 0.05, "wspace": 0.08, "top": 1 - 0.5 / (0.75 * rows + 0.4)}
+    height = 0.75 * rows + 0.4 * bool(title)
+    figure = Figure(figsize=(7.4, height))
+    spacing = {"hspace": 0.05, "wspace": 0.08, "top": 1 - (0.5 if title else 0.1) / height}
     grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=spacing)
     for number, axes in enumerate(grid.ravel()):
         axes.set_axis_off()
@@ -73,5 +74,6 @@ def images(pngs: Sequence[str], classes: Sequence[str], *, title: str) -> "Figur
             axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             if number < columns:
                 axes.set_title(str(classes[number % len(classes)])[:12], fontsize=7, pad=2)
-    figure.suptitle(title, fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=9)
     return figure

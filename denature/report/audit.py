@@ -122,7 +122,7 @@ def _blocks(result: AuditResult) -> Iterator[Block]:
     yield from _headed(heading, [_curves(result, threat) for threat in measurable(result)])
     yield from _headed("What a defense leaves, and what it costs", _planes(result))
     yield Table(
-        lines=price_table(result), texts=1, note=f"{PRICES} {INTERVALS}",
+        lines=price_table(result), note=f"{PRICES} {INTERVALS}",
         heading="Prices of the defenses to honest users",
     )  # fmt: skip
     yield _about_defenses(result)
@@ -133,9 +133,7 @@ def _blocks(result: AuditResult) -> Iterator[Block]:
     )
     yield Table(lines=method_table(result), heading="How the numbers were made", note=INTERVALS)
     cells = cell_table(result)
-    yield Table(
-        lines=cells, texts=5, heading="All cells", folded=f"{len(cells) - 1:,} cells with outcomes"
-    )
+    yield Table(lines=cells, heading="All cells", folded=f"{len(cells) - 1:,} cells with outcomes")
 
 
 def _headed(heading: str, plots: Sequence[Plot]) -> Iterator[Plot]:

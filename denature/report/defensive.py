@@ -10,7 +10,7 @@ from denature.core.record import Record
 from denature.core.stats import Estimate, pooled, proportion
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.page import Page, Plot, Table
-from denature.report.words import percent
+from denature.report.words import headline, percent
 from denature.robust.config import format_budget
 from denature.robust.summary import AttackResult, Robustness
 from denature.robust.verdict import Evaluation, Verdict, Word
@@ -29,6 +29,9 @@ ATTACKS: Mapping[str, tuple[str, str]] = {
 }
 """Attacks in the order of the table, with colour and shape: first those at the temperature of
 deployment, then those that see through masked gradients."""
+
+DASHES = (":", "--", "-.", (0, (1, 4)), (0, (6, 3)))
+"""Lines of the networks that were not distilled."""
 
 SMALLEST = "carlini-wagner"
 """The attack that minimises the change, without a budget."""
@@ -87,12 +90,14 @@ def page(result: DefensiveDistillationResult, records: Sequence[Record]) -> Page
     """Success of the attacks against the temperature, beside the gap of the logits."""
     findings, epsilon = result.findings, result.budget
     first = findings[0].judged[0].robustness
+    verdict = verdict_on_temperatures(findings)
     return Page(
         title="Defensive distillation",
+        summary=headline(verdict),
         about=ABOUT,
         differs=f"{result.differs} Attack success in percent at {format_budget(epsilon)} in linf; "
         f"{len(first.samples)} test samples, seeds: {result.seeds}.",
-        verdict=verdict_on_temperatures(findings),
+        verdict=verdict,
         blocks=(
             Plot(
                 name="temperatures",
@@ -104,7 +109,6 @@ def page(result: DefensiveDistillationResult, records: Sequence[Record]) -> Page
                 heading="Success of the attacks",
                 lines=success_table(findings, epsilon),
                 note=NOTE,
-                texts=1,
             ),
         ),
     )
@@ -231,15 +235,15 @@ def curves(findings: Sequence[EvaluatedNetwork], epsilon: float) -> "Figure | No
                       markersize=4, linewidth=1.3, label=attack)  # fmt: skip
             left.fill_between(at, [100 * e.low for e in shares], [100 * e.high for e in shares],
                               color=colour, alpha=0.1, linewidth=0)  # fmt: skip
-    for finding in findings:
+    others = [finding for finding in findings if finding.temperature is None]
+    for finding, dashes in zip(others, DASHES, strict=False):
         worst = _successes(finding, "worst", key)
-        if finding.temperature is None and worst is not None:
-            left.axhline(100 * worst.value, color="black", linewidth=1, linestyle=":")
-            left.annotate(f"{finding.name}, worst", (temperatures[-1], 100 * worst.value),
-                          fontsize=7, ha="right", va="bottom")  # fmt: skip
+        if worst is not None:
+            left.axhline(100 * worst.value, color="black", linewidth=1, linestyle=dashes,
+                         label=f"{finding.name}, worst")  # fmt: skip
     left.set_ylabel("attack success, %")
     left.set_ylim(-3, 106)
-    left.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    left.legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     groups = [[e.robustness for e in finding.judged] for finding in distilled]
     gaps = [fmean(result.gap for result in results) for results in groups]
     right.plot(temperatures, gaps, "o-", color=BLUE, markersize=4)

@@ -184,6 +184,8 @@ def _softmax(logits: Sequence[float], temperature: float) -> np.ndarray:
 
 def training_curves(records: Sequence[Record]) -> "Figure | None":
     """Accuracy by epoch, a thin line per run: on the test split if known for all, else training."""
+    from matplotlib.ticker import MaxNLocator
+
     drawn = [record for record in records if record.history]
     if not drawn:
         return None
@@ -212,6 +214,7 @@ def training_curves(records: Sequence[Record]) -> "Figure | None":
             )
         axes.set_title(net, fontsize=9)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         if place % columns == 0:
             axes.set_ylabel(f"{'test' if on_test else 'training'} accuracy, %")
         axes.grid(color="#eee", linewidth=0.7)

@@ -37,6 +37,7 @@ ABOUT = (
 
 
 LOSS = "training loss, nats"
+SHARES = "shares of each filter"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,7 +175,7 @@ def flatness_table(entries: Sequence[FlatnessEntry]) -> list[list[str]]:
     middle = len(entries[0].flatness.sizes) // 2
     size = entries[0].flatness.sizes[middle]
     lines = [
-        ["Network", "Training loss", "Training accuracy %", f"moved by {size:g}",
+        ["Network", "Training loss", "Training accuracy %", f"Moved by {size:g} %",
          "Curvature", "d logits / d image", "d probabilities / d image"],
     ]  # fmt: skip
     for entry in entries:
@@ -202,8 +203,18 @@ def _number(mean: Estimate) -> str:
 
 
 def _scale(axes: "Axes", losses: Sequence[float]) -> None:
-    """Logarithmic, except for losses that fall below 0, as a nasty teacher's does."""
-    axes.set_yscale("log" if min(losses) > 0 else "linear")
+    """Logarithmic, except for losses that fall below 0, as a nasty teacher's does.
+
+    Intervals may reach to 0 and leave the picture: values set the axis.
+    """
+    from matplotlib.ticker import LogLocator
+
+    low, high = min(losses), max(losses)
+    if low > 0:
+        axes.set_yscale("log", subs=[])
+        axes.set_ylim(low / 2, high * 2)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
 def around(entries: Sequence[FlatnessEntry]) -> "Figure | None":
@@ -218,10 +229,10 @@ def around(entries: Sequence[FlatnessEntry]) -> "Figure | None":
                       label=entry.flatness.run)  # fmt: skip
             low, high = ([times * getattr(e, end) for e in values] for end in ("low", "high"))
             axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.set_xlabel("change of the weights, shares of each filter")
+        axes.set_xlabel(f"change of the weights, {SHARES}")
         axes.set_ylabel("training accuracy, %" if measure == "accuracy" else LOSS)
         axes.grid(color="#ddd", linewidth=0.7)
-    _scale(axes, [e.low for entry in entries for e in entry.flatness.loss])
+    _scale(axes, [e.value for entry in entries for e in entry.flatness.loss])
     figure.tight_layout()
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=7, ncols=2, loc="lower center",
@@ -231,13 +242,18 @@ def around(entries: Sequence[FlatnessEntry]) -> "Figure | None":
 
 def lines(entries: Sequence[FlatnessEntry]) -> "Figure | None":
     """The loss on a line through the weights: the middle row of each map."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(4.2, 2.7)
     axes = figure.add_subplot()
     for colour, entry in zip(COLOURS, entries, strict=False):
         middle = entry.losses[len(entry.losses) // 2]
         axes.plot(entry.places, middle, color=colour, linewidth=1.5, label=entry.flatness.run)
-    _scale(axes, [float(entry.losses.min()) for entry in entries])
-    axes.set_xlabel("change of the weights along one direction, shares of each filter")
+    _scale(
+        axes, [float(loss) for entry in entries for loss in entry.losses[len(entry.losses) // 2]]
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel(f"one direction, {SHARES}")
     axes.set_ylabel(LOSS)
     axes.grid(color="#ddd", linewidth=0.7)
     axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -263,6 +279,8 @@ def surfaces(entries: Sequence[FlatnessEntry]) -> "Figure | None":
             levels=spaced(low, high, 14), norm=norm(low, high), cmap="viridis",
         )  # fmt: skip
         axes.set_aspect("equal")
+        axes.set_xlabel(f"one direction, {SHARES}", fontsize=7)
+        axes.set_ylabel("another direction" if place == 0 else "", fontsize=7)
         axes.set_title(entry.flatness.run, fontsize=7)
     figure.tight_layout()
     figure.colorbar(drawn, ax=figure.axes, label=LOSS, format="%.2g", shrink=0.8)

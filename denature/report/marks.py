@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 COLOURS = (ORANGE, BLUE, GREEN, PINK, "#F0E442", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's: of the first model, the second, and so on."""
 
+COLOUR_NAMES = ("orange", "blue", "green", "pink", "yellow", "sky blue", "amber", "black")
+
 SMALLEST = 256
 """Pixels of a picture's shorter side, below which it is enlarged: marks need room."""
 

@@ -1,7 +1,7 @@
 """The clone of a nose detector as a page: the table, error against decimals, marked pictures."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
@@ -13,9 +13,9 @@ from denature.core.stats import Estimate, mean_over_seeds
 from denature.data.png import from_png
 from denature.extract.speed import Timing
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure
-from denature.report.marks import COLOURS, Mark, marked, sheet
+from denature.report.marks import COLOUR_NAMES, COLOURS, Mark, marked, sheet
 from denature.report.page import Page, Picture, Plot, Table
-from denature.report.words import share_of_side
+from denature.report.words import headline, share_of_side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,7 +125,7 @@ def page(result: NoseResult, records: Sequence[Record]) -> Page:
             heading="Noses on test pictures",
             name="marked.png",
             data=_encoded(_marked(pictures), "png"),
-            caption=f"Places of the nose on test pictures, by {', '.join(pictures.seen)}.",
+            caption=f"Places of the nose on test pictures, by {_coloured(pictures.seen)}.",
         )
     ]
     if len(pictures.epochs) > 1:
@@ -133,16 +133,18 @@ def page(result: NoseResult, records: Sequence[Record]) -> Page:
             Picture(
                 name="epochs.gif",
                 data=_encoded(_animated(pictures), "gif"),
-                caption="Places by the service, and by its clone after each epoch.",
+                caption=f"Places by {_coloured(('the service', 'its clone'))} after each epoch.",
             )
         )
+    verdict = verdict_on_clones(result.rows, result.trials, result.mean_place, result.theft)
     return Page(
         title="A clone of a nose detector",
+        summary=headline(verdict[1:]),
         about="A face service's nose detector, copied through its answers.",
         differs=result.differs,
-        verdict=verdict_on_clones(result.rows, result.trials, result.mean_place, result.theft),
+        verdict=verdict,
         blocks=(
-            Table(heading="The clones", lines=clone_table(result.rows), note=NOTE, texts=3),
+            Table(heading="The clones", lines=clone_table(result.rows), note=NOTE),
             Plot(
                 heading="Error against the decimals of the answers",
                 name="precision",
@@ -152,6 +154,12 @@ def page(result: NoseResult, records: Sequence[Record]) -> Page:
             *shown,
         ),
     )
+
+
+def _coloured(names: Iterable[str]) -> str:
+    """Names with the colours of their marks: letters in a picture shrink with it."""
+    *others, last = (f"{n} ({c})" for n, c in zip(names, COLOUR_NAMES, strict=False))
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def clone_table(lines: Sequence[NoseRow]) -> list[list[str]]:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from denature.core.files import atomic_path, write_text
+from denature.core.progress import short_seconds
 from denature.core.record import Record
 from denature.core.text import printable
 from denature.report.figures import Draw, svg, write_figure
-from denature.report.tables import markdown
+from denature.report.tables import markdown, numbers
 from denature.report.tooltips import described
 from denature.report.words import terms
 
@@ -32,18 +33,28 @@ class Table:
     note: str = ""
     folded: str = ""
     """Summary under which the table is folded; an empty one leaves it open."""
-    texts: int = 2
-    """Leading columns that hold text; numbers stand to the right."""
+
+    @property
+    def shown(self) -> list[list[str]]:
+        """The lines without columns in which no row has anything."""
+        kept = [any(cells) for cells in zip(*self.lines[1:], strict=True)]
+        return [[cell for cell, keep in zip(line, kept, strict=True) if keep]
+                for line in self.lines]  # fmt: skip
+
+    @property
+    def numbers(self) -> list[bool]:
+        """Whether each shown column holds numbers, which stand to the right."""
+        return numbers(self.shown)
 
     @property
     def sorts(self) -> bool:
         """Whether there is an order to change: a list of settings has none."""
-        return len(self.lines) > 2 and len(self.lines[0]) > 2
+        return len(self.lines) > 2 and len(self.shown[0]) > 2
 
     @property
     def stacks(self) -> bool:
         """Whether each row becomes a block where a screen is too narrow for all columns."""
-        return len(self.lines[0]) > 3
+        return len(self.shown[0]) > 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,17 +197,21 @@ class Page:
 
     @property
     def lead(self) -> str:
-        """Number and data of the runs, and the seconds that they took, or another second line."""
-        if self.opening:
+        """Number and data of the runs, and the time that they took, or another second line."""
+        if self.opening or not self.records:
             return self.opening
-        data = {
-            f"{r.data.source} ({r.data.train:,} training and {r.data.test:,} test images)"
-            for r in self.records
-            if r.data
-        }
-        seconds = sum(r.seconds for r in self.records)
+        sizes: dict[str, tuple[set[int], set[int]]] = {}
+        for data in (record.data for record in self.records if record.data):
+            train, test = sizes.setdefault(data.source, (set(), set()))
+            train.add(data.train)
+            test.add(data.test)
+        found = "; ".join(
+            f"{source} ({_either(train)} training and {_either(test)} test images)"
+            for source, (train, test) in sorted(sizes.items())
+        )
         runs = f"{len(self.records)} run{'' if len(self.records) == 1 else 's'}"
-        return f"{runs} on {'; '.join(sorted(data)) or 'no data'}; {seconds:.0f} s in all."
+        seconds = sum(record.seconds for record in self.records)
+        return f"{runs} on {found or 'no data'}; {short_seconds(seconds)} in all."
 
     @property
     def provenance(self) -> str:
@@ -211,6 +226,12 @@ class Page:
             f"{first.get('commit') or 'of a release'}; data {', '.join(digests) or 'none'}; "
             f"started {self.records[0].started}."
         )
+
+
+def _either(sizes: set[int]) -> str:
+    """`1,000, 5,000 or 20,000`."""
+    *others, last = (f"{size:,}" for size in sorted(sizes))
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def write(page: Page, folder: Path) -> Path:
@@ -261,12 +282,17 @@ def _html(page: Page, drawn: Sequence[str], fingerprint: str) -> str:
 
     pages = Environment(
         loader=PackageLoader("denature.report", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True,
+        trim_blocks=True, finalize=_unbroken,
     )  # fmt: skip
     text = pages.get_template("page.html.jinja").render(
         page=page, blocks=list(_shown(page, drawn)), fingerprint=fingerprint
     )
     return printable(text, keep="\n\t")  # a name may reverse the direction of what follows
+
+
+def _unbroken(value: object) -> object:
+    """A text whose percent signs stay in the line of their numbers."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value  # not an SVG element
 
 
 def _shown(page: Page, drawn: Sequence[str]) -> Iterator[tuple[Block, str]]:

@@ -11,6 +11,7 @@ from denature.report.cells import ALONE, NOTE, TableCell, cells_table, hazards, 
 from denature.report.divergence import not_nasty
 from denature.report.figures import Draw
 from denature.report.page import Page, Plot, Table
+from denature.report.words import headline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +70,14 @@ class PaperResult:
 
 def page(result: PaperResult, records: Sequence[Record]) -> Page:
     """Figure and table of the experiment, its verdict with caveats, and the training curves."""
-    cells, analysis, verdict = result.cells, result.analysis, marks(records)
+    cells, analysis = result.cells, result.analysis
+    found: list[str] = []
     if analysis is None:
         sentence = summarised(cells, against=result.against)
-        verdict += [sentence] * bool(sentence) + hazards(cells) + not_nasty(records)
-        main = Table(
-            heading="Accuracies", lines=cells_table(cells, against=result.against), note=NOTE
-        )
+        found = [sentence] * bool(sentence) + hazards(cells) + not_nasty(records)
+        by = "" if result.axis is None else f" by {result.axis}"
+        lines = cells_table(cells, against=result.against)
+        main = Table(heading=f"Accuracies{by}", lines=lines, note=NOTE)
         draw: Draw = partial(paper_figures.bars, cells)
         if result.axis is not None:
             draw = partial(paper_figures.curves, cells, axis=result.axis)
@@ -92,9 +94,10 @@ def page(result: PaperResult, records: Sequence[Record]) -> Page:
     )
     return Page(
         title=result.name,
+        summary=headline(found),
         about=result.about,
         differs=result.differs,
-        verdict=verdict,
+        verdict=[*marks(records), *found],
         blocks=[*drawn, main],
     )
 
@@ -107,8 +110,11 @@ def _caption(result: PaperResult) -> str:
 def _drawn(name: str, analysis: Analysis, records: Sequence[Record]) -> list[Plot]:
     """The figures of an analysis."""
     drawn = [
-        Plot(name=grid.name, draw=partial(analysis_figures.images, grid.pngs, analysis.classes,
-                                          title=grid.title), caption=grid.title)
+        Plot(
+            name=grid.name,
+            draw=partial(analysis_figures.images, grid.pngs, analysis.classes),
+            caption=f"{grid.title[:1].upper()}{grid.title[1:]}, a column for each class.",
+        )
         for grid in analysis.grids
     ]  # fmt: skip
     if analysis.maps:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from denature.report.cells import ALONE, TEACHER, TableCell
-from denature.report.figures import BLUE, GREY, ORANGE
+from denature.report.figures import BLUE, GREY, ORANGE, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 MARKERS = "os^DvPX*"
 """A shape for each row, so that rows of one colour, and all rows without colour, are told apart."""
@@ -28,42 +30,49 @@ def _looks(cells: Sequence[TableCell]) -> dict[str, tuple[str, str]]:
 
 def curves(cells: Sequence[TableCell], *, axis: str) -> "Figure":
     """Accuracy against the knob, a panel for each network, bands over seeds."""
-    from matplotlib.figure import Figure
-
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    figure = Figure(figsize=(2.6 * len(columns) + 0.6, 2.7))
-    grid = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axes, column in zip(grid, columns, strict=True):
-        for row, (colour, marker) in _looks(cells).items():
-            own = sorted(
-                (c for c in cells if (c.row, c.column) == (row, column)), key=lambda c: c.x or 0
-            )
-            if not own:
-                continue
-            xs = [cell.x for cell in own]
-            axes.plot(xs, [100 * c.accuracy.value for c in own], color=colour, linewidth=1.4,
-                      marker=marker, markersize=4, label=row)  # fmt: skip
-            axes.fill_between(xs, [100 * c.accuracy.low for c in own],
-                              [100 * c.accuracy.high for c in own], color=colour, alpha=0.18,
-                              linewidth=0)  # fmt: skip
-        axes.set_title(column, fontsize=9)
+    wide = min(len(columns), 4)
+    tall = -(-len(columns) // wide)
+    figure = new_figure(min(7.4, 2.6 * wide + 0.6), 2.5 * tall)
+    grid = figure.subplots(tall, wide, sharey=True, squeeze=False).ravel()
+    looks, shown = _looks(cells), {}
+    for axes, column in zip(grid, columns, strict=False):
+        for row, look in looks.items():
+            own = [cell for cell in cells if (cell.row, cell.column) == (row, column)]
+            if own:
+                shown[row] = _curve(axes, sorted(own, key=lambda cell: cell.x or 0), look)
+        axes.set_title(column, fontsize=8)
         axes.set_xlabel(axis)
         axes.grid(color="#eee", linewidth=0.7)
-        axes.legend(fontsize=7, loc="best")
-    grid[0].set_ylabel("accuracy on the test split, %\n(band: 95 % interval)")
+    for axes in grid[len(columns) :]:
+        axes.set_axis_off()
+    for axes in grid[::wide]:
+        axes.set_ylabel("accuracy on the test split, %\n(band: 95 % interval)")
     figure.tight_layout()
+    # Above the panels: within them the legend would lie over lines.
+    figure.legend(list(shown.values()), list(shown), fontsize=7, ncols=5, loc="lower center",
+                  bbox_to_anchor=(0.5, 1.0))  # fmt: skip
     return figure
+
+
+def _curve(axes: "Axes", cells: Sequence[TableCell], look: tuple[str, str]) -> "Line2D":
+    (colour, marker), xs = look, [cell.x or 0.0 for cell in cells]
+    value, low, high = (
+        [100 * getattr(cell.accuracy, part) for cell in cells] for part in ("value", "low", "high")
+    )
+    [line] = axes.plot(xs, value, color=colour, linewidth=1.4, marker=marker, markersize=4,
+                       label=cells[0].row)  # fmt: skip
+    axes.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
+    return line
 
 
 def bars(cells: Sequence[TableCell]) -> "Figure":
     """Each network's accuracy by the source of its training, with intervals and recalled values."""
-    from matplotlib.figure import Figure
-
     columns = list(dict.fromkeys(cell.column for cell in cells))
     columns.sort(key=lambda column: column != TEACHER)
     looks = _looks(cells)
     rows = list(looks)
-    figure = Figure(figsize=(7.4, 0.5 + (0.16 * len(rows) + 0.22) * len(columns)))
+    figure = new_figure(7.4, 0.5 + (0.16 * len(rows) + 0.22) * len(columns))
     axes = figure.add_subplot()
     for place, column in enumerate(columns):
         for cell in (cell for cell in cells if cell.column == column):

@@ -102,7 +102,7 @@ def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
                 caption="Robust accuracy against the budget, with 95 % intervals. Solid: against "
                 "all attacks. Dashed: against plain gradient attacks (FGSM, PGD) alone.",
             ),
-            Table(heading="Attacks", lines=attack_table(result), note=NOTE, texts=3),
+            Table(heading="Attacks", lines=attack_table(result), note=NOTE),
             *(_checks(evaluation) for evaluation in judged),
             Plot(
                 heading="The smallest changes",

@@ -107,6 +107,7 @@ def page(result: RobustnessAndExtractionResult, records: Sequence[Record]) -> Pa
     first = victims[0].judged[0].robustness
     return Page(
         title="Robustness and extraction",
+        summary=_summary(victims),
         about=ABOUT,
         differs=f"{result.differs} {len(first.samples)} test samples are attacked, "
         f"seeds: {result.seeds}.",
@@ -122,10 +123,26 @@ def page(result: RobustnessAndExtractionResult, records: Sequence[Record]) -> Pa
                 heading="The networks and their clones",
                 lines=victim_table(victims, result.alone, epsilon),
                 note=NOTE,
-                texts=1,
             ),
         ),
     )
+
+
+def _summary(victims: Sequence[VictimResult]) -> str:
+    """What is settled of each victim, against the normal one."""
+    words = []
+    for victim in victims[1:]:
+        robust = _robustness(victim.judged[0]).partition(",")[0]
+        apart = [(way, _apart(victim, victims[0], way)) for way in CLONED_BY]
+        worse = [way for way, found in apart
+                 if against_margin(found) == "below" and not of_one_seed(found)]  # fmt: skip
+        clones = f", worse clones by {' and '.join(worse)}" if worse else ""
+        words.append(f"{victim.name} {robust}{clones}")
+    return f"Against {victims[0].name}: {'; '.join(words)}."
+
+
+def _apart(victim: VictimResult, normal: VictimResult, way: str) -> Estimate | None:
+    return paired_difference(victim.clone_scores(way), normal.clone_scores(way))
 
 
 def _over(estimates: Sequence[Estimate]) -> str:
@@ -181,11 +198,7 @@ def verdict_on_victims(victims: Sequence[VictimResult]) -> list[str]:
     """Each victim against the normal one, in robustness and in the accuracy of its clones."""
     normal, sentences = victims[0], []
     for victim in victims[1:]:
-        clones = "; ".join(
-            f"by {way} "
-            f"{_clones(paired_difference(victim.clone_scores(way), normal.clone_scores(way)))}"
-            for way in CLONED_BY
-        )
+        clones = "; ".join(f"by {way} {_clones(_apart(victim, normal, way))}" for way in CLONED_BY)
         robust = _robustness(victim.judged[0])
         sentences.append(f"{victim.name} against {normal.name}: {robust}. Cloned {clones}.")
     return sentences

@@ -39,7 +39,7 @@ def page(records: Sequence[Record], *, title: str = TITLE, caveat: str | None = 
     has_students = len(students) > 1
     blocks = (
         Table(
-            heading=TITLE,
+            heading="The students",
             lines=students,
             note=f"Accuracies in percent, differences in points. {words.INTERVALS}",
         ),
@@ -69,13 +69,11 @@ def page(records: Sequence[Record], *, title: str = TITLE, caveat: str | None = 
             folded=f"{len(records)} runs: seeds, settings, digests",
         ),
     )
+    verdict = words.verdict_on_students(summary)
     return Page(
         title=title,
-        verdict=[
-            *words.verdict_on_students(summary),
-            *not_nasty(records),
-            *([caveat] if caveat else []),
-        ],
+        summary=words.headline(verdict),
+        verdict=[*verdict, *not_nasty(records), *([caveat] if caveat else [])],
         blocks=blocks if has_students else blocks[2:],
         records=records,
     )

@@ -31,6 +31,19 @@ def _cell(text: str) -> str:
     return escaped.replace("$", "\\$") if text.count("$") > 1 else escaped  # a formula
 
 
+NUMBER = re.compile(r"(?:beyond )?[+-]?\d[\d.,]*(?:e[+-]?\d+)?(?: [\[(].*)?")
+"""A number as tables show it, with an interval or a remark behind it."""
+
+
+def numbers(lines: Sequence[Sequence[str]]) -> list[bool]:
+    """Whether each column holds numbers, as most of its cells do; the first one names the rows."""
+    columns = [[cell for cell in column if cell] for column in zip(*lines[1:], strict=True)]
+    return [
+        place > 0 and 2 * sum(NUMBER.fullmatch(cell) is not None for cell in column) > len(column)
+        for place, column in enumerate(columns)
+    ]
+
+
 MEASURED = re.compile(r"^([+-]?[\d.,]+) \[([+-]?[\d.,]+|n/a)(?:, ([+-]?[\d.,]+))?\](.*)$")
 """A value with its interval, as tables show it: `98.1 [97.0, 99.2]`, and a remark."""
 
@@ -96,19 +109,13 @@ _TEX = {
 }  # fmt: skip
 
 
-def latex(lines: Sequence[Sequence[str]], *, texts: int = 2) -> str:
-    r"""A table for LaTeX with the package booktabs; whatever its texts hold is shown as it is.
-
-    Args:
-        lines: header and rows.
-        texts: leading columns that hold text; numbers stand to the right.
-    """
-    width = len(lines[0])
+def latex(lines: Sequence[Sequence[str]]) -> str:
+    r"""A table for LaTeX with the package booktabs; whatever its texts hold is shown as it is."""
     header, *rows = (
         " & ".join("".join(_TEX.get(char, char) for char in printable(text)) for text in line)
         + r" \\"
         for line in lines
     )
-    columns = "l" * min(texts, width) + "r" * max(width - texts, 0)
+    columns = "".join("r" if number else "l" for number in numbers(lines))
     body = "\n".join((r"\toprule", header, r"\midrule", *rows, r"\bottomrule"))
     return f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}"

@@ -51,7 +51,7 @@ def page(theft: Theft, records: Sequence[Record]) -> Page:
         differs="Query only services that you are allowed to query.",
         verdict=verdict_on_theft(theft),
         blocks=(
-            Table(heading="Clones by budget", lines=theft_table(theft), note=note(theft), texts=1),
+            Table(heading="Clones by budget", lines=theft_table(theft), note=note(theft)),
             *_curves(theft),
             Plot(
                 heading="Training of the clones",

@@ -17,6 +17,8 @@ _MARK = re.compile(rf'<g id="{_TIP}([^"]*)">')
 
 _ID = re.compile(r'\bid="|href="#|url\(#')
 
+_WIDTH = re.compile(r'<svg [^>]*\bwidth="([\d.]+)pt"')
+
 REACH = 9
 """Size in points of the invisible mark that makes a point easy to hit."""
 
@@ -86,7 +88,10 @@ def titled(svg: str) -> str:
 def described(svg: str, alt: str, name: str) -> str:
     """An <svg> element that is read out as one picture, by a text in place of it.
 
-    Its ids begin with a name: those of another figure on the page are others.
+    Its ids begin with a name: those of another figure on the page are others. Its style knows its
+    width in points, in which its letters have the size of a page's text.
     """
     own = _ID.sub(rf"\g<0>{escape(re.sub(r'[^a-zA-Z0-9-]', '-', name))}-", svg)
-    return own.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    wide = _WIDTH.search(own)
+    points = f' style="--points: {wide[1]}"' if wide else ""
+    return own.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}"{points} ', 1)

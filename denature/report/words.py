@@ -1,5 +1,6 @@
 """Numbers and findings in words; the only place where a share becomes a percent."""
 
+import re
 from collections.abc import Sequence
 
 from denature.audit.result import Interval
@@ -33,6 +34,11 @@ def share(found: Estimate | Interval) -> str:
     return f"{value:z.0f} % {reach(f'{low:z.0f}, {high:z.0f}', found)}"
 
 
+def headline(sentences: Sequence[str]) -> str:
+    """The first sentence, up to a colon or semicolon, as a page's result in one line."""
+    return re.split(r"[:;] |\. |\.$", sentences[0], maxsplit=1)[0] + "." if sentences else ""
+
+
 def score(record: Record) -> str:
     """The score of a run; see `format_score`."""
     measured = record.error if record.landmarks else record.accuracy
@@ -59,7 +65,7 @@ def points(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
     value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:+.1f} {reach(f'{low:+.1f}, {high:+.1f}', estimate)}"
+    return f"{value:+z.1f} {reach(f'{low:+z.1f}, {high:+z.1f}', estimate)}"
 
 
 def learned(row: Row) -> str:

@@ -1,0 +1,80 @@
+"""The one writer of pages: columns of tables, sizes of figures, first lines, breaks of lines."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from denature.core.record import find_records
+from denature.report.figures import new_figure
+from denature.report.flatness import around
+from denature.report.page import Page, Plot, Table, render
+from denature.report.words import headline
+from denature.robust.flatness import SIZES
+from tests.test_pages import ROOT, flat, flatness, near
+
+LINES = [
+    ["Name", "Runs", "Nothing", "Value %", "Most", "Word", "Digest"],
+    ["a", "3", "", "98.1 [97.0, 99.2]", "beyond 5,000", "no evidence", "0c44b717"],
+    ["1", "12", "", "97 [n/a] (+0.1 [-1.0, +1.2])", "beyond 5,000 [from 90]", "", "1979b5e3"],
+    ["b", "3", "", "labels", "-1e-05", "more robust 2", "12345678"],
+]
+
+
+def test_numbers_stand_to_the_right_and_empty_columns_are_left_out() -> None:
+    table = Table(heading="All", lines=LINES)
+    assert dict(zip(table.shown[0], table.numbers, strict=True)) == {
+        "Name": False, "Runs": True, "Value %": True, "Most": True, "Word": False, "Digest": False,
+    }  # fmt: skip
+    html = render(Page(title="T", blocks=[table]))
+    assert html.count("<td") == 3 * 5
+    assert len(re.findall('<td class="number"', html)) == 3 * 3
+    assert "Nothing" not in html
+
+
+def test_letters_of_a_narrow_figure_are_not_enlarged() -> None:
+    def draw(width: float) -> str:
+        plot = Plot(name="p", draw=lambda: new_figure(width, 2), caption="C")
+        return render(Page(title="T", blocks=[plot]))
+
+    points = [float(re.findall(r'style="--points: ([\d.]+)"', draw(width))[0]) for width in (3, 6)]
+    assert points == [pytest.approx(3 * 72, abs=20), pytest.approx(6 * 72, abs=20)]
+
+
+def test_the_second_line_counts_runs_by_their_data() -> None:
+    first, second, *_ = find_records([ROOT / "results" / "demo.jsonl"])
+    assert first.data is not None
+    half = replace(second, data=replace(first.data, train=719), seconds=600.0)
+    lead = Page(title="T", records=[replace(first, seconds=30.0), half]).lead
+    assert lead == "2 runs on digits (719 or 1,438 training and 359 test images); 10 min in all."
+    assert Page(title="T").lead == ""
+    assert 'class="lead"' not in render(Page(title="T"))
+
+
+def test_a_percent_sign_stays_with_its_number() -> None:
+    html = render(Page(title="T", about="5 % of it", blocks=[Table(heading="H %", lines=LINES)]))
+    assert "5\u00a0% of it" in html
+    assert " %" not in html.partition("<main>")[2].partition("</main>")[0]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "wanted"),
+    [
+        ("It spoils all: cnn ends -50.2 points off.", "It spoils all."),
+        (
+            "With one seed nothing is settled; the lowest is 0.5.",
+            "With one seed nothing is settled.",
+        ),
+        ("It is 2.00 % off.", "It is 2.00 % off."),
+    ],
+)
+def test_a_headline_is_the_first_clause(sentence: str, wanted: str) -> None:
+    assert headline([sentence, "More."]) == wanted
+    assert headline([]) == ""
+
+
+def test_an_interval_that_reaches_0_does_not_stretch_an_axis() -> None:
+    wide = replace(flat("a", 0.9, 0.5), loss=tuple(near(0.01, half=0.02) for _ in SIZES))
+    figure = around(flatness(wide).entries)
+    assert figure is not None
+    assert figure.axes[1].get_ylim() == pytest.approx((0.005, 0.02))
