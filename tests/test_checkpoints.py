@@ -347,3 +347,23 @@ def test_a_network_of_ones_own_takes_no_mean(
     with pytest.raises(ConfigError, match=f"{net} owns its normalisation; leave out mean and std"):
         import_run(net, tmp_path / "w.pth", mean=(0.5,) * 3, std=(0.5,) * 3, **SHAPE)
     import_run(net, tmp_path / "w.pth", **SHAPE)
+
+
+def test_a_network_of_the_users_own_must_give_its_number_of_logits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "from torch import nn\nmake = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
+    (tmp_path / "nets_of_seven.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save({"1.weight": torch.zeros(7, 64), "1.bias": torch.zeros(7)}, tmp_path / "w.pt")
+
+    def read(classes: int, size: int = 8) -> int:
+        net, path = "nets_of_seven:make", tmp_path / "w.pt"
+        run = import_run(net, path, classes=classes, channels=1, image_size=size)
+        return run.record.net.classes
+
+    assert read(7) == 7
+    with pytest.raises(ConfigError, match=r"answers one image with \(1, 7\); .* --classes"):
+        read(10)
+    with pytest.raises(ConfigError, match="does not take an image of 1x9x9"):
+        read(7, size=9)

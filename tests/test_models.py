@@ -118,7 +118,7 @@ def test_weights_are_served_and_exported(
         (["model.pt", "--net", "cnn", "--mean", "0.5"], "mean is given and std is not"),
         (["model.pt", "--net", "cnn", "--mean", "33", "--std", "70"], "Divide it by 255"),
         (["model.pt", "--net", "cnn", "--kind", "logits"], "--kind does not apply to model.pt"),
-        (["own.pt", "--net", "own_nets:make"], "say it with --classes"),
+        (["own.pt", "--net", "own_nets:make", "--classes", "7"], "answers one image with (1, 10)"),
         (["own_functions:classify", "--net", "cnn"], "The network of clones is --student"),
         (["own_functions:classify", "--mean", "0.5"], "std is (); it must be as many numbers"),
         (["own_functions:other"], "cannot be imported"),

@@ -274,6 +274,9 @@ class Tiny(nn.Module):
 def factory(**shape):
     return Tiny(**shape)
 
+def of_one_shape(classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(25, classes))
+
 def no_module(**shape):
     return shape
 """
@@ -300,7 +303,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
     return write
 
 
-@pytest.mark.parametrize("attribute", ["Tiny", "factory"])
+@pytest.mark.parametrize("attribute", ["Tiny", "factory", "of_one_shape"])
 def test_a_module_of_the_users_own_is_found_from_the_current_folder(
     own_module: Writer, attribute: str
 ) -> None:

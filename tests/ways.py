@@ -38,9 +38,9 @@ def whole(run: Run, path: Path) -> list[str]:
 FACTORY = """
 from torch import nn
 
-def make(classes, channels, image_size):
+def make(image_size):
     from denature.nets import create
-    return create("cnn", classes=classes, channels=channels, image_size=image_size)
+    return create("cnn", classes=10, channels=1, image_size=image_size)
 
 def classify(images):
     import torch
@@ -53,7 +53,7 @@ def classify(images):
 def own_module(run: Run, path: Path) -> list[str]:
     (path / "own_nets.py").write_text(FACTORY.format(run=str(run.folder)))
     torch.save(run.network.state_dict(), path / "own.pt")
-    return ["own.pt", "--net", "own_nets:make", "--classes", "10"]
+    return ["own.pt", "--net", "own_nets:make"]
 
 
 def function(run: Run, path: Path) -> list[str]:

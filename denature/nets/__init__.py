@@ -2,9 +2,11 @@
 
 A name is an entry of `NETS`, optionally with options, as in `cnn@width=64`; a network of a library,
 as in `timm:resnet26`; or `package.module:factory` for a module of the user's own, which is called
-with `classes`, `channels` and `image_size` and owns its normalisation.
+with those of `classes`, `channels` and `image_size` that it has parameters for, and owns its
+normalisation.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -212,18 +214,32 @@ def _own(name: str, **shape: int) -> nn.Module:
     except Exception as error:  # a user's module may fail in any way
         raise ConfigError(
             f"The network {name!r} cannot be imported: {error}. Wanted is package.module:factory, "
-            "importable from here; factory(classes=, channels=, image_size=) must return a module."
+            "importable from here; factory(classes=, channels=, image_size=) must return a module, "
+            "and may leave parameters out."
         ) from error
+    given = _taken(factory, shape)
     try:
-        network = factory(**shape)
+        network = factory(**given)
     except Exception as error:
         raise ConfigError(
             f"The network {name!r} cannot be built: {error}. The factory was called with "
-            f"{', '.join(f'{key}={value}' for key, value in shape.items())}."
+            f"{', '.join(f'{key}={value}' for key, value in given.items()) or 'no argument'}; of "
+            f"{', '.join(shape)} it gets those that it names as parameters."
         ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{name} returned {type(network).__name__}, wanted is a torch module.")
     return network
+
+
+def _taken(factory: Callable[..., Any], shape: Mapping[str, int]) -> dict[str, int]:
+    """The arguments that a factory has parameters for; a network of one shape has none."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # of code that is not Python
+        return dict(shape)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(shape)
+    return {key: value for key, value in shape.items() if key in parameters}
 
 
 def parameter_count(network: nn.Module) -> int:

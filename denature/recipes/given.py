@@ -119,7 +119,7 @@ def images_of(data: DataLike, progress: Progress = SILENT) -> Callable[[], Image
 
     def shape() -> ImageShape:
         dataset = load(data, progress=progress)
-        return ImageShape(dataset.channels, dataset.image_size)
+        return ImageShape(dataset.channels, dataset.image_size, len(dataset.classes) or None)
 
     return shape
 

@@ -27,6 +27,8 @@ class ImageShape(NamedTuple):
 
     channels: int
     image_size: int
+    classes: int | None = None
+    """Number of classes of their labels, if known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class WeightsOptions:
     """Network of a file of weights: a name from `denature nets`, timm:NAME, torchvision:NAME, or
     package.module:factory for a module of your own."""
     classes: int | None = None
-    """Number of classes of these weights, where it does not follow from their shapes."""
+    """Number of classes of these weights, where neither their shapes nor the data say it."""
     entry: str | None = None
     """Weights to take from a file that holds several sets, such as state_dict_ema."""
     mean: tuple[float, ...] = ()
@@ -165,13 +167,13 @@ def open_run(
                 f"{name} holds weights without their network. Name it with --net: an entry of "
                 "`denature nets`, timm:NAME, torchvision:NAME or package.module:factory."
             )
-        shape = images()
+        shape, own = images(), own_module(options.net) is not None
         run = import_run(
             options.net,
             name,
-            classes=options.classes,
-            # Of other networks the weights tell it.
-            channels=shape.channels if own_module(options.net) else None,
+            # Of other networks the weights tell both.
+            classes=options.classes or (shape.classes if own else None),
+            channels=shape.channels if own else None,
             image_size=shape.image_size,
             entry=options.entry,
             **normalised,

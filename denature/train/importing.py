@@ -39,7 +39,8 @@ def import_run(
     The file may hold all of a catalogue network, or only its body, as other code saves it; then
     `mean` and `std` give the normalisation of its images. `entry` selects one of several sets of
     weights in a checkpoint. Numbers of classes and channels follow from the shapes of the weights,
-    where they are not given; a network of the user's own needs them.
+    where they are not given; a network of the user's own needs them, and must give that number of
+    logits.
 
     Raises:
         RunError: the weights cannot be read or do not fit.
@@ -69,6 +70,8 @@ def import_run(
         elif mean or std:
             raise ConfigError(f"{path} contains its own normalisation; leave out mean and std.")
     fit_weights(target, tensors, where=f"in {path}")
+    if own_module(net) is not None:
+        _check_outputs(network, net, **shape)
     given = {"weights": str(weights), "mean": mean, "std": std}
     given |= {} if entry is None else {"entry": entry}
     run = _run(network, net=net, shape=shape, given=given, began=began)
@@ -139,6 +142,28 @@ def import_published(
     shape = {"classes": classes, "channels": channels, "image_size": size}
     run = _run(network, net=name, shape=shape, given=given, began=began)
     return run if out is None else keep_run(run, Path(out), overwrite=overwrite)
+
+
+def _check_outputs(
+    network: nn.Module, net: str, *, classes: int, channels: int, image_size: int
+) -> None:
+    """Let a network of the user's own answer one image."""
+    image = torch.zeros(1, channels, image_size, image_size)
+    try:
+        with torch.inference_mode():
+            answer = network.eval()(image)
+    except Exception as error:  # a user's module may fail in any way
+        raise ConfigError(
+            f"{net} does not take an image of {channels}x{image_size}x{image_size}: {error}. "
+            "Wanted is a module from images in [0, 1], batch x channels x height x width, to "
+            "logits, batch x classes."
+        ) from error
+    found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    if found != (1, classes):
+        raise ConfigError(
+            f"{net} answers one image with {found}; wanted are logits of shape (1, {classes}). "
+            "Name another number of classes with --classes."
+        )
 
 
 @dataclass(frozen=True, slots=True)
