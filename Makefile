@@ -47,6 +47,7 @@ bench: .venv/.ready-dev
 .venv/.ready .venv/.ready-dev: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "denature needs Python 3.11 or newer; say which with make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing torch and what else denature needs into .venv: about a gigabyte, a few minutes."
 	$(INSTALL) -e $(INSTALLED)
 	touch $@
 

@@ -387,3 +387,8 @@ def test_progress_in_a_pipe_is_plain_lines_on_standard_error(
     assert code == 0
     assert re.search(r"normal mlp, seed 0: 1,438 of 1,438 images in [\d.]+ s", err)
     assert "\x1b" not in err + out
+
+
+def test_an_error_in_options_names_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails(capsys, "audit", "x").endswith("See `denature help audit`.")
+    assert fails(capsys, "runs", "--compar").endswith("Did you mean --compare?")

@@ -1,12 +1,14 @@
 """What progress says: rates of the last part, sizes that change, reports of workers, lines."""
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from rich.console import Console
 
 from denature.cli import show
 from denature.cli.show import Display
+from denature.cli.terminal import waiting_for_torch
 from denature.core import progress
 from denature.core.progress import Both, Meter, Relay, Silent, Task, short_seconds
 from denature.data import Dataset
@@ -126,7 +129,7 @@ def test_what_need_not_be_done_counts_neither_as_done_nor_for_the_rate() -> None
     meter.grow(-800)
     assert (meter.total, meter.done, meter.rate) == (200, 100, 2)
     assert meter.left == 50
-    assert meter.line == "a: 100 of 200 images, 50%, 50 s, 50 s left"
+    assert meter.line == "a: 100 of 200 images, 50%, 2 images/s, 50 s, 50 s left"
     meter.advance(100)
     assert meter.line == "a: 200 of 200 images in 50.0 s"
 
@@ -328,8 +331,9 @@ def test_lines_are_bounded(lines: tuple[Display, Clock, StringIO]) -> None:
     assert len(written) == 30 // 5
     assert all(line.startswith("all: ") for line in written)
     assert re.fullmatch(
-        r"all: 1[67] of 100 images, 1[67]%, 5 s, 2\d s left; run 1: step [67]", written[0]
-    ), written[0]
+        r"all: 1[67] of 100 images, 1[67]%, 3 images/s, 5 s, 2\d s left; run 1: step [67]",
+        written[0],
+    )
     assert written[-1] == "all: 100 of 100 images in 30.0 s"
 
 
@@ -359,3 +363,16 @@ def test_a_terminal_shows_elapsed_time_while_nothing_advances() -> None:
         display._bars.refresh()
         assert bar.total == 6
     assert re.search(r"slow.*images/s, 10\d s.*epoch 1", shown.getvalue())
+
+
+@pytest.mark.parametrize("loading", [True, False])
+def test_a_long_import_of_torch_is_mentioned_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], loading: bool
+) -> None:
+    monkeypatch.setattr("denature.cli.terminal.QUIET_S", 0.01)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    module = SimpleNamespace(__spec__=SimpleNamespace(_initializing=loading))
+    monkeypatch.setitem(sys.modules, "torch", module)
+    with waiting_for_torch():
+        time.sleep(0.1)
+    assert ("Loading torch" in capsys.readouterr().err) == loading

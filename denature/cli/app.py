@@ -14,7 +14,7 @@ from denature import __version__
 from denature.cli.commands import COMMANDS, GROUPS, epilogue
 from denature.cli.environment import with_environment
 from denature.cli.options import SWEPT, TRAINERS, config_file
-from denature.cli.terminal import print
+from denature.cli.terminal import print, waiting_for_torch
 from denature.core.errors import DenatureError, GateFailed, Stopped, unknown
 from denature.core.text import printable
 from denature.core.threads import choose_threads
@@ -76,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state and stopped; the same command line resumes it. 130: interrupted.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    with waiting_for_torch():
+        return _run(tokens)
+
+
+def _run(tokens: list[str]) -> int:
+    """The exit code of a command line; see `main`."""
     verbose = "-v" in tokens or "--verbose" in tokens
     try:
         tokens = with_environment(app, tokens)
@@ -92,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             carry_out(results)
         return 0
     except cyclopts.CycloptsError as error:
-        return _fail(str(error), 2)
+        return _fail(f"{error}{_explained(str(error), tokens)}", 2)
     except Stopped as error:
         return _fail(str(error), 130 if error.reason == "SIGINT" else 75)
     except GateFailed as error:
@@ -114,6 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(traceback.format_exc(), file=sys.stderr)
         where = f" {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}.", 1)
+
+
+def _explained(message: str, tokens: Sequence[str]) -> str:
+    """The next step after an error in a command's options that names none itself."""
+    known = bool(tokens) and tokens[0] in COMMANDS
+    return f" See `denature help {tokens[0]}`." if known and "Did you mean" not in message else ""
 
 
 def _fail(message: str, code: int) -> int:

@@ -254,7 +254,7 @@ def report(
     for table in page.tables:
         print(as_markdown(table.lines)) if markdown else print_table(table.lines)
         print()
-    print(f"{len(page.records)} runs. Look at {path}")
+    print(f"{len(page.records)} run{'' if len(page.records) == 1 else 's'}. Look at {path}")
 
 
 def data(

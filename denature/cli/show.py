@@ -20,8 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from denature.cli.terminal import print
-from denature.core.progress import Meter, Task
+from denature.core.progress import Meter, Task, short_seconds
 from denature.core.text import printable
+from denature.report.tables import numbers
 
 if TYPE_CHECKING:
     from rich.progress import Task as RichTask
@@ -90,8 +91,7 @@ class _Clock(ProgressColumn):
 
     def render(self, task: "RichTask") -> Text:
         meter: Meter = task.fields["meter"]
-        speed = f"{meter.rate:,.0f} {meter.unit}/s, " if meter.unit == "images" else ""
-        return Text(speed + meter.clock, style="progress.remaining")
+        return Text(meter.clock, style="progress.remaining")
 
 
 @final
@@ -172,10 +172,10 @@ class _Line:
 
 
 def print_table(lines: Sequence[Sequence[str]]) -> None:
-    """Print a table whose first line is its header; columns from the third on are numbers."""
+    """Print a table whose first line is its header."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for place, name in enumerate(lines[0]):
-        table.add_column(printable(name), justify="right" if place > 1 else "left", overflow="fold")
+    for name, number in zip(lines[0], numbers(lines), strict=True):
+        table.add_column(printable(name), justify="right" if number else "left", overflow="fold")
     for line in lines[1:]:
         table.add_row(*map(printable, line))
     width = None if sys.stdout.isatty() else 160
@@ -196,5 +196,5 @@ def show(outcome: "Outcome", output_options: "OutputOptions") -> None:
         print()
     for sentence in (*page.marked, *page.verdict):
         print(printable(sentence))
-    took = "" if outcome.seconds is None else f"{outcome.seconds:.0f} s. "
+    took = "" if outcome.seconds is None else f"{short_seconds(outcome.seconds)}. "
     print(f"{took}Look at {outcome.report}")

@@ -218,7 +218,7 @@ def read_record(folder: Path) -> Record:
     path = folder / RECORD
     if not path.is_file():
         what = "holds no record.json, so no finished run" if folder.is_dir() else "is missing"
-        raise RunError(f"The run {folder} {what}.")
+        raise RunError(f"The run {folder} {what}; `denature runs` lists those under runs/.")
     try:
         text = read_text(path, MOST_JSON)
     except (OSError, UnicodeDecodeError) as error:
