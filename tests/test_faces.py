@@ -270,7 +270,7 @@ def test_a_clone_learns_where_the_service_sees_the_nose(
     assert told["clones"][-1]["fidelity"]["value"] < mean / 2
     assert {"report.html", "error.svg", "error.png", "records.jsonl"} <= set(os.listdir(out))
     page = (out / "report.html").read_text()
-    assert "Distance %" in page
+    assert "Distance\u00a0%" in page
     assert "of the picture&#39;s side" in page or "of the picture's side" in page
 
 

@@ -32,6 +32,12 @@ def test_numbers_stand_to_the_right_and_empty_columns_are_left_out() -> None:
     assert "Nothing" not in html
 
 
+def test_a_table_without_rows_keeps_its_columns() -> None:
+    table = Table(heading="None", lines=LINES[:1])
+    assert table.shown == LINES[:1]
+    assert table.numbers == [False] * len(LINES[0])
+
+
 def test_letters_of_a_narrow_figure_are_not_enlarged() -> None:
     def draw(width: float) -> str:
         plot = Plot(name="p", draw=lambda: new_figure(width, 2), caption="C")

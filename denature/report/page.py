@@ -37,7 +37,8 @@ class Table:
     @property
     def shown(self) -> list[list[str]]:
         """The lines without columns in which no row has anything."""
-        kept = [any(cells) for cells in zip(*self.lines[1:], strict=True)]
+        empty = len(self.lines) == 1
+        kept = [empty or any(cells[1:]) for cells in zip(*self.lines, strict=True)]
         return [[cell for cell, keep in zip(line, kept, strict=True) if keep]
                 for line in self.lines]  # fmt: skip
 

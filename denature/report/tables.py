@@ -37,7 +37,7 @@ NUMBER = re.compile(r"(?:beyond )?[+-]?\d[\d.,]*(?:e[+-]?\d+)?(?: [\[(].*)?")
 
 def numbers(lines: Sequence[Sequence[str]]) -> list[bool]:
     """Whether each column holds numbers, as most of its cells do; the first one names the rows."""
-    columns = [[cell for cell in column if cell] for column in zip(*lines[1:], strict=True)]
+    columns = [[cell for cell in column[1:] if cell] for column in zip(*lines, strict=True)]
     return [
         place > 0 and 2 * sum(NUMBER.fullmatch(cell) is not None for cell in column) > len(column)
         for place, column in enumerate(columns)
