@@ -9,7 +9,6 @@ from denature.recipes.demo import Demo
 from denature.recipes.runner import run
 from denature.report import summarise
 from denature.report.divergence import warning
-from denature.report.words import verdict_on_students
 from tests.test_docs import TUTORIAL, follow
 
 
@@ -42,31 +41,28 @@ def the_nasty_teacher_spoils_a_student_and_no_skeptical_one() -> None:
 
 
 def the_effect_on_the_digits_is_real() -> None:
-    """The demo's default of three seeds, the first of which was made by the command."""
-    first = Path("runs/small-demo/seed-0/teacher-nasty/record.json")
-    made = first.stat().st_mtime_ns
-    found = run(Demo(folder=Path("runs/small-demo")))
-    assert first.stat().st_mtime_ns == made
-    summary = summarise(found.records)
+    """On the first seed; verdicts over several are tested with words, and published in docs/demo.md.
+
+    Measured: alone 98.9 and 97.8 %, of the nasty teacher 39.3 and 82.7 %.
+    """
+    summary = summarise(run(Demo(folder=Path("runs/small-demo"), seeds=1)).records)
     nasty, normal = (summary.teacher(kind) for kind in ("nasty", "normal"))
     assert nasty is not None
     assert normal is not None
     assert normal.accuracy.value - nasty.accuracy.value <= 0.03
     falls = []
     for net in ("cnn", "mlp"):
-        alone, taught, spoiled = (
+        students = [
             summary.student(net, *how)
-            for how in (("none", "none"), ("normal", "soft"), ("nasty", "soft"))
-        )
-        assert alone is not None
-        assert taught is not None
-        assert taught.difference is not None
-        assert spoiled is not None
-        assert spoiled.difference is not None
-        assert alone.accuracy.value >= 0.97
-        assert taught.difference.high >= 0
-        falls.append(-spoiled.difference.value)
+            for how in (
+                ("none", "none"),
+                ("normal", "soft"),
+                ("nasty", "soft"),
+                ("nasty", "labels"),
+            )
+        ]
+        alone, taught, spoiled, labelled = (row.accuracy.value for row in students if row)
+        assert alone >= 0.97
+        assert min(taught, labelled) >= alone - 0.01
+        falls.append(alone - spoiled)
     assert max(falls) >= 0.05
-    students, labels = verdict_on_students(summary)
-    assert "spoils" in students
-    assert "does not protect its labels" in labels

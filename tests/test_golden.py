@@ -260,19 +260,14 @@ def test_a_short_run_has_its_recorded_losses(name: str) -> None:
 PROCESSORS = [
     {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OMP_NUM_THREADS": "1"},
     {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "2"},
-    {"ATEN_CPU_CAPABILITY": "avx512", "OMP_NUM_THREADS": "2"},
 ]
-"""Older processors that a newer one can play; what it has not itself is ignored. One thread is what
-the tests of this process compute with in CI."""
+"""Older processors that a newer one can play; what it has not itself is ignored. This processor,
+with one thread, is what the tests of this process compute with in CI."""
 
 
-A_FEW = ("normal", "nasty", "distilled", "adversarial, trades", "cloned, probabilities")
-"""A few kinds of loss, for the quick test; the slow one takes all cases."""
-
-
-def spread(processor: dict[str, str], *which: str) -> float:
+def spread(processor: dict[str, str]) -> float:
     """Largest relative difference from the recorded losses on another processor."""
-    command = [sys.executable, __file__, "--print", *which]
+    command = [sys.executable, __file__, "--print"]
     environment = {**os.environ, "MKL_CBWR": "COMPATIBLE", **processor}
     if processor["ATEN_CPU_CAPABILITY"] != "default":
         del environment["MKL_CBWR"]
@@ -287,11 +282,6 @@ def spread(processor: dict[str, str], *which: str) -> float:
         for loss, wanted in zip(found[name], expected[name], strict=True)
     ]
     return max(apart)
-
-
-@pytest.mark.slow
-def test_another_processor_stays_a_tenth_of_the_tolerance_away() -> None:
-    assert spread(PROCESSORS[0], *A_FEW) < TOLERANCE / 10
 
 
 @pytest.mark.slow

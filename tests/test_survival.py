@@ -233,7 +233,7 @@ def words(out: Path, *more: str, epochs: int = 12) -> list[str]:
 def test_a_time_limit_ends_with_75_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """Even a limit that is over before training starts gets one step further each time."""
     for step in (1, 2):
-        cut = run_command(*words(tmp_path / "run", "--time-limit", "0.1s"))
+        cut = run_command(*words(tmp_path / "run", "--time-limit", "0.001s"))
         assert cut.returncode == 75
         assert f"Stopped by the time limit at step {step} of 144" in cut.stderr
         assert "Run the same command again to go on" in cut.stderr
