@@ -41,7 +41,7 @@ def the_nasty_teacher_spoils_a_student_and_no_skeptical_one() -> None:
 
 
 def the_effect_on_the_digits_is_real() -> None:
-    """On the first seed; verdicts over several are tested with words, and published in docs/demo.md.
+    """On the first seed; verdicts over several are tested with words, and those of docs/demo.md.
 
     Measured: alone 98.9 and 97.8 %, of the nasty teacher 39.3 and 82.7 %.
     """
