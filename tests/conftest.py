@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from denature.answers.sources import LiveAnswers
 from denature.data import Dataset, load
+from denature.extract import config
+from denature.extract.asking.ledger import Ledger
+from denature.extract.theft import LEDGER
 from denature.report import page
 from denature.train import Normal, Run, Training, train
 
@@ -43,6 +47,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
         return train("cnn", "digits", Normal(), quick, out=out)
 
 
+@pytest.fixture(scope="session")
+def trained_mlp(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A network that knows the digits, which tests of many files only read."""
+    learning = Training(epochs=8, batch_size=64, device="cpu", precision="fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DENATURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        out = tmp_path_factory.mktemp("trained") / "mlp"
+        return train("mlp", "digits", Normal(), learning, out=out)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / LEDGER) as opened:
+        yield opened
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, which is no place of modules before a command names one."""
@@ -56,6 +76,14 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages have no figures: they take longer to draw than what is measured takes to train."""
     for name in ("svg", "write_figure"):
         monkeypatch.setattr(page, name, lambda *_: "")
+
+
+@pytest.fixture(scope="module")
+def few_steps() -> Iterator[None]:
+    """Clones that are made in a moment, and are worse for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "LEAST_STEPS", 5)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +115,16 @@ def disk_of(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 @pytest.fixture
 def digits() -> Dataset:
     return load("digits")
+
+
+@pytest.fixture
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, decoding an image fails the test."""
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("an image was decoded again")
+
+    return lambda: monkeypatch.setattr(Image, "open", refuse)
 
 
 @pytest.fixture
