@@ -35,7 +35,7 @@ def plain(trained_mlp: Run) -> Run:
     return trained_mlp
 
 
-def test_who_was_trained_at_a_temperature_is_attacked_with_it_put_back(plain: Run) -> None:
+def test_a_network_trained_at_a_temperature_is_attacked_with_it_put_back(plain: Run) -> None:
     target = Target(plain, torch.rand(4, 1, 8, 8), device="cpu")
     attack_config = replace(ATTACK_CONFIG, attacks=("pgd",))
     assert chosen(attack_config, target) == ("pgd",)
@@ -177,7 +177,7 @@ def test_budgets_that_make_no_sense_are_told(options: dict[str, Any], why: str) 
         AttackConfig(**options)
 
 
-def test_who_knows_places_cannot_be_attacked(tmp_path: Path, plain: Run) -> None:
+def test_a_network_of_landmarks_cannot_be_attacked(tmp_path: Path, plain: Run) -> None:
     finder = train("sepcnn@width=4", "drawn-faces", Normal(), Training(epochs=1, device="cpu"))
     with pytest.raises(ConfigError, match="predicts landmarks"):
         Target(finder, torch.rand(2, 3, 64, 64))

@@ -20,7 +20,6 @@ def victim(trained_mlp: Run) -> Run:
     return trained_mlp
 
 
-
 @pytest.mark.parametrize("form", ["pt2", "onnx"])
 def test_an_exported_network_answers_as_the_run_does(
     victim: Run, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]

@@ -114,7 +114,7 @@ def test_what_will_not_change_is_not_asked_again(ledger: Ledger) -> None:
     assert (len(victim.calls), oracle.left) == (1, 100)
 
 
-def test_who_is_told_to_wait_waits_unless_it_is_too_long(ledger: Ledger) -> None:
+def test_a_wait_that_a_victim_states_is_kept_unless_it_is_too_long(ledger: Ledger) -> None:
     victim = failing(1, AskFailed("slow down", again=True, billed=False, wait_s=0.3))
     oracle = oracle_of(ledger, victim)
     clock = time.perf_counter()
@@ -152,7 +152,7 @@ def test_a_failure_lets_what_is_in_flight_finish(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("slow", ["a rate", "a wait"])
-def test_who_waits_stops_at_once_when_that_is_wished(ledger: Ledger, slow: str) -> None:
+def test_a_wish_to_stop_ends_a_wait_at_once(ledger: Ledger, slow: str) -> None:
     victim = Counted()
     pace = (
         RequestConfig(per_request=2, concurrency=4, rate=1)
@@ -170,7 +170,7 @@ def test_who_waits_stops_at_once_when_that_is_wished(ledger: Ledger, slow: str) 
     assert len(victim.calls) <= 2
 
 
-def test_who_is_cancelled_leaves_a_ledger_that_goes_on(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_cancelled_request_leaves_a_ledger_that_goes_on(ledger: Ledger, tmp_path: Path) -> None:
     async def cancelled() -> None:
         target = ledger.target(VictimInfo(target="x"))
         for number in range(50):

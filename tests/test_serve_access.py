@@ -29,7 +29,6 @@ def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gu
         yield served
 
 
-
 SHOWN = [("GET", "/v2"), ("GET", "/v2/models/m"), ("GET", "/v2/models/none"),
          ("GET", "/v2/models/m/ready"), ("GET", "/v2/models/m/versions/1"),
          ("POST", "/v2/repository/index")]  # fmt: skip

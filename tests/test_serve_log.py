@@ -31,7 +31,6 @@ def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gu
         yield served
 
 
-
 def test_lines_that_cannot_be_written_are_counted_and_fail_no_request(
     victim: Run, tmp_path: Path
 ) -> None:
