@@ -37,24 +37,23 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("DENATURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+def trained_on_digits(net: str, epochs: int, factory: pytest.TempPathFactory) -> Run:
+    quick = Training(epochs=epochs, batch_size=64, device="cpu", precision="fp32")
+    with pytest.MonkeyPatch.context() as patch:  # the cache of tests is set for each of them only
+        patch.setenv("DENATURE_CACHE", str(factory.getbasetemp() / "cache"))
+        return train(net, "digits", Normal(), quick, out=factory.mktemp("trained") / net)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A network that tests only read."""
-    quick = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
-    with pytest.MonkeyPatch.context() as patch:  # the cache of tests is set for each of them only
-        patch.setenv("DENATURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        out = tmp_path_factory.mktemp("victim") / "run"
-        return train("cnn", "digits", Normal(), quick, out=out)
+    return trained_on_digits("cnn", 2, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def trained_mlp(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A network that knows the digits, which tests of many files only read."""
-    learning = Training(epochs=8, batch_size=64, device="cpu", precision="fp32")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DENATURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        out = tmp_path_factory.mktemp("trained") / "mlp"
-        return train("mlp", "digits", Normal(), learning, out=out)
+    return trained_on_digits("mlp", 8, tmp_path_factory)
 
 
 @pytest.fixture

@@ -68,9 +68,8 @@ class Guarded:
         assert self.served.send("GET", "/v2/health/live")[0] == 200
 
 
-@contextlib.contextmanager
 def guarded(victim: Run, place: Path) -> Iterator[Guarded]:
-    """A server of a network with a key of 100,000 images, which stops at the end."""
+    """A server of a network with a key of 100,000 images, as a fixture yields it."""
     with contextlib.closing(SqliteKeys(place / "keys")) as keys:
         key = keys.add("alice", budget=100_000, rate=None)
     with serving(place, f"m={victim.folder}", "--keys", str(place / "keys")) as served:

@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,6 @@ def shared_runs(factory: pytest.TempPathFactory) -> dict[str, Run]:
     return {"normal": normal, "nasty": nasty}
 
 
-@contextmanager
 def own_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """An empty hub, with a token and a cache for this process and those that it starts."""
     with hub_server() as server:

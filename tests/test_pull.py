@@ -36,8 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with own_hub(tmp_path, monkeypatch) as server:
-        yield server
+    yield from own_hub(tmp_path, monkeypatch)
 
 
 def test_a_pickle_is_never_opened(

@@ -35,8 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with own_hub(tmp_path, monkeypatch) as server:
-        yield server
+    yield from own_hub(tmp_path, monkeypatch)
 
 
 # What a push sends

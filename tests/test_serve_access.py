@@ -25,8 +25,7 @@ def victim(trained_mlp: Run) -> Run:
 
 @pytest.fixture(scope="module")
 def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    with guarded(victim, tmp_path_factory.mktemp("guarded")) as served:
-        yield served
+    yield from guarded(victim, tmp_path_factory.mktemp("guarded"))
 
 
 SHOWN = [("GET", "/v2"), ("GET", "/v2/models/m"), ("GET", "/v2/models/none"),

@@ -27,8 +27,7 @@ def victim(trained_mlp: Run) -> Run:
 
 @pytest.fixture(scope="module")
 def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    with guarded(victim, tmp_path_factory.mktemp("guarded")) as served:
-        yield served
+    yield from guarded(victim, tmp_path_factory.mktemp("guarded"))
 
 
 def test_lines_that_cannot_be_written_are_counted_and_fail_no_request(
