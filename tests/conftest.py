@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from denature.answers.sources import LiveAnswers
 from denature.data import Dataset, load
+from denature.extract import config
+from denature.extract.asking.ledger import Ledger
+from denature.extract.theft import LEDGER
 from denature.report import page
 from denature.train import Normal, Run, Training, train
 
@@ -33,14 +37,29 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("DENATURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+def trained_on_digits(net: str, epochs: int, factory: pytest.TempPathFactory) -> Run:
+    quick = Training(epochs=epochs, batch_size=64, device="cpu", precision="fp32")
+    with pytest.MonkeyPatch.context() as patch:  # the cache of tests is set for each of them only
+        patch.setenv("DENATURE_CACHE", str(factory.getbasetemp() / "cache"))
+        return train(net, "digits", Normal(), quick, out=factory.mktemp("trained") / net)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A network that tests only read."""
-    quick = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
-    with pytest.MonkeyPatch.context() as patch:  # the cache of tests is set for each of them only
-        patch.setenv("DENATURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        out = tmp_path_factory.mktemp("victim") / "run"
-        return train("cnn", "digits", Normal(), quick, out=out)
+    return trained_on_digits("cnn", 2, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def trained_mlp(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A network that knows the digits, which tests of many files only read."""
+    return trained_on_digits("mlp", 8, tmp_path_factory)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / LEDGER) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -56,6 +75,14 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages have no figures: they take longer to draw than what is measured takes to train."""
     for name in ("svg", "write_figure"):
         monkeypatch.setattr(page, name, lambda *_: "")
+
+
+@pytest.fixture(scope="module")
+def few_steps() -> Iterator[None]:
+    """Clones that are made in a moment, and are worse for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "LEAST_STEPS", 5)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +114,16 @@ def disk_of(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 @pytest.fixture
 def digits() -> Dataset:
     return load("digits")
+
+
+@pytest.fixture
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, decoding an image fails the test."""
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("an image was decoded again")
+
+    return lambda: monkeypatch.setattr(Image, "open", refuse)
 
 
 @pytest.fixture

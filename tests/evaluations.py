@@ -1,8 +1,11 @@
 """Evaluations of networks as single calls, and outcomes that are drawn again, for tests."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from denature.core.redact import without_paths
 from denature.core.schema import encode
@@ -91,3 +94,10 @@ def is_drawn_again(outcome: Outcome) -> bool:
 def page_is_drawn_again(folder: Path) -> bool:
     """Whether result and records in a folder give the page in it."""
     return render(read_outcome(folder).page) == (folder / REPORT).read_text()
+
+
+def around(run: Run, network: nn.Module, name: str, recipe: str = "") -> Run:
+    """A run with another network in it, of a recipe of its own."""
+    net = replace(run.record.net, digest=name)
+    record = replace(run.record, recipe=recipe or name, net=net)
+    return Run(record, network.eval(), run.folder and run.folder.parent / name)

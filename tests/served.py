@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from tests.processes import Command
+
+INFER = "/v2/models/m/infer"
 
 
 @dataclass
@@ -65,6 +68,12 @@ class Served:
         found = re.search(r"RssAnon:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) / 1024
+
+
+def body_of(images: np.ndarray) -> bytes:
+    tensor = {"name": "images", "shape": list(images.shape), "datatype": "UINT8",
+              "data": images.reshape(-1).tolist()}  # fmt: skip
+    return json.dumps({"inputs": [tensor]}).encode()
 
 
 def serve(

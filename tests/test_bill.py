@@ -1,12 +1,8 @@
-"""The bill of a theft and of an audit: hard limits, estimates, and refusals before any query."""
+"""The bill of a theft: parts of a budget, limits, estimates, and refusals before any query."""
 
-import asyncio
 import json
 import sqlite3
 import sys
-import tempfile
-import threading
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +16,10 @@ from hypothesis import strategies as st
 
 from denature.cli.app import main
 from denature.core.errors import ConfigError, MissingExtra, RunError
-from denature.core.stopping import Stopper
 from denature.data import Dataset
 from denature.data.config import DataConfig
-from denature.extract import config
 from denature.extract.asking.bill import Part
-from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
-from denature.extract.asking.limits import QueryLimits, Spending, affordable, in_dollars
-from denature.extract.asking.oracle import Oracle
-from denature.extract.asking.pool import NoisePool, pool_of_tests
+from denature.extract.asking.pool import pool_of_tests
 from denature.extract.config import ExtractionConfig
 from denature.extract.levels import CostBudget, divided
 from denature.extract.planning import PLAN, PlannedTheft, plan_theft
@@ -36,159 +27,22 @@ from denature.extract.selection.catalogue import find_selection
 from denature.extract.stealing import carry_out, steal
 from denature.extract.theft import LEDGER, read_theft
 from denature.extract.thief import check_selection
-from denature.extract.victims.base import VictimInfo
-from denature.extract.victims.called import FunctionVictim
 from denature.recipes.theft import estimate_theft
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
-from denature.train import Normal, Training, train
+from denature.train import Normal, train
 from denature.train.config import CheckpointConfig
 from denature.train.session import Session
+from tests.billed import ASKED, HERE, QUICK, answers, terms, victim
 from tests.test_classes import Heard
 
 pytestmark = pytest.mark.usefixtures("without_figures")
-
-HERE = __name__
-QUICK = Training(epochs=1, batch_size=32, device="cpu", precision="fp32")
 NO_WAIT = RequestConfig(per_request=3, concurrency=4, attempts=3, longest_wait_s=0.0)
-
-ASKED: list[int] = []
-"""Images of each call of a victim of this module."""
-
-
-def answers(pixels: np.ndarray) -> np.ndarray:
-    ASKED.append(len(pixels))
-    scores = pixels.reshape(len(pixels), -1)[:, 10:20] + 0.01
-    found: np.ndarray = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
-    return found
-
-
-def labels(pixels: np.ndarray) -> np.ndarray:
-    found: np.ndarray = answers(pixels).argmax(1)
-    return found
 
 
 @pytest.fixture(autouse=True)
 def nothing_asked() -> None:
     ASKED.clear()
-
-
-def victim(function: Callable[[np.ndarray], np.ndarray] = answers, **more: Any) -> FunctionVictim:
-    return FunctionVictim(function, name="v", **{"kind": "probabilities", **more})
-
-
-def terms(out: Path, *budgets: int, **more: Any) -> dict[str, Any]:
-    usual = {"net": "mlp", "pool": "digits", "budgets": budgets, "out": out, "training": QUICK}
-    return {**usual, **more}
-
-
-# Limits
-
-
-def test_the_first_limit_that_is_reached_ends_the_queries() -> None:
-    spending = Spending([(1, "train", 0.01, 30), (1, "measure", None, 10), (2, "train", 5.0, 9)])
-    assert (spending.queries(1, "train"), spending.queries(1)) == (30, 40)
-    assert spending.dollars(1, 0.02) == pytest.approx(0.5)
-    assert spending.dollars(1, None) == pytest.approx(0.3)
-
-    def left(price: float | None = 0.02, **limits: Any) -> tuple[int, str]:
-        return spending.left(1, "train", QueryLimits(**{"queries": 100, **limits}), price)
-
-    assert left() == (70, "The budget of 100 queries is spent")
-    assert left(total=50)[0] == 10
-    assert "50 queries, those for fidelity included" in left(total=50)[1]
-    assert left(total=50, max_cost=0.6)[0] == 5
-    assert "The limit of US $ 0.60 (--max-cost) is reached" in left(total=50, max_cost=0.6)[1]
-    assert left(total=50, max_cost=0.1)[0] == 0
-    assert left(price=0.0, max_cost=0.1)[0] == left(price=None, max_cost=0.1)[0] == 70
-    spending.book(1, "train", 0.01, -30)
-    assert left(total=50, max_cost=0.6)[0] == 20
-
-
-@given(st.integers(1, 10**6), st.integers(1, 10**7))
-def test_a_sum_that_pays_for_queries_pays_for_all_of_them(queries: int, price: int) -> None:
-    per_query = price / 10**7
-    assert affordable(queries * per_query, per_query) == queries
-
-
-@pytest.mark.parametrize(
-    ("money", "text"),
-    [(0, "0.00"), (0.002, "0.002"), (0.8, "0.80"), (1.5, "1.50"), (1234.567, "1,234.57")],
-)
-def test_dollars_have_cents_or_what_is_below(money: float, text: str) -> None:
-    assert in_dollars(money) == f"US $ {text}"
-
-
-OUTCOMES = st.lists(st.sampled_from(["answer", "charge", "free"]), max_size=12)
-
-
-@given(
-    outcomes=OUTCOMES,
-    train=st.integers(0, 40),
-    total=st.none() | st.integers(1, 60),
-    cents=st.none() | st.integers(1, 60),
-)
-@settings(max_examples=15, deadline=None)
-def test_no_limit_is_exceeded_under_concurrency_and_with_retries(
-    outcomes: list[str], train: int, total: int | None, cents: int | None
-) -> None:
-    """Queries for two purposes, of which some attempts fail, charged or free."""
-    charged, lock, waiting = [0], threading.Lock(), list(outcomes)
-
-    def answer(pixels: np.ndarray) -> np.ndarray:
-        with lock:
-            outcome = waiting.pop() if waiting else "answer"
-            charged[0] += len(pixels) * (outcome != "free")
-        if outcome != "answer":
-            raise AskFailed("busy", again=True, billed=outcome == "charge", wait_s=0.0)
-        return answers(pixels)
-
-    max_cost = None if cents is None else cents / 100
-    with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / LEDGER) as ledger:
-        usual: dict[str, Any] = {
-            "victim": victim(answer), "ledger": ledger, "total": total, "max_cost": max_cost,
-            "about": VictimInfo(target="v", kind="probabilities"), "price": 0.01,
-            "stopper": Stopper(), "pace": NO_WAIT,
-        }  # fmt: skip
-        messages = []
-        for purpose, budget, seed in (("measure", 12, 1), ("train", train, 2)):
-            oracle = Oracle(budget=budget, purpose=purpose, **usual)
-            pool = NoisePool(channels=1, image_size=8, seed=seed)
-            try:
-                oracle.ask(pool, range(20))
-            except (BudgetSpent, AskFailed) as error:
-                messages.append(str(error))
-            assert ledger.spent(oracle.target, purpose) <= budget
-        spent, paid = ledger.spending.queries(oracle.target), ledger.spending.dollars(1, 0.01)
-    assert charged[0] == spent  # nothing is in flight any more
-    assert total is None or spent <= total
-    assert max_cost is None or paid <= max_cost + 1e-9
-    assert all("busy" in it or "is spent" in it or "is reached" in it for it in messages)
-
-
-def test_dollars_hold_among_requests_that_leave_together(tmp_path: Path) -> None:
-    async def all_at_once(ledger: Ledger, target: int) -> list[object]:
-        limits = QueryLimits(queries=10**6, max_cost=0.3)
-        sends = [
-            ledger.send(
-                target, [Query(content=bytes([n, k]), repeat=0, reference="r") for k in range(3)],
-                purpose=f"purpose {n % 3}", limits=limits, attempt=1, price=0.001,
-            )
-            for n in range(200)
-        ]  # fmt: skip
-        return await asyncio.gather(*sends, return_exceptions=True)
-
-    for _ in range(2):  # the second time in a ledger of before
-        with Ledger(tmp_path / LEDGER) as ledger:
-            target = ledger.target(VictimInfo(target="v"))
-            found = asyncio.run(all_at_once(ledger, target))
-            assert ledger.spending.queries(target) == 300
-            assert ledger.spending.dollars(target, 0.001) == pytest.approx(0.3)
-    refused = [it for it in found if isinstance(it, BudgetSpent)]
-    assert len(refused) == 200
-    assert "The limit of US $ 0.30 (--max-cost) is reached; 3 more were not sent." in str(
-        refused[0]
-    )
 
 
 # Budgets and their parts
@@ -464,113 +318,3 @@ def test_a_backbone_of_another_network_is_refused_before_a_query(tmp_path: Path)
     with pytest.raises(ConfigError, match="backbone"):
         steal(victim(), **terms(tmp_path, 100, backbone=other))
     assert ASKED == []
-
-
-# Audits and evaluations
-
-
-@pytest.fixture
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "LEAST_STEPS", 5)
-
-
-AUDIT = ("--data", "digits", "--student", "mlp", "--defense", "label-only", "--thief", "naive",
-         "--budget", "20,40", "--seeds", "1", "--epochs", "1", "--test-images", "40",
-         "--device", "cpu", "--workers", "1", "-q")  # fmt: skip
-
-
-@pytest.mark.usefixtures("few_steps")
-def test_the_plan_of_an_audit_has_the_same_bill(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["audit", f"{HERE}:labels", *AUDIT, "--price-per-1000", "10", "--kind", "label",
-             "--out", str(tmp_path)]  # fmt: skip
-    assert main([*words, "--estimate", "--max-cost", "2"]) == 0
-    said = capsys.readouterr().out
-    stated = int(said.splitlines()[2].split(" queries; at most 200 if attempts are lost")[0])
-    assert "At most US $ 2.00, at US $ 0.01 a query, within --max-cost 2." in said
-    assert ASKED == []  # it states that it answers with labels
-    assert main([*words, "--max-cost", "2"]) == 0
-    assert sum(ASKED) == stated
-    assert main([*words, "--estimate"]) == 0
-    assert f"No query is left to send; {stated} were spent before." in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("few_steps")
-def test_an_estimate_of_an_audit_says_what_it_asks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = [word for word in AUDIT if word != "-q"]
-    out = ("--out", str(tmp_path))
-    assert main(["audit", f"{HERE}:answers", *words, *out, "--estimate"]) == 0
-    heard = capsys.readouterr()
-    assert "is asked 4 test images" in heard.err
-    assert "4 were spent before" in heard.out
-    assert ASKED == [4]
-
-
-@pytest.mark.usefixtures("few_steps")
-def test_dollars_end_an_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["audit", f"{HERE}:labels", *AUDIT, "--price-per-1000", "10", "--kind", "label",
-             "--out", str(tmp_path)]  # fmt: skip
-    assert main([*words, "--max-cost", "0.7"]) == 1
-    error = capsys.readouterr().err
-    assert "The limit of US $ 0.70 (--max-cost) is reached" in error
-    assert "larger --max-queries or --max-cost" in error
-    assert sum(ASKED) == 70
-    assert main([*words, "--max-cost", "0.9"]) == 0
-    assert sum(ASKED) <= 90
-
-
-IMPOSSIBLE_AUDITS: list[tuple[list[str], str]] = [
-    (["--budget", "1439"], "digits has 1,438 images"),
-    (["--student", "no-such"], "There is no network 'no-such'"),
-    (["--student", "timm:resnet18"], "needs the package 'timm'"),
-    (["--thief", "small-alpha,skeptical"], "No thief applies. small-alpha: "),
-    (["--labelled", "1439"], "owns 1,439 labelled images"),
-    (["--max-queries", "59"], "59 queries are allowed, and an audit needs 60 at least"),
-    (["--max-cost", "1"], "the price of a query is not known"),
-    (["--max-cost", "0.5", "--price-per-1000", "10"], "50 queries are allowed"),
-]
-
-
-@pytest.mark.parametrize(("words", "said"), IMPOSSIBLE_AUDITS)
-def test_an_audit_that_is_impossible_asks_nothing(
-    words: list[str],
-    said: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    given = list(AUDIT)
-    for name, value in zip(words[::2], words[1::2], strict=True):
-        if name in given:
-            given[given.index(name) + 1] = value
-        else:
-            given += [name, value]
-    assert main(["audit", f"{HERE}:labels", *given, "--kind", "label", "--out", str(tmp_path)]) == 1
-    assert said in capsys.readouterr().err
-    assert ASKED == []
-
-
-def test_dollars_limit_an_evaluation_and_need_a_price(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["eval", f"{HERE}:answers", "--data", "digits", "--kind", "probabilities",
-             "--max-cost", "0.5", "--out", str(tmp_path), "-q"]  # fmt: skip
-    assert main(words) == 1
-    assert "State it with --price-per-1000" in capsys.readouterr().err
-    assert ASKED == []
-    assert main([*words, "--price-per-1000", "10"]) == 0
-    assert "on 50 images" in capsys.readouterr().out
-    assert sum(ASKED) == 50
-
-
-def test_a_run_of_ones_own_costs_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = train("mlp", "digits", Normal(), QUICK, out=tmp_path / "run")
-    for words in (["audit", *AUDIT, "--price-per-1000", "1"], ["eval", "--data", "digits"]):
-        assert main([words[0], str(run.folder), *words[1:], "--max-cost", "1"]) == 1
-        assert "a network in this process" in capsys.readouterr().err

@@ -108,7 +108,7 @@ def attack(victim: FunctionVictim, plain: Run, out: Path, **options: Any) -> Rob
         pytest.param("label", (), marks=pytest.mark.slow),
     ],
 )
-def test_who_only_answers_is_attacked_with_what_works_there(
+def test_a_service_is_attacked_by_attacks_that_need_answers_alone(
     shown: str, attacks: tuple[str, ...], plain: Run, tmp_path: Path
 ) -> None:
     counts: list[int] = []
@@ -173,7 +173,9 @@ def test_images_arrive_as_bytes_and_within_the_budget(plain: Run, tmp_path: Path
     assert set(distances[np.isfinite(distances) & (distances > 30)].round(3)) <= {76.0}
 
 
-def test_a_budget_holds_and_who_is_not_asked_counts_for_nothing(plain: Run, tmp_path: Path) -> None:
+def test_a_budget_holds_and_images_without_answers_count_for_nothing(
+    plain: Run, tmp_path: Path
+) -> None:
     counts: list[int] = []
     attack_config = replace(TINY, attacks=("transfer", "square"))
     found = attack(

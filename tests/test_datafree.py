@@ -220,7 +220,7 @@ def test_images_are_images_and_the_network_is_left_as_it_was(teacher: Run) -> No
         invert(teacher.network, torch.arange(10), config, **arguments)  # type: ignore[arg-type]
 
 
-def test_the_command_makes_images_and_says_who_agrees(
+def test_the_command_makes_images_and_states_how_far_networks_agree(
     tmp_path: Path, digits: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("teacher", "judge"):

@@ -218,7 +218,7 @@ def test_differences_are_paired_by_seed(small: Outcome) -> None:
     assert row.from_normal.value == pytest.approx(-0.2)
 
 
-def test_teachers_are_told_from_students_by_who_was_taught(small: Outcome) -> None:
+def test_a_run_with_a_teacher_is_a_student_in_the_summary(small: Outcome) -> None:
     summary = summarise(family(small.records[0], alone=900, soft=700, labels=880))
     assert [row.kind for row in summary.teachers] == ["normal", "nasty"]
     assert [row.teacher for row in summary.students] == ["none", "normal", "nasty", "nasty"]

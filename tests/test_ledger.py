@@ -26,7 +26,7 @@ from denature.extract.victims.base import VictimInfo
 from denature.extract.victims.called import FunctionVictim
 from denature.remote.errors import AskFailed
 from denature.train import Training
-from tests.test_steal import Counted, images_of, oracle_of
+from tests.oracles import Counted, images_of, oracle_of
 
 ANCHOR = f"{LEDGER}.anchor"
 QUICK = Training(epochs=1, batch_size=32, device="cpu", precision="fp32")
@@ -270,3 +270,53 @@ def test_a_ledger_of_a_former_version_is_read_and_anchored(tmp_path: Path) -> No
     alter(path)
     with pytest.raises(RunError, match="altered or damaged"):
         Ledger(path)
+
+
+# The ledger as a file
+
+
+def test_one_process_at_a_time_is_at_work_with_a_ledger(tmp_path: Path) -> None:
+    with Ledger(tmp_path / LEDGER), pytest.raises(RunError, match="Another process is at work"):
+        Ledger(tmp_path / LEDGER)
+    Ledger(tmp_path / LEDGER).close()
+
+
+@pytest.mark.parametrize("content", [b"no database at all, only words", b"SQLite format 3\0torn"])
+def test_what_is_no_ledger_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / LEDGER
+    path.write_bytes(content)
+    for look in (Ledger, read_tallies):
+        with pytest.raises(RunError, match=r"cannot be (used|read) as a ledger"):
+            look(path)
+    assert path.read_bytes() == content
+
+
+def test_another_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / LEDGER
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE cheese (name TEXT)")
+    with pytest.raises(RunError, match="is no ledger of this denature's format"):
+        Ledger(path)
+
+
+def test_a_disk_that_is_full_ends_a_harvest_and_loses_nothing(small_disk: Path) -> None:
+    wide = Counted(lambda pixels: np.full((len(pixels), 500), 0.002, np.float32))
+    (small_disk / "other").write_bytes(bytes(65_536))
+    with Ledger(small_disk / LEDGER) as ledger:
+        with pytest.raises(RunError, match=r"cannot be written: .*full"):
+            oracle_of(ledger, wide, budget=10_000).ask(images_of(2000), range(2000))
+        kept = ledger.answers(1)
+    # It may be full where an answer comes, or where an intent is written and nothing is sent.
+    assert 0 < len(kept) <= sum(wide.calls)
+    (small_disk / "other").unlink()  # somebody makes room
+    with Ledger(small_disk / LEDGER) as ledger:
+        assert ledger.answers(1).keys() == kept.keys()
+
+
+def test_a_damaged_answer_is_told(ledger: Ledger) -> None:
+    oracle = oracle_of(ledger, Counted())
+    oracle.ask(images_of(2), range(2))
+    with closing(sqlite3.connect(ledger.path)) as db, db:
+        db.execute("UPDATE queries SET answer = x'0102' WHERE id = 1")
+    with pytest.raises(RunError, match="damaged: an answer has 2 bytes"):
+        ledger.answers(oracle.target)

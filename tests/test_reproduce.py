@@ -227,7 +227,7 @@ def test_what_is_within_the_interval_is_no_hazard_and_no_success() -> None:
     assert said.startswith("No student of a nasty teacher fell below themselves alone and the norm")
 
 
-def test_the_verdict_counts_who_fell_below_both() -> None:
+def test_the_verdict_counts_students_below_both() -> None:
     cells = [
         cell("of nasty R", "CNN", 0.7, 0.1, below_normal=0.09),
         cell("of nasty R", "as low of the normal", 0.6, 0.2, below_normal=0.0),
