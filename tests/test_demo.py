@@ -248,6 +248,15 @@ def test_the_verdict_says_what_the_numbers_say(
     assert second in two
 
 
+@pytest.mark.parametrize(
+    ("times", "students"), [(2, "both students here"), (3, "all 3 students here")]
+)
+def test_the_verdict_counts_students(small: Outcome, times: int, students: str) -> None:
+    summary = summarise(family(small.records[0], alone=900, soft=700, labels=900))
+    many = replace(summary, students=summary.students * times)
+    assert f"spoils {students}: " in verdict_on_students(many)[0]
+
+
 def test_one_image_lost_at_each_seed_spoils_nothing(small: Outcome) -> None:
     """An interval over seeds alone would be of no width, and below 0."""
     records = family(small.records[0], alone=900, soft=898, labels=900)

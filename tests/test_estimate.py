@@ -16,7 +16,7 @@ from denature.datafree.config import Dafl
 from denature.datafree.dafl import GeneratedData
 from denature.recipes import estimate
 from denature.recipes.estimate import training_seconds
-from denature.train import Distilled, Normal, Order, Training, make
+from denature.train import Distilled, Nasty, Normal, Order, Training, make
 from denature.train.objectives import Objective
 
 BRIEF = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
@@ -86,6 +86,19 @@ def test_finished_runs_know_better_than_a_probe(
     assert left(teacher, epochs=20) == pytest.approx(10 * images / 100)
     # Of another network nothing is known.
     assert left(replace(teacher, net="cnn")) == images
+
+
+def test_students_of_two_teachers_with_the_same_weights_are_one_run(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    """A nasty teacher of omega 0 ends with its adversary's weights, of one schedule."""
+    training = replace(BRIEF, schedule="constant")
+    teacher = Order(net="mlp", objective=Normal(), training=training, under=tmp_path)
+    same = replace(teacher, objective=Nasty(omega=0), source=teacher)
+    students = [replace(student(Distilled(), it), under=tmp_path) for it in (teacher, same)]
+    runs = make([teacher, same, *students], digits)
+    assert len({run.folder for run in runs}) == 3
+    assert training_seconds([(order, digits) for order in students], tmp_path) == 0
 
 
 def test_a_busy_machine_is_told_where_something_was_timed(

@@ -9,17 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from denature.api import audit, evaluate, robustness, steal
+from denature.api import ModelKeywords, audit, evaluate, robustness, steal
+from denature.api.keywords import model_options
 from denature.audit.result import AuditResult
 from denature.cli.app import main
 from denature.core import notebook, usual
@@ -58,14 +58,26 @@ PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 
 
 @pytest.mark.parametrize("function", [audit, steal, robustness, evaluate], ids=lambda f: f.__name__)
-def test_each_function_describes_models_as_commands_do_and_its_page_names_all(
+def test_each_function_names_the_keywords_of_models_and_its_page_names_all(
     function: Callable[..., Any],
 ) -> None:
     _, _, *named = inspect.signature(function).parameters
-    described = {field.name for field in fields(ModelOptions)} - {"model"}
-    assert described | {"service_model", "trust"} <= {*named}
+    assert {*ModelKeywords.__annotations__, "trust"} <= {*named}
     page = PAGE.read_text(encoding="utf-8")
     assert not [name for name in named if f"`{name}`" not in page]
+    with pytest.raises(ConfigError, match=r"no option 'classs'.* classes"):
+        function("no model", "digits", classs=10)
+
+
+def test_the_keywords_of_models_are_the_options_of_commands() -> None:
+    wanted = get_type_hints(ModelOptions)
+    wanted["service_model"] = wanted.pop("model")
+    found = get_type_hints(ModelKeywords)
+    assert found.keys() == wanted.keys()
+    assert {name for name in wanted if found[name] != wanted[name]} == {"mean", "std"}  # or a list
+    given = model_options({"service_model": "a", "mean": [0.5], "scale": 255})
+    assert given == ModelOptions(model="a", mean=(0.5,), scale=255)
+    assert model_options({}) == ModelOptions()
 
 
 @pytest.fixture

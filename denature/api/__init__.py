@@ -10,6 +10,7 @@ from denature.core.lazy import attach
 
 if TYPE_CHECKING:
     from denature.api.audits import audit
+    from denature.api.keywords import ModelKeywords
     from denature.api.measurements import evaluate, robustness
     from denature.api.thefts import steal
     from denature.train.predict import predict
@@ -18,6 +19,7 @@ __getattr__ = attach(
     __name__,
     {
         "audit": "audits",
+        "ModelKeywords": "keywords",
         "steal": "thefts",
         "robustness": "measurements",
         "evaluate": "measurements",
@@ -25,4 +27,4 @@ __getattr__ = attach(
     },
 )
 
-__all__ = ["audit", "steal", "robustness", "evaluate", "predict"]
+__all__ = ["audit", "steal", "robustness", "evaluate", "predict", "ModelKeywords"]

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
-from denature.answers.kinds import AnswerKind
+from denature.api.keywords import ModelKeywords, describes_model, model_options
 from denature.audit.config import AuditConfig, AuditEffort
 from denature.data.given import DataLike
 from denature.recipes.commands import audit_of
 from denature.recipes.given import ModelLike
-from denature.recipes.models import ModelOptions
 from denature.recipes.runner import run
 from denature.remote.config import RequestConfig
 from denature.report.results import Outcome
@@ -17,6 +17,7 @@ from denature.train.run import Run
 from denature.train.session import Session, default_session
 
 
+@describes_model
 def audit(
     model: ModelLike,
     data: DataLike,
@@ -37,16 +38,6 @@ def audit(
     price_per_1000: float | None = None,
     epochs: int = 30,
     seed: int = 0,
-    net: str | None = None,
-    classes: int | None = None,
-    entry: str | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    scale: float = 1.0,
-    service_model: str | None = None,
-    output: str | None = None,
-    kind: AnswerKind | None = None,
-    key_file: Path | None = None,
     trust: Sequence[str] = (),
     max_queries: int | None = None,
     max_cost: float | None = None,
@@ -56,6 +47,7 @@ def audit(
     out: str | Path | None = None,
     device: Device = "auto",
     session: Session | None = None,
+    **options: Unpack[ModelKeywords],
 ) -> Outcome:
     """Audit a model, as `denature audit` does: what the worst thief gets behind each defense.
 
@@ -79,17 +71,6 @@ def audit(
         price_per_1000: see there.
         epochs: epochs of the clones at least.
         seed: seed of clones, queries and defenses.
-        net: what a model does not state itself: see `denature.recipes.models.ModelOptions`, as for
-            the next nine options.
-        classes: see there.
-        entry: see there.
-        mean: see there.
-        std: see there.
-        scale: see there.
-        service_model: see `model` there.
-        output: see there.
-        kind: see there.
-        key_file: see there.
         trust: modules of your own that a run's record may import, and .pt2 files that may be loaded
             although this can execute code.
         max_queries: images that the model is asked about, at most.
@@ -102,6 +83,7 @@ def audit(
             one under runs/.
         device: where to compute.
         session: saved states, stops, workers and progress.
+        **options: what the model does not state itself; see `ModelKeywords`.
 
     Returns:
         The result with its page; see `Outcome.report` and `Outcome.to_frame`.
@@ -131,18 +113,7 @@ def audit(
         ),
         epochs=epochs,
         seed=seed,
-        options=ModelOptions(
-            net=net,
-            classes=classes,
-            entry=entry,
-            mean=tuple(mean),
-            std=tuple(std),
-            scale=scale,
-            model=service_model,
-            output=output,
-            kind=kind,
-            key_file=key_file,
-        ),
+        options=model_options(options),
         max_queries=max_queries,
         max_cost=max_cost,
         pace=pace or RequestConfig(),

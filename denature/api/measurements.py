@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Unpack, cast
 
-from denature.answers.kinds import AnswerKind
+from denature.api.keywords import ModelKeywords, describes_model, model_options
 from denature.core.stats import Estimate
 from denature.data.given import DataLike
 from denature.recipes.commands import evaluation_of, robustness_of
 from denature.recipes.given import ModelLike
-from denature.recipes.models import ModelOptions
 from denature.recipes.runner import run
 from denature.remote.config import RequestConfig
 from denature.report.results import Outcome
@@ -19,6 +18,7 @@ from denature.train.run import Run
 from denature.train.session import Session, default_session
 
 
+@describes_model
 def robustness(
     models: ModelLike | Sequence[ModelLike],
     data: DataLike,
@@ -35,22 +35,13 @@ def robustness(
     l0: Sequence[float] = (),
     samples: int | None = None,
     seed: int = 0,
-    net: str | None = None,
-    classes: int | None = None,
-    entry: str | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    scale: float = 1.0,
-    service_model: str | None = None,
-    output: str | None = None,
-    kind: AnswerKind | None = None,
-    key_file: Path | None = None,
     trust: Sequence[str] = (),
     pace: RequestConfig | None = None,
     scope: str = "",
     out: str | Path | None = None,
     device: Device = "auto",
     session: Session | None = None,
+    **options: Unpack[ModelKeywords],
 ) -> Outcome:
     """Attack models and look for masked gradients, as `denature robustness` does.
 
@@ -71,17 +62,6 @@ def robustness(
         l0: see there.
         samples: see there.
         seed: see there.
-        net: what a model does not state itself: see `denature.recipes.models.ModelOptions`, as for
-            the next nine options.
-        classes: see there.
-        entry: see there.
-        mean: see there.
-        std: see there.
-        scale: see there.
-        service_model: see `model` there.
-        output: see there.
-        kind: see there.
-        key_file: see there.
         trust: modules of your own that a run's record may import, and .pt2 files that may be loaded
             although this can execute code.
         pace: rate and retries of requests.
@@ -89,6 +69,7 @@ def robustness(
         out: folder for attacks, tables and report; by default one under runs/.
         device: where to compute.
         session: saved states, stops, workers and progress.
+        **options: what the models do not state themselves; see `ModelKeywords`.
 
     Returns:
         The result with its page.
@@ -114,18 +95,7 @@ def robustness(
             samples=samples,
             seed=seed,
         ),
-        options=ModelOptions(
-            net=net,
-            classes=classes,
-            entry=entry,
-            mean=tuple(mean),
-            std=tuple(std),
-            scale=scale,
-            model=service_model,
-            output=output,
-            kind=kind,
-            key_file=key_file,
-        ),
+        options=model_options(options),
         pace=pace or RequestConfig(),
         scope=scope,
         out=out,
@@ -136,20 +106,11 @@ def robustness(
     return run(evaluation, session)
 
 
+@describes_model
 def evaluate(
     model: ModelLike,
     data: DataLike,
     *,
-    net: str | None = None,
-    classes: int | None = None,
-    entry: str | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    scale: float = 1.0,
-    service_model: str | None = None,
-    output: str | None = None,
-    kind: AnswerKind | None = None,
-    key_file: Path | None = None,
     trust: Sequence[str] = (),
     test_images: int | None = None,
     price_per_1000: float | None = None,
@@ -160,23 +121,13 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     session: Session | None = None,
+    **options: Unpack[ModelKeywords],
 ) -> Estimate:
     """Accuracy of a model on the test split of data, or its error on landmarks.
 
     Args:
         model: see `ModelLike`.
         data: see `denature.data.load`.
-        net: what a model does not state itself: see `denature.recipes.models.ModelOptions`, as for
-            the next nine options.
-        classes: see there.
-        entry: see there.
-        mean: see there.
-        std: see there.
-        scale: see there.
-        service_model: see `model` there.
-        output: see there.
-        kind: see there.
-        key_file: see there.
         trust: modules of your own that a run's record may import, and .pt2 files that may be loaded
             although this can execute code.
         test_images: test images at most; by default all for a run, and 1,000 for other models.
@@ -189,6 +140,7 @@ def evaluate(
         device: where a run computes.
         precision: precision of a run's inference.
         session: its progress is used, and its stopper ends the queries.
+        **options: what the model does not state itself; see `ModelKeywords`.
 
     Raises:
         DenatureError: see `denature.core.errors`.
@@ -197,18 +149,7 @@ def evaluate(
     evaluation = evaluation_of(
         model,
         data,
-        options=ModelOptions(
-            net=net,
-            classes=classes,
-            entry=entry,
-            mean=tuple(mean),
-            std=tuple(std),
-            scale=scale,
-            model=service_model,
-            output=output,
-            kind=kind,
-            key_file=key_file,
-        ),
+        options=model_options(options),
         test_images=test_images,
         price_per_1000=price_per_1000,
         max_cost=max_cost,

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
-from denature.answers.kinds import AnswerKind
+from denature.api.keywords import ModelKeywords, describes_model, model_options
 from denature.data.given import DataLike
 from denature.extract.config import Choose, ExtractionConfig
 from denature.recipes.commands import finish, theft_of
 from denature.recipes.given import ModelLike
-from denature.recipes.models import ModelOptions
 from denature.remote.config import RequestConfig
 from denature.report.results import Outcome
 from denature.train.config import Training
@@ -16,6 +16,7 @@ from denature.train.run import Run
 from denature.train.session import Session, default_session
 
 
+@describes_model
 def steal(
     model: ModelLike,
     pool: DataLike,
@@ -30,16 +31,6 @@ def steal(
     fidelity: int | None = None,
     fidelity_extra: bool = False,
     training: Training | None = None,
-    net: str | None = None,
-    classes: int | None = None,
-    entry: str | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    scale: float = 1.0,
-    service_model: str | None = None,
-    output: str | None = None,
-    kind: AnswerKind | None = None,
-    key_file: Path | None = None,
     trust: Sequence[str] = (),
     price_per_1000: float | None = None,
     max_cost: float | None = None,
@@ -48,6 +39,7 @@ def steal(
     scope: str = "",
     out: str | Path | None = None,
     session: Session | None = None,
+    **options: Unpack[ModelKeywords],
 ) -> Outcome:
     """Query a model within budgets and train clones on its answers, as `denature steal` does.
 
@@ -67,17 +59,6 @@ def steal(
         fidelity: see there.
         fidelity_extra: see there.
         training: settings of the clones' training.
-        net: what a model does not state itself: see `denature.recipes.models.ModelOptions`, as for
-            the next nine options.
-        classes: see there.
-        entry: see there.
-        mean: see there.
-        std: see there.
-        scale: see there.
-        service_model: see `model` there.
-        output: see there.
-        kind: see there.
-        key_file: see there.
         trust: modules of your own that a run's record may import, and .pt2 files that may be loaded
             although this can execute code.
         price_per_1000: US dollars per thousand queries.
@@ -88,6 +69,7 @@ def steal(
         scope: scope and permission of the test, for result and page.
         out: folder for ledger, clones and report; by default one under runs/.
         session: saved states, stops, workers and progress.
+        **options: what the model does not state itself; see `ModelKeywords`.
 
     Returns:
         The result, a `Theft`, with its page.
@@ -110,18 +92,7 @@ def steal(
             fidelity_extra=fidelity_extra,
         ),
         training=training,
-        options=ModelOptions(
-            net=net,
-            classes=classes,
-            entry=entry,
-            mean=tuple(mean),
-            std=tuple(std),
-            scale=scale,
-            model=service_model,
-            output=output,
-            kind=kind,
-            key_file=key_file,
-        ),
+        options=model_options(options),
         price_per_1000=price_per_1000,
         max_cost=max_cost,
         pace=pace or RequestConfig(),

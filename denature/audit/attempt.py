@@ -1,9 +1,11 @@
-"""What a thief may use in one cell of an audit."""
+"""What a thief may use in one cell of an audit: images of pools, images that it owns, queries."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
 import numpy as np
+import torch
 
 from denature.answers.answerer import Answers
 from denature.answers.kinds import AnswerKind
@@ -12,7 +14,7 @@ from denature.core.errors import ConfigError
 from denature.core.seeds import derive, generator
 from denature.defenses.base import Stream
 from denature.extract.asking.ledger import BudgetSpent
-from denature.extract.asking.pool import StoredPool
+from denature.extract.asking.pool import StoredPool, digest_of, pool_of_tests
 from denature.extract.strategies.base import LabelledImages, Situation
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from denature.data import Dataset
+    from denature.train.config import Training
     from denature.train.run import Run
 
 
@@ -32,7 +36,7 @@ class PoolOrder:
         excluded: digests of images that are never queried, such as test images.
     """
 
-    def __init__(self, pool: StoredPool, excluded: set[bytes]) -> None:
+    def __init__(self, pool: StoredPool, excluded: Collection[bytes]) -> None:
         self.pool, seen, self.rows = pool, set(excluded), []
         self.contents: dict[int, bytes] = {}
         for row, content in enumerate(pool.contents(range(pool.size))):
@@ -50,6 +54,53 @@ class PoolOrder:
         order = generator(seed, "queries").permutation(len(self.rows))
         rows = [self.rows[place] for place in order.tolist()]
         return [row for row in rows if self.contents[row] not in first] if first else rows
+
+
+def seed_of(training: "Training", number: int) -> int:
+    """Seed of all that a thief draws in the repetition of this number."""
+    return derive(training.seed, "thief", number)
+
+
+def contents_of_tests(dataset: "Dataset") -> frozenset[bytes]:
+    """Digests of the test images."""
+    tests = pool_of_tests(dataset)
+    return frozenset(tests.contents(range(tests.size)))
+
+
+def owned_images(
+    dataset: "Dataset", tests: frozenset[bytes], *, count: int, seed: int
+) -> tuple[LabelledImages, frozenset[bytes]]:
+    """Labelled images of a thief, and their digests.
+
+    They are drawn from the training split, differ from each other and from test images.
+
+    Args:
+        dataset: the labelled data.
+        tests: digests of its test images.
+        count: number of images.
+        seed: determines them.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    train, seen = dataset.train, set(tests)
+    order = generator(seed, "owned images").permutation(len(train.rows))
+    chosen: list[int] = []
+    for row in train.rows[torch.from_numpy(order)].tolist():
+        if len(chosen) == count:
+            break
+        content = digest_of(train.images[row].numpy())
+        if content not in seen:
+            seen.add(content)
+            chosen.append(row)
+    if len(chosen) < count:
+        raise ConfigError(
+            f"The thief owns {count:,} labelled images, and {dataset.config.source} has "
+            f"{len(chosen):,} training images that differ from each other and from the test "
+            "images. Take a smaller --labelled."
+        )
+    images, labels = train.images[chosen].numpy(), train.labels[chosen].numpy()
+    return LabelledImages(images, labels), frozenset(seen - tests)
 
 
 @final

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import numpy as np
 
-from denature.audit.attempt import CellAttempt, PoolOrder
+from denature.audit.attempt import (
+    CellAttempt,
+    PoolOrder,
+    contents_of_tests,
+    owned_images,
+    seed_of,
+)
 from denature.audit.cells import CellName, CellStore, MeasuredCell, predictions_by_seed
 from denature.audit.config import AuditConfig
 from denature.audit.engine import CellTask, Engine
-from denature.audit.feasible import contents_of_tests, owned_images, seed_of
 from denature.audit.learning import Classroom
 from denature.audit.measurements import BaselineHits, Column, LeftOut, Measurements, Trial
 from denature.audit.outstanding import Outstanding

@@ -7,7 +7,8 @@ from typing import final
 from torch import Tensor, nn
 
 from denature.answers.looks import ENOUGH
-from denature.audit.attempt import PoolOrder
+from denature.audit.attempt import PoolOrder, contents_of_tests, owned_images, seed_of
+from denature.audit.config import AuditConfig
 from denature.audit.source import Harvest
 from denature.core.errors import ConfigError
 from denature.core.types import Pixels
@@ -15,14 +16,17 @@ from denature.data import DataConfig, Dataset
 from denature.data.dataset import Split
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.oracle import UNLIMITED, Oracle
-from denature.extract.asking.pool import StoredPool, open_pool, pool_of_tests
+from denature.extract.asking.pool import StoredPool, open_pool
 from denature.extract.compatibility import about_of, fitted
+from denature.extract.config import thief_training
+from denature.extract.feasibility import check_clone, check_count, sample_of
 from denature.extract.victims.base import Victim
 from denature.extract.victims.local import local
 from denature.nets.activations import ActivationRecorder
 from denature.remote.config import RequestConfig
 from denature.train.classes import ClassMatcher
-from denature.train.config import Device
+from denature.train.config import Device, Training
+from denature.train.objectives.cloned import Cloned
 from denature.train.run import Run
 from denature.train.session import Session
 
@@ -121,8 +125,37 @@ class QueryContext:
         )
         if not isinstance(pool, StoredPool):
             raise ConfigError("Noise is no pool of an audit; name images with --pool.")
-        tests = pool_of_tests(data)
-        return PoolOrder(pool, set(tests.contents(range(tests.size))))
+        return PoolOrder(pool, contents_of_tests(data))
+
+    def check_plan(
+        self,
+        config: AuditConfig,
+        *,
+        pool: PoolOrder,
+        other: PoolOrder | None,
+        net: str,
+        training: Training,
+    ) -> None:
+        """Refuse what is impossible, as far as it is known before the model is asked.
+
+        Raises:
+            DenatureError: a pool is too small, or no clone can be trained.
+        """
+        data = self.data
+        budgets = config.budgets(len(pool.rows), channels=data.channels)
+        check_count(pool.name, len(pool.rows), budgets[-1])
+        if other is not None:
+            check_count(other.name, len(other.rows), budgets[-1], option="--other-pool")
+        owned = config.owned(len(data.classes))
+        owned_images(data, contents_of_tests(data), count=owned, seed=seed_of(training, 0))
+        rows = pool.rows[: budgets[0]]
+        check_clone(
+            net,
+            sample_of(pool.pool, rows, data),
+            objective=Cloned(),
+            training=thief_training(len(rows), training, net=net),
+            checkpointing=self.session.checkpointing,
+        )
 
     def tests(self, model: Run | Victim, wanted: int | None) -> Split:
         """The test images; a stratified share of them where fewer are wanted."""

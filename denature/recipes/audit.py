@@ -15,7 +15,6 @@ from denature.audit.cells import REVISION, CellStore
 from denature.audit.config import UNDEFENDED, AuditConfig
 from denature.audit.defending import IN_TRAINING, Defender
 from denature.audit.engine import Engine
-from denature.audit.feasible import check_plan
 from denature.audit.findings import findings
 from denature.audit.learning import Classroom
 from denature.audit.measurements import Measurements, Trial
@@ -227,14 +226,12 @@ class OpenAudit:
                 context.check_images(role, run)
         self.pool = context.pool(audit.pool or audit.source)
         self.other = None if audit.other_pool is None else context.pool(audit.other_pool)
-        check_plan(
+        context.check_plan(
             audit.config,
-            data=context.data,
             pool=self.pool,
             other=self.other,
             net=audit.net,
             training=audit.training,
-            checkpointing=context.session.checkpointing,
         )
         budgets = audit.config.budgets(len(self.pool.rows), channels=context.data.channels)
         self.harvest = context.harvest(audit.model, audit.config.test_images, least=budgets[0])

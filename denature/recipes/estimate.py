@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from denature.answers.transfer import Transfer
 from denature.core.compute import Compute, resolve
 from denature.core.progress import SILENT, Progress
 from denature.core.record import RECORD, Record, find_records
@@ -22,7 +23,7 @@ from denature.data import Dataset
 from denature.data.feed import Feed
 from denature.data.views import views
 from denature.nets import create
-from denature.train import Adversarial, Normal, Order
+from denature.train import Adversarial, Normal, Order, Run
 from denature.train.learner import Learner
 from denature.train.objectives.base import BringsData
 from denature.train.order import given_by
@@ -74,9 +75,7 @@ def training_seconds(
     }
     finished = _finished(done)
     remaining = [
-        (order, data)
-        for (order, _), data in orders.items()
-        if _identity(order, data) not in finished
+        (order, data) for (order, _), data in orders.items() if not _weights(order, data, finished)
     ]
     speeds = _seconds_by_kind(find_records([done]) if finished else [])
     clock = _Clock()
@@ -125,28 +124,40 @@ def _with_inputs(order: Order) -> Iterator[Order]:
     yield order
 
 
-def _identity(order: Order, data: Dataset) -> str:
-    """Identity of an order, with the identities of the orders that it needs."""
-    sources = [
-        source for source in (order.source, order.init, order.backbone) if isinstance(source, Order)
+def _weights(order: Order, data: Dataset, finished: Mapping[str, set[str]]) -> set[str]:
+    """Digests of the weights that an order ended with; none where it is unfinished.
+
+    By the weights of its inputs and not by their orders: a nasty teacher of omega 0 ends with its
+    adversary's weights, and the students of both are one run.
+    """
+
+    def of(given: Order | Run | Transfer | str) -> set[str]:
+        if isinstance(given, Order):
+            return _weights(given, data, finished)
+        return {given if isinstance(given, str) else given.as_input().digest}
+
+    inputs = [
+        of(given) for given in (order.source, order.init, order.backbone) if given is not None
     ]
-    return _encoded(given_by(order), data.digest, [_identity(source, data) for source in sources])
+    return {
+        digest
+        for needs in itertools.product(*inputs)
+        for digest in finished.get(_encoded(given_by(order), data.digest, needs), ())
+    }
 
 
-def _finished(folder: Path) -> set[str]:
-    """Identities of the finished runs in and below a folder; see `_identity`."""
-    records = find_records([folder]) if any(folder.rglob(RECORD)) else []
-    by_recipe = {(record.recipe, record.seed): record for record in records}
+def _finished(folder: Path) -> dict[str, set[str]]:
+    """Digests of the weights of the finished runs in and below a folder, by what they are made of.
 
-    def identity(record: Record) -> str:
-        # By recipe and not by weights: a nasty teacher of omega 0 ends with its adversary's.
-        sources = [by_recipe.get((made.recipe, made.seed)) for made in record.inputs.values()]
-        digest = None if record.data is None else record.data.digest
-        return _encoded(
-            record.given, digest, [identity(source) for source in sources if source is not None]
-        )
-
-    return {identity(record) for record in records}
+    Runs of one order on other devices, say, end with other weights.
+    """
+    found: dict[str, set[str]] = {}
+    for record in find_records([folder]) if any(folder.rglob(RECORD)) else []:
+        inputs = record.inputs.values()
+        needs = [made.net if made.kind == "published" else made.digest for made in inputs]
+        data = None if record.data is None else record.data.digest
+        found.setdefault(_encoded(record.given, data, needs), set()).add(record.net.digest)
+    return found
 
 
 def _encoded(given: Mapping[str, Any], data: str | None, sources: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -23,7 +24,7 @@ from denature.report.words import terms
 REPORT, TABLE = "report.html", "table.md"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """A header and rows, which a click on a heading sorts; a page without rows leaves it out."""
 
@@ -34,7 +35,7 @@ class Table:
     folded: str = ""
     """Summary under which the table is folded; an empty one leaves it open."""
 
-    @property
+    @cached_property
     def shown(self) -> list[list[str]]:
         """The lines without columns in which no row has anything."""
         empty = len(self.lines) == 1

@@ -196,7 +196,8 @@ def _apart(row: Row) -> float:
 def _count(part: Sequence[Row], whole: Sequence[Row]) -> str:
     if len(part) < len(whole):
         return f"{len(part)} of {len(whole)} students here"
-    return "the only student here" if len(whole) == 1 else f"all {len(whole)} students here"
+    few = {1: "the only student here", 2: "both students here"}
+    return few.get(len(whole), f"all {len(whole)} students here")
 
 
 def _labels(rows: Sequence[Row]) -> str:

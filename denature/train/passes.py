@@ -107,60 +107,54 @@ def _train(
     single: bool,
 ) -> None:
     """Train all jobs in one pass, and save their states to disk."""
-    first, checkpointing = jobs[0], session.checkpointing
-    family = views(first.training.augment, channels=dataset.channels, image_size=dataset.image_size)
-    names = dataset.classes if dataset.landmarks else ()
-    feed = Feed(first.samples.split, compute=first.compute, views=family, names=names)
-    by_learner = {id(job.learner): job for job in jobs}
-    writers: dict[int, list[Scalars]] = {}
-    last_saved, calls, team = time.monotonic(), 0, first.team
-
-    def between_steps() -> None:
-        nonlocal last_saved, calls
-        calls += 1
-        if team.size > 1 and calls % AGREE_EVERY:
-            return
-        since = time.monotonic() - last_saved
-        reason, due = team.broadcast((session.stopper.reason, since >= checkpointing.save_every_s))
-        if reason or due:
-            for job in jobs:
-                job.save()
-            last_saved = time.monotonic()
-        if reason and not all(job.learner.finished for job in jobs):
-            done = min(job.learner.done for job in jobs)
-            kept = "in memory only" if first.folder is None else f"in {first.folder.parent}"
-            raise Stopped(
-                reason,
-                f"Stopped by {reason} at step {done} of {first.learner.total}, kept {kept}. "
-                "Run the same command again to go on.",
-            )
-
-    def on_epoch(learner: Learner, entry: EpochRecord) -> None:
-        job = by_learner[id(learner)]
-        for write in writers[id(learner)]:
-            write(scalars_of(entry), entry.epoch)
-        every = checkpointing.keep_every
-        if every and entry.epoch % every == 0 and job.folder is not None:
-            name = f"epoch-{entry.epoch:04d}"
-            snapshot = job.folder / STATE_FOLDER / SNAPSHOTS / name
-            network = learner.collect()
-            team.on_rank0(lambda: save_weights(snapshot, network))
-        if watch is not None and team.is_rank0:
-            watch(job.order, learner)
-
-    # A run that was killed between its last epoch and its record needs no more training.
     for job in jobs:
         whole.grow(job.images_left - job.images)
-    jobs = [job for job in jobs if not job.learner.finished]
-    if not jobs:
-        return
-    images: BatchSource = feed
-    source: AnswerSource | None = None
-    if first.synthetic is not None:
-        images = source = first.synthetic
-    elif isinstance(first.source, Transfer):
-        source = first.source
-    elif first.source is not None:
+    # A run that was killed between its last epoch and its record needs no more training.
+    if unfinished := [job for job in jobs if not job.learner.finished]:
+        _Trainer(unfinished, dataset, watch, session).train(whole, single=single)
+
+
+class _Trainer:
+    """Trains jobs in one pass, and writes their states, snapshots and curves meanwhile."""
+
+    def __init__(
+        self, jobs: Sequence[Job], dataset: Dataset, watch: Watch | None, session: Session
+    ) -> None:
+        self._jobs, self._dataset, self._watch, self._session = jobs, dataset, watch, session
+        self._by_learner = {id(job.learner): job for job in jobs}
+        self._writers: dict[int, list[Scalars]] = {}
+        self._last_saved, self._calls = time.monotonic(), 0
+
+    def train(self, whole: Task, *, single: bool) -> None:
+        """Train until all jobs are finished; see `make_pass` for the arguments.
+
+        Raises:
+            Stopped: a stop was requested; the states are saved.
+        """
+        images, source = self._open_source()
+        with ExitStack() as stack:
+            tasks = self._open_reports(stack, whole, single=single)
+            fit(
+                [job.learner for job in self._jobs],
+                images,
+                source=source,
+                test=self._dataset.test,
+                validation=self._jobs[0].samples.validation,
+                tasks=tasks,
+                on_epoch=self._on_epoch,
+                between_steps=self._between_steps,
+            )
+
+    def _open_source(self) -> tuple[BatchSource, AnswerSource | None]:
+        """The images, and the source of their answers, which all jobs of a pass share."""
+        first, dataset = self._jobs[0], self._dataset
+        augment, names = first.training.augment, dataset.classes if dataset.landmarks else ()
+        family = views(augment, channels=dataset.channels, image_size=dataset.image_size)
+        feed = Feed(first.samples.split, compute=first.compute, views=family, names=names)
+        if first.synthetic is not None:
+            return first.synthetic, first.synthetic
+        if first.source is None or isinstance(first.source, Transfer):
+            return feed, first.source
         compute = resolve(
             first.source.network, device=first.training.device, precision=first.training.precision
         )
@@ -170,36 +164,60 @@ def _train(
             dataset,
             first.order.inference,
             compute,
-            store=checkpointing.store,
-            progress=session.progress,
+            store=self._session.checkpointing.store,
+            progress=self._session.progress,
         )
-        for job in jobs:
+        for job in self._jobs:
             job.form = form
-    titles = _titles(jobs)
-    with ExitStack() as stack:
-        tasks: list[Task] = []
-        report = stack.enter_context(_reporting(jobs, titles, checkpointing))
+        return feed, source
+
+    def _open_reports(self, stack: ExitStack, whole: Task, *, single: bool) -> list[Task]:
+        """Open trackers, events and tasks in `stack`; a task for each job is returned."""
+        jobs, titles, tasks = self._jobs, _titles(self._jobs), []
+        report = stack.enter_context(_reporting(jobs, titles, self._session.checkpointing))
         for job, title, write in zip(jobs, titles, report, strict=True):
-            writers[id(job.learner)] = [write]
-            if job.folder is not None and team.is_rank0:
+            writers = self._writers[id(job.learner)] = [write]
+            if job.folder is not None and job.team.is_rank0:
                 folder, after = job.folder / STATE_FOLDER / EVENTS, len(job.learner.history)
-                events = stack.enter_context(tensorboard(folder, after=after))
-                writers[id(job.learner)].append(events)
+                writers.append(stack.enter_context(tensorboard(folder, after=after)))
             if single:
                 tasks.append(whole)
                 continue
-            own = stack.enter_context(session.progress.task(title, job.images_left, "images"))
-            tasks.append(Both(own, whole))
-        fit(
-            [job.learner for job in jobs],
-            images,
-            source=source,
-            test=dataset.test,
-            validation=first.samples.validation,
-            tasks=tasks,
-            on_epoch=on_epoch,
-            between_steps=between_steps,
-        )
+            own = self._session.progress.task(title, job.images_left, "images")
+            tasks.append(Both(stack.enter_context(own), whole))
+        return tasks
+
+    def _on_epoch(self, learner: Learner, entry: EpochRecord) -> None:
+        job, every = self._by_learner[id(learner)], self._session.checkpointing.keep_every
+        for write in self._writers[id(learner)]:
+            write(scalars_of(entry), entry.epoch)
+        if every and entry.epoch % every == 0 and job.folder is not None:
+            snapshot = job.folder / STATE_FOLDER / SNAPSHOTS / f"epoch-{entry.epoch:04d}"
+            network = learner.collect()
+            job.team.on_rank0(lambda: save_weights(snapshot, network))
+        if self._watch is not None and job.team.is_rank0:
+            self._watch(job.order, learner)
+
+    def _between_steps(self) -> None:
+        """Save all states when that is due, and before a stop."""
+        first, team = self._jobs[0], self._jobs[0].team
+        self._calls += 1
+        if team.size > 1 and self._calls % AGREE_EVERY:
+            return
+        due = time.monotonic() - self._last_saved >= self._session.checkpointing.save_every_s
+        reason, due = team.broadcast((self._session.stopper.reason, due))
+        if reason or due:
+            for job in self._jobs:
+                job.save()
+            self._last_saved = time.monotonic()
+        if reason and not all(job.learner.finished for job in self._jobs):
+            done = min(job.learner.done for job in self._jobs)
+            kept = "in memory only" if first.folder is None else f"in {first.folder.parent}"
+            raise Stopped(
+                reason,
+                f"Stopped by {reason} at step {done} of {first.learner.total}, kept {kept}. "
+                "Run the same command again to go on.",
+            )
 
 
 @contextmanager

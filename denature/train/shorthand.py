@@ -4,12 +4,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack, cast
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from torch import nn
 
 from denature.answers.config import InferenceConfig
-from denature.core.errors import unknown
+from denature.core.keywords import with_keywords
 from denature.data.given import DataLike
 from denature.train.config import (
     Augment,
@@ -96,44 +96,26 @@ class DistilledOptions(AskingOptions, total=False):
     answers: AnswerForm
 
 
-def _named(options: type[Any]) -> Callable[[F], F]:
-    """Show all options of a function by name, in `help` and where a notebook completes them.
+def _shorthand(objective: type[Any], options: type[Any]) -> Callable[[F], F]:
+    """Decorator of a function with these options; see `with_keywords`.
 
     Args:
+        objective: config that holds the defaults of its own options.
         options: their types.
     """
-    defaults = {
-        field.name: field.default
-        for config in (Training, InferenceConfig, Normal, Nasty, Distilled)
-        for field in fields(config)
-    }
-    makes = inspect.signature(train).parameters
-    defaults |= {name: makes[name].default for name in RunKeywords.__annotations__ if name in makes}
-    own = {NormalOptions: Normal, NastyOptions: Nasty, DistilledOptions: Distilled}[options]
-    defaults |= {field.name: field.default for field in fields(own)}
-
-    def with_signature(function: F) -> F:
-        signature = inspect.signature(function)
-        *given, _ = signature.parameters.values()
-        named = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=of
-            )
-            for name, of in options.__annotations__.items()
-        ]
-        cast(Any, function).__signature__ = signature.replace(parameters=[*given, *named])
-        return function
-
-    return with_signature
+    defaults = {name: made.default for name, made in inspect.signature(train).parameters.items()}
+    for config in (Training, InferenceConfig, objective):
+        defaults |= {field.name: field.default for field in fields(config)}
+    return with_keywords(options, defaults)
 
 
-@_named(NormalOptions)
+@_shorthand(Normal, NormalOptions)
 def normal(net: str | nn.Module, data: DataLike, **options: Unpack[NormalOptions]) -> Run:
     """Train a network on the true labels; options are those of `train`, `Training`, `Normal`."""
     return _with_options(Normal, net, data, dict(options))
 
 
-@_named(NastyOptions)
+@_shorthand(Nasty, NastyOptions)
 def nasty(
     net: str | nn.Module, data: DataLike, *, adversary: Run, **options: Unpack[NastyOptions]
 ) -> Run:
@@ -141,7 +123,7 @@ def nasty(
     return _with_options(Nasty, net, data, {"source": adversary, **options})
 
 
-@_named(DistilledOptions)
+@_shorthand(Distilled, DistilledOptions)
 def distilled(
     net: str | nn.Module, data: DataLike, *, teacher: Run, **options: Unpack[DistilledOptions]
 ) -> Run:
@@ -160,11 +142,4 @@ def _with_options(
 
     made, training = objective(**take(objective)), Training(**take(Training))
     inference = InferenceConfig(**take(InferenceConfig)) if objective.asks else InferenceConfig()
-    known = inspect.signature(train).parameters
-    for name in options:
-        if name not in known:
-            kinds = (objective, Training, *([InferenceConfig] if objective.asks else []))
-            raise unknown(
-                "option", name, {*known, *(f.name for kind in kinds for f in fields(kind))}
-            )
     return train(net, data, made, training, inference=inference, **options)
