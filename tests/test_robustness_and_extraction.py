@@ -148,7 +148,7 @@ def test_each_victim_is_held_against_the_normal_one() -> None:
     worse = world("worse", [0.1, 0.2, 0.3], [0.3, 0.3, 0.3], below)
     [said] = verdict_on_victims([normal, worse])
     assert "less robust, -30.0 [-40.0, -20.0] points of robust samples" in said
-    assert "by labels worse clones, -50.0 [" in said
+    assert "by labels worse, -50.0 [" in said
     # One seed settles nothing of clones, however many images they were tested on.
     [said] = verdict_on_victims(
         [world("normal", [0.5], [0.8], open_), world("one", [0.5], [0.5], open_)]
