@@ -10,7 +10,7 @@ from denature.core.record import Record
 from denature.core.stats import Estimate, pooled, proportion
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.page import Page, Plot, Table
-from denature.report.words import conclusion, either, headline, percent
+from denature.report.words import conclusion, headline, listed, percent
 from denature.robust.config import format_budget
 from denature.robust.summary import AttackResult, Robustness
 from denature.robust.verdict import Evaluation, Verdict, Word
@@ -121,7 +121,7 @@ def _summary(findings: Sequence[EvaluatedNetwork]) -> str:
         if finding.temperature is not None and finding.verdict is not None:
             at.setdefault(conclusion(finding.verdict), []).append(f"{finding.temperature:g}")
     said = [
-        f"distilled at temperature {either(places)} {text}"
+        f"distilled at temperature {listed(places, 'or')} {text}"
         for text, places in sorted(at.items(), key=lambda pair: "not shown" in pair[0])
     ]
     return f"A network {'; one '.join(said)}." if said else ""

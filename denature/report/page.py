@@ -19,7 +19,7 @@ from denature.core.text import counted, printable
 from denature.report.figures import Draw, svg, write_figure
 from denature.report.tables import markdown, numbers
 from denature.report.tooltips import described
-from denature.report.words import either, terms
+from denature.report.words import listed, terms
 
 REPORT, TABLE = "report.html", "table.md"
 
@@ -234,7 +234,7 @@ class Page:
 
 
 def _sizes(sizes: set[int]) -> str:
-    return either([f"{size:,}" for size in sorted(sizes)])
+    return listed([f"{size:,}" for size in sorted(sizes)], "or")
 
 
 def write(page: Page, folder: Path) -> Path:

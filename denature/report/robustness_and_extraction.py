@@ -19,7 +19,7 @@ from denature.core.stats import (
 from denature.report.divergence import not_nasty
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 from denature.report.page import Page, Plot, Table
-from denature.report.words import INTERVALS, conclusion, of_one_seed, percent, points
+from denature.report.words import INTERVALS, conclusion, listed, of_one_seed, percent, points
 from denature.robust.config import format_budget
 from denature.robust.verdict import Evaluation
 
@@ -107,7 +107,7 @@ def page(result: RobustnessAndExtractionResult, records: Sequence[Record]) -> Pa
     first = victims[0].judged[0].robustness
     return Page(
         title="Robustness and extraction",
-        summary=_summary(victims),
+        summary=conclusions(victims),
         about=ABOUT,
         differs=f"{result.differs} {len(first.samples)} test samples are attacked, "
         f"seeds: {result.seeds}.",
@@ -128,7 +128,7 @@ def page(result: RobustnessAndExtractionResult, records: Sequence[Record]) -> Pa
     )
 
 
-def _summary(victims: Sequence[VictimResult]) -> str:
+def conclusions(victims: Sequence[VictimResult]) -> str:
     """What is settled of each victim, against the normal one."""
     words = []
     for victim in victims[1:]:
@@ -137,7 +137,7 @@ def _summary(victims: Sequence[VictimResult]) -> str:
         apart = [(way, _apart(victim, victims[0], way)) for way in CLONED_BY]
         worse = [way for way, found in apart
                  if against_margin(found) == "below" and not of_one_seed(found)]  # fmt: skip
-        clones = f", and its clones by {' and '.join(worse)} are worse" if worse else ""
+        clones = f", and its clones by {listed(worse, 'and')} are worse" if worse else ""
         words.append(f"{victim.name} {robust}{clones}")
     return f"The network {'; '.join(words)}."
 

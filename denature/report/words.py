@@ -17,10 +17,10 @@ def terms(scope: str, date: str) -> str:
     return f"{when}Scope and permission: {scope.strip().rstrip('.') or 'none was stated'}."
 
 
-def either(texts: Sequence[str]) -> str:
-    """`1,000, 5,000 or 20,000`."""
+def listed(texts: Sequence[str], word: str) -> str:
+    """`1,000, 5,000 or 20,000`, with `or` for a word."""
     *others, last = texts
-    return f"{', '.join(others)} or {last}" if others else last
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def reach(text: str, estimate: Estimate | Interval) -> str:
