@@ -209,7 +209,7 @@ def import_weights(
 def report(
     *runs: RunFolder,
     out: Path | None = None,
-    title: str = "What students learned",
+    title: str | None = None,
     records: Path | None = None,
     figures: Path | None = None,
     markdown: Annotated[bool, Parameter(negative="")] = False,
@@ -222,7 +222,7 @@ def report(
         runs: Folders of runs, folders that hold runs, or .jsonl files of records; or one folder
             with the result of an experiment, a theft or an evaluation.
         out: The HTML file to write; report.html by default, of a result in its own folder.
-        title: Heading of the report of runs.
+        title: Heading of the report of runs; by default by what they learned from.
         records: Also write all records to this .jsonl file, which is enough for a report.
         figures: Also write each figure to this folder, as .svg and .png.
         markdown: Print the tables as Markdown.

@@ -21,7 +21,7 @@ TAUGHT, ALONE = "What students learned", "Trained networks"
 """Titles of runs of which one learned from a teacher, and of others."""
 
 
-def page(records: Sequence[Record], *, title: str = "", caveat: str | None = None) -> Page:
+def page(records: Sequence[Record], *, title: str | None = None, caveat: str | None = None) -> Page:
     """The page of any runs.
 
     Args:
