@@ -199,7 +199,7 @@ def test_an_estimate_trains_no_clone(
     words += ["naive", "--out", str(tmp_path), "--device", "cpu", "--workers", "1", "-q"]
     assert main([*words, "--estimate"]) == 0
     told = capsys.readouterr().out
-    assert "1 defenses, 1 thieves, budgets of" in told
+    assert "1 defense, 1 thief, budgets of" in told
     assert "of training" in told
     assert not (tmp_path / "cells").exists()
 

@@ -212,12 +212,12 @@ def test_an_estimate_names_queries_attempts_dollars_and_time(tmp_path: Path) -> 
     planned = plan_theft(victim(), **terms(tmp_path, 100, price=0.002, pace=pace))
     said = " ".join(estimate_theft(planned).lines())
     for part in (
-        "100 queries, lost attempts that may have been charged included: 80 of the pool, to learn "
+        "100 queries, including lost attempts that may have been charged: 80 of the pool, to learn "
         "from, 20 test images, for fidelity.",
         "They take at most 7 requests of up to 16 images, and 21 attempts.",
         "At most US $ 0.20, at US $ 0.002 a query.",
         "Time of the answers: about 5 seconds (at --rate 20).",
-        "for 1 networks, by a few steps timed on this machine",
+        "for 1 network, by a few steps timed on this machine",
     ):
         assert part in said
 

@@ -226,6 +226,14 @@ def test_weights_are_moved_on_training_images_and_images_are_test_images(
         assert all((255 * image).round().byte().numpy().tobytes() in there for image in given)
 
 
+def test_a_loss_below_zero_keeps_its_interval(run: Run) -> None:
+    """As that of a nasty teacher, which subtracts its divergence from its adversary."""
+    loss: Loss = lambda logits: by_labels(LABELS)(logits) - 40  # noqa: E731
+    found = flatness(of(run, Two()), IMAGES, LABELS, loss, loss_is="nasty", tested=IMAGES,
+                     sizes=(0.0, 0.5), directions=2)  # fmt: skip
+    assert all(e.low < e.value < e.high < 0 for e in found.loss)
+
+
 @pytest.mark.slow
 def test_the_command_line_sets_networks_side_by_side(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -139,7 +139,9 @@ def test_keys_are_kept_as_digests_and_can_be_changed(
     assert main(["keys", place]) == 1
     assert "There are no keys in" in capsys.readouterr().err
     assert main(["keys", place, "--add", "alice", "--budget", "5"]) == 0
-    key = capsys.readouterr().out.strip()
+    told = capsys.readouterr()
+    key = told.out.strip()
+    assert "the key of alice, shown this once" in told.err
     assert re.fullmatch(r"dn-[\w-]{43}", key)
     assert not any(key.encode() in path.read_bytes() for path in tmp_path.iterdir())
     keys = open_keys(place)

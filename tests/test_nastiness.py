@@ -14,6 +14,8 @@ from denature.losses.soft import softened_divergence
 from denature.recipes.paper.settings import SETTINGS
 from denature.recipes.robustness_and_extraction import SETTINGS as EXTRACTION_SETTINGS
 from denature.report.divergence import SPOILS_FROM, not_nasty, warning
+from denature.report.paper import Analysis, PaperResult
+from denature.report.results import page_of
 from denature.train import Distilled, Nasty, Normal, Run, Training, load_run, train
 from denature.train.config import late_step
 
@@ -95,7 +97,13 @@ def test_a_teacher_that_is_not_nasty_is_told_and_one_that_is_not(
     assert warning(adversary.record) is None
     assert not_nasty([adversary.record, nasty]) == []
     [sentence] = not_nasty([adversary.record, nasty, harmless.record])
-    assert sentence.startswith("1 of 2 nasty teachers with an omega above 0 are not nasty")
+    assert sentence.startswith("1 of 2 nasty teachers with an omega above 0 is not nasty")
+    pictures = PaperResult(
+        name="tsne", scale="smoke", about="Maps.", differs="Digits.", cells=(),
+        analysis=Analysis(lines=(("Teacher",), ("nasty",)), note=""),
+    )  # fmt: skip
+    [caveat] = page_of(pictures, [adversary.record, harmless.record]).verdict
+    assert caveat.startswith("The nasty teacher with an omega above 0 is not nasty")
 
 
 def test_the_command_says_that_a_teacher_is_not_nasty(

@@ -9,6 +9,7 @@ from denature.core.record import find_records
 from denature.report.figures import new_figure
 from denature.report.flatness import around
 from denature.report.page import Page, Plot, Table, render
+from denature.report.runs import page as page_of_runs
 from denature.report.words import headline
 from denature.robust.flatness import SIZES
 from tests.test_pages import ROOT, flat, flatness, near
@@ -61,6 +62,24 @@ def test_a_percent_sign_stays_with_its_number() -> None:
     html = render(Page(title="T", about="5 % of it", blocks=[Table(heading="H %", lines=LINES)]))
     assert "5\u00a0% of it" in html
     assert " %" not in html.partition("<main>")[2].partition("</main>")[0]
+
+
+def test_a_percent_sign_of_an_address_is_left_alone() -> None:
+    html = render(Page(title="T", about="40% and 5%, of http://a/b%20c"))
+    assert "40\u00a0% and 5\u00a0%, of http://a/b%20c" in html
+
+
+def test_runs_that_no_verdict_compares_say_their_accuracies() -> None:
+    records = find_records([ROOT / "results" / "demo.jsonl"])
+    alone = [r for r in records if r.kind == "normal" and r.net.name == "mlp"]
+    page = page_of_runs(alone[:1])
+    assert (page.title, page.blocks[0].heading) == ("Trained networks", "The networks")
+    assert page.summary.startswith("Accuracy 97.")
+    assert page.summary.endswith(" % (mlp, alone (true labels)).")
+    spoiled = [r for r in records if r.kind == "distilled" and r.seed == records[0].seed]
+    two = page_of_runs(spoiled)
+    assert two.title == "What students learned"
+    assert re.match(r"Accuracies from \d.* to \d.*\.", two.summary)
 
 
 @pytest.mark.parametrize(

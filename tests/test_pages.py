@@ -168,7 +168,7 @@ def test_the_first_line_has_result_date_and_scope() -> None:
     stated = replace(audit(), scope="Contract 17: staging, until May.", date="2026-11-26")
     [line] = re.findall(r'<p class="summary">(.*?)</p>', render(page_of(stated, [])))
     assert line.startswith(
-        "<strong>The worst thief takes 88\u00a0% [84, 92] of the model&#39;s adv"
+        "<strong>With 5,000 queries the worst thief takes 88\u00a0% [84, 92] of the model&#39;s adv"
     )
     assert line.endswith(
         "Tested on 2026-11-26. Scope and permission: Contract 17: staging, until May."

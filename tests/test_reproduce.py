@@ -315,8 +315,9 @@ def test_a_curve_has_a_column_for_each_point() -> None:
 
 
 def test_durations_are_said_in_words() -> None:
-    assert [format_seconds(s) for s in (40, 300, 9000, 400_000)] == [
-        "about 40 seconds", "about 5.0 minutes", "about 2.5 hours", "about 4.6 days",
+    assert [format_seconds(s) for s in (1, 40, 300, 9000, 400_000)] == [
+        "about 1 second", "about 40 seconds", "about 5.0 minutes", "about 2.5 hours",
+        "about 4.6 days",
     ]  # fmt: skip
 
 

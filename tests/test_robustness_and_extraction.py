@@ -16,6 +16,7 @@ from denature.report.robustness_and_extraction import (
     CLONED_BY,
     CloneScore,
     VictimResult,
+    conclusions,
     verdict_on_victims,
     victim_table,
 )
@@ -100,7 +101,7 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     *of_victims, too_short = found.verdict
     assert len(of_victims) == 3
     assert all("(one seed)" in sentence for sentence in of_victims)
-    assert "are not nasty" in too_short
+    assert "not nasty: tau^2 KL" in too_short
     assert (tmp_path / "smoke" / "report.html").exists()
     assert is_drawn_again(found)
     assert run(experiment).lines == found.lines
@@ -148,7 +149,12 @@ def test_each_victim_is_held_against_the_normal_one() -> None:
     worse = world("worse", [0.1, 0.2, 0.3], [0.3, 0.3, 0.3], below)
     [said] = verdict_on_victims([normal, worse])
     assert "less robust, -30.0 [-40.0, -20.0] points of robust samples" in said
-    assert "by labels worse clones, -50.0 [" in said
+    assert "by labels worse, -50.0 [" in said
+    assert conclusions([normal, spread, worse]) == (
+        "The network spread is not shown to be more robust than undefended networks; worse is less "
+        "robust than undefended networks, and its clones by all answers, probabilities and "
+        "labels are worse."
+    )
     # One seed settles nothing of clones, however many images they were tested on.
     [said] = verdict_on_victims(
         [world("normal", [0.5], [0.8], open_), world("one", [0.5], [0.5], open_)]

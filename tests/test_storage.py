@@ -111,6 +111,7 @@ def test_runs_are_listed_compared_and_pruned(
     compared = said(capsys, "runs", str(tmp_path / "s"), "--compare")
     assert compared.split()[:3] == ["Run", "State", "alpha"]
     assert "temperature" not in compared
+    assert [line.split()[2] for line in compared.splitlines()[1:3]] == ["0.1", "0.9"]
     plain = [
         json.loads(line) for line in said(capsys, "runs", str(tmp_path), "--json").splitlines()
     ]

@@ -87,7 +87,7 @@ def check_page(found: Mapping[str, Any]) -> None:
     """An audit's page says what the worst thief takes, without a defense and behind one."""
     page = Path(found["report"]).read_text()
     assert len(found["cells"]) == 2
-    assert "The worst thief takes" in page or "not measurable" in page
+    assert "the worst thief takes" in page or "not measurable" in page
     assert "label-only" in page
 
 

@@ -25,6 +25,7 @@ from denature.cli.tabular import TableFlags, TableOptions
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
+from denature.core.text import counted
 from denature.data.config import ReaderConfig
 from denature.recipes.models import NetworkOptions, open_run
 from denature.remote.config import RequestConfig
@@ -110,7 +111,9 @@ def evaluate(
         return
     score = format_score(measured, landmarks=dataset.landmarks)
     score = marked(score, evaluation.chosen_on_test)
-    print(f"{model}: {score} on {measured.n:,} images ({dataset.test_origin})")
+    # Training may have measured in another precision, with another number or two in the end.
+    how = f", in {precision}" if run is not None and precision != "auto" else ""
+    print(f"{model}: {score} on {measured.n:,} images ({dataset.test_origin}){how}")
     if scope or run is None:
         print(terms(scope, today()))
 
@@ -206,7 +209,7 @@ def import_weights(
 def report(
     *runs: RunFolder,
     out: Path | None = None,
-    title: str = "What students learned",
+    title: str | None = None,
     records: Path | None = None,
     figures: Path | None = None,
     markdown: Annotated[bool, Parameter(negative="")] = False,
@@ -219,7 +222,7 @@ def report(
         runs: Folders of runs, folders that hold runs, or .jsonl files of records; or one folder
             with the result of an experiment, a theft or an evaluation.
         out: The HTML file to write; report.html by default, of a result in its own folder.
-        title: Heading of the report of runs.
+        title: Heading of the report of runs; by default by what they learned from.
         records: Also write all records to this .jsonl file, which is enough for a report.
         figures: Also write each figure to this folder, as .svg and .png.
         markdown: Print the tables as Markdown.
@@ -254,7 +257,7 @@ def report(
     for table in page.tables:
         print(as_markdown(table.lines)) if markdown else print_table(table.lines)
         print()
-    print(f"{len(page.records)} run{'' if len(page.records) == 1 else 's'}. Look at {path}")
+    print(f"{counted(len(page.records), 'run')}. Look at {path}")
 
 
 def data(

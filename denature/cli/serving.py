@@ -212,6 +212,12 @@ def export(
     )
 
 
+NEW_KEY = (
+    "That is the key of {name}, shown this once: only its hash is kept. Clients send it as "
+    "'Authorization: Bearer KEY'."
+)
+
+
 def keys(
     place: str,
     *,
@@ -245,6 +251,8 @@ def keys(
         if add is not None:
             key = accounts.add(add, budget=budget, rate=rate, burst=burst)
             print(json.dumps({"name": add, "key": key}) if output_options.json else key)
+            if not (output_options.json or output_options.quiet):
+                print(NEW_KEY.format(name=add), file=sys.stderr)
             return
         if change is not None:
             accounts.change(change, budget=budget, rate=rate, burst=burst)

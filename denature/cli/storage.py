@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,6 +77,8 @@ def _print_runs(found: Sequence[Any], compare: bool, table_options: TableOptions
 
     if compare:
         varied = what_varies([run.plan for run in found])
+        pairs = sorted(zip(found, varied, strict=True), key=lambda pair: _order(pair[1].values()))
+        found, varied = [run for run, _ in pairs], [values for _, values in pairs]
         head, rows = list(varied[0]), [list(map(_short, values.values())) for values in varied]
     else:
         head = ["Kind", "Network", "Seed", "Source"]
@@ -90,6 +92,14 @@ def _print_runs(found: Sequence[Any], compare: bool, table_options: TableOptions
     print_table(lines)
     done = sum(run.state == "finished" for run in found)
     print(f"\n{len(found)} runs, {done} of them finished.")
+
+
+def _order(values: Iterable[Any]) -> list[tuple[bool, float, str]]:
+    """Key that sorts by settings: numbers by size, then texts."""
+    return [
+        (False, float(value), "") if isinstance(value, int | float) else (True, 0.0, str(value))
+        for value in values
+    ]
 
 
 def _near(path: str) -> str:

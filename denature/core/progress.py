@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, final
 
+from denature.core.text import counted
+
 RECENT_S, RECENT_SHARE = 20.0, 0.25
 """Seconds over which a rate is measured at least, and their share of the elapsed time."""
 
@@ -221,8 +223,8 @@ def short_seconds(seconds: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """`about 40 seconds`, `about 12.0 minutes`, `about 3.5 hours`."""
+    """`about 1 second`, `about 40 seconds`, `about 12.0 minutes`, `about 3.5 hours`."""
     for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * size:
             return f"about {seconds / size:.1f} {unit}"
-    return f"about {seconds:.0f} seconds"
+    return f"about {counted(round(seconds), 'second')}"

@@ -135,17 +135,18 @@ def _both(seeds: Estimate, below: float, above: float, bounds: tuple[float, floa
     return Estimate(value, min(low, value), max(high, value), seeds.n, "seeds and images")
 
 
-def mean_over_images(values: Sequence[float]) -> Estimate:
-    """The mean of one distance an image, with its Student t interval, clipped at 0.
+def mean_over_images(values: Sequence[float], *, least: float = 0.0) -> Estimate:
+    """The mean of one distance an image, with its Student t interval, clipped at `least`.
 
     Distances are skewed: of a few images such an interval is too narrow (docs/statistics.md).
 
     Args:
-        values: at least 0 each; of one alone nothing is known, and the interval has no end.
+        values: at least `least` each; of one alone nothing is known, and the interval has no end.
+        least: smallest possible value; a distance is at least 0, a nasty teacher's loss is not.
     """
     n, mean = len(values), statistics.fmean(values)
     half = _t95(n - 1) * statistics.stdev(values) / math.sqrt(n) if n > 1 else math.inf
-    return Estimate(mean, max(0.0, mean - half), mean + half, n, "images")
+    return Estimate(mean, max(least, mean - half), mean + half, n, "images")
 
 
 class Score(NamedTuple):

@@ -1,4 +1,4 @@
-"""Texts of strangers on their way to a terminal or a log."""
+"""Texts of strangers on their way to a terminal or a log, and numbers of things in words."""
 
 import re
 import unicodedata
@@ -25,6 +25,11 @@ def printable(text: str, *, keep: str = "") -> str:
         _escaped(char) if unicodedata.category(char) in _HIDDEN and char not in keep else char
         for char in text
     )
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 run`, `2 runs`; `many` is a plural other than with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _escaped(char: str) -> str:

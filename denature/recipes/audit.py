@@ -29,6 +29,7 @@ from denature.core.progress import Progress, format_seconds
 from denature.core.record import environment, today
 from denature.core.revisions import REVISIONS
 from denature.core.schema import decode, encode
+from denature.core.text import counted
 from denature.data import DataConfig, Dataset
 from denature.defenses.base import Chain
 from denature.defenses.catalogue import DEFENSES, chain_of
@@ -342,9 +343,10 @@ class OpenAudit:
         budgets = ", ".join(f"{budget:,}" for budget in auditor.budgets)
         how = "every cell" if config.grid else "screening leaves out thieves that are surely behind"
         return [
-            f"Effort {config.effort}: {len(auditor.sources)} defenses, {len(auditor.thieves)} "
-            f"thieves, budgets of {budgets} queries, {auditor.seeds} seeds; {how}.",
-            f"At most {len(trials):,} cells, about {queries:,} images asked, of them "
+            f"Effort {config.effort}: {counted(len(auditor.sources), 'defense')}, "
+            f"{counted(len(auditor.thieves), 'thief', 'thieves')}, budgets of {budgets} queries, "
+            f"{counted(auditor.seeds, 'seed')}; {how}.",
+            f"At most {counted(len(trials), 'cell')}, about {queries:,} images asked, of them "
             f"{tests:,} test images, and {format_seconds(self._seconds(trials))} of training.",
             *(bill.lines() if service else ()),
             *(f"Left out: {reason}" for reason in self.defender.left_out),

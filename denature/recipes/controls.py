@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from denature.core.errors import ConfigError
 from denature.core.schema import decode
+from denature.core.text import counted
 from denature.data import Dataset
 from denature.extract.victims.base import Victim
 from denature.report.kinds import is_plain
@@ -71,9 +72,8 @@ def undefended_runs(
         return plain
     if missing > 0 and (not plain or is_plain(model.record)):
         session.progress.say(
-            f"{len(plain)} undefended networks were given; {missing} "
-            f"{'more are' if plain else 'are'} trained, since a gain must exceed the spread "
-            "between their seeds."
+            f"{counted(len(plain), 'undefended network')} given, {missing} "
+            f"{'more ' * bool(plain)}to train, since a gain must exceed the spread between seeds."
         )
         orders = _more(model, missing, {run.record.seed for run in plain}, device, out)
         plain += make(orders, data, session=session)

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from denature.core.progress import format_seconds
 from denature.core.record import RECORD
+from denature.core.text import counted
 from denature.extract.asking.answered import ask_within_budget
 from denature.extract.asking.bill import Bill
 from denature.extract.asking.ledger import Ledger
@@ -53,8 +54,8 @@ class TheftEstimate:
             *[asked] * bool(self.probed),
             *self.bill.lines(),
             *[hint] * bool(untimed),
-            f"Time of the training: {format_seconds(self.training_s)} for {self.clones:,} "
-            "networks, by a few steps timed on this machine.",
+            f"Time of the training: {format_seconds(self.training_s)} for "
+            f"{counted(self.clones, 'network')}, by a few steps timed on this machine.",
         ]
 
     def to_dict(self) -> Mapping[str, Any]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from functools import partial
 
 from denature.audit.reading import LABELS, NONE, defenses, final, measurable, short_names, threats
-from denature.audit.result import AuditResult, Finding
+from denature.audit.result import AuditResult, DefensePrice, Finding
 from denature.core.record import Record
+from denature.core.text import counted
 from denature.extract.config import Threat
 from denature.report.audit_figures import (
     Price,
@@ -41,7 +42,10 @@ __all__ = ["AuditResult", "page"]
 
 SEVERITIES = ("high", "medium", "low", "info")
 
-INTERVALS = "Intervals (95 %) cover other seeds and other test images together."
+INTERVALS = (
+    "Intervals (95 %) cover other seeds and other test images together; of one seed, other test "
+    "images alone."
+)
 
 PRICES = (
     "Top-1 kept: share of images whose shown class is the undefended model's. Exact: share of "
@@ -51,8 +55,8 @@ PRICES = (
 )
 
 LABEL_BOUND = (
-    f"The thief {LABELS} learns from the shown class alone. No defense that keeps the class takes "
-    "this away, whatever it does to scores; only fewer queries do."
+    f"The thief named {LABELS} learns from the shown class alone. No defense that keeps the class "
+    "takes this away, whatever it does to scores; only fewer queries do."
 )
 
 
@@ -66,8 +70,8 @@ def page(result: AuditResult, records: Sequence[Record]) -> Page:
         summary=headline(result),
         scope=result.scope,
         date=result.date,
-        opening=f"Effort {result.plan.effort}; {len(result.cells):,} cells of defense, thief and "
-        f"budget; {result.queries:,} images asked of the model; {seconds}.",
+        opening=f"Effort {result.plan.effort}; {counted(len(result.cells), 'cell')} of defense, "
+        f"thief and budget; {result.queries:,} images asked of the model; {seconds}.",
         about=_about(result),
         differs=_threats(result),
         verdict=verdict(result),
@@ -133,7 +137,9 @@ def _blocks(result: AuditResult) -> Iterator[Block]:
     )
     yield Table(lines=method_table(result), heading="How the numbers were made", note=INTERVALS)
     cells = cell_table(result)
-    yield Table(lines=cells, heading="All cells", folded=f"{len(cells) - 1:,} cells with outcomes")
+    yield Table(
+        lines=cells, heading="All cells", folded=f"{counted(len(cells) - 1, 'cell')} with outcomes"
+    )
 
 
 def _headed(heading: str, plots: Sequence[Plot]) -> Iterator[Plot]:
@@ -205,11 +211,16 @@ def _about_defenses(result: AuditResult) -> Items:
     return Items(
         heading="What the defenses do",
         items=[
-            Item(strong=f"{short[price.defense]}.", text=f"{price.about} Spelled {price.defense}.")
+            Item(strong=f"{short[price.defense]}.", text=_what(price, short[price.defense]))
             for price in result.defenses
             if price.defense != NONE
         ],
     )
+
+
+def _what(price: DefensePrice, name: str) -> str:
+    """Description of a defense, and its options where there are some."""
+    return price.about + (f" Spelled {price.defense}." if price.defense != name else "")
 
 
 def _ordered(result: AuditResult) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from denature.audit.reading import defenses, final, final_cell, short_names, thieves
 from denature.audit.result import AuditResult, Cell
+from denature.core.text import counted
 from denature.extract.config import Threat
 from denature.report.page import HeatCell, HeatMap
 from denature.report.words import share
@@ -65,7 +66,7 @@ def cell_tip(cell: Cell) -> str:
     if cell.outcome == "not applicable":
         said.append("Not applicable.")
     else:
-        seeds = f"{cell.seeds} seed{'' if cell.seeds == 1 else 's'}"
+        seeds = counted(cell.seeds, "seed")
         screened = "Screened out: " if cell.outcome == "screened out" else ""
         said.append(f"{screened}{cell.queries:,} queries, {seeds}.")
         if cell.recovered is not None:

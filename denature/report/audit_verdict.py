@@ -45,7 +45,10 @@ def headline(result: AuditResult) -> str:
         return "How much of this model can be cloned is not measurable here."
     name = NONE if NONE in left else max(left, key=lambda name: left[name].value)
     where = "without a defense" if name == NONE else f"behind {short_name(result, name)}"
-    taken = f"The worst thief takes {share(left[name])} of the model's advantage {where}"
+    taken = (
+        f"With {_spent(result, name):,} queries the worst thief takes {share(left[name])} of the "
+        f"model's advantage {where}"
+    )
     useless = {price.defense for price in spoiled(result)}
     usable = [other for other in left if other not in (NONE, name) and other not in useless]
     if not usable:
@@ -187,6 +190,12 @@ def _largest(result: AuditResult) -> dict[str, Interval]:
             if name not in found or left.value > found[name].value:
                 found[name] = left
     return found
+
+
+def _spent(result: AuditResult, name: str) -> int:
+    """The largest budget of a defense."""
+    found = [final(result, threat).get(name) for threat in measurable(result)]
+    return max(worst.budget for worst in found if worst is not None)
 
 
 def _below_half(result: AuditResult, name: str) -> bool:

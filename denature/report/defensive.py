@@ -10,7 +10,7 @@ from denature.core.record import Record
 from denature.core.stats import Estimate, pooled, proportion
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.page import Page, Plot, Table
-from denature.report.words import headline, percent
+from denature.report.words import conclusion, headline, listed, percent
 from denature.robust.config import format_budget
 from denature.robust.summary import AttackResult, Robustness
 from denature.robust.verdict import Evaluation, Verdict, Word
@@ -93,7 +93,7 @@ def page(result: DefensiveDistillationResult, records: Sequence[Record]) -> Page
     verdict = verdict_on_temperatures(findings)
     return Page(
         title="Defensive distillation",
-        summary=headline(verdict),
+        summary=_summary(findings) or headline(verdict),
         about=ABOUT,
         differs=f"{result.differs} Attack success in percent at {format_budget(epsilon)} in linf; "
         f"{len(first.samples)} test samples, seeds: {result.seeds}.",
@@ -112,6 +112,19 @@ def page(result: DefensiveDistillationResult, records: Sequence[Record]) -> Page
             ),
         ),
     )
+
+
+def _summary(findings: Sequence[EvaluatedNetwork]) -> str:
+    """The conclusions on distilled networks, by temperature."""
+    at: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.temperature is not None and finding.verdict is not None:
+            at.setdefault(conclusion(finding.verdict), []).append(f"{finding.temperature:g}")
+    said = [
+        f"distilled at temperature {listed(places, 'or')} {text}"
+        for text, places in sorted(at.items(), key=lambda pair: "not shown" in pair[0])
+    ]
+    return f"A network {'; one '.join(said)}." if said else ""
 
 
 def success(robustness: Robustness, attack: str, norm: str, key: str) -> Estimate | None:
@@ -200,9 +213,10 @@ def _masking(distilled: Sequence[EvaluatedNetwork]) -> str:
     masked = {f.name: signs for f in distilled if (signs := f.masked())}
     if not masked:
         return (
-            "At no temperature was a sign of masked gradients raised at most seeds; the median gap "
-            f"between the two largest logits reaches {max(gaps.values()):.1f}, and float32 keeps "
-            "gradients of a cross-entropy up to about 100."
+            "At no temperature was a sign of masked gradients raised at more than half of the "
+            "seeds; the median gap between the two largest logits reaches "
+            f"{max(gaps.values()):.1f}, and float32 keeps gradients of a cross-entropy up to about "
+            "100."
         )
     first = next(finding for finding in distilled if finding.name in masked)
     later = distilled[distilled.index(first) :]

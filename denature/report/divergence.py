@@ -37,9 +37,11 @@ def not_nasty(records: Iterable[Record]) -> list[str]:
     harmless = [r.divergence.value for r in pushed if r.divergence and warning(r) is not None]
     if not harmless:
         return []
+    number, count = len(harmless), len(pushed)
+    which = "The nasty teacher" if count == 1 else f"{number} of {count} nasty teachers"
     return [
-        f"{len(harmless)} of {len(pushed)} nasty teachers with an omega above 0 are not nasty: "
-        f"tau^2 KL from their adversaries is at most {max(harmless):.2g} nats, and on digits "
-        f"students were spoiled from about {SPOILS_FROM:g} on. Their students show little about "
-        "the defense."
+        f"{which} with an omega above 0 {'is' if number == 1 else 'are'} not nasty: "
+        f"tau^2 KL from the adversary is at most {max(harmless):.2g} nats, and on digits "
+        f"students were spoiled from about {SPOILS_FROM:g} on. Students of such a teacher show "
+        "little about the defense."
     ]

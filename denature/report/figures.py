@@ -109,7 +109,7 @@ def write_figure(stem: Path, draw: Draw) -> str:
 def accuracies(summary: Summary) -> "Figure | None":
     """Each student's accuracy with its interval, by the source that it learned from."""
     rows = list(reversed(summary.students))
-    if not rows:
+    if len(rows) < 2:  # the table says as much
         return None
     figure = new_figure(7.2, 0.6 + 0.34 * len(rows))
     axes = figure.add_subplot()

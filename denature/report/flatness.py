@@ -175,7 +175,7 @@ def flatness_table(entries: Sequence[FlatnessEntry]) -> list[list[str]]:
     middle = len(entries[0].flatness.sizes) // 2
     size = entries[0].flatness.sizes[middle]
     lines = [
-        ["Network", "Training loss", "Training accuracy %", f"Moved by {size:g} %",
+        ["Network", "Training loss", "Training accuracy %", f"Moved by {size:g}, %",
          "Curvature", "d logits / d image", "d probabilities / d image"],
     ]  # fmt: skip
     for entry in entries:

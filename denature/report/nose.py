@@ -165,7 +165,7 @@ def _coloured(names: Iterable[str]) -> str:
 def clone_table(lines: Sequence[NoseRow]) -> list[list[str]]:
     """Header and lines."""
     measures = ["From the service %", "From people %"]
-    cells = [["Learned", "Who", "Network", *measures, "Weights", "Runs"]]
+    cells = [["Learned", "Detector", "Network", *measures, "Weights", "Runs"]]
     for row in lines:
         errors = ["" if e is None else share_of_side(e) for e in (row.service, row.people)]
         weights = "" if row.parameters is None else f"{row.parameters:,}"

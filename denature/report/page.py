@@ -5,6 +5,7 @@ A content module of this package makes a page from a result; it draws nothing it
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,16 @@ from typing import Literal, TypeAlias
 from denature.core.files import atomic_path, write_text
 from denature.core.progress import short_seconds
 from denature.core.record import Record
-from denature.core.text import printable
+from denature.core.text import counted, printable
 from denature.report.figures import Draw, svg, write_figure
 from denature.report.tables import markdown, numbers
 from denature.report.tooltips import described
-from denature.report.words import terms
+from denature.report.words import listed, terms
 
 REPORT, TABLE = "report.html", "table.md"
+
+PERCENT = re.compile(r" %|(?<=\d)%(?![0-9A-Fa-f]{2})")
+"""A percent sign of a number, and none of an address, such as that of `%20`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,10 +212,10 @@ class Page:
             train.add(data.train)
             test.add(data.test)
         found = "; ".join(
-            f"{source} ({_either(train)} training and {_either(test)} test images)"
+            f"{source} ({_sizes(train)} training and {_sizes(test)} test images)"
             for source, (train, test) in sorted(sizes.items())
         )
-        runs = f"{len(self.records)} run{'' if len(self.records) == 1 else 's'}"
+        runs = counted(len(self.records), "run")
         seconds = sum(record.seconds for record in self.records)
         return f"{runs} on {found or 'no data'}; {short_seconds(seconds)} in all."
 
@@ -230,10 +234,8 @@ class Page:
         )
 
 
-def _either(sizes: set[int]) -> str:
-    """`1,000, 5,000 or 20,000`."""
-    *others, last = (f"{size:,}" for size in sorted(sizes))
-    return f"{', '.join(others)} or {last}" if others else last
+def _sizes(sizes: set[int]) -> str:
+    return listed([f"{size:,}" for size in sorted(sizes)], "or")
 
 
 def write(page: Page, folder: Path) -> Path:
@@ -293,8 +295,8 @@ def _html(page: Page, drawn: Sequence[str], fingerprint: str) -> str:
 
 
 def _unbroken(value: object) -> object:
-    """A text whose percent signs stay in the line of their numbers."""
-    return value.replace(" %", "\u00a0%") if type(value) is str else value  # not an SVG element
+    """A text whose percent signs stay in the line of their numbers, a space behind these."""
+    return PERCENT.sub("\u00a0%", value) if type(value) is str else value  # not an SVG element
 
 
 def _shown(page: Page, drawn: Sequence[str]) -> Iterator[tuple[Block, str]]:

@@ -71,10 +71,9 @@ class PaperResult:
 def page(result: PaperResult, records: Sequence[Record]) -> Page:
     """Figure and table of the experiment, its verdict with caveats, and the training curves."""
     cells, analysis = result.cells, result.analysis
-    found: list[str] = []
+    sentence = "" if analysis else summarised(cells, against=result.against)
+    found = [sentence] * bool(sentence) + hazards(cells) + not_nasty(records)
     if analysis is None:
-        sentence = summarised(cells, against=result.against)
-        found = [sentence] * bool(sentence) + hazards(cells) + not_nasty(records)
         by = "" if result.axis is None else f" by {result.axis}"
         lines = cells_table(cells, against=result.against)
         main = Table(heading=f"Accuracies{by}", lines=lines, note=NOTE)
@@ -94,7 +93,7 @@ def page(result: PaperResult, records: Sequence[Record]) -> Page:
     )
     return Page(
         title=result.name,
-        summary=headline(found),
+        summary=headline(found) if analysis is None else "",  # its pictures claim nothing
         about=result.about,
         differs=result.differs,
         verdict=[*marks(records), *found],

@@ -11,7 +11,7 @@ from denature.core.stats import Estimate
 from denature.data.png import from_png
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.page import Item, Items, Page, Plot, Table
-from denature.report.words import CHOSEN_ON_TEST, marked, percent
+from denature.report.words import CHOSEN_ON_TEST, conclusion, marked, percent
 from denature.robust.config import format_budget
 from denature.robust.summary import AttackResult, Robustness
 from denature.robust.verdict import Evaluation
@@ -116,9 +116,9 @@ def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
 
 
 def _summary(judged: Sequence[Evaluation]) -> str:
-    """The word on each defense."""
-    words = [f"{e.robustness.run}: {e.verdict.word}" for e in judged if e.verdict is not None]
-    return "; ".join(words) + "." if words else "Undefended networks alone, so no verdict."
+    """The conclusion on each defense."""
+    said = [f"{e.robustness.run} {conclusion(e.verdict)}" for e in judged if e.verdict is not None]
+    return "; ".join(said) + "." if said else "Undefended networks alone, so no verdict."
 
 
 def _checks(evaluation: Evaluation) -> Items:

@@ -19,7 +19,7 @@ from denature.core.stats import (
 from denature.report.divergence import not_nasty
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 from denature.report.page import Page, Plot, Table
-from denature.report.words import INTERVALS, of_one_seed, percent, points
+from denature.report.words import INTERVALS, conclusion, listed, of_one_seed, percent, points
 from denature.robust.config import format_budget
 from denature.robust.verdict import Evaluation
 
@@ -44,7 +44,7 @@ NOTE = (
     "from their victim's answers to its own training images: all answers, logits at the nasty "
     "teacher's temperature and a tenth of true labels; probabilities at temperature 1; labels. In "
     "parentheses their fidelity: share of test images on which clone and victim answer the same "
-    "class. "
+    "class. No evidence: not shown to be more robust than the undefended networks. "
     f"{INTERVALS}"
 )
 
@@ -107,7 +107,7 @@ def page(result: RobustnessAndExtractionResult, records: Sequence[Record]) -> Pa
     first = victims[0].judged[0].robustness
     return Page(
         title="Robustness and extraction",
-        summary=_summary(victims),
+        summary=conclusions(victims),
         about=ABOUT,
         differs=f"{result.differs} {len(first.samples)} test samples are attacked, "
         f"seeds: {result.seeds}.",
@@ -128,17 +128,18 @@ def page(result: RobustnessAndExtractionResult, records: Sequence[Record]) -> Pa
     )
 
 
-def _summary(victims: Sequence[VictimResult]) -> str:
+def conclusions(victims: Sequence[VictimResult]) -> str:
     """What is settled of each victim, against the normal one."""
     words = []
     for victim in victims[1:]:
-        robust = _robustness(victim.judged[0]).partition(",")[0]
+        assert victim.judged[0].verdict is not None
+        robust = conclusion(victim.judged[0].verdict)
         apart = [(way, _apart(victim, victims[0], way)) for way in CLONED_BY]
         worse = [way for way, found in apart
                  if against_margin(found) == "below" and not of_one_seed(found)]  # fmt: skip
-        clones = f", worse clones by {' and '.join(worse)}" if worse else ""
+        clones = f", and its clones by {listed(worse, 'and')} are worse" if worse else ""
         words.append(f"{victim.name} {robust}{clones}")
-    return f"Against {victims[0].name}: {'; '.join(words)}."
+    return f"The network {'; '.join(words)}."
 
 
 def _apart(victim: VictimResult, normal: VictimResult, way: str) -> Estimate | None:
@@ -175,9 +176,9 @@ def _clones(difference: Estimate | None) -> str:
     if difference is None:
         return "not measured"
     words = {
-        "above": "better clones",
-        "below": "worse clones",
-        "within": f"equal clones within {100 * MARGIN:g} point",
+        "above": "better",
+        "below": "worse",
+        "within": f"equal within {100 * MARGIN:g} point",
         "undecided": "not settled",
     }
     if of_one_seed(difference):
@@ -200,7 +201,7 @@ def verdict_on_victims(victims: Sequence[VictimResult]) -> list[str]:
     for victim in victims[1:]:
         clones = "; ".join(f"by {way} {_clones(_apart(victim, normal, way))}" for way in CLONED_BY)
         robust = _robustness(victim.judged[0])
-        sentences.append(f"{victim.name} against {normal.name}: {robust}. Cloned {clones}.")
+        sentences.append(f"{victim.name} against {normal.name}: {robust}. Clones {clones}.")
     return sentences
 
 

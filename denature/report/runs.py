@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from denature.core.errors import ConfigError
 from denature.core.record import Record
 from denature.core.redact import record_without_paths
+from denature.core.text import counted
 from denature.report import figures, words
 from denature.report.divergence import not_nasty
 from denature.report.kinds import answers_of, objective_of
@@ -16,15 +17,16 @@ from denature.report.summary import summarise
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TITLE = "What students learned"
+TAUGHT, ALONE = "What students learned", "Trained networks"
+"""Titles of runs of which one learned from a teacher, and of others."""
 
 
-def page(records: Sequence[Record], *, title: str = TITLE, caveat: str | None = None) -> Page:
+def page(records: Sequence[Record], *, title: str | None = None, caveat: str | None = None) -> Page:
     """The page of any runs.
 
     Args:
         records: records of the runs.
-        title: heading of the report.
+        title: heading of the report; by default by what the runs learned from.
         caveat: a sentence that must stand beside the verdict.
 
     Raises:
@@ -37,9 +39,10 @@ def page(records: Sequence[Record], *, title: str = TITLE, caveat: str | None = 
     nasty = next((r for r in records if r.kind == "nasty"), None)
     students = words.student_table(summary)
     has_students = len(students) > 1
+    taught = any(row.teacher != "none" for row in summary.students)
     blocks = (
         Table(
-            heading="The students",
+            heading="The students" if taught else "The networks",
             lines=students,
             note=f"Accuracies in percent, differences in points. {words.INTERVALS}",
         ),
@@ -66,13 +69,13 @@ def page(records: Sequence[Record], *, title: str = TITLE, caveat: str | None = 
         Table(
             heading="The runs",
             lines=_run_table(records),
-            folded=f"{len(records)} runs: seeds, settings, digests",
+            folded=f"{counted(len(records), 'run')}: seeds, settings, digests",
         ),
     )
     verdict = words.verdict_on_students(summary)
     return Page(
-        title=title,
-        summary=words.headline(verdict),
+        title=title or (TAUGHT if taught else ALONE),
+        summary=words.headline(verdict) or words.measured(summary),
         verdict=[*verdict, *not_nasty(records), *([caveat] if caveat else [])],
         blocks=blocks if has_students else blocks[2:],
         records=records,

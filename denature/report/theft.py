@@ -103,8 +103,8 @@ def summary(theft: Theft) -> str:
     cost = "" if last.money is None else f" for US $ {last.money:,.2f}"
     name = _measures(theft)[0].lower()
     return (
-        f"{last.spent:,} queries{cost} make a clone of {name} {100 * last.accuracy.value:.1f} %; "
-        f"the model's is {100 * theft.victim_accuracy.value:.1f} %."
+        f"{last.spent:,} queries{cost} make a clone of {name} {_spell(theft, last.accuracy)} %; "
+        f"the model's is {_spell(theft, theft.victim_accuracy)} %."
     )
 
 
@@ -138,7 +138,7 @@ def verdict_on_theft(theft: Theft) -> list[str]:
         f"learn from{lost}{pace}, and {theft.measuring:,} that {purpose}"
     )
     return [
-        f"{last.spent:,} queries{cost} make a {theft.net} {gets}",
+        f"{last.spent:,} queries{cost} make a clone ({theft.net}) {gets}",
         in_all,
         *[TOO_GOOD] * theft.chosen_on_test,
     ]
@@ -148,9 +148,10 @@ def about(theft: Theft) -> str:
     """Description of the theft, in two sentences."""
     repeats = "" if theft.repeats == 1 else f", each {theft.repeats} times"
     return (
-        f"{theft.target} was queried with images of {theft.pool}, chosen {_how(theft.choose)}"
-        f"{repeats}; it showed {_shown(theft)}. A fresh {theft.net} was trained for each budget on "
-        f"the first so many answers, without a true label, and measured on {theft.test}."
+        f"The model ({theft.target}) was queried with images of {theft.pool}, chosen "
+        f"{_how(theft.choose)}{repeats}; it showed {_shown(theft)}. A fresh clone ({theft.net}) "
+        "was trained for each budget on the first so many answers, without a true label, and "
+        f"measured on {theft.test}."
     )
 
 
@@ -180,7 +181,8 @@ def _curves(theft: Theft) -> list[Plot]:
         Plot(
             name=fidelity,
             draw=partial(curve, theft, fidelity),
-            caption=f"{fidelity.capitalize()}: clones against the victim's answers.",
+            caption=f"{fidelity.capitalize()}: clones against the victim's answers, with 95 % "
+            "intervals.",
             alt=f"Clones' {fidelity} against {about}. {_said(theft, fidelity)}",
             half=True,
         ),
@@ -232,7 +234,7 @@ def _draw(axes: "Axes", theft: Theft, scores: Sequence[Estimate], colour: str, n
             "top", functions=(partial(_times, price), partial(_times, 1 / price))
         )
         money.set_xlabel("US $", fontsize=7)
-        money.set_xticks([x * price for x in xs], [f"{x * price:,.2f}" for x in xs], fontsize=6)
+        money.set_xticks([x * price for x in xs], [f"{x * price:,.2f}" for x in xs], fontsize=7)
         money.minorticks_off()
 
 

@@ -8,12 +8,19 @@ from denature.core.record import Record
 from denature.core.stats import MARGIN, Estimate, against_margin
 from denature.report.kinds import label_of
 from denature.report.summary import Row, Summary
+from denature.robust.verdict import Verdict
 
 
 def terms(scope: str, date: str) -> str:
     """Date of a test, and its scope and permission as they were stated."""
     when = f"Tested on {date}. " if date else ""
     return f"{when}Scope and permission: {scope.strip().rstrip('.') or 'none was stated'}."
+
+
+def listed(texts: Sequence[str], word: str) -> str:
+    """`1,000, 5,000 or 20,000`, with `or` for a word."""
+    *others, last = texts
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def reach(text: str, estimate: Estimate | Interval) -> str:
@@ -37,6 +44,19 @@ def share(found: Estimate | Interval) -> str:
 def headline(sentences: Sequence[str]) -> str:
     """The first sentence, up to a colon or semicolon, as a page's result in one line."""
     return re.split(r"[:;] |\. |\.$", sentences[0], maxsplit=1)[0] + "." if sentences else ""
+
+
+def conclusion(verdict: Verdict) -> str:
+    """The verdict on a defended network, as a predicate of that network."""
+    gain = verdict.real.difference
+    if verdict.word == "no evidence" and gain.significant and gain.high < 0:
+        return "is less robust than undefended networks"
+    return {
+        "more robust": "is more robust than undefended networks",
+        "no evidence": "is not shown to be more robust than undefended networks",
+        "mostly an illusion": "owes most of its apparent robustness to masked gradients",
+        "an illusion": "only looks robust, by masked gradients",
+    }[verdict.word]
 
 
 def score(record: Record) -> str:
@@ -129,6 +149,20 @@ def _noted(name: str, row: Row) -> str:
     return f"{name} ({', '.join(notes)})" if notes else name
 
 
+def measured(summary: Summary) -> str:
+    """Accuracies in a sentence, for runs that no verdict compares: of many, the two ends."""
+    rows = summary.students or summary.teachers
+    if not rows:
+        return ""
+    said = [
+        f"{percent(row.accuracy)} % ({row.net}, {_noted(learned(row), row)})"
+        for row in sorted(rows, key=lambda row: row.accuracy.value)
+    ]
+    if len(said) == 1:
+        return f"Accuracy {said[0]}."
+    return f"Accuracies from {said[0]} to {said[-1]}."
+
+
 def spoils(difference: Estimate | None, from_normal: Estimate | None) -> bool:
     """Whether a nasty teacher spoiled a student: the student ends below both of its controls.
 
@@ -196,8 +230,8 @@ def _apart(row: Row) -> float:
 def _count(part: Sequence[Row], whole: Sequence[Row]) -> str:
     if len(part) < len(whole):
         return f"{len(part)} of {len(whole)} students here"
-    few = {1: "the only student here", 2: "both students here"}
-    return few.get(len(whole), f"all {len(whole)} students here")
+    every = {1: "the only student", 2: "both students"}
+    return f"{every.get(len(whole), f'all {len(whole)} students')} here"
 
 
 def _labels(rows: Sequence[Row]) -> str:

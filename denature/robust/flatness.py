@@ -8,6 +8,7 @@ biases stay.
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
@@ -101,6 +102,7 @@ def flatness(
     images, labels = images.to(target.device), labels.to(target.device)
     hits: dict[float, list[Estimate]] = {size: [] for size in sizes}
     losses: dict[float, list[Estimate]] = {size: [] for size in sizes}
+    least = -math.inf  # a nasty teacher's loss falls below 0
     with progress.task(f"looking around {target.name}", directions, "directions") as task:
         for number in range(directions):
             direction = filter_normalised(target.network, derive(seed, "direction", number))
@@ -109,7 +111,7 @@ def flatness(
                 if size or not hits[size]:  # without a change all directions are one
                     right = int((logits.argmax(1) == labels).sum())
                     hits[size].append(proportion(right, len(labels)))
-                    losses[size].append(mean_over_images(loss(logits).tolist()))
+                    losses[size].append(mean_over_images(loss(logits).tolist(), least=least))
             task.advance(1)
     value, change = largest_curvature(target, images, loss, seed=seed)
     of_logits, of_probabilities = jacobian_norms(target, tested.to(target.device))
@@ -121,7 +123,7 @@ def flatness(
         images_split="test",
         sizes=tuple(sizes),
         accuracy=tuple(pooled(hits[size]) for size in sizes),
-        loss=tuple(pooled(losses[size], bounds=(0.0, float("inf"))) for size in sizes),
+        loss=tuple(pooled(losses[size], bounds=(least, math.inf)) for size in sizes),
         curvature=value,
         curvature_moved=change,
         sensitivity=mean_over_images(of_logits),

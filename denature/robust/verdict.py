@@ -230,12 +230,14 @@ def _word(
 
 
 def _spelled(gain: Gain) -> str:
-    budgets = " and ".join(map(format_budget, gain.budgets))
+    mean = "on average over " if len(gain.budgets) > 1 else ""
+    budgets = mean + ", ".join(map(format_budget, gain.budgets))
     low, high = 100 * gain.difference.low, 100 * gain.difference.high
     reach = f"[{low:+.0f}, {high:+.0f}]" if gain.difference.significant else "[n/a]"
     return (
-        f"{gain.ours:.0%} of the samples stay right at {gain.norm} {budgets}, {gain.theirs:.0%} "
-        f"with undefended networks: {100 * gain.difference.value:+.0f} {reach} points"
+        f"{100 * gain.ours:.0f} % of the samples stay right at {gain.norm} {budgets}, and "
+        f"{100 * gain.theirs:.0f} % with undefended networks: "
+        f"{100 * gain.difference.value:+.0f} {reach} points"
     )
 
 

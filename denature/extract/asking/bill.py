@@ -138,7 +138,7 @@ class Bill:
         lost = (
             f"; at most {self.most:,} if attempts are lost and charged"
             if self.most > self.queries
-            else ", lost attempts that may have been charged included"
+            else ", including lost attempts that may have been charged"
         )
         return [
             f"{self.queries:,} queries{limited}{lost}: {parts}.{before}",

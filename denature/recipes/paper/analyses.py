@@ -70,7 +70,7 @@ def tsne(
     from sklearn.manifold import TSNE
     from sklearn.metrics import silhouette_score
 
-    lines = [["Teacher", "Silhouette of logits", "of features", "Images", "Seeds"]]
+    lines = [["Teacher", "Silhouette of logits", "Silhouette of features", "Images", "Seeds"]]
     maps: list[Map] = []
     subset = _few(data)
     labels = data.test.labels[subset.test.rows].numpy()
