@@ -131,11 +131,13 @@ def test_an_accuracy_whose_epoch_the_test_images_chose_is_marked_everywhere(
     mark, run = "best epoch on the test images", str(tmp_path / "run")
     words = ["train", "mlp", "--data", "digits", "--epochs", "2", "--checkpoint", "best-test"]
     assert main([*words, "--device", "cpu", "--out", run, "-q"]) == 0
+    other = str(tmp_path / "other")  # a figure has two runs at least
+    assert main([*words[:-2], "--device", "cpu", "--out", other, "-q"]) == 0
     for command in (
         ["runs", run],
         ["runs", run, "--compare"],
         ["eval", run, "--data", "digits"],
-        ["report", run, "--markdown", "--out", str(tmp_path / "report.html")],
+        ["report", run, other, "--markdown", "--out", str(tmp_path / "report.html")],
     ):
         capsys.readouterr()
         assert main(command) == 0
