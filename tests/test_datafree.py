@@ -263,6 +263,31 @@ def test_a_generator_of_odd_images_is_refused() -> None:
         Generator(10, channels=3, image_size=30)
 
 
+def answers_to_generated(teacher: Run, loss: Dafl) -> torch.Tensor:
+    """The teacher's probabilities for the last of thirty batches of a generator."""
+    generated = loss.synthetic_data(
+        teacher.network, images=30 * 64, channels=1, image_size=8, seed=0, compute=CPU
+    )
+    *_, (_, answers) = generated.answered(generated.epoch(1, view_seed=0, batch_size=64))
+    return answers.values.softmax(1)
+
+
+def test_a_generator_learns_what_its_loss_asks_for(teacher: Run) -> None:
+    """Measured for seeds 0 to 2: confidence 0.72 to 0.78 alone, 0.43 to 0.45 with even classes."""
+    untrained = answers_to_generated(teacher, Dafl(generator_lr=1e-12))
+    sure = answers_to_generated(teacher, Dafl(activation=0.01, entropy=0))
+    even = answers_to_generated(teacher, Dafl(activation=0.01, entropy=10))
+    confidence = [float(answers.max(1).values.mean()) for answers in (untrained, even, sure)]
+    assert confidence[0] + 0.04 < confidence[1] < confidence[2] - 0.1
+
+    def evenness(answers: torch.Tensor) -> float:
+        mean = answers.mean(0)
+        return -float((mean * mean.log10()).sum())
+
+    assert evenness(even) > 0.97
+    assert evenness(sure) < 0.85
+
+
 # DAFL as a run
 
 
@@ -349,8 +374,11 @@ def test_deepinversion_makes_digits_that_another_network_reads(good_teacher: Run
 
 @pytest.mark.slow
 def test_dafl_copies_a_network_of_digits_without_data(good_teacher: Run, digits: Dataset) -> None:
-    """Measured for seeds 0 to 2: 0.89 to 0.93. At the released activation of 0.1 it is 0.82."""
-    learning = Training(epochs=60, batch_size=64, lr=1e-3, optimizer="adam", device="cpu",
+    """Measured for seeds 0 to 2: 0.78 to 0.87, and as much by images of an untrained generator.
+
+    So it shows a student that learns without data; what the generator learns is tested above.
+    """
+    learning = Training(epochs=20, batch_size=64, lr=1e-3, optimizer="adam", device="cpu",
                         precision="fp32")  # fmt: skip
     run = train("cnn", digits, Dafl(activation=0.01, entropy=10), learning, source=good_teacher)
-    assert run.accuracy.value >= 0.85
+    assert run.accuracy.value >= 0.7
