@@ -72,7 +72,7 @@ def test_the_smoke_scale_says_what_came_out(
         smoke,
         net="mlp",
         temperatures=(100.0,),
-        attack_config=replace(smoke.attack_config, attacks=attacks),
+        attack_config=replace(smoke.attack_config, attacks=attacks, linf=(0.1,)),
     )
     monkeypatch.setitem(SETTINGS, "smoke", few)
     words = ["reproduce", "defensive-distillation", "--scale", "smoke", "--seeds", "1"]
