@@ -85,8 +85,8 @@ def workers(pool: tuple[str, ...], driver: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def here(teacher: Run, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Records of the sweep of 30 epochs in one process."""
-    return results(sweep(teacher, tmp_path_factory.mktemp("here"), epochs=30))
+    """Records of the sweep of 12 epochs in one process."""
+    return results(sweep(teacher, tmp_path_factory.mktemp("here"), epochs=12))
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_a_sweep_with_a_killed_worker_ends_like_one_in_this_process(
     teacher: Run, here: list[dict[str, Any]], tmp_path: Path, pool: tuple[str, ...]
 ) -> None:
     """Two workers, one killed in the middle of its run: its run is resumed by another one."""
-    there = sweep(teacher, tmp_path / "there", *pool, epochs=30)
+    there = sweep(teacher, tmp_path / "there", *pool, epochs=12)
     limit = time.monotonic() + 120
     killed = None
     while killed is None and time.monotonic() < limit:
