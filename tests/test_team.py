@@ -1,8 +1,8 @@
-"""Two processes that train one network, over gloo on this machine, by the real launchers."""
+"""Two processes that train one network, over gloo on this machine."""
 
 import json
 import os
-import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +21,7 @@ from denature.data.feed import Feed, steps_per_epoch
 from denature.train import Normal, Order, Run, Training, evaluate_run, load_run, train
 from denature.train.learner import Learner, learning_rate, make_optimizer
 from denature.train.team import SINGLE_PROCESS, ProcessGroup, join
+from tests.processes import Command
 
 pytest.importorskip("accelerate", reason="accelerate is missing: pip install 'denature[parallel]'")
 
@@ -37,23 +38,47 @@ LAUNCHERS = {
 torchrun underneath and takes processes for what they are."""
 
 
-def launched(launcher: str, *words: str, port: int = 0) -> "subprocess.Popen[str]":
+HERE = ("--device", "cpu", "--precision", "fp32", "-q")
+
+
+def launched(launcher: str, *words: str) -> "subprocess.Popen[str]":
     start = [sys.executable, "-m", *LAUNCHERS[launcher]]
     if launcher == "accelerate":
         start += ["--main_process_port", "0"]
     else:
         start += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     return subprocess.Popen(
-        [*start, "-m", "denature", *words, "--device", "cpu", "--precision", "fp32", "-q"],
+        [*start, "-m", "denature", *words, *HERE],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
-def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
-    out, errors = process.communicate(timeout=150)
-    assert process.returncode == code, errors
-    return out + errors
+def team(*words: str) -> list[Command]:
+    """Two processes with the variables that launchers set, without the seconds that those take."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    pipe = subprocess.PIPE
+    return [
+        Command(
+            *words, *HERE, stdout=pipe, stderr=pipe,
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+
+
+def ended(*processes: "subprocess.Popen[str]", code: int = 0) -> str:
+    said = ""
+    for process in processes:
+        out, errors = process.communicate(timeout=150)
+        assert process.returncode == code, errors
+        said += out + errors
+    return said
 
 
 def command(kind: str, net: str, out: Path, *more: str) -> list[str]:
@@ -151,7 +176,7 @@ def per_shard(data: Dataset, training: Training) -> nn.Module:
 
 @pytest.mark.slow
 def test_batch_norm_in_two_processes_is_that_of_each_ones_part(tmp_path: Path) -> None:
-    ended(launched("torchrun", *command("train", "cnn", tmp_path)))
+    ended(*team(*command("train", "cnn", tmp_path)))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -177,38 +202,31 @@ def test_a_team_that_was_stopped_ends_like_one_that_was_not(engine: str, tmp_pat
     train("mlp", "digits", Normal(), QUICK, out=teacher)
     more = ("--teacher", str(teacher), "--parallel", engine, "--augment", "crop")
     store = ("--store", str(tmp_path / "answers"))
-    ended(launched("torchrun", *command("distill", "mlp", tmp_path / "whole", *more, *store)))
+    ended(*team(*command("distill", "mlp", tmp_path / "whole", *more, *store)))
     cut = command("distill", "mlp", tmp_path / "cut", *more, "--store", "off")
-    said = ended(launched("torchrun", *cut, "--time-limit", "0.05s"), code=1)
+    said = ended(*team(*cut, "--time-limit", "0.001s"), code=75)
     assert "Stopped by the time limit at step 8 of" in said
-    killed = launched("torchrun", *cut, "--save-every", "0.01s")
+    killed = team(*cut, "--save-every", "0.01s")
     state = tmp_path / "cut" / "state" / "state.safetensors"
     before, limit = state.read_bytes(), time.monotonic() + 60
     while state.exists() and state.read_bytes() == before and time.monotonic() < limit:
         time.sleep(0.001)
-    for child in children(killed.pid):
-        os.kill(child, signal.SIGKILL)
-    killed.kill()
-    killed.communicate()
-    ended(launched("torchrun", *cut))
+    for process in killed:
+        process.kill()
+    for process in killed:
+        process.communicate()
+    ended(*team(*cut))
     assert record(tmp_path / "cut")["net"]["digest"] == record(tmp_path / "whole")["net"]["digest"]
-
-
-def children(parent: int) -> list[int]:
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False
-    )
-    return [int(word) for word in listed.stdout.split()]
 
 
 @pytest.mark.slow
 def test_a_finished_team_run_is_read_and_another_is_refused_by_all(tmp_path: Path) -> None:
     words = command("train", "mlp", tmp_path)
-    first = ended(launched("torchrun", *words))
+    first = ended(*team(*words))
     changed = record(tmp_path)
-    assert ended(launched("torchrun", *words)).count("accuracy") == first.count("accuracy") == 1
+    assert ended(*team(*words)).count("accuracy") == first.count("accuracy") == 1
     assert record(tmp_path) == changed
-    said = ended(launched("torchrun", *words, "--lr", "0.5"), code=1)
+    said = ended(*team(*words, "--lr", "0.5"), code=1)
     assert "training.lr was 0.001, is 0.5" in said
 
 
