@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -265,9 +265,9 @@ PROCESSORS = [
 with one thread, is what the tests of this process compute with in CI."""
 
 
-def spread(processor: dict[str, str]) -> float:
+def spread(processor: dict[str, str], names: Sequence[str]) -> float:
     """Largest relative difference from the recorded losses on another processor."""
-    command = [sys.executable, __file__, "--print"]
+    command = [sys.executable, __file__, "--print", *names]
     environment = {**os.environ, "MKL_CBWR": "COMPATIBLE", **processor}
     if processor["ATEN_CPU_CAPABILITY"] != "default":
         del environment["MKL_CBWR"]
@@ -288,7 +288,10 @@ def spread(processor: dict[str, str]) -> float:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("processor", PROCESSORS, ids=lambda given: "-".join(given.values()))
 def test_every_processor_stays_a_tenth_of_the_tolerance_away(processor: dict[str, str]) -> None:
-    assert spread(processor) < TOLERANCE / 10
+    """The oldest leaves large networks out, of which it computes two thirds of the time."""
+    oldest = processor is PROCESSORS[0]
+    names = [name for name in CASES if not (oldest and name.endswith(LARGE))]
+    assert spread(processor, names) < TOLERANCE / 10
 
 
 def scaled(place: str, by: float = 1.01) -> Callable[[pytest.MonkeyPatch], None]:
