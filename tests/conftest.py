@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -18,7 +19,12 @@ from denature.extract import config
 from denature.extract.asking.ledger import Ledger
 from denature.extract.theft import LEDGER
 from denature.report import page
+from denature.serve.keys.sqlite import SqliteKeys
 from denature.train import Normal, Run, Training, train
+from tests.guarded import Guarded
+from tests.hub_server import Hub
+from tests.served import serving
+from tests.sharing import own_hub, shared_runs
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,6 +60,33 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def trained_mlp(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A network that knows the digits, which tests of many files only read."""
     return trained_on_digits("mlp", 8, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def victim(trained_mlp: Run) -> Run:
+    """The network behind a service, where a file trains none of its own."""
+    return trained_mlp
+
+
+@pytest.fixture(scope="module")
+def guarded(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A server with a key of 100,000 images."""
+    store = tmp_path_factory.mktemp("guarded") / "keys"
+    with contextlib.closing(SqliteKeys(store)) as keys:
+        key = keys.add("alice", budget=100_000, rate=None)
+    with serving(store.parent, f"m={victim.folder}", "--keys", str(store)) as served:
+        yield Guarded(served, store, key)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Runs that tests share on a hub, and only read."""
+    return shared_runs(tmp_path_factory)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    yield from own_hub(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from denature.serve.keys import open_keys
-from denature.serve.keys.sqlite import SqliteKeys
 from denature.train import Run
 from tests.processes import Command
-from tests.served import INFER, Served, serving
+from tests.served import INFER, Served
 
 
 def body(images: int = 1) -> bytes:
@@ -66,14 +65,6 @@ class Guarded:
             assert [account.used for account in keys.accounts()] == [self.answered]
         assert self.served.process.poll() is None
         assert self.served.send("GET", "/v2/health/live")[0] == 200
-
-
-def guarded(victim: Run, place: Path) -> Iterator[Guarded]:
-    """A server of a network with a key of 100,000 images, as a fixture yields it."""
-    with contextlib.closing(SqliteKeys(place / "keys")) as keys:
-        key = keys.add("alice", budget=100_000, rate=None)
-    with serving(place, f"m={victim.folder}", "--keys", str(place / "keys")) as served:
-        yield Guarded(served, place / "keys", key)
 
 
 @contextlib.contextmanager

@@ -29,11 +29,6 @@ from tests.class_means import labels, probabilities
 pytestmark = pytest.mark.usefixtures("without_figures", "few_steps")
 
 
-@pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
 def opened(config: dict[str, Any], tmp_path: Path, **changed: Any) -> Audit:
     settings: dict[str, Any] = {
         "model": FunctionVictim(probabilities, name="means", kind="probabilities"),

@@ -18,11 +18,6 @@ from tests.class_means import ASKED, HERE
 pytestmark = pytest.mark.usefixtures("without_figures", "few_steps")
 
 
-@pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [

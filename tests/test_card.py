@@ -11,15 +11,9 @@ from denature.report.card import model_card
 from denature.train import Run
 from denature.train.identity import plan_of
 from denature.train.shareable import shareable
-from tests.sharing import shared_runs
 
 hub_library = pytest.importorskip("huggingface_hub")
 RESULTS = Path(__file__).parents[1] / "results"
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    return shared_runs(tmp_path_factory)
 
 
 def card(record: Record, **options: Any) -> Any:

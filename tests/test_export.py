@@ -15,11 +15,6 @@ from denature.train import Run, import_run
 from tests.victims import digits, predicted
 
 
-@pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
 @pytest.mark.parametrize("form", ["pt2", "onnx"])
 def test_an_exported_network_answers_as_the_run_does(
     victim: Run, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]

@@ -24,7 +24,7 @@ from denature.extract.victims.find import find
 from denature.remote.errors import AskFailed
 from denature.train import Run
 from tests.processes import Command
-from tests.served import Served, serve, stop
+from tests.served import Served, serve, serving, stop
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -54,19 +54,13 @@ def test_targets_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
-@pytest.fixture(scope="module")
 def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run = victim.folder
-    served = serve(
+    with serving(
         tmp_path_factory.mktemp("served"), f"mlp={run}", f"hard={run}@show=label",
         f"few={run}@top=3+decimals=2", f"raw={run}@show=logits",
-    )  # fmt: skip
-    yield served
-    stop(served)
+    ) as served:  # fmt: skip
+        yield served
 
 
 @pytest.mark.parametrize("form", ["{}", "{}/infer", "{}/", "{}/versions/1", "{}/versions/1/infer"])

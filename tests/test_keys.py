@@ -176,11 +176,6 @@ def test_keys_are_kept_as_digests_and_can_be_changed(
     assert "cannot be used for keys" in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
 @pytest.mark.slow
 def test_a_budget_holds_against_64_clients_and_two_workers(victim: Run, tmp_path: Path) -> None:
     with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:

@@ -1,7 +1,6 @@
 """Runs that are pulled from the hub: what is kept here, and what is refused."""
 
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from denature.train import Run, load_run
 from denature.train.hub import is_run, pull
 from tests.commands import refused
 from tests.hub_server import Hub, Repository
-from tests.sharing import NAME, command, done, killed_at, own_hub, put, shared_runs
+from tests.sharing import NAME, command, done, killed_at, put
 
 pytest.importorskip("huggingface_hub")
 
@@ -27,16 +26,6 @@ class Executed:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path.touch, (Path("executed"),))
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    return shared_runs(tmp_path_factory)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    yield from own_hub(tmp_path, monkeypatch)
 
 
 def test_a_pickle_is_never_opened(

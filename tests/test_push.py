@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,12 @@ from denature.train.identity import plan_of
 from denature.train.shareable import public_name, shareable
 from tests.commands import refused
 from tests.hub_server import TOKEN, Hub, Repository
-from tests.sharing import NAME, command, done, files_of, killed_at, own_hub, shared_runs
+from tests.sharing import NAME, command, done, files_of, killed_at
 
 pytest.importorskip("huggingface_hub")
 
 # As huggingface_hub 2.4 uploads a file.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    return shared_runs(tmp_path_factory)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    yield from own_hub(tmp_path, monkeypatch)
 
 
 # What a push sends

@@ -22,24 +22,18 @@ from denature.core.errors import RunError
 from denature.serve.keys.sqlite import SqliteKeys
 from denature.train import Run, load_run
 from tests.processes import Command
-from tests.served import Served, body_of, serve, stop
+from tests.served import Served, body_of, serve, serving, stop
 from tests.victims import digits, predicted
-
-
-@pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
 
 
 @pytest.fixture(scope="module")
 def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run = victim.folder
-    served = serve(
+    with serving(
         tmp_path_factory.mktemp("served"), f"{run}", f"soft={run}@show=logits",
         f"hard={run}@show=label", f"few={run}@top=3+decimals=2", "--max-images", "64",
-    )  # fmt: skip
-    yield served
-    stop(served)
+    ) as served:  # fmt: skip
+        yield served
 
 
 @pytest.mark.parametrize("binary_in", [True, False])

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +12,37 @@ import pytest
 from denature.cli.app import main
 from denature.serve.keys.sqlite import SqliteKeys
 from denature.train import Run
-from tests.guarded import Guarded, body, guarded, running
+from tests.guarded import Guarded, body, running
 from tests.processes import Command
 from tests.served import INFER
-
-
-@pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
-@pytest.fixture(scope="module")
-def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    yield from guarded(victim, tmp_path_factory.mktemp("guarded"))
-
 
 SHOWN = [("GET", "/v2"), ("GET", "/v2/models/m"), ("GET", "/v2/models/none"),
          ("GET", "/v2/models/m/ready"), ("GET", "/v2/models/m/versions/1"),
          ("POST", "/v2/repository/index")]  # fmt: skip
 
 
-def test_without_a_key_nothing_is_shown_but_health(server: Guarded) -> None:
-    ask, before = server.served.send, len(server.served.entries())
+def test_without_a_key_nothing_is_shown_but_health(guarded: Guarded) -> None:
+    ask, before = guarded.served.send, len(guarded.served.entries())
     for path in ("/v2/health/live", "/v2/health/ready"):
         assert ask("GET", path)[0] == 200
     for method, path in SHOWN:
         for headers in ({}, {"X-API-Key": "dn-secret-of-another-server"}):
             assert ask(method, path, None, headers)[0] == 401, path
-        known = {"X-API-Key": server.key}
+        known = {"X-API-Key": guarded.key}
         assert ask(method, path, None, known)[0] == (404 if "none" in path else 200)
     assert ask("POST", INFER, body(), {"X-API-Key": "dn-secret-of-another-server"})[0] == 401
-    refused = [entry for entry in server.served.entries()[before:] if entry["status"] == 401]
+    refused = [entry for entry in guarded.served.entries()[before:] if entry["status"] == 401]
     assert len(refused) == 2 * len(SHOWN) + 1
     assert {entry["peer"] for entry in refused} == {"127.0.0.1"}
     assert {entry["error"] for entry in refused} >= {"There is no such key."}
-    assert "dn-" not in server.served.log.read_text()
-    server.check()
+    assert "dn-" not in guarded.served.log.read_text()
+    guarded.check()
 
 
-def test_tritons_client_shows_its_key_for_metadata_too(server: Guarded) -> None:
+def test_tritons_client_shows_its_key_for_metadata_too(guarded: Guarded) -> None:
     triton = pytest.importorskip("tritonclient.http")
-    client = triton.InferenceServerClient(server.served.address)
-    headers = {"Authorization": f"Bearer {server.key}"}
+    client = triton.InferenceServerClient(guarded.served.address)
+    headers = {"Authorization": f"Bearer {guarded.key}"}
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("m", headers=headers)
@@ -65,8 +53,8 @@ def test_tritons_client_shows_its_key_for_metadata_too(server: Guarded) -> None:
     client.close()
 
 
-def test_metrics_are_for_this_machine_or_a_token(victim: Run, server: Guarded) -> None:
-    ask = server.served.send
+def test_metrics_are_for_this_machine_or_a_token(victim: Run, guarded: Guarded) -> None:
+    ask = guarded.served.send
     assert ask("GET", "/metrics")[0] == 200
     for proxied in ("X-Forwarded-For", "Forwarded", "Via"):
         assert ask("GET", "/metrics", None, {proxied: "203.0.113.9"})[0] == 403

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,95 +20,85 @@ from denature.serve.keys.queue import ChargeQueue
 from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.refusal import Refused
 from denature.train import Run
-from tests.guarded import Guarded, guarded
+from tests.guarded import Guarded
 from tests.served import serve, stop
 
 HOUR_S, YEAR_S = 3600.0, 365 * 86_400.0
 
 
-@pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
-@pytest.fixture(scope="module")
-def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    yield from guarded(victim, tmp_path_factory.mktemp("guarded"))
-
-
 # The store of the keys
 
 
-def test_a_locked_store_refuses_all_callers_side_by_side(server: Guarded) -> None:
-    assert server.ask()[0] == 200
-    with contextlib.closing(sqlite3.connect(server.keys, isolation_level=None)) as other:
+def test_a_locked_store_refuses_all_callers_side_by_side(guarded: Guarded) -> None:
+    assert guarded.ask()[0] == 200
+    with contextlib.closing(sqlite3.connect(guarded.keys, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         started = time.monotonic()
         # One after another they would take 12 s, and with the former time-out 12 minutes.
-        assert server.ask_at_once(24) == {503}
+        assert guarded.ask_at_once(24) == {503}
         assert time.monotonic() - started < 10
         other.execute("ROLLBACK")
-    server.until_answered()
-    server.check()
-    assert any("is locked" in entry.get("error", "") for entry in server.served.entries())
+    guarded.until_answered()
+    guarded.check()
+    assert any("is locked" in entry.get("error", "") for entry in guarded.served.entries())
 
 
 @pytest.mark.parametrize("fault", ["damaged", "emptied", "deleted", "replaced"])
-def test_a_store_that_is_no_longer_there_is_not_believed(server: Guarded, fault: str) -> None:
-    server.until_answered()
-    parts = [server.keys.with_name(server.keys.name + end) for end in ("", "-wal", "-shm")]
-    kept = server.keys.parent / "kept"
-    with contextlib.closing(sqlite3.connect(server.keys)) as db:
+def test_a_store_that_is_no_longer_there_is_not_believed(guarded: Guarded, fault: str) -> None:
+    guarded.until_answered()
+    parts = [guarded.keys.with_name(guarded.keys.name + end) for end in ("", "-wal", "-shm")]
+    kept = guarded.keys.parent / "kept"
+    with contextlib.closing(sqlite3.connect(guarded.keys)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    shutil.copy(server.keys, kept)
+    shutil.copy(guarded.keys, kept)
     if fault == "damaged":
-        server.keys.write_bytes(os.urandom(server.keys.stat().st_size))
+        guarded.keys.write_bytes(os.urandom(guarded.keys.stat().st_size))
     elif fault == "emptied":
-        os.truncate(server.keys, 0)
+        os.truncate(guarded.keys, 0)
     else:
         for part in parts:
             part.unlink(missing_ok=True)
         if fault == "replaced":  # by the keys of others
-            SqliteKeys(server.keys).close()
-    assert server.ask_at_once(4) == {401 if fault == "replaced" else 503}
+            SqliteKeys(guarded.keys).close()
+    assert guarded.ask_at_once(4) == {401 if fault == "replaced" else 503}
     for part in parts:
         part.unlink(missing_ok=True)
-    kept.rename(server.keys)
-    server.until_answered()
-    server.check()
+    kept.rename(guarded.keys)
+    guarded.until_answered()
+    guarded.check()
 
 
-def test_a_full_disk_charges_nothing(server: Guarded) -> None:
-    server.until_answered()
-    store = server.store()
+def test_a_full_disk_charges_nothing(guarded: Guarded) -> None:
+    guarded.until_answered()
+    store = guarded.store()
     free = resource.prlimit(store, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     try:
-        assert server.ask_at_once(4) == {503}
+        assert guarded.ask_at_once(4) == {503}
     finally:
         resource.prlimit(store, resource.RLIMIT_FSIZE, free)
-    server.until_answered()
-    server.check()
+    guarded.until_answered()
+    guarded.check()
 
 
-def test_a_truncated_index_ends_no_server(server: Guarded) -> None:
+def test_a_truncated_index_ends_no_server(guarded: Guarded) -> None:
     """SQLite maps it, so the process that reads it ends with SIGBUS."""
-    server.until_answered()
-    before = server.store()
-    os.truncate(f"{server.keys}-shm", 0)
-    assert server.ask_at_once(4) <= {200, 503}
-    server.until_answered()
-    assert server.store() != before
-    server.check()
+    guarded.until_answered()
+    before = guarded.store()
+    os.truncate(f"{guarded.keys}-shm", 0)
+    assert guarded.ask_at_once(4) <= {200, 503}
+    guarded.until_answered()
+    assert guarded.store() != before
+    guarded.check()
 
 
-def test_a_store_that_hangs_is_started_again(server: Guarded) -> None:
-    server.until_answered()
-    before = server.store()
+def test_a_store_that_hangs_is_started_again(guarded: Guarded) -> None:
+    guarded.until_answered()
+    before = guarded.store()
     os.kill(before, signal.SIGSTOP)
-    assert 503 in server.ask_at_once(4) <= {200, 503}
-    server.until_answered()
-    assert server.store() != before
-    server.check()
+    assert 503 in guarded.ask_at_once(4) <= {200, 503}
+    guarded.until_answered()
+    assert guarded.store() != before
+    guarded.check()
 
 
 def test_what_is_refused_after_its_charge_is_given_back(victim: Run, tmp_path: Path) -> None:

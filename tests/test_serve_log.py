@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,8 @@ from denature.cli.app import main
 from denature.serve.keys import open_keys
 from denature.serve.log import LineWriter
 from denature.train import Run
-from tests.guarded import Guarded, body, guarded, running
+from tests.guarded import Guarded, body, running
 from tests.served import INFER, Served
-
-
-@pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
-@pytest.fixture(scope="module")
-def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    yield from guarded(victim, tmp_path_factory.mktemp("guarded"))
 
 
 def test_lines_that_cannot_be_written_are_counted_and_fail_no_request(
@@ -121,21 +110,21 @@ def lost_lines(served: Served, least: int) -> float:
     ("method", "path", "status"), [("GET", "/admin", 404), ("DELETE", "/v2", 405)]
 )
 def test_what_the_server_does_not_have_is_logged_too(
-    server: Guarded, method: str, path: str, status: int
+    guarded: Guarded, method: str, path: str, status: int
 ) -> None:
-    before = len(server.served.entries())
-    assert server.served.send(method, path)[0] == status
-    [entry] = server.served.entries()[before:]
+    before = len(guarded.served.entries())
+    assert guarded.served.send(method, path)[0] == status
+    [entry] = guarded.served.entries()[before:]
     assert (entry["status"], entry["peer"], entry["model"]) == (status, "127.0.0.1", None)
     assert entry["error"] in ("Not Found", "Method Not Allowed")
 
 
-def test_a_refused_request_is_logged_with_its_key(server: Guarded) -> None:
-    server.until_answered()
-    with contextlib.closing(open_keys(str(server.keys), patience_s=10)) as keys:
-        keys.change("alice", budget=server.answered, rate=None)
-        assert server.ask()[0] == 429
+def test_a_refused_request_is_logged_with_its_key(guarded: Guarded) -> None:
+    guarded.until_answered()
+    with contextlib.closing(open_keys(str(guarded.keys), patience_s=10)) as keys:
+        keys.change("alice", budget=guarded.answered, rate=None)
+        assert guarded.ask()[0] == 429
         keys.change("alice", budget=100_000, rate=None)
-    entry = server.served.entries()[-1]
+    entry = guarded.served.entries()[-1]
     assert (entry["key"], entry["status"], entry["peer"]) == ("alice", 429, "127.0.0.1")
     assert entry["error"].startswith("The budget of")

@@ -21,11 +21,6 @@ QUICK = Training(epochs=2, batch_size=32, device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
-@pytest.fixture(scope="module")
 def server(victim: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("served"), f"mlp={victim.folder}") as served:
         yield served

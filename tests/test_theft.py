@@ -75,11 +75,6 @@ def test_answers_to_other_images_are_refused(digits: Dataset) -> None:
         Transfer("label", torch.zeros(2, 3), victim="x")
 
 
-@pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
 def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> None:
     counted = Counted()
     inside = local(victim)
