@@ -4,16 +4,18 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from denature.answers.answerer import Answers
 from denature.answers.kinds import AnswerKind
 from denature.answers.transfer import Transfer
 from denature.core.seeds import generator
 from denature.core.types import Pixels
+from denature.data import load
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.defenses.base import Chain, Networks
@@ -172,3 +174,37 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 def _pixels(images: np.ndarray) -> Pixels:
     return torch.from_numpy(images).float() / 255
+
+
+class Encoder(nn.Module):
+    """A frozen encoder with random weights, 16 features of digits."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh()).to(dtype)
+        self.dtype = dtype
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.body(pixels.to(self.dtype))
+        return features
+
+
+def bench_on_digits(network: nn.Module) -> Bench:
+    """Against a network on digits without a defense, to be changed by `against`."""
+    split = load("digits").train
+    images: np.ndarray = split.images[split.rows].numpy()
+
+    def victim(pixels: Pixels) -> Answers:
+        with torch.no_grad():
+            return Answers("probabilities", network(pixels).softmax(-1))
+
+    return Bench(victim=victim, images=np.unique(images, axis=0), budget=120)
+
+
+def against(bench: Bench, **changes: Any) -> Bench:
+    return replace(bench, asked=[], lessons=[], **changes)
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().sum(-1).mean())

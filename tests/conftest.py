@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,22 @@ from PIL import Image
 
 from denature.answers.sources import LiveAnswers
 from denature.data import Dataset, load
+from denature.defenses.catalogue import DEFENSES
 from denature.extract import config
 from denature.extract.asking.ledger import Ledger
 from denature.extract.theft import LEDGER
+from denature.recipes import demo as demo_module
+from denature.recipes.demo import Demo
+from denature.recipes.runner import run
 from denature.report import page
+from denature.report.results import Outcome
 from denature.serve.keys.sqlite import SqliteKeys
 from denature.train import Normal, Run, Training, train
 from tests.guarded import Guarded
 from tests.hub_server import Hub
 from tests.served import serving
 from tests.sharing import own_hub, shared_runs
+from tests.toy_defenses import TOYS
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -87,6 +94,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     yield from own_hub(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Two seeds of a few epochs: enough for every part, not for the effect."""
+    with pytest.MonkeyPatch.context() as patch:
+        brief = {"epochs": 2, "precision": "fp32"}
+        teacher = replace(demo_module.TEACHER, milestones=(1,), **brief)  # type: ignore[arg-type]
+        patch.setattr(demo_module, "TEACHER", teacher)
+        patch.setattr(demo_module, "STUDENT", replace(demo_module.STUDENT, **brief))  # type: ignore[arg-type]
+        return run(
+            Demo(folder=tmp_path_factory.mktemp("demo"), seeds=2, students=("mlp",), teacher="mlp")
+        )
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, toy in TOYS.items():
+        monkeypatch.setitem(DEFENSES, name, toy)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """The catalogue of networks, as parameters of tests."""
 
 import pytest
+import torch
+from torch import nn
 
 from denature.nets import NETS
 
@@ -12,3 +14,19 @@ NETWORKS = [
 ]
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+class Mixing(nn.Module):
+    """Normalises by the batch even in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.Flatten(),
+            nn.Linear(288, 10),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.body(x)
+        return found

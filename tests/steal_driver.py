@@ -83,7 +83,7 @@ def main(url: str, out: Path, kills: int) -> None:
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), "it was done before it could be killed: give it more to do"
         killed += 1
-        Ledger(ledger).close()  # whoever opens it next finds out what was in flight
+        Ledger(ledger).close()  # the next opening finds out what was in flight
         most_unknown = max(most_unknown, requests_in(ledger, "unknown") - unknown)
     harvest(url, out, IMAGES)
     with Ledger(ledger) as opened:

@@ -1,41 +1,19 @@
-"""Answers: folded, asked in chunks, coded, stored, and the same bits wherever they come from."""
+"""Answers of networks: folded, asked in chunks, compiled, and depending on one image alone."""
 
-import json
 import math
-import os
-from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from denature.answers import Inference, InferenceConfig
-from denature.answers import opening as opening_module
 from denature.answers.coding import Coding
 from denature.answers.inference import BF16_TOLERANCE, FOLD_TOLERANCE, fold
-from denature.answers.opening import answers_root, live
-from denature.answers.store import ANSWERS, HEADER
+from denature.answers.opening import live
 from denature.core.compute import Compute
-from denature.core.errors import ConfigError, RunError
-from denature.data import Dataset, load
+from denature.core.errors import ConfigError
 from denature.nets import create
-from denature.train import (
-    CheckpointConfig,
-    Distilled,
-    Nasty,
-    Normal,
-    Order,
-    Run,
-    Training,
-    make,
-    train,
-)
-from denature.train.objectives import Objective
-from denature.train.session import Session
 from tests.networks import NETWORKS
 
 SHAPE = (3, 32, 32)
@@ -185,22 +163,6 @@ class ByName(nn.Module):
         return found
 
 
-class Mixing(nn.Module):
-    """Normalises by the batch even in eval mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.Flatten(),
-            nn.Linear(288, 10),
-        )  # fmt: skip
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.body(x)
-        return found
-
-
 def test_a_layer_that_is_called_by_keyword_is_left_alone() -> None:
     network = ByName().eval()
     inference = Inference(network, compute("fp32"), InferenceConfig(), shape=SHAPE)
@@ -264,180 +226,6 @@ def test_a_compiled_network_with_other_answers_is_refused(
         made.low_latency(pixels[:1])
 
 
-# Training from a store
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    whole = load("digits")
-    return replace(whole, train=whole.train.fraction(0.25))
-
-
-BRIEF = Training(epochs=2, batch_size=96, precision="fp32", device="cpu", augment="crop")
-
-
-@pytest.fixture(scope="module")
-def teacher(data: Dataset) -> Run:
-    return train("cnn", data, Normal(), replace(BRIEF, seed=9))
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "soft": Distilled(temperature=20),
-    "labels": Distilled(answers="labels"),
-    "nasty": Nasty(temperature=20),
-}
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("storage", ["exact", "fp16", "top-3"])
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_store_teaches_bit_for_bit_what_the_live_network_teaches(
-    objective: str, storage: str, precision: str, data: Dataset, teacher: Run, tmp_path: Path,
-    asked: list[int],
-) -> None:  # fmt: skip
-    def learn(store: str) -> Run:
-        training = replace(BRIEF, precision=precision)  # type: ignore[arg-type]
-        return train(
-            "mlp", data, OBJECTIVES[objective], training, source=teacher,
-            inference=InferenceConfig(storage=storage),
-            session=Session(checkpointing=CheckpointConfig(store=store)),
-        )  # fmt: skip
-
-    fresh = learn("off")
-    every = 2 * len(data.train)
-    assert sum(asked) == every
-    asked.clear()
-    first = learn(str(tmp_path))
-    # Digits have 9 views of each sample: some are met twice, and asked once.
-    assert every * 0.8 < sum(asked) < every
-    asked.clear()
-    second = learn(str(tmp_path))
-    assert sum(asked) == 16  # the spot check
-    digests = {run.record.net.digest for run in (fresh, first, second)}
-    assert len(digests) == 1
-    assert len({run.record.id for run in (fresh, first, second)}) == 1
-    form = second.record.config["asking"]["form"]
-    assert form["precision"] == precision
-    assert form["folded"]
-    assert second.record.config["asking"]["storage"] == storage
-
-
-def test_half_a_store_of_damaged_records_teaches_the_same(
-    data: Dataset, teacher: Run, tmp_path: Path
-) -> None:
-    def learn() -> str:
-        run = train(
-            "mlp",
-            data,
-            Distilled(),
-            BRIEF,
-            source=teacher,
-            session=Session(checkpointing=CheckpointConfig(store=str(tmp_path))),
-        )
-        return run.record.net.digest
-
-    first = learn()
-    [folder] = tmp_path.iterdir()
-    raw = np.fromfile(folder / ANSWERS, np.uint32)
-    raw[:: 2 * 7] ^= 0x40
-    raw.tofile(folder / ANSWERS)
-    assert learn() == first
-
-
-def test_a_network_that_was_edited_is_asked_again(
-    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Same name, same weights, another forward: only asking again can tell."""
-
-    class Mine(nn.Module):
-        scale = 1.0
-
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.body(x) * self.scale
-            return found
-
-    said: list[str] = []
-
-    class Hears:
-        def say(self, line: str) -> None:
-            said.append(line)
-
-        def __getattr__(self, name: str) -> Any:
-            from denature.core.progress import SILENT
-
-            return getattr(SILENT, name)
-
-    teacher = train(Mine(), data, Normal(), BRIEF)
-    results = []
-    for scale in (1.0, 3.0):
-        monkeypatch.setattr(Mine, "scale", scale)
-        for store in (str(tmp_path), "off"):
-            run = train(
-                "mlp",
-                data,
-                Distilled(),
-                BRIEF,
-                source=teacher,
-                session=Session(progress=Hears(), checkpointing=CheckpointConfig(store=store)),
-            )
-            results.append(run.record.net.digest)
-    assert results[0] == results[1] != results[2] == results[3]
-    assert len(said) == 1
-    assert "differ from what the network answers now" in said[0]
-
-
-def test_where_a_store_finds_no_room_auto_asks_live(
-    data: Dataset, teacher: Run, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DENATURE_CACHE", str(small_disk))
-    run = train("mlp", data, Distilled(), BRIEF, source=teacher)
-    monkeypatch.delenv("DENATURE_CACHE")
-    off = train(
-        "mlp",
-        data,
-        Distilled(),
-        BRIEF,
-        source=teacher,
-        session=Session(checkpointing=CheckpointConfig(store="off")),
-    )
-    assert run.record.net.digest == off.record.net.digest
-    with pytest.raises(RunError, match="No space"):
-        train("mlp", data, Distilled(), BRIEF, source=teacher,
-              session=Session(checkpointing=CheckpointConfig(store=str(small_disk))))  # fmt: skip
-
-
-def test_auto_stores_in_the_cache_up_to_its_limit(
-    data: Dataset, teacher: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def learn(**options: Any) -> None:
-        train("mlp", data, Distilled(), replace(BRIEF, epochs=1), source=teacher, **options)
-
-    monkeypatch.setenv("DENATURE_CACHE", os.environ["DENATURE_CACHE"] + "/auto")
-    monkeypatch.setattr(opening_module, "STORE_LIMIT", 1797 * 9 * 44 - 1)
-    learn()
-    assert not answers_root().exists()
-    monkeypatch.setattr(opening_module, "STORE_LIMIT", 1797 * 9 * 44)
-    learn()
-    [folder] = answers_root().iterdir()
-    assert json.loads((folder / HEADER).read_text())["key"]["storage"] == "exact"
-    learn(inference=InferenceConfig(storage="fp16"))
-    assert len(list(answers_root().iterdir())) == 2
-
-
-def test_students_in_one_pass_ask_once(data: Dataset, teacher: Run, asked: list[int]) -> None:
-    orders = [
-        Order(net="mlp", objective=Distilled(alpha=alpha), training=BRIEF, source=teacher)
-        for alpha in (0.1, 0.5, 0.9)
-    ]
-    make(orders, data, session=Session(checkpointing=CheckpointConfig(store="off")))
-    assert sum(asked) == 2 * len(data.train)
-
-
 def test_a_live_answer_is_what_would_be_stored() -> None:
     settled = compute("fp32")
     inference = Inference(lived_in("cnn"), settled, InferenceConfig(), shape=SHAPE)
@@ -447,28 +235,3 @@ def test_a_live_answer_is_what_would_be_stored() -> None:
         kept: Coding = source.coding
         answers = source.ask(pixels)
         assert kept.decode(kept.encode(answers.numpy())).tobytes() == answers.numpy().tobytes()
-
-
-def test_a_network_whose_answers_depend_on_their_neighbours_is_not_stored(
-    data: Dataset, tmp_path: Path
-) -> None:
-    teacher = train(Mixing(), data, Normal(), BRIEF)
-    train(
-        "mlp",
-        data,
-        Distilled(),
-        BRIEF,
-        source=teacher,
-        session=Session(checkpointing=CheckpointConfig(store=str(tmp_path))),
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_network_that_was_trained_further_does_not_answer_for_its_run(
-    data: Dataset, tmp_path: Path
-) -> None:
-    mine = Mixing()
-    first = train(mine, data, Normal(), BRIEF)
-    train(mine, data, Normal(), BRIEF)
-    with pytest.raises(RunError, match="weights were changed after it was made"):
-        train("mlp", data, Distilled(), BRIEF, source=first)

@@ -94,7 +94,7 @@ def test_each_attack_finds_the_border_of_a_line(
     assert tried.error == ""
     assert tried.ran.all()
     measured = tried.distances[attack.norm]
-    # Nobody gets through below the border; who does is not far beyond it.
+    # No image is changed below the border; what is changed is not far beyond it.
     assert (measured >= border * 0.999).all()
     most = {"l0": 2.0, "linf": border * 1.16, "l2": border * 1.16}[attack.norm]
     if name == "square":  # random: some get through

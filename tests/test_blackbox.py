@@ -1,4 +1,4 @@
-"""Attacks on somebody who only answers: over a wire, within a budget, and never asked twice."""
+"""Attacks on a service that only answers: over a wire, within a budget, and never asked twice."""
 
 import json
 import signal
@@ -214,7 +214,7 @@ def test_dollars_end_the_queries_to_all_black_boxes_together(plain: Run, tmp_pat
 
 
 def test_an_attack_that_finds_a_lucky_draw_is_not_believed(plain: Run, tmp_path: Path) -> None:
-    """One answer in ten is random: squares of one step find such, and fool nobody."""
+    """One answer in ten is random: squares of one step find such, and fool no network."""
     drawn = np.random.default_rng(0)
 
     def answer(pixels: np.ndarray) -> np.ndarray:
@@ -352,7 +352,7 @@ def test_a_server_is_attacked_from_the_command_line(
     assert spent >= seen > 100
     assert told["judged"][0]["verdict"]["word"] == "no evidence"
     assert page_is_drawn_again(tmp_path)
-    # Asked again it asks nobody.
+    # A second evaluation sends no query.
     assert main([*line, "-q"]) == 0
     assert sum(entry.get("images", 0) for entry in served.entries()) - before == seen
     assert f"{spent:,} queries." in capsys.readouterr().out

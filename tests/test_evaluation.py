@@ -144,7 +144,7 @@ def test_an_attack_that_fails_counts_for_nothing(
 def test_what_an_attack_proposes_is_not_believed(
     plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images beyond the budget or out of range, and images that fool nobody, count for nothing."""
+    """Images beyond the budget or out of range, and images that fool no network, do not count."""
     data = load("digits")
     target = Target(plain, data.test.images[data.test.rows].float() / 255, device="cpu")
 

@@ -308,7 +308,7 @@ def test_a_disk_that_is_full_ends_a_harvest_and_loses_nothing(small_disk: Path) 
         kept = ledger.answers(1)
     # It may be full where an answer comes, or where an intent is written and nothing is sent.
     assert 0 < len(kept) <= sum(wide.calls)
-    (small_disk / "other").unlink()  # somebody makes room
+    (small_disk / "other").unlink()  # room is made
     with Ledger(small_disk / LEDGER) as ledger:
         assert ledger.answers(1).keys() == kept.keys()
 

@@ -33,7 +33,7 @@ def test_no_redis_is_told_without_its_password() -> None:
     assert "secret" not in str(error.value)
 
 
-def test_a_redis_that_goes_away_lets_nobody_in(tmp_path: Path) -> None:
+def test_a_redis_that_goes_away_admits_no_client(tmp_path: Path) -> None:
     with redis_in(tmp_path) as (process, url), keys_in(url) as keys:
         key = keys.add("alice", budget=10, rate=None)
         process.kill()

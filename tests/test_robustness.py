@@ -220,7 +220,7 @@ def test_no_undefended_network_is_refused(plain: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attacks", [("fgsm", "pgd"), ("pgd",)])
-def test_without_attacks_that_see_through_masks_nobody_is_called_robust(
+def test_without_attacks_that_see_through_masks_no_network_is_called_robust(
     attacks: tuple[str, ...], plain: Run, plains: list[Run], attacked: Path
 ) -> None:
     hidden = around(plain, Loud(plain.network), "loud")

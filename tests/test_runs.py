@@ -284,7 +284,7 @@ def test_weights_that_are_no_numbers_are_refused(
 
 
 @pytest.mark.parametrize("form", ["safetensors", "plain", "nested", "parallel", "whole", "deep"])
-def test_weights_of_somebody_else_become_a_run(tmp_path: Path, form: str) -> None:
+def test_weights_from_elsewhere_become_a_run(tmp_path: Path, form: str) -> None:
     network = create("cnn", classes=10, channels=1, image_size=8, mean=(0.3,), std=(0.4,)).eval()
     body = network.body
     assert isinstance(body, torch.nn.Module)

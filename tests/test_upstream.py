@@ -230,7 +230,7 @@ def test_the_checkpoint_that_a_path_names_is_the_one_that_is_taken(tree: Path) -
     torch.testing.assert_close(again, kept["state_dict"])
 
 
-def test_nobody_learns_from_a_run_that_was_stopped(
+def test_no_student_learns_from_a_run_that_was_stopped(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tree / "z_baseline" / "net"

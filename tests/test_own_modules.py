@@ -1,0 +1,63 @@
+"""Modules of a user are trained in place, or refused with what is wanted."""
+
+import pytest
+import torch
+from torch import nn
+
+from denature.core.compute import resolve
+from denature.core.errors import ConfigError
+from denature.data import Dataset, load
+from denature.train import (
+    evaluate_run,
+    nasty,
+    normal,
+)
+from denature.train.loop import evaluate
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return load("digits")
+
+
+class Own(nn.Module):
+    """A user's network that needs all pixels at once and nothing else of ours."""
+
+    def __init__(self, outputs: int = 10) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer(x.flatten(1))
+        return found
+
+
+def test_a_module_of_ones_own_is_trained_in_place(data: Dataset) -> None:
+    module = Own()
+    run = normal(module, data, epochs=3, lr=0.02, precision="fp32")
+    assert run.network is module
+    assert run.accuracy.value > 0.5
+    assert run.accuracy == evaluate_run(run, data)
+
+
+def test_a_module_with_the_wrong_number_of_outputs_is_refused(data: Dataset) -> None:
+    with pytest.raises(ConfigError, match=r"shape \(2, 7\); wanted is \(2, 10\)"):
+        normal(Own(7), data)
+
+
+def test_a_module_that_cannot_take_the_images_is_refused(data: Dataset) -> None:
+    with pytest.raises(ConfigError, match="cannot take images of"):
+        normal(nn.Conv2d(3, 3, 3), data)
+
+
+def test_a_module_cannot_be_its_own_adversary(data: Dataset) -> None:
+    module = Own()
+    teacher = normal(module, data, epochs=1)
+    with pytest.raises(ConfigError, match="one module"):
+        nasty(module, data, adversary=teacher)
+
+
+def test_evaluating_puts_a_network_back_into_training(data: Dataset) -> None:
+    network = Own().train()
+    evaluate(network, data.test, resolve(network, device="cpu", precision="fp32"))
+    assert network.training
