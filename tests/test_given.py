@@ -365,6 +365,9 @@ def test_the_options_of_the_shorthands_are_the_fields_of_the_configs(
     assert differing == {"milestones"}  # a list is as good
 
 
+# Hugging Face, in memory and saved
+
+
 def test_what_the_library_saves_is_what_it_holds(tmp_path: Path) -> None:
     given = hub()
     given.save_to_disk(str(tmp_path / "d"), num_shards=2)

@@ -119,7 +119,7 @@ def test_a_model_of_more_than_code_needs_a_name(case: str) -> None:
 def test_a_function_has_one_identity_in_all_processes() -> None:
     text = "def answer(x): return reduce(max, x) in {'a', 'b', 'c', 'd', 'e'}"
     script = (
-        "import asyncio; from tests.test_python import of_source, target_of; "
+        "import asyncio; from tests.test_model_identity import of_source, target_of; "
         f"print(asyncio.run(target_of(of_source({text!r}))))"
     )
     found = {

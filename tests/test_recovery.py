@@ -220,7 +220,7 @@ class Stripes(nn.Module):
 
 @pytest.mark.parametrize("thief", [ActiveUncertainty, ActiveKCenter, ActiveBoth])
 def test_rounds_follow_the_clone_from_the_queried_images_on(
-    bench: Bench, pool: np.ndarray, thief: type[Active]
+    bench: Bench, thief: type[Active]
 ) -> None:
     """The second round is what the selection says of the clone's answers to the rest."""
     attempt = against(bench, budget=20)

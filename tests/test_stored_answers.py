@@ -32,8 +32,6 @@ from denature.train.objectives import Objective
 from denature.train.session import Session
 from tests.networks import Mixing
 
-# Training from a store
-
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:

@@ -31,9 +31,9 @@ def data() -> Dataset:
     return load("digits")
 
 
-def test_a_teacher_of_other_classes_is_refused(data: Dataset, teacher: Run) -> None:
-    record = teacher.record
-    other = Run(replace(record, net=replace(record.net, classes=7)), teacher.network)
+def test_a_teacher_of_other_classes_is_refused(data: Dataset, trained_mlp: Run) -> None:
+    record = trained_mlp.record
+    other = Run(replace(record, net=replace(record.net, classes=7)), trained_mlp.network)
     with pytest.raises(ConfigError, match=r"teacher .* answers 7 classes .* has 10 classes"):
         distilled("mlp", data, teacher=other)
     with pytest.raises(ConfigError, match="adversary"):

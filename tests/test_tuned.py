@@ -20,8 +20,6 @@ from denature.train import Cloned, Distilled, Run
 from tests.attempts import Bench, clone_of, train_lesson
 from tests.linear_victim import BUDGET, bench, logits
 
-# The tuned thief
-
 
 class Oracle(nn.Module):
     """The victim's own logits, or those of the next class."""
