@@ -101,7 +101,8 @@ def test_a_killed_audit_ends_as_an_undisturbed_one(victim: Run, tmp_path: Path) 
         process.wait()
         assert not (tmp_path / "killed" / "result.json").exists()
     assert _briefly(words).wait() == 0
-    assert _briefly(_words(str(victim.folder), *WHOLE, out=tmp_path / "whole")).wait() == 0
+    undisturbed = _words(str(victim.folder), *WHOLE, "--workers", "2", out=tmp_path / "whole")
+    assert _briefly(undisturbed).wait() == 0  # also with two workers
     assert _measured(tmp_path / "killed") == _measured(tmp_path / "whole")
     assert not [path for path in cells.iterdir() if path.is_dir()]
 

@@ -17,7 +17,7 @@ from denature.answers.config import InferenceConfig
 from denature.cli.app import main
 from denature.data import load
 from denature.data.dataset import Split
-from denature.recipes.training_loss import trained_on, training_loss
+from denature.recipes.training_loss import TrainingLoss, trained_on, training_loss
 from denature.robust.flatness import (
     Flatness,
     Loss,
@@ -29,7 +29,7 @@ from denature.robust.flatness import (
     surface,
 )
 from denature.robust.target import Target
-from denature.train import Distilled, Hardened, Normal, Run, Training, train
+from denature.train import Distilled, Hardened, Nasty, Normal, Run, Training, train
 from denature.train.classes import ClassMatcher
 from tests.evaluations import flatness as compare
 from tests.evaluations import page_is_drawn_again
@@ -226,12 +226,35 @@ def test_weights_are_moved_on_training_images_and_images_are_test_images(
         assert all((255 * image).round().byte().numpy().tobytes() in there for image in given)
 
 
-def test_a_loss_below_zero_keeps_its_interval(run: Run) -> None:
-    """As that of a nasty teacher, which subtracts its divergence from its adversary."""
-    loss: Loss = lambda logits: by_labels(LABELS)(logits) - 40  # noqa: E731
-    found = flatness(of(run, Two()), IMAGES, LABELS, loss, loss_is="nasty", tested=IMAGES,
-                     sizes=(0.0, 0.5), directions=2)  # fmt: skip
-    assert all(e.low < e.value < e.high < 0 for e in found.loss)
+def test_intervals_of_a_loss_end_at_its_least_value(run: Run) -> None:
+    """A nasty teacher's loss falls below 0: its divergence from its adversary is subtracted."""
+    for objective, away in ((Nasty(), 40.0), (Normal(), 0.0)):
+        loss = TrainingLoss(objective, LABELS, None, objective.kind)
+        of_image = torch.tensor([9.0, 0.0, 0.0, 0.0, 0.0, 0.0]) - away
+        found = flatness(of(run, Two()), IMAGES, LABELS, lambda _: of_image,  # noqa: B023
+                         loss_is=loss.name, tested=IMAGES, least=loss.least, sizes=(0.0, 0.5),
+                         directions=2)  # fmt: skip
+        for estimate in found.loss:
+            assert estimate.value == 1.5 - away
+            assert estimate.high > estimate.value + 2
+            # Of these images alone the interval reaches 2 below the mean.
+            assert (estimate.low < -away - 2) if away else (estimate.low == 0)
+
+
+def test_the_least_value_of_the_loss_is_that_of_the_run(
+    trained_mlp: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[float] = []
+
+    def look(*given: Any, **named: Any) -> Flatness:
+        seen.append(named["least"])
+        return flatness(*given, **named)
+
+    monkeypatch.setattr("denature.recipes.flatness.flatness", look)
+    brief = Training(epochs=1, device="cpu", precision="fp32")
+    nasty = train("mlp", "digits", Nasty(), brief, source=trained_mlp)
+    compare([trained_mlp, nasty], "digits", tmp_path, samples=10, directions=2)
+    assert seen == [0.0, -math.inf]
 
 
 @pytest.mark.slow

@@ -3,7 +3,16 @@
 import json
 import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from denature.core.errors import ConfigError, unknown
 
@@ -45,6 +54,8 @@ def check_fields(config: "DataclassInstance", rules: dict[str, tuple[bool, str]]
         ConfigError: a value that is no choice, not finite, or breaks its rule.
     """
     for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is ClassVar:
+            continue
         value = getattr(config, name)
         if get_origin(kind) is Literal and value not in get_args(kind):
             raise unknown(name.replace("_", " "), str(value), get_args(kind))

@@ -94,7 +94,7 @@ class FlatnessComparison:
         images, labels = images.to(target.device), labels.to(target.device)
         loss = training_loss(run, images, labels, matcher, trust=self.trust, device=self.device)
         measured = flatness(
-            target, images, labels, loss, loss_is=loss.name, tested=tested,
+            target, images, labels, loss, loss_is=loss.name, tested=tested, least=loss.least,
             directions=self.directions, seed=self.seed, progress=session.progress,
         )  # fmt: skip
         coordinates, losses = surface(target, images[:FEWER], loss.first(FEWER), seed=self.seed)

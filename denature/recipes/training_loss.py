@@ -48,6 +48,11 @@ class TrainingLoss:
     def __call__(self, logits: Logits) -> PerExample:
         return self.objective(logits, self.labels, self.answers, done=1.0)
 
+    @property
+    def least(self) -> float:
+        """The least value that the loss can take."""
+        return float(getattr(self.objective, "least", 0.0))
+
     def first(self, count: int) -> "TrainingLoss":
         """The loss on the first `count` images."""
         answers = self.answers and self.answers._replace(values=self.answers.values[:count])

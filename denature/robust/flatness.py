@@ -80,6 +80,7 @@ def flatness(
     *,
     loss_is: str,
     tested: Pixels,
+    least: float = 0.0,
     sizes: Sequence[float] = SIZES,
     directions: int = 10,
     seed: int = 0,
@@ -94,6 +95,7 @@ def flatness(
         loss: the training loss, of the logits of these images.
         loss_is: name of the loss.
         tested: test images, for the sensitivity.
+        least: least value that the loss can take, at which intervals of its mean end.
         sizes: lengths of the changes, as shares of each filter's length.
         directions: number of random directions, over which intervals are taken.
         seed: seed of the directions; one seed gives networks of one shape the same directions.
@@ -102,7 +104,6 @@ def flatness(
     images, labels = images.to(target.device), labels.to(target.device)
     hits: dict[float, list[Estimate]] = {size: [] for size in sizes}
     losses: dict[float, list[Estimate]] = {size: [] for size in sizes}
-    least = -math.inf  # a nasty teacher's loss falls below 0
     with progress.task(f"looking around {target.name}", directions, "directions") as task:
         for number in range(directions):
             direction = filter_normalised(target.network, derive(seed, "direction", number))

@@ -23,7 +23,8 @@ class Objective(Protocol):
     Optional class attributes: `schedule`, the meaning of `auto`; `landmarks`, whether labels may be
     coordinates; `remedies`, options that help where a loss is not finite; `baseline`, whether its
     default is what other runs are compared with; `answers_shown`, the kind of answers in reports;
-    `caution`, sentences for a user of the network.
+    `least`, the least value of the loss where that is not 0; `caution`, sentences for a user of the
+    network.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

@@ -1,5 +1,6 @@
 """The objective of a nasty teacher."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -19,6 +20,8 @@ class Nasty:
     asks: ClassVar[str] = "adversary"
     label: ClassVar[str] = "true labels, away from an adversary"
     remedies: ClassVar[str] = ", --warmup 0.1 or --cap"
+    least: ClassVar[float] = -math.inf
+    """The divergence is subtracted."""
     schedule: ClassVar[str] = "step"
     """Meaning of `auto`: under one-cycle the usual omega has almost no effect."""
     caution: ClassVar[str] = (
