@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from denature.data import DataConfig, Dataset, load
+
+CATS = ["dog", "cat", "dog", "cat", "emu", "dog"]
+"""Of classes cat, dog, emu."""
 
 
 def png(seed: int) -> bytes:
@@ -46,3 +50,17 @@ def read(source: Path, **options: float) -> Dataset:
 
 def sizes(data: Dataset) -> tuple[int, int, int]:
     return len(data.train), len(data.validation or ()), len(data.test)
+
+
+def table(file: Path, columns: dict[str, Any], metadata: dict[str, str] | None = None) -> Path:
+    """Columns beside an image in each row."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    count = len(next(iter(columns.values()))) if columns else 4
+    cells = [{"bytes": png(number), "path": None} for number in range(count)]
+    made = pa.table({**columns, "image": cells})
+    pq.write_table(made.replace_schema_metadata(metadata), file)
+    return file
+
+
+def labels_of(data: Dataset) -> list[int]:
+    return [int(label) for label in data.train.labels]

@@ -304,7 +304,7 @@ def test_a_report_tells_a_student_without_data_from_others(
 ) -> None:
     told = train("mlp", digits, Distilled(answers="labels"), QUICK, source=teacher)
     records = [run.record for run in (teacher, dreamt, told)]
-    assert [answers_of(record) for record in records] == ["none", "dreams", "labels"]
+    assert [answers_of(record) for record in records] == ["none", "synthetic", "labels"]
     page = write_html(page_of_runs(records), tmp_path / "report.html").read_text(encoding="utf-8")
     for said in ("normal teacher, without data", "normal teacher, labels only"):
         assert said in page

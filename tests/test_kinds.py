@@ -76,7 +76,7 @@ def test_labels_are_those_of_before(kind: str, said: str) -> None:
         ("distilled", {}, "soft"),
         ("hardened", {}, "soft"),
         ("skeptical", {}, "soft"),
-        ("dafl", {}, "dreams"),
+        ("dafl", {}, "synthetic"),
         ("cloned", {}, "normal"),
     ],
 )

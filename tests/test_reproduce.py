@@ -22,7 +22,7 @@ from denature.recipes.experiment import Request
 from denature.recipes.paper.catalogue import DESIGNS
 from denature.recipes.paper.config import DataName
 from denature.recipes.paper.experiment import PaperExperiment
-from denature.recipes.paper.orders import Point
+from denature.recipes.paper.orders import PlacedOrder
 from denature.recipes.paper.recalled import RECALLED
 from denature.recipes.paper.settings import CAP, PAPER_LOSS, SETTINGS, WARMUP, PaperSetting
 from denature.recipes.runner import seconds_left
@@ -35,10 +35,10 @@ from denature.train import Distilled, Nasty, Normal, Order, Training, make, trai
 every_experiment = pytest.mark.parametrize("name", DESIGNS)
 
 
-def points_of(name: str, scale: str, *, seeds: int = 2) -> list[Point]:
+def placed_orders_of(name: str, scale: str, *, seeds: int = 2) -> list[PlacedOrder]:
     made = experiment(Request(name=name, scale=scale, seeds=seeds), Path("out"))
     assert isinstance(made, PaperExperiment)
-    return made.points()
+    return made.placed_orders()
 
 
 def setting(scale: str) -> PaperSetting:
@@ -50,22 +50,22 @@ def setting(scale: str) -> PaperSetting:
 
 @every_experiment
 @pytest.mark.parametrize("scale", SETTINGS)
-def test_points_are_complete(name: str, scale: str) -> None:
+def test_orders_are_complete(name: str, scale: str) -> None:
     """Every place has one run for each seed, and is compared with a run of the same seed."""
-    points = points_of(name, scale)
-    places = {(p.row, p.column, p.x) for p in points}
+    placed_orders = placed_orders_of(name, scale)
+    places = {(p.row, p.column, p.x) for p in placed_orders}
     for place in places:
-        there = [p for p in points if (p.row, p.column, p.x) == place]
+        there = [p for p in placed_orders if (p.row, p.column, p.x) == place]
         assert [p.seed for p in there] == [0, 1]
-    for point in points:
-        own = point.order.training.seed
-        assert own % 1000 == point.seed
-        assert (own >= 1000) == (point.column == TEACHER and point.row != "judge")
-        if point.against is not None:
-            assert point.against.training.seed == own
-        if isinstance(point.order.objective, Distilled):
-            assert isinstance(point.order.source, Order)
-            assert point.order.source.training.seed == 1000 + point.seed
+    for placed in placed_orders:
+        own = placed.order.training.seed
+        assert own % 1000 == placed.seed
+        assert (own >= 1000) == (placed.column == TEACHER and placed.row != "judge")
+        if placed.against is not None:
+            assert placed.against.training.seed == own
+        if isinstance(placed.order.objective, Distilled):
+            assert isinstance(placed.order.source, Order)
+            assert placed.order.source.training.seed == 1000 + placed.seed
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_papers_losses(data: DataName, temperature: float, omega: float) -> 
 
 def test_ablations_reach_as_far_as_the_papers() -> None:
     def xs(name: str) -> set[float | None]:
-        return {point.x for point in points_of(name, "paper")}
+        return {placed.x for placed in placed_orders_of(name, "paper")}
 
     assert {0, 0.004, 0.04, 0.1} <= xs("ablate-omega")
     assert xs("ablate-alpha") == {round(0.1 * k, 1) for k in range(1, 11)}
@@ -118,16 +118,16 @@ def test_ablations_reach_as_far_as_the_papers() -> None:
 
 
 def test_recalled_values_stand_in_their_places() -> None:
-    by_place = {(p.row, p.column): p.recalled for p in points_of("cifar10-table", "paper")}
+    by_place = {(p.row, p.column): p.recalled for p in placed_orders_of("cifar10-table", "paper")}
     assert by_place["alone", "CNN"] == 86.64
     assert by_place["of nasty ResNet-18", TEACHER] == 94.56
     assert by_place["of nasty ResNet-18", "ResNeXt-29"] == 92.20
-    shown = {name: [p.recalled for p in points_of(name, "paper")] for name in DESIGNS}
+    shown = {name: [p.recalled for p in placed_orders_of(name, "paper")] for name in DESIGNS}
     used = {value for values in shown.values() for value in values if value is not None}
     assert used == set(RECALLED.values())
-    assert all(p.recalled is None for name in DESIGNS for p in points_of(name, "smoke"))
+    assert all(p.recalled is None for name in DESIGNS for p in placed_orders_of(name, "smoke"))
     # An mlp that stands for a ResNetC-20 is no network of the paper.
-    assert all(p.recalled is None for name in DESIGNS for p in points_of(name, "cpu"))
+    assert all(p.recalled is None for name in DESIGNS for p in placed_orders_of(name, "cpu"))
 
 
 def test_data_lies_under_the_root_in_any_spelling(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 def test_experiments_share_their_runs(tmp_path: Path) -> None:
     """The table's nasty teacher is that of the ablations, order for order."""
     orders = {
-        name: {order for point in points_of(name, "cpu") for order in point.orders}
+        name: {order for placed in placed_orders_of(name, "cpu") for order in placed.orders}
         for name in ("cifar10-table", "ablate-temperature", "ablate-alpha", "tsne")
     }
     table = orders["cifar10-table"]
@@ -165,8 +165,8 @@ def test_experiments_share_their_runs(tmp_path: Path) -> None:
     given = {json.dumps(encode(order.training)) for order in table}
     whole = {
         json.dumps(encode(order.training))
-        for point in points_of("ablate-samples", "cpu") if point.x == 100
-        for order in point.orders
+        for placed in placed_orders_of("ablate-samples", "cpu") if placed.x == 100
+        for order in placed.orders
     }  # fmt: skip
     assert whole <= given
 
@@ -242,19 +242,19 @@ def test_the_verdict_counts_students_below_both() -> None:
 
 @pytest.mark.parametrize("name", [name for name in DESIGNS if DESIGNS[name].analysis is None])
 def test_every_nasty_teachers_student_is_held_against_the_normal_teachers(name: str) -> None:
-    """On the points themselves: with records in their places, both hazards can be found."""
-    points = points_of(name, "smoke")
-    nasty = [p for p in points if p.like is not None]
+    """On the orders themselves: with records in their places, both hazards can be found."""
+    placed_orders = placed_orders_of(name, "smoke")
+    nasty = [p for p in placed_orders if p.like is not None]
     assert nasty
-    for point in points:
-        asked = point.order.source
+    for placed in placed_orders:
+        asked = placed.order.source
         push = asked.objective if isinstance(asked, Order) else None
-        assert (point.like is not None) == (isinstance(push, Nasty) and push.omega > 0)
-        if point.like is not None:
-            assert isinstance(point.like.source, Order)
-            assert isinstance(point.like.source.objective, Normal)
-            assert replace(point.order, source=None) == replace(point.like, source=None)
-            assert {point.order.source, point.like.source, point.like} <= set(point.orders)
+        assert (placed.like is not None) == (isinstance(push, Nasty) and push.omega > 0)
+        if placed.like is not None:
+            assert isinstance(placed.like.source, Order)
+            assert isinstance(placed.like.source.objective, Normal)
+            assert replace(placed.order, source=None) == replace(placed.like, source=None)
+            assert {placed.order.source, placed.like.source, placed.like} <= set(placed.orders)
 
 
 def test_cells_are_paired_by_seed() -> None:

@@ -28,7 +28,7 @@ class Dafl:
     kind: ClassVar[str] = "dafl"
     asks: ClassVar[str] = "teacher"
     label: ClassVar[str] = "{teacher} teacher, {answers}"
-    answers_shown: ClassVar[str] = "dreams"
+    answers_shown: ClassVar[str] = "synthetic"
 
     temperature: float = 1.0
     """tau of the distillation loss."""

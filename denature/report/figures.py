@@ -236,7 +236,7 @@ def _line_style(record: Record) -> tuple[str, str, Any]:
     colour = COLOURS.get(teacher.kind, GREEN)
     if answers_of(record) == "labels":
         return f"from {teacher.kind} teacher, labels only", colour, (0, (2, 1.5))
-    if answers_of(record) == "dreams":
+    if answers_of(record) == "synthetic":
         return f"from {teacher.kind} teacher, without data", colour, (0, (5, 1.5))
     return f"from {teacher.kind} teacher", colour, "-"
 

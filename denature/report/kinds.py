@@ -35,7 +35,7 @@ def check_inputs(record: Record) -> None:
 
 
 def answers_of(record: Record) -> str:
-    """Kind of its teacher's answers: `soft`, `labels`, `dreams`, or `none` without a teacher.
+    """Kind of its teacher's answers: `soft`, `labels`, `synthetic`, or `none` without a teacher.
 
     Dreams are answers to synthetic images. A clone has the kind of answers that its victim
     returned.

@@ -115,7 +115,7 @@ def _run_table(records: Sequence[Record]) -> list[list[str]]:
         source = f" from {teacher.kind} {teacher.net}" if teacher else ""
         if record.victim is not None:
             source = f" from {answers_of(record)} of {record.victim.net}"
-        without = {"labels": ", labels only", "dreams": ", without data"}
+        without = {"labels": ", labels only", "synthetic": ", without data"}
         source += without.get(answers_of(record), "")
         lines.append(
             [

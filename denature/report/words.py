@@ -95,7 +95,7 @@ def learned(row: Row) -> str:
 
 def learned_from(kind: str, *, teacher: str, answers: str) -> str:
     """The source that a run learned from; see `denature.report.kinds`."""
-    shown = {"soft": "all answers", "labels": "labels only", "dreams": "without data"}
+    shown = {"soft": "all answers", "labels": "labels only", "synthetic": "without data"}
     return label_of(kind, teacher=teacher, answers=shown.get(answers, answers))
 
 

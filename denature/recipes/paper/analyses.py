@@ -17,7 +17,7 @@ from denature.data.png import to_png
 from denature.datafree.config import Dafl
 from denature.datafree.deepinversion import agreement, invert
 from denature.nets.activations import ActivationRecorder
-from denature.recipes.paper.orders import ExperimentContext, Point
+from denature.recipes.paper.orders import ExperimentContext, PlacedOrder
 from denature.recipes.paper.recalled import NASTY, NORMAL
 from denature.report import words
 from denature.report.cells import TEACHER
@@ -31,12 +31,17 @@ INVERTED = "resnet34"
 """Network of the teachers under data-free attack."""
 
 
-def two_teachers(context: ExperimentContext, net: str = PAIR) -> Iterator[Point]:
+def two_teachers(context: ExperimentContext, net: str = PAIR) -> Iterator[PlacedOrder]:
     """A normal and a nasty teacher at each seed."""
     for seed in range(context.seeds):
         for kind, teacher in _pair(context, seed, net):
-            yield Point(row=kind, column=TEACHER, seed=seed, order=teacher,
-                        against=None if kind == NORMAL else context.normal(net, seed))  # fmt: skip
+            yield PlacedOrder(
+                row=kind,
+                column=TEACHER,
+                seed=seed,
+                order=teacher,
+                against=None if kind == NORMAL else context.normal(net, seed),
+            )
 
 
 def responses(
@@ -100,19 +105,30 @@ def tsne(
     )  # fmt: skip
 
 
-def dafl(context: ExperimentContext) -> Iterator[Point]:
+def dafl(context: ExperimentContext) -> Iterator[PlacedOrder]:
     """A student from the weights of a normal and of a nasty teacher, without any data."""
     for seed in range(context.seeds):
         normal = context.normal(INVERTED, seed)
         for kind, teacher in _pair(context, seed, INVERTED):
             row = f"of {kind} {context.column(INVERTED)}"
             like = None if kind == NORMAL else _dafl(context, normal, seed)
-            yield Point(row=row, column=TEACHER, seed=seed, order=teacher,
-                        against=None if kind == NORMAL else normal,
-                        recalled=context.recalled(kind, "resnet34 by dafl", TEACHER))  # fmt: skip
-            yield Point(row=row, column=f"{context.column(PAIR)} by DAFL", seed=seed,
-                        order=_dafl(context, teacher, seed), against=like, like=like,
-                        recalled=context.recalled(kind, "resnet34 by dafl", PAIR))  # fmt: skip
+            yield PlacedOrder(
+                row=row,
+                column=TEACHER,
+                seed=seed,
+                order=teacher,
+                against=None if kind == NORMAL else normal,
+                recalled=context.recalled(kind, "resnet34 by dafl", TEACHER),
+            )
+            yield PlacedOrder(
+                row=row,
+                column=f"{context.column(PAIR)} by DAFL",
+                seed=seed,
+                order=_dafl(context, teacher, seed),
+                against=like,
+                like=like,
+                recalled=context.recalled(kind, "resnet34 by dafl", PAIR),
+            )
 
 
 def _dafl(context: ExperimentContext, teacher: Order, seed: int) -> Order:
@@ -126,11 +142,11 @@ def _dafl(context: ExperimentContext, teacher: Order, seed: int) -> Order:
     )
 
 
-def inverted(context: ExperimentContext) -> Iterator[Point]:
+def inverted(context: ExperimentContext) -> Iterator[PlacedOrder]:
     """Both teachers, and an independent network that classifies their images."""
     yield from two_teachers(context, INVERTED)
     for seed in range(context.seeds):
-        yield Point(row="judge", column=TEACHER, seed=seed, order=context.alone(PAIR, seed))
+        yield PlacedOrder(row="judge", column=TEACHER, seed=seed, order=context.alone(PAIR, seed))
 
 
 def inversion(

@@ -1,7 +1,7 @@
 """The experiments of "Undistillable: Making A Nasty Teacher That CANNOT teach students" by name.
 
-Ma et al., ICLR 2021, arXiv:2105.07381. Each is a function from an `ExperimentContext` to points:
-its runs, and their positions in a table or on a curve.
+Ma et al., ICLR 2021, arXiv:2105.07381. Each is a function from an `ExperimentContext` to placed
+orders: its runs, and their positions in a table or on a curve.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ class Design:
 
     about: str
     data: DataName
-    points: str
-    """Function from an `ExperimentContext` to points: runs, and their places."""
+    placed_orders: str
+    """Function from an `ExperimentContext` to orders with their places."""
     axis: str | None = None
     """Axis label of an ablation, with its unit; None for a table."""
     against: str = "alone"
@@ -33,75 +33,75 @@ DESIGNS: Mapping[str, Design] = {
     "cifar10-table": Design(
         about="CIFAR-10: students of a normal and of a nasty ResNet-18.",
         data="cifar10",
-        points="tables:cifar10",
+        placed_orders="tables:cifar10",
     ),
     "cifar100-table": Design(
         about="CIFAR-100: students of three networks, each a normal and a nasty teacher.",
         data="cifar100",
-        points="tables:large",
+        placed_orders="tables:large",
     ),
     "tiny-imagenet-table": Design(
         about="Tiny-ImageNet: students of three networks, each a normal and a nasty teacher.",
         data="tiny-imagenet",
-        points="tables:large",
+        placed_orders="tables:large",
     ),
     "ablate-adversary": Design(
         about="A nasty ResNet-18 with a ResNet-18, a CNN or a ResNeXt-29 as adversary.",
         data="cifar10",
-        points="tables:adversary",
+        placed_orders="tables:adversary",
     ),
     "ablate-omega": Design(
         about="The weight of the adversarial term in training the teacher, from 0.",
         data="cifar10",
-        points="ablations:omega",
+        placed_orders="ablations:omega",
         axis="omega",
     ),
     "ablate-temperature": Design(
         about="The temperature at which students are distilled.",
         data="cifar10",
-        points="ablations:temperature",
+        placed_orders="ablations:temperature",
         axis="temperature tau_S",
     ),
     "ablate-alpha": Design(
         about="The weight of the teacher's term in the loss of students.",
         data="cifar10",
-        points="ablations:alpha",
+        placed_orders="ablations:alpha",
         axis="alpha",
     ),
     "ablate-samples": Design(
         about="The share of the training samples that students have.",
         data="cifar10",
-        points="ablations:samples",
+        placed_orders="ablations:samples",
         axis="training samples, %",
     ),
     "dafl": Design(
         about="DAFL: a student from the weights of a normal or nasty ResNet-34, without data.",
         data="cifar10",
-        points="analyses:dafl",
+        placed_orders="analyses:dafl",
         against="the normal teacher's student",
     ),
     "dafl-cifar100": Design(
         about="DAFL on CIFAR-100: a student from the weights of a normal or nasty ResNet-34.",
         data="cifar100",
-        points="analyses:dafl",
+        placed_orders="analyses:dafl",
         against="the normal teacher's student",
     ),
     "deepinversion": Design(
         about="DeepInversion: images from a normal and a nasty ResNet-34, judged by another net.",
         data="cifar10",
-        points="analyses:inverted",
+        placed_orders="analyses:inverted",
         analysis="analyses:inversion",
     ),
     "logit-responses": Design(
         about="Outputs of a normal and a nasty ResNet-18 on the same test images.",
         data="cifar10",
-        points="analyses:two_teachers",
+        placed_orders="analyses:two_teachers",
         analysis="analyses:responses",
     ),
     "tsne": Design(
         about="Features and logits of a normal and a nasty ResNet-18 in two dimensions.",
         data="cifar10",
-        points="analyses:two_teachers",
+        placed_orders="analyses:two_teachers",
         analysis="analyses:tsne",
     ),
 }

@@ -1,4 +1,4 @@
-"""An experiment of the paper: its runs as points of a table or curve, or an analysis of them."""
+"""An experiment of the paper: its runs as entries of a table or curve, or an analysis of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from denature.data import DataConfig, Dataset, load
 from denature.recipes.experiment import MeasuredResult, Request
 from denature.recipes.paper.catalogue import DESIGNS, Design
 from denature.recipes.paper.config import PaperOptions
-from denature.recipes.paper.orders import ExperimentContext, Point
+from denature.recipes.paper.orders import ExperimentContext, PlacedOrder
 from denature.recipes.paper.settings import PaperSetting, setting_of
 from denature.report import cells
 from denature.report.paper import PaperResult
@@ -54,15 +54,15 @@ class PaperExperiment:
     def data(self, progress: Progress) -> Dataset:
         return load(DataConfig(source=self.setting.data(self.design.data)), progress=progress)
 
-    def points(self) -> list[Point]:
-        return list(_function(self.design.points)(self.context))
+    def placed_orders(self) -> list[PlacedOrder]:
+        return list(_function(self.design.placed_orders)(self.context))
 
     def orders(self) -> Sequence[Order]:
-        return [order for point in self.points() for order in point.orders]
+        return [order for placed in self.placed_orders() for order in placed.orders]
 
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Group the runs by their places; an analysis computes more from the networks."""
-        design, points = self.design, self.points()
+        design, placed_orders = self.design, self.placed_orders()
         analysis = None
         if design.analysis is not None:
             analyse = _function(design.analysis)
@@ -72,12 +72,12 @@ class PaperExperiment:
             scale=self.setting.scale,
             about=design.about,
             differs=self.setting.differs,
-            cells=tuple(cells.cells_of(_measured(point, runs) for point in points)),
+            cells=tuple(cells.cells_of(_measured(placed, runs) for placed in placed_orders)),
             axis=design.axis,
             against=design.against,
             analysis=analysis,
         )
-        return MeasuredResult(result, _records(points, runs))
+        return MeasuredResult(result, _records(placed_orders, runs))
 
 
 def _function(name: str) -> Any:
@@ -85,27 +85,27 @@ def _function(name: str) -> Any:
     return getattr(import_module(f"denature.recipes.paper.{module}"), function)
 
 
-def _measured(point: Point, runs: Mapping[Order, Run]) -> cells.PlacedRun:
+def _measured(placed: PlacedOrder, runs: Mapping[Order, Run]) -> cells.PlacedRun:
     def record(order: object) -> Record | None:
         return runs[order].record if isinstance(order, Order) else None
 
     nasty = normal = None
-    if point.like is not None:
-        nasty, normal = record(point.order.source), record(point.like.source)
+    if placed.like is not None:
+        nasty, normal = record(placed.order.source), record(placed.like.source)
     return cells.PlacedRun(
-        row=point.row,
-        column=point.column,
-        x=point.x,
-        seed=point.seed,
-        record=runs[point.order].record,
-        against=record(point.against),
-        like=record(point.like),
+        row=placed.row,
+        column=placed.column,
+        x=placed.x,
+        seed=placed.seed,
+        record=runs[placed.order].record,
+        against=record(placed.against),
+        like=record(placed.like),
         teachers=None if nasty is None or normal is None else (nasty, normal),
-        recalled=point.recalled,
+        recalled=placed.recalled,
     )
 
 
-def _records(points: Iterable[Point], runs: Mapping[Order, Run]) -> list[Record]:
+def _records(placed_orders: Iterable[PlacedOrder], runs: Mapping[Order, Run]) -> list[Record]:
     """Records of all runs, each once, teachers and adversaries included."""
-    records = (runs[order].record for point in points for order in point.orders)
+    records = (runs[order].record for placed in placed_orders for order in placed.orders)
     return list({record.id: record for record in records}.values())

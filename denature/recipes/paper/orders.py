@@ -25,8 +25,8 @@ NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
-    """One run, its position in a table or curve, and the runs of its comparison."""
+class PlacedOrder:
+    """One order, its position in a table or curve, and the runs of its comparison."""
 
     row: str
     column: str
@@ -43,7 +43,7 @@ class Point:
 
     @property
     def orders(self) -> list[Order]:
-        """All runs behind this point, each once, teachers and adversaries first."""
+        """All runs behind this entry, each once, teachers and adversaries first."""
         orders: dict[Order, None] = {}
 
         def add(order: object) -> None:

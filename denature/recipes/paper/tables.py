@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from denature.recipes.paper.orders import ExperimentContext, Point
+from denature.recipes.paper.orders import ExperimentContext, PlacedOrder
 from denature.recipes.paper.recalled import ALONE, NASTY, NORMAL
 from denature.report.cells import TEACHER
 from denature.train import Order
@@ -14,14 +14,14 @@ STRONGER = ("resnet50", "resnext29")
 ADVERSARIES = ("resnet18", "cnn", "resnext29")
 
 
-def cifar10(context: ExperimentContext) -> Iterator[Point]:
+def cifar10(context: ExperimentContext) -> Iterator[PlacedOrder]:
     """ResNet-18 teaches smaller students, itself, and stronger ones."""
     students = (*CIFAR10_STUDENTS, *_stronger(context))
     yield from _alone(context, students)
     yield from _teacher(context, "resnet18", students)
 
 
-def large(context: ExperimentContext) -> Iterator[Point]:
+def large(context: ExperimentContext) -> Iterator[PlacedOrder]:
     """Three teachers, two small students, ResNet-18, themselves, and stronger ones."""
     yield from _alone(context, (*LARGE_STUDENTS, *STRONGER))
     yield from _teacher(context, "resnet18", (*LARGE_STUDENTS, *_stronger(context)))
@@ -29,7 +29,7 @@ def large(context: ExperimentContext) -> Iterator[Point]:
         yield from _teacher(context, net, (*LARGE_STUDENTS, net))
 
 
-def adversary(context: ExperimentContext) -> Iterator[Point]:
+def adversary(context: ExperimentContext) -> Iterator[PlacedOrder]:
     """A nasty ResNet-18 with adversaries of its own and of other kinds."""
     yield from _alone(context, CIFAR10_STUDENTS)
     for kind in ADVERSARIES:
@@ -45,10 +45,10 @@ def _stronger(context: ExperimentContext) -> tuple[str, ...]:
     return STRONGER if context.setting.stronger else ()
 
 
-def _alone(context: ExperimentContext, students: Sequence[str]) -> Iterator[Point]:
+def _alone(context: ExperimentContext, students: Sequence[str]) -> Iterator[PlacedOrder]:
     for net in students:
         for seed in range(context.seeds):
-            yield Point(
+            yield PlacedOrder(
                 row=ALONE,
                 column=context.column(net),
                 seed=seed,
@@ -57,7 +57,9 @@ def _alone(context: ExperimentContext, students: Sequence[str]) -> Iterator[Poin
             )
 
 
-def _teacher(context: ExperimentContext, net: str, students: Sequence[str]) -> Iterator[Point]:
+def _teacher(
+    context: ExperimentContext, net: str, students: Sequence[str]
+) -> Iterator[PlacedOrder]:
     """Two rows: a normal teacher and a nasty one."""
     for kind in (NORMAL, NASTY):
         for seed in range(context.seeds):
@@ -76,9 +78,9 @@ def _row(
     normal: Order,
     students: Sequence[str],
     seed: int,
-) -> Iterator[Point]:
+) -> Iterator[PlacedOrder]:
     """One row: a teacher and its students."""
-    yield Point(
+    yield PlacedOrder(
         row=row,
         column=TEACHER,
         seed=seed,
@@ -87,7 +89,7 @@ def _row(
         recalled=context.recalled(kind, name, TEACHER),
     )
     for net in students:
-        yield Point(
+        yield PlacedOrder(
             row=row,
             column=context.column(net),
             seed=seed,
