@@ -40,7 +40,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def keys_in(place: str) -> "contextlib.closing[Keys]":
-    return contextlib.closing(open_keys(place, make=True))
+    """The keys there; patient, since sixteen writers on a busy disk may wait long for each other."""
+    return contextlib.closing(open_keys(place, make=True, patience_s=60))
 
 
 def test_a_budget_is_exact_however_many_spend_it(place: str) -> None:

@@ -231,7 +231,9 @@ def test_a_memory_outlives_the_end_of_a_server_and_noise_begins_anew(
             stop(served)
         assert np.floor(shown).tolist() == list(range(before, before + 7))
         noise += (shown % 1).tolist()
-    assert len(set(np.round(noise, 4))) == len(noise) == 14
+    # Of uniform values in 10,000 bins two may be equal; a sequence that repeats has at most 7.
+    assert len(noise) == 14
+    assert len(set(np.round(noise, 4))) > 10
     assert [file.name for file in state.iterdir() if file.suffix != ".lock"] == ["m.safetensors"]
     kept = {name: tensor.tolist() for name, tensor in load_file(state / "m.safetensors").items()}
     assert kept == {"1.given": [14]}
