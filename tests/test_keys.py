@@ -40,7 +40,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def keys_in(place: str) -> "contextlib.closing[Keys]":
-    """The keys there; patient, since sixteen writers on a busy disk may wait long for each other."""
+    """The keys there; patient, since sixteen writers on a busy disk wait for each other."""
     return contextlib.closing(open_keys(place, make=True, patience_s=60))
 
 
