@@ -21,11 +21,6 @@ from tests.served import serve
 pytestmark = pytest.mark.usefixtures("without_figures", "few_steps")
 
 
-@pytest.fixture(scope="module")
-def victim(trained_mlp: Run) -> Run:
-    return trained_mlp
-
-
 def test_a_model_that_fails_in_the_middle_is_asked_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,6 @@ from torch import nn
 from denature.cli.app import main
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError, Stopped
-from denature.core.stopping import Stopper
 from denature.core.weights import digest
 from denature.data import Dataset
 from denature.datafree.config import Dafl, Inversion
@@ -32,6 +31,7 @@ from denature.report.page import write_html
 from denature.report.runs import page as page_of_runs
 from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, import_run, train
 from denature.train.session import Session
+from tests.interrupted import StopsAt
 from tests.networks import every_network
 
 CPU = Compute(torch.device("cpu"), "fp32", True)
@@ -311,19 +311,6 @@ def test_a_report_tells_a_student_without_data_from_others(
     assert "dafl mlp from normal cnn, without data" in page
 
 
-class After(Stopper):
-    """Stops when it was asked so many times."""
-
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self.left = times
-
-    @property
-    def reason(self) -> str | None:
-        self.left -= 1
-        return None if self.left > 0 else "the test"
-
-
 def test_dafl_that_was_put_aside_goes_on_bit_for_bit(
     teacher: Run, dreamt: Run, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -336,7 +323,7 @@ def test_dafl_that_was_put_aside_goes_on_bit_for_bit(
                 QUICK,
                 source=teacher,
                 out=tmp_path,
-                session=Session(stopper=After(times), checkpointing=CheckpointConfig()),
+                session=Session(stopper=StopsAt(times), checkpointing=CheckpointConfig()),
             )
     resumed = train("mlp", digits, Dafl(), QUICK, source=teacher, out=tmp_path)
     assert resumed.record.net.digest == dreamt.record.net.digest

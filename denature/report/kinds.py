@@ -37,8 +37,8 @@ def check_inputs(record: Record) -> None:
 def answers_of(record: Record) -> str:
     """Kind of its teacher's answers: `soft`, `labels`, `synthetic`, or `none` without a teacher.
 
-    Dreams are answers to synthetic images. A clone has the kind of answers that its victim
-    returned.
+    `synthetic` stands for answers to generated images. A clone has the kind of answers that its
+    victim returned.
     """
     if record.victim is not None:
         return record.victim.kind
