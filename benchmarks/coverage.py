@@ -2,10 +2,10 @@
 
     python -m benchmarks.coverage [--json FILE] [--trials N]
 
-Worlds of which the truth is known: a network answers an image rightly with the probability
+Scenarios of which the truth is known: a network answers an image rightly with the probability
 sigmoid(level + network + image), where the network's and the image's part are normal. So seeds
 differ by a known spread, and some images are hard for all networks. An interval should hold the
-accuracy that the expected network has on new images in 95 of 100 worlds. Robustness is simulated
+accuracy that the expected network has on new images in 95 of 100 scenarios. Robustness is simulated
 in the same way: of each image at which budget it falls, for plain attacks and for all.
 """
 
@@ -43,7 +43,7 @@ NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class World:
+class Scenario:
     """Networks of one recipe and test images."""
 
     seeds: int
@@ -75,55 +75,55 @@ def scores(hits: np.ndarray) -> dict[int, Score]:
     }
 
 
-def mean(world: World, random: np.random.Generator) -> tuple[Estimate, float]:
+def mean(scenario: Scenario, random: np.random.Generator) -> tuple[Estimate, float]:
     """An accuracy, as every table shows it."""
-    [hits] = world.draw(random)
-    return pooled([score.accuracy for score in scores(hits).values()]), world.truth
+    [hits] = scenario.draw(random)
+    return pooled([score.accuracy for score in scores(hits).values()]), scenario.truth
 
 
-def over_seeds_alone(world: World, random: np.random.Generator) -> tuple[Estimate, float]:
+def over_seeds_alone(scenario: Scenario, random: np.random.Generator) -> tuple[Estimate, float]:
     """An accuracy by Student's t over seeds, to compare with: the images are left out."""
-    [hits] = world.draw(random)
-    return mean_over_seeds(hits.mean(axis=1).tolist()), world.truth
+    [hits] = scenario.draw(random)
+    return mean_over_seeds(hits.mean(axis=1).tolist()), scenario.truth
 
 
-def paired(world: World, random: np.random.Generator) -> tuple[Estimate, float]:
+def paired(scenario: Scenario, random: np.random.Generator) -> tuple[Estimate, float]:
     """A difference of two recipes that are equally good."""
-    ours, theirs = world.draw(random, kinds=2)
+    ours, theirs = scenario.draw(random, kinds=2)
     found = paired_difference(scores(ours), scores(theirs))
     assert found is not None
     return found, 0.0
 
 
-def paired_without_hits(world: World, random: np.random.Generator) -> tuple[Estimate, float]:
+def paired_without_hits(scenario: Scenario, random: np.random.Generator) -> tuple[Estimate, float]:
     """The same from records that do not say which images were answered rightly."""
-    ours, theirs = world.draw(random, kinds=2)
+    ours, theirs = scenario.draw(random, kinds=2)
     bare = [{k: Score(s.accuracy) for k, s in scores(hits).items()} for hits in (ours, theirs)]
     found = paired_difference(*bare)
     assert found is not None
     return found, 0.0
 
 
-def unpaired(world: World, random: np.random.Generator) -> tuple[Estimate, float]:
+def unpaired(scenario: Scenario, random: np.random.Generator) -> tuple[Estimate, float]:
     """One network against three others of its kind: what another seed makes of it is no gain."""
-    [hits] = world.draw(random)
+    [hits] = scenario.draw(random)
     return unpaired_difference(hits[:1].astype(float), hits[1:].astype(float)), 0.0
 
 
-def one_network(world: World, random: np.random.Generator) -> tuple[Estimate, float]:
+def one_network(scenario: Scenario, random: np.random.Generator) -> tuple[Estimate, float]:
     """An accuracy of one seed: over images, for this network."""
-    network = random.normal(0, world.spread_of_seeds)
-    chances = expit(world.level + network + world.spread_of_images * NODES)
+    network = random.normal(0, scenario.spread_of_seeds)
+    chances = expit(scenario.level + network + scenario.spread_of_images * NODES)
     truth = float((WEIGHTS * chances).sum() / WEIGHTS.sum())
-    return proportion(int(random.binomial(world.images, truth)), world.images), truth
+    return proportion(int(random.binomial(scenario.images, truth)), scenario.images), truth
 
 
-def recovering(world: World, random: np.random.Generator) -> tuple[Estimate, float]:
+def recovering(scenario: Scenario, random: np.random.Generator) -> tuple[Estimate, float]:
     """An accuracy over seeds of which a quarter recovers, as students of nasty teachers do."""
-    part = np.where(random.random((world.seeds, 1)) < 0.25, 2.0, -2.0)
-    image = random.normal(0, world.spread_of_images, world.images)
-    hits = random.random((world.seeds, world.images)) < expit(part + image)
-    chances = [expit(level + world.spread_of_images * NODES) for level in (2.0, -2.0)]
+    part = np.where(random.random((scenario.seeds, 1)) < 0.25, 2.0, -2.0)
+    image = random.normal(0, scenario.spread_of_images, scenario.images)
+    hits = random.random((scenario.seeds, scenario.images)) < expit(part + image)
+    chances = [expit(level + scenario.spread_of_images * NODES) for level in (2.0, -2.0)]
     good, bad = (float((WEIGHTS * some).sum() / WEIGHTS.sum()) for some in chances)
     found = pooled([score.accuracy for score in scores(hits).values()])
     return found, 0.25 * good + 0.75 * bad
@@ -134,17 +134,17 @@ SKEW = 0.7
 
 
 def distances(
-    world: World, random: np.random.Generator, *, images: int | None = None, alike: int = 1
+    scenario: Scenario, random: np.random.Generator, *, images: int | None = None, alike: int = 1
 ) -> tuple[Estimate, float]:
     """A mean of one positive number an image, such as a distance or a landmark's error.
 
     Args:
-        world: of its images, unless `images` says how many.
+        scenario: of its images, unless `images` says how many.
         random: where chance comes from.
         images: as many.
         alike: images of one person each, which have half of the variance in common.
     """
-    count = images or world.images
+    count = images or scenario.images
     logarithms = random.normal(0, SKEW, count)
     if alike > 1:
         person = np.repeat(random.normal(0, SKEW, -(-count // alike)), alike)[:count]
@@ -162,7 +162,7 @@ FEW = "mean distance of {} images"
 LIMITS = (OLD, RECOVERING, CLUSTERED, FEW.format(5), FEW.format(20))
 """Where intervals do not hold, which the documents say."""
 
-Draw = Callable[[World, np.random.Generator], tuple[Estimate, float]]
+Draw = Callable[[Scenario, np.random.Generator], tuple[Estimate, float]]
 
 INTERVALS: dict[str, tuple[Draw, tuple[int, ...]]] = {
     OLD: (over_seeds_alone, (3, 10)),
@@ -179,21 +179,23 @@ INTERVALS: dict[str, tuple[Draw, tuple[int, ...]]] = {
 }
 
 
-def worlds(seeds: int, draw: Draw) -> list[World]:
+def scenarios(seeds: int, draw: Draw) -> list[Scenario]:
     """Small and large test sets, easy and hard images, seeds that are alike and far apart."""
     apart = (0.0,) if draw is paired and seeds == 1 else (0.0, 0.1, 0.5)
     return [
-        World(seeds=seeds, images=n, level=level, spread_of_images=images, spread_of_seeds=spread)
+        Scenario(
+            seeds=seeds, images=n, level=level, spread_of_images=images, spread_of_seeds=spread
+        )
         for n in (360, 2000)
         for level, images in (HARD, EASY)
         for spread in apart
     ]
 
 
-def coverage(draw: Draw, world: World, trials: int) -> tuple[float, float]:
-    """Share of worlds whose interval holds the truth, and the mean of its half width."""
-    random = np.random.default_rng([7, world.seeds, world.images])
-    found = [draw(world, random) for _ in range(trials)]
+def coverage(draw: Draw, scenario: Scenario, trials: int) -> tuple[float, float]:
+    """Share of scenarios whose interval holds the truth, and the mean of its half width."""
+    random = np.random.default_rng([7, scenario.seeds, scenario.images])
+    found = [draw(scenario, random) for _ in range(trials)]
     held = np.mean([estimate.low <= truth <= estimate.high for estimate, truth in found])
     wide = np.mean([(estimate.high - estimate.low) / 2 for estimate, _ in found])
     return float(held), float(wide)
@@ -352,7 +354,7 @@ def main() -> None:
     held, said = [], []
     for name, (draw, counts) in INTERVALS.items():
         for seeds in counts:
-            found = [coverage(draw, world, chosen.trials) for world in worlds(seeds, draw)]
+            found = [coverage(draw, scenario, chosen.trials) for scenario in scenarios(seeds, draw)]
             least, most = min(found)[0], max(found)[0]
             widths = [width for _, width in found]
             row = [name, seeds, least, most, min(widths), max(widths)]

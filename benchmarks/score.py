@@ -2,7 +2,7 @@
 
     python -m benchmarks.score [--json FILE] [--trials N]
 
-Worlds as in `benchmarks.coverage`: some images are hard for all networks, and seeds differ by a
+Scenarios as in `benchmarks.coverage`: some images are hard for all networks, and seeds differ by a
 known spread. The victim is one network. A clone answers an image as the victim does with the
 probability `copied`, and else as a network of its own level, like the baseline. So the true means,
 and what follows from them, are integrals over images and seeds.
@@ -41,7 +41,7 @@ Held: TypeAlias = tuple[float, float, float] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class World:
+class Scenario:
     """A victim, clones and baselines of it, and test images."""
 
     seeds: int
@@ -104,32 +104,32 @@ def ends(interval: Interval | None, truth: float) -> Held:
     return None if interval is None else (interval.low, interval.high, truth)
 
 
-def against_student(world: World, random: np.random.Generator, seed: int) -> Held:
+def against_student(scenario: Scenario, random: np.random.Generator, seed: int) -> Held:
     """Threat A, in accuracy."""
-    found = world.draw(random, (world.copied,))
+    found = scenario.draw(random, (scenario.copied,))
     interval = recovered(found.clones[0], found.baseline, found.victim, seed=seed)
-    return ends(interval, ratio(*world.truth(world.copied)))
+    return ends(interval, ratio(*scenario.truth(scenario.copied)))
 
 
-def against_five(world: World, random: np.random.Generator, seed: int) -> Held:
+def against_five(scenario: Scenario, random: np.random.Generator, seed: int) -> Held:
     """Threat A, with five seeds of the baseline, which costs no queries."""
-    return against_student(replace(world, baselines=5), random, seed)
+    return against_student(replace(scenario, baselines=5), random, seed)
 
 
-def against_chance(world: World, random: np.random.Generator, seed: int) -> Held:
+def against_chance(scenario: Scenario, random: np.random.Generator, seed: int) -> Held:
     """Threat B, in accuracy."""
-    found = world.draw(random, (world.copied,))
+    found = scenario.draw(random, (scenario.copied,))
     interval = recovered(found.clones[0], CHANCE, found.victim, seed=seed)
-    clone, _, victim = world.truth(world.copied)
+    clone, _, victim = scenario.truth(scenario.copied)
     return ends(interval, ratio(clone, CHANCE, victim))
 
 
-def in_fidelity(world: World, random: np.random.Generator, seed: int) -> Held:
+def in_fidelity(scenario: Scenario, random: np.random.Generator, seed: int) -> Held:
     """Threat A, in fidelity."""
-    found = world.draw(random, (world.copied,))
+    found = scenario.draw(random, (scenario.copied,))
     same = [hits == found.victim for hits in (found.clones[0], found.baseline)]
     interval = recovered_fidelity(*same, seed=seed)
-    return ends(interval, ratio(*world.truth(world.copied, fidelity=True)))
+    return ends(interval, ratio(*scenario.truth(scenario.copied, fidelity=True)))
 
 
 @lru_cache(maxsize=1)
@@ -139,10 +139,10 @@ def resampled_images(images: int) -> np.ndarray:
     return counts / images
 
 
-def resampled_seeds(world: World, random: np.random.Generator, seed: int) -> Held:
+def resampled_seeds(scenario: Scenario, random: np.random.Generator, seed: int) -> Held:
     """Not ours: a bootstrap that resamples seeds as it resamples images."""
-    found = world.draw(random, (world.copied,))
-    counts = resampled_images(world.images)
+    found = scenario.draw(random, (scenario.copied,))
+    counts = resampled_images(scenario.images)
 
     def means(hits: SeedHits) -> np.ndarray:
         seeds = random.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), RESAMPLES)
@@ -152,7 +152,7 @@ def resampled_seeds(world: World, random: np.random.Generator, seed: int) -> Hel
     clone, baseline = means(found.clones[0]), means(found.baseline)
     gap = counts @ found.victim - baseline
     low, high = np.nanquantile((clone - baseline) / np.where(gap > 0, gap, np.nan), [0.025, 0.975])
-    return float(low), float(high), ratio(*world.truth(world.copied))
+    return float(low), float(high), ratio(*scenario.truth(scenario.copied))
 
 
 BUDGETS = (100, 1000, 10_000)
@@ -160,43 +160,43 @@ GROWING = (0.15, 0.4, 0.8)
 """What is copied with each budget: half of the advantage is recovered between the last two."""
 
 
-def over_budgets(world: World, random: np.random.Generator, seed: int) -> Held:
+def over_budgets(scenario: Scenario, random: np.random.Generator, seed: int) -> Held:
     """The area under a curve of three budgets."""
-    found = world.draw(random, GROWING)
+    found = scenario.draw(random, GROWING)
     clones = dict(zip(BUDGETS, found.clones, strict=True))
     curve = advantage_curve(clones, found.baseline, found.victim, seed=seed)
     if curve is None:
         return None
-    values = [ratio(*world.truth(share)) for share in GROWING]
+    values = [ratio(*scenario.truth(share)) for share in GROWING]
     return ends(area(curve), (values[0] + 2 * values[1] + values[2]) / 4)
 
 
-def queries(world: World, random: np.random.Generator, seed: int) -> Held:
+def queries(scenario: Scenario, random: np.random.Generator, seed: int) -> Held:
     """Queries to half of the advantage, as logarithms, which lie between two budgets."""
-    found = world.draw(random, GROWING)
+    found = scenario.draw(random, GROWING)
     clones = dict(zip(BUDGETS, found.clones, strict=True))
     curve = advantage_curve(clones, found.baseline, found.victim, seed=seed)
     if curve is None:
         return None
     crossing = queries_to(0.5, curve)
-    values = [ratio(*world.truth(share)) for share in GROWING]
+    values = [ratio(*scenario.truth(share)) for share in GROWING]
     truth = float(np.interp(0.5, values, np.log10(BUDGETS)))
     low, high = (np.inf if end is None else np.log10(end) for end in (crossing.low, crossing.high))
     return float(low), float(high), truth
 
 
-def worst_of_five(world: World, random: np.random.Generator, seed: int) -> Held:
+def worst_of_five(scenario: Scenario, random: np.random.Generator, seed: int) -> Held:
     """The worst of five thieves that are equally good, chosen on the other half of the images."""
-    found = world.draw(random, (world.copied,) * 5)
-    split = halves(world.images, seed)
+    found = scenario.draw(random, (scenario.copied,) * 5)
+    split = halves(scenario.images, seed)
     clones = {str(number): hits for number, hits in enumerate(found.clones)}
     clone = clones[worst(clones, split.choosing)]
     rows = split.reporting
     interval = recovered(clone[:, rows], found.baseline[:, rows], found.victim[rows], seed=seed)
-    return ends(interval, ratio(*world.truth(world.copied)))
+    return ends(interval, ratio(*scenario.truth(scenario.copied)))
 
 
-Draw: TypeAlias = Callable[[World, np.random.Generator, int], Held]
+Draw: TypeAlias = Callable[[Scenario, np.random.Generator, int], Held]
 
 OLD = "recovered advantage, seeds resampled"
 """Not ours: the two-level bootstrap."""
@@ -220,11 +220,11 @@ INTERVALS: dict[str, Draw] = {
 SEEDS = (2, 3, 5)
 
 
-def worlds(seeds: int, draw: Draw) -> list[World]:
+def scenarios(seeds: int, draw: Draw) -> list[Scenario]:
     """Few and many reported images, easy and hard ones, useless clones and near copies."""
     shares = (0.0,) if draw in (over_budgets, queries) else (0.0, 0.98)
     return [
-        World(
+        Scenario(
             seeds=seeds, images=n, level=level, spread_of_images=images,
             spread_of_seeds=spread, copied=copied,
         )
@@ -235,10 +235,10 @@ def worlds(seeds: int, draw: Draw) -> list[World]:
     ]  # fmt: skip
 
 
-def coverage(draw: Draw, world: World, trials: int) -> tuple[float, float, float]:
-    """Share of measurable worlds whose interval holds the truth, median width, share of those."""
-    random = np.random.default_rng([13, world.seeds, world.images])
-    found = [draw(world, random, trial % 2) for trial in range(trials)]
+def coverage(draw: Draw, scenario: Scenario, trials: int) -> tuple[float, float, float]:
+    """Share of measurable scenarios with the truth in the interval, median width, their share."""
+    random = np.random.default_rng([13, scenario.seeds, scenario.images])
+    found = [draw(scenario, random, trial % 2) for trial in range(trials)]
     measured = np.array([each for each in found if each is not None])
     if not len(measured):
         return 1.0, np.inf, 0.0
@@ -263,7 +263,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 def summary(name: str, seeds: int, trials: int) -> list[Any]:
     draw = INTERVALS[name]
-    found = [coverage(draw, world, trials) for world in worlds(seeds, draw)]
+    found = [coverage(draw, scenario, trials) for scenario in scenarios(seeds, draw)]
     held, widths, shares = zip(*(each for each in found if each[2]), strict=True)
     extremes = [None if np.isinf(width) else width for width in (min(widths), max(widths))]
     few = min(each[2] for each in found)

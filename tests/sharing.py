@@ -18,10 +18,10 @@ NAME = "hf:me/digits"
 
 def shared_runs(factory: pytest.TempPathFactory) -> dict[str, Run]:
     """A normal network, and a nasty one of it."""
-    learning = Training(epochs=1, batch_size=64, device="cpu", precision="fp32")
+    training = Training(epochs=1, batch_size=64, device="cpu", precision="fp32")
     place = factory.mktemp("jane") / "private"
-    normal = train("mlp", "digits", Normal(), learning, out=place / "normal")
-    nasty = train("mlp", "digits", Nasty(), learning, source=normal, out=place / "nasty")
+    normal = train("mlp", "digits", Normal(), training, out=place / "normal")
+    nasty = train("mlp", "digits", Nasty(), training, source=normal, out=place / "nasty")
     return {"normal": normal, "nasty": nasty}
 
 

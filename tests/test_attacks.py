@@ -93,8 +93,8 @@ def test_where_there_is_no_gradient_nothing_moves(norm: Norm) -> None:
 
 def test_more_steps_fool_a_network_more() -> None:
     data = load("digits")
-    learning = Training(epochs=4, batch_size=64, device="cpu", precision="fp32")
-    network = train("cnn", data, Normal(), learning).network
+    training = Training(epochs=4, batch_size=64, device="cpu", precision="fp32")
+    network = train("cnn", data, Normal(), training).network
     images = data.test.images[data.test.rows].float() / 255
     labels = data.test.labels[data.test.rows]
     torch.manual_seed(0)

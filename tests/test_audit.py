@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from denature.audit import learning
+from denature.audit import clone_training
 from denature.audit.config import EFFORTS, AuditConfig
 from denature.audit.gate import best_defense, junit
 from denature.audit.race import screen
@@ -145,7 +145,7 @@ def test_equal_lessons_behind_several_defenses_are_learned_once(
         made.append(sum(len(orders) for orders, _ in groups))
         return make_all(groups, **options)
 
-    monkeypatch.setattr(learning, "make_all", counted)
+    monkeypatch.setattr(clone_training, "make_all", counted)
 
     def measured(*names: str) -> dict[str, float]:
         audit = Audit(

@@ -10,8 +10,8 @@ import torch
 
 from denature.answers.answerer import Answers
 from denature.audit.auditor import Auditor
+from denature.audit.clone_training import CloneTrainer
 from denature.audit.config import AuditConfig
-from denature.audit.learning import Classroom
 from denature.audit.measurements import Trial
 from denature.core.errors import ConfigError
 from denature.data import load
@@ -156,7 +156,7 @@ def test_no_clone_starts_from_the_models_weights(victim: Run, tmp_path: Path) ->
                 source=auditor.sources[0], threat="B", strategy=strategy_of("naive"), budget=20,
                 seed=number,
             )  # fmt: skip
-            groups = auditor.classroom.orders(
+            groups = auditor.trainer.orders(
                 lessons, tmp_path, seed=auditor._attempt(trial).seed, recipe=""
             )
             seeds += [order.training.seed for orders, _, _ in groups for order in orders]
@@ -168,9 +168,9 @@ def test_no_clone_starts_from_the_models_weights(victim: Run, tmp_path: Path) ->
 
 def test_test_images_reach_no_clone_and_budgets_hold(tmp_path: Path) -> None:
     seen: set[bytes] = set()
-    data = Classroom._data
+    data = CloneTrainer._data
 
-    def noted(self: Classroom, lesson: Any) -> Any:
+    def noted(self: CloneTrainer, lesson: Any) -> Any:
         seen.update(digest_of(image) for image in lesson.images)
         return data(self, lesson)
 
@@ -195,7 +195,7 @@ def test_test_images_reach_no_clone_and_budgets_hold(tmp_path: Path) -> None:
         tmp_path / "a", source=DataConfig(source=str(tmp_path / "twice.npz")),
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Classroom, "_data", noted)
+        patch.setattr(CloneTrainer, "_data", noted)
         result = run(audit).result
     hidden = pool_of_tests(load(str(tmp_path / "twice.npz")))
     assert len(seen) > 190

@@ -79,8 +79,8 @@ def test_a_frozen_run_goes_on_bit_for_bit(backbone: Run, tmp_path: Path) -> None
     from denature.core.errors import Stopped
     from denature.core.stopping import Stopper
 
-    data, learning = colours(3, 16), replace(QUICK, frozen=True, epochs=4)
-    whole = train("sepcnn@width=4", data, Normal(), learning, backbone=backbone)
+    data, training = colours(3, 16), replace(QUICK, frozen=True, epochs=4)
+    whole = train("sepcnn@width=4", data, Normal(), training, backbone=backbone)
     calls = 0
 
     def wish() -> bool:
@@ -89,7 +89,7 @@ def test_a_frozen_run_goes_on_bit_for_bit(backbone: Run, tmp_path: Path) -> None
         return calls > 5
 
     def again(stopper: Stopper) -> Run:
-        return train("sepcnn@width=4", data, Normal(), learning, backbone=backbone,
+        return train("sepcnn@width=4", data, Normal(), training, backbone=backbone,
                      out=tmp_path / "run", session=Session(stopper=stopper))  # fmt: skip
 
     with pytest.raises(Stopped):
@@ -149,8 +149,8 @@ def test_a_librarys_published_weights_start_a_run(
     place.parent.mkdir(parents=True)
     torch.save(resnet.state_dict(), place)
     data = colours(3, 32)
-    learning = replace(QUICK, frozen=True)
-    run = train("torchvision:resnet18", data, Normal(), learning, backbone="torchvision:resnet18")
+    training = replace(QUICK, frozen=True)
+    run = train("torchvision:resnet18", data, Normal(), training, backbone="torchvision:resnet18")
     ours = run.network.state_dict()
     assert torch.equal(ours["body.conv1.weight"], resnet.state_dict()["conv1.weight"])
     assert torch.allclose(ours["mean"].flatten(), torch.tensor([0.485, 0.456, 0.406]))

@@ -157,9 +157,9 @@ def test_the_trap_for_ghostscript_works(ghostscript: Path, tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    learning = Training(epochs=1, batch_size=64, device="cpu", precision="fp32")
+    training = Training(epochs=1, batch_size=64, device="cpu", precision="fp32")
     out = tmp_path_factory.mktemp("runs") / "classifier"
-    return train("mlp", DataConfig(source="digits"), Normal(), learning, out=out)
+    return train("mlp", DataConfig(source="digits"), Normal(), training, out=out)
 
 
 def test_postscript_never_starts_ghostscript(

@@ -345,8 +345,8 @@ def test_deepinversion_makes_digits_that_another_network_reads(good_teacher: Run
 
     As many without the statistics of batch norm (0.70 to 0.74): digits do not show what they add.
     """
-    learning = Training(epochs=15, batch_size=64, seed=5, device="cpu", precision="fp32")
-    judge = train("cnn", "digits", Normal(), learning)
+    training = Training(epochs=15, batch_size=64, seed=5, device="cpu", precision="fp32")
+    judge = train("cnn", "digits", Normal(), training)
     targets = torch.arange(100) % 10
     read = []
     for seed in range(3):
@@ -365,7 +365,7 @@ def test_dafl_copies_a_network_of_digits_without_data(good_teacher: Run, digits:
 
     So it shows a student that learns without data; what the generator learns is tested above.
     """
-    learning = Training(epochs=20, batch_size=64, lr=1e-3, optimizer="adam", device="cpu",
+    training = Training(epochs=20, batch_size=64, lr=1e-3, optimizer="adam", device="cpu",
                         precision="fp32")  # fmt: skip
-    run = train("cnn", digits, Dafl(activation=0.01, entropy=10), learning, source=good_teacher)
+    run = train("cnn", digits, Dafl(activation=0.01, entropy=10), training, source=good_teacher)
     assert run.accuracy.value >= 0.7

@@ -80,8 +80,8 @@ def test_a_function_that_answers_otherwise_is_refused(function: Any, kind: Any, 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    learning = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
-    return train("mlp", "digits", Normal(), learning, out=tmp_path_factory.mktemp("runs") / "mlp")
+    training = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
+    return train("mlp", "digits", Normal(), training, out=tmp_path_factory.mktemp("runs") / "mlp")
 
 
 def asked(victim: Any, images: np.ndarray) -> np.ndarray:

@@ -73,9 +73,9 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def victim(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     data = DataConfig(source=str(faces), points=PLACES)
-    learning = Training(epochs=12, batch_size=50, lr=3e-3, device="cpu", precision="fp32")
+    training = Training(epochs=12, batch_size=50, lr=3e-3, device="cpu", precision="fp32")
     return train(
-        "cnn@width=8", data, Normal(), learning, out=tmp_path_factory.mktemp("runs") / "faces"
+        "cnn@width=8", data, Normal(), training, out=tmp_path_factory.mktemp("runs") / "faces"
     )
 
 

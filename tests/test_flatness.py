@@ -40,8 +40,8 @@ LABELS = torch.tensor([0, 1, 1, 0, 1, 0])
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    learning = Training(epochs=8, batch_size=64, device="cpu", precision="fp32")
-    return train("mlp", "digits", Normal(), learning)
+    training = Training(epochs=8, batch_size=64, device="cpu", precision="fp32")
+    return train("mlp", "digits", Normal(), training)
 
 
 def of(run: Run, network: nn.Module) -> Target:
@@ -261,11 +261,11 @@ def test_the_least_value_of_the_loss_is_that_of_the_run(
 def test_the_command_line_sets_networks_side_by_side(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    learning = Training(epochs=3, batch_size=64, device="cpu", precision="fp32")
+    training = Training(epochs=3, batch_size=64, device="cpu", precision="fp32")
     folders = []
     for seed in (0, 1):
         folders.append(str(tmp_path / f"run-{seed}"))
-        train("mlp", "digits", Normal(), replace(learning, seed=seed), out=folders[-1])
+        train("mlp", "digits", Normal(), replace(training, seed=seed), out=folders[-1])
     words = ["flatness", *folders, "--data", "digits", "--samples", "60", "--directions", "2", "-q"]
     assert main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -32,8 +32,8 @@ INFER = "/v2/models/m/infer"
 
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    learning = Training(epochs=1, precision="fp32", device="cpu")
-    return train("mlp", "digits", Normal(), learning, out=tmp_path_factory.mktemp("runs") / "m")
+    training = Training(epochs=1, precision="fp32", device="cpu")
+    return train("mlp", "digits", Normal(), training, out=tmp_path_factory.mktemp("runs") / "m")
 
 
 @pytest.fixture(scope="module")

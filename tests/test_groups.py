@@ -65,9 +65,9 @@ def test_no_group_is_in_two_splits(frames: Path) -> None:
 
 
 def test_a_validation_split_is_cut_by_group(frames: Path) -> None:
-    learning = Training(epochs=1, batch_size=8, checkpoint="best-validation", validation=0.25,
+    training = Training(epochs=1, batch_size=8, checkpoint="best-validation", validation=0.25,
                         device="cpu")  # fmt: skip
-    run = train("mlp", DataConfig(source=str(frames), group="(.*)_"), Normal(), learning)
+    run = train("mlp", DataConfig(source=str(frames), group="(.*)_"), Normal(), training)
     assert run.record.data is not None
     assert (run.record.data.train, run.record.data.validation) == (36, 12)
 

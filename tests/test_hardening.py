@@ -171,7 +171,7 @@ def test_generations_and_smaller_students(tmp_path: Path) -> None:
 def test_adversarial_training_protects_and_goes_on_bit_for_bit(
     method: str, net: str, tmp_path: Path
 ) -> None:
-    data, learning = load("digits"), replace(QUICK, epochs=6)
+    data, training = load("digits"), replace(QUICK, epochs=6)
     ball = Ball(epsilon=0.15)
     objective = Adversarial(method=method, ball=ball, steps=4)  # type: ignore[arg-type]
     calls = 0
@@ -183,14 +183,14 @@ def test_adversarial_training_protects_and_goes_on_bit_for_bit(
 
     def run(stopper: Stopper) -> Run:
         return train(
-            net, data, objective, learning, out=tmp_path / "run", session=Session(stopper=stopper)
+            net, data, objective, training, out=tmp_path / "run", session=Session(stopper=stopper)
         )
 
     with pytest.raises(Stopped):
         run(Stopper(wish=wish))
     hardened = run(Stopper())
-    assert hardened.digest == train(net, data, objective, learning).digest
-    plain = train(net, data, Normal(), learning)
+    assert hardened.digest == train(net, data, objective, training).digest
+    plain = train(net, data, Normal(), training)
     images = data.test.images[data.test.rows].float() / 255
     labels = data.test.labels[data.test.rows]
 
@@ -205,8 +205,8 @@ def test_adversarial_training_protects_and_goes_on_bit_for_bit(
 
 def test_batch_norm_is_not_moved_by_what_only_attacks(tmp_path: Path) -> None:
     """Three steps of PGD training count three batches, whatever their attacks asked."""
-    learning = Training(epochs=1, batch_size=700, device="cpu", precision="fp32")
-    run = train("resnetc20", "digits", Adversarial(ball=Ball(epsilon=0.1), steps=3), learning)
+    training = Training(epochs=1, batch_size=700, device="cpu", precision="fp32")
+    run = train("resnetc20", "digits", Adversarial(ball=Ball(epsilon=0.1), steps=3), training)
     counted = {int(v) for k, v in run.network.state_dict().items() if k.endswith("batches_tracked")}
     assert counted == {3}
 

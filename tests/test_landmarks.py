@@ -99,9 +99,9 @@ def test_a_network_learns_where_things_are(
 @pytest.mark.parametrize("checkpoint", ["best-test", "best-validation"])
 def test_of_errors_the_least_is_best(tmp_path: Path, checkpoint: Any) -> None:
     data = load(str(dots(tmp_path, count=120)))
-    learning = Training(epochs=6, batch_size=32, device="cpu", precision="fp32", lr=0.05,
+    training = Training(epochs=6, batch_size=32, device="cpu", precision="fp32", lr=0.05,
                         checkpoint=checkpoint, schedule="constant")  # fmt: skip
-    run = train("cnn", data, Normal(), learning)
+    run = train("cnn", data, Normal(), training)
     key = "test_error" if checkpoint == "best-test" else "validation_error"
     errors = [getattr(entry, key) for entry in run.record.history]
     assert run.record.chosen_epoch == 1 + int(np.argmin(errors))

@@ -239,7 +239,7 @@ def test_every_kind_of_write_is_in_the_digest(tmp_path: Path) -> None:
     with Ledger(tmp_path / LEDGER) as ledger:
         target = ledger.target(VictimInfo(target="v"))
         asyncio.run(some(ledger, target))
-        ledger.settle(target, "probabilities")
+        ledger.set_kind(target, "probabilities")
     with Ledger(tmp_path / LEDGER) as ledger:
         assert (ledger.spent(1, "train"), ledger.kind(1)) == (2, "probabilities")
         [tally] = ledger.tallies(1).values()

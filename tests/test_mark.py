@@ -25,12 +25,12 @@ ORANGE = tuple(int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
 @pytest.fixture(scope="module")
 def finder(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that knows five places of drawn faces, with snapshots."""
-    learning = Training(epochs=5, batch_size=32, lr=6e-3, device="cpu", precision="fp32")
+    training = Training(epochs=5, batch_size=32, lr=6e-3, device="cpu", precision="fp32")
     return train(
         "sepcnn@width=8",
         DataConfig(source="drawn-faces", image_size=32),
         Normal(),
-        learning,
+        training,
         out=tmp_path_factory.mktemp("runs") / "finder",
         session=Session(checkpointing=CheckpointConfig(keep_every=1)),
     )

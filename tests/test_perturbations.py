@@ -274,11 +274,11 @@ def test_a_network_that_is_sure_of_the_truth_still_learns_to_be_wrong() -> None:
 
 
 def test_a_misinformed_network_is_wrong_with_confidence() -> None:
-    data, learning = (
+    data, training = (
         load("digits"),
         Training(epochs=2, batch_size=64, device="cpu", precision="fp32"),
     )
-    run = train("mlp", data, Misinformed(), learning)
+    run = train("mlp", data, Misinformed(), training)
     assert run.record.kind == "misinformed"
     assert run.record.accuracy is not None
     assert run.record.accuracy.value < 0.02

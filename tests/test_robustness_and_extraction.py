@@ -107,7 +107,7 @@ def test_nasty_and_hardened_networks_are_attacked_and_cloned(tmp_path: Path) -> 
     assert run(experiment).lines == found.lines
 
 
-def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -> VictimResult:
+def victim_of(name: str, robust: list[float], clones: list[float], gain: Estimate) -> VictimResult:
     """One with these shares of 1,000 images at its seeds."""
 
     def share(value: float) -> Estimate:
@@ -140,13 +140,13 @@ def world(name: str, robust: list[float], clones: list[float], gain: Estimate) -
 def test_each_victim_is_held_against_the_normal_one() -> None:
     """Robustness by its verdict, clones by a margin; what is not settled is said to be so."""
     open_ = Estimate(0.02, -0.1, 0.14, 6, "seeds and images")
-    normal = world("normal", [0.5, 0.6, 0.7], [0.8, 0.8, 0.8], open_)
-    spread = world("spread", [0.6, 0.7, 0.8], [0.5, 0.9, 0.6], open_)
+    normal = victim_of("normal", [0.5, 0.6, 0.7], [0.8, 0.8, 0.8], open_)
+    spread = victim_of("spread", [0.6, 0.7, 0.8], [0.5, 0.9, 0.6], open_)
     [said] = verdict_on_victims([normal, spread])
     assert "no evidence, +2.0 [-10.0, +14.0] points of robust samples" in said
     assert "by labels not settled, -13.3 [" in said
     below = Estimate(-0.3, -0.4, -0.2, 6, "seeds and images")
-    worse = world("worse", [0.1, 0.2, 0.3], [0.3, 0.3, 0.3], below)
+    worse = victim_of("worse", [0.1, 0.2, 0.3], [0.3, 0.3, 0.3], below)
     [said] = verdict_on_victims([normal, worse])
     assert "less robust, -30.0 [-40.0, -20.0] points of robust samples" in said
     assert "by labels worse, -50.0 [" in said
@@ -157,7 +157,7 @@ def test_each_victim_is_held_against_the_normal_one() -> None:
     )
     # One seed settles nothing of clones, however many images they were tested on.
     [said] = verdict_on_victims(
-        [world("normal", [0.5], [0.8], open_), world("one", [0.5], [0.5], open_)]
+        [victim_of("normal", [0.5], [0.8], open_), victim_of("one", [0.5], [0.5], open_)]
     )
     assert "by labels not settled (one seed), -30.0 [" in said
     # A share over some of the seeds would stand beside shares over all of them.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.score import CHOSEN, INTERVALS, LIMITS, OLD, SEEDS, World, coverage, table
+from benchmarks.score import CHOSEN, INTERVALS, LIMITS, OLD, SEEDS, Scenario, coverage, table
 from denature.audit.result import Crossing
 from denature.audit.score import (
     RESAMPLES,
@@ -185,7 +185,7 @@ def test_estimates_are_over_seeds_and_images() -> None:
     assert estimate(hits(0.5)).over == "images"
 
 
-FAR_APART = World(
+FAR_APART = Scenario(
     seeds=2, images=180, level=2.0, spread_of_images=2.0, spread_of_seeds=0.5, copied=0.3
 )
 """The standard deviation of seeds is seven points."""
@@ -211,7 +211,7 @@ def test_the_table_of_the_page_is_made_from_what_was_simulated() -> None:
     found = json.loads((ROOT / "results" / "score.json").read_text(encoding="utf-8"))
     page = (ROOT / "docs" / "score.md").read_text(encoding="utf-8")
     assert table(found) in page
-    assert f"{found['trials']:,} worlds of each kind" in page
+    assert f"{found['trials']:,} draws of each kind" in page
     held = {(row[0], row[1]): row[2] for row in found["intervals"]}
     assert {name for name, _ in held} == set(INTERVALS)
     assert min(least for (name, _), least in held.items() if name not in LIMITS) >= 0.93

@@ -50,8 +50,8 @@ def face_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for split in ("train", "test"):
         pq.write_table(pa.table(columns), folder / f"{split}-0.parquet")
     data = DataConfig(source=str(folder), points=PLACES)
-    learning = Training(epochs=1, device="cpu", precision="fp32")
-    return train("mlp", data, Normal(), learning, out=tmp_path_factory.mktemp("runs") / "f")
+    training = Training(epochs=1, device="cpu", precision="fp32")
+    return train("mlp", data, Normal(), training, out=tmp_path_factory.mktemp("runs") / "f")
 
 
 @pytest.fixture(scope="module")

@@ -241,8 +241,8 @@ class TwoProcesses(ProcessGroup):  # type: ignore[misc]
 
 
 def test_a_skeptical_student_trains_and_its_run_has_no_heads(digits: Dataset, teacher: Run) -> None:
-    learning = replace(QUICK, epochs=6)
-    run = train("cnn", digits, Skeptical(), learning, source=teacher)
+    training = replace(QUICK, epochs=6)
+    run = train("cnn", digits, Skeptical(), training, source=teacher)
     assert run.accuracy.value > 0.9
     assert run.record.kind == "skeptical"
     assert run.record.inputs["teacher"].digest == teacher.digest
@@ -270,9 +270,9 @@ def test_the_teacher_shapes_the_student_through_the_shallow_head(
 def test_a_stopped_run_resumes_with_the_same_bits(
     digits: Dataset, teacher: Run, tmp_path: Path, optimizer: Any, delay: float
 ) -> None:
-    learning = replace(QUICK, epochs=2, optimizer=optimizer, lr=0.01)
+    training = replace(QUICK, epochs=2, optimizer=optimizer, lr=0.01)
     objective = Skeptical(delay=delay)
-    through = train("cnn@width=8", digits, objective, learning, source=teacher)
+    through = train("cnn@width=8", digits, objective, training, source=teacher)
     times = 0
 
     def wish() -> bool:
@@ -281,7 +281,7 @@ def test_a_stopped_run_resumes_with_the_same_bits(
         return times in (7, 20, 40)
 
     def go() -> Run:
-        return train("cnn@width=8", digits, objective, learning, source=teacher,
+        return train("cnn@width=8", digits, objective, training, source=teacher,
                      out=tmp_path / "run",
                      session=Session(checkpointing=CheckpointConfig(save_every_s=0, store="off"),
                                      stopper=Stopper(wish=wish)))  # fmt: skip

@@ -50,8 +50,8 @@ def transfer_of(dataset: Dataset, kind: Any) -> Transfer:
 
 @pytest.mark.parametrize("kind", ["label", "probabilities", "logits"])
 def test_a_clone_learns_from_answers_of_every_kind(digits: Dataset, kind: Any) -> None:
-    learning = replace(QUICK, epochs=8)
-    clone = train("mlp", digits, Cloned(), learning, source=transfer_of(digits, kind))
+    training = replace(QUICK, epochs=8)
+    clone = train("mlp", digits, Cloned(), training, source=transfer_of(digits, kind))
     assert clone.accuracy.value > 0.85
     assert (clone.record.kind, answers_of(clone.record)) == ("cloned", kind)
     assert clone.record.inputs["victim"].net == "oracle"
@@ -199,10 +199,10 @@ def test_randomised_answers_are_averaged(victim: Run, tmp_path: Path) -> None:
         labels = inside(pixels)
         return np.where(chance.random(len(labels)) < 0.3, (labels + 1) % 10, labels)
 
-    learning = replace(QUICK, epochs=6)
+    training = replace(QUICK, epochs=6)
     theft = steal(FunctionVictim(wavering, name="w"), net="mlp", pool="digits", budgets=[950],
                   out=tmp_path, stealing=ExtractionConfig(repeats=3, fidelity=50),
-                  training=learning)  # fmt: skip
+                  training=training)  # fmt: skip
     [clone] = theft.clones
     assert (theft.spent, clone.answers, theft.kind) == (900, 300, "label")
     assert answers_of(load_run(clone.folder).record) == "probabilities"  # shares of votes

@@ -13,8 +13,8 @@ from benchmarks.coverage import (
     attacked,
     coverage,
     evidence,
+    scenarios,
     words,
-    worlds,
 )
 from denature.robust.outcomes import EvaluationData
 from denature.robust.verdict import judge
@@ -47,17 +47,17 @@ def test_what_is_there_is_found_more_often_than_not() -> None:
 @pytest.mark.parametrize("name", [name for name in INTERVALS if name not in LIMITS])
 def test_intervals_hold_the_true_value(name: str) -> None:
     draw, counts = INTERVALS[name]
-    all_worlds = [world for n in counts for world in worlds(n, draw)]
+    every_scenario = [scenario for n in counts for scenario in scenarios(n, draw)]
     if name.startswith("mean distance"):  # which the number of images determines alone
-        all_worlds = list({world.images: world for world in all_worlds}.values())
-    least = min(coverage(draw, world, 300)[0] for world in all_worlds)
-    # 95 is wanted; 300 worlds leave 1.3 points of chance, the normal interval of a skewed mean 1.
+        every_scenario = list({scenario.images: scenario for scenario in every_scenario}.values())
+    least = min(coverage(draw, scenario, 300)[0] for scenario in every_scenario)
+    # 95 is wanted; 300 draws leave 1.3 points of chance, the normal interval of a skewed mean 1.
     assert least >= 0.92
 
 
 def test_without_the_images_an_interval_misses_the_truth() -> None:
     draw, _ = INTERVALS[OLD]
-    assert min(coverage(draw, world, 100)[0] for world in worlds(10, draw)) < 0.7
+    assert min(coverage(draw, scenario, 100)[0] for scenario in scenarios(10, draw)) < 0.7
 
 
 N = 400
@@ -138,7 +138,7 @@ def test_where_what_is_left_is_not_settled_not_all_is_called_an_illusion() -> No
 
 
 def test_evidence_of_the_simulation_is_as_it_is_meant() -> None:
-    """The spread of seeds in the worlds above is about ten points of robust accuracy."""
+    """The spread of seeds in the scenarios above is about ten points of robust accuracy."""
     random = np.random.default_rng(0)
     image = random.normal(0, 0.6, 2000)
     shares = [

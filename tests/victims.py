@@ -31,5 +31,5 @@ def colour_mlp(factory: pytest.TempPathFactory) -> Run:
     split = Split(images, torch.arange(20) % 10, torch.arange(20))
     data = Dataset(config=DataConfig(source="random"), train=split, test=split, validation=None,
                    classes=tuple("0123456789"), digest="random", test_origin="none")  # fmt: skip
-    learning = Training(epochs=1, device="cpu", precision="fp32")
-    return train("mlp", data, Normal(), learning, out=factory.mktemp("runs") / "m")
+    training = Training(epochs=1, device="cpu", precision="fp32")
+    return train("mlp", data, Normal(), training, out=factory.mktemp("runs") / "m")

@@ -16,9 +16,9 @@ from denature.audit.attempt import (
     seed_of,
 )
 from denature.audit.cells import CellName, CellStore, MeasuredCell, predictions_by_seed
+from denature.audit.clone_training import CloneTrainer
 from denature.audit.config import AuditConfig
 from denature.audit.engine import CellTask, Engine
-from denature.audit.learning import Classroom
 from denature.audit.measurements import BaselineHits, Column, LeftOut, Measurements, Trial
 from denature.audit.outstanding import Outstanding
 from denature.audit.race import Screened, screen
@@ -54,7 +54,7 @@ class Auditor:
     config: AuditConfig
     sources: Sequence[Source]
     """The model behind each defense; the first is undefended."""
-    classroom: Classroom
+    trainer: CloneTrainer
     engine: Engine
     store: CellStore
     pool: PoolOrder
@@ -79,7 +79,7 @@ class Auditor:
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:
-        return self.config.budgets(len(self.pool.rows), channels=self.classroom.dataset.channels)
+        return self.config.budgets(len(self.pool.rows), channels=self.trainer.dataset.channels)
 
     @property
     def seeds(self) -> int:
@@ -87,7 +87,7 @@ class Auditor:
 
     @property
     def classes(self) -> int:
-        return len(self.classroom.dataset.classes)
+        return len(self.trainer.dataset.classes)
 
     @property
     def owned_count(self) -> int:
@@ -107,10 +107,10 @@ class Auditor:
         labels: np.ndarray = tests.labels[tests.rows].numpy()
         images: np.ndarray = tests.images[tests.rows].numpy()
         victim: np.ndarray = as_labels(self.sources[0].harvest(images)).values.numpy()
-        parts = halves(len(labels), self.classroom.training.seed)
+        parts = halves(len(labels), self.trainer.training.seed)
         alone = self._alone_trials().values() if "A" in self.threats else ()
         planned = [*self.trials(), *itertools.chain(*alone)]
-        with Outstanding.shown(planned, self.classroom) as work:
+        with Outstanding.shown(planned, self.trainer) as work:
             raced, screened = self._race(self.columns, labels, parts, work)
             baselines = {
                 threat: self._baseline(threat, labels, victim, parts, work)
@@ -247,7 +247,7 @@ class Auditor:
             random=source.chain.random,
             perturbs=source.chain.perturbs,
             classes=self.classes,
-            net=self.classroom.net,
+            net=self.trainer.net,
             budget=budget,
             labelled=self.owned_count if threat == "A" else 0,
             backbone=None if self.backbone is None else str(self.backbone),
@@ -312,7 +312,7 @@ class Auditor:
         }
 
     def _seed(self, number: int) -> int:
-        return seed_of(self.classroom.training, number)
+        return seed_of(self.trainer.training, number)
 
     def _attempt(self, trial: Trial) -> CellAttempt:
         owned = self.owned(trial.seed) if trial.threat == "A" else None
@@ -333,12 +333,12 @@ class Auditor:
 
     def owned(self, number: int) -> tuple[LabelledImages, frozenset[bytes]]:
         """The labelled images of a thief in a repetition, and their digests."""
-        dataset, seed = self.classroom.dataset, self._seed(number)
+        dataset, seed = self.trainer.dataset, self._seed(number)
         return owned_images(dataset, self._test_contents, count=self.owned_count, seed=seed)
 
     @cached_property
     def _test_contents(self) -> frozenset[bytes]:
-        return contents_of_tests(self.classroom.dataset)
+        return contents_of_tests(self.trainer.dataset)
 
     def _baseline(
         self,

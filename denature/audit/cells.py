@@ -75,13 +75,13 @@ class CellStore:
         fields = {"predictions": cell.predictions, "queries": cell.queries, "note": cell.note}
         write_text(self.folder / f"{key}.json", json.dumps(sealed(fields)) + "\n")
 
-    def workshop(self, key: str) -> Path:
+    def runs_folder(self, key: str) -> Path:
         """Folder for the runs of an unfinished cell."""
         return self.folder / key
 
     def tidy(self, key: str) -> None:
         """Remove the runs of a cell that is measured; its predictions are kept."""
-        shutil.rmtree(self.workshop(key), ignore_errors=True)
+        shutil.rmtree(self.runs_folder(key), ignore_errors=True)
 
 
 def predictions_by_seed(cells: Sequence[MeasuredCell]) -> np.ndarray:

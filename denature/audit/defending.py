@@ -9,8 +9,8 @@ from typing import final
 from torch import nn
 
 from denature.audit.attempt import PoolOrder
+from denature.audit.clone_training import CloneTrainer
 from denature.audit.config import UNDEFENDED
-from denature.audit.learning import Classroom
 from denature.audit.source import Harvest, Source
 from denature.core.errors import ConfigError
 from denature.core.seeds import derive, seeded
@@ -44,7 +44,7 @@ class Defender:
     """The network that is trained to be wrong, where a chain needs it."""
     pool: PoolOrder
     """Images that the surrogate learns from."""
-    classroom: Classroom
+    trainer: CloneTrainer
     folder: Path
     only_planned: bool = False
     """Whether sources are counted only, and need no networks."""
@@ -117,28 +117,28 @@ class Defender:
 
     @cached_property
     def _untrained(self) -> tuple[nn.Module, str]:
-        room = self.classroom
-        data = room.dataset
-        with seeded(room.training.seed, "untrained surrogate"):
+        trainer = self.trainer
+        data = trainer.dataset
+        with seeded(trainer.training.seed, "untrained surrogate"):
             network = create(
-                room.net,
+                trainer.net,
                 classes=len(data.classes),
                 channels=data.channels,
                 image_size=data.image_size,
             )
-        return network, f"untrained {room.net} {room.training.seed}"
+        return network, f"untrained {trainer.net} {trainer.training.seed}"
 
     @cached_property
     def _surrogate(self) -> Run:
         """A student of the true answers to the pool, as the defender expects the thief's."""
-        rows = self.pool.shuffled(self.classroom.training.seed, set())[:SURROGATE_IMAGES]
+        rows = self.pool.shuffled(self.trainer.training.seed, set())[:SURROGATE_IMAGES]
         images = self.pool.pool.images(rows)
         lesson = Lesson(
             images=images,
             answers=self.harvest(images),
             training={"epochs": SURROGATE_EPOCHS},
         )
-        seed = derive(self.classroom.training.seed, "surrogate")
-        groups = self.classroom.orders([lesson], self.folder, seed=seed, recipe="surrogate")
-        [run] = self.classroom.learn(groups, 1)
+        seed = derive(self.trainer.training.seed, "surrogate")
+        groups = self.trainer.orders([lesson], self.folder, seed=seed, recipe="surrogate")
+        [run] = self.trainer.train(groups, 1)
         return run

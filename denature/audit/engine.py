@@ -12,7 +12,7 @@ import torch
 
 from denature.audit.attempt import CellAttempt
 from denature.audit.cells import CellStore, MeasuredCell
-from denature.audit.learning import Classroom
+from denature.audit.clone_training import CloneTrainer
 from denature.core import progress
 from denature.core.compute import resolve
 from denature.data.dataset import Split
@@ -66,7 +66,7 @@ class _Advancing:
             self.lessons, self.clone = (), end.value
 
 
-class _Learning(NamedTuple):
+class _Training(NamedTuple):
     """Strategies whose lessons are being learned."""
 
     active: list[_Advancing]
@@ -89,7 +89,7 @@ def _called(function: Callable[..., list[list[Run]]], *rest: Any) -> "Future[lis
 class Engine:
     """Carries out tasks, and stores what they measured."""
 
-    classroom: Classroom
+    trainer: CloneTrainer
     store: CellStore
     tests: Split
     """All test images of the audit."""
@@ -108,9 +108,9 @@ class Engine:
             DenatureError: see `denature.train.make` and `Oracle.ask`; measured cells are kept.
         """
         waiting, active = deque(groups), list[_Advancing]()
-        learning: _Learning | None = None
-        with self._trainer() as submit:
-            while waiting or active or learning:
+        training: _Training | None = None
+        with self._executor() as submit:
+            while waiting or active or training:
                 while waiting and (not active or len(active) + len(waiting[0]) <= TOGETHER):
                     active += [_Advancing.begun(task) for task in waiting.popleft()]
                 finished = [each for each in active if each.clone is not None]
@@ -120,14 +120,14 @@ class Engine:
                 if finished:
                     yield len(finished)
                 active = [each for each in active if each.clone is None]
-                runs = [] if learning is None else learning.runs.result()
+                runs = [] if training is None else training.runs.result()
                 # Submitted before others advance, so that the workers are not idle meanwhile.
-                begun = _Learning(active, submit(self._learn, active, display)) if active else None
-                active = [] if learning is None else learning.advanced(runs)
-                learning = begun
+                begun = _Training(active, submit(self._train, active, display)) if active else None
+                active = [] if training is None else training.advanced(runs)
+                training = begun
 
     @contextmanager
-    def _trainer(self) -> Iterator[Callable[..., "Future[list[list[Run]]]"]]:
+    def _executor(self) -> Iterator[Callable[..., "Future[list[list[Run]]]"]]:
         """A function that calls another one and returns its future.
 
         Where workers train, one thread waits for them, and this process advances other strategies
@@ -135,13 +135,13 @@ class Engine:
         the call is made at once, since a second thread of torch would compute with other threads,
         and so to other last bits.
         """
-        if self.classroom.session.workers is None:
+        if self.trainer.session.workers is None:
             yield _called
             return
         with ThreadPoolExecutor(1) as threads:
             yield threads.submit
 
-    def _learn(self, active: Sequence[_Advancing], display: progress.Task) -> list[list[Run]]:
+    def _train(self, active: Sequence[_Advancing], display: progress.Task) -> list[list[Run]]:
         """The runs of the lessons of each strategy; all are made together, equal ones once."""
         place_of: dict[str, int] = {}
         images: dict[str, float] = {}
@@ -152,9 +152,9 @@ class Engine:
             new = {key: lesson for key, lesson in named.items() if key not in place_of}
             first, names = len(place_of), list(new)
             place_of |= {key: first + number for number, key in enumerate(new)}
-            for orders, data, places in self.classroom.orders(
+            for orders, data, places in self.trainer.orders(
                 list(new.values()),
-                self.store.workshop(each.task.key),
+                self.store.runs_folder(each.task.key),
                 seed=each.attempt.seed,
                 recipe=each.task.key,
             ):
@@ -166,7 +166,7 @@ class Engine:
             part = min(each.planned, sum(images[key] for key in named))
             each.planned -= part
             display.grow(sum(images[key] for key in new) - part)
-        runs = self.classroom.learn(groups, len(place_of), display)
+        runs = self.trainer.train(groups, len(place_of), display)
         return [[runs[place_of[key]] for key in keys] for keys in wanted]
 
     def _measure(self, each: _Advancing) -> None:

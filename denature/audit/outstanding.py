@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import final
 
-from denature.audit.learning import Classroom
+from denature.audit.clone_training import CloneTrainer
 from denature.audit.measurements import Trial
 from denature.core.progress import Task
 
@@ -23,13 +23,11 @@ class Outstanding:
 
     @staticmethod
     @contextmanager
-    def shown(trials: Sequence[Trial], classroom: Classroom) -> "Iterator[Outstanding]":
+    def shown(trials: Sequence[Trial], trainer: CloneTrainer) -> "Iterator[Outstanding]":
         """Trials with the task of their audit, which is open meanwhile."""
-        images = {
-            trial: classroom.images(trial.budget, trial.strategy.trainings) for trial in trials
-        }
+        images = {trial: trainer.images(trial.budget, trial.strategy.trainings) for trial in trials}
         total = sum(images.values())
-        with classroom.session.progress.task("audit", total, "images") as task:
+        with trainer.session.progress.task("audit", total, "images") as task:
             yield Outstanding(task, images)
 
     def take(self, trial: Trial) -> float:

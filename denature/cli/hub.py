@@ -69,7 +69,7 @@ def push(
         return
     done = hub.push(upload, public=public, overwrite=overwrite, progress=output_options.display())
     if output_options.json:
-        print(json.dumps({**_told(upload, kept, public), "url": done.url, "sent": done.sent}))
+        print(json.dumps({**_summary(upload, kept, public), "url": done.url, "sent": done.sent}))
     elif done.sent:
         print(f"{'public' if public else 'private'}: {done.url}")
     else:
@@ -113,7 +113,7 @@ def pull(
     print(f"{run.record.kind} {net.name}, {net.parameters:,} parameters. Run: {folder}.")
 
 
-def _told(upload: "Upload", kept: str, public: bool) -> dict[str, Any]:
+def _summary(upload: "Upload", kept: str, public: bool) -> dict[str, Any]:
     return {
         "repository": upload.repository,
         "visibility": "public" if public else "private",
@@ -127,12 +127,12 @@ def _told(upload: "Upload", kept: str, public: bool) -> dict[str, Any]:
 
 def _show(upload: "Upload", kept: str, public: bool, output_options: OutputOptions) -> None:
     """What a push would send."""
-    told = _told(upload, kept, public)
+    summary = _summary(upload, kept, public)
     if output_options.json:
-        print(json.dumps({**told, "card": upload.card, "record": encode(upload.record)}))
+        print(json.dumps({**summary, "card": upload.card, "record": encode(upload.record)}))
         return
     print(upload.card)
-    print(f"hf:{upload.repository}, {told['visibility']}. The card above is README.md.")
-    for name, size in told["files"].items():
+    print(f"hf:{upload.repository}, {summary['visibility']}. The card above is README.md.")
+    for name, size in summary["files"].items():
         print(f"{size:14,} bytes  {name}")
     print(f"record.json is that of the run, but: {kept}. Nothing was sent.")

@@ -48,7 +48,7 @@ def rest(
             return await victim.exchange(pixels)
 
     sent = run_now(send())
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "request": {
             "method": sent.method,
             "url": sent.url,
@@ -62,29 +62,29 @@ def rest(
     if sent.response.status == 200:
         try:
             values = victim.read(sent.response.body, count=1)
-            told |= {"kind": spec.reply.shown, "read": _read(values[0], spec.reply.classes)}
+            result |= {"kind": spec.reply.shown, "read": _read(values[0], spec.reply.classes)}
         except ValueError as error:
             fault = str(error)
     if output_options.json:
-        print(json.dumps({**told, "error": fault}))
+        print(json.dumps({**result, "error": fault}))
     else:
-        _print(told)
+        _print(result)
     if fault is not None:
         raise ConfigError(f"{description} does not fit the reply: {fault}.")
     if sent.response.status != 200:
         raise ConfigError(f"{sent.url} answered {sent.response.status}.")
 
 
-def _print(told: dict[str, Any]) -> None:
-    sent = told["request"]
+def _print(result: dict[str, Any]) -> None:
+    sent = result["request"]
     print(f"{sent['method']} {sent['url']}")
     for name, text in sent["headers"].items():
         print(f"{name}: {text}")
     print(f"\n{sent['body']}\n")
-    print(f"answered {told['status']}: {told['reply']}")
-    if "read" in told:
-        found = ", ".join(f"{name} {value:.4g}" for name, value in told["read"].items())
-        print(f"read as {told['kind']}: {found}")
+    print(f"answered {result['status']}: {result['reply']}")
+    if "read" in result:
+        found = ", ".join(f"{name} {value:.4g}" for name, value in result["read"].items())
+        print(f"read as {result['kind']}: {found}")
 
 
 def _read(row: Any, classes: tuple[str, ...]) -> dict[str, float]:

@@ -12,11 +12,11 @@ from typing import Any, final
 
 from denature.audit.auditor import Auditor
 from denature.audit.cells import REVISION, CellStore
+from denature.audit.clone_training import CloneTrainer
 from denature.audit.config import UNDEFENDED, AuditConfig
 from denature.audit.defending import IN_TRAINING, Defender
 from denature.audit.engine import Engine
 from denature.audit.findings import findings
-from denature.audit.learning import Classroom
 from denature.audit.measurements import Measurements, Trial
 from denature.audit.opening import Encoder, QueryContext, identity
 from denature.audit.pricing import prices
@@ -238,7 +238,7 @@ class OpenAudit:
         self.harvest = context.harvest(audit.model, audit.config.test_images, least=budgets[0])
         self.tests = context.tests(audit.model, audit.config.test_images)
         self.digest = identity(audit.model, self.harvest)
-        self.classroom = Classroom(
+        self.trainer = CloneTrainer(
             dataset=context.data, net=audit.net, training=audit.training, session=context.session
         )
         self.defender = self._defender(runs)
@@ -256,7 +256,7 @@ class OpenAudit:
             misinformation=misinformation,
             only_planned=runs is None,
             pool=self.pool,
-            classroom=self.classroom,
+            trainer=self.trainer,
             folder=audit.folder / "defenses",
         )
 
@@ -272,10 +272,8 @@ class OpenAudit:
         return Auditor(
             config=audit.config,
             sources=list(self.defender.sources()),
-            classroom=self.classroom,
-            engine=Engine(
-                classroom=self.classroom, store=store, tests=self.tests, device=audit.device
-            ),
+            trainer=self.trainer,
+            engine=Engine(trainer=self.trainer, store=store, tests=self.tests, device=audit.device),
             store=store,
             pool=self.pool,
             other=self.other,

@@ -327,13 +327,13 @@ def create_app(serving: Serving) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         end = asyncio.Event()
         await server.access.start()
-        keeping = asyncio.create_task(server.memories.run(end))
+        saving = asyncio.create_task(server.memories.run(end))
         connections = Connections(serving.limits, server.reader.in_flight, serving.behind_proxy)
         watching = asyncio.create_task(connections.watch())
         yield {"connections": connections}
         watching.cancel()
         end.set()
-        await keeping
+        await saving
         await server.close()
 
     def known(show: Show) -> Endpoint:

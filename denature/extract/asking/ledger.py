@@ -158,7 +158,7 @@ class Ledger:
         """Kind of a target's answers; None before the first answer."""
         return self._kinds.get(target)
 
-    def settle(self, target: int, kind: AnswerKind) -> None:
+    def set_kind(self, target: int, kind: AnswerKind) -> None:
         """Set another kind for a target's answers."""
 
         def act() -> None:

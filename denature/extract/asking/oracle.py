@@ -129,7 +129,7 @@ class Oracle:
                 f"{self.about.target} answered {stored} before, and {stated} is stated now. Leave "
                 "--kind out, or name another --out."
             )
-        self.ledger.settle(self.target, stated)
+        self.ledger.set_kind(self.target, stated)
 
     def ask(self, pool: Pool, rows: Sequence[int], *, repeats: int = 1) -> None:
         """Query all of these images that have no stored answer.

@@ -66,20 +66,20 @@ class Active(Strategy):
         # Candidates are fetched anew each time: many strategies wait for their clones together.
         candidates = partial(attempt.pool, 0, count)
         ends = np.linspace(0, budget, self.rounds + 1).round().astype(int).tolist()
-        asked, told = np.arange(ends[1]), [attempt.ask(attempt.pool(0, ends[1]))]
+        queried, received = np.arange(ends[1]), [attempt.ask(attempt.pool(0, ends[1]))]
         for before, after in pairwise(ends[1:]):
-            [run] = yield [Lesson(images=candidates()[asked], answers=usable(_joined(told)))]
+            [run] = yield [Lesson(images=candidates()[queried], answers=usable(_joined(received)))]
             logits = outputs(run.network, candidates(), device=attempt.device)
-            new = self._chosen(logits.float().softmax(-1), asked, after - before)
-            told.append(attempt.ask(candidates()[new]))
-            asked = np.concatenate([asked, new])
-        [run] = yield [Lesson(images=candidates()[asked], answers=usable(_joined(told)))]
+            new = self._chosen(logits.float().softmax(-1), queried, after - before)
+            received.append(attempt.ask(candidates()[new]))
+            queried = np.concatenate([queried, new])
+        [run] = yield [Lesson(images=candidates()[queried], answers=usable(_joined(received)))]
         return TrainedClone(run.network)
 
-    def _chosen(self, guesses: torch.Tensor, asked: np.ndarray, count: int) -> np.ndarray:
+    def _chosen(self, guesses: torch.Tensor, queried: np.ndarray, count: int) -> np.ndarray:
         """Numbers of the images to query next, int64, `count`, by the probabilities of all."""
-        rest = np.setdiff1d(np.arange(len(guesses)), asked)
-        chosen: np.ndarray = rest[type(self).select(guesses[rest], guesses[asked], count).numpy()]
+        rest = np.setdiff1d(np.arange(len(guesses)), queried)
+        chosen: np.ndarray = rest[type(self).select(guesses[rest], guesses[queried], count).numpy()]
         return chosen
 
 

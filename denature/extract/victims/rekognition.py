@@ -245,10 +245,12 @@ def _failed(response: Response, secrets: Sequence[str]) -> AskFailed:
         body = msgspec.json.decode(response.body)
     except (msgspec.DecodeError, RecursionError):
         body = None
-    told = body if isinstance(body, dict) else {}
-    stated = str(told.get("__type") or response.headers.get("x-amzn-errortype") or response.status)
+    fields = body if isinstance(body, dict) else {}
+    stated = str(
+        fields.get("__type") or response.headers.get("x-amzn-errortype") or response.status
+    )
     name = stated.rpartition("#")[2].partition(":")[0]
-    message = told.get("message", told.get("Message", "no message"))
+    message = fields.get("message", fields.get("Message", "no message"))
     busy = name in BUSY
     return AskFailed(
         f"Rekognition answered {server_text(name, secrets, most=80)}: "

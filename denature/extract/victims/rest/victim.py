@@ -72,8 +72,8 @@ class RestVictim:
     async def about(self) -> VictimInfo:
         spec = self._spec
         # What changes answers is a part of the identity; prices and retries are not.
-        told = {k: v for k, v in encode(spec).items() if k not in ("retry", "price_per_1000")}
-        text = json.dumps(told, sort_keys=True)
+        fields = {k: v for k, v in encode(spec).items() if k not in ("retry", "price_per_1000")}
+        text = json.dumps(fields, sort_keys=True)
         return VictimInfo(
             target=spec.url,
             options={"description": hashlib.sha256(text.encode()).hexdigest()[:16]},

@@ -27,7 +27,7 @@ PROBE = 256
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Classroom:
+class CloneTrainer:
     """What all lessons of an audit have in common."""
 
     dataset: Dataset
@@ -113,7 +113,7 @@ class Classroom:
             skipped=0,
         )
 
-    def learn(
+    def train(
         self,
         groups: Iterable[tuple[list[Order], Dataset, list[int]]],
         count: int,
