@@ -1,13 +1,14 @@
 """What a defense adds to a request of one image, against the same model without it.
 
-    python -m benchmarks.defended [--json FILE] [--quick] [--cpu-time] [--defense CHAIN ...]
+    python -m benchmarks.defended [--json FILE] [--quick] [--defense CHAIN ...]
 
 One server process shows one network many times: without a defense, without one once more (the
 control: its difference is the noise of the figures), and behind each chain. Requests take turns
 between the models, one image each over a connection that stays open, in another order each turn.
-*Alone* is a stream of answers in this process, without a server; *pass* is the network's own answer
-to the image. `--cpu-time` measures these two alone, in time of the processor on one thread, as on a
-busy machine.
+The server computes with one thread (`--threads 1`), so that the client and the event loop have a
+core of their own: with two threads on two cores a request without a defense takes up to 1.4 times
+as long. *Alone* is a stream of answers in this process, on one thread and without a server; *pass*
+is the network's own answer to the image.
 """
 
 import argparse
@@ -86,11 +87,17 @@ def round_trips(
 
 
 def streams(run: Run, models: Mapping[str, ServedModel]) -> dict[str, Callable[[], object]]:
-    """One answer of one image through each chain, in this process."""
+    """One answer of one image through each chain, in this process, and the network's pass."""
     networks = DefenderNetworks(config_of(run), trust=())
+    network = run.network.eval()
     pixels = torch.from_numpy(pool_of(1, 0).images([0])).float() / 255
-    with torch.no_grad():
-        logits = run.network(pixels)
+
+    @torch.no_grad()
+    def forward() -> torch.Tensor:
+        logits: torch.Tensor = network(pixels)
+        return logits
+
+    logits = forward()
 
     def of(model: ServedModel) -> Callable[[], object]:
         assert model.taken is not None
@@ -98,7 +105,7 @@ def streams(run: Run, models: Mapping[str, ServedModel]) -> dict[str, Callable[[
         answers = answers_from(logits, model.taken, dtype=torch.float64)
         return lambda: stream(answers, pixels)
 
-    return {key: of(model) for key, model in models.items()}
+    return {"pass": forward} | {key: of(model) for key, model in models.items()}
 
 
 def config_of(run: Run) -> DefenseConfig:
@@ -106,43 +113,26 @@ def config_of(run: Run) -> DefenseConfig:
     return DefenseConfig(surrogate=str(run.folder), misinformation=str(run.folder))
 
 
-def alone(
-    works: Mapping[str, Callable[[], object]],
-    turns: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
-    """Milliseconds of each work, in turns."""
+def alone(works: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+    """Milliseconds of each work, in turns, on one thread."""
+    torch.set_num_threads(1)
     taken: dict[str, list[float]] = {key: [] for key in works}
     for _ in range(turns + WARMUP):
         for key, work in works.items():
-            started = clock()
+            started = time.perf_counter()
             work()
-            taken[key].append(1000 * (clock() - started))
+            taken[key].append(1000 * (time.perf_counter() - started))
     return {key: times[WARMUP:] for key, times in taken.items()}
-
-
-def measure_alone(bench: Bench, run: Run, chains: list[str], turns: int) -> None:
-    """Processor time of the answers in this process."""
-    torch.set_num_threads(1)
-    network = run.network.eval()
-    pixels = torch.from_numpy(pool_of(1, 0).images([0])).float() / 255
-
-    def forward() -> object:
-        with torch.no_grad():
-            return network(pixels)
-
-    works = {"pass": forward} | streams(run, models_of(run, chains))
-    for key, taken in alone(works, turns, time.thread_time).items():
-        bench.say(f"{key} alone", statistics.median(taken), "ms of the processor, p50")
 
 
 def measure(bench: Bench, run: Run, chains: list[str], turns: int) -> None:
     models = models_of(run, chains)
     words = [f"{model.name}={run.folder}@defense={model.defense}" for model in models.values()]
     folders = ("--surrogate", str(run.folder), "--misinformation", str(run.folder))
-    with serving(*words, *folders, "--log", "off") as address:
+    with serving(*words, *folders, "--log", "off", "--threads", "1") as address:
         served = round_trips(address, models, turns)
     here = alone(streams(run, models), turns)
+    bench.say("pass alone", statistics.median(here["pass"]), "ms an answer, p50")
     bare = statistics.median(served["bare"])
     for key in list(models)[1:]:
         p50 = statistics.median(served[key])
@@ -160,15 +150,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests: a trial")
-    parser.add_argument("--cpu-time", action="store_true", help="processor time, without a server")
     parser.add_argument("--defense", nargs="+", metavar="CHAIN", help="chains to measure")
     options = parser.parse_args()
     bench = Bench(torch.device("cpu"), repeats=1)
     chains = options.defense or [c for c in CHAINS if c.partition("@")[0] in DEFENSES]
     with TemporaryDirectory() as name:
         run = victim(Path(name) / "run")
-        timed = measure_alone if options.cpu_time else measure
-        timed(bench, run, chains, 200 if options.quick else 2000)
+        measure(bench, run, chains, 200 if options.quick else 2000)
         compute = resolve(run.network, device="cpu", precision="fp32")
     wanted = {key: f"p50 of one image, {key} | bare | {WANTED}" for key in ("control", *chains)}
     bench.finish(wanted, options.json, device=compute.describe())

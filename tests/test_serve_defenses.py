@@ -36,6 +36,8 @@ from tests.toy_defenses import TOYS, Counting, Surrogate
 
 TOY = "tests.toy_defenses"
 
+FP32 = Compute(torch.device("cpu"), "fp32", channels_last=False)
+
 IMAGES = np.random.default_rng(3).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
 
 
@@ -65,8 +67,7 @@ def asked(served: Served, model: str, images: np.ndarray, *, binary: bool = True
 
 def in_process(run: Run, taken: Any, chain: str) -> Answers:
     """What a chain shows of a run's answers in this process."""
-    compute = Compute(torch.device("cpu"), "fp32", channels_last=False)
-    inference = Inference(run.network, compute, InferenceConfig(), shape=(1, 8, 8))
+    inference = Inference(run.network, FP32, InferenceConfig(), shape=(1, 8, 8))
     answerer = NetworkAnswerer(inference, kind=taken, digest=run.digest, dtype=torch.float64)
     return Defended(answerer, chain_of(chain))(torch.from_numpy(IMAGES).float() / 255)
 
@@ -181,6 +182,25 @@ def test_a_defense_looks_at_the_network_of_its_role(server: Served, run: Run, ot
         np.testing.assert_allclose(asked(server, role, IMAGES), wanted, atol=1e-5)
 
 
+def test_a_defense_shows_the_same_with_the_networks_as_served(tmp_path: Path) -> None:
+    """A server folds batch norms, except where derivatives by the parameters are wanted."""
+    training = Training(epochs=1, batch_size=64, device="cpu", precision="fp32")
+    run = train("cnn", "digits", Normal(), training, out=tmp_path / "cnn")
+    config = {"surrogate": str(run.folder), "misinformation": str(run.folder)}
+    looking = [name for name, defense in DEFENSES.items() if defense.role is not None]
+    serving = in_memory(run, *(f"@defense={name}" for name in looking), **config)
+    networks, pixels = DefenderNetworks(serving.defense, trust=()), torch.from_numpy(IMAGES) / 255
+    with ExitStack() as held:
+        for model, served in zip(open_models(serving, held).values(), serving.models, strict=True):
+            chain = served.resolved().chain
+            true = NetworkAnswerer(
+                Inference(run.network, FP32, InferenceConfig(), shape=(1, 8, 8)),
+                kind=served.resolved().taken or "probabilities", digest="", dtype=torch.float64,
+            )  # fmt: skip
+            wanted = chain.start(networks.of(chain, run))(true(pixels), pixels).values
+            np.testing.assert_allclose(model.answer([IMAGES]), wanted, atol=1e-5)
+
+
 def test_an_untrained_network_is_the_same_each_time_and_no_copy(run: Run) -> None:
     before = torch.get_rng_state()
     weights = [untrained(run).state_dict() for _ in range(2)]
@@ -288,8 +308,7 @@ def test_two_servers_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
 def test_a_damaged_memory_is_refused(
     run: Run, other: Run, tmp_path: Path, damage: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compute = Compute(torch.device("cpu"), "fp32", channels_last=False)
-    inference = Inference(run.network, compute, InferenceConfig(), shape=(1, 8, 8))
+    inference = Inference(run.network, FP32, InferenceConfig(), shape=(1, 8, 8))
     digest = (other if damage == "network" else run).digest
     answerer = NetworkAnswerer(inference, kind="probabilities", digest=digest)
     defended = Defended(answerer, Chain((Counting(),)))

@@ -64,6 +64,8 @@ class Defense(ABC):
     may learn to undo the change."""
     role: ClassVar[NetworkRole | None] = None
     """The network of the defender that the defense looks at, if any."""
+    differentiates: ClassVar[bool] = False
+    """Whether the defense needs derivatives by this network's parameters, not only its logits."""
 
     @property
     @abstractmethod
@@ -170,6 +172,11 @@ class Chain:
     def roles(self) -> frozenset[NetworkRole]:
         """Roles of the networks that `start` needs."""
         return frozenset(d.role for d in self.defenses if d.role is not None)
+
+    @property
+    def differentiated(self) -> frozenset[NetworkRole]:
+        """Roles of the networks whose parameters must stay what they are; see `differentiates`."""
+        return frozenset(d.role for d in self.defenses if d.role is not None and d.differentiates)
 
     def kind(self, kind: AnswerKind) -> AnswerKind:
         """Kind of the defended answers to answers of `kind`.

