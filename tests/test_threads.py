@@ -157,3 +157,16 @@ def test_a_number_of_threads_that_makes_no_sense_is_refused(
     assert main(["nets", f"--threads={number}"]) > 0
     assert "threads" in capsys.readouterr().err
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+DEFAULTS = [(16, None, 4), (16, 1, 4), (8, 4, 2), (2, None, 2), (2, 2, 1), (2, 8, 1)]
+
+
+@pytest.mark.parametrize(("count", "named", "workers"), DEFAULTS)
+def test_workers_by_default_need_no_more_threads_than_cores(
+    plain: pytest.MonkeyPatch, count: int, named: int | None, workers: int
+) -> None:
+    cores(plain, count)
+    if named is not None:
+        plain.setenv("OMP_NUM_THREADS", str(named))
+    assert threads.default_workers() == workers

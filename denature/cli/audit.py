@@ -21,7 +21,7 @@ from denature.cli.options import (
 )
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError, GateFailed
-from denature.core.threads import usable_cores
+from denature.core.threads import default_workers
 from denature.data.config import ReaderConfig
 from denature.remote.config import RequestConfig
 from denature.train.config import Device
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 PLAN = Group("Plan", sort_key=0)
 PACE = Group("Requests", sort_key=2)
-
-WORKERS = min(4, usable_cores())
-"""Default of `--workers`: clones are many and small, and a second thread hardly speeds one up."""
 
 
 def audit(
@@ -128,7 +125,7 @@ def audit(
         device=device,
         trust=trust,
     )
-    with run_options.session(output_options, device, default_workers=WORKERS) as session:
+    with run_options.session(output_options, device, default_workers=default_workers()) as session:
         if estimate or experiment.is_new:
             for sentence in experiment.estimate(session):
                 print(sentence) if estimate else session.progress.say(sentence)

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from denature.cli.options import OutputFlags, OutputOptions, RunOptions
-from denature.core.threads import usable_cores
+from denature.core.threads import default_workers
 from denature.train.config import Device, Precision
 
 
@@ -53,4 +53,4 @@ def _workers(device: Device) -> int:
     accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return 1  # the processes of a launcher already train together
-    return 1 if accelerated and device != "cpu" else min(4, usable_cores())
+    return 1 if accelerated and device != "cpu" else default_workers()

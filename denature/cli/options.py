@@ -95,7 +95,7 @@ class RunOptions:
     """Save the state and exit with code 75 after this time, such as 9m or 1.5h."""
     workers: int | None = None
     """Number of processes that make the runs of a list on this machine; faster for small networks.
-    1 by default; for an audit one for each core, up to 4."""
+    1 by default; for an audit one for each core, up to 4, if each has one thread."""
     ray: str | None = None
     """Make the runs on a Ray cluster: auto for the cluster of this machine, local to start one, or
     the cluster's address. The nodes must share the folders of the runs."""
