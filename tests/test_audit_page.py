@@ -72,8 +72,8 @@ def test_the_verdict_names_what_is_taken_what_stops_it_and_a_limit() -> None:
     )
     assert stopped == (
         "No defense is shown to keep the worst thief below half; 1 of 4 defenses lowers what it "
-        "takes, and the lowest measured is 74 % [70, 78], behind label-only, which keeps the shown "
-        "class on 100.0 % of the images and shows no probabilities."
+        "takes, and the lowest measured is 74 % [70, 78] in the worse of both threats, behind "
+        "label-only, which keeps the shown class on 100.0 % of the images and shows no probabilities."
     )
     assert limit == (
         "Half of the advantage is taken without a defense by a thief without labelled images "
@@ -136,7 +136,7 @@ def test_a_defense_that_ruins_the_answers_is_not_credited() -> None:
     broken = replace(broken, top1_kept=estimate(0.02))
     said = verdict(replace(result, defenses=(bare, broken, fine)))[1]
     assert said.startswith("No defense is shown to keep the worst thief below half; the one def")
-    assert "the lowest measured is 80 % [76, 84], behind top-k" in said
+    assert "is 80 % [76, 84] in the worse of both threats, behind top-k" in said
     assert said.endswith("it changes the shown class of too many images: mad (98 %).")
     alone = replace(audit(taken), defenses=(bare, broken))
     assert verdict(alone)[1].startswith("No usable defense was measured, so nothing is known")

@@ -138,7 +138,9 @@ def defense_without_benefit(result: AuditResult) -> Finding | None:
         raised_if="A defense changes answers, and in no threat is its worst thief's recovered "
         "advantage at the largest budget lower than without a defense, by the interval of the "
         "difference.",
-        why=" ".join(_cost(price, names[price.defense]) for price in idle),
+        why="Images that keep their class, and how far probabilities move (L1, 0 to 2): "
+        + "; ".join(_cost(price, names[price.defense]) for price in idle)
+        + ".",
         do="Leave it out, or audit it at a stronger setting.",
         tags=TAGS,
         severity="medium" if loses else "low",
@@ -164,10 +166,8 @@ def _lowers_nowhere(result: AuditResult, price: DefensePrice) -> bool:
 
 
 def _cost(price: DefensePrice, name: str) -> str:
-    kept = f"The defense {name} keeps the class of {100 * price.top1_kept.value:.1f} % of images"
-    if price.l1 is None:
-        return f"{kept} and hides the probabilities."
-    return f"{kept} and moves probabilities by {price.l1:.2f} (L1)."
+    moved = "hidden" if price.l1 is None else f"{price.l1:.2f}"
+    return f"{name} {100 * price.top1_kept.value:.1f} %, {moved}"
 
 
 def helps_against_naive_only(result: AuditResult) -> Finding | None:

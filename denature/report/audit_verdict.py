@@ -150,7 +150,10 @@ def _stopped(result: AuditResult) -> str:
         none = "No defense was measured" if not spoils else "No usable defense was measured"
         return f"{none}, so nothing is known of what would stop the thief{_not_counted(spoils)}."
     best = min(tried, key=lambda name: tried[name].value)
-    lowest = f"the lowest measured is {share(tried[best])}, behind {short_name(result, best)}"
+    worse = " in the worse of both threats" if len(measurable(result)) > 1 else ""
+    lowest = (
+        f"the lowest measured is {share(tried[best])}{worse}, behind {short_name(result, best)}"
+    )
     return f"{_credit(result, list(tried))}{lowest}, {_price(result, best)}{_not_counted(spoils)}."
 
 
