@@ -73,7 +73,8 @@ def test_the_verdict_names_what_is_taken_what_stops_it_and_a_limit() -> None:
     assert stopped == (
         "No defense is shown to keep the worst thief below half; 1 of 4 defenses lowers what it "
         "takes, and the lowest measured is 74 % [70, 78] in the worse of both threats, behind "
-        "label-only, which keeps the shown class on 100.0 % of the images and shows no probabilities."
+        "label-only, which keeps the shown class on 100.0 % of the images and shows no "
+        "probabilities."
     )
     assert limit == (
         "Half of the advantage is taken without a defense by a thief without labelled images "

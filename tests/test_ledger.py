@@ -256,6 +256,8 @@ def test_a_refused_write_leaves_the_next_ones_whole(tmp_path: Path) -> None:
         with pytest.raises(AskFailed):
             oracle_of(ledger, failing).ask(images_of(3), range(3))
         oracle_of(ledger, Counted()).ask(images_of(3), range(3))
+        [tally] = ledger.tallies(1).values()
+        assert tally.money is None  # no price was named
     assert len(answers_in(tmp_path / LEDGER)) == 3
 
 

@@ -5,6 +5,7 @@ import gzip
 import http.client
 import json
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -172,6 +173,18 @@ def test_a_script_is_told_where_and_what(victim: Run) -> None:
         process.communicate(timeout=60)
     assert told["url"].startswith("http://127.0.0.1:")
     assert told["models"] == {"m": {"show": "label", "top": 0, "decimals": -1}}
+
+
+def test_a_server_that_is_interrupted_ends_as_it_should(victim: Run, tmp_path: Path) -> None:
+    """Ctrl-C is how a server is stopped: no error, and no word of runs that go on."""
+    words = ("serve", f"m={victim.folder}", "--port", "0", "--device", "cpu", "--log", "off")
+    with Command(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.count("\n")) == (0, 1)
+    assert said.startswith("Without --keys")
 
 
 def test_what_was_accepted_is_answered_before_the_end(victim: Run, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def ledger(place: Path, *, output_options: OutputFlags = OutputOptions()) -> Non
                 tally.target,
                 tally.purpose,
                 *counts,
-                f"{tally.money:,.2f}",
+                "not known" if tally.money is None else f"{tally.money:,.2f}",
                 tally.kind or "not settled",
             ]
         )

@@ -101,7 +101,8 @@ class Wire:
             ) as response:
                 body = await _read(response, limit)
         except aiohttp.ClientConnectorError as error:
-            said = server_text(_line(error), secrets)
+            # aiohttp names its default of TLS for http:// as well.
+            said = server_text(_line(error).replace(" ssl:default", ""), secrets)
             raise AskFailed(
                 f"{self._address} cannot be reached: {said}.", again=True, billed=False
             ) from None

@@ -4,9 +4,12 @@ import json
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from denature.core.errors import ConfigError, MissingExtra
@@ -62,7 +65,7 @@ def listen(
     logging.captureWarnings(True)  # what is printed would wait for its reader
     with _bound(host, port) as listener:
         app = create_app(serving)  # before the announcement, so that errors surface here
-        announce(f"http://{host}:{listener.getsockname()[1]}")
+        url = f"http://{host}:{listener.getsockname()[1]}"
         config = uvicorn.Config(
             app if workers == 1 else "denature.serve.listen:in_worker",
             factory=workers > 1,
@@ -79,11 +82,16 @@ def listen(
             timeout_graceful_shutdown=GRACE_S,
         )
         if workers == 1:
-            uvicorn.Server(config).run(sockets=[listener])
+            server = uvicorn.Server(config)
+            with _handled(server.handle_exit):
+                announce(url)
+                server.run(sockets=[listener])
         else:
             del app
             os.environ[ENVIRONMENT] = json.dumps(encode(serving))
-            Multiprocess(config, sockets=[listener]).run()
+            supervisor = Multiprocess(config, sockets=[listener])  # handles signals from here on
+            announce(url)
+            supervisor.run()
 
 
 def in_worker() -> "Starlette":
@@ -92,6 +100,23 @@ def in_worker() -> "Starlette":
     from denature.serve.app import from_environment
 
     return from_environment()
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle signals as uvicorn does, also before it runs and when it raises them again at its end.
+
+    So a stop by a signal is a success at any time, without a traceback or a warning.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def _check_apart(serving: Serving) -> None:

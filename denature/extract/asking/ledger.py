@@ -78,8 +78,8 @@ class Tally:
     unknown: int
     """Images in requests of unknown outcome, because their process died."""
     requests: int
-    money: float
-    """Cost in US dollars, as far as prices were known."""
+    money: float | None
+    """US dollars of the requests whose price is known; None where no price is."""
 
 
 @final
@@ -362,7 +362,7 @@ def _tallies(
         "SELECT t.target, t.options, t.kind, r.purpose, sum(r.images * r.billed), "
         "sum(r.images * (r.status = 'answered')), "
         "sum(r.images * (r.status IN ('unknown', 'sent'))), count(*), "
-        "coalesce(sum(r.price * r.images * r.billed), 0) "
+        "sum(r.price * r.images * r.billed) "
         "FROM requests r JOIN targets t ON t.id = r.target WHERE t.id = coalesce(?, t.id) "
         "GROUP BY r.target, r.purpose ORDER BY r.target, r.purpose DESC",
         (target,),
