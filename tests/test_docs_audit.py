@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from denature.audit.config import EFFORTS, AuditConfig
+from denature.audit.config import EFFORTS, STANDARD_THIEVES, AuditConfig
 from denature.audit.line import line as line_of_json
 from denature.cli.app import app
 from denature.defenses.catalogue import DEFENSES
@@ -159,7 +159,7 @@ def test_the_readme_says_what_the_published_audit_measured() -> None:
         r"labelled images takes (\d+ % \[\d+, \d+\]) of the model's advantage", readme
     )
     assert taken is not None
-    assert outcome.verdict[0].endswith(f"a thief without labelled images takes {taken[1]}.")
+    assert f"a thief without labelled images takes {taken[1]} of the" in outcome.verdict[0]
     assert "with 500 queries" in outcome.verdict[0]
     assert outcome.verdict[1].startswith("None of 10 defenses is shown to lower")
     assert outcome.result.plan.effort == "standard"
@@ -184,12 +184,37 @@ def test_the_reading_of_the_audited_digits_has_its_numbers() -> None:
              for thief in ("naive", "recovery-table", "tuned", "skeptical")]  # fmt: skip
     stated = "naive clone is right on {:.0f} %, that of the recovery table on {:.0f} %, those of "
     assert (stated + "tuned and skeptical on {:.0f} and {:.0f} %").format(*early) in text
-    views = [right[key] for key in right if key[1:] == ("augmented", 100)]
-    naive = [right[key] for key in right if key[1:] == ("naive", 100)]
-    assert all(right[d, "augmented", 100] < right[d, "naive", 100] for d, t, b in right if
-               (t, b) == ("augmented", 100))  # fmt: skip
-    stated = f"({min(views):.0f} to {max(views):.0f} % against {min(naive):.0f} to {max(naive):.0f}"
-    assert stated in text
+    early = [right["mad", thief, 100] for thief in ("naive", "recovery-network", "recovery-table")]
+    stated = f"behind MAD the naive one on {early[0]:.0f} %, those of the recovery network and the "
+    assert f"{stated}recovery table on {early[1]:.0f} %" in text
+    assert round(early[1]) == round(early[2])
+    outcomes = [cell.outcome for cell in result.cells]
+    stated = f"{len(outcomes)} cells, of which {outcomes.count('not applicable')} do not apply"
+    assert f"{result.queries:,} images asked for {stated}" in text
+
+
+def test_each_thief_is_listed_with_what_it_won() -> None:
+    """And a thief of the standard set, which needs no second network or pool, won somewhere."""
+    found = json.loads((Path(__file__).parents[1] / "results" / "thieves.json").read_text())
+    for rows in (found["costs"], found["gains"]):
+        for row in rows:
+            row["points"] = "{:+.1f} [{:+.1f}, {:+.1f}]".format(
+                *(100 * row["difference"][key] for key in ("value", "low", "high"))
+            )
+            row |= {key: f"{100 * row[key]:.1f}" for key in ("accuracy", "of_other")}
+    costs = [f"| `{row['defense']}` | {row['accuracy']} | {row['points']} |"
+             for row in found["costs"]]  # fmt: skip
+    gains = [f"| `{row['thief']}` | `{row['defense']}` | {row['budget']} | {row['accuracy']} | "
+             f"{row['of_other']} | {row['points']} |" for row in found["gains"]]  # fmt: skip
+    for kind, lines in (("costs", costs), ("gains", gains)):
+        _, _, text = PAGE.partition(f"<!-- {kind} of results/thieves.json -->\n")
+        assert text.split("\n\n")[0].splitlines()[2:] == lines
+    won = {row["thief"] for row in found["gains"] if row["difference"]["low"] > 0}
+    unmeasured = {"naive", "other-domain"}
+    assert won | unmeasured == set(STANDARD_THIEVES)
+    idle = sum(row["difference"]["high"] >= 0 for row in found["costs"])
+    assert idle == 10
+    assert "Ten defenses take nothing" in PAGE
 
 
 NOISED = ("modelguard-w", "gaussian-noise", "mad")

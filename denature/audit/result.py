@@ -182,6 +182,7 @@ class AuditResult(Tabular):
     queries: int
     """Images about which the model was asked."""
     seconds: float
+    """Time of the command that wrote this; earlier ones may have measured most of the cells."""
     environment: dict[str, object]
     scope: str = ""
     """Scope and permission of the test, as stated by the caller."""

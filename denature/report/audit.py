@@ -62,16 +62,13 @@ LABEL_BOUND = (
 
 def page(result: AuditResult, records: Sequence[Record]) -> Page:
     """Verdict, rate limit, maps, curves, prices, findings, and how the numbers were made."""
-    seconds = (
-        f"{result.seconds / 60:,.0f} min" if result.seconds >= 120 else (f"{result.seconds:,.0f} s")
-    )
     return Page(
         title=f"Audit of {result.model.name}",
         summary=headline(result),
         scope=result.scope,
         date=result.date,
         opening=f"Effort {result.plan.effort}; {counted(len(result.cells), 'cell')} of defense, "
-        f"thief and budget; {result.queries:,} images asked of the model; {seconds}.",
+        f"thief and budget; {result.queries:,} images asked of the model.",
         about=_about(result),
         differs=_threats(result),
         verdict=verdict(result),

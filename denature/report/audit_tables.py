@@ -151,7 +151,8 @@ def method_table(result: AuditResult) -> list[list[str]]:
         "Thieves": ", ".join(plan.thieves),
         "Search": _search(plan.grid),
         "Intervals": "95 %, over seeds and test images together; of one seed, over test images",
-        "Spent": f"{result.queries:,} images asked of the model, {result.seconds:,.0f} s",
+        "Spent": f"{result.queries:,} images asked of the model; {result.seconds:,.0f} s by the "
+        "last command, for the cells that no earlier one had measured",
         "Made on": _environment(result.environment),
     }
     made |= {
