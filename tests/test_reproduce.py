@@ -306,8 +306,12 @@ def test_a_table_has_a_line_for_each_place_teachers_first() -> None:
 
 def test_a_curve_has_a_column_for_each_point() -> None:
     cells = [cell("of nasty", "CNN", v, None, x=x) for x, v in ((0.04, 0.5), (0, 0.9))]
-    lines = findings.cells_table(cells)
-    assert lines[0] == ["Trained", "Network", "0", "0.04"]
+    lines = findings.cells_table(cells, axis="omega")
+    assert lines[0] == ["Trained", "Network", "omega 0", "omega 0.04"]
+    assert findings.cells_table(cells, axis="samples, %")[0][2:] == [
+        "samples 0 %",
+        "samples 0.04 %",
+    ]
     assert [value.split()[0] for value in lines[1][2:]] == ["90.0", "50.0"]
 
 

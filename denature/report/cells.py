@@ -100,11 +100,20 @@ NOTE = (
 """Explanation of a table."""
 
 
-def cells_table(cells: Sequence[TableCell], *, against: str = ALONE) -> list[list[str]]:
-    """Header and lines: a line for each place; for a curve a column for each x."""
-    if any(cell.x is not None for cell in cells):
+def cells_table(
+    cells: Sequence[TableCell], *, against: str = ALONE, axis: str | None = None
+) -> list[list[str]]:
+    """Header and lines: a line for each place; for a curve a column for each x.
+
+    Args:
+        cells: the places of an experiment.
+        against: name of the baseline of students' differences.
+        axis: name of x, with its unit after a comma; None for a table.
+    """
+    if axis is not None:
         xs = sorted({cell.x for cell in cells if cell.x is not None})
-        lines = [["Trained", "Network", *(f"{x:g}" for x in xs)]]
+        name, _, unit = axis.partition(",")
+        lines = [["Trained", "Network", *(f"{name} {x:g}{unit}" for x in xs)]]
         for row, column in dict.fromkeys((cell.row, cell.column) for cell in cells):
             own = {cell.x: cell for cell in cells if (cell.row, cell.column) == (row, column)}
             lines.append([row, column, *(_spell(own.get(x)) for x in xs)])

@@ -75,7 +75,7 @@ def page(result: PaperResult, records: Sequence[Record]) -> Page:
     found = [sentence] * bool(sentence) + hazards(cells) + not_nasty(records)
     if analysis is None:
         by = "" if result.axis is None else f" by {result.axis}"
-        lines = cells_table(cells, against=result.against)
+        lines = cells_table(cells, against=result.against, axis=result.axis)
         main = Table(heading=f"Accuracies{by}", lines=lines, note=NOTE)
         draw: Draw = partial(paper_figures.bars, cells)
         if result.axis is not None:
@@ -92,9 +92,9 @@ def page(result: PaperResult, records: Sequence[Record]) -> Page:
         )
     )
     return Page(
-        title=result.name,
+        title=result.about.rstrip("."),
         summary=headline(found) if analysis is None else "",  # its pictures claim nothing
-        about=result.about,
+        about=f"Experiment {result.name} at scale {result.scale}.",
         differs=result.differs,
         verdict=[*marks(records), *found],
         blocks=[*drawn, main],

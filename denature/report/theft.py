@@ -1,5 +1,6 @@
 """A theft as a page: scores of the clones against queries and money."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -148,11 +149,17 @@ def about(theft: Theft) -> str:
     """Description of the theft, in two sentences."""
     repeats = "" if theft.repeats == 1 else f", each {theft.repeats} times"
     return (
-        f"The model ({theft.target}) was queried with images of {theft.pool}, chosen "
+        f"The model ({_model(theft.target)}) was queried with images of {theft.pool}, chosen "
         f"{_how(theft.choose)}{repeats}; it showed {_shown(theft)}. A fresh clone ({theft.net}) "
         "was trained for each budget on the first so many answers, without a true label, and "
         f"measured on {theft.test}."
     )
+
+
+def _model(target: str) -> str:
+    """A victim in words; the identity of a local run states network, digest and kind."""
+    found = re.fullmatch(r"(\S+) ([0-9a-f]{16}) (?:logits|probabilities|label|landmarks)", target)
+    return target if found is None else f"a run of {found[1]} with digest {found[2]}"
 
 
 def _how(choose: str) -> str:
