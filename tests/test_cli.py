@@ -2,8 +2,6 @@
 
 import json
 import re
-import socket
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from denature.answers.config import InferenceConfig
-from denature.cli.app import app, main
 from denature.cli.commands import COMMANDS
-from denature.cli.options import TRAINERS, command_line_only
-from denature.data.config import ReaderConfig
-from denature.train import Training, load_run
+from denature.train import load_run
+from tests.lines import fails, run
 
 QUICK = ["--epochs", "1", "--precision", "fp32", "-q"]
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def record(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
@@ -32,16 +21,6 @@ def record(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]
     assert code == 0, err
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
-
-
-def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """The one line on standard error of a command that cannot do its work."""
-    code, out, err = run(capsys, *words)
-    assert code in (1, 2)
-    assert not out
-    [line] = [line for line in err.splitlines() if line.startswith("denature: ")]
-    assert err.splitlines()[-1] == line
-    return line
 
 
 @pytest.fixture
@@ -136,130 +115,6 @@ def test_a_record_makes_its_run_again(
     assert "use it with `denature train`" in fails(
         capsys, "distill", "--config", teacher, "--teacher", teacher
     )
-
-
-def test_a_toml_file_stands_for_options_and_the_command_line_wins(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "run.toml"
-    file.write_text('data = "digits"\nepochs = 1\nbatch_size = 64\nprecision = "fp32"\n')
-    code, out, err = run(
-        capsys, "train", "mlp", "--config", file, "--batch-size", 32, "--out", tmp_path / "run",
-        "--json", "-q",
-    )  # fmt: skip
-    assert code == 0, err
-    training = json.loads(out)["config"]["training"]
-    assert (training["epochs"], training["batch_size"]) == (1, 32)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("epoch = 1", "epoch"),
-        ("epochs = 'many'", "epochs"),
-        ("epochs = ", "cannot be read"),
-        ("epochs = 0", "epochs is 0"),
-    ],
-)
-def test_a_config_file_with_a_fault_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
-) -> None:
-    file = tmp_path / "run.toml"
-    file.write_text(text)
-    assert said in fails(capsys, "train", "mlp", "--data", "digits", "--config", file)
-
-
-def test_a_config_file_cannot_make_us_import_a_module(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("trap_net.py").write_text("import pathlib; pathlib.Path('executed').touch()\n")
-    Path("run.toml").write_text('net = "trap_net:build"\ndata = "digits"\n')
-    assert "--trust trap_net" in fails(capsys, "train", "--config", "run.toml")
-    Path("run.toml").write_text('net = "trap_net:build"\ndata = "digits"\ntrust = "trap_net"\n')
-    assert "sets trust" in fails(capsys, "train", "--config", "run.toml")
-    assert not Path("executed").exists()
-    fails(capsys, "train", "--config", "run.toml", "--trust", "trap_net")
-
-
-CLOSED = {
-    "trust": '"trap_net"', "config": '"other.toml"', "out": '"elsewhere"', "overwrite": "true",
-    "ray": '"ray://127.0.0.1:9"', "workers": "900", "store": '"/"', "track": '["wandb"]',
-    "save_every": '"1s"', "keep_every": "1", "time_limit": '"1s"',
-    "json": "true", "verbose": "true", "quiet": "true", "threads": "2",
-}  # fmt: skip
-"""Options that only the command line sets, and a value of each."""
-
-
-@pytest.mark.parametrize("option", CLOSED)
-@pytest.mark.parametrize("form", ["{}", "{dashed}", "--{dashed}"])
-def test_a_config_file_sets_nothing_that_writes_or_connects(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    option: str, form: str,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    key = form.format(option, dashed=option.replace("_", "-"))
-    Path("run.toml").write_text(f'data = "digits"\n{key} = {CLOSED[option]}\n')
-    said = fails(capsys, "train", "mlp", "--config", "run.toml")
-    if not form.startswith("--"):
-        assert f"run.toml sets {option.replace('_', '-')}; only the command line can" in said
-        given = [f"--{option.replace('_', '-')}", *([] if CLOSED[option] == "true" else ["x"])]
-        if option != "config":
-            assert "only the command" in fails(
-                capsys, "train", "mlp", "--config", "run.toml", *given
-            )
-    assert [entry.name for entry in tmp_path.iterdir()] == ["run.toml"]
-
-
-def test_a_config_file_does_not_start_ray(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A socket stands for the cluster: nothing connects to it, as it does for --ray."""
-    monkeypatch.chdir(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as cluster:
-        cluster.settimeout(0.2)
-        address = f"ray://127.0.0.1:{cluster.getsockname()[1]}"
-        Path("run.toml").write_text(f'data = "digits"\nray = "{address}"\n')
-        assert "sets ray" in fails(capsys, "train", "mlp", "--config", "run.toml")
-        with pytest.raises(TimeoutError):
-            cluster.accept()
-
-
-def test_a_record_sets_nothing_that_writes_or_connects(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Path
-) -> None:
-    edited = tmp_path / "record.json"
-    raw = json.loads((teacher / "record.json").read_text())
-    for part in ("training", "objective", "data"):
-        given = {**raw["given"], part: {**raw["given"][part], "ray": "ray://127.0.0.1:9"}}
-        edited.write_text(json.dumps({**raw, "given": given}))
-        assert "sets ray; only the command line can" in fails(capsys, "train", "--config", tmp_path)
-
-
-SETTINGS = {"--net", "--data", "--init", "--backbone", "--teacher", "--adversary"}
-
-
-def names_of(kind: type[Any]) -> list[str]:
-    return [field.name for field in fields(kind)]
-
-
-def test_a_file_sets_only_what_decides_the_run() -> None:
-    """Each option of a command with --config is a setting, or closed to files."""
-    of_runs = [Training, ReaderConfig, InferenceConfig, *TRAINERS.values()]
-    settings = SETTINGS | {
-        f"--{name.replace('_', '-')}" for kind in of_runs for name in names_of(kind)
-    }
-    with_file = set()
-    for command in COMMANDS:
-        arguments = app[command].assemble_argument_collection()
-        names = {argument.name for argument in arguments}
-        if "--config" not in names:
-            continue
-        with_file.add(command)
-        closed = {argument.name for argument in command_line_only(arguments)}
-        assert closed - {"*"} == {f"--{name.replace('_', '-')}" for name in CLOSED}
-        assert names - closed - {"*"} <= settings, command
-    assert with_file == set(TRAINERS)
 
 
 def test_what_depends_on_an_option_follows_it(

@@ -9,6 +9,8 @@ from denature.cli.options import (
     Data,
     FolderFlags,
     FolderOptions,
+    FromFile,
+    Net,
     OutputFlags,
     OutputOptions,
     ReadingOptions,
@@ -26,10 +28,10 @@ HARDENING = Group("Hardening", sort_key=1)
 
 
 def harden(
-    net: str,
+    net: Net,
     *,
     data: Data,
-    hardening: Annotated[Hardening, Parameter(name="*", group=HARDENING)] = Hardening(),
+    hardening: Annotated[Hardening, Parameter(name="*", group=HARDENING), FromFile] = Hardening(),
     reading: ReadingOptions = ReaderConfig(),
     training: TrainingOptions = Training(),
     folder_options: FolderFlags = FolderOptions(),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.cli.options import OutputFlags, OutputOptions, RunFolder, Trust
+from denature.cli.options import FromFile, OutputFlags, OutputOptions, RunFolder, Trust
 from denature.cli.terminal import print
 from denature.datafree.config import Inversion
 from denature.train.config import Device
@@ -20,12 +20,12 @@ def invert(
     *,
     judge: RunFolder | None = None,
     student: RunFolder | None = None,
-    images: int = 100,
+    images: Annotated[int, FromFile] = 100,
     out: Path = Path("inverted"),
-    seed: int = 0,
+    seed: Annotated[int, FromFile] = 0,
     device: Device = "auto",
     trust: Trust = (),
-    config: Annotated[Inversion, Parameter(name="*", group=INVERSION)] = Inversion(),
+    config: Annotated[Inversion, Parameter(name="*", group=INVERSION), FromFile] = Inversion(),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """Reconstruct images from a network's weights, without any data (DeepInversion).

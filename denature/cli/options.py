@@ -73,6 +73,9 @@ class OutputOptions:
     threads: int | None = None
     """Threads that each process computes with; OMP_NUM_THREADS, or the cores that it may use, by
     default. Another number may change the last bits of a result."""
+    config: Path | None = None
+    """A TOML file with settings, or for a command that makes runs the folder or record.json of a
+    run to make again. Models, output, machine, keys and trust come from the command line only."""
 
     def __post_init__(self) -> None:
         check_fields(self, {"threads": (self.threads is None or self.threads >= 1, "at least 1")})
@@ -163,30 +166,31 @@ class FolderOptions:
         return Path("runs") if self.out is None else None
 
 
-class CommandLineOnly:
-    """Marks options that a file cannot set: a file says what is made, and not how or where.
+NETWORKS = ("--net", "--student")
+"""Options whose value may name a module of a user's own, which is imported and so executed."""
 
-    The options of a dataclass are marked together. Each option that writes, connects, starts
-    processes or trusts belongs here.
+
+class FromFile:
+    """Marks options that a file of `--config` can set: what is made or measured, not how or where.
+
+    The options of a dataclass are marked together. An option that writes, connects, starts
+    processes, trusts, holds a key or names the model is never marked.
     """
 
 
-Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA)]
-ReadingOptions: TypeAlias = Annotated[ReaderConfig, Parameter(name="*", group=DATA)]
-InferenceOptions: TypeAlias = Annotated[InferenceConfig, Parameter(name="*", group=INFERENCE)]
-TrainingOptions: TypeAlias = Annotated[Training, Parameter(name="*", group=TRAINING)]
-OutputFlags: TypeAlias = Annotated[
-    OutputOptions, Parameter(name="*", group=OUTPUT), CommandLineOnly
+Net: TypeAlias = Annotated[str, FromFile]
+"""A network's name; a module of a user's own must be trusted where a file names it."""
+Data: TypeAlias = Annotated[str, Parameter(name="--data", group=DATA), FromFile]
+ReadingOptions: TypeAlias = Annotated[ReaderConfig, Parameter(name="*", group=DATA), FromFile]
+InferenceOptions: TypeAlias = Annotated[
+    InferenceConfig, Parameter(name="*", group=INFERENCE), FromFile
 ]
-RunFlags: TypeAlias = Annotated[RunOptions, Parameter(name="*", group=OUTPUT), CommandLineOnly]
-FolderFlags: TypeAlias = Annotated[
-    FolderOptions, Parameter(name="*", group=OUTPUT), CommandLineOnly
-]
-Trust: TypeAlias = Annotated[
-    tuple[str, ...], Parameter(name="--trust", negative=""), CommandLineOnly
-]
-Scope: TypeAlias = Annotated[str, Parameter(name="--scope", group=OUTPUT)]
-ConfigFile: TypeAlias = Annotated[Path | None, Parameter(name="--config"), CommandLineOnly]
+TrainingOptions: TypeAlias = Annotated[Training, Parameter(name="*", group=TRAINING), FromFile]
+OutputFlags: TypeAlias = Annotated[OutputOptions, Parameter(name="*", group=OUTPUT)]
+RunFlags: TypeAlias = Annotated[RunOptions, Parameter(name="*", group=OUTPUT)]
+FolderFlags: TypeAlias = Annotated[FolderOptions, Parameter(name="*", group=OUTPUT)]
+Trust: TypeAlias = Annotated[tuple[str, ...], Parameter(name="--trust", negative="")]
+Scope: TypeAlias = Annotated[str, Parameter(name="--scope", group=OUTPUT), FromFile]
 
 
 def data_config(source: str, reading: ReaderConfig) -> DataConfig:
@@ -213,30 +217,33 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     # Under the command's name: at the top level a key such as `data` would be read as a command.
     values = {commands[-1]: _read(path, commands[-1])}
     Dict(values, source=str(path))(app, commands, arguments)
-    for argument in command_line_only(arguments):
-        if argument.tokens:
+    settings = {argument.name for argument in from_file(arguments)}
+    for argument in arguments:
+        if argument.tokens and argument.name not in settings:
             option = argument.name.removeprefix("--")
             raise ConfigError(f"{path} sets {option}; only the command line can.")
+    trusted = [token.value for token in given.get("--trust", ())]
     for argument in arguments:
-        if argument.name == "--net" and not given["--net"]:
-            _check_trusted(argument, [token.value for token in given["--trust"]], path)
+        if argument.name in NETWORKS and not given[argument.name]:
+            _check_trusted(argument, trusted, path)
         argument.tokens[:] = given[argument.name] or argument.tokens
 
 
-def _check_trusted(net: Argument, trusted: Collection[str], path: Path) -> None:
-    for token in net.tokens:
+def _check_trusted(network: Argument, trusted: Collection[str], path: Path) -> None:
+    for token in network.tokens:
         module = own_module(token.value)
         if module is not None and module not in trusted:
             raise ConfigError(
                 f"{path} names the network {token.value!r}, whose module would be imported and so "
-                f"executed. If you trust it, pass --trust {module}."
+                f"executed. If you trust it, name it by {network.name} on the command line, or "
+                f"pass --trust {module}."
             )
 
 
-def command_line_only(arguments: Iterable[Argument]) -> Iterator[Argument]:
-    """The options that a file cannot set; see `CommandLineOnly`."""
+def from_file(arguments: Iterable[Argument]) -> Iterator[Argument]:
+    """The options that a file can set; see `FromFile`."""
     for argument in arguments:
-        if CommandLineOnly in get_args(argument.field_info.annotation):
+        if FromFile in get_args(argument.field_info.annotation):
             yield argument
             yield from argument.children
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from denature.cli.commands import COMMANDS, epilogue
-from denature.cli.options import OutputFlags, OutputOptions, RunFlags, RunOptions
+from denature.cli.options import FromFile, OutputFlags, OutputOptions, RunFlags, RunOptions
 from denature.cli.terminal import print
 from denature.recipes.catalogue import EXPERIMENTS, experiment, names_of
 from denature.recipes.experiment import Choices, Request
@@ -22,8 +22,8 @@ EstimateFlag = Annotated[bool, Parameter(negative="")]
 @app.default
 def reproduce(
     *names: str,
-    choices: Annotated[Choices, Parameter(name="*")] = Choices(),
-    paper_options: Annotated[PaperOptions, Parameter(name="*")] = PaperOptions(),
+    choices: Annotated[Choices, Parameter(name="*"), FromFile] = Choices(),
+    paper_options: Annotated[PaperOptions, Parameter(name="*"), FromFile] = PaperOptions(),
     out: Path | None = None,
     estimate: EstimateFlag = False,
     run_options: RunFlags = RunOptions(),
@@ -86,11 +86,11 @@ def _run(
 def _command(name: str, options: type[Any]) -> Callable[..., None]:
     """The command of an experiment that has options of its own."""
     # Cyclopts reads the type of the options from this annotation.
-    own: Any = Annotated[options, Parameter(name="*")]
+    own: Any = Annotated[options, Parameter(name="*"), FromFile]
 
     def command(
         *,
-        choices: Annotated[Choices, Parameter(name="*")] = Choices(),
+        choices: Annotated[Choices, Parameter(name="*"), FromFile] = Choices(),
         own_options: own = options(),
         out: Path | None = None,
         estimate: EstimateFlag = False,

@@ -8,6 +8,7 @@ from cyclopts import Group, Parameter
 from denature.cli.models import ModelArguments, ModelFlags
 from denature.cli.options import (
     Data,
+    FromFile,
     OutputFlags,
     OutputOptions,
     ReadingOptions,
@@ -30,14 +31,16 @@ PACE = Group("Requests", sort_key=2)
 def robustness(
     *targets: str,
     data: Data,
-    undefended: Annotated[tuple[RunFolder, ...], Parameter(consume_multiple=True)] = (),
-    controls: int = 3,
-    budget: int | None = None,
-    price_per_1000: float | None = None,
-    max_cost: float | None = None,
+    undefended: Annotated[tuple[RunFolder, ...], Parameter(consume_multiple=True), FromFile] = (),
+    controls: Annotated[int, FromFile] = 3,
+    budget: Annotated[int | None, FromFile] = None,
+    price_per_1000: Annotated[float | None, FromFile] = None,
+    max_cost: Annotated[float | None, FromFile] = None,
     model_options: ModelFlags = ModelArguments(),
-    pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
-    attack_config: Annotated[AttackConfig, Parameter(name="*", group=ATTACKS)] = AttackConfig(),
+    pace: Annotated[RequestConfig, Parameter(name="*", group=PACE), FromFile] = RequestConfig(),
+    attack_config: Annotated[
+        AttackConfig, Parameter(name="*", group=ATTACKS), FromFile
+    ] = AttackConfig(),
     scope: Scope = "",
     out: Path | None = None,
     device: Device = "auto",
@@ -105,9 +108,9 @@ def robustness(
 def flatness(
     *runs: RunFolder,
     data: Data,
-    samples: int = 500,
-    directions: int = 10,
-    seed: int = 0,
+    samples: Annotated[int, FromFile] = 500,
+    directions: Annotated[int, FromFile] = 10,
+    seed: Annotated[int, FromFile] = 0,
     out: Path | None = None,
     device: Device = "auto",
     trust: Trust = (),

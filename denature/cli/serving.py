@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from denature.cli.models import NetworkFlags, ServedFlags
-from denature.cli.options import OutputFlags, OutputOptions, Trust
+from denature.cli.options import FromFile, OutputFlags, OutputOptions, Trust
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
@@ -50,13 +50,13 @@ def serve(
     log: str | None = None,
     metrics_token: Annotated[str | None, Parameter(env_var="DENATURE_METRICS_TOKEN")] = None,
     network: ServedFlags = ServedOptions(),
-    exposure: Annotated[Exposure, Parameter(name="*", group=EXPOSURE)] = Exposure(),
+    exposure: Annotated[Exposure, Parameter(name="*", group=EXPOSURE), FromFile] = Exposure(),
     defense: Annotated[DefenseConfig, Parameter(name="*", group=DEFENSE)] = DefenseConfig(),
     upstream: Annotated[UpstreamConfig, Parameter(name="*", group=UPSTREAM)] = UpstreamConfig(),
     upstream_key: Annotated[
         str | None, Parameter(env_var="DENATURE_UPSTREAM_KEY", group=UPSTREAM)
     ] = None,
-    limits: Annotated[ServerLimits, Parameter(name="*", group=LIMITS)] = ServerLimits(),
+    limits: Annotated[ServerLimits, Parameter(name="*", group=LIMITS), FromFile] = ServerLimits(),
     device: Device = "auto",
     precision: Precision = "fp32",
     trust: Trust = (),

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 from cyclopts import Parameter
 
-from denature.cli.options import OUTPUT, CommandLineOnly
+from denature.cli.options import OUTPUT
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
 
@@ -39,4 +39,4 @@ class TableOptions:
         return True
 
 
-TableFlags: TypeAlias = Annotated[TableOptions, Parameter(name="*", group=OUTPUT), CommandLineOnly]
+TableFlags: TypeAlias = Annotated[TableOptions, Parameter(name="*", group=OUTPUT)]

@@ -11,11 +11,12 @@ from cyclopts import Group, Parameter
 
 from denature.answers.config import InferenceConfig
 from denature.cli.options import (
-    ConfigFile,
     Data,
     FolderFlags,
     FolderOptions,
+    FromFile,
     InferenceOptions,
+    Net,
     OutputFlags,
     OutputOptions,
     ReadingOptions,
@@ -43,16 +44,13 @@ OBJECTIVE = Group("Objective", sort_key=1)
 class Common:
     """Options that all commands that train share."""
 
-    init: RunFolder | None = None
+    init: Annotated[RunFolder | None, FromFile] = None
     """A run of the same network to start from, such as an imported model."""
-    backbone: str | None = None
+    backbone: Annotated[str | None, FromFile] = None
     """A run of the same network, perhaps trained on other labels, from which all layers but the
     last are taken; or the network's own name, such as timm:resnet18, for its published weights."""
     trust: Trust = ()
     """A module of your own that a run's record may import; repeat the option for several."""
-    config: ConfigFile = None
-    """A TOML file with settings of the run, or the folder or record.json of a run to make again.
-    Options of output, of this machine and of trust come from the command line only."""
     reading: ReadingOptions = field(default_factory=ReaderConfig)
     training: TrainingOptions = field(default_factory=Training)
     folder_options: FolderFlags = field(default_factory=FolderOptions)
@@ -76,10 +74,10 @@ class TrainingRequest:
 
 
 def train(
-    net: str,
+    net: Net,
     *,
     data: Data,
-    objective: Annotated[Normal, Parameter(name="*", group=OBJECTIVE)] = Normal(),
+    objective: Annotated[Normal, Parameter(name="*", group=OBJECTIVE), FromFile] = Normal(),
     common: CommonOptions = Common(),
 ) -> TrainingRequest:
     """Train a network on the true labels.
@@ -94,11 +92,11 @@ def train(
 
 
 def nasty(
-    net: str,
+    net: Net,
     *,
     data: Data,
-    adversary: RunFolder,
-    objective: Annotated[Nasty, Parameter(name="*", group=OBJECTIVE)] = Nasty(),
+    adversary: Annotated[RunFolder, FromFile],
+    objective: Annotated[Nasty, Parameter(name="*", group=OBJECTIVE), FromFile] = Nasty(),
     inference: InferenceOptions = InferenceConfig(),
     common: CommonOptions = Common(),
 ) -> TrainingRequest:
@@ -123,11 +121,11 @@ def nasty(
 
 
 def distill(
-    net: str,
+    net: Net,
     *,
     data: Data,
-    teacher: RunFolder,
-    objective: Annotated[Distilled, Parameter(name="*", group=OBJECTIVE)] = Distilled(),
+    teacher: Annotated[RunFolder, FromFile],
+    objective: Annotated[Distilled, Parameter(name="*", group=OBJECTIVE), FromFile] = Distilled(),
     inference: InferenceOptions = InferenceConfig(),
     common: CommonOptions = Common(),
 ) -> TrainingRequest:
@@ -147,11 +145,11 @@ def distill(
 
 
 def skeptical(
-    net: str,
+    net: Net,
     *,
     data: Data,
-    teacher: RunFolder,
-    objective: Annotated[Skeptical, Parameter(name="*", group=OBJECTIVE)] = Skeptical(),
+    teacher: Annotated[RunFolder, FromFile],
+    objective: Annotated[Skeptical, Parameter(name="*", group=OBJECTIVE), FromFile] = Skeptical(),
     inference: InferenceOptions = InferenceConfig(),
     common: CommonOptions = Common(),
 ) -> TrainingRequest:
@@ -170,11 +168,11 @@ def skeptical(
 
 
 def dafl(
-    net: str,
+    net: Net,
     *,
     data: Data,
-    teacher: RunFolder,
-    objective: Annotated[Dafl, Parameter(name="*", group=OBJECTIVE)] = Dafl(),
+    teacher: Annotated[RunFolder, FromFile],
+    objective: Annotated[Dafl, Parameter(name="*", group=OBJECTIVE), FromFile] = Dafl(),
     common: CommonOptions = Common(),
 ) -> TrainingRequest:
     """Train a student from a teacher's weights, without data: a generator makes images (DAFL).

@@ -338,11 +338,12 @@ class OpenAudit:
         trials, bill = auditor.trials(), self.bill()
         tests, queries = len(self.tests), bill.parts[0].queries
         service = not isinstance(self.audit.model, Run)
-        budgets = ", ".join(f"{budget:,}" for budget in auditor.budgets)
+        some = "a budget" if len(auditor.budgets) == 1 else "budgets"
+        budgets = f"{some} of {', '.join(f'{budget:,}' for budget in auditor.budgets)} queries"
         how = "every cell" if config.grid else "screening leaves out thieves that are surely behind"
         return [
             f"Effort {config.effort}: {counted(len(auditor.sources), 'defense')}, "
-            f"{counted(len(auditor.thieves), 'thief', 'thieves')}, budgets of {budgets} queries, "
+            f"{counted(len(auditor.thieves), 'thief', 'thieves')}, {budgets}, "
             f"{counted(auditor.seeds, 'seed')}; {how}.",
             f"At most {counted(len(trials), 'cell')}, about {queries:,} images asked, of them "
             f"{tests:,} test images, and {format_seconds(self._seconds(trials))} of training.",
