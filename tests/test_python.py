@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from denature.api import ModelKeywords, audit, evaluate, robustness, steal
+from denature.api import ModelKeywords, audit, evaluate, flatness, robustness, steal
 from denature.api.keywords import model_options
 from denature.audit.result import AuditResult
 from denature.cli.app import main
@@ -178,6 +178,18 @@ def test_attacks_take_arrays(
     frame = found.to_frame()
     assert frame["Robust %"].dtype.kind == "f"
     assert (frame["Robust %_low"] <= frame["Robust %"]).all()
+
+
+def test_the_flatness_of_a_run_is_measured_with_arrays(
+    run: Run, arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path, without_figures: None
+) -> None:
+    plan = {"samples": 20, "directions": 2, "device": "cpu"}
+    [one] = flatness(run, arrays, out=tmp_path / "one", **plan).result.networks
+    [_, two] = flatness([run, run], arrays, out=tmp_path / "two", **plan).result.networks
+    assert one.accuracy == two.accuracy
+    assert (tmp_path / "one" / "result.json").exists()
+    with pytest.raises(ConfigError, match="No run was named"):
+        flatness([], arrays)
 
 
 # Results

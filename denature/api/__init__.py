@@ -11,7 +11,7 @@ from denature.core.lazy import attach
 if TYPE_CHECKING:
     from denature.api.audits import audit
     from denature.api.keywords import ModelKeywords
-    from denature.api.measurements import evaluate, robustness
+    from denature.api.measurements import evaluate, flatness, robustness
     from denature.api.thefts import steal
     from denature.train.predict import predict
 
@@ -23,8 +23,9 @@ __getattr__ = attach(
         "steal": "thefts",
         "robustness": "measurements",
         "evaluate": "measurements",
+        "flatness": "measurements",
         "predict": "denature.train.predict",
     },
 )
 
-__all__ = ["audit", "steal", "robustness", "evaluate", "predict", "ModelKeywords"]
+__all__ = ["audit", "steal", "robustness", "evaluate", "flatness", "predict", "ModelKeywords"]

@@ -1,4 +1,4 @@
-"""What a model is worth, as functions: its robustness and its accuracy."""
+"""What a model is worth, as functions: its robustness, its accuracy and its flatness."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Unpack, cast
 from denature.api.keywords import ModelKeywords, describes_model, model_options
 from denature.core.stats import Estimate
 from denature.data.given import DataLike
-from denature.recipes.commands import evaluation_of, robustness_of
+from denature.recipes.commands import evaluation_of, flatness_of, robustness_of
 from denature.recipes.given import ModelLike
 from denature.recipes.runner import run
 from denature.remote.config import RequestConfig
@@ -162,3 +162,49 @@ def evaluate(
         progress=session.progress,
     )
     return evaluation.measure(session)
+
+
+def flatness(
+    runs: Run | str | Path | Sequence[Run | str | Path],
+    data: DataLike,
+    *,
+    samples: int = 500,
+    directions: int = 10,
+    seed: int = 0,
+    trust: Sequence[str] = (),
+    out: str | Path | None = None,
+    device: Device = "auto",
+    session: Session | None = None,
+) -> Outcome:
+    """Measure the flatness of minima and the sensitivity to the image, as `denature flatness` does.
+
+    Args:
+        runs: one or several, or their folders.
+        data: data of their training, see `denature.data.load`.
+        samples: number of training samples, and of test samples, in the classes' proportions.
+        directions: number of random changes of the weights.
+        seed: of samples and directions.
+        trust: modules of your own that a run's record may import.
+        out: folder for table, figures and report; by default one under runs/.
+        device: where to compute.
+        session: progress.
+
+    Returns:
+        The result with its page.
+
+    Raises:
+        DenatureError: see `denature.core.errors`.
+    """
+    session = session or default_session()
+    comparison = flatness_of(
+        [runs] if isinstance(runs, Run | str | Path) else runs,
+        data,
+        samples=samples,
+        directions=directions,
+        seed=seed,
+        out=out,
+        device=device,
+        trust=trust,
+        progress=session.progress,
+    )
+    return run(comparison, session)

@@ -135,20 +135,20 @@ def flatness(
         trust: A module of your own that a run's record may import; repeat the option for several.
     """
     from denature.cli.show import show
-    from denature.recipes.flatness import FlatnessComparison
+    from denature.recipes.commands import flatness_of
     from denature.recipes.runner import run
-    from denature.train.run import load_run
     from denature.train.session import Session
 
-    names = "-".join(path.resolve().name for path in runs[:2])
-    comparison = FlatnessComparison(
-        runs=[load_run(path, trust=trust) for path in runs],
-        source=data_config(data, reading),
-        folder=out or Path("runs") / f"flatness-of-{names}",
+    display = output_options.display()
+    comparison = flatness_of(
+        runs,
+        data_config(data, reading),
         samples=samples,
         directions=directions,
         seed=seed,
-        trust=trust,
+        out=out,
         device=device,
+        trust=trust,
+        progress=display,
     )
-    show(run(comparison, Session(progress=output_options.display())), output_options)
+    show(run(comparison, Session(progress=display)), output_options)

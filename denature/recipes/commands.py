@@ -20,6 +20,7 @@ from denature.extract.stealing import carry_out
 from denature.extract.victims.find import folder_name
 from denature.recipes.audit import Audit
 from denature.recipes.evaluation import ModelEvaluation
+from denature.recipes.flatness import FlatnessComparison
 from denature.recipes.given import ModelLike, backbone_of, models_of, name_of, open_target
 from denature.recipes.models import ModelOptions, price_of
 from denature.recipes.robustness import RobustnessEvaluation
@@ -223,6 +224,35 @@ def evaluation_of(
         pace=pace,
         device=device,
         precision=precision,
+    )
+
+
+def flatness_of(
+    runs: Sequence[Run | str | Path],
+    data: DataLike,
+    *,
+    samples: int = 500,
+    directions: int = 10,
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: Device = "auto",
+    trust: Collection[str] = (),
+    progress: Progress = SILENT,
+) -> FlatnessComparison:
+    """A comparison of runs; see `denature.api.flatness` for the arguments."""
+    opened = [run if isinstance(run, Run) else load_run(run, trust=trust) for run in runs]
+    names = "-".join(
+        run.record.id if run.folder is None else run.folder.resolve().name for run in opened[:2]
+    )
+    return FlatnessComparison(
+        runs=opened,
+        source=config_of(data, progress=progress),
+        folder=_folder(out, f"flatness-of-{names}"),
+        samples=samples,
+        directions=directions,
+        seed=seed,
+        trust=trust,
+        device=device,
     )
 
 
