@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -17,14 +18,17 @@ import torch
 from denature.api import ModelKeywords, audit, evaluate, flatness, robustness, steal
 from denature.api.keywords import model_options
 from denature.audit.result import AuditResult
-from denature.cli.app import main
+from denature.cli.app import app, main
+from denature.cli.options import OutputOptions, RunOptions
 from denature.core import notebook, usual
 from denature.core.errors import ConfigError, MissingExtra, Stopped
 from denature.core.frames import html_of
 from denature.core.progress import SILENT, Meter
 from denature.core.stopping import Stopper
+from denature.data.config import ReaderConfig
 from denature.extract.theft import Theft, read_theft
 from denature.recipes.models import ModelOptions
+from denature.remote.config import RequestConfig
 from denature.report.results import Outcome
 from denature.report.tables import csv, latex, numeric
 from denature.train import Run, Training, normal
@@ -72,6 +76,24 @@ def test_the_keywords_of_models_are_the_options_of_commands() -> None:
     given = model_options({"service_model": "a", "mean": [0.5], "scale": 255})
     assert given == ModelOptions(model="a", mean=(0.5,), scale=255)
     assert model_options({}) == ModelOptions()
+
+
+COMMAND_OF = {"audit": audit, "steal": steal, "robustness": robustness, "eval": evaluate,
+              "flatness": flatness}  # fmt: skip
+
+BY_OTHER_MEANS = [ReaderConfig, RequestConfig, Training, OutputOptions, RunOptions]
+"""Options of commands that an argument of a function holds: data, pace, training, session."""
+
+
+@pytest.mark.parametrize("command", COMMAND_OF)
+def test_a_function_has_the_options_of_its_command(command: str) -> None:
+    """But for what a call does not print, and what its exit code would say."""
+    arguments = [each for each in app[command].assemble_argument_collection() if each.index is None]
+    names = {each.name.removeprefix("--").replace("-", "_") for each in arguments} - {"*"}
+    names -= {field.name for kind in BY_OTHER_MEANS for field in fields(kind)}
+    names -= {"estimate", "probe", "fail_above"} | ({"scope"} if command == "eval" else set())
+    found = {*inspect.signature(COMMAND_OF[command]).parameters}
+    assert names - found <= ({"model"} if "service_model" in found else set())
 
 
 @pytest.fixture

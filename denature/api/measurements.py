@@ -34,6 +34,7 @@ def robustness(
     l2: Sequence[float] = (),
     l0: Sequence[float] = (),
     samples: int | None = None,
+    batch: int = 50,
     seed: int = 0,
     trust: Sequence[str] = (),
     pace: RequestConfig | None = None,
@@ -55,12 +56,13 @@ def robustness(
         price_per_1000: US dollars per thousand queries.
         max_cost: US dollars for the queries to all black boxes, at most; with it `budget` may be
             left out.
-        effort: see `denature.robust.config.AttackConfig`, as for the next six options.
+        effort: see `denature.robust.config.AttackConfig`, as for the next seven options.
         attacks: see there.
         linf: see there.
         l2: see there.
         l0: see there.
         samples: see there.
+        batch: see there.
         seed: see there.
         trust: modules of your own that a run's record may import, and .pt2 files that may be loaded
             although this can execute code.
@@ -93,6 +95,7 @@ def robustness(
             l2=tuple(l2),
             l0=tuple(l0),
             samples=samples,
+            batch=batch,
             seed=seed,
         ),
         options=model_options(options),

@@ -12,6 +12,7 @@ from denature.recipes.given import ModelLike
 from denature.remote.config import RequestConfig
 from denature.report.results import Outcome
 from denature.train.config import Training
+from denature.train.objectives.cloned import Cloned
 from denature.train.run import Run
 from denature.train.session import Session, default_session
 
@@ -30,6 +31,12 @@ def steal(
     seeds: int = 1,
     fidelity: int | None = None,
     fidelity_extra: bool = False,
+    round_size: int = 1000,
+    pool_seed: int = 0,
+    temperature: float = 1.0,
+    decimals: int | None = None,
+    top: int = 0,
+    endpoint_url: str | None = None,
     training: Training | None = None,
     trust: Sequence[str] = (),
     price_per_1000: float | None = None,
@@ -53,11 +60,19 @@ def steal(
         budget: numbers of queries, those for fidelity included; a fresh clone is trained for each.
         test: labelled images to measure with; those of the pool by default.
         backbone: initial weights of all layers but the last.
-        choose: see `denature.extract.config.ExtractionConfig`, as for the next four options.
+        choose: see `denature.extract.config.ExtractionConfig`, as for the next six options.
         repeats: see there.
         seeds: see there.
         fidelity: see there.
         fidelity_extra: see there.
+        round_size: see there.
+        pool_seed: see there.
+        temperature: that of the clones' training; see
+            `denature.train.objectives.cloned.Cloned`.
+        decimals: decimals to which the stored answers are rounded before clones learn from them;
+            None leaves them as they are.
+        top: number of largest classes to ask for; 0 for all.
+        endpoint_url: address of the service in place of Amazon's, for rekognition.
         training: settings of the clones' training.
         trust: modules of your own that a run's record may import, and .pt2 files that may be loaded
             although this can execute code.
@@ -90,7 +105,13 @@ def steal(
             seeds=seeds,
             fidelity=fidelity,
             fidelity_extra=fidelity_extra,
+            round_size=round_size,
+            pool_seed=pool_seed,
         ),
+        objective=Cloned(temperature=temperature),
+        decimals=decimals,
+        top=top,
+        endpoint_url=endpoint_url,
         training=training,
         options=model_options(options),
         price_per_1000=price_per_1000,
