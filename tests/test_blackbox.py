@@ -19,6 +19,7 @@ from denature.cli.app import main
 from denature.core.errors import ConfigError
 from denature.data import load
 from denature.extract import FunctionVictim
+from denature.extract.asking.limits import in_dollars
 from denature.extract.asking.reading import combined
 from denature.report.robustness import RobustnessResult
 from denature.robust.blackbox import BlackBox, Reply, whole_steps
@@ -207,7 +208,8 @@ def test_dollars_end_the_queries_to_all_black_boxes_together(plain: Run, tmp_pat
     )  # fmt: skip
     first, other = found.queries.values()
     assert sum(counts) == first + other
-    assert 0.298 < 0.001 * first + 0.002 * other <= 0.3
+    assert 0.298 < sum(found.dollars.values()) <= 0.3
+    assert list(found.dollars.values()) == pytest.approx([0.001 * first, 0.002 * other])
     for judged in found.judged[:2]:
         [square] = judged.robustness.attacks
         assert "The limit of US $ 0.30 (--max-cost) is reached" in square.error
@@ -355,7 +357,7 @@ def test_a_server_is_attacked_from_the_command_line(
     # A second evaluation sends no query.
     assert main([*line, "-q"]) == 0
     assert sum(entry.get("images", 0) for entry in served.entries()) - before == seen
-    assert f"{spent:,} queries." in capsys.readouterr().out
+    assert f"{spent:,} queries for {in_dollars(spent / 1000)}." in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -57,6 +57,11 @@ class Box:
         """Queries so far."""
         return self.oracle.ledger.spent(self.oracle.target, self.oracle.purpose)
 
+    @property
+    def dollars(self) -> float:
+        """US dollars for all queries so far; those without a price of their own at the present."""
+        return self.oracle.ledger.spending.dollars(self.oracle.target, self.oracle.price)
+
 
 @contextmanager
 def opened(

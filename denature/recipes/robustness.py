@@ -137,10 +137,13 @@ class RobustnessEvaluation:
         with ExitStack() as stack:
             attacks = _Attacks(self, models, data, session, stack)
             evidence = attacks.evidence(control_runs)
-            queries = {box.target.name: box.spent for box in attacks.boxes.values()}
+            boxes = attacks.boxes.values()
+            queries = {box.target.name: box.spent for box in boxes}
+            dollars = {box.target.name: box.dollars for box in boxes if box.oracle.price}
         judged = _judged(models, control_runs, evidence, attacks.configs)
         result = _result(data, judged, evidence, queries)
-        return MeasuredResult(replace(result, scope=self.scope, date=today()), records)
+        result = replace(result, dollars=dollars, scope=self.scope, date=today())
+        return MeasuredResult(result, records)
 
 
 def robustness_by_name(

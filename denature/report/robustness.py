@@ -1,7 +1,7 @@
 """Robustness as a page: the table, curves against the budget, checks, smallest changes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from denature.core.record import Record
 from denature.core.stats import Estimate
 from denature.data.png import from_png
+from denature.extract.asking.limits import in_dollars
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.page import Item, Items, Page, Plot, Table
 from denature.report.words import CHOSEN_ON_TEST, conclusion, marked, percent
@@ -71,10 +72,18 @@ class RobustnessResult:
     """Samples in the figure of the smallest changes."""
     queries: Mapping[str, int]
     """Number of queries to each black box, by its name."""
+    dollars: Mapping[str, float] = field(default_factory=dict)
+    """US dollars for these queries, of the black boxes whose price is known."""
     scope: str = ""
     """Scope and permission of the test, as stated by the caller."""
     date: str = ""
     """Day on which the evaluation ended, in UTC; empty in results of an earlier version."""
+
+
+def _spent(result: RobustnessResult, name: str) -> str:
+    dollars = result.dollars.get(name)
+    cost = "" if dollars is None else f" for {in_dollars(dollars)}"
+    return f"{name}: {result.queries[name]:,} queries{cost}."
 
 
 def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
@@ -86,7 +95,7 @@ def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
         if evaluation.verdict is not None
     ]
     verdicts += [CHOSEN_ON_TEST] * any(e.robustness.chosen_on_test for e in judged)
-    verdicts += [f"{name}: {spent:,} queries." for name, spent in result.queries.items()]
+    verdicts += [_spent(result, name) for name in result.queries]
     return Page(
         title="Robustness",
         summary=_summary(judged),
