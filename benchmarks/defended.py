@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import requests
 import torch
@@ -146,6 +147,16 @@ def measure(bench: Bench, run: Run, chains: list[str], turns: int) -> None:
         bench.say(f"{key} alone", statistics.median(here[key]), "ms an answer, p50")
 
 
+def added_table(figures: Mapping[str, Any]) -> str:
+    """What each defense adds, as Markdown, in the order of the figures."""
+    lines = ["| defense | ms added | request, ratio |", "| --- | --- | --- |"]
+    for key, found in figures.items():
+        if "ratio" in found and key != "control":
+            added = figures[f"{key} added"]["value"]
+            lines.append(f"| `{key}` | {added:.2f} | {found['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -160,6 +171,7 @@ def main() -> None:
         compute = resolve(run.network, device="cpu", precision="fp32")
     wanted = {key: f"p50 of one image, {key} | bare | {WANTED}" for key in ("control", *chains)}
     bench.finish(wanted, options.json, device=compute.describe())
+    print("\n" + added_table(bench.figures))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from benchmarks.abuse import table as abuse_table
 from benchmarks.audit import fidelity_table
 from benchmarks.bench import table
 from benchmarks.coverage import LIMITS, intervals_table, verdicts_table
+from benchmarks.defended import added_table
 from denature.cli.app import _combinations, _split_lists, app, main
 from denature.cli.commands import COMMANDS
 from denature.core.record import Record, find_records
@@ -187,6 +188,12 @@ def test_the_figures_of_a_server_under_attack_are_those_that_were_measured() -> 
     """To renew them: `python -m benchmarks.abuse`, as the page says."""
     found = json.loads((ROOT / "results" / "abuse-cpu.json").read_text(encoding="utf-8"))
     assert abuse_table(found) in (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+
+
+def test_what_defenses_add_to_a_request_is_what_was_measured() -> None:
+    """To renew them: `python -m benchmarks.defended`, as the page says."""
+    found = json.loads((ROOT / "results" / "defended-cpu.json").read_text(encoding="utf-8"))
+    assert added_table(found) in (ROOT / "docs" / "defending.md").read_text(encoding="utf-8")
 
 
 def test_the_fidelities_beside_art_are_those_that_were_measured() -> None:
