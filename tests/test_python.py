@@ -78,21 +78,22 @@ def test_the_keywords_of_models_are_the_options_of_commands() -> None:
     assert model_options({}) == ModelOptions()
 
 
-COMMAND_OF = {"audit": audit, "steal": steal, "robustness": robustness, "eval": evaluate,
-              "flatness": flatness}  # fmt: skip
+FUNCTION_OF: dict[str, Callable[..., Any]] = {
+    "audit": audit, "steal": steal, "robustness": robustness, "eval": evaluate, "flatness": flatness,
+}  # fmt: skip
 
 BY_OTHER_MEANS = [ReaderConfig, RequestConfig, Training, OutputOptions, RunOptions]
 """Options of commands that an argument of a function holds: data, pace, training, session."""
 
 
-@pytest.mark.parametrize("command", COMMAND_OF)
+@pytest.mark.parametrize("command", FUNCTION_OF)
 def test_a_function_has_the_options_of_its_command(command: str) -> None:
     """But for what a call does not print, and what its exit code would say."""
     arguments = [each for each in app[command].assemble_argument_collection() if each.index is None]
     names = {each.name.removeprefix("--").replace("-", "_") for each in arguments} - {"*"}
     names -= {field.name for kind in BY_OTHER_MEANS for field in fields(kind)}
     names -= {"estimate", "probe", "fail_above"} | ({"scope"} if command == "eval" else set())
-    found = {*inspect.signature(COMMAND_OF[command]).parameters}
+    found = {*inspect.signature(FUNCTION_OF[command]).parameters}
     assert names - found <= ({"model"} if "service_model" in found else set())
 
 
@@ -205,7 +206,7 @@ def test_attacks_take_arrays(
 def test_the_flatness_of_a_run_is_measured_with_arrays(
     run: Run, arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path, without_figures: None
 ) -> None:
-    plan = {"samples": 20, "directions": 2, "device": "cpu"}
+    plan: dict[str, Any] = {"samples": 20, "directions": 2, "device": "cpu"}
     [one] = flatness(run, arrays, out=tmp_path / "one", **plan).result.networks
     [_, two] = flatness([run, run], arrays, out=tmp_path / "two", **plan).result.networks
     assert one.accuracy == two.accuracy
