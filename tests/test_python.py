@@ -79,8 +79,12 @@ def test_the_keywords_of_models_are_the_options_of_commands() -> None:
 
 
 FUNCTION_OF: dict[str, Callable[..., Any]] = {
-    "audit": audit, "steal": steal, "robustness": robustness, "eval": evaluate, "flatness": flatness,
-}  # fmt: skip
+    "audit": audit,
+    "steal": steal,
+    "robustness": robustness,
+    "eval": evaluate,
+    "flatness": flatness,
+}
 
 BY_OTHER_MEANS = [ReaderConfig, RequestConfig, Training, OutputOptions, RunOptions]
 """Options of commands that an argument of a function holds: data, pace, training, session."""
