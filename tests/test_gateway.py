@@ -14,8 +14,11 @@ import pytest
 import torch
 
 from denature.answers.answerer import Answers
+from denature.answers.kinds import AnswerKind
 from denature.cli.app import main
 from denature.defenses.catalogue import chain_of
+from denature.extract.victims.base import VictimInfo, run_now
+from denature.extract.victims.find import find
 from denature.serve.config import Exposure
 from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.refusal import Refused
@@ -78,6 +81,16 @@ def values_of(served: Served, model: str = "m", body: bytes | None = None) -> np
     assert status == 200, answer
     [output] = answer["outputs"]
     return np.array(output["data"]).reshape(output["shape"])
+
+
+def kind_at(url: str) -> AnswerKind | None:
+    """What a thief takes the answers for, before it asks."""
+
+    async def about() -> VictimInfo:
+        async with find(url) as victim:
+            return await victim.about()
+
+    return run_now(about()).kind
 
 
 # Clients that stay the same
@@ -144,6 +157,10 @@ def test_defenses_stand_before_what_the_server_behind_answers(
     [output] = answer["outputs"]
     assert output["name"] == "probabilities"
     assert output["datatype"] == described["outputs"][0]["datatype"]
+    whole = output["datatype"] == "INT64"
+    assert kind_at(f"http://{defended.address}/v2/models/{name}") == (
+        "label" if whole else "probabilities"
+    )
     shown = np.array(output["data"]).reshape(output["shape"])
     if output["datatype"] == "BYTES":
         places = [sorted(int(text.split(":")[1]) for text in row) for row in shown]

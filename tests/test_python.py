@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from denature.api import ModelKeywords, audit, evaluate, flatness, robustness, steal
-from denature.api.keywords import model_options
+from denature.api.keywords import many, model_options
 from denature.audit.result import AuditResult
 from denature.cli.app import app, main
 from denature.cli.options import OutputOptions, RunOptions
@@ -76,6 +76,13 @@ def test_the_keywords_of_models_are_the_options_of_commands() -> None:
     given = model_options({"service_model": "a", "mean": [0.5], "scale": 255})
     assert given == ModelOptions(model="a", mean=(0.5,), scale=255)
     assert model_options({}) == ModelOptions()
+
+
+def test_one_value_needs_no_list(run: Run) -> None:
+    assert many("label-only") == ("label-only",)
+    assert many(50) == many([50]) == many(np.array([50])) == (50,)
+    with pytest.raises(ConfigError, match="There is no thief 'knockof'"):
+        audit(run, "digits", thief="knockof")
 
 
 FUNCTION_OF: dict[str, Callable[..., Any]] = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from denature.api.keywords import ModelKeywords, describes_model, model_options
+from denature.api.keywords import ModelKeywords, describes_model, many, model_options
 from denature.audit.config import AuditConfig, AuditEffort
 from denature.data.given import DataLike
 from denature.recipes.commands import audit_of
@@ -27,9 +27,9 @@ def audit(
     backbone: Run | str | Path | None = None,
     encoder: Run | str | Path | None = None,
     effort: AuditEffort = "quick",
-    defense: Sequence[str] = (),
-    thief: Sequence[str] = (),
-    budget: Sequence[int] = (),
+    defense: str | Sequence[str] = (),
+    thief: str | Sequence[str] = (),
+    budget: int | Sequence[int] = (),
     labelled: int | None = None,
     seeds: int | None = None,
     student: str | None = None,
@@ -101,9 +101,9 @@ def audit(
         encoder=encoder,
         config=AuditConfig(
             effort=effort,
-            defense=tuple(defense),
-            thief=tuple(thief),
-            budget=tuple(budget),
+            defense=many(defense),
+            thief=many(thief),
+            budget=many(budget),
             labelled=labelled,
             seeds=seeds,
             student=student,

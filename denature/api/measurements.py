@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack, cast
 
-from denature.api.keywords import ModelKeywords, describes_model, model_options
+from denature.api.keywords import ModelKeywords, describes_model, many, model_options
 from denature.core.stats import Estimate
 from denature.data.given import DataLike
 from denature.recipes.commands import evaluation_of, flatness_of, robustness_of
@@ -29,10 +29,10 @@ def robustness(
     price_per_1000: float | None = None,
     max_cost: float | None = None,
     effort: AttackEffort = "standard",
-    attacks: Sequence[str] = (),
-    linf: Sequence[float] = (),
-    l2: Sequence[float] = (),
-    l0: Sequence[float] = (),
+    attacks: str | Sequence[str] = (),
+    linf: float | Sequence[float] = (),
+    l2: float | Sequence[float] = (),
+    l0: float | Sequence[float] = (),
     samples: int | None = None,
     batch: int = 50,
     seed: int = 0,
@@ -90,10 +90,10 @@ def robustness(
         max_cost=max_cost,
         config=AttackConfig(
             effort=effort,
-            attacks=tuple(attacks),
-            linf=tuple(linf),
-            l2=tuple(l2),
-            l0=tuple(l0),
+            attacks=many(attacks),
+            linf=many(linf),
+            l2=many(l2),
+            l0=many(l0),
             samples=samples,
             batch=batch,
             seed=seed,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from denature.api.keywords import ModelKeywords, describes_model, model_options
+from denature.api.keywords import ModelKeywords, describes_model, many, model_options
 from denature.data.given import DataLike
 from denature.extract.config import Choose, ExtractionConfig
 from denature.recipes.commands import finish, theft_of
@@ -23,7 +23,7 @@ def steal(
     pool: DataLike,
     *,
     student: str,
-    budget: Sequence[int],
+    budget: int | Sequence[int],
     test: DataLike | None = None,
     backbone: Run | str | Path | None = None,
     choose: Choose = "random",
@@ -96,7 +96,7 @@ def steal(
         model,
         pool,
         student=student,
-        budget=budget,
+        budget=many(budget),
         test=test,
         backbone=backbone,
         config=ExtractionConfig(

@@ -102,9 +102,15 @@ class InferenceService:
 
     @property
     def kind(self) -> AnswerKind | None:
-        """Kind of the answers: the caller's, or what the output's name says."""
-        named = None if self._signature is None else self._signature.output
-        return self._kind or next((kind for kind in ANSWER_KINDS if kind == named), None)
+        """Kind of the answers: the caller's, labels for integers, or what the output's name says.
+
+        A gateway keeps the name `probabilities` where it shows labels.
+        """
+        if self._kind or self._signature is None:
+            return self._kind
+        if self._signature.labels:
+            return "label"
+        return next((kind for kind in ANSWER_KINDS if kind == self._signature.output), None)
 
     @property
     def model(self) -> str | None:
