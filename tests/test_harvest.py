@@ -122,7 +122,9 @@ def test_a_server_that_wants_a_key_gets_one_and_its_budget_ends_the_harvest(
              "--out", str(tmp_path / "theft"), "-q"]  # fmt: skip
     try:
         assert main(words) == 1
-        assert "answered 401" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "answered 401" in said
+        assert "DENATURE_KEY, or a file named by --key-file" in said
         monkeypatch.setenv("DENATURE_KEY", key)
         assert main(words) == 1
         assert "The budget of 150 images allows 0 more" in capsys.readouterr().err

@@ -348,7 +348,7 @@ WRONG_THEFTS: list[tuple[dict[str, Any], str]] = [
         {"pool": "noise", "test": "digits", "stealing": ExtractionConfig(choose="both")},
         "is unlimited, so no round can choose",
     ),
-    ({"net": "no-such"}, "There is no network"),
+    ({"net": "no-such"}, "There is no network .* of your own is named package.module:name"),
 ]
 
 

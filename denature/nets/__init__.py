@@ -183,7 +183,8 @@ def optimizer_for(name: str) -> str:
 def _listed(name: str, *, classes: int, channels: int, image_size: int) -> nn.Module:
     base, given = with_options(name)
     if base not in NETS:
-        raise unknown("network", base, NETS)
+        own = "A class or factory of your own is named package.module:name."
+        raise ConfigError(f"{unknown('network', base, NETS)} {own}")
     net = NETS[base]
     if image_size < net.minimum:
         raise ConfigError(

@@ -242,8 +242,10 @@ class InferenceService:
         )
         if response.status == 200:
             return response.body, response.headers
+        keyless = response.status == 401 and not self._secrets
+        hint = " DENATURE_KEY, or a file named by --key-file, holds the key." if keyless else ""
         raise AskFailed(
-            f"{self.url}{path} answered {response.status}: {self._message(response)}",
+            f"{self.url}{path} answered {response.status}: {self._message(response)}{hint}",
             again=response.status == 429 or response.status >= 500,
             billed=response.status not in NOT_BILLED,
             wait_s=response.wait_s,
