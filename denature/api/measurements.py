@@ -200,7 +200,7 @@ def flatness(
     """
     session = session or default_session()
     comparison = flatness_of(
-        [runs] if isinstance(runs, Run | str | Path) else runs,
+        many(runs),
         data,
         samples=samples,
         directions=directions,

@@ -4,17 +4,16 @@ import json
 import logging
 import math
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from denature.core.errors import ConfigError, MissingExtra
 from denature.core.parent import end_with_parent
 from denature.core.schema import encode
+from denature.core.stopping import handled
 from denature.serve.config import Serving
 
 if TYPE_CHECKING:
@@ -83,7 +82,10 @@ def listen(
         )
         if workers == 1:
             server = uvicorn.Server(config)
-            with _handled(server.handle_exit):
+            main = threading.current_thread() is threading.main_thread()
+            # As uvicorn does, also before it runs and when it raises the signals again at its end:
+            # a stop by a signal is a success at any time.
+            with handled(server.handle_exit) if main else nullcontext():
                 announce(url)
                 server.run(sockets=[listener])
         else:
@@ -100,23 +102,6 @@ def in_worker() -> "Starlette":
     from denature.serve.app import from_environment
 
     return from_environment()
-
-
-@contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle signals as uvicorn does, also before it runs and when it raises them again at its end.
-
-    So a stop by a signal is a success at any time, without a traceback or a warning.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)
 
 
 def _check_apart(serving: Serving) -> None:
