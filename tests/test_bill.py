@@ -30,10 +30,11 @@ from denature.extract.thief import check_selection
 from denature.recipes.theft import estimate_theft
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
+from denature.report.theft import verdict_on_theft
 from denature.train import Normal, train
 from denature.train.config import CheckpointConfig
 from denature.train.session import Session
-from tests.billed import ASKED, HERE, QUICK, answers, terms, victim
+from tests.billed import ASKED, HERE, QUICK, answers, labels, terms, victim
 from tests.test_classes import Heard
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -220,6 +221,22 @@ def test_an_estimate_names_queries_attempts_dollars_and_time(tmp_path: Path) -> 
         "for 1 network, by a few steps timed on this machine",
     ):
         assert part in said
+
+
+def test_refused_answers_count_as_spent_and_are_still_wanted(tmp_path: Path) -> None:
+    """Labels where probabilities were stated: the queries are paid, the images have no answer."""
+    with pytest.raises(ConfigError, match="stated to be probabilities but look like label"):
+        steal(victim(labels), **terms(tmp_path, 100))
+    [refused] = ASKED
+    planned = plan_theft(victim(labels, kind="label"), **terms(tmp_path, 100))
+    said = " ".join(estimate_theft(planned).lines())
+    assert f"{100 - refused} queries of 100, then a limit ends them" in said
+    assert "80 of the pool, to learn from, 20 test images, for fidelity." in said
+    assert f"{refused} were spent before, {refused} of them without an answer." in said
+    theft = carry_out(planned)
+    assert (theft.lost, theft.measuring_lost, theft.measuring) == (0, refused, 20 + refused)
+    assert theft.spent + theft.measuring == sum(ASKED) == 100
+    assert f"{refused} of these queries were spent without an answer." in verdict_on_theft(theft)
 
 
 def test_requests_are_counted_round_by_round() -> None:

@@ -133,7 +133,7 @@ class PlannedTheft:
 
     def bill(self, oracle: Oracle, division: Division) -> Bill:
         """What the theft costs at most."""
-        spent, rounds = oracle.ledger.spending.queries, self.selection.select is not None
+        target, ledger, rounds = oracle.target, oracle.ledger, self.selection.select is not None
         return Bill.of(
             oracle,
             [
@@ -142,13 +142,15 @@ class PlannedTheft:
                     queries=division.learning,
                     limit=oracle.budget,
                     together=self.stealing.round_size * self.stealing.repeats if rounds else None,
-                    spent=spent(oracle.target, "train"),
+                    spent=ledger.spent(target, "train"),
+                    lost=ledger.lost(target, "train"),
                 ),
                 Part(
                     name="test images, for fidelity",
                     queries=division.fidelity,
                     limit=self.measuring(oracle, division).budget,
-                    spent=spent(oracle.target, "measure"),
+                    spent=ledger.spent(target, "measure"),
+                    lost=ledger.lost(target, "measure"),
                 ),
             ],
             budget=division.total,

@@ -131,8 +131,7 @@ def _result(
 ) -> Theft:
     """The result of a theft, with each clone's fidelity."""
     oracle, stealing = thief.oracle, thief.stealing
-    tallies = oracle.ledger.tallies(oracle.target)
-    tally = tallies[oracle.purpose]
+    ledger, target = oracle.ledger, oracle.target
     named = {level.queries: level.budget for level in division.levels}
     assert oracle.kind is not None
     return Theft(
@@ -144,10 +143,11 @@ def _result(
         choose=stealing.choose,
         repeats=stealing.repeats,
         price=oracle.price,
-        spent=tally.queries,
-        lost=tally.queries - tally.answered,
+        spent=ledger.spent(target, oracle.purpose),
+        lost=ledger.lost(target, oracle.purpose),
         answers_per_second=oracle.answered / oracle.seconds if oracle.answered else None,
-        measuring=tallies["measure"].queries,
+        measuring=ledger.spent(target, "measure"),
+        measuring_lost=ledger.lost(target, "measure"),
         victim_accuracy=reference.accuracy,
         clones=tuple(
             _clone(

@@ -79,7 +79,7 @@ class Theft(Tabular):
     answers_per_second: float | None
     """During the queries; None where all answers were stored already."""
     measuring: int
-    """Queries that measured fidelity."""
+    """Queries that measured fidelity, lost ones included."""
     victim_accuracy: Estimate
     """On the queried test images; for landmarks the error."""
     clones: tuple[Clone, ...]
@@ -88,6 +88,8 @@ class Theft(Tabular):
     """Whether the queries for fidelity came on top of the budgets, as in all earlier thefts."""
     scope: str = ""
     """Scope and permission of the test, as stated by the caller."""
+    measuring_lost: int = 0
+    """Queries for fidelity without an answer."""
     date: str = ""
     """Day on which the theft ended, in UTC; empty in results of an earlier version."""
 

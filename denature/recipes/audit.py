@@ -329,8 +329,10 @@ class OpenAudit:
         tests = len(self.tests)
         images = tests + self.defender.images + self.auditor.most_asked()
         name = f"images, of them {tests:,} test images"
-        part = Part(name=name, queries=images, spent=self.harvest.spent, together=1)  # at worst
-        return Bill.of(self.harvest.oracle, [part], budget=self.audit.max_queries)
+        oracle = self.harvest.oracle
+        lost = oracle.ledger.lost(oracle.target, oracle.purpose)
+        part = Part(name=name, queries=images, spent=self.harvest.spent, lost=lost)
+        return Bill.of(oracle, [part], budget=self.audit.max_queries, in_parts=True)
 
     def plan_lines(self) -> list[str]:
         """What the audit does at most, as sentences."""

@@ -124,23 +124,24 @@ def verdict_on_theft(theft: Theft) -> list[str]:
             f"that is right on {own} % of the test images, where the victim is on {victim} % of "
             f"{theft.victim_accuracy.n:,} of them, and says the same as the victim on {like} %."
         )
-    lost = f", {theft.lost:,} of them without an answer" if theft.lost else ""
     speed = theft.answers_per_second
     pace = "" if speed is None else f", at {speed:,.0f} answers a second"
     purpose = (
         "measured the victim, and how far clones agree with it, on "
         f"{theft.victim_accuracy.n:,} test images."
     )
+    lost = theft.lost + theft.measuring_lost
     in_all = (
-        f"In all {theft.spent:,} queries were spent{lost}{pace}; {theft.measuring:,} more, on a "
+        f"In all {theft.spent:,} queries were spent{pace}; {theft.measuring:,} more, on a "
         f"budget of their own, {purpose}"
         if theft.fidelity_extra
         else f"In all {theft.spent + theft.measuring:,} queries were spent: {theft.spent:,} to "
-        f"learn from{lost}{pace}, and {theft.measuring:,} that {purpose}"
+        f"learn from{pace}, and {theft.measuring:,} that {purpose}"
     )
     return [
         f"{last.spent:,} queries{cost} make a clone ({theft.net}) {gets}",
         in_all,
+        *[f"{lost:,} of these queries were spent without an answer."] * (lost > 0),
         *[TOO_GOOD] * theft.chosen_on_test,
     ]
 

@@ -23,13 +23,15 @@ class Part:
     limit: int | None = None
     """Hard limit on them in all, with those that are lost; None for no limit of their own."""
     spent: int = 0
-    """Queries of earlier calls for the same use."""
+    """Queries of earlier calls for the same use, those without an answer included."""
+    lost: int = 0
+    """Queries among them without an answer, which is still wanted."""
     together: int | None = None
     """Queries that are known at once, such as those of a round; None for all of them."""
 
     @property
     def left(self) -> int:
-        return max(0, self.queries - self.spent)
+        return max(0, self.queries - self.spent + self.lost)
 
     def requests(self, size: int) -> int:
         """Requests of up to `size` queries for what is left, each sent once."""
@@ -46,6 +48,8 @@ class Bill:
     per_request: int
     """Images in a request."""
     pace: RequestConfig
+    in_parts: bool = False
+    """Whether queries may be sent in more requests than full ones, such as an audit's."""
     budget: int | None = None
     """Hard limit on queries in all; None for no limit."""
     price: float | None = None
@@ -58,12 +62,19 @@ class Bill:
     """Answered requests so far, and their mean latency in seconds."""
 
     @staticmethod
-    def of(oracle: Oracle, parts: Sequence[Part], *, budget: int | None = None) -> "Bill":
+    def of(
+        oracle: Oracle,
+        parts: Sequence[Part],
+        *,
+        budget: int | None = None,
+        in_parts: bool = False,
+    ) -> "Bill":
         """The bill of an oracle's queries, with what its ledger knows."""
         return Bill(
             parts=parts,
             per_request=oracle.per_request,
             pace=oracle.pace,
+            in_parts=in_parts,
             budget=budget,
             price=oracle.price,
             max_cost=oracle.max_cost,
@@ -97,7 +108,7 @@ class Bill:
 
     @property
     def requests(self) -> int:
-        """Requests for them at most, each sent once."""
+        """Requests for them, each sent once: at most, or at least where they go in parts."""
         return sum(part.requests(self.per_request) for part in self.parts)
 
     @property
@@ -134,7 +145,9 @@ class Bill:
         parts = ", ".join(f"{part.left:,} {part.name}" for part in self.parts)
         wanted = sum(part.left for part in self.parts)
         limited = f" of {wanted:,}, then a limit ends them" if wanted > self.queries else ""
-        before = f" {earlier:,} were spent before." if earlier else ""
+        missing = sum(part.lost for part in self.parts)
+        unanswered = f", {missing:,} of them without an answer" if missing else ""
+        before = f" {earlier:,} were spent before{unanswered}." if earlier else ""
         lost = (
             f"; at most {self.most:,} if attempts are lost and charged"
             if self.most > self.queries
@@ -142,11 +155,16 @@ class Bill:
         )
         return [
             f"{self.queries:,} queries{limited}{lost}: {parts}.{before}",
-            f"They take at most {self.requests:,} requests of up to {self.per_request} images, and "
-            f"{self.attempts:,} attempts.",
+            self._requests(),
             self._money(),
             self._time(),
         ]
+
+    def _requests(self) -> str:
+        of = f"requests of up to {self.per_request} images"
+        if self.in_parts:
+            return f"They take {self.requests:,} {of}, or more: each thief asks for its images."
+        return f"They take at most {self.requests:,} {of}, and {self.attempts:,} attempts."
 
     def _money(self) -> str:
         if self.dollars is None:

@@ -171,6 +171,11 @@ class Ledger:
         """Queries that count against a budget."""
         return self.spending.queries(target, purpose)
 
+    def lost(self, target: int, purpose: str) -> int:
+        """Queries among the spent ones without an answer."""
+        tally = self.tallies(target).get(purpose)
+        return 0 if tally is None else tally.queries - tally.answered
+
     async def send(
         self,
         target: int,
