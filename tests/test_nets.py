@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -244,6 +245,12 @@ def test_a_name_like_no_other_is_answered_with_the_whole_catalogue() -> None:
     with pytest.raises(ConfigError, match="Known: ") as raised:
         create("zzzz", classes=10)
     assert all(name in str(raised.value) for name in NETS)
+
+
+@pytest.mark.parametrize("given", [torch.nn.Linear, torch.nn.Linear(2, 2)])
+def test_a_class_in_place_of_a_name_is_answered_with_its_name(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"wanted is a name.*'torch.nn.modules.linear:Linear'"):
+        create(given, classes=10)
 
 
 @pytest.mark.parametrize("name", [name for name, net in NETS.items() if net.minimum > 1])

@@ -21,9 +21,11 @@ from denature.report.page import Page, Plot, Table, render
 from denature.report.paper import PaperResult
 from denature.report.results import page_of, read_outcome
 from denature.report.robustness import RobustnessResult, attack_table
+from denature.report.robustness import page as robustness_page
 from denature.report.runs import page as page_of_runs
 from denature.report.theft import verdict_on_theft
 from denature.report.words import percent, share, terms
+from denature.robust.config import budget_text
 from denature.robust.flatness import SIZES, Flatness
 from denature.robust.summary import AttackResult, Robustness
 from denature.robust.verdict import Evaluation, Gain, Verdict
@@ -256,6 +258,25 @@ def test_the_budgets_of_the_verdict_are_those_of_the_table() -> None:
         single = [line for line in lines if line[of["Attack"]] not in ("worst", "none")]
         assert {float(line[of["Budget"]]) for line in single} <= set(budgets)
         assert {line[of["Norm"]] for line in lines} == {"", "linf"}  # no attack ran in l2 and l0
+        assert all(any(cells) for cells in zip(*lines, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [(8 / 255, "8/255"), (0.0470588, "12/255"), (0.2, "0.2"), (1.0, "1"), (2.0, "2"), (0.5, "0.5")],
+)
+def test_budgets_are_shown_as_the_field_writes_them(epsilon: float, text: str) -> None:
+    assert budget_text(epsilon) == text
+
+
+def test_undefended_networks_alone_are_described_and_the_next_step_is_said() -> None:
+    result = robustness(budgets=(0.1,))
+    alone = replace(result, judged=tuple(replace(e, verdict=None) for e in result.judged))
+    first, *_, last = robustness_page(alone, []).verdict
+    assert re.search(
+        r"\(undefended\): .* % of the samples are right, .* at linf 0.2 stay so", first
+    )
+    assert "name a defended network beside them" in last
 
 
 @pytest.mark.parametrize(

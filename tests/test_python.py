@@ -304,9 +304,10 @@ def test_commands_print_tables_for_other_programs(
 
 
 def test_progress_is_shown_where_someone_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert usual.usual() is SILENT
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert type(usual.usual()).__name__ == "Display"
+    with monkeypatch.context() as windowed:
+        windowed.setattr(sys, "stderr", None)
+        assert usual.usual() is SILENT
     monkeypatch.setattr(usual, "in_notebook", lambda: True)
     assert isinstance(usual.usual(), notebook.NotebookDisplay)
 

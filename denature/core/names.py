@@ -23,7 +23,17 @@ FOLDER = r"\.{0,2}/[^\x00-\x1f]+"
 
 
 def own_module(name: str) -> str | None:
-    """The user's module that building this network imports and executes; None for other names."""
+    """The user's module that building this network imports and executes; None for other names.
+
+    Raises:
+        ConfigError: a class or another value stands in place of a name.
+    """
+    if not isinstance(name, str):  # of a caller in Python, beyond what types can keep out
+        given = name if hasattr(name, "__name__") else type(name)
+        raise ConfigError(
+            f"The network is a {type(name).__name__}; wanted is a name, such as 'cnn' or "
+            f"'timm:resnet18', or for code of your own '{given.__module__}:{given.__name__}'."
+        )
     module, colon, _ = name.partition(":")
     return module if colon and module not in LIBRARIES else None
 

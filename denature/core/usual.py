@@ -1,4 +1,4 @@
-"""The display of progress where a caller names none: in a notebook, in a terminal, else silence."""
+"""The display of progress where a caller names none: in a notebook, or on standard error."""
 
 import sys
 from importlib import import_module
@@ -6,19 +6,22 @@ from importlib import import_module
 from denature.core.progress import SILENT, Progress
 
 TERMINAL = "denature.cli.show"
-"""Module of the terminal's display, by name: the library does without the command line."""
+"""Module of the display on standard error, by name: the library does without the command line."""
 
 
 def usual() -> Progress:
-    """A display for the place where Python runs now."""
+    """A display for the place where Python runs now: bars, or lines where there is no terminal.
+
+    A script without standard error, such as one of pythonw, is silent.
+    """
     if in_notebook():
         from denature.core.notebook import NotebookDisplay
 
         return NotebookDisplay()
-    if sys.stderr is not None and sys.stderr.isatty():
-        display: Progress = import_module(TERMINAL).Display()
-        return display
-    return SILENT
+    if sys.stderr is None:
+        return SILENT
+    display: Progress = import_module(TERMINAL).Display()
+    return display
 
 
 def in_notebook() -> bool:

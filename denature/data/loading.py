@@ -62,8 +62,7 @@ def load(
         skip_bad: see there.
         classes: class names in label order of data in memory; by default those that a data set
             names, or numbers.
-        progress: receives the progress of decoding; by default it is shown in a terminal and in a
-            notebook.
+        progress: receives the progress of decoding, which is shown by default.
 
     Raises:
         DataError: missing or damaged data, labels out of range, no test split.
@@ -180,7 +179,7 @@ def config_of(
         config = replace(config, holdout=MEMORY_HOLDOUT)
         progress.say(
             f"Data without a test split: {MEMORY_HOLDOUT:.0%} of each class is held out, the same "
-            "images each time. Name another share with holdout, or give (train, test)."
+            "images each time. Give (train, test), or another share by load(..., holdout=0.5)."
         )
     return replace(config, source=keep(source, config, progress))
 

@@ -7,11 +7,12 @@ import torch
 
 from denature.core.errors import ConfigError
 from denature.core.progress import Progress, format_seconds
+from denature.core.text import counted
 from denature.data import Dataset
 from denature.extract.asking.limits import in_dollars
 from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, chosen
-from denature.robust.config import AttackConfig, format_budget
+from denature.robust.config import AttackConfig, budget_text
 from denature.robust.estimate import attack_seconds, cost
 from denature.robust.target import Attacked
 
@@ -63,10 +64,10 @@ def announce(
     target, config = planned[-1]  # mostly an undefended network, which all attacks apply to
     budgets = config.budgets(channels=data.channels)
     progress.say(
-        f"Effort {config.effort}: {len(images)} test samples of {len(planned)} networks; "
-        f"{', '.join(chosen(config, target))}; "
+        f"Effort {config.effort}: {len(images)} test samples of "
+        f"{counted(len(planned), 'network')}; {', '.join(chosen(config, target))}; "
         + ", ".join(
-            f"{norm} {' '.join(map(format_budget, epsilons))}" for norm, epsilons in budgets.items()
+            f"{norm} {' '.join(map(budget_text, epsilons))}" for norm, epsilons in budgets.items()
         )
         + f"; {format_seconds(seconds)} at most"
         + (f", and {queries:,} queries at most" if queries else "")

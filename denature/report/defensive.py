@@ -11,7 +11,7 @@ from denature.core.stats import Estimate, pooled, proportion
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.page import Page, Plot, Table
 from denature.report.words import conclusion, headline, listed, percent
-from denature.robust.config import format_budget
+from denature.robust.config import budget_text, format_budget
 from denature.robust.summary import AttackResult, Robustness
 from denature.robust.verdict import Evaluation, Verdict, Word
 
@@ -95,7 +95,7 @@ def page(result: DefensiveDistillationResult, records: Sequence[Record]) -> Page
         title="Defensive distillation",
         summary=_summary(findings) or headline(verdict),
         about=ABOUT,
-        differs=f"{result.differs} Attack success in percent at {format_budget(epsilon)} in linf; "
+        differs=f"{result.differs} Attack success in percent at {budget_text(epsilon)} in linf; "
         f"{len(first.samples)} test samples, seeds: {result.seeds}.",
         verdict=verdict,
         blocks=(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,7 +14,7 @@ from denature.extract.asking.limits import in_dollars
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.page import Item, Items, Page, Plot, Table
 from denature.report.words import CHOSEN_ON_TEST, conclusion, marked, percent
-from denature.robust.config import format_budget
+from denature.robust.config import budget_text, format_budget
 from denature.robust.summary import AttackResult, Robustness
 from denature.robust.verdict import Evaluation
 
@@ -29,6 +30,11 @@ NOTE = (
     "counts in every norm that it fits. Each proposed change is checked in fp32, within [0, 1] and "
     "within the budget. Worst is shown at each budget of the verdict, which is over their mean; "
     "single attacks at one of them. Smallest: the mean distance of the adversarial examples."
+)
+
+COMPARE = (
+    "Undefended networks are what a defense is compared with: name a defended network beside them "
+    "for a verdict."
 )
 
 PICTURES = 5
@@ -94,6 +100,7 @@ def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
         for evaluation in judged
         if evaluation.verdict is not None
     ]
+    verdicts = verdicts or [*map(_undefended, judged), COMPARE]
     verdicts += [CHOSEN_ON_TEST] * any(e.robustness.chosen_on_test for e in judged)
     verdicts += [_spent(result, name) for name in result.queries]
     return Page(
@@ -130,6 +137,23 @@ def _summary(judged: Sequence[Evaluation]) -> str:
     return "; ".join(said) + "." if said else "Undefended networks alone, so no verdict."
 
 
+def _undefended(evaluation: Evaluation) -> str:
+    """What is left of a network without a verdict, by norm at the middle budget."""
+    measured = evaluation.robustness
+    left = "; ".join(
+        f"{percent(list(shares.values())[len(shares) // 2])} % at {norm} "
+        f"{budget_text(float(list(shares)[len(shares) // 2]))}"
+        for norm, shares in measured.worst.items()
+        if shares
+    )
+    raised, checks = sum(check.raised for check in evaluation.checks), len(evaluation.checks)
+    signs = f"; {raised} of {checks} checks for gradient masking are raised" if checks else ""
+    return (
+        f"{measured.run} (undefended): {percent(measured.clean)} % of the samples are right, and "
+        f"against all attacks {left or 'none ran'} stay so{signs}."
+    )
+
+
 def _checks(evaluation: Evaluation) -> Items:
     return Items(
         heading=f"Checks for gradient masking: {evaluation.robustness.run}",
@@ -146,7 +170,7 @@ def _checks(evaluation: Evaluation) -> Items:
 
 
 def attack_table(result: RobustnessResult) -> list[list[str]]:
-    """Header and lines: a line for each network and attack."""
+    """Header and lines: a line for each network and attack; no column is empty."""
     budgets = {
         norm: [format_budget(epsilon) for epsilon in values]
         for norm, values in result.budgets.items()
@@ -168,7 +192,7 @@ def attack_table(result: RobustnessResult) -> list[list[str]]:
                     measured.run,
                     attack.name + (f" ({attack.note})" if attack.note else ""),
                     attack.norm,
-                    key,
+                    budget_text(float(key)) if key else "",
                     robust,
                     smallest,
                     str(attack.not_run or ""),
@@ -178,9 +202,10 @@ def attack_table(result: RobustnessResult) -> list[list[str]]:
         for norm, shares in measured.worst.items():
             for key in compared.get(norm, (middle[norm],)):
                 if key in shares:
-                    worst = percent(shares[key])
-                    lines.append([measured.run, "worst", norm, key, worst, "", "", ""])
-    return lines
+                    budget, worst = budget_text(float(key)), percent(shares[key])
+                    lines.append([measured.run, "worst", norm, budget, worst, "", "", ""])
+    used = [any(cells) for cells in zip(*lines[1:], strict=True)]
+    return [list(compress(line, used)) for line in lines]
 
 
 def _compared(result: RobustnessResult) -> dict[str, list[str]]:
@@ -286,5 +311,5 @@ def _draw(axes: "Axes", png: str, title: str) -> None:
 def _about(measured: Robustness) -> str:
     return (
         f"{len(measured.samples)} test samples, balanced over classes, seed {measured.seed}; "
-        f"effort {measured.effort}. Dashed: plain gradient attacks (FGSM, PGD); solid: all attacks."
+        f"effort {measured.effort}."
     )

@@ -20,7 +20,7 @@ from denature.report.divergence import not_nasty
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 from denature.report.page import Page, Plot, Table
 from denature.report.words import INTERVALS, conclusion, listed, of_one_seed, percent, points
-from denature.robust.config import format_budget
+from denature.robust.config import budget_text, format_budget
 from denature.robust.verdict import Evaluation
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def victim_table(
 ) -> list[list[str]]:
     """Header and lines: each victim, and the clones' network alone."""
     key = format_budget(epsilon)
-    lines = [["Network", "Accuracy %", f"Robust % at {key}", "Verdict",
+    lines = [["Network", "Accuracy %", f"Robust % at {budget_text(epsilon)}", "Verdict",
               *(f"Clone by {way} % (fidelity)" for way in CLONED_BY)]]  # fmt: skip
     for victim in victims:
         judged = victim.judged[0].verdict
@@ -223,7 +223,7 @@ def panels(victims: Sequence[VictimResult], epsilon: float) -> "Figure":
     left.set_yticks(range(len(victims)), [victim.name for victim in victims])
     left.invert_yaxis()
     left.set_xlim(-3, 103)
-    left.set_xlabel(f"robust at linf {key}, %")
+    left.set_xlabel(f"robust at linf {budget_text(epsilon)}, %")
     right.set_xlabel("accuracy of clones, %")
     for axes in (left, right):
         axes.grid(axis="x", color="#ddd", linewidth=0.7)

@@ -134,3 +134,11 @@ class AttackConfig:
 def format_budget(epsilon: float) -> str:
     """A budget as a key of results."""
     return f"{epsilon:g}"
+
+
+def budget_text(epsilon: float) -> str:
+    """A budget for readers: `8/255` for steps of a pixel that are no short decimal number."""
+    steps = round(255 * epsilon)
+    if 0 < epsilon < 1 and epsilon != round(epsilon, 3) and abs(255 * epsilon - steps) < 1e-4:
+        return f"{steps}/255"
+    return f"{epsilon:g}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from math import comb
 
 from denature.core.checks import Check, Rule, run_checks
-from denature.robust.config import format_budget
+from denature.robust.config import budget_text
 from denature.robust.outcomes import EvaluationData
 
 LEAST = 0.05
@@ -49,7 +49,7 @@ def _stronger(evidence: EvaluationData, strong: list[str], weak: list[str]) -> t
             if more - fewer >= LEAST * sure.sum() and chance(more, fewer) < ACCIDENT / tests:
                 sentences.append(
                     f"{name} fools {by_strong.mean():.0%} of {int(sure.sum())} samples at "
-                    f"{format_budget(epsilon)}, {' and '.join(weak)} {by_weak.mean():.0%}"
+                    f"{budget_text(epsilon)}, {' and '.join(weak)} {by_weak.mean():.0%}"
                 )
     if not sentences:
         return False, f"At no budget by {LEAST:.0%} or more."

@@ -17,7 +17,7 @@ import numpy as np
 from denature.core.checks import Check
 from denature.core.stats import Estimate, unpaired_difference
 from denature.robust.catalogue import ATTACKS, ENSEMBLES
-from denature.robust.config import format_budget
+from denature.robust.config import budget_text
 from denature.robust.masking import LEAST
 from denature.robust.outcomes import NORMS, EvaluationData
 from denature.robust.summary import Robustness
@@ -231,7 +231,7 @@ def _word(
 
 def _spelled(gain: Gain) -> str:
     mean = "on average over " if len(gain.budgets) > 1 else ""
-    budgets = mean + ", ".join(map(format_budget, gain.budgets))
+    budgets = mean + ", ".join(map(budget_text, gain.budgets))
     low, high = 100 * gain.difference.low, 100 * gain.difference.high
     reach = f"[{low:+.0f}, {high:+.0f}]" if gain.difference.significant else "[n/a]"
     return (

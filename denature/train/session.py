@@ -27,5 +27,5 @@ class Session:
 
 
 def default_session() -> Session:
-    """The session of a call that names none: progress is shown in a terminal and in a notebook."""
+    """The session of a call that names none, which shows its progress."""
     return Session(progress=usual())
