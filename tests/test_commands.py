@@ -8,6 +8,11 @@ import pytest
 from denature.cli.app import _combinations, _split_lists, app, main
 from denature.cli.commands import COMMANDS, GROUPS
 from denature.cli.environment import with_environment
+from denature.core.errors import unknown
+from denature.core.synonyms import SYNONYMS
+from denature.defenses.catalogue import DEFENSES
+from denature.extract.strategies.catalogue import STRATEGIES
+from denature.robust.catalogue import ATTACKS
 
 
 def test_the_help_lists_each_command_under_its_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,13 +66,59 @@ def test_the_environment_stands_for_options_that_are_not_given(
     assert not err
     for name, value, said in (
         ("EPOCHS", "many", "many"),
-        ("EPOHCS", "3", "There is no option of train behind DENATURE_TRAIN_ 'EPOHCS'. Did you"),
+        (
+            "EPOHCS",
+            "3",
+            "DENATURE_TRAIN_EPOHCS: There is no option of train 'epohcs'. Did you mean epochs",
+        ),
         ("QUIET", "perhaps", "DENATURE_TRAIN_QUIET is 'perhaps'; wanted is 1 or 0."),
     ):
         with monkeypatch.context() as patched:
             patched.setenv(f"DENATURE_TRAIN_{name}", value)
             assert main(words) in (1, 2)
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("robustness r --data digits --epsilon 8/255", "Did you mean --linf or --l2 or --l0?"),
+        ("train cnn --data digits --learning-rate=0.1", "'--learning-rate'. Did you mean --lr?"),
+        ("train cnn --data digits --batchsize 3", "Did you mean --batch-size"),
+        ("steal r --pool digits --student cnn --queries 9", "Did you mean --budget?"),
+        ("audit r", "audit needs --data. See `denature help audit`."),
+        ("audit --data digits", "audit needs MODEL."),
+        ("train cnn --data digits --epochs", "--epochs stands without a value."),
+        ("train cnn --data digits --config other.toml", "'learning-rate'. Did you mean lr?"),
+        ("train cnn --data digits --config parts.toml", "has a section [training]; wanted are opt"),
+    ],
+)
+def test_an_option_that_is_not_there_is_answered_with_the_next_step(
+    line: str,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.toml").write_text("learning_rate = 0.1\n")
+    Path("parts.toml").write_text("[training]\nepochs = 3\n")
+    assert main(line.split()) in (1, 2)
+    assert said in capsys.readouterr().err
+
+
+def test_other_names_of_the_field_lead_to_names_that_exist() -> None:
+    options = {
+        name.removeprefix("--")
+        for command in COMMANDS
+        for argument in app[command].assemble_argument_collection()
+        for name in argument.names
+    }
+    known = {*options, *ATTACKS, *STRATEGIES, *DEFENSES}
+    assert {name for names in SYNONYMS.values() for name in names} <= known
+    assert not SYNONYMS.keys() & {*ATTACKS, *STRATEGIES, *DEFENSES}
+    assert "Did you mean carlini-wagner?" in str(unknown("attack", "C&W", ATTACKS))
+    assert "Did you mean mad?" in str(unknown("defense", "MAD_argmax", DEFENSES))
 
 
 @pytest.mark.parametrize(

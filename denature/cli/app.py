@@ -15,7 +15,7 @@ from denature.cli.commands import COMMANDS, GROUPS, epilogue
 from denature.cli.environment import with_environment
 from denature.cli.options import SWEPT, TRAINERS, config_file
 from denature.cli.terminal import print, waiting_for_torch
-from denature.core.errors import DenatureError, GateFailed, Stopped, unknown
+from denature.core.errors import ConfigError, DenatureError, GateFailed, Stopped, unknown
 from denature.core.text import printable
 from denature.core.threads import choose_threads
 
@@ -29,13 +29,21 @@ EXPLAINED = "`denature help COMMAND` explains a command. Start with `denature de
 FRACTIONS = {"--linf", "--l2", "--epsilon"}
 """Options whose numbers may be fractions, such as 8/255."""
 
+
+def _default_text(value: object) -> str | None:
+    """A default for help texts; None for empty ones and flags that are off, which say nothing."""
+    if value in ((), "", False, None):
+        return None
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 app = App(
     name="denature",
     help="Can this neural network be cloned through its answers, and what stops that?",
     version=f"denature {__version__}",
     config=config_file,
     suppress_keyboard_interrupt=False,
-    default_parameter=cyclopts.Parameter(negative_iterable=()),
+    default_parameter=cyclopts.Parameter(negative_iterable=(), show_default=_default_text),
     help_epilogue=EXPLAINED,
     group_commands=Group("Other", sort_key=len(GROUPS)),
 )
@@ -97,8 +105,13 @@ def _run(tokens: list[str]) -> int:
 
             carry_out(results)
         return 0
+    except cyclopts.UnknownOptionError as error:
+        name = error.token.keyword or error.token.value
+        return _fail(_explained(str(_unknown(name, tokens)), tokens), 2)
+    except cyclopts.MissingArgumentError as error:
+        return _fail(_explained(_missing(error, tokens), tokens), 2)
     except cyclopts.CycloptsError as error:
-        return _fail(f"{error}{_explained(str(error), tokens)}", 2)
+        return _fail(_explained(str(error), tokens), 2)
     except Stopped as error:
         return _fail(str(error), 130 if error.reason == "SIGINT" else 75)
     except GateFailed as error:
@@ -122,10 +135,36 @@ def _run(tokens: list[str]) -> int:
         return _fail(f"{error.strerror or error}{where}.", 1)
 
 
+def _unknown(name: str, tokens: Sequence[str]) -> ConfigError:
+    """The error for an option that this command has not, or none."""
+    command = tokens[0] if tokens and tokens[0] in COMMANDS else None
+    arguments = app[command].assemble_argument_collection() if command else ()
+    known = [name for argument in arguments for name in argument.names if name.startswith("--")]
+    of = f"option of {command}" if command else "option"
+    return unknown(of, name.partition("=")[0], known)
+
+
+def _missing(error: cyclopts.MissingArgumentError, tokens: Sequence[str]) -> str:
+    """The error for an option without its value, or for an argument that is required."""
+    assert error.argument is not None
+    given = error.keyword or next((token.keyword for token in error.argument.tokens), None)
+    if given is not None:
+        return f"{given} stands without a value."
+    # A misspelt option may be the one that is missing.
+    for token in error.unused_tokens or ():
+        if token.startswith("--"):
+            return str(_unknown(token, tokens))
+    return f"{' '.join(error.command_chain or ('The command',))} needs {error.argument.name}."
+
+
 def _explained(message: str, tokens: Sequence[str]) -> str:
-    """The next step after an error in a command's options that names none itself."""
+    """An error in a command's options with the next step, where it names none itself."""
     known = bool(tokens) and tokens[0] in COMMANDS
-    return f" See `denature help {tokens[0]}`." if known and "Did you mean" not in message else ""
+    return (
+        f"{message} See `denature help {tokens[0]}`."
+        if known and "Did you mean" not in message
+        else message
+    )
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,7 +1,7 @@
 """Options of a command from environment variables, as parts of its command line."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cyclopts import App, Argument
 
@@ -39,10 +39,19 @@ def with_environment(app: App, tokens: Sequence[str]) -> list[str]:
     for variable, value in sorted(found.items()):
         name = variable.removeprefix(prefix)
         if name not in options:
-            raise unknown(f"option of {command} behind {prefix}", name, options)
+            raise ConfigError(f"{variable}: {_unknown(command, name, options.values())}")
         if not given & {*options[name].names}:
             added += _words(options[name], variable, value)
     return [*tokens, *added]
+
+
+def _unknown(command: str, name: str, options: Iterable[Argument]) -> ConfigError:
+    """The error for an option that a command lacks, without the second names of options."""
+    return unknown(
+        f"option of {command}",
+        name.lower().replace("_", "-"),
+        [option.name.removeprefix("--") for option in options],
+    )
 
 
 def _words(argument: Argument, variable: str, value: str) -> list[str]:

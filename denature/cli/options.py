@@ -19,7 +19,7 @@ from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
 
 from denature.answers.config import InferenceConfig
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, unknown
 from denature.core.names import own_module
 from denature.core.record import Record, read_record
 from denature.core.schema import check_fields
@@ -216,6 +216,7 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         argument.tokens.clear()
     # Under the command's name: at the top level a key such as `data` would be read as a command.
     values = {commands[-1]: _read(path, commands[-1])}
+    _check_known(values[commands[-1]], arguments, path, commands[-1])
     Dict(values, source=str(path))(app, commands, arguments)
     settings = {argument.name for argument in from_file(arguments)}
     for argument in arguments:
@@ -227,6 +228,15 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         if argument.name in NETWORKS and not given[argument.name]:
             _check_trusted(argument, trusted, path)
         argument.tokens[:] = given[argument.name] or argument.tokens
+
+
+def _check_known(
+    values: Iterable[str], arguments: ArgumentCollection, path: Path, command: str
+) -> None:
+    known = {name.removeprefix("--") for argument in arguments for name in argument.names}
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{path}: {unknown(f'option of {command}', key, known)}")
 
 
 def _check_trusted(network: Argument, trusted: Collection[str], path: Path) -> None:
@@ -262,6 +272,12 @@ def _read(path: Path, command: str) -> dict[str, Any]:
             f"{path} cannot be read: {error}. Wanted is TOML whose keys are names of options, or "
             "the record.json of a run."
         ) from None
+    for key, value in values.items():
+        if isinstance(value, dict):
+            raise ConfigError(
+                f"{path} has a section [{key}]; wanted are options alone, such as epochs = 3, "
+                "without sections."
+            )
     return {key.replace("_", "-"): value for key, value in values.items()}
 
 

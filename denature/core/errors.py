@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from denature.core.synonyms import synonyms
+
 
 class DenatureError(Exception):
     """Base of all errors that denature raises on purpose."""
@@ -94,11 +96,15 @@ def needs(extra: str, purpose: str) -> Iterator[None]:
         raise MissingExtra(error.name or extra, extra, purpose) from None
 
 
+MOST_LISTED = 30
+"""Names that an error lists, where none is near."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that is missing from a catalogue, with the nearest known names."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
+    names = sorted(set(known))
+    near = synonyms(name, names) or difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {brief(names, MOST_LISTED)}."
     return ConfigError(f"There is no {what} {name!r}. {hint}")
 
 

@@ -1,0 +1,49 @@
+"""Other names of the field, for errors: what papers and other libraries call what is named here."""
+
+from collections.abc import Collection, Mapping
+
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    # Attacks, as foolbox, ART and their papers name them.
+    "bim": ("pgd",),
+    "boundary": ("decision",),
+    "cw": ("carlini-wagner",),
+    "c&w": ("carlini-wagner",),
+    "hopskipjump": ("decision",),
+    "i-fgsm": ("pgd",),
+    "jsma": ("few-pixels",),
+    # Thieves.
+    "activethief": ("active-both", "active-uncertainty", "active-k-center"),
+    "copycat": ("labels",),
+    "copycatcnn": ("labels",),
+    "fixmatch": ("semi-supervised",),
+    "knockoff": ("naive", "other-domain"),
+    "knockoffnets": ("naive", "other-domain"),
+    "mixmatch": ("semi-supervised",),
+    # Defenses.
+    "argmax": ("label-only",),
+    "deceptive-perturbation": ("reverse-sigmoid",),
+    "grad-redirection": ("gradient-redirection",),
+    "hard-label": ("label-only",),
+    "mad-argmax": ("mad",),
+    "modelguard": ("modelguard-w", "modelguard-s"),
+    "stingy-teacher": ("sparse-logits",),
+    # Options.
+    "batch": ("batch-size",),
+    "dataset": ("data",),
+    "eps": ("linf", "l2", "l0"),
+    "epsilon": ("linf", "l2", "l0"),
+    "learning-rate": ("lr",),
+    "model": ("student", "net"),
+    "output": ("out",),
+    "queries": ("budget",),
+    "t": ("temperature",),
+    "tau": ("temperature",),
+}
+
+
+def synonyms(name: str, known: Collection[str]) -> list[str]:
+    """The known names that another name of the field stands for; options keep their dashes."""
+    bare = name.removeprefix("--")
+    dashes = name[: len(name) - len(bare)]
+    found = SYNONYMS.get(bare.casefold().replace("_", "-"), ())
+    return [f"{dashes}{other}" for other in found if f"{dashes}{other}" in known]
