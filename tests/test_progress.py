@@ -18,7 +18,7 @@ from denature.cli import show
 from denature.cli.show import Display
 from denature.cli.terminal import waiting_for_torch
 from denature.core import progress
-from denature.core.progress import Both, Meter, Relay, Silent, Task, short_seconds
+from denature.core.progress import AT_MOST, Both, Meter, Relay, Silent, Task, short_seconds
 from denature.data import Dataset
 from denature.extract import ExtractionConfig, steal
 from denature.extract.victims.local import local
@@ -130,6 +130,8 @@ def test_what_need_not_be_done_counts_neither_as_done_nor_for_the_rate() -> None
     assert (meter.total, meter.done, meter.rate) == (200, 100, 2)
     assert meter.left == 50
     assert meter.line == "a: 100 of 200 images, 50%, 2 images/s, 50 s, 50 s left"
+    meter.unit = f"images{AT_MOST}"
+    assert meter.line == ("a: 100 of 200 images at most, 50%, 2 images/s, 50 s, 50 s left at most")
     meter.advance(100)
     assert meter.line == "a: 200 of 200 images in 50.0 s"
 

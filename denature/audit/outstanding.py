@@ -6,7 +6,7 @@ from typing import final
 
 from denature.audit.clone_training import CloneTrainer
 from denature.audit.measurements import Trial
-from denature.core.progress import Task
+from denature.core.progress import AT_MOST, Task
 
 
 @final
@@ -27,7 +27,7 @@ class Outstanding:
         """Trials with the task of their audit, which is open meanwhile."""
         images = {trial: trainer.images(trial.budget, trial.strategy.trainings) for trial in trials}
         total = sum(images.values())
-        with trainer.session.progress.task("audit", total, "images") as task:
+        with trainer.session.progress.task("audit", total, f"images{AT_MOST}") as task:
             yield Outstanding(task, images)
 
     def take(self, trial: Trial) -> float:

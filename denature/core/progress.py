@@ -18,6 +18,9 @@ RECENT_S, RECENT_SHARE = 20.0, 0.25
 FIRST_SHARE = 0.01
 """Share of the work below which the time of a first advance says nothing yet."""
 
+AT_MOST = " at most"
+"""End of a unit whose total, and so the remaining time, is a bound."""
+
 SAMPLES = 60
 """Samples in that time."""
 
@@ -129,7 +132,7 @@ class Meter:
     Args:
         name: of the task.
         total: units of the whole task; 0 where their number is unknown.
-        unit: such as images.
+        unit: such as images; `images at most` where some of them may turn out not to be needed.
         clock: seconds, rising.
     """
 
@@ -189,13 +192,15 @@ class Meter:
     def count(self) -> str:
         """`1,200 of 5,000 images`."""
         of = f" of {self.total:,.0f}" if self.total > 0 else ""
-        return f"{self.done:,.0f}{of} {self.unit}"
+        unit = self.unit.removesuffix(AT_MOST) if self.finished else self.unit
+        return f"{self.done:,.0f}{of} {unit}"
 
     @property
     def clock(self) -> str:
         """`900 images/s, 35 s, 2.5 min left`; other work than that on images has no rate."""
-        rate = self.rate if self.unit == "images" and self.elapsed >= 1 else 0
-        left = "" if self.left is None else f", {short_seconds(self.left)} left"
+        rate = self.rate if self.unit.startswith("images") and self.elapsed >= 1 else 0
+        at_most = AT_MOST if self.unit.endswith(AT_MOST) else ""
+        left = "" if self.left is None else f", {short_seconds(self.left)} left{at_most}"
         return (f"{rate:,.0f} images/s, " if rate >= 1 else "") + short_seconds(self.elapsed) + left
 
     @property
