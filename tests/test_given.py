@@ -278,6 +278,10 @@ SMALL = IMAGES[:, :3, :3]
 WRONG: dict[str, tuple[Given, str]] = {
     "int64": ((IMAGES.astype(int), LABELS), r"int64 from 0 to 255.*astype"),
     "0..255": ((IMAGES.astype(float), LABELS), r"float64 from 0 to 255.*divide by 255"),
+    "0..16": (
+        (IMAGES.astype(float) / 16, LABELS),
+        r"from 0 to 15.9.*white; the largest one is 15.9",
+    ),
     "normalised": ((IMAGES / 64 - 2, LABELS), r"from -2 to .*normalisation"),
     "NaN": ((np.full((4, 8, 8), np.nan), LABELS[:4]), r"from nan to nan"),
     "ambiguous": ((SMALL, LABELS), r"\(20, 3, 3, 3\).*first or last"),

@@ -6,6 +6,9 @@ from denature.core.errors import DataError
 
 CHANNELS = (1, 3)
 
+BYTES_FROM = 65
+"""Largest value from which numbers above 1 are taken for bytes in messages; black images aside."""
+
 
 def as_uint8(images: np.ndarray, where: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """uint8 images, n x channels x size x size.
@@ -64,8 +67,10 @@ def _shares(images: np.ndarray, where: str) -> np.ndarray:
     hint = ""
     if low < 0:
         hint = " Leave out their normalisation: a network does its own."
-    elif 1 < high <= 255:
+    elif BYTES_FROM <= high <= 255:
         hint = " Convert them with .astype('uint8'), or divide by 255."
+    elif high > 1:  # such as the digits of scikit-learn, from 0 to 16
+        hint = f" Divide them by the number that stands for white; the largest one is {high:g}."
     raise DataError(
         f"{where} is {images.dtype} from {low:g} to {high:g}; "
         f"wanted is uint8 in 0..255 or floats in [0, 1].{hint}"
