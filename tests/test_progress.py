@@ -367,14 +367,16 @@ def test_a_terminal_shows_elapsed_time_while_nothing_advances() -> None:
     assert re.search(r"slow.*images/s, 10\d s.*epoch 1", shown.getvalue())
 
 
-@pytest.mark.parametrize("loading", [True, False])
-def test_a_long_import_of_torch_is_mentioned_in_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], loading: bool
+@pytest.mark.parametrize(("loading", "quiet"), [(True, False), (True, True), (False, False)])
+def test_a_long_import_of_torch_is_mentioned(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    loading: bool,
+    quiet: bool,
 ) -> None:
     monkeypatch.setattr("denature.cli.terminal.QUIET_S", 0.01)
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     module = SimpleNamespace(__spec__=SimpleNamespace(_initializing=loading))
     monkeypatch.setitem(sys.modules, "torch", module)
-    with waiting_for_torch():
+    with waiting_for_torch(quiet=quiet):
         time.sleep(0.1)
-    assert ("Loading torch" in capsys.readouterr().err) == loading
+    assert ("Loading torch" in capsys.readouterr().err) == (loading and not quiet)

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state and stopped; the same command line resumes it. 130: interrupted.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    with waiting_for_torch():
+    with waiting_for_torch(quiet="-q" in tokens or "--quiet" in tokens):
         return _run(tokens)
 
 

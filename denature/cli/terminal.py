@@ -17,8 +17,8 @@ QUIET_S = 2.0
 
 
 @contextmanager
-def waiting_for_torch() -> Iterator[None]:
-    """Say in a terminal that torch is being imported, where this takes long."""
+def waiting_for_torch(*, quiet: bool = False) -> Iterator[None]:
+    """Say that torch is being imported, where this takes long."""
 
     def say() -> None:
         spec = getattr(sys.modules.get("torch"), "__spec__", None)
@@ -27,7 +27,7 @@ def waiting_for_torch() -> Iterator[None]:
 
     timer = Timer(QUIET_S, say)
     timer.daemon = True
-    if sys.stderr.isatty():
+    if not quiet:
         timer.start()
     try:
         yield
