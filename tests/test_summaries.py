@@ -209,7 +209,7 @@ def test_a_control_that_is_missing_for_some_students_is_named(demo: Outcome) -> 
     ]
     [said, *_] = verdict_on_students(summarise([*records, *other]))
     assert "Without the normal teacher's students of cnn it cannot be told" in said
-    assert "cnn ends -30" in said
+    assert "cnn differs by -30" in said
 
 
 @pytest.mark.parametrize(

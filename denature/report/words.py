@@ -199,12 +199,12 @@ def verdict_on_students(summary: Summary) -> list[str]:
 def _spoiled(rows: Sequence[Row], summary: Summary) -> str:
     spoiled = [row for row in rows if spoils(row.difference, row.from_normal)]
     worst = min(spoiled or rows, key=_apart)
-    ends = f"{worst.net} ends {points(worst.difference)} points from the same network trained alone"
+    ends = f"{worst.net} differs by {points(worst.difference)} points from the same network alone"
     if worst.from_normal is not None:
         ends += f" and {points(worst.from_normal)} from the normal teacher's student"
     teacher = next((r for r in summary.teachers if r.recipe == worst.teacher_recipe), None)
     if teacher is not None and teacher.difference is not None:
-        ends += f"; its teacher itself is {points(teacher.difference)} points from the normal one"
+        ends += f"; its teacher itself differs by {points(teacher.difference)} from the normal one"
     if spoiled:
         return f"Imitating the nasty teacher's answers spoils {_count(spoiled, rows)}: {ends}."
     if of_one_seed(worst.difference) or of_one_seed(worst.from_normal):
