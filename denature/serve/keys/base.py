@@ -196,7 +196,8 @@ def _refusal(key: Key, images: int, lead_s: float) -> Refused:
         left = max(0, key.budget - key.used)
         return Refused(
             429,
-            f"The budget of {key.budget} images allows {left} more; {images} were requested.",
+            f"The budget of {key.budget} images allows {left} more; {images} were requested."
+            + (f" Send at most {left} in a request." if left else ""),
             retry_after=SPENT_RETRY_S,
         )
     assert key.rate is not None
