@@ -10,19 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from torch.utils.data import DataLoader, TensorDataset
 
 from denature.api import audit
 from denature.data import load
+from denature.data.given import DataLike
 from denature.train import Run
 from tests.commands import told
 from tests.served import serving
 from tests.ways import function, onnx, program
 
-SMALL = ["--data", "digits", "--defense", "label-only", "--thief", "naive", "--budget", "50",
-         "--seeds", "1", "--epochs", "2", "--student", "mlp", "--workers", "1"]  # fmt: skip
+PLAN = ["--defense", "label-only", "--thief", "naive", "--budget", "50", "--seeds", "1",
+        "--epochs", "2", "--student", "mlp", "--workers", "1"]  # fmt: skip
 """An audit of one defense against one thief."""
+
+SMALL = ["--data", "digits", *PLAN]
 
 
 @contextmanager
@@ -70,15 +74,38 @@ def test_the_url_of_an_open_inference_server(
 
 
 @pytest.mark.slow
-def test_a_loader_from_python(trained: Run, place: Path) -> None:
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet10t"])
+def test_weights_of_a_library_of_networks(
+    name: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the library itself saves them; pixels in colours."""
+    library = pytest.importorskip(name.partition(":")[0])
+    build = library.models.get_model if name.startswith("torchvision") else library.create_model
+    torch.save(build(name.partition(":")[2], num_classes=10).state_dict(), "weights.pt")
     digits = load("digits")
-    trains, tests = (
-        DataLoader(TensorDataset(split.images[split.rows], split.labels[split.rows]), 64)
+    arrays: dict[str, np.ndarray] = {}
+    for split, part in (("train", digits.train), ("test", digits.test)):
+        images = part.images[part.rows].repeat(1, 3, 4, 4)
+        arrays |= {f"x_{split}": images.numpy(), f"y_{split}": part.labels[part.rows].numpy()}
+    np.savez("colours.npz", **arrays)
+    words = ["weights.pt", "--net", name, *PLAN, "--data", "colours.npz", "--test-images", "60"]
+    check_page(told(capsys, "audit", *words))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["loaders", "arrays"])
+def test_a_module_and_data_from_python(trained: Run, place: Path, form: str) -> None:
+    digits = load("digits")
+    train, test = (
+        (split.images[split.rows], split.labels[split.rows])
         for split in (digits.train, digits.test)
     )
+    data: DataLike = (train, test)
+    if form == "loaders":
+        data = (DataLoader(TensorDataset(*train), 64), DataLoader(TensorDataset(*test), 64))
     outcome = audit(
-        trained.network, (trains, tests), defense=["label-only"], thief=["naive"], budget=[50],
-        seeds=1, epochs=2, student="mlp", out="runs/audit",
+        trained.network, data, defense="label-only", thief="naive", budget=50, seeds=1, epochs=2,
+        student="mlp", out="runs/audit",
     )  # fmt: skip
     check_page({"report": str(outcome.report), "cells": outcome.result.cells})
 
