@@ -83,11 +83,11 @@ def test_weights_of_a_library_of_networks(
     build = library.models.get_model if name.startswith("torchvision") else library.create_model
     torch.save(build(name.partition(":")[2], num_classes=10).state_dict(), "weights.pt")
     digits = load("digits")
-    arrays: dict[str, np.ndarray] = {}
-    for split, part in (("train", digits.train), ("test", digits.test)):
-        images = part.images[part.rows].repeat(1, 3, 4, 4)
-        arrays |= {f"x_{split}": images.numpy(), f"y_{split}": part.labels[part.rows].numpy()}
-    np.savez("colours.npz", **arrays)
+    (x_train, y_train), (x_test, y_test) = (
+        (part.images[part.rows].repeat(1, 3, 4, 4).numpy(), part.labels[part.rows].numpy())
+        for part in (digits.train, digits.test)
+    )
+    np.savez("colours.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     words = ["weights.pt", "--net", name, *PLAN, "--data", "colours.npz", "--test-images", "60"]
     check_page(told(capsys, "audit", *words))
 
