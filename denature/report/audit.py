@@ -217,7 +217,9 @@ def _about_defenses(result: AuditResult) -> Items:
 
 def _what(price: DefensePrice, name: str) -> str:
     """Description of a defense, and its options where there are some."""
-    return price.about + (f" Its name and options: {price.defense}." if price.defense != name else "")
+    return price.about + (
+        f" Its name and options: {price.defense}." if price.defense != name else ""
+    )
 
 
 def _ordered(result: AuditResult) -> list[Finding]:

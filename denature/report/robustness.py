@@ -29,8 +29,10 @@ NOTE = (
     "against all attacks that ran, at any smaller budget too; a change that any attack found "
     "counts in every norm that it fits. Each proposed change is checked in fp32, within [0, 1] and "
     "within the budget. Worst is shown at each budget of the verdict, which is over their mean; "
-    "single attacks at one of them. Smallest: the mean distance of the adversarial examples."
+    "single attacks at one of them."
 )
+
+SMALLEST = " Smallest: the mean distance of the adversarial examples."
 
 COMPARE = (
     "Undefended networks are what a defense is compared with: name a defended network beside them "
@@ -94,7 +96,7 @@ def _spent(result: RobustnessResult, name: str) -> str:
 
 def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
     """Verdicts, curves against the budget, checks for masked gradients, smallest changes."""
-    judged = result.judged
+    judged, attacks = result.judged, attack_table(result)
     verdicts = [
         f"{evaluation.robustness.run}: {evaluation.verdict.word}. {evaluation.verdict.said}"
         for evaluation in judged
@@ -118,7 +120,9 @@ def page(result: RobustnessResult, records: Sequence[Record]) -> Page:
                 caption="Robust accuracy against the budget, with 95 % intervals. Solid: against "
                 "all attacks. Dashed: against plain gradient attacks (FGSM, PGD) alone.",
             ),
-            Table(heading="Attacks", lines=attack_table(result), note=NOTE),
+            Table(
+                heading="Attacks", lines=attacks, note=NOTE + SMALLEST * ("Smallest" in attacks[0])
+            ),
             *(_checks(evaluation) for evaluation in judged),
             Plot(
                 heading="The smallest changes",
