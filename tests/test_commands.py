@@ -38,9 +38,9 @@ def test_each_command_has_two_examples_that_parse(
         for words in _combinations(example.split()):
             app.parse_args(_split_lists(words), exit_on_error=False, print_error=False)
     assert main(["help", name]) == 0
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.replace("\\ ", " ").split())
     for example in examples:
-        assert f"denature {example}" in said.replace("- ", "-")
+        assert f"denature {example}" in said
 
 
 def test_help_for_no_command_suggests_one(capsys: pytest.CaptureFixture[str]) -> None:

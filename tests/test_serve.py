@@ -91,7 +91,7 @@ def test_metadata_and_errors_have_the_protocols_form(server: Served) -> None:
         status, _, answer = server.send(method, path, body)
         return status, json.loads(answer)
 
-    assert told("/v2")[1]["name"] == "denature"
+    assert told("/v2")[1]["name"] == told("/")[1]["name"] == "denature"
     assert told("/v2/health/live") == (200, {"live": True})
     status, model = told("/v2/models/few/versions/1")
     assert status == 200

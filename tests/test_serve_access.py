@@ -16,7 +16,7 @@ from tests.guarded import Guarded, body, running
 from tests.processes import Command
 from tests.served import INFER
 
-SHOWN = [("GET", "/v2"), ("GET", "/v2/models/m"), ("GET", "/v2/models/none"),
+SHOWN = [("GET", "/"), ("GET", "/v2"), ("GET", "/v2/models/m"), ("GET", "/v2/models/none"),
          ("GET", "/v2/models/m/ready"), ("GET", "/v2/models/m/versions/1"),
          ("POST", "/v2/repository/index")]  # fmt: skip
 

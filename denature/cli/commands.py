@@ -1,6 +1,7 @@
 """The catalogue of commands: where each is, what it does, and two examples of it."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import NamedTuple
 
 
@@ -255,9 +256,13 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
 
 
 def epilogue(examples: Sequence[str]) -> str:
-    """The end of a command's help, in Markdown."""
-    lines = "\n".join(f"    denature {example}" for example in examples)
-    return f"Examples:\n\n```\n{lines}\n```"
+    """The end of a command's help, in Markdown; long examples go on in lines of the shell."""
+    lines = [
+        wrap(f"denature {example}", 70, break_long_words=False, break_on_hyphens=False)
+        for example in examples
+    ]
+    text = "\n".join("    " + " \\\n        ".join(parts) for parts in lines)
+    return f"Examples:\n\n```\n{text}\n```"
 
 
 COMMANDS: Mapping[str, Command] = {

@@ -345,6 +345,7 @@ def create_app(serving: Serving) -> Starlette:
         ("/v2/health/ready", server.ready, "GET"),
         ("/v2/repository/index", known(server.index), "POST"),
         ("/metrics", server.guarded(server.figures, server.access.check_metrics), "GET"),
+        ("/", known(server.about), "GET"),  # of people who open the address in a browser
         ("/", server.detect_faces, "POST"),
     ]
     for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
