@@ -15,7 +15,6 @@ import torch
 
 from denature.answers.answerer import Answers
 from denature.answers.kinds import AnswerKind
-from denature.cli.app import main
 from denature.defenses.catalogue import chain_of
 from denature.extract.victims.base import VictimInfo, run_now
 from denature.extract.victims.find import find
@@ -26,6 +25,7 @@ from denature.serve.upstream import UpstreamAnswerer, find_models
 from denature.serve.upstream_config import UpstreamConfig
 from denature.train import Normal, Run, Training, train
 from tests.hostile import Answer, Hostile, Request, hostile, reply
+from tests.other_server import SHOWN, TAKEN, other, scores
 from tests.served import Served, serve, serving, stop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
@@ -170,33 +170,6 @@ def test_defenses_stand_before_what_the_server_behind_answers(
 
 
 # Another server's own form
-
-
-def scores(request: Request) -> Answer:
-    """A model of 4 x 6 pixels, colours last, as floats of any range, like those of ImageNet."""
-    given = json.loads(request.body)["inputs"][0]
-    values = np.array(given["data"], np.float32).reshape(given["shape"])
-    sums = np.stack([values.mean((1, 2, 3)), values.max((1, 2, 3))], 1)
-    return reply({"outputs": [{"name": "predict", "datatype": "FP64", "shape": list(sums.shape),
-                               "data": sums.reshape(-1).tolist()}]})  # fmt: skip
-
-
-TAKEN = {"name": "x", "datatype": "FP32", "shape": [-1, 4, 6, 3]}
-SHOWN = {"name": "predict", "datatype": "FP64", "shape": [-1, 2]}
-
-
-def other(infer: Callable[[Request], Answer], **changes: Any) -> Callable[[Request], Answer]:
-    """A server without binary tensors."""
-    about = {"name": "m", "inputs": [TAKEN], "outputs": [SHOWN], **changes}
-
-    def answer(request: Request) -> Answer:
-        if request.path.endswith("/infer"):
-            return infer(request)
-        if request.path.startswith("/v2/models/"):
-            return reply(about)
-        return reply([{"name": "m"}] if request.path.endswith("/index") else {"name": "s"})
-
-    return answer
 
 
 NORMALISED = np.random.default_rng(1).normal(size=(2, 4, 6, 3)).astype(np.float32) * 3
@@ -380,48 +353,3 @@ def test_a_model_that_changes_behind_is_no_longer_asked(tmp_path: Path) -> None:
         ):
             answerer(torch.from_numpy(NORMALISED))
         assert "has another input or output" in str(refused.value.cause)
-
-
-# What cannot stand in front
-
-
-def said_by(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(["serve", *words, "--port", "0"]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
-
-
-def test_what_cannot_be_served_is_told_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "cannot be reached" in said_by(capsys, "--upstream", "http://127.0.0.1:9")
-    assert "no URL of a server" in said_by(capsys, "--upstream", "localhost")
-    with hostile(lambda _: reply(b"hello", kind="text/plain")) as behind:
-        assert "did not answer with JSON" in said_by(capsys, "--upstream", behind.url)
-    with hostile(other(scores)) as behind:
-        told = said_by(capsys, "m", "--upstream", behind.url, "--defense", "mad")
-        assert "not before a model of another server" in told
-    classes = SHOWN | {"datatype": "INT64", "shape": [-1]}
-    with hostile(other(scores, outputs=[classes])) as behind:
-        told = said_by(capsys, "m", "--upstream", behind.url, "--show", "probabilities")
-        assert "gives label, but show=probabilities asks for probabilities" in told
-
-
-@pytest.mark.parametrize(
-    ("values", "kind"),
-    [
-        ([[0.25, 0.75], [1, 0]], "probabilities"),
-        ([[0.25, 0.74], [1, 0.01]], "probabilities"),  # rounded by the server behind
-        ([[0.25, 0.75], [1, 0.5]], "logits"),
-        ([[-1, 2], [0, 1]], "logits"),
-    ],
-)
-def test_the_kind_of_answers_is_found_by_asking(values: list[list[float]], kind: str) -> None:
-    def answer(request: Request) -> Answer:
-        flat = [value for row in values for value in row]
-        return reply({"outputs": [SHOWN | {"shape": [2, 2], "data": flat}]})
-
-    with hostile(other(answer)) as behind:
-        [model] = find_models([], UpstreamConfig(upstream=behind.url), Exposure(), "none", key=None)
-    assert model.upstream is not None
-    assert (model.upstream.kind, model.upstream.scores) == (kind, 2)
-    assert model.exposure.kind == kind
