@@ -238,6 +238,8 @@ def test_the_verdict_counts_students_below_both() -> None:
     assert "from alone, -9.0 [" in said
     one = replace(cells[0], seeds=1, difference=Estimate(-0.1, -0.13, -0.07, 359, "images"))
     assert "With one seed nothing is settled" in findings.summarised([one])
+    curve = replace(cells[0], x=0.04)
+    assert "is CNN, of nasty R at omega 0.04: -10.0 [" in findings.summarised([curve], axis="omega")
 
 
 @pytest.mark.parametrize("name", [name for name in DESIGNS if DESIGNS[name].analysis is None])

@@ -50,9 +50,10 @@ class TableCell:
     """Difference of such a student's teacher from the normal one."""
     recalled: float | None = None
 
-    @property
-    def where(self) -> str:
-        return f"{self.column}, {self.row}" + ("" if self.x is None else f" at {self.x:g}")
+    def where(self, axis: str | None) -> str:
+        """`CNN, of nasty at omega 0.04`; the axis is as in `cells_table`."""
+        place = f"{self.column}, {self.row}"
+        return place if self.x is None else f"{place} at {_on_axis(axis or '', self.x)}"
 
 
 def cells_of(measured: Iterable[PlacedRun]) -> list[TableCell]:
@@ -112,8 +113,7 @@ def cells_table(
     """
     if axis is not None:
         xs = sorted({cell.x for cell in cells if cell.x is not None})
-        name, _, unit = axis.partition(",")
-        lines = [["Trained", "Network", *(f"{name} {x:g}{unit}" for x in xs)]]
+        lines = [["Trained", "Network", *(_on_axis(axis, x) for x in xs)]]
         for row, column in dict.fromkeys((cell.row, cell.column) for cell in cells):
             own = {cell.x: cell for cell in cells if (cell.row, cell.column) == (row, column)}
             lines.append([row, column, *(_spell(own.get(x)) for x in xs)])
@@ -135,6 +135,12 @@ def cells_table(
     return lines
 
 
+def _on_axis(axis: str, x: float) -> str:
+    """`omega 0.04`, `training samples 50 %`."""
+    name, _, unit = axis.partition(",")
+    return f"{name} {x:g}{unit}".strip()
+
+
 def _spell(cell: TableCell | None) -> str:
     """`82.5 [81.9, 83.1] (-4.2 [-5.0, -3.4])`."""
     if cell is None:
@@ -143,7 +149,7 @@ def _spell(cell: TableCell | None) -> str:
     return percent(cell.accuracy) + (f" ({apart})" if apart else "")
 
 
-def hazards(cells: Sequence[TableCell]) -> list[str]:
+def hazards(cells: Sequence[TableCell], *, axis: str | None = None) -> list[str]:
     """Caveats against reading a success off the table.
 
     A teacher may seem nasty only because its own accuracy fell. A student may be worse only because
@@ -159,18 +165,18 @@ def hazards(cells: Sequence[TableCell]) -> list[str]:
         fall, own = -cell.difference.value, cell.of_teacher
         if own is not None and fall <= -own.value:
             sentences.append(
-                f"{cell.where}: it lost {100 * fall:.1f} points, its teacher itself "
+                f"{cell.where(axis)}: it lost {100 * fall:.1f} points, its teacher itself "
                 f"{-100 * own.value:.1f}. That is a worse teacher, not a nasty one."
             )
         elif (without := fall + cell.from_normal.value) >= fall / 2:
             sentences.append(
-                f"{cell.where}: of its {100 * fall:.1f} points, {100 * without:.1f} are lost with "
-                "the normal teacher too. That is distillation in this setting."
+                f"{cell.where(axis)}: of its {100 * fall:.1f} points, {100 * without:.1f} are lost "
+                "with the normal teacher too. That is distillation in this setting."
             )
     return sentences
 
 
-def summarised(cells: Sequence[TableCell], *, against: str = ALONE) -> str:
+def summarised(cells: Sequence[TableCell], *, against: str = ALONE, axis: str | None = None) -> str:
     """One sentence: whether a nasty teacher spoiled students, see `denature.report.words.spoils`.
 
     A spoiled student ends below itself alone and below the normal teacher's student.
@@ -188,19 +194,19 @@ def summarised(cells: Sequence[TableCell], *, against: str = ALONE) -> str:
     beyond = f"by more than {100 * MARGIN:g} point, with the whole interval"
     if not settled and any(of_one_seed(apart) or of_one_seed(like) for _, apart, like in students):
         return (
-            f"With one seed nothing is settled; the lowest is {lowest.where}: {points(apart)} "
-            f"points from {against}."
+            f"With one seed nothing is settled; the lowest is {lowest.where(axis)}: "
+            f"{points(apart)} points from {against}."
         )
     if not settled:
         return (
             f"No student of a nasty teacher fell below {both} {beyond}; the lowest is "
-            f"{lowest.where}: {points(apart)} points from {against}."
+            f"{lowest.where(axis)}: {points(apart)} points from {against}."
         )
     worst, apart, from_normal = min(settled, key=lambda student: student[1].value)
     more = f", {points(from_normal)} from the normal teacher's student" if against == ALONE else ""
     return (
         f"{len(settled)} of {len(students)} students of nasty teachers fell below {both} {beyond}; "
-        f"the furthest is {worst.where}: {points(apart)} points from {against}{more}."
+        f"the furthest is {worst.where(axis)}: {points(apart)} points from {against}{more}."
     )
 
 

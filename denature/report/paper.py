@@ -70,16 +70,16 @@ class PaperResult:
 
 def page(result: PaperResult, records: Sequence[Record]) -> Page:
     """Figure and table of the experiment, its verdict with caveats, and the training curves."""
-    cells, analysis = result.cells, result.analysis
-    sentence = "" if analysis else summarised(cells, against=result.against)
-    found = [sentence] * bool(sentence) + hazards(cells) + not_nasty(records)
+    cells, analysis, axis = result.cells, result.analysis, result.axis
+    sentence = "" if analysis else summarised(cells, against=result.against, axis=axis)
+    found = [sentence] * bool(sentence) + hazards(cells, axis=axis) + not_nasty(records)
     if analysis is None:
-        by = "" if result.axis is None else f" by {result.axis}"
-        lines = cells_table(cells, against=result.against, axis=result.axis)
+        by = "" if axis is None else f" by {axis}"
+        lines = cells_table(cells, against=result.against, axis=axis)
         main = Table(heading=f"Accuracies{by}", lines=lines, note=NOTE)
         draw: Draw = partial(paper_figures.bars, cells)
-        if result.axis is not None:
-            draw = partial(paper_figures.curves, cells, axis=result.axis)
+        if axis is not None:
+            draw = partial(paper_figures.curves, cells, axis=axis)
         drawn = [Plot(name=result.name, draw=draw, caption=_caption(result))]
     else:
         main = Table(heading="Measurements", lines=analysis.lines, note=analysis.note)
