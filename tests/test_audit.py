@@ -1,6 +1,7 @@
 """The audit end to end: what it measures of models whose score is known, and what it prints."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from denature.audit import clone_training
 from denature.audit.config import EFFORTS, AuditConfig
 from denature.audit.gate import best_defense, junit
-from denature.audit.race import screen
+from denature.audit.race import fewest, screen
 from denature.cli.app import main
 from denature.core.stats import Estimate
 from denature.data import load
@@ -184,12 +185,16 @@ def test_a_gate_fails_the_command_and_says_so_in_junit(
 def test_an_estimate_trains_no_clone(
     victim: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["audit", str(victim.folder), "--data", "digits", "--defense", "none", "--thief"]
-    words += ["naive", "--out", str(tmp_path), "--device", "cpu", "--workers", "1", "-q"]
-    assert main([*words, "--estimate"]) == 0
-    told = capsys.readouterr().out
-    assert "1 defense, 1 thief, budgets of" in told
-    assert "of training" in told
+    words = ["audit", str(victim.folder), "--data", "digits", "--defense", "none", "--out"]
+    words += [str(tmp_path), "--device", "cpu", "--workers", "1", "-q", "--estimate", "--thief"]
+    bounds = r"Training: about .* at most, about .* if screening leaves out all thieves that it can"
+    for thieves, more, said in (
+        ("naive", [], r"1 defense, 1 thief, budgets of(.|\n)*Training: about [^,]* at most\."),
+        ("naive,labels,tuned", [], bounds),
+        ("naive,labels,tuned", ["--grid"], r"Training: about [^,]* at most\."),
+    ):
+        assert main([*words, thieves, *more]) == 0
+        assert re.search(said, capsys.readouterr().out)
     assert not (tmp_path / "cells").exists()
 
 
@@ -276,6 +281,13 @@ def test_screening_keeps_the_best_and_those_that_may_be_as_good() -> None:
     assert screen(apart, 100)["repeated"].raced
     apart["repeated"] = np.stack([easy < 0.3, easy < 0.32])
     assert not screen(apart, 100)["repeated"].raced
+
+
+def test_what_goes_on_at_least_is_cheap() -> None:
+    assert fewest({"tuned": 4, "naive": 1, "labels": 1}) == ["naive", "labels"]
+    assert fewest({"tuned": 4, "skeptical": 2, "augmented": 1}) == ["augmented", "skeptical"]
+    assert fewest({"tuned": 4, "naive": 1, "skeptical": 2}) == ["naive", "skeptical"]
+    assert fewest({"tuned": 4}) == ["tuned"]
 
 
 def test_default_budgets_lie_on_the_ladder() -> None:

@@ -36,7 +36,7 @@ def test_the_plan_of_an_audit_has_the_same_bill(
              "--out", str(tmp_path)]  # fmt: skip
     assert main([*words, "--estimate", "--max-cost", "2"]) == 0
     said = capsys.readouterr().out
-    stated = int(said.splitlines()[2].split(" queries; at most 200 if attempts are lost")[0])
+    stated = int(said.splitlines()[3].split(" queries; at most 200 if attempts are lost")[0])
     assert "At most US $ 2.00, at US $ 0.01 a query, within --max-cost 2." in said
     assert ASKED == []  # it states that it answers with labels
     assert main([*words, "--max-cost", "2"]) == 0

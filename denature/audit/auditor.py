@@ -21,7 +21,7 @@ from denature.audit.config import AuditConfig
 from denature.audit.engine import CellTask, Engine
 from denature.audit.measurements import BaselineHits, Column, LeftOut, Measurements, Trial
 from denature.audit.outstanding import Outstanding
-from denature.audit.race import Screened, screen
+from denature.audit.race import Screened, fewest, screen
 from denature.audit.score import Halves, SeedHits, halves
 from denature.audit.source import Source
 from denature.core.errors import ConfigError
@@ -205,6 +205,25 @@ class Auditor:
             for trial in column.trials(budget)
             for seed in range(self.seeds)
         ]
+
+    def least_trials(self) -> list[Trial]:
+        """The trials that remain where screening leaves out as many thieves as it can.
+
+        The best two are taken for those that train least.
+        """
+        if self.config.grid:
+            return self.trials()
+        found = []
+        for column in self.columns:
+            for budget in self.budgets:
+                trials = column.trials(budget)
+                raced = fewest({trial.strategy.name: trial.strategy.trainings for trial in trials})
+                for trial in trials:
+                    if trial.strategy.name in raced:
+                        found += [replace(trial, seed=seed) for seed in range(self.seeds)]
+                    elif budget == self.budgets[0]:
+                        found.append(trial)  # of screening
+        return found
 
     def most_asked(self) -> int:
         """Images of thieves that the model is asked about, at most: each image is asked once."""

@@ -32,6 +32,17 @@ class Screened:
         )
 
 
+def fewest(trainings: Mapping[str, float]) -> list[str]:
+    """Thieves that go on against one defense whatever screening finds, at the least cost.
+
+    Args:
+        trainings: what each thief trains, in clones.
+    """
+    always = [name for name in ALWAYS if name in trainings]
+    others = sorted(trainings.keys() - set(always), key=lambda name: (trainings[name], name))
+    return always + others[: max(0, BEST - len(always))]
+
+
 def screen(hits: Mapping[str, np.ndarray], budget: int) -> dict[str, Screened]:
     """Which thieves go on against one defense.
 

@@ -348,25 +348,30 @@ class OpenAudit:
             f"{counted(len(auditor.thieves), 'thief', 'thieves')}, {budgets}, "
             f"{counted(auditor.seeds, 'seed')}; {how}.",
             f"At most {counted(len(trials), 'cell')}, about {queries:,} images asked, of them "
-            f"{tests:,} test images, and {format_seconds(self._seconds(trials))} of training.",
+            f"{tests:,} test images.",
+            self._time(trials),
             *(bill.lines() if service else ()),
             *(f"Left out: {reason}" for reason in self.defender.left_out),
         ]
 
-    def _seconds(self, trials: Sequence[Trial]) -> float:
-        """Seconds of training of cells and of the networks of defenses, at most."""
+    def _time(self, trials: Sequence[Trial]) -> str:
+        """Time of training of cells and of the networks of defenses, as a sentence."""
         audit, data, pool = self.audit, self.context.data, self.context.session.workers
         workers = 1 if pool is None else pool.size
         own = [(order, data) for order in audit.orders()]
-        cells = seconds_of_cells(
-            trials,
+        every, few = seconds_of_cells(
             data,
+            trials,
+            self.auditor.least_trials(),
             net=audit.net,
             training=audit.training,
             done=audit.folder / "none",
             workers=workers,
         )
-        return cells + training_seconds(own, audit.folder, workers=workers)
+        networks = training_seconds(own, audit.folder, workers=workers)
+        most, least = format_seconds(every + networks), format_seconds(few + networks)
+        few_left = f", {least} if screening leaves out all thieves that it can" * (few < every)
+        return f"Training: {most} at most{few_left}."
 
     def result(self, found: Measurements, seconds: float) -> AuditResult:
         half = found.halves.reporting

@@ -13,25 +13,24 @@ from denature.train import Normal, Order, Training
 
 
 def seconds_of_cells(
-    trials: Iterable[Trial],
     data: Dataset,
-    *,
+    *plans: Iterable[Trial],
     net: str,
     training: Training,
     done: Path,
     workers: int,
-) -> float:
-    """Seconds of the training of cells, at most: screening leaves some of them out.
+) -> list[float]:
+    """Seconds of the training of the cells of each plan.
 
     Args:
-        trials: the cells, each a number of trainings as long as the naive clone's.
         data: images of the clones' shape, for the steps that are timed.
+        plans: cells, each a number of trainings as long as the naive clone's.
         net: network of the clones.
         training: of the clones.
         done: see `training_seconds`.
         workers: processes that train them.
     """
-    counts = Counter((trial.budget, trial.strategy.trainings) for trial in trials)
+    counts = [Counter((t.budget, t.strategy.trainings) for t in trials) for trials in plans]
 
     def seconds(budget: int) -> float:
         sample = replace(data, train=replace(data.train, rows=data.train.rows[:budget]))
@@ -39,6 +38,8 @@ def seconds_of_cells(
         order = Order(net=net, objective=Normal(), training=clone)
         return training_seconds([(order, sample)], done, workers=workers)
 
-    one = {budget: seconds(budget) for budget in {budget for budget, _ in counts}}
-    total = sum(count * times * one[budget] for (budget, times), count in counts.items())
-    return total / workers
+    one = {budget: seconds(budget) for budget in {b for count in counts for b, _ in count}}
+    return [
+        sum(number * times * one[budget] for (budget, times), number in count.items()) / workers
+        for count in counts
+    ]
