@@ -12,7 +12,7 @@ from denature.core.schema import encode
 from denature.data import DataConfig
 from denature.extract.victims.base import Victim
 from denature.recipes.experiment import Experiment
-from denature.recipes.flatness import FlatnessComparison
+from denature.recipes.flatness import FlatnessComparison, FlatnessConfig
 from denature.recipes.robustness import RobustnessEvaluation
 from denature.recipes.runner import run
 from denature.report.flatness import FlatnessResult
@@ -57,7 +57,8 @@ def flatness(
     runs: Sequence[Run], data: str | DataConfig, out: Path, **options: Any
 ) -> FlatnessResult:
     """What is measured, without its page."""
-    comparison = FlatnessComparison(runs=runs, source=_config(data), folder=out, **options)
+    config = FlatnessConfig(**options)
+    comparison = FlatnessComparison(runs=runs, source=_config(data), folder=out, config=config)
     result = _measured(comparison)
     assert isinstance(result, FlatnessResult)
     return result

@@ -49,6 +49,10 @@ EXPERIMENTS: Mapping[str, Listed] = {
         about="Robustness of distilled networks at temperatures from 1 to 100.",
         home="defensive:DefensiveDistillation",
     ),
+    "flatness": Listed(
+        about="Whether networks in flatter minima are more robust.",
+        home="flat_minima:FlatMinima",
+    ),
     "robustness-and-extraction": Listed(
         about="Robustness and clones of nasty and hardened networks.",
         home="robustness_and_extraction:RobustnessAndExtraction",

@@ -20,7 +20,7 @@ from denature.extract.stealing import carry_out
 from denature.extract.victims.find import folder_name
 from denature.recipes.audit import Audit
 from denature.recipes.evaluation import ModelEvaluation
-from denature.recipes.flatness import FlatnessComparison
+from denature.recipes.flatness import FlatnessComparison, FlatnessConfig
 from denature.recipes.given import ModelLike, backbone_of, models_of, name_of, open_target
 from denature.recipes.models import ModelOptions, price_of
 from denature.recipes.robustness import RobustnessEvaluation
@@ -248,9 +248,7 @@ def flatness_of(
         runs=opened,
         source=config_of(data, progress=progress),
         folder=_folder(out, f"flatness-of-{names}"),
-        samples=samples,
-        directions=directions,
-        seed=seed,
+        config=FlatnessConfig(samples=samples, directions=directions, seed=seed),
         trust=trust,
         device=device,
     )

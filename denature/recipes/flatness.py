@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from denature.core.errors import ConfigError
 from denature.core.progress import Progress
@@ -10,7 +11,7 @@ from denature.core.types import Labels, Pixels
 from denature.data import DataConfig, Dataset
 from denature.data.dataset import Split
 from denature.recipes.experiment import MeasuredResult, load_classes
-from denature.recipes.training_loss import trained_on, training_loss
+from denature.recipes.training_loss import TrainingLoss, trained_on, training_loss
 from denature.report.flatness import FlatnessResult, LossSurface
 from denature.robust.evaluation import choose
 from denature.robust.flatness import Flatness, flatness, surface
@@ -25,6 +26,77 @@ FEWER = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FlatnessConfig:
+    """Samples and random directions of a measurement.
+
+    Raises:
+        ConfigError: too few samples or directions.
+    """
+
+    samples: int = 500
+    """Training samples for the weights, and as many test samples for the images, of each class its
+    share."""
+    directions: int = 10
+    """Number of random directions."""
+    seed: int = 0
+    """Seed of samples and directions."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 10 or self.directions < 2:
+            raise ConfigError(
+                f"{self.samples} samples and {self.directions} directions; at least 10 and 2 are "
+                "needed."
+            )
+
+
+class Around(NamedTuple):
+    """A network with the training images and the loss under which its weights are moved."""
+
+    target: Target
+    images: Pixels
+    labels: Labels
+    loss: TrainingLoss
+
+
+def around(
+    run: Run,
+    data: Dataset,
+    config: FlatnessConfig,
+    matcher: ClassMatcher,
+    *,
+    trust: Collection[str] = (),
+    device: Device = "auto",
+) -> Around:
+    """A run with its own training loss, on images of its training set.
+
+    Args:
+        run: of this data set.
+        data: of its training.
+        config: number of images, and their seed.
+        matcher: for the run's classes and those of its teacher.
+        trust: modules that the record of its teacher may import.
+        device: where to compute.
+
+    Raises:
+        ConfigError: a run of another data set.
+    """
+    run = matcher("run", run)
+    images, labels = pixels(choose(trained_on(run.record, data), config.samples, config.seed))
+    target = Target(run, images, device=device)
+    images, labels = images.to(target.device), labels.to(target.device)
+    loss = training_loss(run, images, labels, matcher, trust=trust, device=device)
+    return Around(target, images, labels, loss)
+
+
+def flatness_of(at: Around, tested: Pixels, config: FlatnessConfig, progress: Progress) -> Flatness:
+    """Flatness around the weights, and sensitivity to these test images."""
+    return flatness(
+        at.target, at.images, at.labels, at.loss, loss_is=at.loss.name, tested=tested,
+        least=at.loss.least, directions=config.directions, seed=config.seed, progress=progress,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FlatnessComparison:
     """Flatness around the weights of runs, and sensitivity around the same test images.
 
@@ -32,7 +104,7 @@ class FlatnessComparison:
     loss, on images of its training set.
 
     Raises:
-        ConfigError: no runs, or too few samples or directions.
+        ConfigError: no runs.
     """
 
     runs: Sequence[Run]
@@ -41,13 +113,7 @@ class FlatnessComparison:
     """The data set of their training."""
     folder: Path
     """Folder for table, figures and page."""
-    samples: int = 500
-    """Training samples for the weights, and as many test samples for the images, of each class its
-    share."""
-    directions: int = 10
-    """Number of random directions."""
-    seed: int = 0
-    """Seed of samples and directions."""
+    config: FlatnessConfig = FlatnessConfig()
     trust: Collection[str] = ()
     """Modules that the record of a run's teacher may import."""
     device: Device = "auto"
@@ -56,11 +122,6 @@ class FlatnessComparison:
     def __post_init__(self) -> None:
         if not self.runs:
             raise ConfigError("No run was named; give at least one.")
-        if self.samples < 10 or self.directions < 2:
-            raise ConfigError(
-                f"{self.samples} samples and {self.directions} directions; at least 10 and 2 are "
-                "needed."
-            )
 
     @property
     def runs_folder(self) -> Path:
@@ -79,28 +140,24 @@ class FlatnessComparison:
             ConfigError: a run of another data set.
         """
         matcher = ClassMatcher(data, session.progress)
-        tested, _ = _pixels(choose(data.test, self.samples, self.seed))
+        tested, _ = pixels(choose(data.test, self.config.samples, self.config.seed))
         measured = [self._measured(run, data, tested, matcher, session) for run in self.runs]
         networks, surfaces = zip(*measured, strict=True)
         result = FlatnessResult(networks=networks, surfaces=surfaces)
         return MeasuredResult(result, [run.record for run in self.runs])
 
     def _measured(
-        self, original: Run, data: Dataset, tested: Pixels, matcher: ClassMatcher, session: Session
+        self, run: Run, data: Dataset, tested: Pixels, matcher: ClassMatcher, session: Session
     ) -> tuple[Flatness, LossSurface]:
-        run = matcher("run", original)
-        images, labels = _pixels(choose(trained_on(run.record, data), self.samples, self.seed))
-        target = Target(run, images, device=self.device)
-        images, labels = images.to(target.device), labels.to(target.device)
-        loss = training_loss(run, images, labels, matcher, trust=self.trust, device=self.device)
-        measured = flatness(
-            target, images, labels, loss, loss_is=loss.name, tested=tested, least=loss.least,
-            directions=self.directions, seed=self.seed, progress=session.progress,
-        )  # fmt: skip
-        coordinates, losses = surface(target, images[:FEWER], loss.first(FEWER), seed=self.seed)
+        at = around(run, data, self.config, matcher, trust=self.trust, device=self.device)
+        measured = flatness_of(at, tested, self.config, session.progress)
+        coordinates, losses = surface(
+            at.target, at.images[:FEWER], at.loss.first(FEWER), seed=self.config.seed
+        )
         places, rows = tuple(coordinates.tolist()), tuple(map(tuple, losses.tolist()))
         return measured, LossSurface(places=places, losses=rows)
 
 
-def _pixels(split: Split) -> tuple[Pixels, Labels]:
+def pixels(split: Split) -> tuple[Pixels, Labels]:
+    """Images in [0, 1] and labels of a split."""
     return split.images[split.rows].float().div(255), split.labels[split.rows]

@@ -31,6 +31,7 @@ TYPES: Mapping[str, str] = {
     "robustness-and-extraction": "robustness_and_extraction:RobustnessAndExtractionResult",
     "robustness": "robustness:RobustnessResult",
     "flatness": "flatness:FlatnessResult",
+    "flat-minima": "flat_minima:FlatMinimaResult",
     "theft": "theft:Theft",
     "audit": "audit:AuditResult",
 }

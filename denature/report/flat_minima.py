@@ -1,0 +1,218 @@
+"""Flat minima and robustness as a page: a table, a scatter, and whether the two go together."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from denature.core.record import Record
+from denature.core.stats import Estimate, mean_over_seeds, pooled
+from denature.core.text import counted
+from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
+from denature.report.page import Page, Plot, Table
+from denature.report.words import listed, percent, points
+from denature.robust.config import budget_text, format_budget
+from denature.robust.flatness import Flatness
+from denature.robust.verdict import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = (GREY, BLUE, "#56B4E9", GREEN, PINK, "#E69F00", ORANGE)
+
+LEVEL = 0.05
+"""Chance of a correlation as large as the measured one, below which it counts; shared by all
+measures."""
+
+ABOUT = (
+    "Are networks in flatter minima more robust to adversarial examples? Flatness is the usual "
+    "reason given for why distillation should protect."
+)
+
+NOTE = (
+    "Robust: share of the test samples that stay right against all attacks. Moved: accuracy on "
+    "training images after random changes of the weights by that share of each filter's length; "
+    "the higher, the flatter. Curvature: largest eigenvalue of the Hessian of the loss that the "
+    "network was trained with, whose scale differs between losses. Sensitivity: mean Frobenius "
+    "norm of the Jacobian of the probabilities at temperature 1 with respect to the test image. "
+    "Intervals (95 %) cover other seeds and other images together. Of curvature the mean over "
+    "seeds is shown. A verdict compares all seeds of a network with all plain ones."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredMinima:
+    """One way of training, measured once for each seed."""
+
+    name: str
+    judged: tuple[Evaluation, ...]
+    flatness: tuple[Flatness, ...]
+
+    def robust(self, key: str) -> list[Estimate]:
+        """Robust accuracy of each seed in linf."""
+        return [evaluation.robustness.worst["linf"][key] for evaluation in self.judged]
+
+    def moved(self) -> list[Estimate]:
+        """Training accuracy of each seed under changes of the middle size."""
+        return [flat.accuracy[len(flat.sizes) // 2] for flat in self.flatness]
+
+    def fall(self) -> list[float]:
+        """Training accuracy that each seed loses under these changes."""
+        return [
+            flat.accuracy[0].value - moved.value
+            for flat, moved in zip(self.flatness, self.moved(), strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlatMinimaResult:
+    """Flatness and robustness of all networks at one scale; the first is the plain one."""
+
+    result_type: ClassVar[str] = "flat-minima"
+    scale: str
+    differs: str
+    seeds: int
+    budget: float
+    """Linf perturbation budget of the table."""
+    networks: tuple[MeasuredMinima, ...]
+
+
+MEASURES: Mapping[str, Callable[[MeasuredMinima], float]] = {
+    "flatter by the accuracy under moved weights": lambda of: -fmean(of.fall()),
+    "flatter by the largest curvature": lambda of: -fmean(f.curvature for f in of.flatness),
+    "less sensitive to the image": lambda of: (
+        -fmean(f.confidence_sensitivity.value for f in of.flatness)
+    ),
+}
+"""What should go with robustness; each grows where the claim expects more of it."""
+
+
+def page(result: FlatMinimaResult, records: Sequence[Record]) -> Page:
+    """Table and scatter, each network against the plain one, and correlations over networks."""
+    first = result.networks[0]
+    samples = len(first.judged[0].robustness.samples)
+    sentences = verdict_on_minima(result)
+    return Page(
+        title="Flat minima and robustness",
+        summary=sentences[0],
+        about=ABOUT,
+        differs=f"{result.differs} {samples} attacked test samples, "
+        f"{first.flatness[0].samples} training samples for the weights; "
+        f"{counted(result.seeds, 'seed')}.",
+        verdict=sentences,
+        blocks=(
+            Plot(
+                name="minima",
+                draw=partial(scatter, result),
+                caption="A mark for each network and seed. Left: robust accuracy against training "
+                "accuracy under moved weights. Right: against the sensitivity to the image.",
+            ),
+            Table(heading="The networks", lines=minima_table(result), note=NOTE),
+        ),
+    )
+
+
+def verdict_on_minima(result: FlatMinimaResult) -> list[str]:
+    """Whether flatness goes with robustness over networks, then each network on its own."""
+    return [_together(result), *(_against(of, result.networks[0]) for of in result.networks[1:])]
+
+
+def _together(result: FlatMinimaResult) -> str:
+    """Rank correlations over the networks, with exact permutation tests."""
+    key = format_budget(result.budget)
+    robust = [fmean(e.value for e in of.robust(key)) for of in result.networks]
+    sure: list[str] = []
+    unsure: list[str] = []
+    for name, measure in MEASURES.items():
+        rho, chance = rank_correlation([measure(of) for of in result.networks], robust)
+        goes = chance <= LEVEL / len(MEASURES) and rho > 0
+        (sure if goes else unsure).append(f"{name} (rank correlation {rho:+.2f}, p {chance:.2g})")
+    over = f"Over {counted(len(robust), 'network')}"
+    if not sure:
+        return f"{over} it is not shown that those are more robust that are {listed(unsure, 'or')}."
+    but = f"; not shown for those that are {listed(unsure, 'or')}" if unsure else ""
+    return f"{over} those are more robust that are {listed(sure, 'and')}{but}."
+
+
+def rank_correlation(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
+    """Spearman's correlation, and the share of all orders in which it is at least as far from 0."""
+    from scipy.stats import permutation_test, rankdata
+
+    ranks = rankdata(xs), rankdata(ys)
+    if min(float(np.ptp(rank)) for rank in ranks) == 0:  # ties alone say nothing
+        return 0.0, 1.0
+
+    def correlation(x: np.ndarray) -> float:
+        return float(np.corrcoef(x, ranks[1])[0, 1])
+
+    found = permutation_test(
+        (ranks[0],), correlation, permutation_type="pairings", n_resamples=np.inf
+    )
+    return correlation(ranks[0]), float(found.pvalue)
+
+
+def _against(of: MeasuredMinima, plain: MeasuredMinima) -> str:
+    verdict = of.judged[0].verdict
+    word = "not judged" if verdict is None else verdict.word
+    apart = [ours - theirs for ours, theirs in zip(of.fall(), plain.fall(), strict=True)]
+    found = mean_over_seeds(apart, bounds=(-1.0, 1.0))
+    flat = "not settled whether in a flatter minimum"
+    if found.high < 0:
+        flat = "in a flatter minimum"
+    elif found.low > 0:
+        flat = "in a sharper minimum"
+    return (
+        f"{of.name}: {word}; {flat}: under moved weights it loses {points(found)} points of "
+        "accuracy more than the plain network."
+    )
+
+
+def minima_table(result: FlatMinimaResult) -> list[list[str]]:
+    """Header and lines: a line for each way of training, over its seeds."""
+    key, first = format_budget(result.budget), result.networks[0].flatness[0]
+    size = first.sizes[len(first.sizes) // 2]
+    lines = [["Network", "Clean %", f"Robust % at {budget_text(result.budget)}", "Training loss",
+              f"Moved by {size:g}, %", "Curvature", "Sensitivity", "Verdict"]]  # fmt: skip
+    for of in result.networks:
+        verdict = of.judged[0].verdict
+        sensitivity = pooled(
+            [flat.confidence_sensitivity for flat in of.flatness], bounds=(0, float("inf"))
+        )
+        lines.append(
+            [
+                of.name,
+                percent(pooled([evaluation.robustness.clean for evaluation in of.judged])),
+                percent(pooled(of.robust(key))),
+                of.flatness[0].loss_is,
+                percent(pooled(of.moved())),
+                f"{fmean(flat.curvature for flat in of.flatness):.3g}",
+                f"{sensitivity.value:.3g} [{sensitivity.low:.3g}, {sensitivity.high:.3g}]",
+                "" if verdict is None else verdict.word,
+            ]
+        )
+    return lines
+
+
+def scatter(result: FlatMinimaResult) -> "Figure":
+    """Robust accuracy against flatness and against sensitivity, a mark for each seed."""
+    key = format_budget(result.budget)
+    figure = new_figure(7.2, 3.2)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for colour, of in zip(COLOURS, result.networks, strict=False):
+        robust = [100 * share.value for share in of.robust(key)]
+        moved = [100 * share.value for share in of.moved()]
+        sensitivity = [flat.confidence_sensitivity.value for flat in of.flatness]
+        left.plot(moved, robust, "o", color=colour, markersize=5, label=of.name)
+        right.plot(sensitivity, robust, "o", color=colour, markersize=5)
+    left.set_ylabel(f"robust at linf {budget_text(result.budget)}, %")
+    left.set_xlabel("training accuracy under moved weights, %")
+    right.set_xlabel("sensitivity of probabilities to the image")
+    right.set_xscale("log")
+    for axes in (left, right):
+        axes.grid(color="#ddd", linewidth=0.7)
+    figure.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.tight_layout()
+    return figure
