@@ -21,7 +21,11 @@ from denature.robust.verdict import Evaluation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = (GREY, BLUE, "#56B4E9", GREEN, PINK, "#E69F00", ORANGE)
+LOOKS = (
+    *((GREY, "o"), (BLUE, "s"), (BLUE, "^"), (BLUE, "D")),
+    *((PINK, "v"), (GREEN, "P"), (ORANGE, "X")),
+)
+"""Colour and mark of each network; those distilled at a temperature share their colour."""
 
 LEVEL = 0.05
 """Chance of a correlation as large as the measured one, below which it counts; shared by all
@@ -198,19 +202,23 @@ def minima_table(result: FlatMinimaResult) -> list[list[str]]:
 
 def scatter(result: FlatMinimaResult) -> "Figure":
     """Robust accuracy against flatness and against sensitivity, a mark for each seed."""
+    from matplotlib.ticker import LogLocator
+
     key = format_budget(result.budget)
     figure = new_figure(7.2, 3.2)
     left, right = figure.subplots(1, 2, sharey=True)
-    for colour, of in zip(COLOURS, result.networks, strict=False):
+    for (colour, mark), of in zip(LOOKS, result.networks, strict=False):
         robust = [100 * share.value for share in of.robust(key)]
         moved = [100 * share.value for share in of.moved()]
         sensitivity = [flat.confidence_sensitivity.value for flat in of.flatness]
-        left.plot(moved, robust, "o", color=colour, markersize=5, label=of.name)
-        right.plot(sensitivity, robust, "o", color=colour, markersize=5)
+        left.plot(moved, robust, mark, color=colour, markersize=5, label=of.name)
+        right.plot(sensitivity, robust, mark, color=colour, markersize=5)
     left.set_ylabel(f"robust at linf {budget_text(result.budget)}, %")
     left.set_xlabel("training accuracy under moved weights, %")
     right.set_xlabel("sensitivity of probabilities to the image")
-    right.set_xscale("log")
+    right.set_xscale("log", subs=[])
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.xaxis.set_major_formatter("{x:g}")
     for axes in (left, right):
         axes.grid(color="#ddd", linewidth=0.7)
     figure.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
