@@ -9,51 +9,16 @@ import pytest
 from scipy.stats import rankdata
 
 from denature.cli.app import main
-from denature.core.stats import Estimate
 from denature.recipes import flat_minima as recipe
 from denature.report.flat_minima import (
-    FlatMinimaResult,
-    MeasuredMinima,
     minima_table,
     page,
     rank_correlation,
     verdict_on_minima,
 )
 from denature.robust.config import AttackConfig
-from denature.robust.flatness import SIZES, Flatness
 from denature.train import Training
-from tests.test_pages import flat, robustness
-
-
-def measured(
-    name: str, *, robust: float, fall: float, sensitivity: float, seeds: int = 3
-) -> MeasuredMinima:
-    """A network that loses `fall` of its accuracy under moved weights, with a small spread."""
-    [evaluation, *_] = robustness(budgets=(0.1,)).judged
-    share = Estimate(robust, robust - 0.02, robust + 0.02, 400, "images")
-    evaluation = replace(
-        evaluation, robustness=replace(evaluation.robustness, worst={"linf": {"0.1": share}})
-    )
-
-    def of_seed(seed: int) -> Flatness:
-        found = flat(name, 0.9, sensitivity)
-        moved = found.accuracy[0].value - fall + 0.01 * (seed - 1)
-        accuracy = list(found.accuracy)
-        accuracy[len(SIZES) // 2] = Estimate(moved, moved - 0.02, moved + 0.02, 10, "seeds")
-        return replace(found, accuracy=tuple(accuracy), curvature=1 / (1 + robust))
-
-    return MeasuredMinima(
-        name=name,
-        judged=(evaluation,) * seeds,
-        flatness=tuple(of_seed(seed) for seed in range(seeds)),
-    )
-
-
-def result(*networks: MeasuredMinima) -> FlatMinimaResult:
-    return FlatMinimaResult(
-        scale="smoke", differs="By hand.", seeds=len(networks[0].judged), budget=0.1,
-        networks=networks,
-    )  # fmt: skip
+from tests.made_results import minima, of_training
 
 
 @pytest.mark.parametrize(
@@ -85,29 +50,30 @@ def test_the_chance_of_a_correlation_is_that_of_all_orders() -> None:
 def test_flatness_that_goes_with_robustness_is_said_and_another_order_is_not() -> None:
     places = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
     along = [
-        measured(f"n{place}", robust=place, fall=0.8 - place, sensitivity=0.5) for place in places
+        of_training(f"n{place}", robust=place, fall=0.8 - place, sensitivity=0.5)
+        for place in places
     ]
-    together, *each = verdict_on_minima(result(*along))
+    together, *each = verdict_on_minima(minima(*along))
     assert together.startswith("Over 7 networks those are more robust that are flatter by the acc")
     assert "not shown for those that are less sensitive to the image" in together
     assert (
         "n0.7: no evidence; in a flatter minimum: under moved weights it loses -60.0 [" in each[-1]
     )
     mixed = [
-        measured(f"n{place}", robust=place, fall=fall, sensitivity=0.5)
+        of_training(f"n{place}", robust=place, fall=fall, sensitivity=0.5)
         for place, fall in zip(places, (0.3, 0.1, 0.4, 0.2, 0.5, 0.1, 0.3), strict=True)
     ]
-    together = verdict_on_minima(result(*mixed))[0]
+    together = verdict_on_minima(minima(*mixed))[0]
     assert "those are more robust that are flatter by the largest curvature (" in together
     assert "not shown for those that are flatter by the accuracy under moved weights" in together
 
 
 def test_one_seed_settles_no_difference() -> None:
     one = [
-        measured(name, robust=0.5, fall=fall, sensitivity=0.5, seeds=1)
+        of_training(name, robust=0.5, fall=fall, sensitivity=0.5, seeds=1)
         for name, fall in (("plain", 0.5), ("flat", 0.1))
     ]
-    found = result(*one)
+    found = minima(*one)
     assert "not settled whether in a flatter minimum" in verdict_on_minima(found)[1]
     assert [line[0] for line in minima_table(found)] == ["Network", "plain", "flat"]
     assert page(found, []).summary == verdict_on_minima(found)[0]

@@ -12,7 +12,8 @@ from denature.report.page import Page, Plot, Table, render
 from denature.report.runs import page as page_of_runs
 from denature.report.words import headline
 from denature.robust.flatness import SIZES
-from tests.test_pages import ROOT, flat, flatness, near
+from tests.made_results import flat, flatness, near
+from tests.test_pages import ROOT
 
 LINES = [
     ["Name", "Runs", "Nothing", "Value %", "Most", "Word", "Digest"],
