@@ -65,13 +65,16 @@ class PaperResult:
     """Axis label of an ablation, with its unit; None for a table."""
     against: str = ALONE
     """Name of the baseline of students' differences."""
+    decides: str = ""
+    """Beginning of the rows that the verdict is about; all by default."""
     analysis: Analysis | None = None
 
 
 def page(result: PaperResult, records: Sequence[Record]) -> Page:
     """Figure and table of the experiment, its verdict with caveats, and the training curves."""
     cells, analysis, axis = result.cells, result.analysis, result.axis
-    sentence = "" if analysis else summarised(cells, against=result.against, axis=axis)
+    decisive = [cell for cell in cells if cell.row.startswith(result.decides)]
+    sentence = "" if analysis else summarised(decisive, against=result.against, axis=axis)
     found = [sentence] * bool(sentence) + hazards(cells, axis=axis) + not_nasty(records)
     if analysis is None:
         by = "" if axis is None else f" by {axis}"

@@ -25,6 +25,8 @@ class Design:
     """Axis label of an ablation, with its unit; None for a table."""
     against: str = "alone"
     """Name of the baseline of students' differences."""
+    decides: str = ""
+    """Beginning of the rows that the verdict is about; all by default."""
     analysis: str | None = None
     """Function that analyses the trained networks; if set, its figures and table are the result."""
 
@@ -44,6 +46,12 @@ DESIGNS: Mapping[str, Design] = {
         about="Tiny-ImageNet: students of three networks, each a normal and a nasty teacher.",
         data="tiny-imagenet",
         placed_orders="tables:large",
+    ),
+    "nasty-thieves": Design(
+        about="Students that choose their settings, and skeptical ones, of a nasty ResNet-18.",
+        data="cifar10",
+        placed_orders="thieves:thieves",
+        decides="best",
     ),
     "ablate-adversary": Design(
         about="A nasty ResNet-18 with a ResNet-18, a CNN or a ResNeXt-29 as adversary.",

@@ -75,6 +75,7 @@ class PaperExperiment:
             cells=tuple(cells.cells_of(_measured(placed, runs) for placed in placed_orders)),
             axis=design.axis,
             against=design.against,
+            decides=design.decides,
             analysis=analysis,
         )
         return MeasuredResult(result, _records(placed_orders, runs))
@@ -86,23 +87,34 @@ def _function(name: str) -> Any:
 
 
 def _measured(placed: PlacedOrder, runs: Mapping[Order, Run]) -> cells.PlacedRun:
-    def record(order: object) -> Record | None:
-        return runs[order].record if isinstance(order, Order) else None
+    def record(order: object, others: Sequence[Order] = ()) -> Record | None:
+        if not isinstance(order, Order):
+            return None
+        records = [runs[each].record for each in (order, *others)]
+        return max(records, key=_validated) if others else records[0]
 
     nasty = normal = None
     if placed.like is not None:
         nasty, normal = record(placed.order.source), record(placed.like.source)
+    own = record(placed.order, placed.others)
+    assert own is not None
     return cells.PlacedRun(
         row=placed.row,
         column=placed.column,
         x=placed.x,
         seed=placed.seed,
-        record=runs[placed.order].record,
+        record=own,
         against=record(placed.against),
-        like=record(placed.like),
+        like=record(placed.like, placed.like_others),
         teachers=None if nasty is None or normal is None else (nasty, normal),
         recalled=placed.recalled,
     )
+
+
+def _validated(record: Record) -> float:
+    """The validation accuracy of the kept epoch."""
+    found = [epoch.validation_accuracy for epoch in record.history]
+    return max(share for share in found if share is not None)
 
 
 def _records(placed_orders: Iterable[PlacedOrder], runs: Mapping[Order, Run]) -> list[Record]:

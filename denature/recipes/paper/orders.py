@@ -32,10 +32,14 @@ class PlacedOrder:
     column: str
     seed: int
     order: Order
+    others: tuple[Order, ...] = ()
+    """Further runs, of which that counts whose validation accuracy is the highest, with `order`."""
     against: Order | None = None
     """Baseline of the difference: a run of the same seed."""
     like: Order | None = None
     """For a student of a nasty teacher: the same student of the normal teacher."""
+    like_others: tuple[Order, ...] = ()
+    """To `like` what `others` are to `order`."""
     x: float | None = None
     """Position on the axis of an ablation."""
     recalled: float | None = None
@@ -51,7 +55,7 @@ class PlacedOrder:
                 add(order.source)
                 orders[order] = None
 
-        for order in (self.order, self.against, self.like):
+        for order in (self.order, *self.others, self.against, self.like, *self.like_others):
             add(order)
         return list(orders)
 
@@ -72,7 +76,7 @@ class ExperimentContext:
 
     def normal(self, net: str, seed: int) -> Order:
         """Order of a normal teacher."""
-        return self._order(net, Normal(), seed, teaches=True)
+        return self.order(net, Normal(), seed, teaches=True)
 
     def nasty(
         self, net: str, seed: int, *, adversary: str | None = None, omega: float | None = None
@@ -82,11 +86,11 @@ class ExperimentContext:
         if omega is not None:
             objective = replace(objective, omega=omega)
         source = self.normal(adversary or net, seed)
-        return self._order(net, objective, seed, teaches=True, source=source)
+        return self.order(net, objective, seed, teaches=True, source=source)
 
     def alone(self, net: str, seed: int, *, fraction: float = 1.0) -> Order:
         """Order of a student without a teacher."""
-        return self._order(net, Normal(), seed, fraction=fraction)
+        return self.order(net, Normal(), seed, fraction=fraction)
 
     def student(
         self,
@@ -104,7 +108,7 @@ class ExperimentContext:
             temperature=loss.temperature if temperature is None else temperature,
             alpha=loss.alpha if alpha is None else alpha,
         )
-        return self._order(net, soft, seed, source=teacher, fraction=fraction)
+        return self.order(net, soft, seed, source=teacher, fraction=fraction)
 
     def recalled(self, kind: str, teacher: str, column: str) -> float | None:
         """The paper's value for a student or teacher as recalled, in percent.
@@ -115,7 +119,7 @@ class ExperimentContext:
             return None
         return RECALLED.get((self.data, kind, teacher, column))
 
-    def _order(
+    def order(
         self,
         net: str,
         objective: Objective,
@@ -125,6 +129,7 @@ class ExperimentContext:
         source: Order | None = None,
         fraction: float = 1.0,
     ) -> Order:
+        """Order of the network here for the paper's `net`, in this setting."""
         training = self.setting.training(self.data, net, seed=seed, teaches=teaches)
         return Order(
             net=self.setting.net(net),

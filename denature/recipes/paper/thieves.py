@@ -1,0 +1,84 @@
+"""Students that try to learn from a nasty teacher all the same: what is left of its nastiness.
+
+A thief chooses its settings by held-out images of its own, so all students here keep their best
+epoch on a validation split.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from denature.recipes.paper.orders import ExperimentContext, PlacedOrder
+from denature.recipes.paper.recalled import ALONE, NASTY, NORMAL
+from denature.report.cells import TEACHER
+from denature.train import Distilled, Normal, Order, Skeptical
+from denature.train.objectives import Objective
+
+TEACHERS = "resnet18"
+STUDENTS = ("cnn", "resnetc20")
+
+TEMPERATURES = (1.0, 4.0, 20.0)
+ALPHAS = (0.1, 0.5, 0.9)
+
+SMOOTHING = 0.1
+"""Of labels, for a student alone: the gain that soft answers give without a teacher."""
+
+BEST = "best"
+"""Row of all thieves together, of which validation chooses."""
+
+
+def thieves(context: ExperimentContext) -> Iterator[PlacedOrder]:
+    """Students alone, both teachers, and each thief with both of them."""
+    for seed in range(context.seeds):
+        normal, nasty = context.normal(TEACHERS, seed), context.nasty(TEACHERS, seed)
+        yield PlacedOrder(row="of normal", column=TEACHER, seed=seed, order=normal)
+        yield PlacedOrder(row="of nasty", column=TEACHER, seed=seed, order=nasty, against=normal)
+        for net in STUDENTS:
+            yield from _students(context, net, seed, normal, nasty)
+
+
+def _students(
+    context: ExperimentContext, net: str, seed: int, normal: Order, nasty: Order
+) -> Iterator[PlacedOrder]:
+    column = context.column(net)
+    alone, smoothed = (
+        _chosen(context, net, objective, seed)
+        for objective in (Normal(), Normal(smoothing=SMOOTHING))
+    )
+    yield PlacedOrder(row=ALONE, column=column, seed=seed, order=alone)
+    yield PlacedOrder(
+        row="alone, smoothed labels", column=column, seed=seed, order=smoothed, against=alone
+    )
+    temperature, alpha = context.setting.loss[context.data].temperature, 0.9
+    kinds: dict[str, Sequence[Objective]] = {
+        "naive": [Distilled(temperature=temperature, alpha=alpha)],
+        "labels": [Distilled(answers="labels")],
+        "tuned": [Distilled(temperature=t, alpha=a) for t in TEMPERATURES for a in ALPHAS],
+        "skeptical": [Skeptical(temperature=temperature)],
+    }
+    kinds[BEST] = [objective for each in kinds.values() for objective in each]
+    for thief, objectives in kinds.items():
+        for kind, teacher in ((NORMAL, normal), (NASTY, nasty)):
+            first, *others = (_chosen(context, net, o, seed, teacher) for o in objectives)
+            like, *like_others = (_chosen(context, net, o, seed, normal) for o in objectives)
+            yield PlacedOrder(
+                row=f"{thief}, of {kind}",
+                column=column,
+                seed=seed,
+                order=first,
+                others=tuple(others),
+                against=alone,
+                like=like if kind == NASTY else None,
+                like_others=tuple(like_others) if kind == NASTY else (),
+            )
+
+
+def _chosen(
+    context: ExperimentContext,
+    net: str,
+    objective: Objective,
+    seed: int,
+    source: Order | None = None,
+) -> Order:
+    """A student that keeps its best epoch on a validation split."""
+    order = context.order(net, objective, seed, source=source)
+    return replace(order, training=replace(order.training, checkpoint="best-validation"))
