@@ -57,8 +57,9 @@ class Choices:
     """Options that every experiment takes."""
 
     scale: str = "cpu"
-    """smoke, a check that takes seconds to minutes; cpu, for two cores; fast, the paper's networks
-    for 30 epochs, where an experiment has it; paper, the whole experiment, for a GPU."""
+    """smoke, a check that takes seconds to minutes; cpu, for two cores; cpu-resnet and fast, the
+    paper's networks for 12 and 30 epochs, where an experiment has them; paper, the whole
+    experiment, for a GPU."""
     seeds: int | None = None
     """Number of repetitions with other seeds; set by the scale by default."""
     data_root: Path | None = None

@@ -5,20 +5,27 @@ from collections.abc import Iterator, Sequence
 from denature.recipes.paper.orders import ExperimentContext, PlacedOrder
 from denature.recipes.paper.recalled import ALONE, NASTY, NORMAL
 from denature.report.cells import TEACHER
-from denature.train import Order
+from denature.train import Normal, Order
 
 CIFAR10_STUDENTS = ("cnn", "resnetc20", "resnetc32", "resnet18")
 LARGE_STUDENTS = ("shufflenetv2", "mobilenetv2", "resnet18")
 STRONGER = ("resnet50", "resnext29")
 """Students that are stronger than their ResNet-18 teacher."""
+
+SMOOTHED = Normal(smoothing=0.1)
+ALONE_SMOOTHED = "alone, smoothed labels"
+"""Objective and row of the yardstick for what soft answers give without a teacher."""
+
 ADVERSARIES = ("resnet18", "cnn", "resnext29")
 
 
 def cifar10(context: ExperimentContext) -> Iterator[PlacedOrder]:
     """ResNet-18 teaches smaller students, itself, and stronger ones."""
-    students = (*CIFAR10_STUDENTS, *_stronger(context))
+    own = "resnet18"
+    students = tuple(net for net in CIFAR10_STUDENTS if context.setting.of_itself or net != own)
+    students += _stronger(context)
     yield from _alone(context, students)
-    yield from _teacher(context, "resnet18", students)
+    yield from _teacher(context, own, students)
 
 
 def large(context: ExperimentContext) -> Iterator[PlacedOrder]:
@@ -55,6 +62,14 @@ def _alone(context: ExperimentContext, students: Sequence[str]) -> Iterator[Plac
                 order=context.alone(net, seed),
                 recalled=context.recalled(ALONE, "", net),
             )
+            if context.setting.smoothed:
+                yield PlacedOrder(
+                    row=ALONE_SMOOTHED,
+                    column=context.column(net),
+                    seed=seed,
+                    order=context.order(net, SMOOTHED, seed),
+                    against=context.alone(net, seed),
+                )
 
 
 def _teacher(

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from denature.recipes.paper.orders import ExperimentContext, PlacedOrder
 from denature.recipes.paper.recalled import ALONE, NASTY, NORMAL
+from denature.recipes.paper.tables import ALONE_SMOOTHED, SMOOTHED
 from denature.report.cells import TEACHER
 from denature.train import Distilled, Normal, Order, Skeptical
 from denature.train.objectives import Objective
@@ -18,9 +19,6 @@ STUDENTS = ("cnn", "resnetc20")
 
 TEMPERATURES = (1.0, 4.0, 20.0)
 ALPHAS = (0.1, 0.5, 0.9)
-
-SMOOTHING = 0.1
-"""Of labels, for a student alone: the gain that soft answers give without a teacher."""
 
 BEST = "best"
 """Row of all thieves together, of which validation chooses."""
@@ -40,14 +38,9 @@ def _students(
     context: ExperimentContext, net: str, seed: int, normal: Order, nasty: Order
 ) -> Iterator[PlacedOrder]:
     column = context.column(net)
-    alone, smoothed = (
-        _chosen(context, net, objective, seed)
-        for objective in (Normal(), Normal(smoothing=SMOOTHING))
-    )
+    alone, smoothed = (_chosen(context, net, objective, seed) for objective in (Normal(), SMOOTHED))
     yield PlacedOrder(row=ALONE, column=column, seed=seed, order=alone)
-    yield PlacedOrder(
-        row="alone, smoothed labels", column=column, seed=seed, order=smoothed, against=alone
-    )
+    yield PlacedOrder(row=ALONE_SMOOTHED, column=column, seed=seed, order=smoothed, against=alone)
     temperature, alpha = context.setting.loss[context.data].temperature, 0.9
     kinds: dict[str, Sequence[Objective]] = {
         "naive": [Distilled(temperature=temperature, alpha=alpha)],
