@@ -47,6 +47,34 @@ def test_a_model_of_the_hub_answers_as_in_transformers(saved: Path, tmp_path: Pa
             assert found.record.net.shape == (10, 1, 8)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("ViT", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                 "intermediate_size": 16, "patch_size": 8}),
+        ("Swin", {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "patch_size": 2,
+                  "window_size": 4}),
+        ("ConvNext", {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}),
+    ],
+)  # fmt: skip
+def test_weights_have_the_names_of_the_release_that_saved_them(
+    tmp_path: Path, kind: str, settings: dict[str, Any]
+) -> None:
+    """Those of ViT and Swin are saved under names of earlier releases."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(num_labels=10, image_size=32, **settings)
+    theirs = getattr(transformers, f"{kind}ForImageClassification")(config).eval()
+    theirs.save_pretrained(tmp_path)
+    steps = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": 32, "width": 32}}
+    (tmp_path / hub.PREPROCESSOR).write_text(json.dumps(steps))
+    pixels = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        wanted = theirs((pixels - 0.5) / 0.5).logits
+        found = import_published(f"hf:{tmp_path}").network(pixels)
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
 def test_a_saved_folder_is_a_model_and_its_classes_are_matched_by_name(
     saved: Path,
     tmp_path: Path,

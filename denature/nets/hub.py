@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
 from denature.core.errors import ConfigError, MissingExtra
@@ -122,10 +123,44 @@ def published(
         RunError: the weights are damaged.
     """
     about = describe(name, fetch=True)
-    tensors = read_weights(_file(name, WEIGHTS, fetch=True))
+    tensors = _renamed(
+        read_weights(_file(name, WEIGHTS, fetch=True)), name, about, channels, image_size
+    )
     zeros, ones = (0.0,) * about.channels, (1.0,) * about.channels
     body = {f"model.{key}": value for key, value in tensors.items()}
     return body, about.mean or zeros, about.std or ones
+
+
+def _renamed(
+    tensors: dict[str, Tensor], name: str, about: HubModel, channels: int, image_size: int
+) -> dict[str, Tensor]:
+    """Weights under the names that the network has in the installed release of transformers.
+
+    Files keep the names of earlier releases, and `from_pretrained` knows how these became others.
+    Weights that fit neither way stay as they are: `network_of` says what is missing.
+    """
+    from transformers.utils import logging
+
+    with torch.device("meta"):
+        outline: Any = create(name, about.classes, channels, image_size)
+    wanted = outline.model.state_dict()
+    count = sum(tensor.numel() for tensor in wanted.values())
+    # The same number of values: the network takes no more memory than the file.
+    if tensors.keys() == wanted.keys() or count != sum(t.numel() for t in tensors.values()):
+        return tensors
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, report = type(outline.model).from_pretrained(
+            None, config=outline.model.config, state_dict=dict(tensors), output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+    found: dict[str, Tensor] = model.state_dict()
+    return tensors if any(report.values()) else found
 
 
 def describe(name: str, *, fetch: bool) -> HubModel:
