@@ -11,6 +11,7 @@ import torch
 from denature.cli.app import main
 from denature.data.config import DataConfig
 from denature.extract.victims.find import find
+from denature.report.results import read_outcome
 from denature.train import Normal, Run, Training, train
 from tests.audit_commands import audit_words, refused, told
 from tests.class_means import ASKED, HERE
@@ -56,6 +57,32 @@ def test_percent_are_taken_as_probabilities(
         for name in ("percent", "probabilities")
     ]
     assert found[0]["defenses"][0]["ece"] == pytest.approx(found[1]["defenses"][0]["ece"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("one_hidden", "gives NaN for class 3 in all of its first 4 answers"),
+        (
+            "turned_round",
+            "of 40 test images, and chance on 10%: what a clone takes of it will hardly",
+        ),
+    ],
+)
+def test_a_model_that_is_likely_a_mistake_is_audited_with_a_word(
+    function: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = audit_words([f"{HERE}:{function}", "--defense", "none", "--kind", "probabilities"])
+    assert main(["audit", *words, "--out", str(tmp_path)]) == 0
+    assert said in capsys.readouterr().err
+
+
+def test_a_model_at_chance_is_told_what_to_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(capsys, f"{HERE}:turned_round", "--defense", "none", out=tmp_path)
+    [*_, advice] = read_outcome(tmp_path).verdict
+    assert advice.startswith("The model is not shown to be better than chance. Check the labels")
 
 
 def test_defenses_of_hidden_scores_are_left_out(
@@ -194,7 +221,7 @@ def test_no_more_images_are_asked_than_the_plan_says(
     plan[thieves] = "naive,augmented,repeated,active-k-center,other-domain"
     assert main(["audit", *plan, "--estimate"]) == 0
     sentence = capsys.readouterr().out
-    stated = int(sentence.split("cells, about ")[1].split(" ")[0].replace(",", ""))
+    stated = int(sentence.split("cells and ")[1].split(" ")[0].replace(",", ""))
     ASKED.clear()
     assert main(["audit", *plan]) == 0
     assert 0 < len(ASKED) <= stated

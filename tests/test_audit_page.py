@@ -286,8 +286,12 @@ def test_names_are_escaped_everywhere() -> None:
 
 
 def test_measures_are_explained_where_they_come_up_first() -> None:
-    page: Page = page_of(audit(), [])
+    result = audit()
+    page: Page = page_of(result, [])
     assert "recovered advantage is the share of it that the clone has" in page.about
+    assert "Defenses that the service has of its own" not in page.about
+    served = replace(result, model=replace(result.model, served=True))
+    assert "Defenses that the service has of its own" in page_of(served, []).about
     assert "Queries to half: number of queries" in page.tables[0].note
     assert "Threat A: a thief with 500 labelled images of its own; without a query" in page.differs
     assert page.differs.endswith("without a query chance is right on 10 % of the images.")

@@ -31,7 +31,7 @@ def test_a_model_that_fails_in_the_middle_is_asked_on(
         error = refused(capsys, *plan, out=tmp_path)
     finally:
         BROKEN.clear()
-    assert "ValueError: out of memory. Stored answers are kept: run the same command again" in error
+    assert "ValueError: out of memory. Stored answers are kept: mend it, and run the same" in error
     first = len(ASKED)
     assert 40 <= first <= 50
     found = told(capsys, *plan, out=tmp_path)

@@ -239,6 +239,13 @@ def test_refused_answers_count_as_spent_and_are_still_wanted(tmp_path: Path) -> 
     assert f"{refused} of these queries were spent without an answer." in verdict_on_theft(theft)
 
 
+def test_a_model_of_this_process_has_no_bill_of_requests(tmp_path: Path) -> None:
+    planned = plan_theft(victim(), **terms(tmp_path, 100))
+    [said, *_] = estimate_theft(planned).bill.lines()
+    assert said == "100 queries: 80 of the pool, to learn from, 20 test images, for fidelity."
+    assert len(estimate_theft(planned).bill.lines()) == 1
+
+
 def test_requests_are_counted_round_by_round() -> None:
     part = Part(name="x", queries=210, spent=10, together=40)
     assert (part.requests(64), part.requests(16), replace(part, together=None).requests(64)) == (

@@ -35,6 +35,14 @@ def test_targets_are_told_apart(tmp_path: Path) -> None:
         match=r"is no URL, no \.toml description of an HTTP API, no run's folder, no \.onnx or",
     ):
         find("nonsense")
+    for target, meant in (
+        ("127.0.0.1:8433", "Is it http://127.0.0.1:8433?"),
+        ("mine/nets.py", "A function in that file is mine.nets:NAME."),
+        ("mine.answer", "A function is named with a colon: mine:answer."),
+        ("tests.class_means:Network", "is a class; wanted is a function.* --net tests.class_means"),
+    ):
+        with pytest.raises(ConfigError, match=meant.replace("?", r"\?")):
+            find(target)
     with pytest.raises(ConfigError, match="cannot be imported"):
         find("denature:no_such_function")
     with pytest.raises(ConfigError, match="a key does not apply to"):

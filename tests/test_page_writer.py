@@ -54,7 +54,8 @@ def test_the_second_line_counts_runs_by_their_data() -> None:
     assert first.data is not None
     half = replace(second, data=replace(first.data, train=719), seconds=600.0)
     lead = Page(title="T", records=[replace(first, seconds=30.0), half]).lead
-    assert lead == "2 runs on digits (719 or 1,438 training and 359 test images); 10 min in all."
+    sizes = "719 or 1,438 training and 359 test images"
+    assert lead == f"2 runs on digits ({sizes}); 10 min of training in all."
     assert Page(title="T").lead == ""
     assert 'class="lead"' not in render(Page(title="T"))
 

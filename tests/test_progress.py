@@ -106,6 +106,20 @@ def test_a_warm_up_is_not_taken_for_the_rate() -> None:
     assert meter.left == pytest.approx(799 / 10)
 
 
+def test_the_first_advances_of_much_work_say_nothing_of_its_end() -> None:
+    """A demo of 90 seconds once said that 13 hours were left, after 64 of its images."""
+    clock = Clock()
+    meter = Meter("a", 949_080, "images", clock=clock)
+    for _ in range(3):
+        clock.now += 3
+        meter.advance(64)
+    assert meter.left is None
+    clock.now += 3
+    meter.advance(60_000)
+    assert meter.left is not None
+    assert meter.left < 300
+
+
 def test_work_that_stalls_takes_longer_and_rare_advances_have_a_rate() -> None:
     clock = Clock()
     meter = Meter("a", 10, "runs", clock=clock)

@@ -108,6 +108,24 @@ def test_a_function_has_the_options_of_its_command(command: str) -> None:
     assert names - found <= ({"model"} if "service_model" in found else set())
 
 
+def test_an_audit_says_its_plan_first_and_has_a_folder_of_its_own(
+    run: Run,
+    arrays: tuple[np.ndarray, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    without_figures: None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = audit(
+        run, arrays, budget=20, defense="label-only", thief="naive", seeds=1, epochs=1, device="cpu"
+    )
+    said = capsys.readouterr().err
+    assert "Effort quick: 2 defenses, 1 thief, a budget of 20 queries" in said
+    assert said.index("Training: about") < said.index("audit: ")
+    assert run.digest[:8] in found.folder.name
+
+
 @pytest.fixture
 def audited(
     run: Run, arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path, without_figures: None

@@ -75,6 +75,10 @@ def test_retries_and_bills_follow_the_description(
 LABEL = "\n[reply]\nlabel = '$'"
 
 FAULTS: dict[str, tuple[str, str]] = {
+    "a key of another table": (
+        f"[request]\nlayout = 'flat'{LABEL}",
+        "no key 'request.layout'. Did you mean image.layout",
+    ),
     "an unknown key": (f"urll = 'http://x'{LABEL}", "no key 'urll'. Did you mean url"),
     "an unknown key within": (
         "url = 'http://x'\n[reply]\nlabels = '$'",

@@ -54,6 +54,11 @@ def load_function(name: str) -> Function:
         function = import_named(name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"The function {name!r} cannot be imported: {error}.") from None
+    if isinstance(function, type):
+        raise ConfigError(
+            f"{name!r} is a class; wanted is a function from images to answers. The weights of a "
+            f"network of this class are a model: model.pt --net {name}."
+        )
     if not callable(function):
         raise ConfigError(f"{name!r} is not a function.")
     return cast(Function, function)

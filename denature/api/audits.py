@@ -124,4 +124,5 @@ def audit(
         trust=trust,
         progress=session.progress,
     )
+    experiment.announce(session)
     return run(experiment, session)

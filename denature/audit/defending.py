@@ -1,5 +1,6 @@
 """The model behind each defense, and the defender's networks."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +13,10 @@ from denature.audit.attempt import PoolOrder
 from denature.audit.clone_training import CloneTrainer
 from denature.audit.config import UNDEFENDED
 from denature.audit.source import Harvest, Source
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, unknown
 from denature.core.seeds import derive, seeded
 from denature.defenses.base import Chain, NetworkRole
+from denature.defenses.catalogue import DEFENSES, chain_of
 from denature.extract.strategies.base import Lesson
 from denature.nets import create
 from denature.train.run import Run
@@ -142,3 +144,22 @@ class Defender:
         groups = self.trainer.orders([lesson], self.folder, seed=seed, recipe="surrogate")
         [run] = self.trainer.train(groups, 1)
         return run
+
+
+def chain_named(name: str) -> Chain | None:
+    """The chain of an output defense; None for the in-training defense.
+
+    Raises:
+        ConfigError: no such defense, or the in-training one beside others or with options.
+    """
+    if name == IN_TRAINING:
+        return None
+    parts = set(re.split(r"[+@]", name))
+    if IN_TRAINING in parts:
+        raise ConfigError(
+            f"The defense {name!r} cannot be read: {IN_TRAINING} is another model, which has no "
+            "options here and no other defenses in front of it. Name it alone."
+        )
+    if parts == {name} and name not in DEFENSES and name != UNDEFENDED:
+        raise unknown("defense", name, [*DEFENSES, UNDEFENDED, IN_TRAINING])
+    return chain_of(name)

@@ -1,6 +1,7 @@
 """What an audit works on: the model as a source of true answers, pools, test images."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -9,8 +10,11 @@ from torch import Tensor, nn
 from denature.answers.looks import ENOUGH
 from denature.audit.attempt import PoolOrder, contents_of_tests, owned_images, seed_of
 from denature.audit.config import AuditConfig
+from denature.audit.result import CHECK_MODEL
 from denature.audit.source import Harvest
 from denature.core.errors import ConfigError
+from denature.core.frames import percent
+from denature.core.stats import proportion
 from denature.core.types import Pixels
 from denature.data import DataConfig, Dataset
 from denature.data.dataset import Split
@@ -20,6 +24,7 @@ from denature.extract.asking.pool import StoredPool, open_pool
 from denature.extract.compatibility import about_of, fitted
 from denature.extract.config import thief_training
 from denature.extract.feasibility import check_clone, check_count, sample_of
+from denature.extract.strategies.common import as_labels
 from denature.extract.victims.base import Victim
 from denature.extract.victims.local import local
 from denature.nets.activations import ActivationRecorder
@@ -163,6 +168,22 @@ class QueryContext:
         if wanted is None:
             wanted = len(split) if isinstance(model, Run) else SERVICE_TESTS
         return split if wanted >= len(split) else split.fraction(wanted / len(split))
+
+
+def no_better_than_chance(harvest: Harvest, tests: Split, classes: Sequence[str]) -> list[str]:
+    """A warning, where the model's accuracy on the test images may be that of chance.
+
+    The model was asked these images before.
+    """
+    labels = tests.labels[tests.rows]
+    found = as_labels(harvest(tests.images[tests.rows].numpy())).values
+    accuracy = proportion(int((found == labels).sum()), len(labels))
+    if accuracy.low > 1 / len(classes):
+        return []
+    return [
+        f"The model is right on {percent(accuracy)} of {accuracy.n:,} test images, and chance on "
+        f"{1 / len(classes):.0%}: what a clone takes of it will hardly be measurable. {CHECK_MODEL}"
+    ]
 
 
 def _check_limits(oracle: Oracle, spent: int, *, tests: int, least: int) -> None:

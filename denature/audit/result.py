@@ -125,6 +125,13 @@ class Finding:
     severity: Literal["high", "medium", "low", "info"]
 
 
+CHECK_MODEL = (
+    "Check the labels of the data, the order of the model's classes, and what it takes for pixels "
+    "(--mean, --std, --scale)."
+)
+"""Advice for a model that is right no more often than chance."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditedModel:
     """The model under audit."""
@@ -137,6 +144,8 @@ class AuditedModel:
     accuracy: Estimate
     """On the reported half of the test images, before any defense."""
     digest: str
+    served: bool = False
+    """Whether a service answered, whose own defenses, if any, are part of the model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

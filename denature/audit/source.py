@@ -18,6 +18,7 @@ from denature.extract.asking.answered import answered
 from denature.extract.asking.ledger import BudgetSpent
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import PoolBatch, digest_of
+from denature.extract.victims.called import FunctionVictim
 from denature.remote.errors import AskFailed
 
 if TYPE_CHECKING:
@@ -78,6 +79,15 @@ class Harvest:
         values = np.stack([self._known[content] for content in contents])
         return Answers(self.kind, torch.from_numpy(values))
 
+    def _next(self) -> str:
+        """What to do after a failure: a function fails again, a service may come back."""
+        own = isinstance(self.oracle.victim, FunctionVictim)
+        return (
+            "mend it, and run the same command again"
+            if own
+            else ("run the same command again to go on")
+        )
+
     def _ask(self, images: np.ndarray, contents: list[bytes]) -> None:
         pool = PoolBatch("audit", images)
         try:
@@ -89,8 +99,7 @@ class Harvest:
             ) from None
         except AskFailed as error:
             raise AskFailed(
-                f"{str(error).rstrip('.')}. Stored answers are kept: run the same command again "
-                "to go on.",
+                f"{str(error).rstrip('.')}. Stored answers are kept: {self._next()}.",
                 again=False,
                 billed=error.billed,
             ) from error

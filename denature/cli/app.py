@@ -154,7 +154,10 @@ def _missing(error: cyclopts.MissingArgumentError, tokens: Sequence[str]) -> str
     for token in error.unused_tokens or ():
         if token.startswith("--"):
             return str(_unknown(token, tokens))
-    return f"{' '.join(error.command_chain or ('The command',))} needs {error.argument.name}."
+    name = error.argument.name
+    if error.argument.index is not None:  # as the usage line spells an argument without dashes
+        name = name.removeprefix("--").replace("-", "_").upper()
+    return f"{' '.join(error.command_chain or ('The command',))} needs {name}."
 
 
 def _explained(message: str, tokens: Sequence[str]) -> str:

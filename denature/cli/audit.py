@@ -127,11 +127,11 @@ def audit(
         trust=trust,
     )
     with run_options.session(output_options, device, default_workers=default_workers()) as session:
-        if estimate or experiment.is_new:
-            for sentence in experiment.estimate(session):
-                print(sentence) if estimate else session.progress.say(sentence)
         if estimate:
+            for sentence in experiment.estimate(session):
+                print(sentence)
             return
+        experiment.announce(session)
         outcome = run(experiment, session)
     if output_options.json:
         print(line(outcome.result, seconds=outcome.seconds or 0.0, report=outcome.report))

@@ -113,6 +113,8 @@ def _pixels(file: Path, *, size: int | None, channels: int | None) -> "np.ndarra
 
     try:
         picture = open_image(file)
+        if channels is None and picture.mode in ("1", "L"):
+            channels = 1
         if size is not None:
             array = to_array(picture, channels=channels or 3, size=size, fit=True)
             assert array is not None

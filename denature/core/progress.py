@@ -183,9 +183,10 @@ class Meter:
     def left(self) -> float | None:
         """Remaining seconds; None where size or rate are unknown."""
         rate = self.rate
-        begins = self.elapsed < RECENT_S or self.done < FIRST_SHARE * self.total
-        if self._samples[0][0] == self.started and begins:
-            return None  # one advance, whose time is mostly that of a warm-up
+        short, little = self.elapsed < RECENT_S, self.done < FIRST_SHARE * self.total
+        warming = self._samples[0][0] == self.started and (short or little)
+        if warming or (short and little):
+            return None  # the first advances take mostly the time of a warm-up
         return max(0.0, self.total - self.done) / rate if self.total > 0 and rate > 0 else None
 
     @property

@@ -310,7 +310,9 @@ def _labels(labels: Any, where: str) -> np.ndarray:
     if numbers.ndim > 1 and numbers.size == len(numbers):
         numbers = numbers.reshape(-1)
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
-        hint = "" if numbers.ndim == 1 else " Where they are one-hot, pass labels.argmax(1)."
+        hint = " Where they are one-hot, pass labels.argmax(1)."
+        if numbers.ndim == 1:
+            hint = " Convert them with .astype(int)." if numbers.dtype.kind == "f" else ""
         raise DataError(
             f"The labels of {where} are {numbers.dtype} of the shape {numbers.shape}; wanted is a "
             f"whole number from 0 for each image.{hint}"

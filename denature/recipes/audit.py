@@ -1,7 +1,6 @@
 """The audit of a model, as an experiment: the networks of its defenses, its cells, its result."""
 
 import hashlib
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,18 +12,17 @@ from typing import Any, final
 from denature.audit.auditor import Auditor
 from denature.audit.cells import REVISION, CellStore
 from denature.audit.clone_training import CloneTrainer
-from denature.audit.config import UNDEFENDED, AuditConfig
-from denature.audit.defending import IN_TRAINING, Defender
+from denature.audit.config import AuditConfig
+from denature.audit.defending import IN_TRAINING, Defender, chain_named
 from denature.audit.engine import Engine
 from denature.audit.findings import findings
 from denature.audit.measurements import Measurements, Trial
-from denature.audit.opening import Encoder, QueryContext, identity
+from denature.audit.opening import Encoder, QueryContext, identity, no_better_than_chance
 from denature.audit.pricing import prices
 from denature.audit.result import AuditedModel, AuditPlan, AuditResult
 from denature.audit.score import estimate
 from denature.audit.source import Harvest
 from denature.audit.summary import baselines_of, cells_of, curves_of, worst_of
-from denature.core.errors import ConfigError, unknown
 from denature.core.progress import Progress, format_seconds
 from denature.core.record import environment, today
 from denature.core.revisions import REVISIONS
@@ -32,13 +30,13 @@ from denature.core.schema import decode, encode
 from denature.core.text import counted
 from denature.data import DataConfig, Dataset
 from denature.defenses.base import Chain
-from denature.defenses.catalogue import DEFENSES, chain_of
 from denature.extract.asking.bill import Bill, Part
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.limits import check_max_cost
 from denature.extract.strategies.base import Strategy
 from denature.extract.strategies.catalogue import strategy_of
 from denature.extract.victims.base import Victim
+from denature.extract.victims.called import FunctionVictim
 from denature.recipes.audit_time import seconds_of_cells
 from denature.recipes.estimate import training_seconds
 from denature.recipes.experiment import MeasuredResult, load_classes
@@ -116,7 +114,7 @@ class Audit:
     @cached_property
     def chains(self) -> dict[str, Chain | None]:
         """Chains of output defenses by name; None for the in-training defense."""
-        return {name: _chain(name) for name in self.config.defenses}
+        return {name: chain_named(name) for name in self.config.defenses}
 
     @property
     def net(self) -> str:
@@ -176,6 +174,12 @@ class Audit:
         with self.opened(None, self.data(session.progress), session) as opened:
             return opened.plan_lines()
 
+    def announce(self, session: Session) -> None:
+        """Say the plan of a new audit, before the networks of its defenses are trained."""
+        if self.is_new:
+            for sentence in self.estimate(session):
+                session.progress.say(sentence)
+
     @contextmanager
     def opened(
         self, runs: Mapping[Order, Run] | None, data: Dataset, session: Session
@@ -192,20 +196,6 @@ class Audit:
                 max_cost=self.max_cost,
             )
             yield OpenAudit(self, runs, context)
-
-
-def _chain(name: str) -> Chain | None:
-    if name == IN_TRAINING:
-        return None
-    parts = set(re.split(r"[+@]", name))
-    if IN_TRAINING in parts:
-        raise ConfigError(
-            f"The defense {name!r} cannot be read: {IN_TRAINING} is another model, which has no "
-            "options here and no other defenses in front of it. Name it alone."
-        )
-    if parts == {name} and name not in DEFENSES and name != UNDEFENDED:
-        raise unknown("defense", name, [*DEFENSES, UNDEFENDED, IN_TRAINING])
-    return chain_of(name)
 
 
 @final
@@ -301,8 +291,10 @@ class OpenAudit:
     # Plan and result
 
     def _announce(self) -> None:
-        """Say the plan of cells that a finished audit lacks; see `Audit.is_new` for the others."""
-        for sentence in () if self.audit.is_new else self.plan_lines():
+        """Say the plan of cells that a finished audit lacks, and what speaks against measuring."""
+        sentences = [] if self.audit.is_new else self.plan_lines()  # see `Audit.announce`
+        sentences += no_better_than_chance(self.harvest, self.tests, self.context.data.classes)
+        for sentence in sentences:
             self.context.session.progress.say(sentence)
 
     def plan(self) -> AuditPlan:
@@ -347,7 +339,7 @@ class OpenAudit:
             f"Effort {config.effort}: {counted(len(auditor.sources), 'defense')}, "
             f"{counted(len(auditor.thieves), 'thief', 'thieves')}, {budgets}, "
             f"{counted(auditor.seeds, 'seed')}; {how}.",
-            f"At most {counted(len(trials), 'cell')}, about {queries:,} images asked, of them "
+            f"At most {counted(len(trials), 'cell')} and {queries:,} images asked, of them "
             f"{tests:,} test images.",
             self._time(trials),
             *(bill.lines() if service else ()),
@@ -358,7 +350,7 @@ class OpenAudit:
         """Time of training of cells and of the networks of defenses, as a sentence."""
         audit, data, pool = self.audit, self.context.data, self.context.session.workers
         workers = 1 if pool is None else pool.size
-        own = [(order, data) for order in audit.orders()]
+        own = training_seconds([(o, data) for o in audit.orders()], audit.folder, workers=workers)
         every, few = seconds_of_cells(
             data,
             trials,
@@ -368,8 +360,7 @@ class OpenAudit:
             done=audit.folder / "none",
             workers=workers,
         )
-        networks = training_seconds(own, audit.folder, workers=workers)
-        most, least = format_seconds(every + networks), format_seconds(few + networks)
+        most, least = format_seconds(every + own), format_seconds(few + own)
         few_left = f", {least} if screening leaves out all thieves that it can" * (few < every)
         return f"Training: {most} at most{few_left}."
 
@@ -383,6 +374,7 @@ class OpenAudit:
                 classes=self.context.data.classes,
                 accuracy=estimate(right[:, half]),
                 digest=self.digest,
+                served=not isinstance(self.audit.model, Run | FunctionVictim),
             ),
             plan=self.plan(),
             baselines=tuple(baselines_of(found)),

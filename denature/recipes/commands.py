@@ -67,7 +67,7 @@ def audit_of(
         name=name,
         config=replace(config, price_per_1000=price_of(model, config.price_per_1000)),
         source=source,
-        folder=_folder(out, f"audit-of-{folder_name(name)}"),
+        folder=_folder(out, f"audit-of-{_short(name, opened)}"),
         pool=None if pool is None else config_of(pool, progress=progress),
         other_pool=None if other_pool is None else config_of(other_pool, progress=progress),
         backbone=backbone_of(backbone, trust),
@@ -172,7 +172,8 @@ def robustness_of(
     source = config_of(data, progress=progress)
     targets = models_of(models, source, options=options, pace=pace, trust=trust, progress=progress)
     per_1000 = [price_of(model, price_per_1000) for model in models]
-    names = "-".join(folder_name(name_of(model)) for model in models[:2])
+    first = zip(models[:2], targets, strict=False)
+    names = "-".join(_short(name_of(model), target) for model, target in first)
     return RobustnessEvaluation(
         targets=targets,
         source=source,
@@ -252,6 +253,12 @@ def flatness_of(
         trust=trust,
         device=device,
     )
+
+
+def _short(name: str, model: object) -> str:
+    """A model's part of a folder's name; of a run with its digest, since many share their name."""
+    short, digest = folder_name(name), model.digest[:8] if isinstance(model, Run) else ""
+    return short if digest in short else f"{short}-{digest}"
 
 
 def _folder(out: str | Path | None, usual: str) -> Path:

@@ -32,8 +32,8 @@ def identity_of(function: Callable[[np.ndarray], np.ndarray]) -> str:
 def _nameless(what: str) -> ConfigError:
     return ConfigError(
         f"The model is {what}, by which its answers cannot be told from those of another one. Pass "
-        "name=..., another one for each state; robustness takes "
-        "denature.extract.FunctionVictim(function, name=...)."
+        "name=..., another one for each state, or denature.extract.FunctionVictim(function, "
+        "name=...) in its place."
     )
 
 

@@ -104,7 +104,9 @@ class Wire:
             # aiohttp names its default of TLS for http:// as well.
             said = server_text(_line(error).replace(" ssl:default", ""), secrets)
             raise AskFailed(
-                f"{self._address} cannot be reached: {said}.", again=True, billed=False
+                f"{self._address} cannot be reached: {said}. Does the server run there?",
+                again=True,
+                billed=False,
             ) from None
         except TimeoutError:
             raise AskFailed(

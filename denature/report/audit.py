@@ -54,6 +54,11 @@ PRICES = (
     "median time for one image alone."
 )
 
+SERVED = (
+    " Defenses that the service has of its own, if any, are part of the model here; the ones in "
+    "the tables are added to them."
+)
+
 LABEL_BOUND = (
     f"The thief named {LABELS} learns from the shown class alone. No defense that keeps the class "
     "takes this away, whatever it does to scores; only fewer queries do."
@@ -83,7 +88,7 @@ def _about(result: AuditResult) -> str:
         f"right on {share(model.accuracy)} of {model.accuracy.n:,} test images. Thieves query it "
         f"with images of {plan.pool}, at most {max(plan.budgets):,} times, and train a clone "
         f"({plan.net}) on the answers. {ADVANTAGE} An audit tries known thieves, so that what it "
-        "finds is a lower bound."
+        f"finds is a lower bound.{SERVED * model.served}"
     )
 
 

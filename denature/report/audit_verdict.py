@@ -14,7 +14,15 @@ from denature.audit.reading import (
     short_names,
     spoiled,
 )
-from denature.audit.result import AuditPlan, AuditResult, Baseline, Crossing, DefensePrice, Interval
+from denature.audit.result import (
+    CHECK_MODEL,
+    AuditPlan,
+    AuditResult,
+    Baseline,
+    Crossing,
+    DefensePrice,
+    Interval,
+)
 from denature.extract.config import Threat
 from denature.report.words import share
 
@@ -94,8 +102,16 @@ def _nothing(result: AuditResult) -> list[str]:
         f"{share(result.model.accuracy)} of {result.model.accuracy.n:,} test images"
         + (f", and {gaps} without a query." if gaps else "."),
         "So the audit says nothing for or against any defense.",
-        "More test images, or fewer labelled images for the thief, would make the gap measurable.",
+        _remedy(result),
     ]
+
+
+def _remedy(result: AuditResult) -> str:
+    """What would make the gap between model and baseline measurable."""
+    if result.model.accuracy.low <= 1 / len(result.model.classes):
+        return f"The model is not shown to be better than chance. {CHECK_MODEL}"
+    fewer = ", or fewer labelled images for the thief," if result.plan.labelled else ""
+    return f"More test images{fewer} would make the gap measurable."
 
 
 def _taken(result: AuditResult) -> str:
@@ -137,7 +153,7 @@ def _how_much(left: Interval, defense: str) -> str:
         return f"{model} was cloned in part"
     if left.high < 0.5:
         return f"{model} was not seen to be cloned"
-    return f"Whether half of {model.lower()}'s worth can be cloned is not settled"
+    return f"Whether half of {model[0].lower()}{model[1:]}'s worth can be cloned is not settled"
 
 
 def _stopped(result: AuditResult) -> str:

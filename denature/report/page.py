@@ -217,7 +217,7 @@ class Page:
         )
         runs = counted(len(self.records), "run")
         seconds = sum(record.seconds for record in self.records)
-        return f"{runs} on {found or 'no data'}; {short_seconds(seconds)} in all."
+        return f"{runs} on {found or 'no data'}; {short_seconds(seconds)} of training in all."
 
     @property
     def provenance(self) -> str:
@@ -227,11 +227,14 @@ class Page:
         first = self.records[0].environment
         versions = ", ".join(f"{k} {v}" for k, v in sorted(first.get("versions", {}).items()))
         digests = sorted({r.data.digest for r in self.records if r.data})
-        return (
-            f"{first.get('device', '')}; {versions}; commit "
-            f"{first.get('commit') or 'of a release'}; data {', '.join(digests) or 'none'}; "
-            f"started {self.records[0].started}."
-        )
+        parts = [
+            *([first["device"]] if first.get("device") else []),
+            versions,
+            f"commit {first.get('commit') or 'of a release'}",
+            f"data {', '.join(digests) or 'none'}",
+            f"the first run began {self.records[0].started}",
+        ]
+        return f"{'; '.join(parts)}."
 
 
 def _sizes(sizes: set[int]) -> str:

@@ -8,6 +8,7 @@ from typing import final
 from denature.core.progress import format_seconds
 from denature.extract.asking.limits import affordable, in_dollars
 from denature.extract.asking.oracle import Oracle
+from denature.extract.victims.called import FunctionVictim
 from denature.remote.config import RequestConfig
 
 
@@ -48,6 +49,8 @@ class Bill:
     per_request: int
     """Images in a request."""
     pace: RequestConfig
+    local: bool = False
+    """Whether the model answers in this process; without a price its queries cost nothing."""
     in_parts: bool = False
     """Whether queries may be sent in more requests than full ones, such as an audit's."""
     budget: int | None = None
@@ -74,6 +77,7 @@ class Bill:
             parts=parts,
             per_request=oracle.per_request,
             pace=oracle.pace,
+            local=isinstance(oracle.victim, FunctionVictim),
             in_parts=in_parts,
             budget=budget,
             price=oracle.price,
@@ -153,6 +157,8 @@ class Bill:
             if self.most > self.queries
             else ", including lost attempts that may have been charged"
         )
+        if self.local and self.price is None:
+            return [f"{self.queries:,} queries{limited}: {parts}.{before}"]
         return [
             f"{self.queries:,} queries{limited}{lost}: {parts}.{before}",
             self._requests(),

@@ -15,7 +15,7 @@ from tenacity.wait import wait_random_exponential
 
 from denature.answers.kinds import AnswerKind
 from denature.answers.looks import LOOKS, kind_of
-from denature.core.errors import ConfigError, Stopped
+from denature.core.errors import ConfigError, Stopped, brief
 from denature.core.progress import SILENT, Progress, Task
 from denature.core.stopping import Stopper
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
@@ -285,6 +285,11 @@ class Oracle:
             raise
         if known is None:
             self.progress.say(f"{self.about.target} answers with {kind}.")
+        if not self.answered and (hidden := _never_shown(values)):
+            self.progress.say(
+                f"{self.about.target} gives NaN for class {brief(map(str, hidden))} in all of its "
+                f"first {count} answers: such scores count as hidden, and as the lowest."
+            )
         if values is not reply and not self._divides:
             self._divides = True
             self.progress.say(
@@ -315,6 +320,14 @@ class Oracle:
             return (wait_s or 0.0) + backing_off(state)
 
         return seconds
+
+
+def _never_shown(values: np.ndarray) -> list[int]:
+    """Classes whose score is NaN in each of several answers."""
+    if values.ndim != 2 or len(values) < 2:
+        return []
+    found: list[int] = np.flatnonzero(np.isnan(values).all(axis=0)).tolist()
+    return found
 
 
 def _batches(items: Iterable[Wanted], size: int) -> Iterator[list[Wanted]]:

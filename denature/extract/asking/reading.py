@@ -82,10 +82,10 @@ def _check_answers(
             hint = "; if the value is a class, pass --kind label" if values.shape[1] == 1 else ""
             raise unfit(f"{values.shape[1]} values an image, and {classes} are wanted{hint}")
         if np.isinf(values).any():
-            raise unfit("answers that are not finite")
+            raise unfit("answers that are infinite")
         # An answer without a detected face has no values.
         if kind != "landmarks" and np.isnan(values).all(axis=1).any():
-            raise unfit("answers without any value")
+            raise unfit("answers of NaN alone, which stands for a hidden score")
 
 
 def completed(kind: AnswerKind, values: np.ndarray) -> np.ndarray:

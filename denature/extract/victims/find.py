@@ -104,8 +104,20 @@ def find(
         return FunctionVictim(load_function(target), name=target, kind=kind, pixels=pixels)
     raise ConfigError(
         f"The target {target!r} is no URL, no .toml description of an HTTP API, no run's folder, "
-        f"no .onnx or .pt2 file, no package.module:function and not {REKOGNITION}."
+        f"no .onnx or .pt2 file, no package.module:function and not {REKOGNITION}.{_meant(target)}"
     )
+
+
+def _meant(target: str) -> str:
+    """What a target that lacks its mark may stand for."""
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", target):
+        return f" Is it http://{target}?"
+    if re.fullmatch(r"[A-Za-z_][\w/]*\.py", target):
+        module = target.removesuffix(".py").replace("/", ".")
+        return f" A function in that file is {module}:NAME."
+    if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target):
+        return f" A function is named with a colon: {':'.join(target.rsplit('.', 1))}."
+    return ""
 
 
 def folder_name(target: str) -> str:

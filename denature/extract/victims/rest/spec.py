@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final, get_type_hints
@@ -180,18 +180,34 @@ def read_spec(path: Path) -> RestSpec:
         plain = read_toml(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.") from None
-    _check_keys(plain, RestSpec, path, "")
+    _check_keys(plain, RestSpec, path, "", [*_keys(RestSpec)])
     return decode(RestSpec, plain, where=str(path))
 
 
-def _check_keys(plain: Mapping[str, Any], kind: Any, path: Path, at: str) -> None:
+def _keys(kind: Any, at: str = "") -> Iterator[str]:
+    """All keys of a description, with the tables before them: `image.layout`."""
+    for each in fields(kind):
+        yield f"{at}{each.name}"
+        if is_dataclass(of := get_type_hints(kind)[each.name]):
+            yield from _keys(of, f"{at}{each.name}.")
+
+
+def _check_keys(
+    plain: Mapping[str, Any], kind: Any, path: Path, at: str, every: Sequence[str]
+) -> None:
     known = {each.name: get_type_hints(kind)[each.name] for each in fields(kind)}
     for key, value in plain.items():
         if key not in known:
+            # The same key of another table, or else the nearest one of this table.
+            same = [name for name in every if name.rpartition(".")[2] == key]
+            if same:
+                raise ConfigError(
+                    f"{path}: There is no key '{at}{key}'. Did you mean {' or '.join(same)}?"
+                )
             error = unknown("key", f"{at}{key}", [f"{at}{name}" for name in known])
             raise ConfigError(f"{path}: {error}")
         if is_dataclass(known[key]) and isinstance(value, dict):
-            _check_keys(value, known[key], path, f"{at}{key}.")
+            _check_keys(value, known[key], path, f"{at}{key}.", every)
 
 
 def secrets_of(spec: RestSpec) -> dict[str, str]:
