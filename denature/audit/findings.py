@@ -259,8 +259,9 @@ def rate_limit(result: AuditResult) -> Finding | None:
         "within the largest budget.",
         why=f"Threat {threat}: {half.value:,.0f} queries are enough (interval {ends})"
         + (f", by interpolation below the smallest budget, {least:,}." if early else "."),
-        do=f"Allow one client fewer than {limit:,.0f} queries in all, the low end of this "
-        "interval, over all of its keys; a limit per second alone only delays a thief."
+        do=f"Allow one client fewer than {limit:,.0f} queries in all"
+        + (", the low end of this interval" if half.low is not None else "")
+        + ", over all of its keys; a limit per second alone only delays a thief."
         + (" Audit smaller budgets first, to measure that number." if early else ""),
         tags=(*TAGS, "OWASP AISVS C11.5"),
         severity="high",

@@ -81,12 +81,9 @@ class Harvest:
 
     def _next(self) -> str:
         """What to do after a failure: a function fails again, a service may come back."""
-        own = isinstance(self.oracle.victim, FunctionVictim)
-        return (
-            "mend it, and run the same command again"
-            if own
-            else ("run the same command again to go on")
-        )
+        if isinstance(self.oracle.victim, FunctionVictim):
+            return "mend it, and run the same command again"
+        return "run the same command again to go on"
 
     def _ask(self, images: np.ndarray, contents: list[bytes]) -> None:
         pool = PoolBatch("audit", images)

@@ -80,7 +80,7 @@ class Oracle:
         if stated is not None and stored is not None and stated != stored:
             self._change_kind(stated, stored)
         self._failure: BaseException | None = None
-        self._divides = False
+        self._divides = self._looked = False
         self.answered = 0
         """Answers that this process received."""
         self.seconds = 0.0
@@ -285,11 +285,12 @@ class Oracle:
             raise
         if known is None:
             self.progress.say(f"{self.about.target} answers with {kind}.")
-        if not self.answered and (hidden := _never_shown(values)):
+        if not self._looked and (hidden := _never_shown(values)):
             self.progress.say(
                 f"{self.about.target} gives NaN for class {brief(map(str, hidden))} in all of its "
                 f"first {count} answers: such scores count as hidden, and as the lowest."
             )
+        self._looked = True
         if values is not reply and not self._divides:
             self._divides = True
             self.progress.say(
