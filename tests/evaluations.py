@@ -21,6 +21,7 @@ from denature.report.results import Outcome, read_outcome
 from denature.report.robustness import RobustnessResult
 from denature.robust.config import AttackConfig
 from denature.train import Run
+from denature.train.config import Device
 from denature.train.session import Session
 
 
@@ -54,11 +55,21 @@ def robustness_and_page(
 
 
 def flatness(
-    runs: Sequence[Run], data: str | DataConfig, out: Path, **options: Any
+    runs: Sequence[Run],
+    data: str | DataConfig,
+    out: Path,
+    *,
+    device: Device = "auto",
+    **options: int,
 ) -> FlatnessResult:
     """What is measured, without its page."""
-    config = FlatnessConfig(**options)
-    comparison = FlatnessComparison(runs=runs, source=_config(data), folder=out, config=config)
+    comparison = FlatnessComparison(
+        runs=runs,
+        source=_config(data),
+        folder=out,
+        config=FlatnessConfig(**options),
+        device=device,
+    )
     result = _measured(comparison)
     assert isinstance(result, FlatnessResult)
     return result

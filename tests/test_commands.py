@@ -119,6 +119,7 @@ def test_other_names_of_the_field_lead_to_names_that_exist() -> None:
     assert not SYNONYMS.keys() & {*ATTACKS, *STRATEGIES, *DEFENSES}
     assert "Did you mean carlini-wagner?" in str(unknown("attack", "C&W", ATTACKS))
     assert "Did you mean mad?" in str(unknown("defense", "MAD_argmax", DEFENSES))
+    assert "Did you mean semi-supervised?" in str(unknown("thief", "FixMatch", STRATEGIES))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Other names of the field, for errors: what papers and other libraries call what is named here."""
 
+import re
 from collections.abc import Collection, Mapping
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -15,7 +16,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "activethief": ("active-both", "active-uncertainty", "active-k-center"),
     "copycat": ("labels",),
     "copycatcnn": ("labels",),
-    "fixmatch": ("semi-supervised",),
+    "fix-match": ("semi-supervised",),
     "knockoff": ("naive", "other-domain"),
     "knockoffnets": ("naive", "other-domain"),
     "mixmatch": ("semi-supervised",),
@@ -46,9 +47,16 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def _joined(name: str) -> str:
+    return re.sub("[-_]", "", name.casefold())
+
+
+BY_LETTERS = {_joined(name): found for name, found in SYNONYMS.items()}
+
+
 def synonyms(name: str, known: Collection[str]) -> list[str]:
     """The known names that another name of the field stands for; options keep their dashes."""
     bare = name.removeprefix("--")
     dashes = name[: len(name) - len(bare)]
-    found = SYNONYMS.get(bare.casefold().replace("_", "-"), ())
+    found = BY_LETTERS.get(_joined(bare), ())
     return [f"{dashes}{other}" for other in found if f"{dashes}{other}" in known]
