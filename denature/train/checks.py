@@ -28,9 +28,13 @@ def check_shape(role: str, run: Run, dataset: Dataset) -> None:
             "data."
         )
     if net.shape != (wanted := shape_of(dataset)):
+        sizes = (dataset.config.image_size, net.image_size)
+        sized = (
+            f", or pass --image-size {net.image_size}" if sizes[0] not in (None, sizes[1]) else ""
+        )
         raise ConfigError(
             f"The {role} {run.folder or net.name} answers {format_shape(net.shape)}, but the data "
-            f"{dataset.config.source} has {format_shape(wanted)}. Take a run on such data."
+            f"{dataset.config.source} has {format_shape(wanted)}. Take a run on such data{sized}."
         )
 
 
