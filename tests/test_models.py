@@ -16,11 +16,13 @@ from denature.api import evaluate
 from denature.cli.app import main
 from denature.core.errors import ConfigError, RunError
 from denature.core.record import read_record
+from denature.data import load
 from denature.extract.victims.base import run_now
 from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.find import find
 from denature.nets import NETS, create
 from denature.train import Run
+from denature.train.checks import check_shape
 from denature.train.importing import Shape
 from tests.commands import refused, told
 from tests.hostile import Answer, Request, hostile, reply
@@ -270,3 +272,9 @@ def test_a_command_finds_functions_of_the_current_folder(trained: Run, tmp_path:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "on 40 images" in done.stdout
+
+
+def test_a_run_of_another_size_names_the_option_that_was_typed(trained: Run) -> None:
+    with pytest.raises(ConfigError, match=r"of 16 pixels a side\. .*, or pass --image-size 8\.$"):
+        check_shape("run", trained, load("digits", image_size=16))
+    check_shape("run", trained, load("digits"))
