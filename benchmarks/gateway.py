@@ -4,10 +4,12 @@
 
 `denature serve --upstream` with a defense stands in front of `denature serve`, and of MLServer
 where `--mlserver` names a Python that has it, with one `cnn` of 3x32x32. Gateway, server and client
-share this machine's cores. Requests take turns between the gateway and the server itself.
+share this machine's cores, so each computes with one thread. Requests take turns between the
+gateway and the server itself.
 """
 
 import argparse
+import os
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two repeats of little work: a trial")
     parser.add_argument("--mlserver", help="a Python that has MLServer")
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of all processes that this one starts
     bench = Bench(torch.device("cpu"), repeats=2 if options.quick else 10)
     images, count = (640, 20) if options.quick else (6_400, 100)
     with TemporaryDirectory() as name:
