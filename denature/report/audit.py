@@ -84,7 +84,7 @@ def page(result: AuditResult, records: Sequence[Record]) -> Page:
 def _about(result: AuditResult) -> str:
     model, plan = result.model, result.plan
     return (
-        f"The model answers with {_kind(model.kind)} over {len(model.classes):,} classes and is "
+        f"The model shows {_kind(model.kind)} of {len(model.classes):,} classes and is "
         f"right on {share(model.accuracy)} of {model.accuracy.n:,} test images. Thieves query it "
         f"with images of {plan.pool}, at most {max(plan.budgets):,} times, and train a clone "
         f"({plan.net}) on the answers. {ADVANTAGE} An audit tries known thieves, so that what it "

@@ -29,7 +29,8 @@ from denature.report.words import share
 ADVANTAGE = (
     "A model's advantage is its accuracy above what a thief reaches without a query; recovered "
     "advantage is the share of it that the clone has. At 0 % the thief learned nothing, at 100 % "
-    "the clone is as good as the model. The worst thief is the one that takes the most."
+    "the clone is as good as the model. The worst thief is the one whose clone is best on one half "
+    "of the test images; the other half measures it."
 )
 
 TO_HALF = (
