@@ -111,3 +111,8 @@ def test_bf16_is_not_chosen_where_it_is_emulated() -> None:
     held = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     found = subprocess.run([sys.executable, "-c", code], env=held, capture_output=True, text=True)
     assert found.stdout.split() == ["fp32"], found.stderr
+
+
+def test_a_setting_of_another_type_is_an_error_in_words() -> None:
+    with pytest.raises(ConfigError, match=r"One of \{'epochs': '5'\} is of another type: '>='"):
+        normal("mlp", "digits", epochs="5")  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from torch import nn
 
 from denature.answers.config import InferenceConfig
+from denature.core.errors import ConfigError
 from denature.core.keywords import with_keywords
 from denature.data.given import DataLike
 from denature.train.config import (
@@ -29,6 +30,7 @@ from denature.train.runs import train
 from denature.train.session import Session
 
 F = TypeVar("F", bound=Callable[..., Run])
+C = TypeVar("C", bound=Normal | Nasty | Distilled | Training | InferenceConfig)
 
 
 class RunKeywords(TypedDict, total=False):
@@ -137,9 +139,13 @@ def _with_options(
     data: DataLike,
     options: dict[str, Any],
 ) -> Run:
-    def take(kind: type[Any]) -> dict[str, Any]:
-        return {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
+    def take(kind: type[C]) -> C:
+        given = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
+        try:
+            return kind(**given)
+        except TypeError as error:  # a number was compared with a text, for one
+            raise ConfigError(f"One of {given} is of another type: {error}.") from None
 
-    made, training = objective(**take(objective)), Training(**take(Training))
-    inference = InferenceConfig(**take(InferenceConfig)) if objective.asks else InferenceConfig()
+    made, training = take(objective), take(Training)
+    inference = take(InferenceConfig) if objective.asks else InferenceConfig()
     return train(net, data, made, training, inference=inference, **options)
