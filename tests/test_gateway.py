@@ -1,5 +1,6 @@
 """A server in front of another one: keys, budgets and defenses for clients that stay the same."""
 
+import asyncio
 import contextlib
 import json
 import threading
@@ -21,7 +22,7 @@ from denature.extract.victims.find import find
 from denature.serve.config import Exposure
 from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.refusal import Refused
-from denature.serve.upstream import UpstreamAnswerer, find_models
+from denature.serve.upstream import Upstream, find_models
 from denature.serve.upstream_config import UpstreamConfig
 from denature.train import Normal, Run, Training, train
 from tests.hostile import Answer, Hostile, Request, hostile, reply
@@ -347,9 +348,14 @@ def test_a_model_that_changes_behind_is_no_longer_asked(tmp_path: Path) -> None:
         config = UpstreamConfig(upstream=behind.url)
         [model] = find_models([], config, Exposure(), "none", key=None)
         shape.append([-1, 8, 8, 3])
-        with (
-            UpstreamAnswerer(model, config, key=None) as answerer,
-            pytest.raises(Refused) as refused,
-        ):
-            answerer(torch.from_numpy(NORMALISED))
+        upstream = Upstream(model, config, key=None)
+
+        async def ask() -> None:
+            try:
+                await upstream.ask(torch.from_numpy(NORMALISED))
+            finally:
+                await upstream.close()
+
+        with pytest.raises(Refused) as refused:
+            asyncio.run(ask())
         assert "has another input or output" in str(refused.value.cause)

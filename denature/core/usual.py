@@ -12,7 +12,8 @@ TERMINAL = "denature.cli.show"
 def usual() -> Progress:
     """A display for the place where Python runs now: bars, or lines where there is no terminal.
 
-    A script without standard error, such as one of pythonw, is silent.
+    A script without standard error, such as one of pythonw, is silent; and so is an installation
+    without rich, since training needs torch, numpy and pyarrow alone.
     """
     if in_notebook():
         from denature.core.notebook import NotebookDisplay
@@ -20,7 +21,10 @@ def usual() -> Progress:
         return NotebookDisplay()
     if sys.stderr is None:
         return SILENT
-    display: Progress = import_module(TERMINAL).Display()
+    try:
+        display: Progress = import_module(TERMINAL).Display()
+    except ImportError:
+        return SILENT
     return display
 
 

@@ -55,7 +55,9 @@ class Server:
             self.models = open_models(serving, held)
             self._held = held.pop_all()
         self.lines = {
-            name: Batcher(model.answer, self.limits, at_once=model.at_once)
+            name: Batcher(model.answer, self.limits)
+            if model.upstream is None
+            else Batcher(model.answer, self.limits, ask=model.ask, at_once=model.upstream.at_once)
             for name, model in self.models.items()
         }
         self.access = Access(serving.keys, serving.metrics_token)
@@ -94,9 +96,7 @@ class Server:
         return JSONResponse({"ready": all(found)}, 200 if all(found) else 503)
 
     async def _is_ready(self, model: Model) -> bool:
-        if model.ready is None:
-            return True
-        return await asyncio.get_running_loop().run_in_executor(None, model.ready)
+        return model.upstream is None or await model.upstream.ready()
 
     def index(self, request: Request) -> Response:
         names = [
@@ -269,6 +269,9 @@ class Server:
     async def close(self) -> None:
         for line in self.lines.values():
             line.close()
+        for model in self.models.values():
+            if model.upstream is not None:
+                await model.upstream.close()
         self.reader.close()
         await self.access.close()
         self.log.close()

@@ -1,8 +1,8 @@
-"""Requests of all clients, computed in batches off the event loop."""
+"""Requests of all clients, computed in batches off the event loop, or by another server."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias, TypeVar, final
@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 AnswerBatch: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
 """From the images of several requests to the answers to all images, in order."""
+
+AskBatch: TypeAlias = Callable[[list[np.ndarray]], Awaitable[np.ndarray]]
+"""The same in the event loop, where another server computes."""
 
 SLICE = 64
 """Images of a request that are computed without a turn of another caller, at most."""
@@ -42,14 +45,20 @@ class Batcher:
     Args:
         answer: answers a batch, in a thread.
         limits: of batches and of waiting images.
-        at_once: requests that are answered at one time, each as a batch of its own, as another
-            server should get them; None gathers batches and answers one after another.
+        ask: answers in the place of `answer`, in the event loop, `at_once` requests at one time,
+            each as a batch of its own, as another server should get them.
+        at_once: see `ask`; by default batches are gathered, and answered one after another.
     """
 
     def __init__(
-        self, answer: AnswerBatch, limits: ServerLimits, *, at_once: int | None = None
+        self,
+        answer: AnswerBatch,
+        limits: ServerLimits,
+        *,
+        ask: AskBatch | None = None,
+        at_once: int | None = None,
     ) -> None:
-        self._answer = answer
+        self._answer, self._ask = answer, ask
         self._limits = limits
         self._most = 1 if at_once else limits.max_batch
         self._slice = limits.max_images if at_once else min(SLICE, limits.max_batch)
@@ -57,7 +66,7 @@ class Batcher:
         self._waiting: Counter[str] = Counter()
         self._at_once = at_once or 1
         self._tasks: set[asyncio.Task[None]] = set()
-        self._threads = ThreadPoolExecutor(self._at_once, thread_name_prefix="answers")
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
     def check_room(self, caller: str, images: int = 1) -> None:
         """Check that images of a caller may wait, which is known before its body is read.
@@ -114,9 +123,8 @@ class Batcher:
     async def _answer_all(self, batch: list[_Slice]) -> None:
         """Answer a batch; if it fails, each of its requests alone, so that others are answered."""
         images = [part.images for part in batch]
-        loop = asyncio.get_running_loop()
         try:
-            values = await loop.run_in_executor(self._threads, self._answer, images)
+            values = await self._values(images)
         except Exception as error:
             if len({id(part.answer) for part in batch}) > 1:
                 for part in batch:
@@ -128,6 +136,12 @@ class Batcher:
                     part.answer.set_exception(error)
         else:
             _hand_out(batch, values)
+
+    async def _values(self, images: list[np.ndarray]) -> np.ndarray:
+        if self._ask is not None:
+            return await self._ask(images)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._answer, images)
 
     async def between(self, work: Callable[[], T]) -> T:
         """Do work in a thread that answers, where there is one between two batches."""

@@ -1,14 +1,15 @@
 """A model that is ready to be served."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 import torch
 
-from denature.answers.answerer import Answerer
+from denature.answers.answerer import Answerer, Answers
 from denature.core.errors import ConfigError
 from denature.core.seeds import generator
 from denature.defenses.base import Defended, Networks, Stream
@@ -16,6 +17,12 @@ from denature.serve.config import ServedModel
 from denature.serve.exposure import expose
 from denature.serve.memory import MemoryFile, Tensors, snapshot
 from denature.serve.protocol import ModelSignature
+
+if TYPE_CHECKING:
+    from denature.serve.upstream import Upstream
+
+FEW = 4096
+"""Scores that defenses change in the event loop; a thread changes more, so that others go on."""
 
 TRIED = 2
 """Random images whose answers are checked before anything is served."""
@@ -40,10 +47,8 @@ class Model:
         networks: those that its defenses look at.
         seed: of its random defenses.
         memory: folder with what the defenses remembered, for defenses with a memory.
-        trial: answers a few random images at the start, in place of the answerer.
-        ready: whether the answerer can answer now; None where it always can.
-        at_once: requests that the answerer answers at one time, each as it came; by default one
-            batch after another.
+        upstream: a model of another server that answers requests in the answerer's place, which
+            then stands for it at the start alone.
 
     Raises:
         ConfigError: the defenses do not give what is shown.
@@ -60,13 +65,10 @@ class Model:
         networks: Networks,
         seed: int,
         memory: Path | None = None,
-        trial: Answerer | None = None,
-        ready: Callable[[], bool] | None = None,
-        at_once: int | None = None,
+        upstream: "Upstream | None" = None,
     ) -> None:
-        self.signature, self.ready, self.at_once = signature, ready, at_once
+        self.signature, self.upstream = signature, upstream
         self._answerer, self._take = answerer, take
-        self._trial = trial or answerer
         self._defended = Defended(answerer, served.chain, networks, seed)
         self._order = threading.Lock()
         self._batches = self._written = 0
@@ -79,7 +81,18 @@ class Model:
     def answer(self, requests: Sequence[np.ndarray]) -> np.ndarray:
         """The answers to all images of several requests: float64, or int64 for labels."""
         images = torch.cat([self._take(images) for images in requests])
-        answers = self._answerer(images)
+        return self._shown(self._answerer(images), images)
+
+    async def ask(self, requests: Sequence[np.ndarray]) -> np.ndarray:
+        """Like `answer`, by a model of another server."""
+        assert self.upstream is not None
+        images = torch.cat([self._take(images) for images in requests])
+        answers = await self.upstream.ask(images)
+        if answers.values.numel() <= FEW and not self._order.locked():
+            return self._shown(answers, images)
+        return await asyncio.to_thread(self._shown, answers, images)
+
+    def _shown(self, answers: Answers, images: torch.Tensor) -> np.ndarray:
         with self._order:  # answers change the memory of the defenses
             self._batches += 1
             return self._defended.stream(answers, images).values.cpu().numpy()
@@ -108,7 +121,7 @@ class Model:
         shape = (TRIED, *(max(size, 1) for size in self.signature.shape))
         pixels = self._take(generator(0, "trial").integers(0, 256, shape, dtype=np.uint8))
         exposure, scores = self.signature.exposure, len(self.signature.classes)
-        shown = expose(stream(self._trial(pixels), pixels).values.cpu().numpy(), exposure)
+        shown = expose(stream(self._answerer(pixels), pixels).values.cpu().numpy(), exposure)
         count = int(np.isfinite(shown).sum())
         wanted = TRIED * (1 if exposure.kind == "label" else exposure.top or scores)
         if count != wanted:

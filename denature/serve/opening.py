@@ -29,8 +29,7 @@ def open_models(serving: Serving, held: ExitStack) -> dict[str, Model]:
 
     Args:
         serving: settings of the server.
-        held: keeps the folder of the defenses' memories locked, and connections open, until it is
-            closed.
+        held: keeps the folder of the defenses' memories locked until it is closed.
 
     Raises:
         RunError: a run or a memory cannot be read.
@@ -45,7 +44,7 @@ def open_models(serving: Serving, held: ExitStack) -> dict[str, Model]:
 
     def opened(model: ServedModel) -> Model:
         if model.upstream is not None:
-            return _open_upstream(model, serving, folder, held)
+            return _open_upstream(model, serving, folder)
         if model.function is not None:
             return _open_function(model, serving, folder)
         return _open_run(model, serving, networks, folder)
@@ -101,26 +100,20 @@ def _placed(
     }
 
 
-def _open_upstream(
-    served: ServedModel, serving: Serving, folder: Path | None, held: ExitStack
-) -> Model:
-    from denature.serve.upstream import RandomAnswers, UpstreamAnswerer, signature_of
+def _open_upstream(served: ServedModel, serving: Serving, folder: Path | None) -> Model:
+    from denature.serve.upstream import RandomAnswers, Upstream, signature_of
 
     _check_roles(served, "a model of another server")
-    answerer = held.enter_context(
-        UpstreamAnswerer(served, serving.upstream, key=serving.upstream_key)
-    )
+    upstream = Upstream(served, serving.upstream, key=serving.upstream_key)
     return Model(
         served,
         signature_of(served),
-        answerer,
+        RandomAnswers(served, upstream.digest),
         take=torch.tensor,
         networks={},
         seed=_seed(serving.defense.defense_seed, served.name),
         memory=folder,
-        trial=RandomAnswers(served),
-        ready=answerer.ready,
-        at_once=serving.upstream.upstream_at_once,
+        upstream=upstream,
     )
 
 

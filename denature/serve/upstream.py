@@ -2,11 +2,10 @@
 
 import asyncio
 import hashlib
-import threading
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self, TypeVar, final
+from typing import final
 
 import numpy as np
 import torch
@@ -27,8 +26,6 @@ from denature.serve.protocol import DTYPES, ModelSignature
 from denature.serve.refusal import Refused
 from denature.serve.upstream_config import UpstreamConfig, UpstreamModel
 
-T = TypeVar("T")
-
 TRIED = 2
 """Random images that show the kind of a model's answers where its server does not state it."""
 
@@ -42,87 +39,73 @@ READY_S = 2.0
 """Seconds for the other server to say whether it is ready."""
 
 
-@final
-class UpstreamConnection:
-    """Requests to one model of another server, from any thread; a context.
-
-    They run in an event loop of their own, since models answer in threads.
-    """
-
-    def __init__(self, config: UpstreamConfig, model: str | None, *, key: str | None) -> None:
-        assert config.upstream is not None
-        self.service = InferenceService(
-            config.upstream,
-            model=model,
-            output=config.upstream_output,
-            kind=config.upstream_kind,
-            key=key,
-            pace=RequestConfig(
-                timeout_s=config.upstream_timeout_s, concurrency=config.upstream_at_once
-            ),
-        )
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.run(self.service.__aenter__())
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.run(self.service.__aexit__())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of work in the loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+def service_of(config: UpstreamConfig, model: str | None, *, key: str | None) -> InferenceService:
+    """A model of another server; a context that is entered in the loop of its requests."""
+    assert config.upstream is not None
+    return InferenceService(
+        config.upstream,
+        model=model,
+        output=config.upstream_output,
+        kind=config.upstream_kind,
+        key=key,
+        pace=RequestConfig(
+            timeout_s=config.upstream_timeout_s, concurrency=config.upstream_at_once
+        ),
+    )
 
 
 @final
-class UpstreamAnswerer:
-    """Answers of a model of another server, of the kind that the defenses here take.
+class Upstream:
+    """A model of another server, asked in the event loop of the requests.
 
-    What it is asked are tensors as that model takes them. A context that is entered before.
+    What it is asked are tensors as that model takes them. No thread stands between a client's
+    request and that of the gateway: each hand-over costs up to half a millisecond.
     """
 
     def __init__(self, served: ServedModel, config: UpstreamConfig, *, key: str | None) -> None:
         assert served.upstream is not None
         self._model = served.upstream
-        self._connection = UpstreamConnection(config, served.run, key=key)
+        self._service = service_of(config, served.run, key=key)
+        self._entered = False
+        self.at_once = config.upstream_at_once
         self.kind: AnswerKind = served.taken or served.exposure.kind
-        text = f"{self._connection.service.url} {served.run} {self._model}"
+        text = f"{self._service.url} {served.run} {self._model}"
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def __enter__(self) -> Self:
-        self._connection.__enter__()
-        return self
+    async def _connected(self) -> InferenceService:
+        """The service, entered by its first request: its connections belong to one loop."""
+        if not self._entered:
+            self._entered = True
+            await self._service.__aenter__()
+        return self._service
 
-    def __exit__(self, *error: object) -> None:
-        self._connection.__exit__(*error)
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._entered:
+            await self._service.__aexit__()
 
-    def ready(self) -> bool:
+    async def ready(self) -> bool:
         """Whether the other server says that it can answer."""
-
-        async def ask() -> bool:
-            try:
-                async with asyncio.timeout(READY_S):
-                    return await self._connection.service.ready()
-            except TimeoutError:
-                return False
-
-        return self._connection.run(ask())
-
-    def __call__(self, pixels: Tensor) -> Answers:
         try:
-            values = self._connection.run(self._ask(pixels.numpy()))
+            async with asyncio.timeout(READY_S):
+                return await (await self._connected()).ready()
+        except TimeoutError:
+            return False
+
+    async def ask(self, pixels: Tensor) -> Answers:
+        """The answers of the kind that the defenses here take.
+
+        Raises:
+            Refused: the other server did not answer, or not validly.
+        """
+        try:
+            values = await self._ask(pixels.numpy())
         except AskFailed as failed:
             raise _refusal(failed) from None
         return converted(values, self._model.kind, self.kind)
 
     async def _ask(self, images: np.ndarray) -> np.ndarray:
-        service, wanted = self._connection.service, self._model
+        service, wanted = await self._connected(), self._model
         try:
             signature = await service.signature()
         except ConfigError as error:
@@ -147,13 +130,16 @@ class UpstreamAnswerer:
 
 @final
 class RandomAnswers:
-    """Random answers such as a model of another server may give, to try its defenses on."""
+    """Random answers such as a model of another server may give, to try its defenses on.
 
-    digest = ""
+    Args:
+        served: settings of the model.
+        digest: identity of the model that they stand for.
+    """
 
-    def __init__(self, served: ServedModel) -> None:
+    def __init__(self, served: ServedModel, digest: str) -> None:
         assert served.upstream is not None
-        self._model = served.upstream
+        self._model, self.digest = served.upstream, digest
         self.kind: AnswerKind = served.taken or served.exposure.kind
 
     def __call__(self, pixels: Tensor) -> Answers:
@@ -216,19 +202,24 @@ def find_models(
 
 
 def _names(config: UpstreamConfig, key: str | None) -> list[str]:
-    with UpstreamConnection(config, None, key=key) as connection:
-        if named := connection.service.model:
-            return [named]
-        names = connection.run(connection.service.names())
-        if not names:
-            raise ConfigError(f"{config.upstream} lists no model; name one or more of its models.")
-        return names
+    async def found() -> list[str]:
+        async with service_of(config, None, key=key) as service:
+            return [service.model] if service.model else await service.names()
+
+    names = asyncio.run(found())
+    if not names:
+        raise ConfigError(f"{config.upstream} lists no model; name one or more of its models.")
+    return names
 
 
 def _known(served: ServedModel, config: UpstreamConfig, key: str | None) -> ServedModel:
-    with UpstreamConnection(config, served.run, key=key) as connection:
-        service = connection.service
-        signature = connection.run(service.signature())
+    return replace(served, upstream=asyncio.run(_described(served, config, key))).resolved()
+
+
+async def _described(served: ServedModel, config: UpstreamConfig, key: str | None) -> UpstreamModel:
+    """Input, output, kind and number of scores of a model, as far as needed by asking it."""
+    async with service_of(config, served.run, key=key) as service:
+        signature = await service.signature()
         kind, scores = service.kind, signature.classes
         if signature.labels:
             kind, scores = "label", scores or 2
@@ -239,8 +230,7 @@ def _known(served: ServedModel, config: UpstreamConfig, key: str | None) -> Serv
             channels = channels if signature.shape[0] > 0 else 3
             drawn = generator(0, "upstream").integers(0, 256, (TRIED, channels, height, width))
             images = wire_images(drawn.astype(np.uint8), signature)
-            values = connection.run(service.ask(images, id="kind"))
+            values = await service.ask(images, id="kind")
             kind = kind or kind_of(values, percent=False) or "logits"
             scores = values.shape[1] if values.ndim > 1 else 2
-    model = UpstreamModel(signature=signature, kind=kind, scores=scores)
-    return replace(served, upstream=model).resolved()
+    return UpstreamModel(signature=signature, kind=kind, scores=scores)
