@@ -10,12 +10,11 @@ from pathlib import Path
 
 from denature.attacks.config import Ball
 from denature.data import Dataset
+from denature.recipes.attacked import AttackedExperiment, AttackedSetting
 from denature.recipes.experiment import MeasuredResult
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as hardening_orders
-from denature.recipes.networks import NetworkExperiment, NetworkSetting
-from denature.recipes.robustness import robustness_by_name
 from denature.report.defensive import DefensiveDistillationResult, EvaluatedNetwork
 from denature.robust.config import GRADIENT, AttackConfig
 from denature.train import Adversarial, Normal, Order, Run
@@ -28,7 +27,7 @@ TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DefensiveSetting(NetworkSetting):
+class DefensiveSetting(AttackedSetting):
     """Data, network, training and attacks at one scale."""
 
     net: str
@@ -37,7 +36,6 @@ class DefensiveSetting(NetworkSetting):
     """Linf radius in adversarial training of the reference network."""
     steps: int
     """PGD steps of that adversarial training."""
-    attack_config: AttackConfig
     same_start: bool = True
     """Teacher and student start from the weights after one epoch at temperature 1, as in the
     original."""
@@ -88,7 +86,7 @@ SETTINGS: Mapping[str, DefensiveSetting] = {
 }
 
 
-class DefensiveDistillation(NetworkExperiment[DefensiveSetting]):
+class DefensiveDistillation(AttackedExperiment[DefensiveSetting]):
     """A distilled student of each temperature, an undefended and an adversarial network."""
 
     @classmethod
@@ -97,33 +95,25 @@ class DefensiveDistillation(NetworkExperiment[DefensiveSetting]):
 
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Attack all networks on the same samples."""
-        setting, networks = self.setting, self.networks()
+        setting = self.setting
+        by_name = {key: runs[order] for key, order in self.networks().items()}
         names: Mapping[str, float | None] = {
             UNDEFENDED: None,
             **{f"T-{temperature:g}": temperature for temperature in setting.temperatures},
             REFERENCE: None,
         }
-        judged = robustness_by_name(
-            {key: runs[order] for key, order in networks.items()},
-            names,
-            data.config,
-            setting.attack_config,
-            self.folder / "robustness",
-            undefended=UNDEFENDED,
-            device=setting.training.device,
-            session=session,
-        )
+        judged = self.evaluations(by_name, names, UNDEFENDED, data, session)
         result = DefensiveDistillationResult(
             scale=setting.scale,
             differs=setting.differs,
             seeds=setting.seeds,
-            budget=setting.attack_config.middle("linf", channels=data.channels),
+            budget=self.linf_budget(data),
             findings=tuple(
                 EvaluatedNetwork(name=name, temperature=temperature, judged=judged[name])
                 for name, temperature in names.items()
             ),
         )
-        return MeasuredResult(result, [runs[order].record for order in networks.values()])
+        return MeasuredResult(result, [run.record for run in by_name.values()])
 
     def of_seed(self, seed: int, out: Path) -> dict[str, Order]:
         """Orders by name; a teacher is named `T-<temperature>-teacher`."""

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from denature.data import Dataset
+from denature.recipes.attacked import AttackedExperiment, AttackedSetting
 from denature.recipes.experiment import MeasuredResult
 from denature.recipes.flatness import FlatnessConfig, around, flatness_of, pixels
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as hardening_orders
-from denature.recipes.networks import NetworkExperiment, NetworkSetting
-from denature.recipes.robustness import robustness_by_name
 from denature.report.flat_minima import FlatMinimaResult, MeasuredMinima
 from denature.robust.config import GRADIENT, AttackConfig
 from denature.robust.evaluation import choose
@@ -40,12 +39,11 @@ WAYS: Mapping[str, Hardening] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FlatMinimaSetting(NetworkSetting):
+class FlatMinimaSetting(AttackedSetting):
     """Data, network, training, attacks and measurement of flatness at one scale."""
 
     net: str
     training: Training
-    attack_config: AttackConfig
     flatness: FlatnessConfig = field(default_factory=FlatnessConfig)
     epsilon: float = 8 / 255
     """Linf radius in adversarial training."""
@@ -94,7 +92,7 @@ SETTINGS: Mapping[str, FlatMinimaSetting] = {
 }
 
 
-class FlatMinima(NetworkExperiment[FlatMinimaSetting]):
+class FlatMinima(AttackedExperiment[FlatMinimaSetting]):
     """A plain network and one of each way of training, for each seed."""
 
     @classmethod
@@ -118,25 +116,19 @@ class FlatMinima(NetworkExperiment[FlatMinimaSetting]):
 
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Attack all networks on the same samples, and move the weights of each."""
-        setting, networks = self.setting, self.networks()
-        found = {key: runs[order] for key, order in networks.items()}
+        setting = self.setting
+        found = {key: runs[order] for key, order in self.networks().items()}
         names = (PLAIN, *WAYS)
-        judged = robustness_by_name(
-            found,
-            names,
-            data.config,
-            setting.attack_config,
-            self.folder / "robustness",
-            undefended=PLAIN,
-            device=setting.training.device,
-            session=session,
-        )
-        config, device = setting.flatness, setting.training.device
+        judged = self.evaluations(found, names, PLAIN, data, session)
+        config = setting.flatness
         matcher = ClassMatcher(data, session.progress)
         tested, _ = pixels(choose(data.test, config.samples, config.seed))
         flat = {
             (seed, name): flatness_of(
-                around(run, data, config, matcher, device=device), tested, config, session.progress
+                around(run, data, config, matcher, device=self.device),
+                tested,
+                config,
+                session.progress,
             )
             for (seed, name), run in found.items()
             if name in names
@@ -145,7 +137,7 @@ class FlatMinima(NetworkExperiment[FlatMinimaSetting]):
             scale=setting.scale,
             differs=setting.differs,
             seeds=setting.seeds,
-            budget=setting.attack_config.middle("linf", channels=data.channels),
+            budget=self.linf_budget(data),
             networks=tuple(
                 MeasuredMinima(
                     name=name,

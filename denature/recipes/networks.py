@@ -10,6 +10,7 @@ from denature.core.progress import Progress
 from denature.data import Dataset, load
 from denature.recipes.experiment import AtScale, Request, Setting
 from denature.train import Order
+from denature.train.config import Device
 
 NetworkOrders: TypeAlias = Mapping[tuple[int, str], Order]
 """Orders of an experiment by seed and name."""
@@ -34,6 +35,8 @@ class NetworkExperiment(AtScale, ABC, Generic[S]):
     source: str
     """The data set: a name or a folder."""
     out: Path
+    device: Device = "auto"
+    """Device for measurements; that of the trainings stands in the setting."""
 
     @classmethod
     @abstractmethod
@@ -43,7 +46,8 @@ class NetworkExperiment(AtScale, ABC, Generic[S]):
     @classmethod
     def of(cls, request: Request, out: Path) -> Self:
         setting = request.setting(cls.settings())
-        return cls(setting=setting, source=request.source(setting.source), out=out)
+        source = request.source(setting.source)
+        return cls(setting=setting, source=source, out=out, device=request.device)
 
     def data(self, progress: Progress) -> Dataset:
         return load(self.source, progress=progress)

@@ -1,6 +1,6 @@
 """Attack networks and undefended controls on the same samples, and judge them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,6 @@ from denature.recipes.attack_plan import announce, common_attacks, in_whole_step
 from denature.recipes.controls import each_once, undefended_runs
 from denature.recipes.experiment import MeasuredResult, load_classes
 from denature.recipes.given import check_paid, name_of
-from denature.recipes.runner import run as run_experiment
 from denature.remote.config import RequestConfig
 from denature.report.robustness import Change, RobustnessResult, Sample
 from denature.robust.catalogue import check_names
@@ -144,42 +143,6 @@ class RobustnessEvaluation:
         result = _result(data, judged, evidence, queries)
         result = replace(result, dollars=dollars, scope=self.scope, date=today())
         return MeasuredResult(result, records)
-
-
-def robustness_by_name(
-    runs: Mapping[tuple[int, str], Run],
-    names: Collection[str],
-    data: DataConfig,
-    attack_config: AttackConfig,
-    out: Path,
-    *,
-    undefended: str,
-    device: Device,
-    session: Session,
-) -> dict[str, tuple[Evaluation, ...]]:
-    """Judge the networks of an experiment: evaluations of all seeds, by name.
-
-    Args:
-        runs: the runs by seed and name.
-        names: names of the attacked networks, `undefended` among them; other runs only teach.
-        data: data set of the test samples.
-        attack_config: effort and configuration of the attacks.
-        out: folder for all results.
-        undefended: name of the undefended networks, the baseline of all others.
-        device: where to compute.
-        session: saved states, stops, workers and progress.
-    """
-    seeds = sorted({seed for seed, _ in runs})
-    evaluation = RobustnessEvaluation(
-        targets=[runs[seed, name] for name in names for seed in seeds],
-        source=data,
-        attack_config=attack_config,
-        folder=out,
-        undefended=[runs[seed, undefended] for seed in seeds],
-        device=device,
-    )
-    remaining = iter(run_experiment(evaluation, session).result.judged)
-    return {name: tuple(next(remaining) for _ in seeds) for name in names}
 
 
 class _Attacks:

@@ -8,12 +8,11 @@ from denature.attacks.config import Ball
 from denature.core.compute import resolve
 from denature.core.stats import proportion
 from denature.data import Dataset
+from denature.recipes.attacked import AttackedExperiment, AttackedSetting
 from denature.recipes.experiment import MeasuredResult
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as hardening_orders
-from denature.recipes.networks import NetworkExperiment, NetworkSetting
-from denature.recipes.robustness import robustness_by_name
 from denature.report.robustness_and_extraction import (
     CLONED_BY,
     CloneScore,
@@ -36,7 +35,7 @@ TEACHER_SEEDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractionSetting(NetworkSetting):
+class ExtractionSetting(AttackedSetting):
     """Data, networks, training and attacks at one scale."""
 
     victim: str
@@ -54,7 +53,6 @@ class ExtractionSetting(NetworkSetting):
     """Linf radius of adversarial training."""
     steps: int
     """PGD steps of adversarial training."""
-    attack_config: AttackConfig
 
 
 SETTINGS: Mapping[str, ExtractionSetting] = {
@@ -107,7 +105,7 @@ SETTINGS: Mapping[str, ExtractionSetting] = {
 }
 
 
-class RobustnessAndExtraction(NetworkExperiment[ExtractionSetting]):
+class RobustnessAndExtraction(AttackedExperiment[ExtractionSetting]):
     """Victims of four kinds, attacked on the same samples and cloned from their answers."""
 
     @classmethod
@@ -122,11 +120,8 @@ class RobustnessAndExtraction(NetworkExperiment[ExtractionSetting]):
         """Attack all victims on the same samples, and score their clones."""
         setting = self.setting
         by_name = {key: runs[order] for key, order in self.networks().items()}
-        seeds, device = range(setting.seeds), setting.teacher_training.device
-        judged = robustness_by_name(
-            by_name, VICTIMS, data.config, setting.attack_config, self.folder / "robustness",
-            undefended=NORMAL, device=device, session=session,
-        )  # fmt: skip
+        seeds = range(setting.seeds)
+        judged = self.evaluations(by_name, VICTIMS, NORMAL, data, session)
         victims = tuple(
             VictimResult(
                 name=name,
@@ -143,7 +138,7 @@ class RobustnessAndExtraction(NetworkExperiment[ExtractionSetting]):
             scale=setting.scale,
             differs=setting.differs,
             seeds=setting.seeds,
-            budget=setting.attack_config.middle("linf", channels=data.channels),
+            budget=self.linf_budget(data),
             victims=victims,
             alone=tuple(by_name[seed, ALONE].accuracy for seed in seeds),
         )
