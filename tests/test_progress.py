@@ -252,24 +252,24 @@ def orders(out: Path, *seeds: int, **training: Any) -> list[Order]:
     ]  # fmt: skip
 
 
-def test_all_advances_with_the_images_of_its_runs(digits: Dataset, tmp_path: Path) -> None:
+def test_runs_advance_with_the_images_of_each(digits: Dataset, tmp_path: Path) -> None:
     make(orders(tmp_path, 0, fraction=0.3), digits)
     tally = Tally()
     # A finished run, one of another length, and two orders of one run.
     wanted = [*orders(tmp_path, 0, 1, 1, fraction=0.3), *orders(tmp_path, 2, epochs=3)]
     _, run, _, longer = make(wanted, digits, session=Session(progress=tally))
-    whole = tally.named("all")
+    whole = tally.named("3 runs")
     assert run.record.data is not None
     assert longer.record.data is not None
     assert whole.finished
     assert whole.done == 2 * run.record.data.train + 3 * longer.record.data.train
     assert whole.total == pytest.approx(whole.done)
-    assert max(tally.steps["all"]) <= QUICK.batch_size
-    assert [note for note in tally.notes if "runs" in note] == [
-        "1 of 3 runs", "2 of 3 runs", "3 of 3 runs",
+    assert max(tally.steps["3 runs"]) <= QUICK.batch_size
+    assert [note for note in tally.notes if "finished" in note] == [
+        "1 finished", "2 finished", "3 finished",
     ]  # fmt: skip
     assert {meter.name for meter in tally.meters} == {
-        "all", "normal mlp, seed 1", "normal mlp, seed 2",
+        "3 runs", "normal mlp, seed 1", "normal mlp, seed 2",
     }  # fmt: skip
 
 
@@ -344,11 +344,14 @@ def test_lines_are_bounded(lines: tuple[Display, Clock, StringIO]) -> None:
                     clock.now += 0.3
                     Both(inner, outer).advance(1, f"step {step}")
     written = shown.getvalue().splitlines()
-    assert len(written) == 30 // 5
+    assert len(written) <= 1 + 30 // 5
     assert all(line.startswith("all: ") for line in written)
     assert re.fullmatch(
-        r"all: 1[67] of 100 images, 1[67]%, 3 images/s, 5 s, 2\d s left; run 1: step [67]",
-        written[0],
+        r"all: \d of 100 images, \d%, 3 images/s, 3 s, 3\d s left; run 0: step \d", written[0]
+    )
+    assert re.fullmatch(
+        r"all: 2\d of 100 images, 2\d%, 3 images/s, 8 s, 2\d s left; run 2: step \d",
+        written[1],
     )
     assert written[-1] == "all: 100 of 100 images in 30.0 s"
 
@@ -361,10 +364,12 @@ def test_work_that_does_not_advance_writes_a_line_too(
         for _ in range(400):
             clock.now += 0.5
             time.sleep(0.01)
-            if shown.getvalue().count("\n") == 2:
+            if shown.getvalue().count("\n") == 3:
                 break
-    assert re.match(r"slow: 0 of 10 runs, 0%, 3\d s\n", shown.getvalue())
-    assert 60 <= clock.now - 100 < 80
+    assert re.match(
+        r"slow: 0 of 10 runs, 0%, [2-5] s\nslow: 0 of 10 runs, 0%, 1\d s\n", shown.getvalue()
+    )
+    assert 22 <= clock.now - 100 < 40
 
 
 def test_a_terminal_shows_elapsed_time_while_nothing_advances() -> None:

@@ -30,13 +30,16 @@ if TYPE_CHECKING:
     from denature.cli.options import OutputOptions
     from denature.report.results import Outcome
 
-LINE_EVERY_S = 5.0
-"""Least time between two progress lines, where output is no terminal."""
+FIRST_LINE_S = 2.5
+"""Time until the first progress line of a task, where output is no terminal."""
 
-LINE_AFTER_S = 30.0
+LINE_EVERY_S = 5.0
+"""Least time between two progress lines."""
+
+LINE_AFTER_S = 10.0
 """Time without a line after which one is written although no task advanced."""
 
-TICK_S = 1.0
+TICK_S = 0.5
 
 
 @final
@@ -112,13 +115,14 @@ class _Bar:
 class _Lines:
     """One line for all open tasks: the outermost one, with the innermost one as its note.
 
-    A line is written at most every five seconds, and at the end of an outermost task; and after
-    thirty seconds also where no task advances, so that a log shows that work goes on.
+    The first line comes within three seconds of the start, further ones at most every five seconds
+    where a task advances, and every ten where none does, so that a log shows that work goes on. A
+    finished outermost task has a last line.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._open, self._lock = say, list[Meter](), RLock()
-        self._written = time.monotonic()
+        self._next = self._latest = 0.0
 
     @contextmanager
     def opened(self, meter: Meter) -> Iterator[Task]:
@@ -127,7 +131,7 @@ class _Lines:
             self._open.append(meter)
         ended = Event()
         if outermost:
-            self._written = time.monotonic()
+            self._next = self._latest = max(self._next, time.monotonic() + FIRST_LINE_S)
             Thread(target=self._watch, args=(ended,), name="progress", daemon=True).start()
         try:
             yield _Line(self, meter)
@@ -138,22 +142,26 @@ class _Lines:
                 if outermost and meter.finished:
                     self._write(meter.line)
 
-    def due(self, after: float) -> None:
-        """Write a line, if the last one is so many seconds old."""
+    def advanced(self) -> None:
+        """Write a line if it is time; that of a finished task is written when it ends."""
         with self._lock:
-            if self._open and time.monotonic() - self._written >= after:
-                outer, inner = self._open[0], self._open[-1]
-                if outer.finished and after < LINE_AFTER_S:
-                    return  # its last line is written when it ends
-                part = f"; {inner.name}: {inner.note or inner.count}" if inner is not outer else ""
-                self._write(outer.line + part)
+            if self._open and time.monotonic() >= self._next and not self._open[0].finished:
+                self._write_open()
 
     def _watch(self, ended: Event) -> None:
         while not ended.wait(TICK_S):
-            self.due(LINE_AFTER_S)
+            with self._lock:
+                if self._open and time.monotonic() >= self._latest:
+                    self._write_open()
+
+    def _write_open(self) -> None:
+        outer, inner = self._open[0], self._open[-1]
+        part = f"; {inner.name}: {inner.note or inner.count}" if inner is not outer else ""
+        self._write(outer.line + part)
 
     def _write(self, line: str) -> None:
-        self._written = time.monotonic()
+        now = time.monotonic()
+        self._next, self._latest = now + LINE_EVERY_S, now + LINE_AFTER_S
         self._say(line)
 
 
@@ -165,7 +173,7 @@ class _Line:
     def advance(self, amount: float, note: str = "") -> None:
         self._meter.advance(amount, printable(note))
         if amount:
-            self._lines.due(LINE_EVERY_S)
+            self._lines.advanced()
 
     def grow(self, amount: float) -> None:
         self._meter.grow(amount)

@@ -159,7 +159,7 @@ def make_all(
     # Run by run, in the images of all of them: runs differ in size, and workers report as they go.
     single = len(everything) == 1
     images = sum(making.planned(rank) for making in makings for rank in range(len(making.ranks)))
-    title = everything[0].title if single else "all"
+    title = everything[0].title if single else f"{len(everything):,} runs"
     with session.progress.task(title, images, "images") as task:
         made = _Count(task, len(everything))
         for number in range(max((len(making.ranks) for making in makings), default=0)):
@@ -183,7 +183,7 @@ class _Count:
     def add(self, count: int) -> None:
         self._made += count
         if self._total > 1:
-            self._task.advance(0, f"{self._made:,} of {self._total:,} runs")
+            self._task.advance(0, f"{self._made:,} finished")
 
 
 def planned_images(order: Order, dataset: Dataset) -> float:
