@@ -5,7 +5,8 @@
 The yardstick is a *plain loop*: fp32, contiguous tensors, crop, flip and normalisation of one
 sample after the other with Pillow, the live teacher at each step, the loss read at each step, as
 research code is usually written. A *bare step* is forward, backward and optimizer on one fixed
-batch that is already in place, in our precision and layout. Images are random bytes of the shape of
+batch that is already in place, in our precision and layout. The *limit* of a training is its bare
+step, and the teacher's answers to the same views where these are live. Images are random bytes of the shape of
 CIFAR-10, so nothing has to be there. A ratio is that of two medians over repeats that take turns,
 after one round that does not count. The plain loop works in a process of its own, since training
 sets up the allocator of its process (`denature.core.memory`), from which the plain loop would gain
@@ -397,7 +398,6 @@ WANTED = {
     "loop_over_bare/mlp": "the same, `mlp` | bare step | ",
     "loop_over_bare/resnetc20": "the same, `resnetc20` | bare step | ",
     "loop_over_bare/resnet18": "the same, `resnet18` | bare step | ",
-    "distill_stored_over_bare": "images/s, `cnn` from stored answers | bare step | ",
     "ten_alphas": "ms an image, 10 alphas of `cnn` from live `resnet18` in one pass | "
     "one teacher pass and ten bare steps | <= 1.15",
     "ten_alphas_apart": "ms an image, ten runs with live teacher | the same in one pass | >= 4",
@@ -451,18 +451,19 @@ def main() -> None:
         store = folder / "answers"
         stored, asked = (teacher_source(some, options.device, where) for where in (store, None))
         with plain_loop(bench, "cnn", "distilled", len(few.train), device) as plain:
-            for key, source in {"distill_stored": stored, "distill_live": asked}.items():
-                ours = our_loop([("cnn", soft)], some, options.device, source)
-                bench.compare(key, ours, plain)
+            steps = len(some.train) // BATCH
+            limit = bare("cnn", best, steps)
+            ours = our_loop([("cnn", soft)], some, options.device, stored)
+            bench.compare("distill_stored", ours, plain, limit=limit)
+            limit = in_a_row(teacher_pass(some, options.device), bare("cnn", best, steps))
+            ours = our_loop([("cnn", soft)], some, options.device, asked)
+            bench.compare("distill_live", ours, plain, limit=limit)
         with plain_loop(bench, "resnet18", "nasty", len(few.train), device) as plain:
             source = teacher_source(few, options.device, store)
             ours = our_loop([("resnet18", Nasty())], few, options.device, source)
-            bench.compare("nasty_stored", ours, plain)
-        bench.compare(
-            "distill_stored_over_bare",
-            our_loop([("cnn", soft)], some, options.device, stored),
-            bare("cnn", best, len(some.train) // BATCH),
-        )
+            compute = resolve(network("resnet18"), device=options.device, precision="auto")
+            limit = bare("resnet18", compute, len(few.train) // BATCH)
+            bench.compare("nasty_stored", ours, plain, limit=limit)
         alphas: list[tuple[str, Objective]] = [
             ("cnn", Distilled(alpha=alpha / 10)) for alpha in range(10)
         ]
