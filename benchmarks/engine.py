@@ -6,11 +6,11 @@ The yardstick is a *plain loop*: fp32, contiguous tensors, crop, flip and normal
 sample after the other with Pillow, the live teacher at each step, the loss read at each step, as
 research code is usually written. A *bare step* is forward, backward and optimizer on one fixed
 batch that is already in place, in our precision and layout. The *limit* of a training is its bare
-step, and the teacher's answers to the same views where these are live. Images are random bytes of the shape of
-CIFAR-10, so nothing has to be there. A ratio is that of two medians over repeats that take turns,
-after one round that does not count. The plain loop works in a process of its own, since training
-sets up the allocator of its process (`denature.core.memory`), from which the plain loop would gain
-too; the bare step has that set-up.
+step, and the teacher's answers to the same views where these are live. Images are random bytes of
+the shape of CIFAR-10, so nothing has to be there. A ratio is that of two medians over repeats that
+take turns, after one round that does not count. The plain loop works in a process of its own, since
+training sets up the allocator of its process (`denature.core.memory`), from which the plain loop
+would gain too; the bare step has that set-up.
 """
 
 import argparse

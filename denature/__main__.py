@@ -5,8 +5,6 @@ import io
 import os
 import sys
 
-from denature.core.threads import prepare
-
 
 def main() -> None:
     # Names of files and classes may hold what the terminal's or the pipe's encoding has not.
@@ -16,7 +14,6 @@ def main() -> None:
     # Importing torch makes objects by the hundred thousand, all of which stay, and at the usual 700
     # the collector looks through them over and over: 0.3 s of every command that needs torch.
     gc.set_threshold(10_000)
-    prepare()
     from denature.cli.app import main as run
 
     code = run()

@@ -13,8 +13,6 @@ import socket
 import sys
 from typing import Any
 
-from denature.core.threads import prepare
-
 PRELOADED = ("denature.cli.training", "denature.serve.app", "denature.serve.opening",
              "denature.serve.keys.sqlite", "denature.extract.stealing", "denature.train.recording",
              "torch._dynamo", "tensorboardX", "uvloop", "httptools", "watchfiles")  # fmt: skip
@@ -53,7 +51,6 @@ def main() -> None:
     """
     door = socket.socket(fileno=int(sys.argv[1]))
     gc.set_threshold(10_000)
-    prepare()
     for name in PRELOADED:
         __import__(name)
     gc.freeze()

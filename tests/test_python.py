@@ -1,8 +1,10 @@
 """What users see in Python: functions, results in a notebook, tables for other programs."""
 
+import copy
 import csv as csv_module
 import inspect
 import io
+import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ import torch
 
 from denature.api import ModelKeywords, audit, evaluate, flatness, robustness, steal
 from denature.api.keywords import many, model_options
+from denature.audit.config import AuditConfig
 from denature.audit.result import AuditResult
 from denature.cli.app import app, main
 from denature.cli.options import OutputOptions, RunOptions
@@ -27,6 +30,8 @@ from denature.core.progress import SILENT, Meter
 from denature.core.stopping import Stopper
 from denature.data.config import ReaderConfig
 from denature.extract.theft import Theft, read_theft
+from denature.recipes.commands import audit_of
+from denature.recipes.given import ModelLike
 from denature.recipes.models import ModelOptions
 from denature.remote.config import RequestConfig
 from denature.report.results import Outcome
@@ -124,6 +129,26 @@ def test_an_audit_says_its_plan_first_and_has_a_folder_of_its_own(
     assert "Effort quick: 2 defenses, 1 thief, a budget of 20 queries" in said
     assert said.index("Training: about") < said.index("audit: ")
     assert run.digest[:8] in found.folder.name
+
+
+def test_models_of_one_name_have_folders_of_their_own(
+    run: Run, arrays: tuple[np.ndarray, np.ndarray]
+) -> None:
+    def folder(model: ModelLike) -> str:
+        return audit_of(
+            model, arrays, config=AuditConfig(), options=ModelOptions(), pace=RequestConfig()
+        ).folder.name
+
+    def zeros(pixels: np.ndarray) -> np.ndarray:
+        return np.zeros(len(pixels), np.int64)
+
+    first, other = copy.deepcopy(run.network), copy.deepcopy(run.network)
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    names = {folder(first), folder(other), folder(zeros)}
+    assert len(names) == 3
+    assert folder(first) in names
+    assert all(re.fullmatch(r"audit-of-[\w-]+-[0-9a-f]{8}", name) for name in names)
 
 
 @pytest.fixture

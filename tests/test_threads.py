@@ -104,6 +104,19 @@ def test_waiting_threads_yield_unless_the_user_decides(plain: pytest.MonkeyPatch
     assert {name: os.environ[name] for name in threads.WAITING} == threads.WAITING
 
 
+def test_a_program_that_imports_denature_has_threads_that_yield() -> None:
+    code = "import sys, denature, os; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in {"OMP_WAIT_POLICY", *threads.WAITING}
+    }
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+    )
+    assert found.stdout == "1000 False\n"
+
+
 def test_a_quota_limits_the_threads_and_a_named_number_holds(plain: pytest.MonkeyPatch) -> None:
     cores(plain, 16)
     prepare()

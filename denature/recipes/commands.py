@@ -3,6 +3,7 @@
 Each function opens its model and its data, names the folder, and makes what carries the work out.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from denature.defenses.rounding import Rounding
 from denature.extract.config import ExtractionConfig
 from denature.extract.planning import PlannedTheft, plan_theft
 from denature.extract.stealing import carry_out
+from denature.extract.victims.base import Victim
+from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.find import folder_name
 from denature.recipes.audit import Audit
 from denature.recipes.evaluation import ModelEvaluation
@@ -32,6 +35,9 @@ from denature.train.config import Device, Precision, Training
 from denature.train.objectives.cloned import Cloned
 from denature.train.run import Run, load_run
 from denature.train.session import Session
+
+DIGEST = re.compile(r"\b[0-9a-f]{16}\b")
+"""Digest of code or weights in the identity of a function."""
 
 
 def audit_of(
@@ -121,7 +127,7 @@ def theft_of(
         trust=trust,
         progress=progress,
     )
-    of = folder_name(options.model or name or name_of(model))
+    of = _short(options.model or name or name_of(model), victim)
     return plan_theft(
         victim,
         net=student,
@@ -218,7 +224,7 @@ def evaluation_of(
         model=opened,
         name=name,
         dataset=dataset,
-        folder=_folder(out, f"answers-of-{folder_name(name)}"),
+        folder=_folder(out, f"answers-of-{_short(name, opened)}"),
         test_images=test_images,
         price=None if per_1000 is None else per_1000 / 1000,
         max_cost=max_cost,
@@ -255,9 +261,14 @@ def flatness_of(
     )
 
 
-def _short(name: str, model: object) -> str:
-    """A model's part of a folder's name; of a run with its digest, since many share their name."""
-    short, digest = folder_name(name), model.digest[:8] if isinstance(model, Run) else ""
+def _short(name: str, model: Run | Victim) -> str:
+    """A model's part of a folder's name, with its digest where it has one: many share a name."""
+    short = folder_name(name)
+    if isinstance(model, Run):
+        digest = model.digest[:8]
+    else:
+        found = DIGEST.search(model.target) if isinstance(model, FunctionVictim) else None
+        digest = found[0][:8] if found else ""
     return short if digest in short else f"{short}-{digest}"
 
 

@@ -22,7 +22,7 @@ from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunEr
 from denature.core.parent import end_with_parent
 from denature.core.progress import SILENT, Relay, Task
 from denature.core.stopping import Stopper
-from denature.core.threads import prepare, worker_threads
+from denature.core.threads import worker_threads
 from denature.data import load
 from denature.train.remote import RemoteBatch
 from denature.train.reports import Mailbox, Received, Report, Reporter, post
@@ -135,7 +135,6 @@ class ProcessPool:
     def _start(self) -> "ProcessPoolExecutor":
         from concurrent.futures import ProcessPoolExecutor
 
-        prepare()
         return ProcessPoolExecutor(
             self.size,
             mp_context=self._context,

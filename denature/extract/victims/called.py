@@ -51,6 +51,11 @@ class FunctionVictim:
             names=names,
         )
 
+    @property
+    def target(self) -> str:
+        """Identity of the victim."""
+        return self._about.target
+
     async def __aenter__(self) -> Self:
         return self
 
