@@ -19,6 +19,7 @@ from denature.defenses.randomness import Randomness
 from denature.defenses.temperature import Temperature
 from denature.defenses.top_k import TopK
 from denature.extract.asking.ledger import BudgetSpent
+from denature.extract.config import thief_training
 from denature.extract.strategies.augmented import Augmented
 from denature.extract.strategies.base import LabelledImages, Lesson, Situation, Strategy
 from denature.extract.strategies.catalogue import STRATEGIES, strategy_of
@@ -119,6 +120,12 @@ def test_a_clone_costs_its_queries_and_answers_all_classes(
     assert 0 < answered == BUDGET - attempt.left() <= BUDGET
     assert not clone.network.training
     assert clone.network(torch.rand(3, 1, 8, 8)).shape == (3, CLASSES)
+    trained = sum(
+        len(lesson.images)
+        * lesson.training.get("epochs", thief_training(len(lesson.images), attempt.training).epochs)
+        for lesson in attempt.lessons
+    )
+    assert trained <= strategy.trained_images(BUDGET, attempt.training)
 
 
 def test_the_same_seed_gives_the_same_clone(strategy: Strategy, settings: dict[str, Any]) -> None:

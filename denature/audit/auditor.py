@@ -217,7 +217,9 @@ class Auditor:
         for column in self.columns:
             for budget in self.budgets:
                 trials = column.trials(budget)
-                raced = fewest({trial.strategy.name: trial.strategy.trainings for trial in trials})
+                raced = fewest(
+                    {trial.strategy.name: trial.images(self.trainer.training) for trial in trials}
+                )
                 for trial in trials:
                     if trial.strategy.name in raced:
                         found += [replace(trial, seed=seed) for seed in range(self.seeds)]
@@ -305,7 +307,9 @@ class Auditor:
         What a thief of labels learns is the same behind all defenses that keep the class.
         """
         groups: dict[tuple[str, Threat, int, int], list[CellTask]] = {}
-        for key, trial in sorted(missing.items(), key=lambda item: -item[1].strategy.trainings):
+        for key, trial in sorted(
+            missing.items(), key=lambda item: -item[1].images(self.trainer.training)
+        ):
             alike = (trial.strategy.name, trial.threat, trial.budget, trial.seed)
             task = CellTask(
                 key=key,

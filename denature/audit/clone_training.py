@@ -38,10 +38,6 @@ class CloneTrainer:
     `thief_training`."""
     session: Session
 
-    def images(self, budget: int, trainings: float) -> float:
-        """Images of the trainings of a thief with a budget, each counted once an epoch."""
-        return trainings * budget * thief_training(budget, self.training).epochs
-
     def orders(
         self, lessons: Sequence[Lesson], folder: Path, *, seed: int, recipe: str
     ) -> list[tuple[list[Order], Dataset, list[int]]]:

@@ -221,10 +221,13 @@ def labels_suffice(result: AuditResult) -> Finding | None:
         labels = raced(result, NONE, LABELS, threat)
         if worst is None or labels is None or worst.low <= 0:
             continue
-        if final(result, threat)[NONE].thief == LABELS or difference(labels, worst).low > -MARGIN:
+        thief = final(result, threat)[NONE].thief
+        if thief == LABELS or difference(labels, worst).low > -MARGIN:
+            ahead = thief != LABELS and labels.value > worst.value
             found.append(
                 f"Threat {threat}: the {LABELS} thief takes {_share(labels)}, the worst thief "
-                f"{_share(worst)}."
+                f"{_share(worst)}"
+                + (f"; {thief} was the worst on the half that chooses." if ahead else ".")
             )
     if not found:
         return None

@@ -12,6 +12,7 @@ from denature.audit.score import Halves, SeedHits
 from denature.audit.source import Source
 from denature.extract.config import Threat
 from denature.extract.strategies.base import Strategy
+from denature.train.config import Training
 
 LeftOut: TypeAlias = tuple[MeasuredCell | None, Screened]
 """A cell of a thief that was left out, if it was measured, and the reason."""
@@ -69,6 +70,10 @@ class Trial:
     @property
     def cell(self) -> CellName:
         return CellName(self.source.name, self.strategy.name, self.threat, self.budget)
+
+    def images(self, training: Training) -> float:
+        """Images of its trainings, each counted once an epoch, at most."""
+        return self.strategy.trained_images(self.budget, training)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

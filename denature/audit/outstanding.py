@@ -25,7 +25,7 @@ class Outstanding:
     @contextmanager
     def shown(trials: Sequence[Trial], trainer: CloneTrainer) -> "Iterator[Outstanding]":
         """Trials with the task of their audit, which is open meanwhile."""
-        images = {trial: trainer.images(trial.budget, trial.strategy.trainings) for trial in trials}
+        images = {trial: trial.images(trainer.training) for trial in trials}
         total = sum(images.values())
         with trainer.session.progress.task("audit", total, f"images{AT_MOST}") as task:
             yield Outstanding(task, images)

@@ -32,14 +32,14 @@ class Screened:
         )
 
 
-def fewest(trainings: Mapping[str, float]) -> list[str]:
+def fewest(images: Mapping[str, float]) -> list[str]:
     """Thieves that go on against one defense whatever screening finds, at the least cost.
 
     Args:
-        trainings: what each thief trains, in clones.
+        images: of the trainings of each thief.
     """
-    always = [name for name in ALWAYS if name in trainings]
-    others = sorted(trainings.keys() - set(always), key=lambda name: (trainings[name], name))
+    always = [name for name in ALWAYS if name in images]
+    others = sorted(images.keys() - set(always), key=lambda name: (images[name], name))
     return always + others[: max(0, BEST - len(always))]
 
 

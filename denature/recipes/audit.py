@@ -318,12 +318,10 @@ class OpenAudit:
 
     def bill(self) -> Bill:
         """What the audit asks of its model at most; each image is asked once."""
-        tests = len(self.tests)
-        images = tests + self.defender.images + self.auditor.most_asked()
-        name = f"images, of them {tests:,} test images"
+        images = len(self.tests) + self.defender.images + self.auditor.most_asked()
         oracle = self.harvest.oracle
         lost = oracle.ledger.lost(oracle.target, oracle.purpose)
-        part = Part(name=name, queries=images, spent=self.harvest.spent, lost=lost)
+        part = Part(name="images", queries=images, spent=self.harvest.spent, lost=lost)
         return Bill.of(oracle, [part], budget=self.audit.max_queries, in_parts=True)
 
     def plan_lines(self) -> list[str]:

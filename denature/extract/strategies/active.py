@@ -1,5 +1,6 @@
 """Thieves whose last clone chooses the next images to query."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -22,9 +23,11 @@ from denature.extract.strategies.base import (
     Steps,
     Strategy,
     TrainedClone,
+    images_of_training,
 )
 from denature.extract.strategies.common import usable
 from denature.extract.strategies.networks import outputs
+from denature.train.config import Training
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +38,6 @@ class Active(Strategy):
     it has 10 rounds, labels only, and a fifth of the budget for choosing the epoch.
     """
 
-    trainings: ClassVar[float] = 3
     source: ClassVar[str] = (
         "ActiveThief (Pal et al. 2020, arXiv:1905.09165); here k-center starts from the queried "
         "images, and the shown scores are learned."
@@ -59,6 +61,10 @@ class Active(Strategy):
         if situation.budget < 2 * self.rounds:
             return f"{self.rounds} rounds need {2 * self.rounds} queries or more."
         return None
+
+    def trained_images(self, budget: int, training: Training) -> float:
+        sizes = [math.ceil(budget * (n + 1) / self.rounds) for n in range(self.rounds)]
+        return sum(images_of_training(size, training) for size in sizes)
 
     def steps(self, attempt: Attempt) -> Steps:
         count = min(max(self.candidates, attempt.left()), attempt.pool_size())
@@ -116,7 +122,6 @@ class ActiveBoth(Active):
         "Queries in rounds the images with the largest sum of entropy and distance, in answers of "
         "the last clone."
     )
-    trainings: ClassVar[float] = 3
     source: ClassVar[str] = (
         "After ActiveThief (Pal et al. 2020, arXiv:1905.09165), whose combination narrows DFAL by "
         "k-center; a sum needs no width of a preselection."

@@ -17,8 +17,10 @@ from denature.extract.strategies.base import (
     Steps,
     Strategy,
     TrainedClone,
+    images_of_training,
 )
 from denature.extract.strategies.common import averaged
+from denature.train.config import Training
 
 
 @final
@@ -42,7 +44,6 @@ class Augmented(Strategy):
         "image; here the image itself is the first of them, and no view is queried twice."
     )
     queries: ClassVar[QuerySource] = "own"
-    trainings: ClassVar[float] = 1 / 3
 
     count: int = 3
     """Queries of each image: itself, and augmented views of it."""
@@ -54,6 +55,9 @@ class Augmented(Strategy):
         if situation.budget < 2 * self.count:
             return f"Two images, {self.count} views of each, cost more than the budget."
         return None
+
+    def trained_images(self, budget: int, training: Training) -> float:
+        return images_of_training(max(2, budget // self.count), training)
 
     def steps(self, attempt: Attempt) -> Steps:
         images = attempt.pool(0, attempt.left() // self.count)

@@ -16,7 +16,8 @@ import numpy as np
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import encode
-from denature.extract.config import Threat
+from denature.extract.config import Threat, thief_training
+from denature.train.config import Training
 from denature.train.objectives.base import Objective
 from denature.train.objectives.cloned import Cloned
 
@@ -179,7 +180,7 @@ class Strategy(ABC):
     source: ClassVar[str]
     """Paper, with what differs."""
     trainings: ClassVar[float] = 1
-    """Trainings as long as the naive clone's that one clone takes, for estimates."""
+    """Trainings as long as the naive clone's that one clone takes at most; see `trained_images`."""
     threats: ClassVar[tuple[Threat, ...]] = ("B",)
     """Threats of a standard audit; ("A", "B") where owned labels change the clone."""
     queries: ClassVar[QuerySource] = "random"
@@ -191,6 +192,20 @@ class Strategy(ABC):
         """Why the strategy does not apply in this situation, as a sentence; None where it does."""
         return None
 
+    def trained_images(self, budget: int, training: Training) -> float:
+        """Images of all trainings of one clone, each counted once an epoch, at most.
+
+        Args:
+            budget: number of queries.
+            training: of clones; see `denature.extract.config.thief_training`.
+        """
+        return self.trainings * images_of_training(budget, training)
+
     @abstractmethod
     def steps(self, attempt: Attempt) -> Steps:
         """Query, train, and return the clone."""
+
+
+def images_of_training(count: int, training: Training) -> float:
+    """Images of one training on `count` images, each counted once an epoch."""
+    return float(count * thief_training(count, training).epochs)

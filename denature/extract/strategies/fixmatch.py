@@ -1,5 +1,6 @@
 """The thief that learns from images that it did not query too."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -8,8 +9,16 @@ import torch
 
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Lesson, Steps, Strategy, TrainedClone
+from denature.extract.strategies.base import (
+    Attempt,
+    Lesson,
+    Steps,
+    Strategy,
+    TrainedClone,
+    images_of_training,
+)
 from denature.extract.strategies.common import as_labels, lesson_labels, query
+from denature.train.config import Training
 from denature.train.objectives.fixmatch import NO_LABEL, FixMatch
 
 
@@ -23,7 +32,6 @@ class SemiSupervised(Strategy):
         "Queries few images for their class, and trains a clone by FixMatch on these and on images "
         "of the pool that were not queried."
     )
-    trainings: ClassVar[float] = 10
     source: ClassVar[str] = (
         "Semi-supervised extraction (Jagielski et al. 2020), with FixMatch (Sohn et al. 2020) in "
         "place of MixMatch, without a moving average of the weights."
@@ -43,6 +51,10 @@ class SemiSupervised(Strategy):
             "mu": (self.mu >= 2, "at least 2"),
         }
         check_fields(self, rules)
+
+    def trained_images(self, budget: int, training: Training) -> float:
+        images = budget + math.ceil(self.unlabelled * self.mu / (self.mu - 1))
+        return images_of_training(images, training)
 
     def steps(self, attempt: Attempt) -> Steps:
         queried, answers = query(attempt)

@@ -13,8 +13,10 @@ from denature.extract.strategies.base import (
     Steps,
     Strategy,
     TrainedClone,
+    images_of_training,
 )
 from denature.extract.strategies.common import averaged
+from denature.train.config import Training
 
 
 @final
@@ -31,7 +33,6 @@ class Repeated(Strategy):
         "Queries each random image several times, and trains a clone on the mean answers."
     )
     source: ClassVar[str] = "Averaging against random answers; the number of repeats is ours."
-    trainings: ClassVar[float] = 1 / 4
 
     repeats: int = 4
     """Queries of each image: half the error for a quarter of the images. On digits, `cnn`, 400
@@ -47,6 +48,9 @@ class Repeated(Strategy):
         if situation.budget < 2 * self.repeats:
             return f"Two images, {self.repeats} times each, cost more than the budget."
         return None
+
+    def trained_images(self, budget: int, training: Training) -> float:
+        return images_of_training(max(2, budget // self.repeats), training)
 
     def steps(self, attempt: Attempt) -> Steps:
         images = attempt.pool(0, attempt.left() // self.repeats)

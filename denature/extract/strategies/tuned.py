@@ -23,6 +23,7 @@ from denature.extract.strategies.base import (
 from denature.extract.strategies.common import as_labels, query, usable
 from denature.extract.strategies.networks import outputs
 from denature.nets import optimizer_for
+from denature.train.config import Training
 from denature.train.objectives.base import Objective
 from denature.train.objectives.cloned import Cloned
 from denature.train.objectives.distilled import Distilled
@@ -62,7 +63,6 @@ class Tuned(Strategy):
         "own temperature, and not at others."
     )
     threats: ClassVar[tuple[Threat, ...]] = ("A", "B")
-    trainings: ClassVar[float] = 3.5
 
     temperatures: tuple[float, ...] = (1.0, 4.0, 20.0)
     """Candidates for tau; 4 and 20 are those of the Nasty Teacher paper."""
@@ -96,6 +96,11 @@ class Tuned(Strategy):
         if len(learned) < 2 or not len(held_out):
             return "The budget leaves fewer than two answers to learn, or none to choose by."
         return None
+
+    def trained_images(self, budget: int, training: Training) -> float:
+        objectives = 1 + len(self.temperatures)
+        tried = (1 - self.held_out) * objectives * sum(self.epochs)
+        return budget * (tried + max(self.epochs))
 
     def steps(self, attempt: Attempt) -> Steps:
         images, shown = query(attempt)
