@@ -30,9 +30,10 @@ from denature.train.order import given_by
 from denature.train.resolving import training_of
 from denature.train.team import SINGLE_PROCESS
 
-REPEATS, ENOUGH_S = (3, 20), 0.5
+REPEATS, ENOUGH_S = (3, 100), 1.0
 """Least and most repeats of a probe; after the least it stops once they took `ENOUGH_S`
-seconds. Their mean counts: what other processes take of the machine, they take of training too."""
+seconds. Their mean counts: what other processes take of the machine, they take of training too,
+and it comes and goes within tenths of a second."""
 
 MOST_PROBED = 256
 """Images of a timed step at most; the time of larger ones is taken to be proportional."""
@@ -62,7 +63,7 @@ def training_seconds(
     The speed of a run is the median of finished runs of the same networks, kind, data, precision
     and machine. Without such runs a few steps are timed, in their own batch size and with the
     threads of a worker; a busy machine is reported. Stored answers and shared passes shorten
-    training further; evaluation and decoding are not counted.
+    training further; evaluation, decoding and the start of workers are not counted.
 
     Args:
         wanted: orders, and the data that each is trained on.

@@ -1,7 +1,7 @@
 """The bill of a theft before it is spent: queries, attempts, dollars and time."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,7 @@ def estimate_theft(planned: PlannedTheft, *, probe: bool = False) -> TheftEstima
         bill=bill,
         division=division,
         clones=len(sizes),
-        training_s=sum(sizes) * _seconds_per_image(planned, max(sizes)) if sizes else 0.0,
+        training_s=_training_seconds(planned, sizes) if sizes else 0.0,
         probed=probed,
     )
 
@@ -139,10 +139,14 @@ def _finished(folder: Path) -> int:
     return sum(1 for _ in folder.rglob(RECORD))
 
 
-def _seconds_per_image(planned: PlannedTheft, most: int) -> float:
-    """Seconds of a training for each of its images, all epochs together."""
-    sample = planned.sample(min(most, BLOCK))
+def _training_seconds(planned: PlannedTheft, sizes: Sequence[int]) -> float:
+    """Seconds of the trainings of clones on so many images each."""
+    sample = planned.sample(min(max(sizes), BLOCK))
     order = Order(net=planned.net, objective=Normal(), training=planned.training)
-    nothing = planned.out / "none"
-    progress = planned.session.progress
-    return training_seconds([(order, sample)], nothing, progress=progress) / len(sample.train)
+    nothing, session = planned.out / "none", planned.session
+    workers = 1 if session.workers is None else session.workers.size
+    one = training_seconds(
+        [(order, sample)], nothing, workers=workers, progress=session.progress
+    ) / len(sample.train)
+    # Clones of one budget are trained together, budgets one after the other.
+    return sum(sizes) * one / min(workers, planned.stealing.seeds)
