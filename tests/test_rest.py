@@ -189,6 +189,15 @@ def test_numbers_are_normalised_as_stated(layout: Any) -> None:
     np.testing.assert_allclose(found, wanted.reshape(-1) if layout == "flat" else wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [255, 1])
+def test_a_grey_image_is_sent_as_rows(scale: float) -> None:
+    image = ImageSpec(format="numbers", layout="HW", scale=scale)
+    body = body_of(IMAGES[:1, :1], image, RequestSpec(body='{"image": "$image"}'))
+    found = json.loads(body.content)["image"]
+    np.testing.assert_allclose(found, IMAGES[0, 0] / 255 * scale, atol=1e-6)
+    assert image.takes == 1  # so images of 3 channels are refused before a query
+
+
 # From a description to a theft, and to a page
 
 

@@ -40,7 +40,7 @@ def rest(
     from denature.remote.config import RequestConfig
 
     spec = read_spec(description)
-    pixels = _pixels(image, size=spec.image.size, channels=spec.image.channels)
+    pixels = _pixels(image, size=spec.image.size, channels=spec.image.takes)
     victim = RestVictim(spec, pace=RequestConfig())
 
     async def send() -> Exchange:

@@ -87,15 +87,21 @@ def _in_json(image: np.ndarray, spec: ImageSpec) -> Any:
 
 
 def _numbers(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    values = image if spec.layout == "CHW" else image.transpose(1, 2, 0)
-    if spec.layout == "flat":
-        values = image.reshape(-1)
     if spec.scale == 255 and not spec.mean:
-        return values
-    shares: np.ndarray = spec.pixels(image[None])[0].astype(np.float64).round(6)
-    if spec.layout == "flat":
-        return shares.reshape(-1)
-    return shares if spec.layout == "CHW" else shares.transpose(1, 2, 0)
+        return _laid_out(image, spec)
+    return _laid_out(spec.pixels(image[None])[0].astype(np.float64).round(6), spec)
+
+
+def _laid_out(values: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """Values of an image, channels x height x width, nested as the API takes them."""
+    match spec.layout:
+        case "flat":
+            return values.reshape(-1)
+        case "HW":
+            return values[0]
+        case "HWC":
+            return values.transpose(1, 2, 0)
+    return values
 
 
 def _file(image: np.ndarray, spec: ImageSpec) -> tuple[bytes, str]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, final, get_type_hints
+from typing import Any, Literal, TypeAlias, final, get_args, get_origin, get_type_hints
 
 from denature.answers.kinds import AnswerKind
 from denature.answers.scaling import PixelScale
@@ -15,7 +15,7 @@ from denature.core.untrusted import read_toml
 
 Form: TypeAlias = Literal["json", "multipart", "bytes"]
 ImageFormat: TypeAlias = Literal["png", "jpeg", "numbers"]
-Layout: TypeAlias = Literal["HWC", "CHW", "flat"]
+Layout: TypeAlias = Literal["HWC", "CHW", "HW", "flat"]
 
 IMAGE, IMAGES, EACH = "$image", "$images", "$each"
 """In a JSON body: one image, the list of all, and at the head of a list what repeats for each."""
@@ -34,7 +34,8 @@ class ImageSpec:
     quality: int = 95
     """Of JPEG files."""
     layout: Layout = "HWC"
-    """Nesting of numbers; flat ones are in the order channels, height, width."""
+    """Nesting of numbers; flat ones are in the order channels, height, width, and "HW" is the rows
+    of a grey image."""
     scale: float = 255
     """Largest number: 255 gives whole ones, other values floats."""
     mean: tuple[float, ...] = ()
@@ -55,7 +56,17 @@ class ImageSpec:
                 "channels": (self.channels in (None, 1, 3), "1 or 3"),
             },
         )
+        if self.layout == "HW" and self.takes != 1:
+            raise ConfigError(
+                f"image.layout is HW, rows of one number a pixel, and image.channels is "
+                f"{self.channels}; write channels = 1, or layout = 'HWC' or 'CHW'."
+            )
         _ = self.pixels
+
+    @property
+    def takes(self) -> int | None:
+        """Channels of the images that the API takes; None where it takes any."""
+        return 1 if self.channels is None and self.layout == "HW" else self.channels
 
     @property
     def pixels(self) -> PixelScale:
@@ -208,6 +219,17 @@ def _check_keys(
             raise ConfigError(f"{path}: {error}")
         if is_dataclass(known[key]) and isinstance(value, dict):
             _check_keys(value, known[key], path, f"{at}{key}.", every)
+        elif (choices := _choices(known[key])) and value not in choices:
+            raise ConfigError(
+                f"{path}: {at}{key} is {value!r}; it must be one of {', '.join(choices)}."
+            )
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The values that a field allows, where it is a choice, perhaps beside None."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next(filter(None, map(_choices, get_args(kind))), ())
 
 
 def secrets_of(spec: RestSpec) -> dict[str, str]:

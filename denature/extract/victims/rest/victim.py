@@ -80,7 +80,7 @@ class RestVictim:
             kind=spec.reply.shown,
             classes=len(spec.reply.classes) or None,
             names=spec.reply.classes,
-            channels=spec.image.channels,
+            channels=spec.image.takes,
             image_size=spec.image.size,
             most=spec.request.batch,
         )
