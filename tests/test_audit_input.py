@@ -77,6 +77,20 @@ def test_a_model_that_is_likely_a_mistake_is_audited_with_a_word(
     assert said in capsys.readouterr().err
 
 
+def test_nan_in_some_answers_of_a_function_is_said_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = audit_words([f"{HERE}:some_nan", "--defense", "none", "--kind", "probabilities"])
+    assert main(["audit", *words, "--out", str(tmp_path)]) == 0
+    assert (
+        capsys.readouterr().err.count("some_nan gives NaN in some answers, which show from 9") == 1
+    )
+    result = read_outcome(tmp_path).result
+    [finding] = [f for f in result.findings if f.name == "The model answers with NaN"]
+    assert 0 < result.model.nan_answers < result.queries
+    assert finding.why.startswith(f"{result.model.nan_answers} of {result.queries} answers")
+
+
 def test_a_model_at_chance_is_told_what_to_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

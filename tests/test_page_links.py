@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from denature.report.links import links_of
+from denature.report.page import write_html
 from denature.report.results import read_outcome, write_outcome
 from tests.audits import audit
 
@@ -30,9 +31,25 @@ def test_an_audit_and_a_theft_of_one_model_lead_to_each_other(
     assert links["theft: theft-x"] == "../theft-x/report.html"
     assert not any("other" in text for text in links)
     assert 'href="../theft-x/report.html"' in outcome.report.read_text()
-    back = read_outcome(tmp_path / "theft-x").page.links  # as `denature report` draws it again
+    back = read_outcome(tmp_path / "theft-x").page.links
     assert "audit: audit-x" in {link.text for link in back}
+    # The theft was first, so its page got its link when the audit was written, and drew nothing.
+    page = (tmp_path / "theft-x" / "report.html").read_text()
+    assert 'href="../audit-x/report.html">audit: audit-x</a>' in page
+    assert "audit-x" not in (tmp_path / "other" / "report.html").read_text()
+    before = (tmp_path / "theft-x" / "report.html").stat().st_mtime_ns
+    assert write_html(read_outcome(tmp_path / "theft-x").page, tmp_path / "theft-x" / "report.html")
+    assert (tmp_path / "theft-x" / "report.html").stat().st_mtime_ns == before
     assert all((tmp_path / "audit-x" / target).is_file() for target in links.values())
+
+
+def test_a_record_with_a_path_of_this_machine_is_no_link(tmp_path: Path) -> None:
+    for name, source in {"named": "digits", "placed": "/home/me/images"}.items():
+        (tmp_path / "clones" / name).mkdir(parents=True)
+        record = tmp_path / "clones" / name / "record.json"
+        record.write_text(json.dumps({"data": {"source": source}}))
+    links = links_of({"result_type": "theft", "target": "x"}, tmp_path)
+    assert [link.text for link in links] == ["run: named", "all records", "result as JSON"]
 
 
 def test_results_of_others_beside_a_page_are_no_links(tmp_path: Path) -> None:

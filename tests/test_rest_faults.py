@@ -100,7 +100,10 @@ FAULTS: dict[str, tuple[str, str]] = {
     "no variable": (f"url = 'http://x/${{UNSET_KEY}}'{LABEL}", "does not set UNSET_KEY"),
     "a password": (f"url = 'http://me:secret@x'{LABEL}", "holds a password"),
     "no TOML": ("url = ", "cannot be read"),
-    "a choice": (f"url = 'http://x'\n[image]\nformat = 'gif'{LABEL}", "must be one of png, jpeg, numbers"),
+    "a choice": (
+        f"url = 'http://x'\n[image]\nformat = 'gif'{LABEL}",
+        "must be one of png, jpeg, numbers",
+    ),
     "a kind": (f"url = 'http://x'{LABEL}\nkind = 'softmax'", "probabilities, label"),
     "a method": (f"url = 'http://x'\nmethod = 'PATCH'{LABEL}", "must be one of POST, PUT, GET"),
     "rows of a photograph": (

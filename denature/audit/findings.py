@@ -28,6 +28,7 @@ from denature.audit.reading import (
 )
 from denature.audit.result import AuditResult, DefensePrice, Finding, Interval
 from denature.core.stats import Estimate
+from denature.extract.asking.reading import MEND_NAN
 from denature.extract.config import Threat
 
 TAGS = ("OWASP ML05", "MITRE ATLAS AML.T0024.002")
@@ -58,6 +59,22 @@ def nothing_measurable(result: AuditResult) -> Finding | None:
         do="Audit again with more test images, or with fewer labelled images for the thief.",
         tags=TAGS,
         severity="info",
+    )
+
+
+def nan_answers(result: AuditResult) -> Finding | None:
+    """The model gives NaN in some answers, and nothing is known to hide scores."""
+    count = result.model.nan_answers
+    if not count:
+        return None
+    return Finding(
+        name="The model answers with NaN",
+        raised_if="Some answers of a function or a file hold NaN, and others hold none or fewer.",
+        why=f"{count:,} of {result.queries:,} answers hold NaN beside scores. It counts as a "
+        "hidden score, and as the lowest: numbers of this audit rest on scores filled in for it.",
+        do=f"If the model hides no scores, {MEND_NAN}; then audit again under another --out.",
+        tags=TAGS,
+        severity="high",
     )
 
 
@@ -329,4 +346,5 @@ CHECKS: tuple[Callable[[AuditResult], Finding | None], ...] = (
     useless_to_users,
     defense_without_benefit,
     nothing_measurable,
+    nan_answers,
 )

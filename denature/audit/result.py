@@ -146,6 +146,8 @@ class AuditedModel:
     digest: str
     served: bool = False
     """Whether a service answered, whose own defenses, if any, are part of the model."""
+    nan_answers: int = 0
+    """Answers with NaN beside scores, of a model that has no way to hide scores."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

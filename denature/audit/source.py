@@ -18,6 +18,7 @@ from denature.extract.asking.answered import answered
 from denature.extract.asking.ledger import BudgetSpent
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import PoolBatch, digest_of
+from denature.extract.asking.reading import shown_counts
 from denature.extract.victims.called import FunctionVictim
 from denature.remote.errors import AskFailed
 
@@ -64,6 +65,14 @@ class Harvest:
         stored = self.oracle.ledger.answers(self.oracle.target, first).values()
         rows = [row for repeats in stored for row in repeats.values()]
         return min(int(np.isfinite(row).sum()) for row in rows)
+
+    @property
+    def nan_answers(self) -> int:
+        """Answers with NaN, where they show different numbers of scores and none may be hidden."""
+        if self.oracle.about.hides:
+            return 0
+        shown = shown_counts(self.oracle.stored)
+        return shown.total() - shown[max(shown)] if len(shown) > 1 else 0
 
     def __call__(self, images: np.ndarray) -> Answers:
         """The true answers to images, uint8, n x channels x height x width.

@@ -373,6 +373,7 @@ class OpenAudit:
                 accuracy=estimate(right[:, half]),
                 digest=self.digest,
                 served=not isinstance(self.audit.model, Run | FunctionVictim),
+                nan_answers=self.harvest.nan_answers,
             ),
             plan=self.plan(),
             baselines=tuple(baselines_of(found)),

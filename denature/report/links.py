@@ -9,6 +9,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from denature.core.record import RECORD
+from denature.core.redact import without_paths
 from denature.core.untrusted import MIB, read_json
 from denature.report.page import REPORT, Link
 
@@ -55,24 +56,39 @@ def models_of(plain: Mapping[str, Any]) -> set[str]:
 
 
 def _runs(plain: Mapping[str, Any], folder: Path) -> Iterator[Link]:
-    """The model's own run, and runs below the folder, by their records."""
+    """The model's own run, and runs below the folder, by their records.
+
+    A record that names a path of this machine, such as its data, is no link: a shared folder would
+    show the path. The file of all records holds its other facts.
+    """
     model = plain.get("model")
     name = str(model.get("name")) if isinstance(model, Mapping) else ""
-    if name and (Path(name) / RECORD).is_file() and not Path(name).is_absolute():
+    if name and not Path(name).is_absolute() and _is_shareable(Path(name)):
         yield Link(text="the model's run", target=_to(Path(name), folder, RECORD))
     runs = sorted(path.parent for path in folder.rglob(RECORD)) if folder.is_dir() else []
-    for run in runs if len(runs) <= MOST else ():
+    for run in filter(_is_shareable, runs if len(runs) <= MOST else ()):
         yield Link(text=f"run: {run.name}", target=_to(run, folder, RECORD))
 
 
-def _others(plain: Mapping[str, Any], folder: Path) -> Iterator[Link]:
-    """Other results of the same model beside the folder, newest first."""
+def _is_shareable(run: Path) -> bool:
+    record = _read(run / RECORD) if (run / RECORD).is_file() else {}
+    return bool(record) and without_paths(record) == record
+
+
+def related(plain: Mapping[str, Any], folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Other results of the same model beside a folder, newest first: folder and plain values."""
     own = models_of(plain)
     for path in _beside(folder.absolute())[:MOST_READ] if own else ():
         other = _read(path)
         if own & models_of(other):
-            word = WORDS[str(other["result_type"])]
-            yield Link(text=f"{word}: {path.parent.name}", target=_to(path.parent, folder))
+            yield path.parent, other
+
+
+def _others(plain: Mapping[str, Any], folder: Path) -> Iterator[Link]:
+    """Other results of the same model beside the folder, newest first."""
+    for place, other in related(plain, folder):
+        word = WORDS[str(other["result_type"])]
+        yield Link(text=f"{word}: {place.name}", target=_to(place, folder))
 
 
 def _beside(folder: Path) -> list[Path]:
@@ -87,13 +103,14 @@ def _beside(folder: Path) -> list[Path]:
         for beside in folder.parent.iterdir():
             with suppress(OSError):
                 place, file = beside.lstat(), (beside / RESULT).lstat()
+                page = (beside / REPORT).lstat()
                 if (
                     beside != folder
                     and S_ISDIR(place.st_mode)
                     and S_ISREG(file.st_mode)
-                    and place.st_uid == file.st_uid == owner
+                    and S_ISREG(page.st_mode)
+                    and place.st_uid == file.st_uid == page.st_uid == owner
                     and file.st_size <= MOST_RESULT
-                    and (beside / REPORT).is_file()
                 ):
                     found.append((-file.st_mtime_ns, beside / RESULT))
     return [path for _, path in sorted(found)]

@@ -5,6 +5,7 @@ A content module of this package makes a page from a result; it draws nothing it
 
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Literal, TypeAlias
+from urllib.parse import quote
 
 from denature.core.files import atomic_path, write_text
 from denature.core.progress import short_seconds
 from denature.core.record import Record
 from denature.core.text import counted, printable
+from denature.core.untrusted import MIB, read_text
 from denature.report.figures import Draw, svg, write_figure
 from denature.report.tables import markdown, numbers
 from denature.report.tooltips import described
@@ -26,6 +29,12 @@ REPORT, TABLE = "report.html", "table.md"
 
 PERCENT = re.compile(r" %|(?<=\d)%(?![0-9A-Fa-f]{2})")
 """A percent sign of a number, and none of an address, such as that of `%20`."""
+
+NAVIGATION = re.compile('<nav aria-label="Related">.*?</nav>', re.DOTALL)
+"""The links of a page, in its HTML."""
+
+MOST_HTML = 64 * MIB
+"""Bytes of a report whose links are written anew; those with figures have about 1 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,11 +253,12 @@ def _sizes(sizes: set[int]) -> str:
 def write(page: Page, folder: Path) -> Path:
     """Write report, main table and figures into a folder; returns the path of the report.
 
-    A report of the same content stays as it is: drawing takes seconds.
+    A report of the same content stays as it is, except its links: drawing takes seconds.
     """
     report = folder / REPORT
     mark = _fingerprint(page)
     if report.is_file() and mark.encode() in report.read_bytes():
+        relink(report, page.links)
         return report
     drawn = draw(page, folder)
     if page.tables:
@@ -257,9 +267,34 @@ def write(page: Page, folder: Path) -> Path:
     return report
 
 
+def relink(report: Path, links: Sequence[Link]) -> None:
+    """Write the links of a report anew; all else stays, so no figure is drawn.
+
+    Raises:
+        OSError, ValueError: the report cannot be read or written.
+    """
+    former = read_text(report, MOST_HTML)
+    text = NAVIGATION.sub(lambda _: _navigation(links), former, count=1)
+    if text != former:
+        write_text(report, text)
+
+
+def _navigation(links: Sequence[Link]) -> str:
+    """The element of a page's links, as `NAVIGATION` finds it; nothing without links."""
+    if not links:
+        return ""
+    named = (
+        f'<a href="{quote(os.fsencode(link.target))}">{escape(str(_unbroken(link.text)))}</a>'
+        for link in links
+    )
+    return printable(f'<nav aria-label="Related">Related: {", ".join(named)}.</nav>')
+
+
 def write_html(page: Page, path: Path) -> Path:
-    """Write the report alone, atomically; a report of the same content stays as it is."""
-    if not (path.is_file() and _fingerprint(page).encode() in path.read_bytes()):
+    """Write the report alone, atomically; see `write` for a report of the same content."""
+    if path.is_file() and _fingerprint(page).encode() in path.read_bytes():
+        relink(path, page.links)
+    else:
         write_text(path, render(page))
     return path
 
@@ -286,13 +321,17 @@ def draw(page: Page, folder: Path) -> list[str]:
 
 def _html(page: Page, drawn: Sequence[str], fingerprint: str) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     pages = Environment(
         loader=PackageLoader("denature.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, finalize=_unbroken,
     )  # fmt: skip
     text = pages.get_template("page.html.jinja").render(
-        page=page, blocks=list(_shown(page, drawn)), fingerprint=fingerprint
+        page=page,
+        blocks=list(_shown(page, drawn)),
+        navigation=Markup(_navigation(page.links)),
+        fingerprint=fingerprint,
     )
     return printable(text, keep="\n\t")  # a name may reverse the direction of what follows
 
@@ -324,12 +363,11 @@ def _shown(page: Page, drawn: Sequence[str]) -> Iterator[tuple[Block, str]]:
 
 
 def _fingerprint(page: Page) -> str:
-    """Digest of all that a report is made of: result, records, texts, and the code that draws."""
+    """Digest of all that a report is made of, except links: result, records, texts and code."""
     digest = hashlib.sha256(page.result.encode())
     for record in page.records:
         digest.update(record.to_json().encode())
     texts = [page.title, page.summary, page.dated, page.about, page.differs, *page.verdict]
-    texts += map(repr, page.links)
     texts += [repr(block) for block in page.blocks if isinstance(block, Table | HeatMap | Items)]
     digest.update("\n".join(texts).encode())
     for file in sorted(Path(__file__).parent.glob("*.[pj]*")):

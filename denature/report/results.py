@@ -6,8 +6,10 @@ So `denature report FOLDER` draws any page again from the folder's files.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -19,7 +21,7 @@ from denature.core.redact import record_without_paths, without_paths
 from denature.core.schema import decode, encode
 from denature.core.untrusted import read_json
 from denature.report import page as pages
-from denature.report.links import RECORDS, RESULT, links_of
+from denature.report.links import MOST, RECORDS, RESULT, links_of, related
 from denature.report.page import Page
 from denature.report.tables import numeric
 
@@ -129,13 +131,24 @@ def write_outcome(result: Result, records: Sequence[Record], folder: Path) -> Ou
     text = json.dumps(_plain(written, page), allow_nan=False)
     write_text(folder / RESULT, text + "\n")
     pages.write(page, folder)
+    _relink_related(written, folder)
     result = _decoded(result.result_type, encode(result), where=str(folder / RESULT))
     return Outcome(result=result, page=page, folder=folder)
 
 
 def _linked(page: Page, result: Result, folder: Path) -> Page:
-    plain = {"result_type": result.result_type, **asdict(result)}
-    return replace(page, links=links_of(plain, folder))
+    return replace(page, links=links_of(_named(result), folder))
+
+
+def _relink_related(result: Result, folder: Path) -> None:
+    """Write the links of the pages that a page leads to anew, so that they lead to it."""
+    for place, plain in islice(related(_named(result), folder), MOST):
+        with suppress(OSError, ValueError):  # such as a folder that is read-only
+            pages.relink(place / pages.REPORT, links_of(plain, place))
+
+
+def _named(result: Result) -> dict[str, Any]:
+    return {"result_type": result.result_type, **asdict(result)}
 
 
 def read_outcome(folder: Path) -> Outcome:

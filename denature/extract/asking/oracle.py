@@ -21,7 +21,7 @@ from denature.core.stopping import Stopper
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
 from denature.extract.asking.limits import QueryLimits, in_dollars
 from denature.extract.asking.pool import Pool
-from denature.extract.asking.reading import fitting
+from denature.extract.asking.reading import MEND_NAN, fitting, shown_counts
 from denature.extract.victims.base import Victim, VictimInfo, run_now
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
@@ -80,7 +80,8 @@ class Oracle:
         if stated is not None and stored is not None and stated != stored:
             self._change_kind(stated, stored)
         self._failure: BaseException | None = None
-        self._divides = self._looked = False
+        self._divides = False
+        self._shown: set[int] | None = None
         self.answered = 0
         """Answers that this process received."""
         self.seconds = 0.0
@@ -119,11 +120,15 @@ class Oracle:
         """Kind of the target's answers; None until it is known."""
         return self.ledger.kind(self.target)
 
+    @property
+    def stored(self) -> list[np.ndarray]:
+        """All answers in the ledger, as the victim gave them."""
+        answers = self.ledger.answers(self.target).values()
+        return [row for repeats in answers for row in repeats.values()]
+
     def _change_kind(self, stated: AnswerKind, stored: AnswerKind) -> None:
         """Change the kind of stored answers to the stated one, if their values allow it."""
-        answers = self.ledger.answers(self.target).values()
-        rows = [row for repeats in answers for row in repeats.values()]
-        looks = {kind_of(row if stored == "label" else row[None]) for row in rows}
+        looks = {kind_of(row if stored == "label" else row[None]) for row in self.stored}
         if not looks <= set(LOOKS[stated]):
             raise ConfigError(
                 f"{self.about.target} answered {stored} before, and {stated} is stated now. Leave "
@@ -285,12 +290,7 @@ class Oracle:
             raise
         if known is None:
             self.progress.say(f"{self.about.target} answers with {kind}.")
-        if not self._looked and (hidden := _never_shown(values)):
-            self.progress.say(
-                f"{self.about.target} gives NaN for class {brief(map(str, hidden))} in all of its "
-                f"first {count} answers: such scores count as hidden, and as the lowest."
-            )
-        self._looked = True
+        self._look_for_nan(values)
         if values is not reply and not self._divides:
             self._divides = True
             self.progress.say(
@@ -305,6 +305,24 @@ class Oracle:
             latency=time.perf_counter() - clock,
         )
         return count
+
+    def _look_for_nan(self, values: np.ndarray) -> None:
+        """Say once where scores are NaN in all of the first answers, or in some answers alone."""
+        if self._shown is None:
+            self._shown = set() if self.about.hides else set(shown_counts(self.stored))
+        if not self._shown and (hidden := _never_shown(values)):
+            self.progress.say(
+                f"{self.about.target} gives NaN for class {brief(map(str, hidden))} in all of its "
+                f"first {len(values)} answers: such scores count as hidden, and as the lowest."
+            )
+        uneven = len(self._shown) > 1
+        self._shown |= set(shown_counts(values))
+        if not uneven and len(self._shown) > 1 and not self.about.hides:
+            self.progress.say(
+                f"{self.about.target} gives NaN in some answers, which show from "
+                f"{min(self._shown)} to {max(self._shown)} scores: NaN counts as a hidden score, "
+                f"and as the lowest. If the model hides none, {MEND_NAN}."
+            )
 
     def _is_worth_another(self, error: BaseException) -> bool:
         if not isinstance(error, AskFailed) or not error.again or self._failure is not None:

@@ -1,6 +1,7 @@
 """Kinds of a victim's answers, and completion of answers that show only a part."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,6 +15,12 @@ PERCENT_HINT = (
     "; in percent they are taken where they sum to 100 and all are shown; else divide them by 100 "
     "in a function of your own, package.module:function"
 )
+
+MEND_NAN = (
+    "check the weights, the numbers that it takes for pixels (--mean, --std, --scale), and a "
+    "division by 0 or a logarithm of 0 after the network"
+)
+"""Advice for a model that gives NaN without a score to hide."""
 
 
 def fitting(
@@ -41,10 +48,18 @@ def fitting(
     if resolved is None:
         least, most = np.nanmin(values), np.nanmax(values)
         sums = np.nansum(values, axis=1)
+        nan = np.isnan(values).any(axis=1).sum()
+        hidden = (
+            f"; {nan} of {len(values)} answers hold NaN, which stands for a hidden score: if the "
+            "model hides none, mend it first"
+            if nan
+            else ""
+        )
         raise _unfit(
             about,
             "answers that could be logits or probabilities (state which with --kind), values from "
-            f"{least:.3g} to {most:.3g} in rows that sum to {sums.min():.3g} to {sums.max():.3g}",
+            f"{least:.3g} to {most:.3g} in rows that sum to {sums.min():.3g} to {sums.max():.3g}"
+            f"{hidden}",
         )
     if found not in LOOKS[resolved]:
         hint = PERCENT_HINT if resolved == "probabilities" and found == "logits" else ""
@@ -85,7 +100,12 @@ def _check_answers(
             raise unfit("answers that are infinite")
         # An answer without a detected face has no values.
         if kind != "landmarks" and np.isnan(values).all(axis=1).any():
-            raise unfit("answers of NaN alone, which stands for a hidden score")
+            raise unfit(f"answers of NaN alone, which stands for a hidden score ({MEND_NAN})")
+
+
+def shown_counts(rows: Iterable[np.ndarray]) -> Counter[int]:
+    """Numbers of scores that answers show, and the number of answers that show so many."""
+    return Counter(int(np.count_nonzero(~np.isnan(row))) for row in rows)
 
 
 def completed(kind: AnswerKind, values: np.ndarray) -> np.ndarray:

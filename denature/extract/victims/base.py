@@ -33,6 +33,9 @@ class VictimInfo:
     image_size: int | None = None
     most: int | None = None
     """Images in one request at most."""
+    hides: bool = True
+    """Whether answers may show different numbers of scores. A function or a file shows all scores,
+    or hides as many in each answer: otherwise NaN is a fault of the model."""
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:

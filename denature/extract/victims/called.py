@@ -26,6 +26,7 @@ class FunctionVictim:
         most: images in one call at most.
         names: names of an answer's numbers, or of classes, if there are any.
         pixels: numbers that the function takes in place of pixels in [0, 1].
+        hides: see `VictimInfo.hides`.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class FunctionVictim:
         most: int | None = None,
         names: tuple[str, ...] = (),
         pixels: PixelScale | None = None,
+        hides: bool = False,
     ) -> None:
         self._function, self._pixels = function, pixels or PixelScale()
         self._about = VictimInfo(
@@ -49,6 +51,7 @@ class FunctionVictim:
             image_size=image_size,
             most=most,
             names=names,
+            hides=hides,
         )
 
     @property

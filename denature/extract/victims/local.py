@@ -52,4 +52,5 @@ def victim_of(answerer: Answerer, run: Run) -> FunctionVictim:
         channels=net.channels,
         image_size=net.image_size,
         names=run.class_names or (),
+        hides=True,  # a defense may
     )
