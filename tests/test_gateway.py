@@ -338,6 +338,37 @@ def test_the_key_of_the_server_behind_is_sent_and_shown_nowhere(changing: Changi
     assert SECRET[8:24] not in said["error"] + changing.ours.log.read_text()
 
 
+def causes(upstream: Upstream, times: int) -> list[str]:
+    """What the access log says of requests, all of which are refused."""
+
+    async def ask() -> list[str]:
+        found = []
+        for _ in range(times):
+            with pytest.raises(Refused) as refused:
+                await upstream.ask(torch.from_numpy(NORMALISED))
+            found.append(refused.value.cause)
+        await upstream.close()
+        return found
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(("status", "told"), [("429 Spent", 503), ("403 No", 502)])
+def test_the_console_says_once_that_the_gateways_own_key_is_refused(
+    status: str, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def spent(_: Request) -> Answer:
+        return reply({"error": "the budget of 5 is spent"}, status=status)
+
+    with hostile(other(spent)) as behind:
+        config = UpstreamConfig(upstream=behind.url, upstream_kind="logits")
+        [model] = find_models([], config, Exposure(), "none", key=None)
+        causes(Upstream(model, config, key=None), 3)
+    [line] = [record.getMessage() for record in caplog.records if record.name == "denature.serve"]
+    assert f"answered {status[:3]}: the budget of 5 is spent. Clients here get {told}" in line
+    assert "DENATURE_UPSTREAM_KEY" in line
+
+
 def test_a_model_that_changes_behind_is_no_longer_asked(tmp_path: Path) -> None:
     shape = [[-1, 4, 6, 3]]
 
@@ -348,14 +379,5 @@ def test_a_model_that_changes_behind_is_no_longer_asked(tmp_path: Path) -> None:
         config = UpstreamConfig(upstream=behind.url)
         [model] = find_models([], config, Exposure(), "none", key=None)
         shape.append([-1, 8, 8, 3])
-        upstream = Upstream(model, config, key=None)
-
-        async def ask() -> None:
-            try:
-                await upstream.ask(torch.from_numpy(NORMALISED))
-            finally:
-                await upstream.close()
-
-        with pytest.raises(Refused) as refused:
-            asyncio.run(ask())
-        assert "has another input or output" in str(refused.value.cause)
+        [cause] = causes(Upstream(model, config, key=None), 1)
+    assert "has another input or output" in cause

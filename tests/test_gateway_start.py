@@ -21,7 +21,12 @@ def test_what_cannot_be_served_is_told_at_the_start(capsys: pytest.CaptureFixtur
     assert "cannot be reached" in said_by(capsys, "--upstream", "http://127.0.0.1:9")
     assert "no URL of a server" in said_by(capsys, "--upstream", "localhost")
     with hostile(lambda _: reply(b"hello", kind="text/plain")) as behind:
-        assert "did not answer with JSON" in said_by(capsys, "--upstream", behind.url)
+        told = said_by(capsys, "--upstream", behind.url)
+        assert "did not answer with JSON, but with text/plain, which begins 'hello'." in told
+    with hostile(lambda _: reply({}, status="404 Not Found")) as behind:
+        told = said_by(capsys, "--upstream", behind.url)
+        assert "/index answered 404: " in told
+        assert f"is named with one of them: {behind.url}/v2/models/NAME." in told
     with hostile(other(scores)) as behind:
         told = said_by(capsys, "m", "--upstream", behind.url, "--defense", "mad")
         assert "not before a model of another server" in told

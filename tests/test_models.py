@@ -248,7 +248,7 @@ def html(request: Request) -> Answer:
     ("answer", "found"),
     [
         (fastapi, 'answered 404: {"detail":"Not Found"}. Its /openapi.json has POST /predict.'),
-        (html, "did not answer with JSON"),
+        (html, "/v2 did not answer with JSON, but with text/html, the page 'Welcome'. Three ways"),
     ],
 )
 def test_a_wrong_url_says_what_is_there_and_the_ways_on(

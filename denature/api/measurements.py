@@ -175,6 +175,7 @@ def flatness(
     directions: int = 10,
     seed: int = 0,
     trust: Sequence[str] = (),
+    scope: str = "",
     out: str | Path | None = None,
     device: Device = "auto",
     session: Session | None = None,
@@ -188,6 +189,7 @@ def flatness(
         directions: number of random changes of the weights.
         seed: of samples and directions.
         trust: modules of your own that a run's record may import.
+        scope: scope and permission of the test, for result and page.
         out: folder for table, figures and report; by default one under runs/.
         device: where to compute.
         session: progress.
@@ -205,6 +207,7 @@ def flatness(
         samples=samples,
         directions=directions,
         seed=seed,
+        scope=scope,
         out=out,
         device=device,
         trust=trust,

@@ -111,6 +111,7 @@ def flatness(
     samples: Annotated[int, FromFile] = 500,
     directions: Annotated[int, FromFile] = 10,
     seed: Annotated[int, FromFile] = 0,
+    scope: Scope = "",
     out: Path | None = None,
     device: Device = "auto",
     trust: Trust = (),
@@ -130,6 +131,8 @@ def flatness(
         samples: Number of training samples, and of test samples, in the classes' proportions.
         directions: Number of random changes of the weights.
         seed: Seed of samples and directions.
+        scope: Scope and permission of the test, such as a contract's number and what it covers; the
+            result keeps it, and the page shows it first.
         out: Folder for table, figures and report; by default one under runs/.
         device: Device to compute on.
         trust: A module of your own that a run's record may import; repeat the option for several.
@@ -146,6 +149,7 @@ def flatness(
         samples=samples,
         directions=directions,
         seed=seed,
+        scope=scope,
         out=out,
         device=device,
         trust=trust,

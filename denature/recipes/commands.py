@@ -241,6 +241,7 @@ def flatness_of(
     samples: int = 500,
     directions: int = 10,
     seed: int = 0,
+    scope: str = "",
     out: str | Path | None = None,
     device: Device = "auto",
     trust: Collection[str] = (),
@@ -258,6 +259,7 @@ def flatness_of(
         config=FlatnessConfig(samples=samples, directions=directions, seed=seed),
         trust=trust,
         device=device,
+        scope=scope,
     )
 
 

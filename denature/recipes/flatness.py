@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from denature.core.errors import ConfigError
 from denature.core.progress import Progress
+from denature.core.record import today
 from denature.core.types import Labels, Pixels
 from denature.data import DataConfig, Dataset
 from denature.data.dataset import Split
@@ -118,6 +119,8 @@ class FlatnessComparison:
     """Modules that the record of a run's teacher may import."""
     device: Device = "auto"
     """Where to compute."""
+    scope: str = ""
+    """Scope and permission of the test, for result and page."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -143,7 +146,9 @@ class FlatnessComparison:
         tested, _ = pixels(choose(data.test, self.config.samples, self.config.seed))
         measured = [self._measured(run, data, tested, matcher, session) for run in self.runs]
         networks, surfaces = zip(*measured, strict=True)
-        result = FlatnessResult(networks=networks, surfaces=surfaces)
+        result = FlatnessResult(
+            networks=networks, surfaces=surfaces, scope=self.scope, date=today()
+        )
         return MeasuredResult(result, [run.record for run in self.runs])
 
     def _measured(

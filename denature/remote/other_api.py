@@ -1,12 +1,13 @@
 """What answers at a URL where no server of the Open Inference Protocol does."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from denature.core.untrusted import check_cost
-from denature.remote.redaction import server_text
+from denature.remote.redaction import WINDOW, server_text
 
 OPENAPI = "/openapi.json"
 """Where FastAPI, BentoML, LitServe and others describe what they answer."""
@@ -20,6 +21,23 @@ WAYS = (
     "FILE.toml IMAGE` tries on one image; or a function of your own that asks it, "
     "package.module:function."
 )
+
+
+TITLE = re.compile(rb"<title[^>]*>(.{1,1000}?)</title", re.DOTALL | re.IGNORECASE)
+
+SHOWN = 60
+"""Characters of a page that are shown."""
+
+
+def described(body: bytes, kind: str | None, secrets: Sequence[str]) -> str:
+    """What a reply that is no JSON holds: its content type, and a page's title or beginning."""
+    kind = server_text(kind or "no content type", secrets, most=SHOWN)
+    title = TITLE.search(body[:WINDOW])
+    text = (title[1] if title else body[:WINDOW]).decode("utf-8", "replace")
+    text = server_text(" ".join(text.split()), secrets, most=SHOWN)
+    if not text:
+        return f"{kind} and nothing in it"
+    return f"{kind}, {'the page' if title else 'which begins'} {text!r}"
 
 
 def posted_paths(description: bytes | None, secrets: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from denature.answers.kinds import ANSWER_KINDS, AnswerKind
 from denature.core.errors import ConfigError
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
-from denature.remote.other_api import OPENAPI, WAYS, posted_paths
+from denature.remote.other_api import OPENAPI, WAYS, described, posted_paths
 from denature.remote.protocol import (
     LENGTH,
     MOST_CLASSES,
@@ -136,12 +136,12 @@ class InferenceService:
             extensions = server.get("extensions")
             known = extensions if isinstance(extensions, list) else []
             self._binary = "binary_tensor_data" in known
-            described = await self._look("GET", self.path)
+            about = await self._look("GET", self.path)
             if self._top and "classification" not in known:
                 raise ConfigError(
                     f"{self.url} cannot return the largest values only; leave out top."
                 )
-            self._signature = read_signature(described, self._output, kind=self._kind)
+            self._signature = read_signature(about, self._output, kind=self._kind)
         return self._signature
 
     async def ready(self) -> bool:
@@ -153,8 +153,21 @@ class InferenceService:
         return True
 
     async def names(self) -> list[str]:
-        """Names of the models that the server lists."""
-        listed = await self._look("POST", "/v2/repository/index")
+        """Names of the models that the server lists.
+
+        Raises:
+            AskFailed: the server does not answer.
+            ConfigError: it lists none, and its address names none.
+        """
+        try:
+            listed = await self._look("POST", "/v2/repository/index")
+        except AskFailed as failed:
+            if failed.status not in NO_SUCH_PATH:
+                raise
+            raise ConfigError(
+                f"{str(failed).rstrip('.')}. A server without a list of its models is named with "
+                f"one of them: {self.url}/v2/models/NAME."
+            ) from None
         entries = listed if isinstance(listed, list) else []
         models = [entry for entry in entries if isinstance(entry, dict)]
         return [model["name"] for model in models if _is_name(model.get("name"))]
@@ -174,15 +187,15 @@ class InferenceService:
         except ConfigError as error:
             said = str(error)
         root = "{0.scheme}://{0.netloc}".format(urlsplit(self.url))
-        described = None
+        api = None
         with suppress(AskFailed):
             response = await self._wire.send(
                 "GET", root + OPENAPI, headers=self._headers, limit=1 << 20, secrets=self._secrets
             )
-            described = response.body if response.status == 200 else None
-        paths = posted_paths(described, self._secrets)
+            api = response.body if response.status == 200 else None
+        paths = posted_paths(api, self._secrets)
         raise ConfigError(
-            f"{self.url} is no Open Inference server: {said.rstrip('.')}.{paths} {WAYS}"
+            f"{self.url} is no Open Inference server: {said.rstrip('.?')}.{paths} {WAYS}"
         )
 
     async def _named(self) -> None:
@@ -208,14 +221,15 @@ class InferenceService:
         ):
             with attempt:
                 posted = b"{}" if method == "POST" else None
-                body, _ = await self._fetch(
+                body, shown = await self._fetch(
                     method, path, data=posted, headers=JSON if posted else {}, limit=1 << 20
                 )
         try:
             return without_secrets(msgspec.json.decode(body), self._secrets)
         except (msgspec.DecodeError, RecursionError):
+            found = described(body, shown.get("Content-Type"), self._secrets)
             raise ConfigError(
-                f"{self.url}{path} did not answer with JSON; is it an Open Inference server?"
+                f"{self.url}{path} did not answer with JSON, but with {found}."
             ) from None
 
     async def _fetch(

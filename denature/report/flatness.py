@@ -66,6 +66,10 @@ class FlatnessResult:
     networks: tuple[Flatness, ...]
     surfaces: tuple[LossSurface, ...]
     """Loss surface of each network."""
+    scope: str = ""
+    """Scope and permission of the test, as stated by the caller."""
+    date: str = ""
+    """Day on which the comparison ended, in UTC; empty in results of an earlier version."""
 
     @property
     def entries(self) -> list[FlatnessEntry]:
@@ -82,6 +86,8 @@ def page(result: FlatnessResult, records: Sequence[Record]) -> Page:
     sentences = verdict_on_flatness(entries)
     return Page(
         title="Flatness",
+        scope=result.scope,
+        date=result.date,
         summary=f"{sentences[0].partition('. ')[0]}.",
         verdict=sentences,
         about=ABOUT,

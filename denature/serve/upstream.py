@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import logging
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,6 +37,14 @@ UNKNOWN_SIDE = 64
 TO_CLIENTS = (400, 413, 415, 422)
 """Statuses of the other server that are the client's concern."""
 
+OWN_KEY = (401, 403, 429)
+"""Statuses by which the other server refuses this server's key, or its rate."""
+
+WARNED_S = 60.0
+"""Seconds between two such lines on the console."""
+
+LOGGER = logging.getLogger("denature.serve")
+
 READY_S = 2.0
 """Seconds for the other server to say whether it is ready."""
 
@@ -67,6 +77,7 @@ class Upstream:
         self._model = served.upstream
         self._service = service_of(config, served.run, key=key)
         self._entered = False
+        self._quiet_until = 0.0
         self.at_once = config.upstream_at_once
         self.kind: AnswerKind = served.taken or served.exposure.kind
         text = f"{self._service.url} {served.run} {self._model}"
@@ -101,8 +112,26 @@ class Upstream:
         try:
             values = await self._ask(pixels.numpy())
         except AskFailed as failed:
+            self._warn(failed)
             raise _refusal(failed) from None
         return converted(values, self._model.kind, self.kind)
+
+    def _warn(self, failed: AskFailed) -> None:
+        """Tell the console, once a minute, that the server behind refuses this server's own key.
+
+        Clients can do nothing about it, and the access log may be a file that is seldom read.
+        """
+        now = time.monotonic()
+        if failed.status not in OWN_KEY or now < self._quiet_until:
+            return
+        self._quiet_until = now + WARNED_S
+        told = 503 if failed.status == 429 else 502
+        LOGGER.warning(
+            "%s. Clients here get %d until the key of this gateway answers again: raise its budget "
+            "or its rate there, or start with another DENATURE_UPSTREAM_KEY.",
+            str(failed).rstrip("."),
+            told,
+        )
 
     async def _ask(self, images: np.ndarray) -> np.ndarray:
         service, wanted = await self._connected(), self._model

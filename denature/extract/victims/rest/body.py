@@ -94,14 +94,10 @@ def _numbers(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
 
 def _laid_out(values: np.ndarray, spec: ImageSpec) -> np.ndarray:
     """Values of an image, channels x height x width, nested as the API takes them."""
-    match spec.layout:
-        case "flat":
-            return values.reshape(-1)
-        case "HW":
-            return values[0]
-        case "HWC":
-            return values.transpose(1, 2, 0)
-    return values
+    flat: np.ndarray = values.reshape(-1)
+    rows: np.ndarray = values[0]
+    nested = {"CHW": values, "HWC": values.transpose(1, 2, 0), "HW": rows, "flat": flat}
+    return nested[spec.layout]
 
 
 def _file(image: np.ndarray, spec: ImageSpec) -> tuple[bytes, str]:
