@@ -312,6 +312,7 @@ def test_each_attack_says_what_it_needs_and_costs(plain: Run, tmp_path: Path) ->
     [
         ({}, "The budget is not set; a black box needs 20 queries.*at most [0-9,]+"),
         ({"budget": 19}, "The budget is 19"),
+        ({"budget": 19, "controls": 3}, "The budget is 19"),
         (
             {"max_cost": 0.01, "prices": [0.001]},
             "--max-cost is 0.01; .*least costs US . 0.02",
@@ -328,6 +329,7 @@ def test_what_a_black_box_needs_is_told(
     with pytest.raises(ConfigError, match=why):
         robustness([answering(plain, "logits", counts)], "digits", TINY, tmp_path, **given)
     assert not counts
+    assert not (tmp_path / "undefended").exists()  # refused before a control is trained
 
 
 def words(served: Served, plain: Run, out: Path, *more: str) -> list[str]:

@@ -267,11 +267,14 @@ def test_the_command_line_sets_networks_side_by_side(
         folders.append(str(tmp_path / f"run-{seed}"))
         train("mlp", "digits", Normal(), replace(training, seed=seed), out=folders[-1])
     words = ["flatness", *folders, "--data", "digits", "--samples", "60", "--directions", "2", "-q"]
-    assert main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0
+    scope = ("--scope", "Contract 17")
+    assert main([*words, "--out", str(tmp_path / "out"), "--json", *scope]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [it["run"] for it in told["networks"]] == folders
     assert all(len(it["accuracy"]) == len(it["sizes"]) for it in told["networks"])
-    assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 3
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert "Scope and permission: Contract 17." in page
     assert page_is_drawn_again(tmp_path / "out")
     assert main(["flatness", "--data", "digits", "-q"]) == 1
     assert "No run was named" in capsys.readouterr().err

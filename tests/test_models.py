@@ -89,7 +89,7 @@ def test_weights_are_audited_stolen_and_attacked(
     assert stolen["clones"][0]["spent"] == 20
     attacked = told(capsys, "robustness", *words, "--data", "digits", "--samples", "10",
                     "--attacks", "fgsm", "--controls", "1")  # fmt: skip
-    assert attacked["judged"]
+    assert attacked["judged"][0]["robustness"]["run"] == "model.pt"
     timed = told(capsys, "speed", str(trained.folder), "--against", *words, "--image-size", "8",
                  "--queries", "30")  # fmt: skip
     assert timed["clone"]

@@ -10,7 +10,7 @@ import pytest
 
 from denature.audit.result import Interval
 from denature.cli.app import main
-from denature.core.record import find_records, read_record
+from denature.core.record import find_records
 from denature.core.redact import record_without_paths, without_paths
 from denature.core.schema import encode
 from denature.core.stats import Estimate
@@ -125,6 +125,8 @@ def test_the_first_line_has_result_date_and_scope() -> None:
     assert page_of(robustness(budgets=(0.1,), scope="Ours."), []).dated.endswith(
         "permission: Ours."
     )
+    flat_result = replace(flatness(flat("a", 0.6, 0.5)), scope="Ours.", date="2026-11-26")
+    assert page_of(flat_result, []).dated == "Tested on 2026-11-26. Scope and permission: Ours."
     assert PAGES["runs"]().dated == "Last run begun on 2026-11-26."
 
 
@@ -145,8 +147,10 @@ def test_the_command_line_keeps_scope_and_shows_it_first(
     assert (found["scope"], found["date"][:2]) == ("Our own model.", "20")
     assert found["clones"][0]["folder"].startswith("clones/")
     assert "Scope and permission: Our own model." in written["report.html"]
-    [run] = [link for link in read_outcome(tmp_path / "theft").page.links if "run:" in link.text]
-    assert read_record(tmp_path / "theft" / Path(run.target).parent).net.name == "mlp"
+    links = read_outcome(tmp_path / "theft").page.links
+    assert all(
+        str(tmp_path) not in (tmp_path / "theft" / each.target).read_text() for each in links
+    )
 
 
 # Paths
@@ -205,6 +209,19 @@ def test_the_budgets_of_the_verdict_are_those_of_the_table() -> None:
         assert {float(line[of["Budget"]]) for line in single} <= set(budgets)
         assert {line[of["Norm"]] for line in lines} == {"", "linf"}  # no attack ran in l2 and l0
         assert all(any(cells) for cells in zip(*lines, strict=True))
+
+
+def test_tables_name_networks_by_the_end_of_their_path_where_that_is_of_one_alone() -> None:
+    result = robustness(budgets=(0.1,))
+    names = ["model.pt", "runs/robustness-of-m/undefended/seed-2000", "a/runs/x", "b/runs/x"]
+    judged = [
+        replace(evaluation, robustness=replace(evaluation.robustness, run=name))
+        for name, evaluation in zip(names, result.judged * 2, strict=True)
+    ]
+    _, *lines = attack_table(replace(result, judged=tuple(judged)))
+    assert [*dict.fromkeys(line[0] for line in lines)] == [
+        "model.pt", "undefended/seed-2000", "a/runs/x", "b/runs/x",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,9 @@ GROUPED_HOLDOUT = 0.2
 MEMORY_HOLDOUT = 0.2
 """Shares that are held out as test split where none is named."""
 
+_HELD_OUT: dict[str, bool] = {}
+"""Sources in memory of which a share is held out by default, and whether a caller was told so."""
+
 
 def load(
     data: "DataLike",
@@ -175,13 +178,24 @@ def config_of(
     source = given_source(data, config, classes)
     if source.left_out:  # the cache, from which they are loaded then, does not know of it
         progress.say(f"{NAME}: left out {format_left_out(source.left_out)}")
-    if not source.splits.keys() - {"train"} and not config.holdout:
+    by_default = not source.splits.keys() - {"train"} and not config.holdout
+    if by_default:
         config = replace(config, holdout=MEMORY_HOLDOUT)
-        progress.say(
-            f"Data without a test split: {MEMORY_HOLDOUT:.0%} of each class is held out, the same "
-            "images each time. Give (train, test), or another share by load(..., holdout=0.5)."
-        )
-    return replace(config, source=keep(source, config, progress))
+    config = replace(config, source=keep(source, config, progress))
+    if by_default:
+        _HELD_OUT.setdefault(config.source, False)
+    return config
+
+
+def _tell_holdout(config: DataConfig, progress: Progress) -> None:
+    """Say once for each data set that a share is held out; not before the data are needed."""
+    if _HELD_OUT.get(config.source, True) or config.holdout != MEMORY_HOLDOUT:
+        return
+    _HELD_OUT[config.source] = progress is not SILENT
+    progress.say(
+        f"Data without a test split: {MEMORY_HOLDOUT:.0%} of each class is held out, the same "
+        "images each time. Give (train, test), or another share by load(..., holdout=0.5)."
+    )
 
 
 def _check_unread(
@@ -222,6 +236,7 @@ def _same(split: Split | None, other: Split | None) -> bool:
 def _opened(config: DataConfig, progress: Progress, *, labelled: bool = False) -> Decoded:
     """The decoded splits of a source, with what is to be told about them."""
     if config.source.startswith(MEMORY):
+        _tell_holdout(config, progress)
         found = kept(config, progress)
     else:
         source = open_source(config, progress)

@@ -81,7 +81,7 @@ def opened(
             a victim.
         AskFailed: a victim does not answer.
     """
-    budget = _enough(terms, data, len(images))
+    budget = check_limits(terms, data, len(images))
     oracles: list[Oracle] = []
     with Ledger(ledger) as opened_ledger:
         boxes = {
@@ -95,8 +95,12 @@ def opened(
         yield boxes
 
 
-def _enough(terms: Terms, data: Dataset, count: int) -> int:
-    """The query budget of each victim."""
+def check_limits(terms: Terms, data: Dataset, count: int) -> int:
+    """The query budget of each victim.
+
+    Raises:
+        ConfigError: the limits are too small to classify `count` samples once.
+    """
     minimum = count + TWICE
     names = terms.attack_config.attacks or BLACK_BOX_ATTACKS
     maximum = (

@@ -182,6 +182,7 @@ def robustness_of(
     names = "-".join(_short(name_of(model), target) for model, target in first)
     return RobustnessEvaluation(
         targets=targets,
+        names=[str(model) if isinstance(model, str | Path) else "" for model in models],
         source=source,
         attack_config=config,
         folder=_folder(out, f"robustness-of-{names}"),

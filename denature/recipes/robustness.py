@@ -13,6 +13,7 @@ from denature.core.errors import ConfigError
 from denature.core.progress import Progress
 from denature.core.record import environment, today
 from denature.data import DataConfig, Dataset
+from denature.data.dataset import Split
 from denature.data.png import to_png
 from denature.extract.asking.limits import check_max_cost
 from denature.extract.victims.base import Victim
@@ -36,7 +37,7 @@ from denature.train.config import Device
 from denature.train.session import Session
 
 if TYPE_CHECKING:
-    from denature.recipes.blackboxes import Box
+    from denature.recipes.blackboxes import Box, Terms
 
 LEDGER = "ledger.sqlite"
 """Ledger of the queries to black boxes."""
@@ -57,6 +58,8 @@ class RobustnessEvaluation:
     """The models under attack: runs, and victims that answer queries."""
     source: DataConfig
     """Data set of the test samples; each run was trained on it."""
+    names: Sequence[str] = ()
+    """Of each target as the user named it; an empty one is that of the run's folder."""
     attack_config: AttackConfig
     """Effort and configuration of the attacks."""
     folder: Path
@@ -114,6 +117,25 @@ class RobustnessEvaluation:
         """None: which controls are missing is known when the targets' classes were compared."""
         return ()
 
+    def samples(self, data: Dataset) -> Split:
+        """The test samples that are attacked."""
+        config = self.attack_config
+        return choose(data.test, config.samples or config.preset.samples, config.seed)
+
+    def terms(self, data: Dataset, session: Session) -> "Terms":
+        """Limits and configuration of the attacks on victims."""
+        from denature.recipes.blackboxes import Terms
+
+        return Terms(
+            budget=self.budget,
+            prices=self.price_of,
+            max_cost=self.max_cost,
+            attack_config=in_whole_steps(self.attack_config, data),
+            pace=self.pace,
+            stopper=session.stopper,
+            progress=session.progress,
+        )
+
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Attack all networks, check them for masked gradients, and judge each defense.
 
@@ -127,14 +149,21 @@ class RobustnessEvaluation:
         targets = [
             fitted("run", target) if isinstance(target, Run) else target for target in originals
         ]
+        if not all(isinstance(target, Run) for target in targets):
+            from denature.recipes.blackboxes import check_limits
+
+            # Before controls are trained, which takes minutes.
+            check_limits(self.terms(data, session), data, len(self.samples(data)))
         control_runs = undefended_runs(
             targets, self.undefended, self.controls, fitted, data, self.folder, self.device, session
         )
         added = [run for run in control_runs if run not in targets]
         models = [*targets, *added]
+        named = {id(target): name for target, name in zip(self.targets, self.names, strict=False)}
+        names = [named.get(id(target), "") for target in originals] + [""] * len(added)
         records += [run.record for run in added]
         with ExitStack() as stack:
-            attacks = _Attacks(self, models, data, session, stack)
+            attacks = _Attacks(self, models, names, data, session, stack)
             evidence = attacks.evidence(control_runs)
             boxes = attacks.boxes.values()
             queries = {box.target.name: box.spent for box in boxes}
@@ -152,39 +181,30 @@ class _Attacks:
         self,
         evaluation: RobustnessEvaluation,
         models: Sequence[Run | Victim],
+        names: Sequence[str],
         data: Dataset,
         session: Session,
         stack: ExitStack,
     ) -> None:
-        config = evaluation.attack_config
+        config, split = evaluation.attack_config, evaluation.samples(data)
         victims = [model for model in models if not isinstance(model, Run)]
-        if victims:
-            config = in_whole_steps(config, data)
-        split = choose(data.test, config.samples or config.preset.samples, config.seed)
         images = split.images[split.rows].float().div(255)
         self.models, self.data, self.session = models, data, session
         self.folder = evaluation.folder / "attacks"
         self.boxes: Mapping[int, Box] = {}
         if victims:
-            from denature.recipes.blackboxes import Terms, opened
+            from denature.recipes.blackboxes import opened
 
-            terms = Terms(
-                budget=evaluation.budget,
-                prices=evaluation.price_of,
-                max_cost=evaluation.max_cost,
-                attack_config=config,
-                pace=evaluation.pace,
-                stopper=session.stopper,
-                progress=session.progress,
-            )
+            terms = evaluation.terms(data, session)
+            config = terms.attack_config
             ledger = evaluation.folder / LEDGER
             self.boxes = stack.enter_context(opened(victims, data, images, ledger, terms))
         probes = data.test.images[data.test.rows[:PROBE]].float().div(255)
         self.targets: list[Attacked] = [
-            Target(model, probes, device=evaluation.device)
+            Target(model, probes, device=evaluation.device, name=name)
             if isinstance(model, Run)
             else self.boxes[id(model)].target
-            for model in models
+            for model, name in zip(models, names, strict=True)
         ]
         self.configs = [common_attacks(config, target, self.targets) for target in self.targets]
         planned = list(zip(self.targets, self.configs, strict=True))

@@ -1,5 +1,6 @@
 """Robustness as a page: the table, curves against the budget, checks, smallest changes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -179,13 +180,14 @@ def attack_table(result: RobustnessResult) -> list[list[str]]:
         norm: [format_budget(epsilon) for epsilon in values]
         for norm, values in result.budgets.items()
     }
-    compared = _compared(result)
+    compared, names = _compared(result), _names(result)
     middle = {norm: _middle(keys, compared.get(norm, ())) for norm, keys in budgets.items()}
     lines = [["Network", "Attack", "Norm", "Budget", "Robust %", "Smallest", "Not run", "Seconds"]]
     for evaluation in result.judged:
         measured = evaluation.robustness
         clean = marked(percent(measured.clean), measured.chosen_on_test)
-        lines.append([measured.run, "none", "", "", clean, "", "", ""])
+        name = names[measured.run]
+        lines.append([name, "none", "", "", clean, "", "", ""])
         for attack in measured.attacks:
             key = middle[attack.norm] if middle[attack.norm] in attack.robust else None
             key = key or next(iter(attack.robust), "")
@@ -193,7 +195,7 @@ def attack_table(result: RobustnessResult) -> list[list[str]]:
             smallest = "" if attack.smallest is None else _distance(attack.smallest)
             lines.append(
                 [
-                    measured.run,
+                    name,
                     attack.name + (f" ({attack.note})" if attack.note else ""),
                     attack.norm,
                     budget_text(float(key)) if key else "",
@@ -207,7 +209,7 @@ def attack_table(result: RobustnessResult) -> list[list[str]]:
             for key in compared.get(norm, (middle[norm],)):
                 if key in shares:
                     budget, worst = budget_text(float(key)), percent(shares[key])
-                    lines.append([measured.run, "worst", norm, budget, worst, "", "", ""])
+                    lines.append([name, "worst", norm, budget, worst, "", "", ""])
     used = [any(cells) for cells in zip(*lines[1:], strict=True)]
     return [list(compress(line, used)) for line in lines]
 
@@ -248,7 +250,7 @@ def curves(result: RobustnessResult) -> "Figure | None":
     ]
     if not norms:
         return None
-    figure = new_figure(7.4, 2.7)
+    figure, names = new_figure(7.4, 2.7), _names(result)
     for place, norm in enumerate(norms):
         axes = figure.add_subplot(1, len(norms), place + 1)
         budgets = result.budgets[norm]
@@ -258,7 +260,7 @@ def curves(result: RobustnessResult) -> "Figure | None":
             worst = [clean, *shares.values()]
             at = [0.0, *(epsilon for epsilon in budgets if format_budget(epsilon) in shares)]
             axes.plot(at, [100 * e.value for e in worst], "o-", color=colour, markersize=3,
-                      label=_name(evaluation.robustness.run))  # fmt: skip
+                      label=names[evaluation.robustness.run])  # fmt: skip
             axes.fill_between(
                 at, [100 * e.low for e in worst], [100 * e.high for e in worst],
                 color=colour, alpha=0.15, linewidth=0,
@@ -279,8 +281,12 @@ def curves(result: RobustnessResult) -> "Figure | None":
     return figure
 
 
-def _name(run: str) -> str:
-    return "/".join(Path(run).parts[-2:])
+def _names(result: RobustnessResult) -> dict[str, str]:
+    """Names for tables and figures: the last two parts of a path, where these are of one alone."""
+    runs = [evaluation.robustness.run for evaluation in result.judged]
+    short = {run: "/".join(Path(run).parts[-2:]) for run in runs}
+    count = Counter(short.values())
+    return {run: name if count[name] == 1 else run for run, name in short.items()}
 
 
 def smallest_changes(result: RobustnessResult) -> "Figure | None":

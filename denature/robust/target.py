@@ -82,6 +82,7 @@ class Target(nn.Module):
         run: the run of the network.
         images: a few images of the run's data, batch x channels x height x width, in [0, 1].
         device: device of the computation.
+        name: as a caller names it; by default the run's folder.
 
     Raises:
         ConfigError: the network predicts landmarks, not classes.
@@ -89,12 +90,12 @@ class Target(nn.Module):
 
     shows: AccessLevel = "gradients"
 
-    def __init__(self, run: Run, images: Pixels, *, device: str = "auto") -> None:
+    def __init__(self, run: Run, images: Pixels, *, device: str = "auto", name: str = "") -> None:
         super().__init__()
         if run.record.landmarks:
             raise ConfigError(f"{run.folder} predicts landmarks; attacks here change classes.")
         record, folder = run.record, run.folder
-        self.name = str(folder) if folder is not None else record.net.name
+        self.name = name or (str(folder) if folder is not None else record.net.name)
         self.net, self.kind, self.digest = record.net.name, record.kind, run.digest
         self.trained_at = _trained_at(record)
         self.chosen_on_test = record.chosen_on == "test"
