@@ -91,6 +91,9 @@ def test_a_teacher_that_is_not_nasty_is_told_and_one_that_is_not(
     said = warning(harmless.record)
     assert said is not None
     assert said.startswith("not nasty: tau^2 KL from its adversary is only 0.")
+    just = replace(harmless.record, divergence=Estimate(4.97, 4.9, 5.1, 360, "images"))
+    assert "is only 4.97 nats" in (warning(just) or "")  # and not 5, from which it would be nasty
+    assert "is at most 4.97 nats" in not_nasty([just])[0]
     far = Estimate(2 * SPOILS_FROM, SPOILS_FROM, 3 * SPOILS_FROM, 360, "images")
     nasty = replace(harmless.record, divergence=far)
     assert warning(nasty) is None

@@ -17,7 +17,7 @@ def warning(record: Record) -> str | None:
         return None
     objective = objective_of(record)
     return (
-        f"not nasty: tau^2 KL from its adversary is only {measured.value:.2g} nats on "
+        f"not nasty: tau^2 KL from its adversary is only {_below(measured.value)} nats on "
         f"{measured.n:,} test images, and on digits students were spoiled from about "
         f"{SPOILS_FROM:g} on (tau {objective.temperature:g}, omega {objective.omega:g}). "
         "Raise --omega or --epochs, or take a schedule with a long stretch at the full rate, such "
@@ -41,7 +41,13 @@ def not_nasty(records: Iterable[Record]) -> list[str]:
     which = "The nasty teacher" if count == 1 else f"{number} of {count} nasty teachers"
     return [
         f"{which} with an omega above 0 {'is' if number == 1 else 'are'} not nasty: "
-        f"tau^2 KL from the adversary is at most {max(harmless):.2g} nats, and on digits "
+        f"tau^2 KL from the adversary is at most {_below(max(harmless))} nats, and on digits "
         f"students were spoiled from about {SPOILS_FROM:g} on. Students of such a teacher show "
         "little about the defense."
     ]
+
+
+def _below(value: float) -> str:
+    """A value below `SPOILS_FROM` by two digits, or by as many as show that it is below."""
+    texts = (f"{value:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in texts if float(text) < SPOILS_FROM)
