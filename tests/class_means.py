@@ -52,6 +52,14 @@ def some_nan(images: np.ndarray) -> np.ndarray:
     return found
 
 
+def all_nan(images: np.ndarray) -> np.ndarray:
+    """Each answer holds NaN, and not as many as the one before it."""
+    found = probabilities(images)
+    for place, row in enumerate(found):
+        row[: 1 + place % 3] = np.nan
+    return found
+
+
 def one_hidden(images: np.ndarray) -> np.ndarray:
     found = probabilities(images)
     found[:, 3] = np.nan

@@ -24,6 +24,10 @@ pytestmark = pytest.mark.usefixtures("without_figures", "few_steps")
     [
         ([f"{HERE}:words"], "answered <U3 of the shape"),
         ([f"{HERE}:eleven"], "gave 11 values an image, and 10 are wanted"),
+        (
+            [f"{HERE}:all_nan", "--kind", "probabilities"],
+            "NaN in all of its first 4 answers, which show from 7 to 9 of 10 scores.*the weights",
+        ),
         ([f"{HERE}:halves"], "from .* in rows that sum to 0.5 to 0.5"),
         ([f"{HERE}:labels", "--data", "drawn-faces"], "has landmarks"),
         ([f"{HERE}:labels", "--max-queries", "10"], "larger --max-queries"),

@@ -21,7 +21,7 @@ from denature.core.stopping import Stopper
 from denature.extract.asking.ledger import BudgetSpent, Ledger, Query
 from denature.extract.asking.limits import QueryLimits, in_dollars
 from denature.extract.asking.pool import Pool
-from denature.extract.asking.reading import MEND_NAN, fitting, shown_counts
+from denature.extract.asking.reading import MEND_NAN, check_first, fitting, shown_counts
 from denature.extract.victims.base import Victim, VictimInfo, run_now
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
@@ -278,6 +278,8 @@ class Oracle:
             reply = await self.victim.ask(images[:count], id=str(request))
             known = self.kind or self.about.kind
             kind, values = fitting(reply, count=count, kind=known, about=self.about)
+            if kind != "landmarks":  # where NaN is a face that was not found
+                self._look_for_nan(values)
         except Exception as error:
             await self.ledger.failed(
                 self.target,
@@ -290,7 +292,6 @@ class Oracle:
             raise
         if known is None:
             self.progress.say(f"{self.about.target} answers with {kind}.")
-        self._look_for_nan(values)
         if values is not reply and not self._divides:
             self._divides = True
             self.progress.say(
@@ -307,9 +308,15 @@ class Oracle:
         return count
 
     def _look_for_nan(self, values: np.ndarray) -> None:
-        """Say once where scores are NaN in all of the first answers, or in some answers alone."""
+        """Say once where scores are NaN in all of the first answers, or in some answers alone.
+
+        Raises:
+            ConfigError: see `check_first`.
+        """
         if self._shown is None:
             self._shown = set() if self.about.hides else set(shown_counts(self.stored))
+            if not self._shown:
+                check_first(values, self.about)
         if not self._shown and (hidden := _never_shown(values)):
             self.progress.say(
                 f"{self.about.target} gives NaN for class {brief(map(str, hidden))} in all of its "

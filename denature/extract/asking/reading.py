@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from denature.answers.kinds import AnswerKind
-from denature.answers.looks import LOOKS, are_percent, kind_of
+from denature.answers.looks import ENOUGH, LOOKS, are_percent, kind_of
 from denature.core.errors import ConfigError
 from denature.extract.victims.base import VictimInfo
 
@@ -101,6 +101,26 @@ def _check_answers(
         # An answer without a detected face has no values.
         if kind != "landmarks" and np.isnan(values).all(axis=1).any():
             raise unfit(f"answers of NaN alone, which stands for a hidden score ({MEND_NAN})")
+
+
+def check_first(values: np.ndarray, about: VictimInfo) -> None:
+    """Check that the first answers of a victim without hidden scores do not all hold NaN.
+
+    As many scores in each answer may be its largest ones; other numbers are a fault.
+
+    Raises:
+        ConfigError: they do.
+    """
+    shown = shown_counts(values)
+    if about.hides or len(values) < ENOUGH or len(shown) == 1 or max(shown) == values.shape[1]:
+        return
+    raise _unfit(
+        about,
+        f"NaN in all of its first {len(values)} answers, which show from {min(shown)} to "
+        f"{max(shown)} of {values.shape[1]} scores (a function or a file that hides scores shows "
+        f"as many in each answer; {MEND_NAN}; in Python, FunctionVictim(..., hides=True) takes "
+        "them)",
+    )
 
 
 def shown_counts(rows: Iterable[np.ndarray]) -> Counter[int]:
