@@ -102,7 +102,7 @@ UNFIT: list[tuple[str | None, Any, str]] = [
         np.full((1, 3), 0.9, np.float32),
         r"could be logits or probabilities \(state which with --kind",
     ),
-    (None, np.array([[np.nan, 0.9, np.nan]], np.float32), "2 of 2 answers hold NaN.*mend it first"),
+    (None, np.array([[np.nan, 0.9, np.nan]], np.float32), "NaN in 2 of 2 answers.*mend it first"),
     (None, np.array([[np.nan] * 3], np.float32), "answers of NaN alone.*check the weights"),
     (None, np.array([[np.inf, 0, 0]], np.float32), "answers that are infinite"),
     (None, np.empty((1, 0), np.float32), "answers of the shape"),

@@ -92,7 +92,9 @@ def test_nan_in_some_answers_of_a_function_is_said_and_counted(
     result = read_outcome(tmp_path).result
     [finding] = [f for f in result.findings if f.name == "The model answers with NaN"]
     assert 0 < result.model.nan_answers < result.queries
-    assert finding.why.startswith(f"{result.model.nan_answers} of {result.queries} answers")
+    assert finding.why.startswith(
+        f"NaN stands beside scores in {result.model.nan_answers} of {result.queries} answers"
+    )
 
 
 def test_a_model_at_chance_is_told_what_to_check(

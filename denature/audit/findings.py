@@ -70,7 +70,7 @@ def nan_answers(result: AuditResult) -> Finding | None:
     return Finding(
         name="The model answers with NaN",
         raised_if="Some answers of a function or a file hold NaN, and others hold none or fewer.",
-        why=f"{count:,} of {result.queries:,} answers hold NaN beside scores. It counts as a "
+        why=f"NaN stands beside scores in {count:,} of {result.queries:,} answers. It counts as a "
         "hidden score, and as the lowest: numbers of this audit rest on scores filled in for it.",
         do=f"If the model hides no scores, {MEND_NAN}; then audit again under another --out.",
         tags=TAGS,

@@ -50,8 +50,8 @@ def fitting(
         sums = np.nansum(values, axis=1)
         nan = np.isnan(values).any(axis=1).sum()
         hidden = (
-            f"; {nan} of {len(values)} answers hold NaN, which stands for a hidden score: if the "
-            "model hides none, mend it first"
+            f"; NaN in {nan} of {len(values)} answers stands for a hidden score: if the model "
+            "hides none, mend it first"
             if nan
             else ""
         )
