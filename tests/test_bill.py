@@ -117,6 +117,8 @@ def test_dollars_end_a_theft_before_its_budget_and_fidelity_is_measured(tmp_path
     usual: dict[str, Any] = {"price": 0.001, "session": Session(progress=heard)}
     theft = steal(victim(), **terms(tmp_path, 50, 400, 900, max_cost=0.2, **usual))
     assert (sum(ASKED), theft.spent, theft.measuring) == (200, 160, 40)
+    in_all = verdict_on_theft(theft)[1]
+    assert in_all.startswith("In all 200 queries were spent (US $ 0.20): 160 to learn from")
     assert [(clone.budget, clone.answers) for clone in theft.clones] == [(50, 40), (400, 160)]
     assert any("--max-cost 0.2 pays for 200 queries" in line for line in heard.lines)
     assert steal(victim(), **terms(tmp_path, 50, 400, 900, max_cost=0.2, **usual)).clones == (

@@ -23,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 
 from denature.data import load
 from tests.commands import told
+from tests.served import serving
 from tests.test_ways_in import SMALL, check_page
 
 MODEL = """
@@ -181,7 +182,27 @@ def test_mlserver_by_its_url(place: Path, capsys: pytest.CaptureFixture[str]) ->
     Path("served.py").write_text(MLSERVER)
     url = f"http://127.0.0.1:{port}"
     with running("mlserver", "mlserver", "start", ".", ready=f"{url}/v2/models/digits/ready"):
-        check_page(told(capsys, "audit", f"{url}/v2/models/digits", *SMALL))
+        model = f"{url}/v2/models/digits"
+        check_page(told(capsys, "audit", model, *SMALL))
+        defended = ("--upstream", model, "--defense", "rounding@decimals=1")
+        with serving(place, *defended) as gateway:
+            check_rounded(gateway.address, theirs=f"127.0.0.1:{port}")
+
+
+def check_rounded(ours: str, *, theirs: str) -> None:
+    """Triton's client gets rounded shares from the gateway, of what the server behind answers."""
+    from tritonclient.http import InferenceServerClient, InferInput
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+    wanted = InferInput("images", list(images.shape), "UINT8")
+    wanted.set_data_from_numpy(images, binary_data=False)
+    shares = []
+    for address in (theirs, ours):
+        client = InferenceServerClient(address)
+        shares.append(client.infer("digits", [wanted]).as_numpy("scores"))
+        client.close()
+    assert (shares[0].round(1) != shares[0]).any()
+    np.testing.assert_allclose(shares[1], shares[0].round(1), atol=1e-6)
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ TOO_GOOD = (
 def page(theft: Theft, records: Sequence[Record]) -> Page:
     """Scores of the clones against queries and money."""
     return Page(
-        title="Model extraction",
+        title=f"Model extraction: {_model(theft.target)}",
         summary=summary(theft),
         scope=theft.scope,
         date=theft.date,
@@ -131,11 +131,13 @@ def verdict_on_theft(theft: Theft) -> list[str]:
         f"{theft.victim_accuracy.n:,} test images."
     )
     lost = theft.lost + theft.measuring_lost
+    every = theft.spent + theft.measuring
+    paid = "" if theft.price is None else f" (US $ {every * theft.price:,.2f})"
     in_all = (
         f"In all {theft.spent:,} queries were spent{pace}; {theft.measuring:,} more, on a "
         f"budget of their own, {purpose}"
         if theft.fidelity_extra
-        else f"In all {theft.spent + theft.measuring:,} queries were spent: {theft.spent:,} to "
+        else f"In all {every:,} queries were spent{paid}: {theft.spent:,} to "
         f"learn from{pace}, and {theft.measuring:,} that {purpose}"
     )
     return [
