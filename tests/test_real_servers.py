@@ -182,9 +182,9 @@ def test_mlserver_by_its_url(place: Path, capsys: pytest.CaptureFixture[str]) ->
     Path("served.py").write_text(MLSERVER)
     url = f"http://127.0.0.1:{port}"
     with running("mlserver", "mlserver", "start", ".", ready=f"{url}/v2/models/digits/ready"):
-        model = f"{url}/v2/models/digits"
-        check_page(told(capsys, "audit", model, *SMALL))
-        defended = ("--upstream", model, "--defense", "rounding@decimals=1")
+        address = f"{url}/v2/models/digits"
+        check_page(told(capsys, "audit", address, *SMALL))
+        defended = ("--upstream", address, "--defense", "rounding@decimals=1")
         with serving(place, *defended) as gateway:
             check_rounded(gateway.address, theirs=f"127.0.0.1:{port}")
 
