@@ -13,13 +13,14 @@ from cyclopts import App, Group
 from denature import __version__
 from denature.cli.commands import COMMANDS, GROUPS, epilogue
 from denature.cli.environment import with_environment
+from denature.cli.former import translated
 from denature.cli.options import SWEPT, TRAINERS, config_file
 from denature.cli.terminal import print, waiting_for_torch
 from denature.core.errors import ConfigError, DenatureError, GateFailed, Stopped, unknown
 from denature.core.text import printable
 from denature.core.threads import choose_threads
 
-LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--budgets", "--points"}
+LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--points"}
 LISTS |= {"--linf", "--l2", "--l0", "--attacks", "--defense", "--thief"}
 """Options that take several values, also separated by commas."""
 
@@ -92,7 +93,7 @@ def _run(tokens: list[str]) -> int:
     """The exit code of a command line; see `main`."""
     verbose = "-v" in tokens or "--verbose" in tokens
     try:
-        tokens = with_environment(app, tokens)
+        tokens = with_environment(app, translated(app, tokens))
         if threads := _threads(tokens):
             choose_threads(threads)  # before a command imports torch
         results = [

@@ -149,8 +149,8 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             "annotate:mark",
             "Draw the landmarks that models find into pictures.",
             (
-                "mark faces/ --model runs/faces --out runs/marked",
-                "mark face.jpg --model runs/faces --model rekognition --out runs/marked",
+                "mark faces/ --detector runs/faces --out runs/marked",
+                "mark face.jpg --detector runs/faces --detector rekognition --out runs/marked",
             ),
         ),
         "invert": Command(
@@ -253,6 +253,14 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
 }
 """Every command by the group under which `denature --help` lists it."""
+
+SUBCOMMANDS: Mapping[str, tuple[str, ...]] = {
+    "reproduce nose": (
+        "reproduce nose --data data/faces --scale smoke",
+        "reproduce nose --pictures harvest/faces --labels harvest/answers.json",
+    ),
+}
+"""Examples of commands below these, by their names."""
 
 
 def epilogue(examples: Sequence[str]) -> str:

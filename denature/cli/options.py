@@ -19,6 +19,7 @@ from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
 
 from denature.answers.config import InferenceConfig
+from denature.cli import former
 from denature.core.errors import ConfigError, unknown
 from denature.core.names import own_module
 from denature.core.record import Record, read_record
@@ -215,7 +216,7 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     for argument in arguments:
         argument.tokens.clear()
     # Under the command's name: at the top level a key such as `data` would be read as a command.
-    values = {commands[-1]: _read(path, commands[-1])}
+    values = {commands[-1]: _present(_read(path, commands[-1]), path, commands)}
     _check_known(values[commands[-1]], arguments, path, commands[-1])
     Dict(values, source=str(path))(app, commands, arguments)
     settings = {argument.name for argument in from_file(arguments)}
@@ -228,6 +229,15 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         if argument.name in NETWORKS and not given[argument.name]:
             _check_trusted(argument, trusted, path)
         argument.tokens[:] = given[argument.name] or argument.tokens
+
+
+def _present(values: dict[str, Any], path: Path, command: tuple[str, ...]) -> dict[str, Any]:
+    """Settings under the present names of their options, with a note on each former one."""
+    names = former.OPTIONS.get(command, {})
+    for key in names.keys() & values.keys():
+        former.note(f"{key} in {path}", names[key])
+        values.setdefault(names[key], values.pop(key))
+    return values
 
 
 def _check_known(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from denature.cli.models import ModelArguments, ModelFlags, NetworkFlags
+from denature.cli.models import ModelFlags, NetworkFlags
 from denature.cli.options import (
     FromFile,
     OutputFlags,
@@ -48,10 +48,10 @@ def steal(
     target: str,
     *,
     pool: Annotated[str, FromFile],
-    budget: Annotated[tuple[int, ...], Parameter(name=("--budget", "--budgets")), FromFile],
+    budget: Annotated[tuple[int, ...], FromFile],
     student: Annotated[str, FromFile],
     backbone: Annotated[str | None, FromFile] = None,
-    model_options: ModelFlags = ModelArguments(),
+    model_options: ModelFlags = ModelOptions(),
     top: Annotated[int, FromFile] = 0,
     endpoint_url: str | None = None,
     test: Annotated[str | None, FromFile] = None,
@@ -157,7 +157,7 @@ def speed(
     *,
     network: NetworkFlags = NetworkOptions(),
     against: str | None = None,
-    service_model: Annotated[str | None, Parameter(name=("--model", "--service-model"))] = None,
+    service_model: Annotated[str | None, Parameter(name="--model")] = None,
     key_file: Path | None = None,
     endpoint_url: str | None = None,
     queries: int = 300,

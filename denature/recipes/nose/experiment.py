@@ -54,11 +54,11 @@ class Nose(AtScale):
 
     def __post_init__(self) -> None:
         options = self.options
-        if (options.images is None) != (options.labels is None):
-            raise ConfigError("Recorded answers are --images and --labels; name both.")
-        if options.images is not None and options.data is not None:
+        if (options.pictures is None) != (options.labels is None):
+            raise ConfigError("Recorded answers are --pictures and --labels; name both.")
+        if options.pictures is not None and options.data is not None:
             raise ConfigError(
-                "--data names faces to train and serve a victim on, --images and --labels name "
+                "--data names faces to train and serve a victim on, --pictures and --labels name "
                 "recorded answers; leave one of them out."
             )
 
@@ -69,7 +69,7 @@ class Nose(AtScale):
     @property
     def is_recorded(self) -> bool:
         """Whether no service is queried: the answers of an earlier harvest are read."""
-        return self.options.images is not None
+        return self.options.pictures is not None
 
     def data(self, progress: Progress) -> Dataset:
         if self.is_recorded:
@@ -119,7 +119,7 @@ class Nose(AtScale):
         if source is None:
             raise ConfigError(
                 f"Scale {self.setting.scale} needs pictures of faces: --data with landmarks, as a "
-                "folder of Parquet shards, or --images and --labels with recorded answers of a "
+                "folder of Parquet shards, or --pictures and --labels with recorded answers of a "
                 "service. Scale smoke draws its own."
             )
         config = DataConfig(
@@ -142,11 +142,11 @@ class Nose(AtScale):
         if self._recordings:
             return self._recordings[0]
         options = self.options
-        assert options.images is not None
+        assert options.pictures is not None
         assert options.labels is not None
         self._recordings.append(
             load_recorded(
-                options.images,
+                options.pictures,
                 options.labels,
                 size=self.setting.image_size,
                 group=options.group,

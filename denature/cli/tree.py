@@ -1,0 +1,35 @@
+"""The tree of commands: which one a command line names, and its options."""
+
+from collections.abc import Iterator, Sequence
+
+from cyclopts import App, Argument
+
+Path = tuple[str, ...]
+"""A command by its names, such as ("reproduce", "nose")."""
+
+
+def path_of(app: App, tokens: Sequence[str]) -> Path:
+    """The command that a command line names; empty for none."""
+    return app.parse_commands(list(tokens))[0]
+
+
+def paths_below(app: App, path: Path) -> Iterator[Path]:
+    """A command and its subcommands."""
+    yield path
+    of = command_at(app, path)
+    for name in of:
+        if not name.startswith("-"):
+            yield from paths_below(app, (*path, name))
+
+
+def command_at(app: App, path: Path) -> App:
+    for name in path:
+        app = app[name]
+    return app
+
+
+def options_of(app: App, path: Path) -> Iterator[Argument]:
+    """The options of a command: what has a name with dashes and no place on the command line."""
+    for argument in command_at(app, path).assemble_argument_collection():
+        if argument.index is None and argument.name.startswith("--"):
+            yield argument
