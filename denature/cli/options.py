@@ -109,6 +109,12 @@ class RunOptions:
     track: tuple[str, ...] = ()
     """Also report to a tracker, such as mlflow or wandb; TensorBoard events are always written."""
 
+    def __post_init__(self) -> None:
+        if self.track:
+            from denature.train.tracking import check_trackers
+
+            check_trackers(self.track)
+
     @contextmanager
     def session(
         self, output_options: OutputOptions, device: str, *, default_workers: int = 1

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
-from denature.core.names import library_of
 from denature.core.progress import Progress
 from denature.core.sealed import sealed, unsealed
 from denature.core.untrusted import read_json
@@ -20,6 +20,7 @@ from denature.extract.speed import Timing, time_run, time_victim
 from denature.extract.victims.base import Victim
 from denature.extract.victims.find import REKOGNITION
 from denature.recipes.experiment import AtScale, MeasuredResult, Request
+from denature.recipes.given import backbone_of
 from denature.recipes.nose.clones import CloneFactory, CloneKind, starts, trial_of, write_trials
 from denature.recipes.nose.config import NoseOptions
 from denature.recipes.nose.findings import Clones, Speeds, result_of
@@ -28,7 +29,7 @@ from denature.recipes.nose.service_answers import ServiceAnswers, load_recorded,
 from denature.recipes.nose.settings import SETTINGS, TARGETS, NoseSetting
 from denature.remote.config import RequestConfig
 from denature.report.nose import PrecisionPoint
-from denature.train import Normal, Order, Run, load_run, make
+from denature.train import Normal, Order, Run, make
 from denature.train.session import Session
 
 FRAMES = r"(.*)_"
@@ -72,6 +73,7 @@ class Nose(AtScale):
         return self.options.pictures is not None
 
     def data(self, progress: Progress) -> Dataset:
+        self._backbones  # noqa: B018 - names are checked before pictures are decoded
         if self.is_recorded:
             return self._recorded(progress).dataset(TARGETS["nose"])
         check_packages()
@@ -160,12 +162,11 @@ class Nose(AtScale):
         device = self.setting.teacher_training.device
         return serving(service.folder, self.folder / "service.jsonl", device=device)
 
+    @cached_property
     def _backbones(self) -> dict[str, Run | str]:
         """Starts of further clones by name."""
-        return {
-            name: name if library_of(name) else load_run(Path(name), trust=self.options.trust)
-            for name in self.options.backbone
-        }
+        found = {name: backbone_of(name, self.options.trust) for name in self.options.backbone}
+        return {name: start for name, start in found.items() if start is not None}
 
     def _clones(self, factory: CloneFactory, session: Session) -> Clones:
         """All clones: of each target and start, and of rounded answers."""
@@ -181,7 +182,7 @@ class Nose(AtScale):
             return {kind: [runs[order] for order in of_kind] for kind, of_kind in orders.items()}
 
         all_trials = range(self.setting.seeds)
-        scratch, *from_backbones = starts(self.setting, self._backbones())
+        scratch, *from_backbones = starts(self.setting, self._backbones)
         # The clone whose predictions are drawn keeps its snapshots: they become an animation.
         snapshots = replace(session.checkpointing, keep_every=1)
         [[shown]] = train(
