@@ -90,7 +90,11 @@ def test_the_environment_stands_for_options_that_are_not_given(
     [
         ("robustness r --data digits --epsilon 8/255", "Did you mean --linf or --l2 or --l0?"),
         ("train cnn --data digits --learning-rate=0.1", "'--learning-rate'. Did you mean --lr?"),
-        ("train cnn --data digits --batchsize 3", "Did you mean --batch-size"),
+        ("train cnn --data digits --batchsize 3", "Did you mean --batch-size?"),
+        ("steal r --pool digits --student cnn --buget 50", "Did you mean --budget?"),
+        ("train cnn --data digits --sed 1", "Did you mean --seed?"),
+        ("audit r --data digits --max-querys 1", "Did you mean --max-queries?"),
+        ("audit r --data digits --verbos", "Did you mean --verbose?"),
         ("steal r --pool digits --student cnn --queries 9", "Did you mean --budget?"),
         ("audit r", "audit needs --data. See `denature help audit`."),
         ("audit --data digits", "audit needs MODEL."),
