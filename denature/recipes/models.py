@@ -307,6 +307,11 @@ def options_of(name: str) -> Iterator[str]:
         yield from OF_WEIGHTS
 
 
+def options_for(name: str, options: ModelOptions) -> ModelOptions:
+    """The options that can describe a model of this name; those of another model are left out."""
+    return ModelOptions(**{option: getattr(options, option) for option in options_of(name)})
+
+
 def folder_of(backbone: str | None) -> Path | None:
     """A backbone's folder; None for a network of a library, or where no backbone is given."""
     return None if backbone is None or library_of(backbone) is not None else Path(backbone)
