@@ -94,6 +94,8 @@ def test_the_environment_stands_for_options_that_are_not_given(
         ("steal r --pool digits --student cnn --buget 50", "Did you mean --budget?"),
         ("train cnn --data digits --sed 1", "Did you mean --seed?"),
         ("audit r --data digits --max-querys 1", "Did you mean --max-queries?"),
+        ("reproduce nose --label x", "of reproduce nose '--label'. Did you mean --labels?"),
+        ("train --data digits --nett mlp", "Did you mean --net?"),
         ("audit r --data digits --verbos", "Did you mean --verbose?"),
         ("steal r --pool digits --student cnn --queries 9", "Did you mean --budget?"),
         ("audit r", "audit needs --data. See `denature help audit`."),

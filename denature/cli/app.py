@@ -16,6 +16,7 @@ from denature.cli.environment import with_environment
 from denature.cli.former import translated
 from denature.cli.options import SWEPT, TRAINERS, config_file
 from denature.cli.terminal import print, waiting_for_torch
+from denature.cli.tree import arguments_of, path_of
 from denature.core.errors import ConfigError, DenatureError, GateFailed, Stopped, unknown
 from denature.core.text import printable
 from denature.core.threads import choose_threads
@@ -138,10 +139,10 @@ def _run(tokens: list[str]) -> int:
 
 def _unknown(name: str, tokens: Sequence[str]) -> ConfigError:
     """The error for an option that this command has not, or none."""
-    command = tokens[0] if tokens and tokens[0] in COMMANDS else None
-    arguments = app[command].assemble_argument_collection() if command else ()
+    path = path_of(app, tokens)
+    arguments = arguments_of(app, path) if path else ()
     known = [name for argument in arguments for name in argument.names if name.startswith("--")]
-    of = f"option of {command}" if command else "option"
+    of = f"option of {' '.join(path)}" if path else "option"
     return unknown(of, name.partition("=")[0], known)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from cyclopts import App, Argument
+from cyclopts import App, Argument, ArgumentCollection
 
 Path = tuple[str, ...]
 """A command by its names, such as ("reproduce", "nose")."""
@@ -28,8 +28,15 @@ def command_at(app: App, path: Path) -> App:
     return app
 
 
+def arguments_of(app: App, path: Path) -> ArgumentCollection:
+    """All that a command takes, as the command line reads it."""
+    return command_at(app, path).assemble_argument_collection(
+        default_parameter=app.default_parameter
+    )
+
+
 def options_of(app: App, path: Path) -> Iterator[Argument]:
     """The options of a command: what has a name with dashes and no place on the command line."""
-    for argument in command_at(app, path).assemble_argument_collection():
+    for argument in arguments_of(app, path):
         if argument.index is None and argument.name.startswith("--"):
             yield argument
