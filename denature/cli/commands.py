@@ -45,7 +45,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         ),
         "speed": Command(
             "stealing:speed",
-            "Time a clone, or any model, and the service that it copies; compute the service's price.",
+            "Time a clone or any other model, and the service that it copies, with its price.",
             (
                 "speed runs/theft/clones/500-random-0 --against http://127.0.0.1:8000",
                 "speed model.pt --net resnet18 --against rekognition --queries 60",
