@@ -9,7 +9,7 @@ import pytest
 from denature.cli.app import _combinations, _split_lists, app, main
 from denature.cli.commands import COMMANDS, GROUPS, SUBCOMMANDS
 from denature.cli.environment import with_environment
-from denature.cli.tree import path_of, paths_below
+from denature.cli.tree import arguments_of, path_of, paths_below
 from denature.core.errors import ConfigError, unknown
 from denature.core.synonyms import SYNONYMS
 from denature.defenses.catalogue import DEFENSES
@@ -40,7 +40,7 @@ def test_each_command_has_two_examples_that_parse(
     examples = COMMANDS[name].examples if len(path) == 1 else SUBCOMMANDS[name]
     assert len(examples) == 2
     for example in examples:
-        assert path_of(app, example.split()) == path
+        assert path_of(app, example.split())[: len(path)] == path
         for words in _combinations(example.split()):
             app.parse_args(_split_lists(words), exit_on_error=False, print_error=False)
     assert main(["help", *path]) == 0
@@ -122,8 +122,8 @@ def test_an_option_that_is_not_there_is_answered_with_the_next_step(
 def test_other_names_of_the_field_lead_to_names_that_exist() -> None:
     options = {
         name.removeprefix("--")
-        for command in COMMANDS
-        for argument in app[command].assemble_argument_collection()
+        for path in PATHS
+        for argument in arguments_of(app, path)
         for name in argument.names
     }
     known = {*options, *ATTACKS, *STRATEGIES, *DEFENSES}

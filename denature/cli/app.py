@@ -60,7 +60,9 @@ for _place, (_name, _commands) in enumerate(GROUPS.items()):
             group=_group,
             sort_key=_number,
             # An app of its own sets it itself.
-            **({} if _command == "reproduce" else {"help_epilogue": epilogue(_about.examples)}),
+            **(
+                {} if _about.home.endswith(":app") else {"help_epilogue": epilogue(_about.examples)}
+            ),
         )
 for _script in ("train_scratch", "train_nasty", "train_kd"):
     app.command("denature.cli.upstream:script", name=_script, show=False)
@@ -164,10 +166,10 @@ def _missing(error: cyclopts.MissingArgumentError, tokens: Sequence[str]) -> str
 
 def _explained(message: str, tokens: Sequence[str]) -> str:
     """An error in a command's options with the next step, where it names none itself."""
-    known = bool(tokens) and tokens[0] in COMMANDS
+    path = path_of(app, tokens)
     return (
-        f"{message} See `denature help {tokens[0]}`."
-        if known and "Did you mean" not in message
+        f"{message} See `denature help {' '.join(path)}`."
+        if path and "Did you mean" not in message
         else message
     )
 

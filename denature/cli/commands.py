@@ -34,7 +34,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             ),
         ),
         "rest": Command(
-            "rest:rest",
+            "rest:app",
             "Try the description of an HTTP API on one image.",
             ("rest try api.toml cat.jpg", "rest try api.toml cat.jpg --json"),
         ),
@@ -255,6 +255,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
 """Every command by the group under which `denature --help` lists it."""
 
 SUBCOMMANDS: Mapping[str, tuple[str, ...]] = {
+    "rest try": ("rest try api.toml cat.jpg", "rest try api.toml cat.jpg --json"),
     "reproduce nose": (
         "reproduce nose --data data/faces --scale smoke",
         "reproduce nose --pictures harvest/faces --labels harvest/answers.json",

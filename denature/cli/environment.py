@@ -80,7 +80,12 @@ def _unknown(name: str, options: Mapping[Path, Sequence[Argument]]) -> ConfigErr
     return unknown(
         f"option of {' '.join(path)}",
         name.removeprefix(f"{_name(path)}_").lower().replace("_", "-"),
-        [option.name.removeprefix("--") for option in options[path]],
+        [
+            option.name.removeprefix("--")
+            for each, own in options.items()
+            if each[: len(path)] == path
+            for option in own
+        ],
     )
 
 

@@ -221,9 +221,11 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     # Alone, so that each option that the file sets is seen, also one that the command line sets.
     for argument in arguments:
         argument.tokens.clear()
-    # Under the command's name: at the top level a key such as `data` would be read as a command.
-    values = {commands[-1]: _present(_read(path, commands[-1]), path, commands)}
-    _check_known(values[commands[-1]], arguments, path, commands[-1])
+    values = _present(_read(path, commands[-1]), path, commands)
+    _check_known(values, arguments, path, " ".join(commands))
+    # Under the command's names: at the top level a key such as `data` would be read as a command.
+    for name in reversed(commands):
+        values = {name: values}
     Dict(values, source=str(path))(app, commands, arguments)
     settings = {argument.name for argument in from_file(arguments)}
     for argument in arguments:
@@ -271,7 +273,8 @@ def from_file(arguments: Iterable[Argument]) -> Iterator[Argument]:
     for argument in arguments:
         if FromFile in get_args(argument.field_info.annotation):
             yield argument
-            yield from argument.children
+            # A marked dataclass may hold it, beside settings of an experiment.
+            yield from (child for child in argument.children if child.name != "--trust")
 
 
 def _read(path: Path, command: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from cyclopts import App, Argument, ArgumentCollection
+from cyclopts import App, Argument
 
 Path = tuple[str, ...]
 """A command by its names, such as ("reproduce", "nose")."""
@@ -28,11 +28,12 @@ def command_at(app: App, path: Path) -> App:
     return app
 
 
-def arguments_of(app: App, path: Path) -> ArgumentCollection:
-    """All that a command takes, as the command line reads it."""
-    return command_at(app, path).assemble_argument_collection(
-        default_parameter=app.default_parameter
-    )
+def arguments_of(app: App, path: Path) -> Sequence[Argument]:
+    """All that a command takes, as the command line reads it; none of subcommands."""
+    command = command_at(app, path)
+    if command.default_command is None:
+        return ()
+    return command.assemble_argument_collection(default_parameter=app.default_parameter)
 
 
 def options_of(app: App, path: Path) -> Iterator[Argument]:
