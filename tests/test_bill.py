@@ -32,7 +32,6 @@ from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
 from denature.report.theft import verdict_on_theft
 from denature.train import Normal, train
-from denature.train.config import CheckpointConfig
 from denature.train.session import Session
 from tests.billed import ASKED, HERE, QUICK, answers, labels, terms, victim
 from tests.test_classes import Heard
@@ -309,8 +308,6 @@ IMPOSSIBLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"names": ("a", "b", "c")}, {}, "digits has 10 classes, v knows 3"),
     ({"kind": "landmarks"}, {}, "answers with landmarks, and the labels of digits are classes"),
     ({}, {"training": replace(QUICK, frozen=True)}, "there is no backbone to freeze"),
-    ({}, {"session": Session(checkpointing=CheckpointConfig(track=("no-such",)))},
-     "There is no tracker 'no-such'"),
 ]  # fmt: skip
 
 

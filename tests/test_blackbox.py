@@ -33,7 +33,7 @@ from tests.evaluations import page_is_drawn_again, robustness
 from tests.processes import Command
 from tests.served import Served, serve, stop
 
-TINY = AttackConfig(effort="quick", samples=12, linf=(0.1, 0.3), batch=12)
+TINY = AttackConfig(effort="quick", samples=12, linf=(0.1, 0.3), batch_size=12)
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +226,7 @@ def test_an_attack_that_finds_a_lucky_draw_is_not_believed(plain: Run, tmp_path:
         return np.asarray(np.where(lucky[:, None], np.roll(logits, 1, axis=1), logits))
 
     attack_config = AttackConfig(
-        effort="quick", samples=40, linf=(1 / 255,), attacks=("square",), batch=40
+        effort="quick", samples=40, linf=(1 / 255,), attacks=("square",), batch_size=40
     )
     found = attack(
         FunctionVictim(answer, name="lucky", kind="logits"),

@@ -1,14 +1,16 @@
 """What the command line says of itself, and where it takes options from."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from denature.cli.app import _combinations, _split_lists, app, main
-from denature.cli.commands import COMMANDS, GROUPS
+from denature.cli.commands import COMMANDS, GROUPS, SUBCOMMANDS
 from denature.cli.environment import with_environment
-from denature.core.errors import unknown
+from denature.cli.tree import arguments_of, path_of, paths_below
+from denature.core.errors import ConfigError, unknown
 from denature.core.synonyms import SYNONYMS
 from denature.defenses.catalogue import DEFENSES
 from denature.extract.strategies.catalogue import STRATEGIES
@@ -27,17 +29,21 @@ def test_the_help_lists_each_command_under_its_group(capsys: pytest.CaptureFixtu
             assert command.help.split()[0] in part
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+PATHS = [path for name in COMMANDS for path in paths_below(app, (name,))]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
 def test_each_command_has_two_examples_that_parse(
-    name: str, capsys: pytest.CaptureFixture[str]
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    examples = COMMANDS[name].examples
+    name = " ".join(path)
+    examples = COMMANDS[name].examples if len(path) == 1 else SUBCOMMANDS[name]
     assert len(examples) == 2
     for example in examples:
-        assert example.split()[0] == name
+        assert path_of(app, example.split())[: len(path)] == path
         for words in _combinations(example.split()):
             app.parse_args(_split_lists(words), exit_on_error=False, print_error=False)
-    assert main(["help", name]) == 0
+    assert main(["help", *path]) == 0
     said = " ".join(capsys.readouterr().out.replace("\\ ", " ").split())
     for example in examples:
         assert f"denature {example}" in said
@@ -84,7 +90,13 @@ def test_the_environment_stands_for_options_that_are_not_given(
     [
         ("robustness r --data digits --epsilon 8/255", "Did you mean --linf or --l2 or --l0?"),
         ("train cnn --data digits --learning-rate=0.1", "'--learning-rate'. Did you mean --lr?"),
-        ("train cnn --data digits --batchsize 3", "Did you mean --batch-size"),
+        ("train cnn --data digits --batchsize 3", "Did you mean --batch-size?"),
+        ("steal r --pool digits --student cnn --buget 50", "Did you mean --budget?"),
+        ("train cnn --data digits --sed 1", "Did you mean --seed?"),
+        ("audit r --data digits --max-querys 1", "Did you mean --max-queries?"),
+        ("reproduce nose --label x", "of reproduce nose '--label'. Did you mean --labels?"),
+        ("train --data digits --nett mlp", "Did you mean --net?"),
+        ("audit r --data digits --verbos", "Did you mean --verbose?"),
         ("steal r --pool digits --student cnn --queries 9", "Did you mean --budget?"),
         ("audit r", "audit needs --data. See `denature help audit`."),
         ("audit --data digits", "audit needs MODEL."),
@@ -110,8 +122,8 @@ def test_an_option_that_is_not_there_is_answered_with_the_next_step(
 def test_other_names_of_the_field_lead_to_names_that_exist() -> None:
     options = {
         name.removeprefix("--")
-        for command in COMMANDS
-        for argument in app[command].assemble_argument_collection()
+        for path in PATHS
+        for argument in arguments_of(app, path)
         for name in argument.names
     }
     known = {*options, *ATTACKS, *STRATEGIES, *DEFENSES}
@@ -138,6 +150,48 @@ def test_a_variable_is_read_as_its_option_is(
     monkeypatch.setenv(f"DENATURE_{variable}", value)
     tokens = line.split()
     assert _split_lists(with_environment(app, tokens)) == [*_split_lists(tokens), *wanted]
+
+
+@pytest.mark.parametrize(
+    ("variable", "line", "wanted"),
+    [
+        ("NOSE_LABELS", "reproduce nose", ["--labels=smoke"]),
+        ("LABELS", "reproduce nose", ["--labels=smoke"]),
+        ("SCALE", "reproduce nose", ["--scale=smoke"]),
+        ("NOSE_SCALE", "reproduce nose", ["--scale=smoke"]),
+        ("NOSE_SCALE", "reproduce all", []),
+        ("LABELS", "reproduce all", []),
+        ("TAME", "reproduce nose", []),
+    ],
+)
+def test_a_subcommand_reads_variables_of_its_own_and_of_the_command_above(
+    monkeypatch: pytest.MonkeyPatch, variable: str, line: str, wanted: list[str]
+) -> None:
+    monkeypatch.setenv(f"DENATURE_REPRODUCE_{variable}", "smoke")
+    assert with_environment(app, line.split()) == [*line.split(), *wanted]
+
+
+def test_the_variable_of_a_subcommand_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENATURE_REPRODUCE_SCALE", "paper")
+    monkeypatch.setenv("DENATURE_REPRODUCE_NOSE_SCALE", "smoke")
+    assert with_environment(app, ["reproduce", "nose"])[2:] == ["--scale=smoke"]
+    assert with_environment(app, ["reproduce", "all"])[2:] == ["--scale=paper"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "line", "said"),
+    [
+        ("REST_TIMEOUT_S", "rest try a b", "option of rest 'timeout-s'. Known: config, json, qu"),
+        ("REPRODUCE_NOSE_SCAEL", "reproduce", "option of reproduce nose 'scael'. Did you mean sc"),
+        ("REPRODUCE_SCAEL", "reproduce nose", "option of reproduce 'scael'. Did you mean scale?"),
+    ],
+)
+def test_a_variable_that_no_command_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, line: str, said: str
+) -> None:
+    monkeypatch.setenv(f"DENATURE_{variable}", "1")
+    with pytest.raises(ConfigError, match=re.escape(f"There is no {said}")):
+        with_environment(app, line.split())
 
 
 def test_a_sweep_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

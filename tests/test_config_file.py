@@ -13,11 +13,13 @@ from denature.audit.config import AuditConfig
 from denature.cli.app import app
 from denature.cli.commands import COMMANDS
 from denature.cli.options import TRAINERS, from_file
+from denature.cli.tree import arguments_of, paths_below
 from denature.data.config import ReaderConfig
 from denature.datafree.config import Inversion
 from denature.extract.config import ExtractionConfig
 from denature.recipes.experiment import Choices
 from denature.recipes.hardening.config import Hardening
+from denature.recipes.nose.config import NoseOptions
 from denature.recipes.paper.config import PaperOptions
 from denature.remote.config import RequestConfig
 from denature.robust.config import AttackConfig
@@ -152,13 +154,17 @@ def test_a_file_sets_only_what_decides_the_run() -> None:
     """Each option that a file sets is a setting; of a run, all are that are not closed."""
     of_runs = [Training, ReaderConfig, InferenceConfig, *TRAINERS.values()]
     of_others = [AuditConfig, ExtractionConfig, Cloned, AttackConfig, RequestConfig, Hardening,
-                 Inversion, Exposure, ServerLimits, Choices, PaperOptions]  # fmt: skip
+                 Inversion, Exposure, ServerLimits, Choices, PaperOptions, NoseOptions]  # fmt: skip
     settings = SETTINGS | {
         f"--{name.replace('_', '-')}" for kind in (*of_runs, *of_others) for name in names_of(kind)
     }
     closed = {f"--{name.replace('_', '-')}" for name in CLOSED}
-    for command in COMMANDS:
-        arguments = app[command].assemble_argument_collection()
+    paths = [path for name in COMMANDS for path in paths_below(app, (name,))]
+    for path in paths:
+        if not (arguments := arguments_of(app, path)):
+            assert [*paths_below(app, path)] != [path]
+            continue
+        command = " ".join(path)
         names = {argument.name for argument in arguments}
         assert "--config" in names
         found = {argument.name for argument in from_file(arguments)} - {"*"}
@@ -180,6 +186,7 @@ def test_a_file_sets_only_what_decides_the_run() -> None:
         ("keys keys", "add", "me"),
         ("push runs/a hf:a/b", "public", "true"),
         ("audit --data digits", "model", "runs/a"),
+        ("reproduce nose", "trust", "trap_net"),
     ],
 )
 def test_a_config_file_of_a_command_sets_no_model_no_key_and_no_place(
@@ -191,6 +198,18 @@ def test_a_config_file_of_a_command_sets_no_model_no_key_and_no_place(
     said = fails(capsys, *command.split(), "--config", "own.toml")
     assert f"own.toml sets {key.replace('_', '-')}; only the command line can" in said
     assert [entry.name for entry in tmp_path.iterdir()] == ["own.toml"]
+
+
+def test_a_config_file_sets_options_of_a_subcommand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('scale = "huge"\n')
+    assert "no scale 'huge'" in fails(capsys, "reproduce", "nose", "--config", file)
+    file.write_text('scael = "smoke"\n')
+    assert "option of reproduce nose 'scael'" in fails(
+        capsys, "reproduce", "nose", "--config", file
+    )
 
 
 def test_a_config_file_cannot_make_an_audit_import_a_student(

@@ -88,7 +88,7 @@ def test_all_readers_see_a_picture_upright(tmp_path: Path, orientation: int) -> 
     np.testing.assert_array_equal(picture.image[0].transpose(1, 2, 0), expected)
     places = dict.fromkeys(("eyeLeft", "eyeRight", "nose"), (0.5, 0.5))
     places |= dict.fromkeys(("mouthLeft", "mouthRight"), (0.5, 0.6))
-    answer = {"FaceDetails": [face_details(places, picture, -1)]}
+    answer = {"FaceDetails": [face_details(places, picture, None)]}
     for number in range(10):
         (folder / f"{number}.png").write_bytes(data)
     labels = tmp_path / "labels.json"
@@ -179,7 +179,7 @@ def test_postscript_never_starts_ghostscript(
         read_request(json.dumps(request).encode(), channels=3, size=8)
     for command in (
         ["predict", str(classifier.folder), str(file), "--resize"],
-        ["mark", str(file), "--model", str(classifier.folder), "--out", str(tmp_path / "out")],
+        ["mark", str(file), "--detector", str(classifier.folder), "--out", str(tmp_path / "out")],
     ):
         assert main(command) == 1
         assert "cannot be read as an image: it is none of JPEG" in capsys.readouterr().err

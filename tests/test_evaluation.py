@@ -83,7 +83,7 @@ def test_what_was_attacked_is_not_attacked_again(
         calls += 1
         return calls > 4
 
-    attack_config = replace(ATTACK_CONFIG, batch=20)
+    attack_config = replace(ATTACK_CONFIG, batch_size=20)
     with pytest.raises(Stopped, match="Run the same command again"):
         evaluate(
             target,
@@ -124,7 +124,7 @@ def test_an_attack_that_fails_counts_for_nothing(
         return square.propose(*given)
 
     monkeypatch.setitem(ATTACKS, "square", replace(square, propose=sometimes))
-    attack_config = replace(ATTACK_CONFIG, batch=20)
+    attack_config = replace(ATTACK_CONFIG, batch_size=20)
     evidence = evaluate(target, target, data, attack_config, tmp_path)
     found = summary(evidence, attack_config, {})
     [told] = [it for it in found.attacks if it.name == "square"]

@@ -98,7 +98,14 @@ def test_several_models_mark_files_and_folders(
     served = serve(tmp_path, f"finder={folder}")
     try:
         url = f"http://{served.address}"
-        words = ["--model", folder, "--model", f"{url}/v2/models/finder", "--model", "rekognition"]
+        words = [
+            "--detector",
+            folder,
+            "--detector",
+            f"{url}/v2/models/finder",
+            "--detector",
+            "rekognition",
+        ]
         words += ["--endpoint-url", url, "--out", str(out), "--json", "-q"]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
         with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +135,14 @@ def test_marked_files_have_names_of_their_own() -> None:
 def test_an_animation_has_a_frame_for_each_snapshot(
     finder: Run, faces: list[Path], tmp_path: Path
 ) -> None:
-    words = ["mark", str(faces[1]), "--model", str(finder.folder), "--out", str(tmp_path / "out")]
+    words = [
+        "mark",
+        str(faces[1]),
+        "--detector",
+        str(finder.folder),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main([*words, "--animate", "-q"]) == 0
     with Image.open(tmp_path / "out" / "wide.gif") as gif:
         assert gif.n_frames == 5  # type: ignore[attr-defined]
@@ -140,17 +154,17 @@ def test_bad_requests_are_told(
 ) -> None:
     out = ["--out", str(tmp_path / "out"), "-q"]
     folder = str(finder.folder)
-    assert main(["mark", "--model", folder, *out]) == 1
+    assert main(["mark", "--detector", folder, *out]) == 1
     assert "No image was given" in capsys.readouterr().err
     text = tmp_path / "notes.png"
     text.write_text("no image")
-    assert main(["mark", str(text), "--model", folder, *out]) == 1
+    assert main(["mark", str(text), "--detector", folder, *out]) == 1
     assert "notes.png cannot be read as an image" in capsys.readouterr().err
     plain = train("mlp", "digits", Normal(), Training(epochs=1), out=tmp_path / "digits")
-    assert main(["mark", str(faces[0]), "--model", str(plain.folder), *out]) == 1
+    assert main(["mark", str(faces[0]), "--detector", str(plain.folder), *out]) == 1
     assert "only landmarks can be marked" in capsys.readouterr().err
     never = train("sepcnn@width=4", DataConfig(source="drawn-faces", image_size=16), Normal(),
                   Training(epochs=1, device="cpu"), out=tmp_path / "no-snapshots")  # fmt: skip
-    words = ["mark", str(faces[0]), "--model", str(never.folder), *out, "--animate"]
+    words = ["mark", str(faces[0]), "--detector", str(never.folder), *out, "--animate"]
     assert main(words) == 1
     assert "--keep-every 1" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from denature.extract.victims.find import find
 from denature.nets import NETS, create
 from denature.train import Run
 from denature.train.checks import check_shape
-from denature.train.importing import Shape
+from denature.train.importing import Shape, import_run
 from tests.commands import refused, told
 from tests.hostile import Answer, Request, hostile, reply
 from tests.served import serving
@@ -141,6 +141,26 @@ def test_what_is_missing_or_too_much_is_told(
     function(trained, place)
     assert said in refused(capsys, "eval", *words, "--data", "digits")
     assert not list(place.glob("runs/*/record.json"))
+
+
+@pytest.mark.parametrize("factory", ["wide", "made"])
+def test_the_number_of_classes_of_an_own_network_follows(place: Path, factory: str) -> None:
+    """From its weights where its factory takes the number, else from what it answers."""
+    (place / "own_sizes.py").write_text(
+        "from torch import nn\n"
+        "def made(classes, channels, image_size):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))\n"
+        "def wide(channels, image_size):\n"
+        "    return made(7, channels, image_size)\n"
+        "def broken(classes):\n"
+        "    raise ValueError(classes)\n"
+    )
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4**2, 7))
+    torch.save(network.state_dict(), "own.pt")
+    run = import_run(f"own_sizes:{factory}", "own.pt", image_size=4)
+    assert run.record.net.shape == (7, 3, 4)
+    with pytest.raises(ConfigError, match=r"does not follow from own\.pt; say it with --classes"):
+        import_run("own_sizes:broken", "own.pt", image_size=4)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def harvested(tmp_path_factory: pytest.TempPathFactory) -> Path:
         places = dict(zip(PLACES, data.train.labels[row].reshape(-1, 2).tolist(), strict=True))
         key = f"bucket/of/mine/{name}" if row % 2 else name
         responses[key] = {
-            "FaceDetails": [details(places, shrunk(drawn, 3, 32), -1)],
+            "FaceDetails": [details(places, shrunk(drawn, 3, 32), None)],
             "ResponseMetadata": {},
         }
     responses["person-0_0.png"] = {"FaceDetails": []}  # it saw no face there
@@ -161,7 +161,7 @@ def test_keys_lead_to_pictures_of_the_folder_only(
 def recorded(harvested: Path, out: Path, **options: Any) -> Nose:
     """The experiment on recorded answers."""
     given = NoseOptions(
-        images=harvested / "faces", labels=harvested / "labels.json", group="(.*)_", **options
+        pictures=harvested / "faces", labels=harvested / "labels.json", group="(.*)_", **options
     )
     return Nose(setting=TINY, options=given, out=out)
 
@@ -269,8 +269,8 @@ def test_what_is_missing_or_too_much_is_told(
     for more, why in (
         (["--scale", "cpu"], "Scale cpu needs pictures of faces"),
         (["--scale", "huge"], "There is no scale 'huge'"),
-        (["--images", str(tmp_path)], "are --images and --labels; name both"),
-        (["--images", "a", "--labels", "b", "--data", "c"], "leave one of them out"),
+        (["--pictures", str(tmp_path)], "are --pictures and --labels; name both"),
+        (["--pictures", "a", "--labels", "b", "--data", "c"], "leave one of them out"),
         (["--scale", "smoke", "--seeds", "0"], "seeds is 0"),
         (["--data", "digits"], "points are of landmarks only"),
     ):

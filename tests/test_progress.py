@@ -297,7 +297,11 @@ def test_a_theft_names_the_budget_that_it_trains_for(digits: Dataset, tmp_path: 
 def test_an_attack_shows_its_own_passes(digits: Dataset, tmp_path: Path) -> None:
     [victim] = make(orders(tmp_path / "victim", 0), digits)
     config = AttackConfig(
-        effort="quick", attacks=("fgsm", "carlini-wagner"), samples=20, batch=10, linf=(0.1, 0.2)
+        effort="quick",
+        attacks=("fgsm", "carlini-wagner"),
+        samples=20,
+        batch_size=10,
+        linf=(0.1, 0.2),
     )
     images = digits.test.images[digits.test.rows[:8]].float().div(255)
 

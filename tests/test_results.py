@@ -16,7 +16,7 @@ from denature.core.schema import decode
 from denature.core.stats import Estimate
 from denature.data import Dataset, load
 from denature.recipes import catalogue
-from denature.recipes.catalogue import EXPERIMENTS, FORMER_NAMES, Listed, experiment, names_of
+from denature.recipes.catalogue import EXPERIMENTS, Listed, experiment
 from denature.recipes.experiment import MeasuredResult, Request, Setting
 from denature.recipes.paper.config import PaperOptions
 from denature.recipes.runner import run
@@ -84,7 +84,6 @@ def test_options_of_another_experiment_are_refused(tmp_path: Path) -> None:
         experiment(Request(name="tsne", scale="huge"), tmp_path)
     with pytest.raises(ConfigError, match="seeds is 0"):
         experiment(Request(name="tsne", scale="smoke", seeds=0), tmp_path)
-    assert names_of(FORMER_NAMES) == ["robustness-and-extraction"]
 
 
 # A toy experiment: all that a new one needs.

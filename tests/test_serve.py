@@ -172,7 +172,7 @@ def test_a_script_is_told_where_and_what(victim: Run) -> None:
         process.terminate()
         process.communicate(timeout=60)
     assert told["url"].startswith("http://127.0.0.1:")
-    assert told["models"] == {"m": {"show": "label", "top": 0, "decimals": -1}}
+    assert told["models"] == {"m": {"show": "label", "top": 0, "decimals": None}}
 
 
 def test_a_server_that_is_interrupted_ends_as_it_should(victim: Run, tmp_path: Path) -> None:

@@ -254,6 +254,15 @@ def test_decimals_are_those_of_the_exact_probabilities() -> None:
         np.testing.assert_array_equal(found, exact.round(decimals).astype(np.float32))
 
 
+def test_decimals_below_zero_are_those_of_rounding() -> None:
+    """-1 rounds to tens, as `rounding@decimals=-1` does; no rounding is the default."""
+    logits = np.array([[14.0, 15.0, -26.0]], np.float32)
+    assert shown(logits, Exposure(show="logits", decimals=-1)).tolist() == [[10, 20, -30]]
+    assert shown(logits, Exposure(show="logits")).tolist() == logits.tolist()
+    with pytest.raises(ConfigError, match="decimals is -9; it must be -8 to 15"):
+        Exposure(decimals=-9)
+
+
 def test_of_equal_values_the_first_classes_are_shown() -> None:
     """Rounding comes before the choice of the largest, as on the wire."""
     logits = np.log(np.array([[0.331, 0.332, 0.337]], np.float32))

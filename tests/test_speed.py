@@ -1,19 +1,23 @@
 """Speed and cost of a clone beside those of the service."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from denature import api
 from denature.cli.app import main
+from denature.extract import speed
 from denature.extract.asking.pricing import Prices, one_price
 from denature.extract.speed import SpeedResult, Timing
 from denature.extract.victims.local import local
 from denature.report.speed import price_sentences, timing_table
 from denature.train import Run, Training
+from tests.commands import refused, told
 from tests.served import Served, serving
+from tests.ways import checkpoint, function, onnx, own_module, program
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -42,6 +46,39 @@ def test_a_theft_pays_off_only_where_prices_are_known_and_above_zero() -> None:
     assert result(None, None).cost(1000) is None
     assert price_sentences(result(None, None)) == []
     assert timing_table(priced)[1:] == [["clone", "1", "2,000", "0.50", "1.00", "2.00", "9"]]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [checkpoint, own_module, function, program, pytest.param(onnx, marks=pytest.mark.slow)],
+    ids=lambda way: str(way.__name__),
+)
+def test_any_model_is_timed(
+    trained: Run,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    way: Callable[[Run, Path], list[str]],
+) -> None:
+    monkeypatch.setattr(speed, "time_run", partial(speed.time_run, seconds=0.01))
+    model, *options = way(trained, place)
+    answers = way in (function, onnx, program)
+    size = [] if way in (onnx, program) else ["--image-size", "8", "--channels", "1"]
+    asked = ["--queries", "30", "--per-request", "5"]
+    found = told(capsys, "speed", model, *options, *size, *asked)
+    assert [timing["images"] for timing in found["clone"]] == ([1, 5] if answers else [1, 256])
+    assert all(timing["images_per_second"] > 0 for timing in found["clone"])
+    assert found["queries"] == (30 if answers else 0)
+
+
+@pytest.mark.slow
+def test_a_server_is_timed_alone(server: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["speed", f"http://{server.address}", "--model", "mlp", "--queries", "30"]
+    before = sum(entry["images"] for entry in server.entries())
+    found = told(capsys, *words, "--per-request", "5", "--price-per-1000", "2")
+    assert sum(entry["images"] for entry in server.entries()) - before == found["queries"] == 30
+    assert found["costs"]["1000"] == 2
+    assert "--net would say" in refused(capsys, *words, "--net", "mlp")
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def robustness(
     l2: float | Sequence[float] = (),
     l0: float | Sequence[float] = (),
     samples: int | None = None,
-    batch: int = 50,
+    batch_size: int = 50,
     seed: int = 0,
     trust: Sequence[str] = (),
     pace: RequestConfig | None = None,
@@ -62,7 +62,7 @@ def robustness(
         l2: see there.
         l0: see there.
         samples: see there.
-        batch: see there.
+        batch_size: see there.
         seed: see there.
         trust: modules of your own that a run's record may import, and .pt2 files that may be loaded
             although this can execute code.
@@ -95,7 +95,7 @@ def robustness(
             l2=many(l2),
             l0=many(l0),
             samples=samples,
-            batch=batch,
+            batch_size=batch_size,
             seed=seed,
         ),
         options=model_options(options),

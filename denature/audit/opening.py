@@ -159,7 +159,6 @@ class QueryContext:
             sample_of(pool.pool, rows, data),
             objective=Cloned(),
             training=thief_training(len(rows), training, net=net),
-            checkpointing=self.session.checkpointing,
         )
 
     def tests(self, model: Run | Victim, wanted: int | None) -> Split:

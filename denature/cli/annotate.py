@@ -14,7 +14,7 @@ from denature.remote.key import key_of
 
 def mark(
     *images: Path,
-    model: tuple[str, ...],
+    detector: tuple[str, ...],
     out: Path,
     animate: Annotated[bool, Parameter(negative="")] = False,
     key_file: Path | None = None,
@@ -26,9 +26,10 @@ def mark(
 
     Args:
         images: Image files of any size, or folders of image files.
-        model: A model to query; repeat the option for several, each drawn in a colour of its own:
-            the folder of a run trained on landmarks; the URL of a server, or of one of its models,
-            as in http://localhost:8000/v2/models/NAME; or rekognition. Each picture is a query.
+        detector: A model to query; repeat the option for several, each drawn in a colour of its
+            own: the folder of a run trained on landmarks; the URL of a server, or of one of its
+            models, as in http://localhost:8000/v2/models/NAME; or rekognition. Each picture is a
+            query.
         out: Folder for the marked pictures.
         animate: Also make an animation of each picture from the snapshots of the runs, see
             `--keep-every` of `denature train`.
@@ -49,7 +50,7 @@ def mark(
             endpoint_url=endpoint_url if target == REKOGNITION else None,
             trust=trust,
         )
-        for target in model
+        for target in detector
     }
     located = locate_all(files, victims, progress=display)
     write_marked(located, out)

@@ -13,13 +13,15 @@ from cyclopts import App, Group
 from denature import __version__
 from denature.cli.commands import COMMANDS, GROUPS, epilogue
 from denature.cli.environment import with_environment
+from denature.cli.former import translated
 from denature.cli.options import SWEPT, TRAINERS, config_file
 from denature.cli.terminal import print, waiting_for_torch
+from denature.cli.tree import arguments_of, path_of
 from denature.core.errors import ConfigError, DenatureError, GateFailed, Stopped, unknown
 from denature.core.text import printable
 from denature.core.threads import choose_threads
 
-LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--budgets", "--points"}
+LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--points"}
 LISTS |= {"--linf", "--l2", "--l0", "--attacks", "--defense", "--thief"}
 """Options that take several values, also separated by commas."""
 
@@ -58,7 +60,9 @@ for _place, (_name, _commands) in enumerate(GROUPS.items()):
             group=_group,
             sort_key=_number,
             # An app of its own sets it itself.
-            **({} if _command == "reproduce" else {"help_epilogue": epilogue(_about.examples)}),
+            **(
+                {} if _about.home.endswith(":app") else {"help_epilogue": epilogue(_about.examples)}
+            ),
         )
 for _script in ("train_scratch", "train_nasty", "train_kd"):
     app.command("denature.cli.upstream:script", name=_script, show=False)
@@ -92,7 +96,7 @@ def _run(tokens: list[str]) -> int:
     """The exit code of a command line; see `main`."""
     verbose = "-v" in tokens or "--verbose" in tokens
     try:
-        tokens = with_environment(app, tokens)
+        tokens = with_environment(app, translated(app, tokens))
         if threads := _threads(tokens):
             choose_threads(threads)  # before a command imports torch
         results = [
@@ -137,10 +141,10 @@ def _run(tokens: list[str]) -> int:
 
 def _unknown(name: str, tokens: Sequence[str]) -> ConfigError:
     """The error for an option that this command has not, or none."""
-    command = tokens[0] if tokens and tokens[0] in COMMANDS else None
-    arguments = app[command].assemble_argument_collection() if command else ()
+    path = path_of(app, tokens)
+    arguments = arguments_of(app, path) if path else ()
     known = [name for argument in arguments for name in argument.names if name.startswith("--")]
-    of = f"option of {command}" if command else "option"
+    of = f"option of {' '.join(path)}" if path else "option"
     return unknown(of, name.partition("=")[0], known)
 
 
@@ -162,10 +166,10 @@ def _missing(error: cyclopts.MissingArgumentError, tokens: Sequence[str]) -> str
 
 def _explained(message: str, tokens: Sequence[str]) -> str:
     """An error in a command's options with the next step, where it names none itself."""
-    known = bool(tokens) and tokens[0] in COMMANDS
+    path = path_of(app, tokens)
     return (
-        f"{message} See `denature help {tokens[0]}`."
-        if known and "Did you mean" not in message
+        f"{message} See `denature help {' '.join(path)}`."
+        if path and "Did you mean" not in message
         else message
     )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from denature.audit.config import AuditConfig
-from denature.cli.models import ModelArguments, ModelFlags
+from denature.cli.models import ModelFlags
 from denature.cli.options import (
     Data,
     FromFile,
@@ -24,6 +24,7 @@ from denature.cli.terminal import print
 from denature.core.errors import ConfigError, GateFailed
 from denature.core.threads import default_workers
 from denature.data.config import ReaderConfig
+from denature.recipes.models import ModelOptions
 from denature.remote.config import RequestConfig
 from denature.train.config import Device
 
@@ -48,7 +49,7 @@ def audit(
     seed: Annotated[int, FromFile] = 0,
     estimate: Annotated[bool, Parameter(negative="")] = False,
     fail_above: Annotated[float | None, FromFile] = None,
-    model_options: ModelFlags = ModelArguments(),
+    model_options: ModelFlags = ModelOptions(),
     max_queries: Annotated[int | None, FromFile] = None,
     max_cost: Annotated[float | None, FromFile] = None,
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE), FromFile] = RequestConfig(),

@@ -34,7 +34,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             ),
         ),
         "rest": Command(
-            "rest:rest",
+            "rest:app",
             "Try the description of an HTTP API on one image.",
             ("rest try api.toml cat.jpg", "rest try api.toml cat.jpg --json"),
         ),
@@ -45,7 +45,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         ),
         "speed": Command(
             "stealing:speed",
-            "Time a clone and the service that it copies, and compute the service's price.",
+            "Time a clone or any other model, and the service that it copies, with its price.",
             (
                 "speed runs/theft/clones/500-random-0 --against http://127.0.0.1:8000",
                 "speed model.pt --net resnet18 --against rekognition --queries 60",
@@ -149,8 +149,8 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             "annotate:mark",
             "Draw the landmarks that models find into pictures.",
             (
-                "mark faces/ --model runs/faces --out runs/marked",
-                "mark face.jpg --model runs/faces --model rekognition --out runs/marked",
+                "mark faces/ --detector runs/faces --out runs/marked",
+                "mark face.jpg --detector runs/faces --detector rekognition --out runs/marked",
             ),
         ),
         "invert": Command(
@@ -253,6 +253,15 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
 }
 """Every command by the group under which `denature --help` lists it."""
+
+SUBCOMMANDS: Mapping[str, tuple[str, ...]] = {
+    "rest try": ("rest try api.toml cat.jpg", "rest try api.toml cat.jpg --json"),
+    "reproduce nose": (
+        "reproduce nose --data data/faces --scale smoke",
+        "reproduce nose --pictures harvest/faces --labels harvest/answers.json",
+    ),
+}
+"""Examples of commands below these, by their names."""
 
 
 def epilogue(examples: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.cli.models import ModelArguments, ModelFlags, NetworkFlags
+from denature.cli.models import ModelFlags, NetworkFlags
 from denature.cli.options import (
     Data,
     FolderFlags,
@@ -28,7 +28,7 @@ from denature.core.errors import ConfigError
 from denature.core.schema import encode
 from denature.core.text import counted
 from denature.data.config import ReaderConfig
-from denature.recipes.models import NetworkOptions, open_run
+from denature.recipes.models import ModelOptions, NetworkOptions, open_run
 from denature.remote.config import RequestConfig
 from denature.train.config import Device, Precision
 from denature.train.session import Session
@@ -41,7 +41,7 @@ def evaluate(
     /,
     *,
     data: Data,
-    model_options: ModelFlags = ModelArguments(),
+    model_options: ModelFlags = ModelOptions(),
     test_images: Annotated[int | None, FromFile] = None,
     price_per_1000: Annotated[float | None, FromFile] = None,
     max_cost: Annotated[float | None, FromFile] = None,

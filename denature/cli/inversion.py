@@ -19,7 +19,7 @@ def invert(
     network: RunFolder,
     *,
     judge: RunFolder | None = None,
-    student: RunFolder | None = None,
+    student: Annotated[RunFolder | None, Parameter(name="--student-run")] = None,
     images: Annotated[int, FromFile] = 100,
     out: Path = Path("inverted"),
     seed: Annotated[int, FromFile] = 0,

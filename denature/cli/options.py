@@ -19,6 +19,7 @@ from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
 
 from denature.answers.config import InferenceConfig
+from denature.cli import former
 from denature.core.errors import ConfigError, unknown
 from denature.core.names import own_module
 from denature.core.record import Record, read_record
@@ -107,6 +108,12 @@ class RunOptions:
     stores of up to 2 GiB."""
     track: tuple[str, ...] = ()
     """Also report to a tracker, such as mlflow or wandb; TensorBoard events are always written."""
+
+    def __post_init__(self) -> None:
+        if self.track:
+            from denature.train.tracking import check_trackers
+
+            check_trackers(self.track)
 
     @contextmanager
     def session(
@@ -214,9 +221,11 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     # Alone, so that each option that the file sets is seen, also one that the command line sets.
     for argument in arguments:
         argument.tokens.clear()
-    # Under the command's name: at the top level a key such as `data` would be read as a command.
-    values = {commands[-1]: _read(path, commands[-1])}
-    _check_known(values[commands[-1]], arguments, path, commands[-1])
+    values = _present(_read(path, commands[-1]), path, commands)
+    _check_known(values, arguments, path, " ".join(commands))
+    # Under the command's names: at the top level a key such as `data` would be read as a command.
+    for name in reversed(commands):
+        values = {name: values}
     Dict(values, source=str(path))(app, commands, arguments)
     settings = {argument.name for argument in from_file(arguments)}
     for argument in arguments:
@@ -228,6 +237,15 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         if argument.name in NETWORKS and not given[argument.name]:
             _check_trusted(argument, trusted, path)
         argument.tokens[:] = given[argument.name] or argument.tokens
+
+
+def _present(values: dict[str, Any], path: Path, command: tuple[str, ...]) -> dict[str, Any]:
+    """Settings under the present names of their options, with a note on each former one."""
+    names = former.OPTIONS.get(command, {})
+    for key in names.keys() & values.keys():
+        former.note(f"{key} in {path}", names[key])
+        values.setdefault(names[key], values.pop(key))
+    return values
 
 
 def _check_known(
@@ -255,7 +273,8 @@ def from_file(arguments: Iterable[Argument]) -> Iterator[Argument]:
     for argument in arguments:
         if FromFile in get_args(argument.field_info.annotation):
             yield argument
-            yield from argument.children
+            # A marked dataclass may hold it, beside settings of an experiment.
+            yield from (child for child in argument.children if child.name != "--trust")
 
 
 def _read(path: Path, command: str) -> dict[str, Any]:

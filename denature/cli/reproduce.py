@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from denature.cli.commands import COMMANDS, epilogue
+from denature.cli.commands import COMMANDS, SUBCOMMANDS, epilogue
 from denature.cli.options import FromFile, OutputFlags, OutputOptions, RunFlags, RunOptions
 from denature.cli.terminal import print
 from denature.recipes.catalogue import EXPERIMENTS, experiment, names_of
@@ -112,4 +112,8 @@ def _command(name: str, options: type[Any]) -> Callable[..., None]:
 
 for _name, _listed in EXPERIMENTS.items():
     if _listed.options not in (None, PaperOptions):
-        app.command(_command(_name, _listed.options), name=_name)
+        app.command(
+            _command(_name, _listed.options),
+            name=_name,
+            help_epilogue=epilogue(SUBCOMMANDS[f"reproduce {_name}"]),
+        )

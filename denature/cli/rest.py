@@ -2,8 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from cyclopts import App
+
+from denature.cli.commands import COMMANDS, SUBCOMMANDS, epilogue
 from denature.cli.options import OutputFlags, OutputOptions
 from denature.cli.terminal import print
 from denature.core.errors import ConfigError
@@ -18,19 +21,19 @@ MOST = 5
 """Scores that are printed."""
 
 
-def rest(
-    action: Literal["try"],
-    description: Path,
-    image: Path,
-    *,
-    output_options: OutputFlags = OutputOptions(),
+app = App(name="rest", help_epilogue=epilogue(COMMANDS["rest"].examples))
+
+
+@app.command(name="try", help_epilogue=epilogue(SUBCOMMANDS["rest try"]))
+def try_once(
+    description: Path, image: Path, *, output_options: OutputFlags = OutputOptions()
 ) -> None:
     """Send one image to an HTTP API as its description says, and print what is read of the reply.
 
-    Such a description is a TOML file, and a model for steal, audit, robustness, mark and speed.
+    This is one query. A description is a TOML file, and a model for steal, audit, robustness, mark
+    and speed.
 
     Args:
-        action: try, which is one query.
         description: The .toml file.
         image: An image file, resized where the description states a size.
     """

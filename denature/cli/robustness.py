@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.cli.models import ModelArguments, ModelFlags
+from denature.cli.models import ModelFlags
 from denature.cli.options import (
     Data,
     FromFile,
@@ -20,6 +20,7 @@ from denature.cli.options import (
     data_config,
 )
 from denature.data.config import ReaderConfig
+from denature.recipes.models import ModelOptions
 from denature.remote.config import RequestConfig
 from denature.robust.config import AttackConfig
 from denature.train.config import Device
@@ -36,7 +37,7 @@ def robustness(
     budget: Annotated[int | None, FromFile] = None,
     price_per_1000: Annotated[float | None, FromFile] = None,
     max_cost: Annotated[float | None, FromFile] = None,
-    model_options: ModelFlags = ModelArguments(),
+    model_options: ModelFlags = ModelOptions(),
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE), FromFile] = RequestConfig(),
     attack_config: Annotated[
         AttackConfig, Parameter(name="*", group=ATTACKS), FromFile

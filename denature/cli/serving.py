@@ -172,7 +172,7 @@ def _warnings(serving: Serving, host: str) -> list[str]:
 def _about(model: ServedModel) -> str:
     exposure = model.exposure
     top = f"the {exposure.top} largest " if exposure.top else ""
-    rounded = f", {exposure.decimals} decimals" if exposure.decimals >= 0 else ""
+    rounded = "" if exposure.decimals is None else f", {exposure.decimals} decimals"
     behind = f" behind {model.chain.name}" if model.chain.defenses else ""
     return f"{top}{exposure.kind}{rounded}{behind}"
 

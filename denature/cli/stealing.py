@@ -1,13 +1,13 @@
 """denature steal, ledger and speed: the thief's side of a wire."""
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from denature.cli.models import ModelArguments, ModelFlags, NetworkFlags
+from denature.cli.models import MODEL, ModelFlags
 from denature.cli.options import (
     FromFile,
     OutputFlags,
@@ -25,12 +25,15 @@ from denature.core.errors import ConfigError
 from denature.data.config import ReaderConfig
 from denature.extract.config import ExtractionConfig
 from denature.recipes.models import (
+    ImageShape,
     ModelOptions,
     NetworkOptions,
-    WeightsOptions,
-    is_weights,
+    check_options,
+    is_network,
     open_run,
     open_victim,
+    options_for,
+    options_of,
     price_of,
 )
 from denature.remote.config import RequestConfig
@@ -39,6 +42,7 @@ from denature.train.objectives import Cloned
 
 if TYPE_CHECKING:
     from denature.extract.planning import PlannedTheft
+    from denature.extract.victims.base import Victim
 
 STEALING = Group("Queries and clones", sort_key=1)
 PACE = Group("Requests", sort_key=2)
@@ -48,10 +52,10 @@ def steal(
     target: str,
     *,
     pool: Annotated[str, FromFile],
-    budget: Annotated[tuple[int, ...], Parameter(name=("--budget", "--budgets")), FromFile],
+    budget: Annotated[tuple[int, ...], FromFile],
     student: Annotated[str, FromFile],
     backbone: Annotated[str | None, FromFile] = None,
-    model_options: ModelFlags = ModelArguments(),
+    model_options: ModelFlags = ModelOptions(),
     top: Annotated[int, FromFile] = 0,
     endpoint_url: str | None = None,
     test: Annotated[str | None, FromFile] = None,
@@ -155,10 +159,10 @@ def speed(
     model: str,
     /,
     *,
-    network: NetworkFlags = NetworkOptions(),
     against: str | None = None,
-    service_model: Annotated[str | None, Parameter(name=("--model", "--service-model"))] = None,
-    key_file: Path | None = None,
+    model_options: ModelFlags = ModelOptions(),
+    image_size: Annotated[int | None, Parameter(group=MODEL)] = None,
+    channels: Annotated[int, Parameter(group=MODEL)] = 3,
     endpoint_url: str | None = None,
     queries: int = 300,
     price_per_1000: float | None = None,
@@ -169,52 +173,63 @@ def speed(
     pace: Annotated[RequestConfig, Parameter(name="*", group=PACE)] = RequestConfig(),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
-    """Time a clone and the service that it copies, and compute the service's price.
+    """Time a clone or any other model, and the service that it copies, and compute its price.
 
-    Both answer random images; warm-up is not counted. Timing the service costs queries.
+    All answer random images; warm-up is not counted. A network is timed in this process, in batches
+    of 1 and of 256. A service, a function or a file is timed by the answers that it gives: one by
+    one, then as --per-request and --concurrency say. Timing a service costs queries.
 
     Args:
-        model: The clone: a run's folder, a file of weights with --net, or hf:owner/name, timm:NAME
-            or torchvision:NAME.
+        model: As for `denature audit`: a run's folder, a file of weights with --net, a model of a
+            library, an .onnx or .pt2 file, a function, a URL or a .toml description.
         against: The service: a URL, rekognition, or any other target of `denature steal`.
-        service_model: Name of the server's model; by default the only model.
-        key_file: A file with the server's key; the environment variable DENATURE_KEY by default.
+        image_size: Pixels a side of the images, where the model does not state them; by default 32
+            for a file of weights, and 128 for others.
+        channels: Channels of these images.
         endpoint_url: For rekognition: the address of a server to query instead of AWS.
-        queries: Number of queries that the service is timed with.
+        queries: Number of queries that a service, a function or a file is timed with.
         price_per_1000: US dollars per thousand queries; for rekognition the package's dated price
             table by default.
         paid: US dollars that the theft cost; read from the theft's result by default.
-        device: Device that the clone computes on.
-        precision: Precision of the clone's inference.
-        trust: A module of your own that the run's record may import; repeat the option for several.
+        device: Device that a network computes on.
+        precision: Precision of a network's inference.
+        trust: A module of your own that the run's record may import, or a .pt2 file that may be
+            loaded although this can execute code; repeat the option for several.
     """
     from denature.cli.show import print_table
     from denature.extract.asking.pricing import one_price, prices_of
-    from denature.extract.speed import measure_speed
+    from denature.extract.speed import LARGE, measure_speed
+    from denature.extract.victims.find import REKOGNITION
     from denature.report.speed import price_sentences, timing_table
 
-    price_per_1000 = price_of(against or "", price_per_1000)
-    loaded = open_run(model, network, images=network.images, trust=trust)
-    victim = None
-    if against is not None:
-        shared: dict[str, Any] = {
-            field.name: getattr(network, field.name) for field in fields(WeightsOptions)
-        }
-        victim = open_victim(
-            against,
-            ModelOptions(
-                **(shared if is_weights(against) else {}), model=service_model, key_file=key_file
-            ),
-            images=network.images,
+    service = against or model
+    price_per_1000 = price_of(service, price_per_1000)
+    names = [model] if against is None else [model, against]
+    check_options({name: {*options_of(name)} for name in names}, model_options)
+
+    def images() -> ImageShape:
+        return ImageShape(channels, image_size or NetworkOptions().image_size)
+
+    def opened(name: str) -> "Victim":
+        return open_victim(
+            name,
+            options_for(name, model_options),
+            images=images,
             endpoint_url=endpoint_url,
             pace=pace,
             trust=trust,
         )
+
+    in_process = is_network(model) and model != REKOGNITION
     result = measure_speed(
-        loaded,
-        victim,
+        open_run(model, options_for(model, model_options), images=images, trust=trust)
+        if in_process
+        else opened(model),
+        None if against is None else opened(against),
+        channels=channels,
+        image_size=image_size or LARGE,
         queries=queries,
-        prices=prices_of(against or "") if price_per_1000 is None else one_price(price_per_1000),
+        prices=prices_of(service) if price_per_1000 is None else one_price(price_per_1000),
         paid=paid,
         pace=pace,
         device=device,

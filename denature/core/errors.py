@@ -100,12 +100,29 @@ MOST_LISTED = 30
 """Names that an error lists, where none is near."""
 
 
+NEAR, FURTHER = 0.6, 0.1
+"""Likeness of a near name to the one that was given, and by how much less than the nearest."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that is missing from a catalogue, with the nearest known names."""
     names = sorted(set(known))
-    near = synonyms(name, names) or difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    near = synonyms(name, names) or _near(name, names)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {brief(names, MOST_LISTED)}."
     return ConfigError(f"There is no {what} {name!r}. {hint}")
+
+
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three known names that look like a name, without those that are clearly further off."""
+    # Dashes that all options have in common would make each of them look alike.
+    likeness = {
+        other: difflib.SequenceMatcher(None, other.lstrip("-"), name.lstrip("-")).ratio()
+        for other in known
+    }
+    best = max(likeness.values(), default=0.0)
+    least = max(NEAR, best - FURTHER)
+    near = [other for other, ratio in likeness.items() if ratio >= least]
+    return sorted(near, key=lambda other: -likeness[other])[:3]
 
 
 def brief(names: Iterable[str], most: int = 5) -> str:

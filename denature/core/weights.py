@@ -88,6 +88,11 @@ def _nbytes(tensor: Tensor) -> int:
     return 0 if _unsupported(tensor) is not None else tensor.numel() * tensor.itemsize
 
 
+def check_there(path: Path) -> None:
+    if not path.is_file():
+        raise RunError(f"There is no weights file {path}.")
+
+
 def _loaded(path: Path) -> object:
     """The content of a weights file, of any type.
 
@@ -98,8 +103,7 @@ def _loaded(path: Path) -> object:
         inside = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
         such = f", such as {brief(inside, 8)}" if inside else ""
         raise RunError(f"{path} is a folder. Name the file with the weights in it{such}.")
-    if not path.is_file():
-        raise RunError(f"There is no weights file {path}.")
+    check_there(path)
     if (found := what_else(path)) is not None:
         raise RunError(f"{path} {found}. {WANTED}")
     tensors_alone = is_safetensors(path)

@@ -10,7 +10,7 @@ from denature.answers.transfer import Transfer
 from denature.core.errors import ConfigError
 from denature.data.dataset import Dataset, Split
 from denature.extract.asking.pool import Pool
-from denature.train.config import CheckpointConfig, Training
+from denature.train.config import Training
 from denature.train.objectives.cloned import Cloned
 from denature.train.order import Order
 from denature.train.run import Run
@@ -56,7 +56,6 @@ def check_clone(
     objective: Cloned,
     training: Training,
     backbone: Run | str | None = None,
-    checkpointing: CheckpointConfig,
 ) -> None:
     """Check that a clone can be trained on as many images as `sample` has.
 
@@ -66,7 +65,6 @@ def check_clone(
         objective: training objective of the clone.
         training: settings of its training.
         backbone: initial weights of all layers but the last.
-        checkpointing: its trackers are checked too.
 
     Raises:
         DenatureError: see `denature.train.make`.
@@ -79,4 +77,4 @@ def check_clone(
         source=Transfer(kind, sample.train.labels, victim="the model"),
         backbone=backbone,
     )
-    check_order(order, sample, checkpointing)
+    check_order(order, sample)

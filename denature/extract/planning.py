@@ -259,7 +259,6 @@ def _check_levels(planned: PlannedTheft) -> None:
         objective=planned.objective,
         training=planned.training,
         backbone=planned.backbone,
-        checkpointing=planned.session.checkpointing,
     )
 
 

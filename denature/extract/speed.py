@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -24,6 +25,9 @@ from denature.train.run import Run
 
 WARM_UP = 3
 """Requests or batches that are not timed."""
+
+LARGE = 128
+"""Pixels a side of images for a service that states no size, which takes pictures of any."""
 
 
 @final
@@ -51,7 +55,7 @@ class SpeedResult:
     service: list[Timing]
     """Empty where the service was not timed."""
     queries: int
-    """Queries that the timing of the service cost."""
+    """Queries that the timing took."""
     prices: Prices | None
     paid: float | None
     """US dollars that the theft cost; None where it is unknown."""
@@ -73,9 +77,11 @@ class SpeedResult:
 
 
 def measure_speed(
-    run: Run,
+    model: Run | Victim,
     victim: Victim | None = None,
     *,
+    channels: int = 3,
+    image_size: int = LARGE,
     queries: int = 300,
     prices: Prices | None = None,
     paid: float | None = None,
@@ -84,12 +90,14 @@ def measure_speed(
     precision: str = "auto",
     progress: Progress = SILENT,
 ) -> SpeedResult:
-    """Time a clone, and the service that it copies.
+    """Time a clone or any other model, and the service that it copies.
 
     Args:
-        run: the clone.
+        model: the clone. A run computes as fast as it can; what else answers is timed by queries.
         victim: the service; None times the clone alone.
-        queries: number of queries that the service is timed with.
+        channels: channels of the images for a model that does not state them.
+        image_size: pixels a side of these images.
+        queries: number of queries that the service is timed with, and a model that is no run.
         prices: prices of the service.
         paid: US dollars that the theft cost; read from the theft's result by default.
         pace: images in a request, and requests in flight.
@@ -102,14 +110,26 @@ def measure_speed(
         AskFailed: the service does not answer.
         RunError: the theft's result is damaged.
     """
-    paid = paid_for(run) if paid is None else paid
-    clone = time_run(run, device=device, precision=precision, progress=progress)
+    ask = partial(
+        time_victim,
+        queries=queries,
+        pace=pace or RequestConfig(),
+        channels=channels,
+        image_size=image_size,
+        progress=progress,
+    )
+    sent, answered = 0, 0
+    if isinstance(model, Run):
+        paid = paid_for(model) if paid is None else paid
+        clone = time_run(model, device=device, precision=precision, progress=progress)
+    else:
+        clone, sent = ask(model)
     service: list[Timing] = []
-    sent = 0
     if victim is not None:
-        pace = pace or RequestConfig()
-        service, sent = time_victim(victim, queries=queries, pace=pace, progress=progress)
-    return SpeedResult(clone=clone, service=service, queries=sent, prices=prices, paid=paid)
+        service, answered = ask(victim)
+    return SpeedResult(
+        clone=clone, service=service, queries=sent + answered, prices=prices, paid=paid
+    )
 
 
 def _timing(seconds: Sequence[float], images: int, whole: float) -> Timing:
@@ -164,14 +184,17 @@ def time_run(
 
 
 def time_victim(
-    victim: Victim, *, queries: int, pace: RequestConfig, progress: Progress = SILENT
-) -> tuple[list[Timing], int]:
+    victim: Victim, *, queries: int, pace: RequestConfig, channels: int = 3,
+    image_size: int = LARGE, progress: Progress = SILENT,
+) -> tuple[list[Timing], int]:  # fmt: skip
     """Time a service over its wire on random images: single requests, then concurrent ones.
 
     Args:
         victim: the service, which may bill the queries.
         queries: images in all; a third of them one by one, the others as `pace` sets.
         pace: images in a request, and requests in flight.
+        channels: channels of the images for a service that does not state them.
+        image_size: pixels a side of these images.
         progress: receives the number of queries.
 
     Returns:
@@ -183,16 +206,17 @@ def time_victim(
     """
     if queries < 30:
         raise ConfigError(f"queries is {queries}; it must be at least 30.")
-    return run_now(_time_victim(victim, queries, pace, progress))
+    shape = (channels, image_size)
+    return run_now(_time_victim(victim, queries, pace, shape, progress))
 
 
 async def _time_victim(
-    victim: Victim, queries: int, pace: RequestConfig, progress: Progress
+    victim: Victim, queries: int, pace: RequestConfig, usual: tuple[int, int], progress: Progress
 ) -> tuple[list[Timing], int]:
     async with victim:
         about = await victim.about()
         check_side(about)
-        channels, side = about.channels or 3, about.image_size or 128
+        channels, side = about.channels or usual[0], about.image_size or usual[1]
         generator, sent = np.random.default_rng(0), 0
 
         def images(count: int) -> np.ndarray:

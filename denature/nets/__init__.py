@@ -174,6 +174,23 @@ def outline_of(name: str, *, classes: int, channels: int, image_size: int) -> nn
         return None
 
 
+def check_name(name: str) -> None:
+    """Check that there is such a network, before the shape of its images is known.
+
+    A module of the user's own is imported, and not called.
+
+    Raises:
+        ConfigError: unknown name or option.
+        MissingExtra: the named library is not installed.
+    """
+    if own_module(name) is not None:
+        _imported(name)
+    elif (named := library_of(name)) is not None:
+        libraries.check_name(*named)
+    else:
+        _entry(name)
+
+
 def optimizer_for(name: str) -> str:
     """Optimizer that `auto` stands for; adam for networks outside the catalogue."""
     net = NETS.get(with_options(name)[0])
@@ -181,16 +198,22 @@ def optimizer_for(name: str) -> str:
 
 
 def _listed(name: str, *, classes: int, channels: int, image_size: int) -> nn.Module:
+    net, options = _entry(name)
+    if image_size < net.minimum:
+        raise ConfigError(
+            f"{with_options(name)[0]} takes images of {net.minimum} pixels a side and more, these "
+            f"have {image_size}. Pass --image-size {net.minimum} to enlarge them."
+        )
+    return net.factory(classes=classes, channels=channels, image_size=image_size, **options)
+
+
+def _entry(name: str) -> tuple[Net, dict[str, int | float]]:
+    """An entry of the catalogue, and the options behind its name."""
     base, given = with_options(name)
     if base not in NETS:
         own = "A class or factory of your own is named package.module:name."
         raise ConfigError(f"{unknown('network', base, NETS)} {own}")
     net = NETS[base]
-    if image_size < net.minimum:
-        raise ConfigError(
-            f"{base} takes images of {net.minimum} pixels a side and more, these have {image_size}."
-            f" Pass --image-size {net.minimum} to enlarge them."
-        )
     options: dict[str, int | float] = {}
     for key, text in given.items():
         if key not in net.options:
@@ -205,19 +228,24 @@ def _listed(name: str, *, classes: int, channels: int, image_size: int) -> nn.Mo
                 f"{name}: {key} is {text}; wanted is {option.kind.__name__} from {option.low:g} to "
                 f"{option.high:g}."
             )
-    return net.factory(classes=classes, channels=channels, image_size=image_size, **options)
+    return net, options
 
 
-def _own(name: str, **shape: int) -> nn.Module:
-    """Build a module of the user's own; called only with a name that the user gave or trusts."""
+def _imported(name: str) -> Factory:
+    """The user's own factory; called only with a name that the user gave or trusts."""
     try:
-        factory = import_named(name)
+        found: Factory = import_named(name)
     except Exception as error:  # a user's module may fail in any way
         raise ConfigError(
             f"The network {name!r} cannot be imported: {error}. Wanted is package.module:factory, "
             "importable from here; factory(classes=, channels=, image_size=) must return a module, "
             "and may leave parameters out."
         ) from error
+    return found
+
+
+def _own(name: str, **shape: int) -> nn.Module:
+    factory = _imported(name)
     given = _taken(factory, shape)
     try:
         network = factory(**given)
@@ -247,4 +275,4 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-__all__ = ["NETS", "Net", "create", "optimizer_for", "outline_of", "parameter_count"]
+__all__ = ["NETS", "Net", "check_name", "create", "optimizer_for", "outline_of", "parameter_count"]

@@ -69,6 +69,11 @@ class Classifier(nn.Module):
         return logits
 
 
+def check_name(name: str) -> None:
+    """Check that a model's configuration is here, from which its network is built."""
+    _config(name, fetch=False)
+
+
 def create(name: str, classes: int, channels: int, image_size: int) -> nn.Module:
     """The network of a model's configuration for images of this shape, with random weights."""
     from transformers import AutoConfig, AutoModelForImageClassification

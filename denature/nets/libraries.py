@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from denature.core.errors import ConfigError, MissingExtra, RunError
+from denature.core.errors import ConfigError, MissingExtra, RunError, unknown
 from denature.nets import hub
 
 EXTRAS = {"hf": "transformers"}
@@ -29,6 +29,28 @@ def create(library: str, name: str, *, classes: int, channels: int, image_size: 
     shape = f"{classes} classes and {channels} channels of {image_size} pixels a side"
     with _blaming(library, name, f"make {name!r} for {shape}"):
         return make(name, classes, channels, image_size)
+
+
+def check_name(library: str, name: str) -> None:
+    """Check that a library has a network of this name.
+
+    Raises:
+        ConfigError: it has none.
+        MissingExtra: the library is not installed.
+    """
+    with _blaming(library, name, f"find {name!r}"):
+        if library == "hf":
+            hub.check_name(name)
+        elif library == "timm":
+            import timm
+
+            if not timm.is_model(name):
+                raise unknown(f"network of {library}", name, timm.list_models())
+        else:
+            import torchvision
+
+            if name.lower() not in (names := torchvision.models.list_models()):
+                raise unknown(f"network of {library}", name, names)
 
 
 def published(library: str, name: str, *, channels: int, image_size: int) -> dict[str, Tensor]:

@@ -13,6 +13,23 @@ from denature.core.record import InputRecord
 from denature.nets import libraries
 
 
+def check_backbone(name: str) -> None:
+    """Check that a library has the network of a backbone; one of the hub may be fetched later.
+
+    Raises:
+        ConfigError: no network of a library.
+        MissingExtra: the library is not installed.
+    """
+    named = library_of(name)
+    if named is None:
+        raise ConfigError(
+            f"The backbone {name!r} is no run's folder and no network of a library, such as "
+            "timm:resnet18, whose authors publish weights."
+        )
+    if named[0] != "hf":
+        libraries.check_name(*named)
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class PublishedWeights:
@@ -34,12 +51,9 @@ class PublishedWeights:
             ConfigError: no network of a library, or one whose weights cannot be obtained.
             MissingExtra: the library is not installed.
         """
+        check_backbone(name)
         named = library_of(name)
-        if named is None:
-            raise ConfigError(
-                f"The backbone {name!r} is no run's folder and no network of a library, such as "
-                "timm:resnet18, whose authors publish weights."
-            )
+        assert named is not None
         return PublishedWeights(
             name, libraries.published(*named, channels=channels, image_size=image_size)
         )

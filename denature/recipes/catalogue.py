@@ -59,9 +59,6 @@ EXPERIMENTS: Mapping[str, Listed] = {
     ),
 }
 
-FORMER_NAMES = {"both-worlds": "robustness-and-extraction"}
-"""Experiments under another name, by the name that still works."""
-
 
 def names_of(selected: Iterable[str]) -> list[str]:
     """Names of experiments without repeats; `all` stands for those of the Nasty Teacher paper.
@@ -70,8 +67,7 @@ def names_of(selected: Iterable[str]) -> list[str]:
         ConfigError: no experiment has this name.
     """
     names: list[str] = []
-    for given in selected:
-        name = FORMER_NAMES.get(given, given)
+    for name in selected:
         if name != "all" and name not in EXPERIMENTS:
             raise unknown("experiment", name, {*EXPERIMENTS, "all"})
         names += DESIGNS if name == "all" else [name]

@@ -21,6 +21,7 @@ from denature.extract.stealing import carry_out
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.find import folder_name
+from denature.nets import check_name
 from denature.recipes.audit import Audit
 from denature.recipes.evaluation import ModelEvaluation
 from denature.recipes.flatness import FlatnessComparison, FlatnessConfig
@@ -63,6 +64,10 @@ def audit_of(
     progress: Progress = SILENT,
 ) -> Audit:
     """An audit; see `denature.api.audit` for the arguments."""
+    start = backbone_of(backbone, trust)
+    public = encoder if isinstance(encoder, Run | None) else load_run(encoder, trust=trust)
+    if config.student is not None:
+        check_name(config.student)
     source = config_of(data, progress=progress)
     [opened] = models_of(
         [model], source, name=name, options=options, pace=pace, trust=trust, progress=progress
@@ -76,8 +81,8 @@ def audit_of(
         folder=_folder(out, f"audit-of-{_short(name, opened)}"),
         pool=None if pool is None else config_of(pool, progress=progress),
         other_pool=None if other_pool is None else config_of(other_pool, progress=progress),
-        backbone=backbone_of(backbone, trust),
-        encoder=encoder if isinstance(encoder, Run | None) else load_run(encoder, trust=trust),
+        backbone=start,
+        encoder=public,
         training=Training(epochs=epochs, seed=seed, device=device),
         pace=pace,
         max_queries=max_queries,
@@ -113,6 +118,8 @@ def theft_of(
 ) -> PlannedTheft:
     """A theft, checked without a query; see `denature.api.steal` for the arguments."""
     per_1000, progress = price_of(model, price_per_1000), session.progress
+    start = backbone_of(backbone, trust)
+    check_name(student)
     source = config_of(pool, progress=progress)
     tests = source if test is None else config_of(test, progress=progress)
     victim = open_target(
@@ -131,7 +138,7 @@ def theft_of(
     return plan_theft(
         victim,
         net=student,
-        backbone=backbone_of(backbone, trust),
+        backbone=start,
         pool=source,
         budgets=budget,
         out=_folder(out, f"theft-of-{of}-with-{folder_name(source.source)}"),
@@ -175,6 +182,7 @@ def robustness_of(
     progress: Progress = SILENT,
 ) -> RobustnessEvaluation:
     """An evaluation of robustness; see `denature.api.robustness` for the arguments."""
+    plain = [run if isinstance(run, Run) else load_run(run, trust=trust) for run in undefended]
     source = config_of(data, progress=progress)
     targets = models_of(models, source, options=options, pace=pace, trust=trust, progress=progress)
     per_1000 = [price_of(model, price_per_1000) for model in models]
@@ -186,9 +194,7 @@ def robustness_of(
         source=source,
         attack_config=config,
         folder=_folder(out, f"robustness-of-{names}"),
-        undefended=[
-            run if isinstance(run, Run) else load_run(run, trust=trust) for run in undefended
-        ],
+        undefended=plain,
         controls=controls,
         budget=budget,
         prices=[None if price is None else price / 1000 for price in per_1000],
@@ -216,10 +222,11 @@ def evaluation_of(
     progress: Progress = SILENT,
 ) -> ModelEvaluation:
     """The measurement of a model; see `denature.api.evaluate` for the arguments."""
-    dataset = load(data, progress=progress)
+    # The model first: a misspelt one is refused before images are decoded.
     [opened] = models_of(
-        [model], dataset, name=name, options=options, pace=pace, trust=trust, progress=progress
+        [model], data, name=name, options=options, pace=pace, trust=trust, progress=progress
     )
+    dataset = load(data, progress=progress)
     name, per_1000 = name or name_of(model), price_of(model, price_per_1000)
     return ModelEvaluation(
         model=opened,

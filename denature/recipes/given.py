@@ -17,11 +17,13 @@ from denature.data.given import DataLike
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import FunctionVictim
 from denature.extract.victims.local import local
+from denature.nets.published import check_backbone
 from denature.recipes.identity import identity_of
 from denature.recipes.models import (
     OF_FUNCTIONS,
     ImageShape,
     ModelOptions,
+    check_network,
     check_options,
     folder_of,
     is_network,
@@ -66,6 +68,9 @@ def models_of(
     """
     options = options or ModelOptions()
     check_options({name_of(model): {*_options_of(model)} for model in models}, options)
+    for model in models:
+        if isinstance(model, str | Path) and is_network(str(model)):
+            check_network(str(model), options)
     images = images_of(data, progress)
     pace, trust = pace or RequestConfig(), tuple(trust)
 
@@ -125,11 +130,13 @@ def images_of(data: DataLike, progress: Progress = SILENT) -> Callable[[], Image
 
 
 def backbone_of(backbone: Run | str | Path | None, trust: Collection[str]) -> Run | str | None:
-    """A backbone as a run, or the name of a library's network."""
+    """A backbone as a run, or the name of a library's network, which has one of this name."""
     if backbone is None or isinstance(backbone, Run):
         return backbone
-    folder = folder_of(str(backbone))
-    return str(backbone) if folder is None else load_run(folder, trust=trust)
+    if (folder := folder_of(str(backbone))) is not None:
+        return load_run(folder, trust=trust)
+    check_backbone(str(backbone))
+    return str(backbone)
 
 
 def name_of(model: ModelLike) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
 from denature.core.names import library_of, own_module
-from denature.core.record import RECORD
+from denature.core.record import RECORD, read_record
 from denature.remote.config import RequestConfig
 from denature.remote.key import key_of
 
@@ -150,11 +150,7 @@ def open_run(
     from denature.train.importing import import_published, import_run
     from denature.train.run import keep_run, load_run
 
-    if not is_network(name):
-        raise ConfigError(
-            f"{name!r} is no network: wanted is a run's folder, a file of weights with --net, or "
-            "hf:, timm: or torchvision:NAME."
-        )
+    check_network(name, options)
     normalised: dict[str, Any] = {"mean": options.mean or None, "std": options.std or None}
     if _is_published(name):
         folder = Path(name.removeprefix("hf:"))
@@ -162,11 +158,7 @@ def open_run(
         size = None if library.startswith("hf:") else images().image_size
         run = import_published(library, image_size=size, trust=trust, **normalised)
     elif is_weights(name):
-        if options.net is None:
-            raise ConfigError(
-                f"{name} holds weights without their network. Name it with --net: an entry of "
-                "`denature nets`, timm:NAME, torchvision:NAME or package.module:factory."
-            )
+        assert options.net is not None
         shape, own = images(), own_module(options.net) is not None
         run = import_run(
             options.net,
@@ -183,6 +175,37 @@ def open_run(
     net = re.sub(r"[^\w.-]+", "-", run.record.net.name).strip("-")
     folder = Path("runs") / f"imported-{net[-40:]}-{run.digest[:8]}"
     return keep_run(run, folder)
+
+
+def check_network(name: str, options: WeightsOptions) -> None:
+    """Check that there is such a network, before data are decoded for its shape.
+
+    Raises:
+        ConfigError: the name is none of a network, or the network of weights is not named.
+        RunError: there is no such run, or no such file.
+    """
+    from denature.core.weights import check_there
+    from denature.nets import check_name
+    from denature.nets.published import check_backbone
+
+    if not is_network(name):
+        raise ConfigError(
+            f"{name!r} is no network: wanted is a run's folder, a file of weights with --net, or "
+            "hf:, timm: or torchvision:NAME."
+        )
+    if _is_published(name):
+        if library_of(name) is not None:
+            check_backbone(name)
+    elif not is_weights(name):
+        read_record(Path(name))
+    elif options.net is None:
+        raise ConfigError(
+            f"{name} holds weights without their network. Name it with --net: an entry of "
+            "`denature nets`, timm:NAME, torchvision:NAME or package.module:factory."
+        )
+    else:
+        check_name(options.net)
+        check_there(Path(name))
 
 
 def trusted(options: WeightsOptions, trust: tuple[str, ...]) -> tuple[str, ...]:
@@ -282,6 +305,11 @@ def options_of(name: str) -> Iterator[str]:
         yield from OF_LIBRARIES
     elif is_weights(name):
         yield from OF_WEIGHTS
+
+
+def options_for(name: str, options: ModelOptions) -> ModelOptions:
+    """The options that can describe a model of this name; those of another model are left out."""
+    return ModelOptions(**{option: getattr(options, option) for option in options_of(name)})
 
 
 def folder_of(backbone: str | None) -> Path | None:

@@ -16,7 +16,7 @@ def timing_table(result: SpeedResult) -> list[list[str]]:
 
 def price_sentences(result: SpeedResult) -> list[str]:
     """The queries of the timing, the service's prices, and the images that pay for a theft."""
-    said = [f"The timing cost {result.queries:,} queries."] if result.queries else []
+    said = [f"The timing took {result.queries:,} queries."] if result.queries else []
     if (prices := result.prices) is not None:
         dated = f" ({prices.source}, {prices.as_of})" if prices.as_of else ""
         said.append(

@@ -92,7 +92,7 @@ class AttackConfig:
     """Test images; the number of the effort by default."""
     seed: int = 0
     """Seed of random starts and of the choice of samples."""
-    batch: int = 50
+    batch_size: int = 50
     """Images attacked at once; an interrupted run repeats at most one batch."""
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class AttackConfig:
             self,
             {
                 "samples": (self.samples is None or self.samples >= 10, "at least 10"),
-                "batch": (self.batch >= 1, "at least 1"),
+                "batch_size": (self.batch_size >= 1, "at least 1"),
                 "seed": (self.seed >= 0, "at least 0"),
             },
         )

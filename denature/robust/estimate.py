@@ -81,7 +81,7 @@ def attack_seconds(
         images: a few of the images, in [0, 1].
         count: number of images in all.
     """
-    images = images[: min(PROBE, config.batch)].to(target.device)
+    images = images[: min(PROBE, config.batch_size)].to(target.device)
 
     def back() -> None:
         at = images.clone().requires_grad_()

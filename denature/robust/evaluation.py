@@ -146,9 +146,9 @@ class _Runner:
         distances = {norm: np.full(len(ran), np.inf) for norm in NORMS}
         seconds, error, crashed = 0.0, "", False
         places = np.flatnonzero(self.right)
-        for start in range(0, len(places), self.config.batch):
+        for start in range(0, len(places), self.config.batch_size):
             self._check_stop(name, start)
-            batch = places[start : start + self.config.batch]
+            batch = places[start : start + self.config.batch_size]
             path = self._path(name, budgets, batch, start)
             task.advance(0, f"{start:,} of {len(places):,} images")
             outcome = self._stored(path)
@@ -202,7 +202,7 @@ class _Runner:
             raise Stopped(
                 self.stopper.reason,
                 f"Stopped by {self.stopper.reason} before {name}, batch "
-                f"{start // self.config.batch + 1}. Run the same command again to go on.",
+                f"{start // self.config.batch_size + 1}. Run the same command again to go on.",
             )
 
     def _attack(
@@ -232,7 +232,7 @@ class _Runner:
             "cooled": context.target.temperature if name == "pgd-rescaled" else 1,
         }
         key = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
-        number = start // self.config.batch
+        number = start // self.config.batch_size
         return self.out / f"{_stored_name(name)}-{number:03d}-{key}.npz"
 
 

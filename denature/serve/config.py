@@ -32,22 +32,17 @@ class Exposure:
     a defense probabilities, and always landmarks for a landmark network."""
     top: int = 0
     """Show only this many of the largest values, as strings `value:index:class`; 0 for all."""
-    decimals: int = -1
-    """Decimals that values are rounded to; -1 for no rounding."""
+    decimals: int | None = None
+    """Decimals that values are rounded to, -8 to 15: -1 rounds to tens. None are cut by default."""
 
     def __post_init__(self) -> None:
         if self.show is not None and self.show not in ANSWER_KINDS:
             raise unknown("show", self.show, ANSWER_KINDS)
-        check_fields(
-            self,
-            {
-                "top": (self.top >= 0, "at least 0"),
-                "decimals": (-1 <= self.decimals <= 15, "from 0 to 15, or -1 for all"),
-            },
-        )
+        check_fields(self, {"top": (self.top >= 0, "at least 0")})
+        self.defenses  # noqa: B018 - rounding checks the decimals
         if self.show == "landmarks" and self.top:
             raise ConfigError("Landmarks have no largest values; leave top out.")
-        if self.show == "label" and (self.top or self.decimals >= 0):
+        if self.show == "label" and (self.top or self.decimals is not None):
             raise ConfigError("A label has neither top values nor decimals; show probabilities.")
 
     @property
@@ -58,7 +53,7 @@ class Exposure:
     @property
     def defenses(self) -> tuple[Defense, ...]:
         """What changes answers of the kind `show`, first to last."""
-        rounding = (Rounding(decimals=self.decimals),) if self.decimals >= 0 else ()
+        rounding = () if self.decimals is None else (Rounding(decimals=self.decimals),)
         return (*rounding, *((TopK(k=self.top),) if self.top else ()))
 
     @staticmethod
@@ -248,7 +243,7 @@ class ServedModel:
         else:
             taken = self._of_classes(chain, given, usual)
         kind = chain.kind(taken)
-        if kind == "label" and (exposure.top or exposure.decimals >= 0):
+        if kind == "label" and (exposure.top or exposure.decimals is not None):
             raise ConfigError(
                 f"{self.run} behind {chain.name} shows labels, which have neither top values nor "
                 "decimals; leave top and decimals out."

@@ -211,17 +211,17 @@ def quality(picture: Image.Image) -> dict[str, float]:
     return {"Brightness": brightness, "Sharpness": 100 * spread / (spread + 10)}
 
 
-def details(points: Points, picture: PendingPicture, decimals: int) -> dict[str, Any]:
+def details(points: Points, picture: PendingPicture, decimals: int | None) -> dict[str, Any]:
     """The service's description of one face.
 
     Args:
         points: the five landmarks as fractions of the picture's sides.
         picture: the picture that they lie in.
-        decimals: decimals that coordinates are rounded to; -1 for no rounding.
+        decimals: decimals that coordinates are rounded to; None for no rounding.
     """
 
     def rounded(value: float) -> float:
-        return round(value, decimals) if decimals >= 0 else value
+        return value if decimals is None else round(value, decimals)
 
     xs, ys = zip(*points.values(), strict=True)
     # Five landmarks span about half of a face's width and a third of its height.

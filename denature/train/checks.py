@@ -1,6 +1,6 @@
 """Checks of an order before its run is made."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
@@ -9,9 +9,25 @@ from denature.core.compute import Compute
 from denature.core.errors import ConfigError
 from denature.core.record import format_shape
 from denature.data.dataset import Dataset
+from denature.nets import check_name
+from denature.nets.published import check_backbone
 from denature.train.config import Training
 from denature.train.order import Input, Order
 from denature.train.run import Run
+
+
+def check_names(orders: Iterable[Order]) -> None:
+    """Check the networks and backbones that orders name, before their data are decoded.
+
+    Raises:
+        ConfigError: an unknown name.
+        MissingExtra: a library that is not installed.
+    """
+    for order in orders:
+        if isinstance(order.net, str):
+            check_name(order.net)
+        if isinstance(order.backbone, str):
+            check_backbone(order.backbone)
 
 
 def shape_of(dataset: Dataset) -> tuple[int, int, int]:

@@ -154,3 +154,7 @@ class CheckpointConfig:
                 f"save_every_s is {self.save_every_s}, keep_every {self.keep_every}; "
                 "neither may be below 0."
             )
+        if self.track:  # here, since a misspelt name must not cost hours of training first
+            from denature.train.tracking import check_trackers
+
+            check_trackers(self.track)

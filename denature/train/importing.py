@@ -14,11 +14,14 @@ from denature.core.errors import ConfigError
 from denature.core.names import library_of, own_module
 from denature.core.record import NetRecord, Record, environment
 from denature.core.weights import digest, fit_weights, read_weights, unwrapped
-from denature.nets import create, hub, libraries, outline_of, parameter_count
+from denature.nets import check_name, create, hub, libraries, outline_of, parameter_count
 from denature.nets.normalize import Normalized, check_scale
 from denature.train.hub import is_run, pull
 from denature.train.identity import plan_id, plan_of
 from denature.train.run import CLASS_NAMES, Run, keep_run, network_of
+
+TRIED = (3, 5)
+"""Numbers of classes of the two networks whose sizes of weights are compared."""
 
 
 def import_run(
@@ -39,8 +42,8 @@ def import_run(
     The file may hold all of a catalogue network, or only its body, as other code saves it; then
     `mean` and `std` give the normalisation of its images. `entry` selects one of several sets of
     weights in a checkpoint. Numbers of classes and channels follow from the shapes of the weights,
-    where they are not given; a network of the user's own needs them, and must give that number of
-    logits.
+    where they are not given; a network of the user's own, whose code is run to tell the classes,
+    needs the channels where these are not three, and must give that number of logits.
 
     Raises:
         RunError: the weights cannot be read or do not fit.
@@ -50,7 +53,13 @@ def import_run(
     began = time.time()
     path = Path(weights)
     tensors = read_weights(path, entry)
-    found = Shape.of(net, tensors, image_size) if None in (classes, channels) else Shape()
+    found = Shape()
+    if own_module(net) is not None:
+        check_name(net)
+        known = classes or _own_classes(net, tensors, channels or found.channels, image_size)
+        found = Shape(known, outlined=False)
+    elif None in (classes, channels):
+        found = Shape.of(net, tensors, image_size)
     classes = found.classes if classes is None else classes
     if classes is None and found.outlined:
         classes = 2  # the weights are of another network, and the error lists how they differ
@@ -183,15 +192,32 @@ class Shape:
         depend on which number, and how.
 
         Args:
-            net: name of the network; nothing follows for one of the user's own.
+            net: name of the network, which is not of the user's own.
             tensors: its weights, with or without prefixes of wrappers.
             image_size: pixels a side.
         """
-        if own_module(net) is not None:
-            return Shape(outlined=False)
         channels = _number(net, tensors, image_size, "channels", (1, 3))
         channels = channels if channels in (1, 3) else 3
-        return Shape(_number(net, tensors, image_size, "classes", (3, 5)), channels)
+        return Shape(_number(net, tensors, image_size, "classes", TRIED), channels)
+
+
+def _own_classes(
+    net: str, tensors: Mapping[str, Tensor], channels: int, image_size: int
+) -> int | None:
+    """Classes of a network of the user's own, whose factory may take their number or fix it."""
+
+    def made(number: int) -> nn.Module:
+        return create(net, classes=number, channels=channels, image_size=image_size)
+
+    try:
+        small, large = (made(number).state_dict() for number in TRIED)
+        if (number := _fitting(tensors, small, large, TRIED)) is not None:
+            return number
+        with torch.inference_mode():
+            answer = made(TRIED[0]).eval()(torch.zeros(1, channels, image_size, image_size))
+        return int(answer.shape[1])
+    except Exception:  # a user's module may fail in any way; then the number is to be given
+        return None
 
 
 def _number(
@@ -211,7 +237,17 @@ def _number(
             return None
         body = outline.body if isinstance(outline, Normalized) else outline
         outlines.append(body.state_dict())
-    first, second = outlines
+    small, large = outlines
+    return _fitting(tensors, small, large, tried)
+
+
+def _fitting(
+    tensors: Mapping[str, Tensor],
+    first: Mapping[str, Tensor],
+    second: Mapping[str, Tensor],
+    tried: tuple[int, int],
+) -> int | None:
+    """The number at which a network has weights of these sizes, from its weights at two."""
     found = unwrapped(tensors, {*first, *(f"body.{name}" for name in first)})
     for name, low in first.items():
         tensor = found.get(name, found.get(f"body.{name}"))

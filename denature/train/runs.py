@@ -20,8 +20,9 @@ from denature.data import Dataset, load
 from denature.data.given import DataLike
 from denature.data.loading import config_of, loads_again
 from denature.nets.published import PublishedWeights
+from denature.train.checks import check_names
 from denature.train.classes import ClassMatcher
-from denature.train.config import CheckpointConfig, Training
+from denature.train.config import Training
 from denature.train.identity import what_changed
 from denature.train.job import Job
 from denature.train.loop import evaluate
@@ -32,7 +33,6 @@ from denature.train.remote import RemoteBatch
 from denature.train.run import Run
 from denature.train.session import Session, default_session
 from denature.train.team import ProcessGroup, join
-from denature.train.tracking import check_trackers
 
 SHARED = ("epochs", "batch_size", "view_seed", "fraction", "augment", "validation", "checkpoint")
 """Training fields that runs in one pass have in common."""
@@ -101,6 +101,7 @@ def make(
         Stopped: the stopper fired; call again with the same orders to resume.
     """
     session = session or default_session()
+    check_names(order for rank in _ranks(orders) for order in rank)
     team = join(orders[0].training.device if orders else "auto")
     if not isinstance(data, Dataset):
         progress = session.progress if team.is_rank0 else SILENT
@@ -111,18 +112,16 @@ def make(
     return runs
 
 
-def check_order(order: Order, dataset: Dataset, checkpointing: CheckpointConfig) -> None:
+def check_order(order: Order, dataset: Dataset) -> None:
     """Check an order before its answers are paid for, by resolving it without a folder.
 
     Args:
         order: the run, with any answers of the right kind and number.
         dataset: its data.
-        checkpointing: its trackers are checked too.
 
     Raises:
         DenatureError: see `make`.
     """
-    check_trackers(checkpointing.track)
     order = replace(order, out=None, under=None)
     Job.of(order, _inputs(order, {}, dataset, ClassMatcher(dataset, SILENT)), dataset)
 

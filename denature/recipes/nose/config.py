@@ -9,8 +9,8 @@ class NoseOptions:
     """Source of the face pictures, starts of the clones, and price.
 
     A victim is trained on landmarks placed by people and served as Rekognition; a thief queries the
-    local server through boto3 with pictures of other persons. With `images` and `labels` no service
-    is queried: the clones learn from the recorded answers of an earlier harvest.
+    local server through boto3 with pictures of other persons. With `pictures` and `labels` no
+    service is queried: the clones learn from the recorded answers of an earlier harvest.
     """
 
     data: str | None = None
@@ -18,7 +18,7 @@ class NoseOptions:
     group: str | None = None
     """A regular expression with one group: pictures whose paths give the same match show one
     person. By default (.*)_ as in PERSON_NUMBER.jpg."""
-    images: Path | None = None
+    pictures: Path | None = None
     """Folder of the pictures that an earlier harvest sent to a service."""
     labels: Path | None = None
     """JSON file of the service's answers: {"path or key": a response with FaceDetails}."""

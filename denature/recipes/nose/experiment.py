@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from denature.core.errors import ConfigError
 from denature.core.files import write_text
-from denature.core.names import library_of
 from denature.core.progress import Progress
 from denature.core.sealed import sealed, unsealed
 from denature.core.untrusted import read_json
@@ -20,6 +20,7 @@ from denature.extract.speed import Timing, time_run, time_victim
 from denature.extract.victims.base import Victim
 from denature.extract.victims.find import REKOGNITION
 from denature.recipes.experiment import AtScale, MeasuredResult, Request
+from denature.recipes.given import backbone_of
 from denature.recipes.nose.clones import CloneFactory, CloneKind, starts, trial_of, write_trials
 from denature.recipes.nose.config import NoseOptions
 from denature.recipes.nose.findings import Clones, Speeds, result_of
@@ -28,7 +29,7 @@ from denature.recipes.nose.service_answers import ServiceAnswers, load_recorded,
 from denature.recipes.nose.settings import SETTINGS, TARGETS, NoseSetting
 from denature.remote.config import RequestConfig
 from denature.report.nose import PrecisionPoint
-from denature.train import Normal, Order, Run, load_run, make
+from denature.train import Normal, Order, Run, make
 from denature.train.session import Session
 
 FRAMES = r"(.*)_"
@@ -54,11 +55,11 @@ class Nose(AtScale):
 
     def __post_init__(self) -> None:
         options = self.options
-        if (options.images is None) != (options.labels is None):
-            raise ConfigError("Recorded answers are --images and --labels; name both.")
-        if options.images is not None and options.data is not None:
+        if (options.pictures is None) != (options.labels is None):
+            raise ConfigError("Recorded answers are --pictures and --labels; name both.")
+        if options.pictures is not None and options.data is not None:
             raise ConfigError(
-                "--data names faces to train and serve a victim on, --images and --labels name "
+                "--data names faces to train and serve a victim on, --pictures and --labels name "
                 "recorded answers; leave one of them out."
             )
 
@@ -69,9 +70,10 @@ class Nose(AtScale):
     @property
     def is_recorded(self) -> bool:
         """Whether no service is queried: the answers of an earlier harvest are read."""
-        return self.options.images is not None
+        return self.options.pictures is not None
 
     def data(self, progress: Progress) -> Dataset:
+        self._backbones  # noqa: B018 - names are checked before pictures are decoded
         if self.is_recorded:
             return self._recorded(progress).dataset(TARGETS["nose"])
         check_packages()
@@ -119,7 +121,7 @@ class Nose(AtScale):
         if source is None:
             raise ConfigError(
                 f"Scale {self.setting.scale} needs pictures of faces: --data with landmarks, as a "
-                "folder of Parquet shards, or --images and --labels with recorded answers of a "
+                "folder of Parquet shards, or --pictures and --labels with recorded answers of a "
                 "service. Scale smoke draws its own."
             )
         config = DataConfig(
@@ -142,11 +144,11 @@ class Nose(AtScale):
         if self._recordings:
             return self._recordings[0]
         options = self.options
-        assert options.images is not None
+        assert options.pictures is not None
         assert options.labels is not None
         self._recordings.append(
             load_recorded(
-                options.images,
+                options.pictures,
                 options.labels,
                 size=self.setting.image_size,
                 group=options.group,
@@ -160,12 +162,11 @@ class Nose(AtScale):
         device = self.setting.teacher_training.device
         return serving(service.folder, self.folder / "service.jsonl", device=device)
 
+    @cached_property
     def _backbones(self) -> dict[str, Run | str]:
         """Starts of further clones by name."""
-        return {
-            name: name if library_of(name) else load_run(Path(name), trust=self.options.trust)
-            for name in self.options.backbone
-        }
+        found = {name: backbone_of(name, self.options.trust) for name in self.options.backbone}
+        return {name: start for name, start in found.items() if start is not None}
 
     def _clones(self, factory: CloneFactory, session: Session) -> Clones:
         """All clones: of each target and start, and of rounded answers."""
@@ -181,7 +182,7 @@ class Nose(AtScale):
             return {kind: [runs[order] for order in of_kind] for kind, of_kind in orders.items()}
 
         all_trials = range(self.setting.seeds)
-        scratch, *from_backbones = starts(self.setting, self._backbones())
+        scratch, *from_backbones = starts(self.setting, self._backbones)
         # The clone whose predictions are drawn keeps its snapshots: they become an animation.
         snapshots = replace(session.checkpointing, keep_every=1)
         [[shown]] = train(
