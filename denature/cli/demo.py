@@ -1,13 +1,16 @@
 """denature demo: the main experiment on digits."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from denature.cli.options import OutputFlags, OutputOptions, RunOptions
-from denature.core.threads import default_workers
+from denature.cli.options import (
+    OutputFlags,
+    OutputOptions,
+    RunOptions,
+    workers_of_small_networks,
+)
 from denature.train.config import Device, Precision
 
 
@@ -39,18 +42,7 @@ def demo(
     from denature.recipes.runner import run
 
     experiment = Demo(folder=out, seeds=seeds, device=device, precision=precision)
-    run_options = RunOptions(
-        time_limit=time_limit, workers=_workers(device) if workers is None else workers
-    )
-    with run_options.session(output_options, device) as session:
+    run_options = RunOptions(time_limit=time_limit, workers=workers)
+    usual = workers_of_small_networks(device)
+    with run_options.session(output_options, device, default_workers=usual) as session:
         show(run(experiment, session, overwrite=overwrite), output_options)
-
-
-def _workers(device: Device) -> int:
-    """Default of `--workers`: the networks are so small that two cores do more with one each."""
-    import torch
-
-    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return 1  # the processes of a launcher already train together
-    return 1 if accelerated and device != "cpu" else default_workers()

@@ -1,5 +1,6 @@
 """Options that several commands share, and files that can stand for them."""
 
+import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +26,11 @@ from denature.core.names import own_module
 from denature.core.record import Record, read_record
 from denature.core.schema import check_fields
 from denature.core.stopping import Stopper, parse_duration
+from denature.core.threads import default_workers
 from denature.core.untrusted import read_toml
 from denature.data.config import DataConfig, ReaderConfig
 from denature.datafree.config import Dafl
-from denature.train.config import CheckpointConfig, Training
+from denature.train.config import CheckpointConfig, Device, Training
 from denature.train.objectives import Distilled, Nasty, Normal, Skeptical
 from denature.train.session import Session
 
@@ -87,6 +89,19 @@ class OutputOptions:
         return Display(quiet=self.quiet)
 
 
+def workers_of_small_networks(device: Device) -> int:
+    """Default of `--workers` where networks are so small that each core does more with one alone.
+
+    1 on an accelerator, and where a launcher's processes train together.
+    """
+    import torch
+
+    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return 1
+    return 1 if accelerated and device != "cpu" else default_workers()
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Saved states, time limit, workers and trackers of runs."""
@@ -99,7 +114,8 @@ class RunOptions:
     """Save the state and exit with code 75 after this time, such as 9m or 1.5h."""
     workers: int | None = None
     """Number of processes that make the runs of a list on this machine; faster for small networks.
-    1 by default; for an audit one for each core, up to 4, if each has one thread."""
+    1 by default; for an audit, and for experiments at scale smoke, one for each core, up to 4, if
+    each has one thread."""
     ray: str | None = None
     """Make the runs on a Ray cluster: auto for the cluster of this machine, local to start one, or
     the cluster's address. The nodes must share the folders of the runs."""

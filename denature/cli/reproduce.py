@@ -8,7 +8,14 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from denature.cli.commands import COMMANDS, SUBCOMMANDS, epilogue
-from denature.cli.options import FromFile, OutputFlags, OutputOptions, RunFlags, RunOptions
+from denature.cli.options import (
+    FromFile,
+    OutputFlags,
+    OutputOptions,
+    RunFlags,
+    RunOptions,
+    workers_of_small_networks,
+)
 from denature.cli.terminal import print
 from denature.recipes.catalogue import EXPERIMENTS, experiment, names_of
 from denature.recipes.experiment import Choices, Request
@@ -68,7 +75,8 @@ def _run(
         experiment(Request(name=name, **asdict(choices)), out, options) for name, options in chosen
     ]
     display = output_options.display()
-    seconds = seconds_left(experiments, workers=run_options.workers or 1, progress=display)
+    usual = workers_of_small_networks(choices.device) if choices.scale == "smoke" else 1
+    seconds = seconds_left(experiments, workers=run_options.workers or usual, progress=display)
     names = ", ".join(name for name, _ in chosen)
     display.say(
         f"{names} at scale {choices.scale}: {format_seconds(seconds)} of training are left on this "
@@ -78,7 +86,7 @@ def _run(
         if output_options.json:
             print(f'{{"seconds": {seconds:.0f}}}')
         return
-    with run_options.session(output_options, choices.device) as session:
+    with run_options.session(output_options, choices.device, default_workers=usual) as session:
         for each in experiments:
             show(run(each, session), output_options)
 
