@@ -1,6 +1,6 @@
 """How fast the engine is, in ratios of things measured in turns in one run.
 
-    python -m benchmarks.engine [--json FILE] [--device cpu] [--quick]
+    python -m benchmarks.engine [--json FILE] [--device cpu] [--quick] [--ratios]
 
 The yardstick is a *plain loop*: fp32, contiguous tensors, crop, flip and normalisation of one
 sample after the other with Pillow, the live teacher at each step, the loss read at each step, as
@@ -419,6 +419,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="two repeats of little work: a trial")
+    parser.add_argument("--ratios", action="store_true", help="leave out commands and compilation")
     options = parser.parse_args()
     device = torch.device(options.device)
     accelerated = device.type != "cpu"
@@ -449,12 +450,15 @@ def main() -> None:
                 bare(net, Compute(device, "fp32", channels_last=False), steps),
             )
         store = folder / "answers"
-        stored, asked = (teacher_source(some, options.device, where) for where in (store, None))
+        stored, asked = (
+            teacher_source(many, options.device, store),
+            teacher_source(some, options.device, None),
+        )
         with plain_loop(bench, "cnn", "distilled", len(few.train), device) as plain:
-            steps = len(some.train) // BATCH
-            limit = bare("cnn", best, steps)
-            ours = our_loop([("cnn", soft)], some, options.device, stored)
+            limit = bare("cnn", best, len(many.train) // BATCH)
+            ours = our_loop([("cnn", soft)], many, options.device, stored)
             bench.compare("distill_stored", ours, plain, limit=limit)
+            steps = len(some.train) // BATCH
             limit = in_a_row(teacher_pass(some, options.device), bare("cnn", best, steps))
             ours = our_loop([("cnn", soft)], some, options.device, asked)
             bench.compare("distill_live", ours, plain, limit=limit)
@@ -473,21 +477,26 @@ def main() -> None:
         bench.compare("ten_alphas", together, floor, unit="ms/image")
         apart = in_a_row(*[our_loop([one], few, options.device, asked) for one in alphas])
         bench.compare("ten_alphas_apart", apart, together, unit="ms/image")
-        measure_inference(bench, few, options.device, compiled=not options.quick)
-
-        bench.say("help", process_seconds(denature("--help"), bench.repeats), "s")
-        demo = denature(
-            "demo", "--out", str(folder / "demo"), "--seeds", "1" if options.quick else "3", "-q"
+        measure_inference(
+            bench, few, options.device, compiled=not (options.quick or options.ratios)
         )
-        bench.say("demo", process_seconds(demo, 1), "s")
-        bench.say("demo_again", process_seconds(demo, bench.repeats), "s")
-        measure_memory(bench, folder, 2_000 if options.quick else 50_000)
+        if not options.ratios:
+            measure_commands(bench, folder, quick=options.quick)
 
     precision = {
         net: resolve(network(net), device=options.device, precision="auto").precision
         for net in NETS
     }
     bench.finish(WANTED, options.json, device=best.describe(), precision=precision)
+
+
+def measure_commands(bench: Bench, folder: Path, *, quick: bool) -> None:
+    """Times and memory of commands, in processes of their own."""
+    bench.say("help", process_seconds(denature("--help"), bench.repeats), "s")
+    demo = denature("demo", "--out", str(folder / "demo"), "--seeds", "1" if quick else "3", "-q")
+    bench.say("demo", process_seconds(demo, 1), "s")
+    bench.say("demo_again", process_seconds(demo, bench.repeats), "s")
+    measure_memory(bench, folder, 2_000 if quick else 50_000)
 
 
 def measure_inference(bench: Bench, dataset: Dataset, device: str, *, compiled: bool) -> None:

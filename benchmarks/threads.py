@@ -1,10 +1,10 @@
 """Whether training computes with the right number of threads, in ratios of one run.
 
-    python -m benchmarks.threads [--json FILE] [--neighbours N] [--quick]
+    python -m benchmarks.threads [--json FILE] [--quick]
 
 Images per second of training steps with the threads that a command takes here (by affinity, CPU
-quota and OMP_NUM_THREADS) and with one, in turns; alone, and beside processes that keep cores busy.
-The choice is right where it is at least 0.95 of the better one.
+quota and OMP_NUM_THREADS) and with one, in turns; alone, and beside a process that keeps a core
+busy. The choice is right where it is at least 0.95 of the better one.
 """
 
 import argparse
@@ -32,6 +32,22 @@ BATCH = 128
 
 NETWORKS = (("mlp", 1, 8), ("cnn", 1, 8), ("cnn", 3, 32), ("resnetc20", 3, 32))
 """Names, channels and image sizes."""
+
+BUSY = (0, 1)
+"""Busy neighbours."""
+
+
+def key_of(name: str, channels: int, size: int, busy: int) -> str:
+    return f"{name} {channels}x{size}x{size}" + (", beside a busy process" if busy else "")
+
+
+WANTED = {
+    key_of(*network, busy): f"images/s of {key_of(*network, busy)}, threads of a command "
+    "| 1 thread | >= 0.95"
+    for busy in BUSY
+    for network in NETWORKS
+}
+"""What each ratio is of, and the least that is wanted of it."""
 
 
 def steps(name: str, channels: int, size: int, *, threads: int, count: int) -> Work:
@@ -75,26 +91,21 @@ def neighbours(count: int) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--neighbours", type=int, default=1, help="busy processes")
     parser.add_argument("--quick", action="store_true", help="few steps, to see that it works")
     options = parser.parse_args()
     keep_freed_memory()
     chosen = torch.get_num_threads()
     bench = Bench(torch.device("cpu"), repeats=1 if options.quick else 9)
-    wanted = {}
-    for count in (0, options.neighbours):
-        beside = f", beside {count} busy" if count else ""
-        with neighbours(count):
+    for busy in BUSY:
+        with neighbours(busy):
             for name, channels, size in NETWORKS:
                 number = 2 if options.quick else 40 if size == 8 else 5
-                key = f"{name} {channels}x{size}x{size}{beside}"
                 ours, theirs = (
                     steps(name, channels, size, threads=threads, count=number)
                     for threads in (chosen, 1)
                 )
-                bench.compare(key, ours, theirs)
-                wanted[key] = f"images/s, {key}, {chosen} threads | 1 thread | >= 0.95"
-    bench.finish(wanted, options.json, threads=chosen, usable_cores=usable_cores())
+                bench.compare(key_of(name, channels, size, busy), ours, theirs)
+    bench.finish(WANTED, options.json, threads=chosen, usable_cores=usable_cores())
 
 
 if __name__ == "__main__":

@@ -174,14 +174,24 @@ def test_the_caveat_of_the_demo_says_what_was_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["engine", "wire", "attacks", "defenses", "gateway", "audit_speed"]
+    "name",
+    ["engine", "engine-avx2", "wire", "attacks", "defenses", "gateway", "audit_speed", "threads"],
 )
 def test_the_tables_of_the_benchmarks_are_made_from_what_was_measured(name: str) -> None:
     """To renew them: `make bench`, whose last lines are the tables."""
-    wanted = import_module(f"benchmarks.{name}").WANTED
+    wanted = import_module(f"benchmarks.{name.partition('-')[0]}").WANTED
     found = json.loads((ROOT / "results" / f"{name}-cpu.json").read_text(encoding="utf-8"))
     pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
     assert any(table(found, wanted) in page for page in pages)
+
+
+def test_readme_states_the_speed_that_was_measured() -> None:
+    found = json.loads((ROOT / "results" / "engine-cpu.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for key, digits in (("distill_live", 1), ("distill_stored", 0), ("nasty_stored", 1)):
+        assert f"{found[key]['ratio']:.{digits}f} times as fast" in readme
+    shares = [100 * line["of_limit"] for line in found.values() if "of_limit" in line]
+    assert f"That is {min(shares):.0f} to {max(shares):.0f} % of what bare steps" in readme
 
 
 def test_the_figures_of_a_server_under_attack_are_those_that_were_measured() -> None:
