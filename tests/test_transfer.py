@@ -281,4 +281,4 @@ def test_workers_report_while_they_train(
     # Not at the ends of the runs alone.
     assert len(steps) > 2
     assert max(steps) < images
-    assert notes[-1] == "2 of 2 runs"
+    assert notes[-1] == "2 finished"
