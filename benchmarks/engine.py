@@ -14,7 +14,6 @@ would gain too; the bare step has that set-up.
 """
 
 import argparse
-import multiprocessing
 import os
 import statistics
 import subprocess
@@ -24,159 +23,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.bench import Bench, Work
+from benchmarks.plain_loop import BATCH, MEAN, STD, pillow_views, plain_loop, random_dataset
 from denature.answers import Inference, InferenceConfig
 from denature.answers.opening import live, store_key, with_store
 from denature.answers.sources import AnswerSource
 from denature.core.compute import Compute, resolve
 from denature.core.memory import keep_freed_memory
-from denature.data.config import DataConfig
-from denature.data.dataset import Dataset, Split
+from denature.data.dataset import Dataset
 from denature.data.feed import Feed
 from denature.data.views import views
-from denature.losses import distillation, self_undermining
 from denature.nets import NETS, create
 from denature.nets.normalize import normalized
 from denature.train.config import Training
 from denature.train.learner import Learner, make_optimizer
 from denature.train.objectives import Distilled, Nasty, Normal, Objective
 
-BATCH = 128
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 FAMILY = views("crop-flip", channels=3, image_size=32)
 
 # What is measured against
 
 
-def random_dataset(images: int) -> Dataset:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 10, (images,), generator=generator)
-    split = Split(pixels, labels, torch.arange(images))
-    return Dataset(
-        config=DataConfig(source="random"),
-        train=split,
-        test=split,
-        validation=None,
-        classes=tuple("0123456789"),
-        digest=f"random {images}",
-        test_origin="none",
-    )
-
-
 def network(name: str) -> nn.Module:
     torch.manual_seed(0)
     return create(name, classes=10, mean=MEAN, std=STD)
-
-
-def pillow_view(image: np.ndarray, random: np.random.Generator) -> torch.Tensor:
-    """Crop, flip and normalise one sample."""
-    picture = ImageOps.expand(Image.fromarray(image), border=4)
-    left, top = (int(x) for x in random.integers(0, 9, 2))
-    picture = picture.crop((left, top, left + 32, top + 32))
-    if random.random() < 0.5:
-        picture = ImageOps.mirror(picture)
-    tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    return (tensor - mean) / std
-
-
-@contextmanager
-def plain_loop(
-    bench: "Bench", student: str, objective: str, images: int, device: torch.device
-) -> Iterator[Work]:
-    """Steps as research code takes them, in a process as Python leaves it; its parts are told."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_serve_plain_loop, args=(theirs, student, objective, images, device), daemon=True
-    )
-    process.start()
-    parts: dict[str, float] = {}
-
-    def work() -> int:
-        nonlocal parts
-        ours.send("go")
-        seen: int
-        seen, parts = ours.recv()
-        return seen
-
-    try:
-        yield work
-    finally:
-        process.terminate()
-        process.join()
-        for part, seconds in parts.items():
-            share = seconds / sum(parts.values())
-            bench.say(f"plain_{objective}/{part}", share, "of the plain loop's time")
-
-
-def _serve_plain_loop(
-    pipe: Any, student: str, objective: str, images: int, device: torch.device
-) -> None:
-    parts = dict.fromkeys(("views", "student", "teacher", "update"), 0.0)
-    work = _plain_loop(student, objective, random_dataset(images), device, parts)
-    while pipe.recv():
-        pipe.send((work(), parts))
-
-
-def _plain_loop(
-    student: str,
-    objective: str,
-    dataset: Dataset,
-    device: torch.device,
-    parts: dict[str, float],
-) -> Work:
-    body = create(student, classes=10).body
-    asked = create("resnet18", classes=10).body
-    assert isinstance(body, nn.Module)
-    assert isinstance(asked, nn.Module)
-    body, asked = body.to(device).train(), asked.to(device).eval()
-    optimizer = torch.optim.SGD(body.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    pictures = dataset.train.images.permute(0, 2, 3, 1).numpy()
-    random = np.random.default_rng(0)
-
-    def took(part: str, since: float) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        now = time.perf_counter()
-        parts[part] += now - since
-        return now
-
-    def work() -> int:
-        total = 0.0
-        for start in range(0, len(pictures), BATCH):
-            clock = time.perf_counter()
-            samples = pictures[start : start + BATCH]
-            pixels = torch.stack([pillow_view(image, random) for image in samples]).to(device)
-            labels = dataset.train.labels[start : start + BATCH].to(device)
-            clock = took("views", clock)
-            logits = body(pixels)
-            clock = took("student", clock)
-            with torch.no_grad():
-                answers = asked(pixels)
-            clock = took("teacher", clock)
-            if objective == "nasty":
-                losses = self_undermining(logits, answers, labels, temperature=4, omega=0.04)
-            else:
-                losses = distillation(logits, answers, labels, temperature=4, alpha=0.9)
-            loss = losses.mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
-            took("update", clock)
-        return len(pictures)
-
-    return work
 
 
 def bare(net: str, compute: Compute, steps: int, optimizer: str = "auto") -> Work:
@@ -271,18 +147,6 @@ def teacher_pass(dataset: Dataset, device: str) -> Work:
         for _ in source.answered(iter(prepared)):
             pass
         return len(dataset.train)
-
-    return work
-
-
-def pillow_views(dataset: Dataset) -> Work:
-    pictures = dataset.train.images.permute(0, 2, 3, 1).numpy()
-    random = np.random.default_rng(0)
-
-    def work() -> int:
-        for start in range(0, len(pictures), BATCH):
-            torch.stack([pillow_view(image, random) for image in pictures[start : start + BATCH]])
-        return len(pictures)
 
     return work
 

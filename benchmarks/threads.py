@@ -14,19 +14,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from denature.core.threads import prepare, usable_cores
+from denature.core.threads import usable_cores
 
-prepare()  # before torch is imported, as a command does
+# isort: split
+# After denature, which sets OpenMP up, as a command does.
+import torch
+from torch.nn import functional as F
 
-import torch  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from benchmarks.bench import Bench, Work  # noqa: E402
-from denature.core.compute import resolve  # noqa: E402
-from denature.core.memory import keep_freed_memory  # noqa: E402
-from denature.nets import create  # noqa: E402
-from denature.train.config import Training  # noqa: E402
-from denature.train.learner import make_optimizer  # noqa: E402
+from benchmarks.bench import Bench, Work
+from denature.core.compute import resolve
+from denature.core.memory import keep_freed_memory
+from denature.nets import create
+from denature.train.config import Training
+from denature.train.learner import make_optimizer
 
 BATCH = 128
 

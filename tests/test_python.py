@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -23,10 +22,8 @@ from denature.audit.config import AuditConfig
 from denature.audit.result import AuditResult
 from denature.cli.app import app, main
 from denature.cli.options import OutputOptions, RunOptions
-from denature.core import notebook, usual
 from denature.core.errors import ConfigError, MissingExtra, Stopped
 from denature.core.frames import html_of
-from denature.core.progress import SILENT, Meter
 from denature.core.stopping import Stopper
 from denature.data.config import ReaderConfig
 from denature.extract.theft import Theft, read_theft
@@ -341,51 +338,6 @@ def test_commands_print_tables_for_other_programs(
     assert capsys.readouterr().out.startswith("\\begin{tabular}")
     assert main(["report", "runs", "--csv", "--latex"]) == 1
     assert "pass one of them" in capsys.readouterr().err
-
-
-# Progress
-
-
-def test_progress_is_shown_where_someone_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(usual.usual()).__name__ == "Display"
-    with monkeypatch.context() as windowed:
-        windowed.setattr(sys, "stderr", None)
-        assert usual.usual() is SILENT
-    monkeypatch.setattr(usual, "in_notebook", lambda: True)
-    assert isinstance(usual.usual(), notebook.NotebookDisplay)
-
-
-def test_bars_of_a_notebook_are_updated_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[str] = []
-
-    class Handle:
-        def update(self, html: Any) -> None:
-            shown.append(html._repr_html_())
-
-    def display(html: Any, **options: bool) -> Handle:
-        shown.append(html._repr_html_())
-        return Handle()
-
-    monkeypatch.setattr(notebook, "_display", display)
-    monkeypatch.setattr(notebook, "SHOW_EVERY_S", 0.0)
-    now = [0.0]
-    metered = partial(Meter, clock=lambda: now[0])
-    monkeypatch.setattr("denature.core.notebook.Meter", metered)
-    display_of = notebook.NotebookDisplay()
-    with display_of.task("<all>", 2, "runs") as outer:
-        with display_of.task("one", 0, "images") as inner:
-            inner.advance(5, "loss 1")
-            assert shown[-1].count("<progress") == 2
-            assert "one: 5 images, 0 s (loss 1)" in shown[-1]
-        now[0] = 30.0  # later than a warm-up, so the remaining time is known
-        outer.advance(1)
-        assert shown[-1] == (
-            '<div><progress value="1" max="2"></progress> '
-            "&lt;all&gt;: 1 of 2 runs, 50%, 30 s, 30 s left</div>"
-        )
-    assert shown[-1] == ""
-    display_of.say("<b>")
-    assert shown[-1] == "<div>&lt;b&gt;</div>"
 
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebooks" / "audit.ipynb"

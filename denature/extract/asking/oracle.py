@@ -313,6 +313,8 @@ class Oracle:
         Raises:
             ConfigError: see `check_first`.
         """
+        if self._shown and self.about.hides:
+            return  # answers of a service may differ in what they show: the first ones tell all
         if self._shown is None:
             self._shown = set() if self.about.hides else set(shown_counts(self.stored))
             if not self._shown:
@@ -322,9 +324,9 @@ class Oracle:
                 f"{self.about.target} gives NaN for class {brief(map(str, hidden))} in all of its "
                 f"first {len(values)} answers: such scores count as hidden, and as the lowest."
             )
-        uneven = len(self._shown) > 1
+        uneven = self.about.hides or len(self._shown) > 1
         self._shown |= set(shown_counts(values))
-        if not uneven and len(self._shown) > 1 and not self.about.hides:
+        if not uneven and len(self._shown) > 1:
             self.progress.say(
                 f"{self.about.target} gives NaN in some answers, which show from "
                 f"{min(self._shown)} to {max(self._shown)} scores: NaN counts as a hidden score, "
