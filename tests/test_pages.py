@@ -304,8 +304,16 @@ return [390, 1280].map((width) => {
   view.frameElement.style.width = `${width}px`;
   const cut = [...page.querySelectorAll(".wide:has(table:not(.heat))")]
     .filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => box.ariaLabel);
+  const broken = [...page.querySelectorAll("table:not(.stacks, .heat) tr > :first-child")]
+    .flatMap((cell) => [...cell.childNodes].filter((node) => node.nodeType === 3))
+    .flatMap((node) => [...node.data.matchAll(/[A-Za-z]+/g)].filter((word) => {
+      const range = page.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      return new Set([...range.getClientRects()].map((box) => box.top)).size > 1;
+    })).map((word) => word[0]);
   const cell = page.querySelector("table.stacks tbody td");
-  return { cut, room: view.innerWidth - page.documentElement.scrollWidth,
+  return { cut, broken, room: view.innerWidth - page.documentElement.scrollWidth,
            shown: cell ? view.getComputedStyle(cell).display : null };
 });
 """
@@ -314,9 +322,10 @@ return [390, 1280].map((width) => {
 @pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("name", PAGES)
-def test_no_column_is_cut_at_any_width(name: str, tmp_path: Path) -> None:
+def test_no_column_is_cut_and_no_first_word_broken_at_any_width(name: str, tmp_path: Path) -> None:
     narrow, wide = probe(render(PAGES[name]()), CUT, tmp_path, width=390)
     for found in (narrow, wide):
         assert found["cut"] == []
+        assert found["broken"] == []
         assert found["room"] >= 0
     assert (narrow["shown"], wide["shown"]) in (("flex", "table-cell"), (None, None))
