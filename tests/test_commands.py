@@ -92,6 +92,7 @@ def test_the_environment_stands_for_options_that_are_not_given(
         ("train cnn --data digits --learning-rate=0.1", "'--learning-rate'. Did you mean --lr?"),
         ("train cnn --data digits --batchsize 3", "Did you mean --batch-size?"),
         ("steal r --pool digits --student cnn --buget 50", "Did you mean --budget?"),
+        ("steal r --data digits --student cnn --budget 50", "Did you mean --pool or --test?"),
         ("train cnn --data digits --sed 1", "Did you mean --seed?"),
         ("audit r --data digits --max-querys 1", "Did you mean --max-queries?"),
         ("reproduce nose --label x", "of reproduce nose '--label'. Did you mean --labels?"),

@@ -30,7 +30,8 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "stingy-teacher": ("sparse-logits",),
     # Options.
     "batch": ("batch-size",),
-    "dataset": ("data",),
+    "data": ("pool", "test"),
+    "dataset": ("data", "pool"),
     "cuda": ("device",),
     "eps": ("linf", "l2", "l0"),
     "epsilon": ("linf", "l2", "l0"),

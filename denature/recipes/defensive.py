@@ -65,11 +65,12 @@ SETTINGS: Mapping[str, DefensiveSetting] = {
         # Ten times as many networks as one call of `denature robustness`: minutes, not hours.
         attack_config=AttackConfig(
             effort="quick",
-            samples=200,
+            samples=500,
             linf=(2 / 255, 4 / 255, 8 / 255),
-            attacks=(*GRADIENT, "pgd-margin-restarts", "square", "carlini-wagner"),
+            # AutoAttack takes the middle budget alone.
+            attacks=(*GRADIENT, "pgd-margin-restarts", "square", "carlini-wagner", "autoattack"),
         ),
-        seeds=1,
+        seeds=3,
     ),
     "paper": DefensiveSetting(
         scale="paper",

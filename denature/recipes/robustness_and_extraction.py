@@ -19,7 +19,7 @@ from denature.report.robustness_and_extraction import (
     RobustnessAndExtractionResult,
     VictimResult,
 )
-from denature.robust.config import AttackConfig
+from denature.robust.config import GRADIENT, AttackConfig
 from denature.train import Adversarial, Distilled, Nasty, Normal, Order, Run
 from denature.train.config import Training
 from denature.train.loop import answers_to
@@ -83,8 +83,12 @@ SETTINGS: Mapping[str, ExtractionSetting] = {
         distillation_temperature=20,
         epsilon=8 / 255,
         steps=5,
-        attack_config=AttackConfig(effort="quick", samples=200),
-        seeds=1,
+        attack_config=AttackConfig(
+            effort="quick",
+            samples=500,
+            attacks=(*GRADIENT, "square", "autoattack"),
+        ),
+        seeds=3,
     ),
     "paper": ExtractionSetting(
         scale="paper",
