@@ -16,9 +16,10 @@ from denature.report.flat_minima import (
     rank_correlation,
     verdict_on_minima,
 )
+from denature.report.flatness import verdict_on_flatness
 from denature.robust.config import AttackConfig
 from denature.train import Training
-from tests.made_results import minima, of_training
+from tests.made_results import flat, flatness, minima, near, of_training
 
 
 @pytest.mark.parametrize(
@@ -56,16 +57,44 @@ def test_flatness_that_goes_with_robustness_is_said_and_another_order_is_not() -
     together, *each = verdict_on_minima(minima(*along))
     assert together.startswith("Over 7 networks those are more robust that are flatter by the acc")
     assert "not shown for those that are less sensitive to the image" in together
-    assert (
-        "n0.7: no evidence; in a flatter minimum: under moved weights it loses -60.0 [" in each[-1]
-    )
+    assert "n0.7: no evidence; in a flatter minimum: of its training accuracy above" in each[-1]
+    assert "above chance it keeps +61.2 [+61.2, +61.2] points more than the plain" in each[-1]
     mixed = [
         of_training(f"n{place}", robust=place, fall=fall, sensitivity=0.5)
         for place, fall in zip(places, (0.3, 0.1, 0.4, 0.2, 0.5, 0.1, 0.3), strict=True)
     ]
     together = verdict_on_minima(minima(*mixed))[0]
-    assert "those are more robust that are flatter by the largest curvature (" in together
-    assert "not shown for those that are flatter by the accuracy under moved weights" in together
+    assert together.startswith("Over 7 networks it is not shown that those are more robust that")
+    # Curvature falls with robustness here, and is of losses of different scales.
+    assert "curvature" not in together
+
+
+def test_a_network_that_fits_less_is_not_flatter_for_it() -> None:
+    """Both keep half of their accuracy above chance, and lose 45 and 20 points of accuracy."""
+    fits = replace(flat("fits", 0.55, 0.5), classes=10)
+    fits = replace(fits, accuracy=(near(1.0), *fits.accuracy[1:]))
+    less = replace(flat("less", 0.3, 0.5), classes=10)
+    less = replace(less, accuracy=(near(0.5), *less.accuracy[1:]))
+    assert fits.kept.value == pytest.approx(0.5)
+    assert less.kept.value == pytest.approx(0.5)
+    entries = flatness(fits, less).entries
+    assert "not settled whether the minimum is flatter" in verdict_on_flatness(entries)[0]
+    # A network at chance has nothing to keep.
+    lost = replace(less, accuracy=(near(0.1), *less.accuracy[1:]))
+    assert (lost.kept.value, lost.kept.low, lost.kept.high) == (0.0, 0.0, 1.0)
+
+
+def test_an_eigenvalue_that_still_moves_is_marked() -> None:
+    plain = of_training("plain", robust=0.5, fall=0.5, sensitivity=0.5)
+    moves = replace(
+        plain,
+        name="moves",
+        flatness=tuple(replace(flat, curvature_moved=0.02) for flat in plain.flatness),
+    )
+    header, *lines = minima_table(minima(plain, moves))
+    place = header.index("Curvature")
+    assert [line[place] for line in lines] == ["0.667", "about 0.667"]
+    assert lines[0][header.index("Loss rises")] == "0.08"
 
 
 def test_one_seed_settles_no_difference() -> None:
@@ -101,3 +130,12 @@ def test_the_experiment_runs(
     assert all(len(network["flatness"]) == 2 for network in found["networks"])
     assert Path(found["report"]).read_text().count("<table") >= 1
     assert len(found["verdict"]) == len(found["networks"])
+    # Asked again, it reads what it measured; a damaged file alone is measured again.
+    monkeypatch.setattr(recipe, "flatness_of", None)
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["networks"] == found["networks"]
+    kept = sorted(tmp_path.rglob("flatness/*.json"))
+    assert len(kept) == 2 * len(found["networks"])
+    kept[0].write_text(kept[0].read_text().replace('"directions": 2', '"directions": 3'))
+    with pytest.raises(TypeError):
+        main(words)

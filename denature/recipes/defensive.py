@@ -62,7 +62,7 @@ SETTINGS: Mapping[str, DefensiveSetting] = {
         training=Training(epochs=12, fraction=0.2, augment="none"),
         epsilon=8 / 255,
         steps=5,
-        # Ten times as many networks as one call of `denature robustness`: minutes, not hours.
+        # Each network takes some twenty minutes of two cores, most of them AutoAttack's.
         attack_config=AttackConfig(
             effort="quick",
             samples=500,
@@ -70,6 +70,7 @@ SETTINGS: Mapping[str, DefensiveSetting] = {
             # AutoAttack takes the middle budget alone.
             attacks=(*GRADIENT, "pgd-margin-restarts", "square", "carlini-wagner", "autoattack"),
         ),
+        temperatures=(1, 5, 20, 100),
         seeds=3,
     ),
     "paper": DefensiveSetting(

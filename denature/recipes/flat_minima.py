@@ -6,10 +6,18 @@ in the ways that are said to flatten, and by adversarial training; flatness and 
 are measured on the same images.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from denature.core.errors import ConfigError, Stopped
+from denature.core.files import write_text
+from denature.core.schema import decode
+from denature.core.sealed import sealed, unsealed
+from denature.core.types import Pixels
+from denature.core.untrusted import read_json
 from denature.data import Dataset
 from denature.recipes.attacked import AttackedExperiment, AttackedSetting
 from denature.recipes.experiment import MeasuredResult
@@ -20,6 +28,7 @@ from denature.recipes.hardening.orders import orders as hardening_orders
 from denature.report.flat_minima import FlatMinimaResult, MeasuredMinima
 from denature.robust.config import GRADIENT, AttackConfig
 from denature.robust.evaluation import choose
+from denature.robust.flatness import Flatness
 from denature.train import Normal, Order, Run
 from denature.train.classes import ClassMatcher
 from denature.train.config import Training
@@ -124,14 +133,9 @@ class FlatMinima(AttackedExperiment[FlatMinimaSetting]):
         matcher = ClassMatcher(data, session.progress)
         tested, _ = pixels(choose(data.test, config.samples, config.seed))
         flat = {
-            (seed, name): flatness_of(
-                around(run, data, config, matcher, device=self.device),
-                tested,
-                config,
-                session.progress,
-            )
-            for (seed, name), run in found.items()
-            if name in names
+            key: self._flatness(run, data, tested, matcher, session)
+            for key, run in found.items()
+            if key[1] in names
         }
         result = FlatMinimaResult(
             scale=setting.scale,
@@ -148,3 +152,30 @@ class FlatMinima(AttackedExperiment[FlatMinimaSetting]):
             ),
         )
         return MeasuredResult(result, [run.record for run in found.values()])
+
+    def _flatness(
+        self, run: Run, data: Dataset, tested: Pixels, matcher: ClassMatcher, session: Session
+    ) -> Flatness:
+        """Flatness of one network, which takes minutes and is stored for the next call.
+
+        Raises:
+            Stopped: the time limit or a signal came before it.
+        """
+        config = self.setting.flatness
+        path = self.folder / "flatness" / f"{run.record.id}.json"
+        of = {"of": run.record.net.digest, "data": data.digest, **asdict(config)}
+        # A missing, damaged or older file is measured again.
+        with suppress(OSError, ValueError, KeyError, ConfigError):
+            stored = unsealed(read_json(path))
+            if stored["of"] == of:
+                return decode(Flatness, stored["found"], where=str(path))
+        if reason := session.stopper.reason:
+            raise Stopped(
+                reason,
+                f"Stopped by {reason} before the flatness of {run.record.id}. Run the same command "
+                "again to go on.",
+            )
+        at = around(run, data, config, matcher, device=self.device)
+        found = flatness_of(at, tested, config, session.progress)
+        write_text(path, json.dumps(sealed({"of": of, "found": asdict(found)})) + "\n")
+        return found

@@ -24,10 +24,12 @@ NOTE = (
     "Weights are changed by random directions in which each filter is as long as its own; "
     "the size is that share of its length, intervals are over directions and images. A minimum is "
     "one of the training loss: accuracy, loss and curvature under such changes are those of "
-    "training images without augmentation, by the loss that the network was trained with. Losses "
-    "of different kinds or temperatures differ in scale; accuracy does not. Curvature: the "
-    "Hessian's largest eigenvalue of that loss. Sensitivity, on test images: mean Frobenius norm "
-    "of the Jacobian with respect to the image, of logits and of probabilities at temperature 1."
+    "training images without augmentation, by the loss that the network was trained with. Kept: "
+    "the share of the training accuracy above chance that is left under such a change; of a "
+    "network that fits its images less, less can fall. Losses of "
+    "different kinds or temperatures differ in scale; accuracy does not. Curvature: the Hessian's "
+    "largest eigenvalue of that loss. Sensitivity, on test images: mean Frobenius norm of the "
+    "Jacobian with respect to the image, of logits and of probabilities at temperature 1."
 )
 
 ABOUT = (
@@ -125,7 +127,7 @@ class Difference(NamedTuple):
     high: float
 
 
-def _less(a: Estimate | Difference, b: Estimate | Difference) -> Difference:
+def _less(a: Estimate, b: Estimate) -> Difference:
     """A less B: distances of the ends add as squares, as in `denature.core.stats`."""
     value = a.value - b.value
     low = value - hypot(a.value - a.low, b.high - b.value)
@@ -137,30 +139,25 @@ def verdict_on_flatness(entries: Sequence[FlatnessEntry]) -> list[str]:
     first, *others = (entry.flatness for entry in entries)
     size = first.sizes[len(first.sizes) // 2]
     if not others:
-        fall = _fall(first)
         return [
-            f"{first.run}: with weights moved by {size:g}, training accuracy falls by "
-            f"{_points(fall)} points. Alone it is neither flat nor sharp: name another network to "
-            "compare with."
+            f"{first.run}: with weights moved by {size:g} it keeps {_percent(first.kept)} % of its "
+            "training accuracy above chance. Alone it is neither flat nor sharp: name another "
+            "network to compare with."
         ]
     return [
         f"{other.run} against {first.run}: {_word_on_minimum(other, first)}. With weights moved by "
-        f"{size:g} its training accuracy falls by {_points(_less(_fall(other), _fall(first)))} "
-        f"points more; {_word_on_answers(other, first)}."
+        f"{size:g} it keeps {_percent(other.kept)} % of its training accuracy above chance, the "
+        f"other {_percent(first.kept)} %, a difference of "
+        f"{_points(_less(other.kept, first.kept))} points; {_word_on_answers(other, first)}."
         for other in others
     ]
 
 
-def _fall(flatness: Flatness) -> Difference:
-    """Loss of training accuracy under changes of the middle size."""
-    return _less(flatness.accuracy[0], flatness.accuracy[len(flatness.sizes) // 2])
-
-
 def _word_on_minimum(other: Flatness, first: Flatness) -> str:
-    apart = _less(_fall(other), _fall(first))
-    if apart.low > 0:
+    apart = _less(other.kept, first.kept)
+    if apart.high < 0:
         return "a sharper minimum"
-    return "a flatter minimum" if apart.high < 0 else "not settled whether the minimum is flatter"
+    return "a flatter minimum" if apart.low > 0 else "not settled whether the minimum is flatter"
 
 
 def _word_on_answers(other: Flatness, first: Flatness) -> str:
@@ -182,7 +179,7 @@ def flatness_table(entries: Sequence[FlatnessEntry]) -> list[list[str]]:
     size = entries[0].flatness.sizes[middle]
     lines = [
         ["Network", "Training loss", "Training accuracy %", f"Moved by {size:g}, %",
-         "Curvature", "d logits / d image", "d probabilities / d image"],
+         "Kept %", "Curvature", "d logits / d image", "d probabilities / d image"],
     ]  # fmt: skip
     for entry in entries:
         flatness = entry.flatness
@@ -192,6 +189,7 @@ def flatness_table(entries: Sequence[FlatnessEntry]) -> list[list[str]]:
                 flatness.loss_is,
                 _percent(flatness.accuracy[0]),
                 _percent(flatness.accuracy[middle]),
+                _percent(flatness.kept),
                 f"{flatness.curvature:.3g}",
                 _number(flatness.sensitivity),
                 _number(flatness.confidence_sensitivity),

@@ -10,7 +10,7 @@ biases stay.
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -67,6 +67,26 @@ class Flatness:
     """Samples of each of the two splits."""
     directions: int
     seed: int
+    classes: int = 0
+    """Number of classes, whose chance is no accuracy; 0 in results of an earlier version."""
+
+    def advantage(self, size: int) -> Estimate:
+        """Training accuracy above chance at a size, by its place, as a share of that at size 0.
+
+        Differences of accuracy itself would call a network flat that fits its images badly, since
+        it has less to lose. Of the accuracy at size 0 the value is taken, without its interval.
+        """
+        chance = 1 / self.classes if self.classes else 0.0
+        whole, found = self.accuracy[0].value - chance, self.accuracy[size]
+        if whole <= 0:
+            return replace(found, value=0.0, low=0.0, high=1.0)
+        value, low, high = ((x - chance) / whole for x in (found.value, found.low, found.high))
+        return replace(found, value=value, low=low, high=high)
+
+    @property
+    def kept(self) -> Estimate:
+        """`advantage` under changes of the middle size: the larger, the flatter the minimum."""
+        return self.advantage(len(self.sizes) // 2)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), allow_nan=False)
@@ -132,6 +152,7 @@ def flatness(
         samples=len(images),
         directions=directions,
         seed=seed,
+        classes=logits.shape[1],
     )
 
 

@@ -146,7 +146,8 @@ def inverted(context: ExperimentContext) -> Iterator[PlacedOrder]:
     """Both teachers, and an independent network that classifies their images."""
     yield from two_teachers(context, INVERTED)
     for seed in range(context.seeds):
-        yield PlacedOrder(row="judge", column=TEACHER, seed=seed, order=context.alone(PAIR, seed))
+        judge = context.alone(context.setting.judge, seed)
+        yield PlacedOrder(row="judge", column=TEACHER, seed=seed, order=judge)
 
 
 def inversion(
@@ -159,7 +160,7 @@ def inversion(
     targets = torch.arange(count) % classes
     grids: list[ImageGrid] = []
     for seed in range(context.seeds):
-        judge = made[context.alone(PAIR, seed)]
+        judge = made[context.alone(context.setting.judge, seed)]
         for kind, order in _pair(context, seed, INVERTED):
             run = made[order]
             compute = _fp32(context, run)

@@ -115,7 +115,10 @@ class ExperimentContext:
 
         None where other data or networks replace the paper's: the values would not be comparable.
         """
-        if self.data in self.setting.source or self.setting.stand_in:
+        if self.data in self.setting.source or self.setting.stand_in.keys() & {
+            *teacher.split(),
+            column,
+        }:
             return None
         return RECALLED.get((self.data, kind, teacher, column))
 

@@ -15,13 +15,19 @@ from denature.train import Distilled, Normal, Order, Skeptical
 from denature.train.objectives import Objective
 
 TEACHERS = "resnet18"
-STUDENTS = ("cnn", "resnetc20")
+STUDENTS = ("cnn", "resnetc32")
+"""With two stages and more, here and where a small network stands for them: the head of a skeptical
+student sits on an earlier stage than its output."""
 
 TEMPERATURES = (1.0, 4.0, 20.0)
 ALPHAS = (0.1, 0.5, 0.9)
 
 BEST = "best"
 """Row of all thieves together, of which validation chooses."""
+
+UNLABELLED = "best without labels"
+"""Row of those among them that learn nothing but the teacher's answers: a thief that owns the true
+labels loses little to any teacher, since it can learn from labels almost alone."""
 
 
 def thieves(context: ExperimentContext) -> Iterator[PlacedOrder]:
@@ -46,9 +52,13 @@ def _students(
         "naive": [Distilled(temperature=temperature, alpha=alpha)],
         "labels": [Distilled(answers="labels")],
         "tuned": [Distilled(temperature=t, alpha=a) for t in TEMPERATURES for a in ALPHAS],
-        "skeptical": [Skeptical(temperature=temperature)],
+        "skeptical": [Skeptical(temperature=t) for t in TEMPERATURES],
     }
     kinds[BEST] = [objective for each in kinds.values() for objective in each]
+    kinds[UNLABELLED] = [
+        *kinds["labels"],
+        *(Distilled(temperature=t, alpha=1.0) for t in TEMPERATURES),
+    ]
     for thief, objectives in kinds.items():
         for kind, teacher in ((NORMAL, normal), (NASTY, nasty)):
             first, *others = (_chosen(context, net, o, seed, teacher) for o in objectives)
