@@ -15,7 +15,7 @@ from denature.cli.app import main
 from denature.cli.show import Display
 from denature.core.errors import ConfigError, DataError
 from denature.core.progress import SILENT
-from denature.core.stats import mean_over_images
+from denature.core.stats import Estimate, mean_over_images
 from denature.data import load
 from denature.data.landmarks import PLACES
 from denature.extract.asking.ledger import read_tallies
@@ -25,7 +25,15 @@ from denature.recipes.nose.experiment import Nose
 from denature.recipes.nose.service_answers import load_recorded
 from denature.recipes.nose.settings import SETTINGS, TARGETS, VALUES
 from denature.recipes.runner import run
-from denature.report.nose import NoseRow, NoseTheft, PrecisionPoint, by_decimals, verdict_on_clones
+from denature.report.nose import (
+    NoseRow,
+    NoseTheft,
+    NoseTransfer,
+    PrecisionPoint,
+    by_decimals,
+    verdict_on_clones,
+    verdict_on_transfer,
+)
 from denature.report.results import Outcome
 from denature.serve.faces import details, shrunk
 from denature.train import Normal, Training, train
@@ -167,14 +175,24 @@ def recorded(harvested: Path, out: Path, **options: Any) -> Nose:
 
 
 @pytest.fixture(scope="module")
-def copied(harvested: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone that takes pictures in colour."""
+    out = tmp_path_factory.mktemp("backbone") / "colours"
+    drawn = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
+    brief = Training(epochs=1, device="cpu")
+    train("sepcnn@width=8", (drawn, np.arange(64) % 2), Normal(), brief, out=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def copied(harvested: Path, colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     out = tmp_path_factory.mktemp("nose")
     digits = tmp_path_factory.mktemp("backbone") / "digits"
     brief = Training(epochs=1, device="cpu")
     train("sepcnn@width=8", "digits", Normal(), brief, out=digits)
     with pytest.raises(ConfigError, match="takes images of 1 channels"):
         run(recorded(harvested, out, backbone=(str(digits),)))
-    return run(recorded(harvested, out))
+    return run(recorded(harvested, out, backbone=(str(colours),)))
 
 
 @pytest.mark.slow
@@ -188,6 +206,31 @@ def test_clones_learn_from_answers_of_before(copied: Outcome) -> None:
         assert clone < 0.85 * mean
     assert copied.result.theft.queries == PICTURES
     assert copied.result.theft.money == pytest.approx(PICTURES / 1000)
+
+
+@pytest.mark.slow
+def test_a_backbone_is_held_against_its_own_network_from_scratch(copied: Outcome) -> None:
+    clones = [(line[1], line[2]) for line in copied.lines if line[0] == "nose"][1:]
+    names = [name.partition("colours")[2] or name for name, _ in clones]
+    assert names == ["clone from scratch", "clone from scratch, sepcnn@width=8", ", frozen",
+                     ", fine-tuned"]  # fmt: skip
+    assert [net for _, net in clones] == ["mlp", *["sepcnn@width=8"] * 3]
+    frozen, tuned = copied.result.transfers
+    assert error_of(copied, "nose", clones[2][0]) - error_of(copied, "nose", clones[1][0]) == (
+        pytest.approx(frozen.difference.value, abs=1e-4)
+    )
+    assert tuned.name.endswith("colours, fine-tuned")
+    assert sum("than the same network from scratch: " in line for line in copied.verdict) == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(-0.03, -0.01, " better"), (0.01, 0.02, " worse"), (-0.01, 0.02, " no better and no worse")],
+)
+def test_a_backbone_helps_where_the_interval_says_so(low: float, high: float, word: str) -> None:
+    difference = Estimate((low + high) / 2, low, high, 3, "seeds")
+    said = verdict_on_transfer(NoseTransfer(name="from a, frozen", difference=difference))
+    assert f"Clones from a, frozen, are{word}" in said
 
 
 MEAN = "always the mean place"
@@ -231,11 +274,13 @@ def test_the_page_shows_table_curve_pictures_and_epochs(copied: Outcome) -> None
 
 
 @pytest.mark.slow
-def test_what_is_finished_is_not_made_again(copied: Outcome, harvested: Path) -> None:
+def test_what_is_finished_is_not_made_again(
+    copied: Outcome, harvested: Path, colours: Path
+) -> None:
     runs = {it: it.stat().st_mtime_ns for it in copied.folder.glob("clones/*/record.json")}
     speed = (copied.folder / "speed.json").read_text()
     assert is_drawn_again(copied)
-    again = run(recorded(harvested, copied.folder.parent))
+    again = run(recorded(harvested, copied.folder.parent, backbone=(str(colours),)))
     assert again.result == copied.result
     assert {it: it.stat().st_mtime_ns for it in copied.folder.glob("clones/*/record.json")} == runs
     assert (copied.folder / "speed.json").read_text() == speed

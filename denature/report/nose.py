@@ -16,6 +16,7 @@ from denature.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 from denature.report.marks import COLOUR_NAMES, COLOURS, Mark, marked, sheet
 from denature.report.page import Page, Picture, Plot, Table
 from denature.report.words import headline, share_of_side
+from denature.report.words import points as of_side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,6 +54,16 @@ class NoseRow:
     """Error against the places that people marked."""
     parameters: int | None = None
     clones: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoseTransfer:
+    """What a pretrained backbone brings to clones of the nose."""
+
+    name: str
+    difference: Estimate
+    """Error of the clones that start from it, less that of clones of the same network from scratch,
+    paired by trial; over trials."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +126,8 @@ class NoseResult:
     """Error of the constant baseline that predicts the mean answer, of the nose."""
     theft: NoseTheft
     pictures: NosePictures
+    transfers: tuple[NoseTransfer, ...] = ()
+    """Starts from backbones; none in results of an earlier version."""
 
 
 def page(result: NoseResult, records: Sequence[Record]) -> Page:
@@ -136,7 +149,10 @@ def page(result: NoseResult, records: Sequence[Record]) -> Page:
                 caption=f"Places by {_coloured(('the service', 'its clone'))} after each epoch.",
             )
         )
-    verdict = verdict_on_clones(result.rows, result.trials, result.mean_place, result.theft)
+    verdict = [
+        *verdict_on_clones(result.rows, result.trials, result.mean_place, result.theft),
+        *map(verdict_on_transfer, result.transfers),
+    ]
     return Page(
         title="A clone of a nose detector",
         summary=headline(verdict[1:]),
@@ -198,6 +214,19 @@ def verdict_on_clones(
         beside = "" if over is None else f", the service {over:,.0f} a second over its wire"
         sentences.append(f"The clone answers about {fastest:,.0f} pictures a second here{beside}.")
     return sentences
+
+
+def verdict_on_transfer(transfer: NoseTransfer) -> str:
+    """Whether a backbone makes a better clone than its network does from random weights."""
+    word = "no better and no worse beyond the interval"
+    if transfer.difference.high < 0:
+        word = "better"
+    elif transfer.difference.low > 0:
+        word = "worse"
+    return (
+        f"Clones {transfer.name}, are {word} than the same network from scratch: "
+        f"{of_side(transfer.difference)} points of the side further from the service."
+    )
 
 
 def _precision(points: Sequence[PrecisionPoint]) -> str:

@@ -20,6 +20,8 @@ from denature.train import Cloned, Order, Run
 from denature.train.identity import plan_id
 from denature.train.loop import evaluate
 
+SCRATCH = "from scratch"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
@@ -43,15 +45,25 @@ class CloneKind:
 
 
 def starts(setting: NoseSetting, backbones: Mapping[str, Run | str]) -> list[Start]:
-    """One start from scratch, and two from each backbone: frozen and fine-tuned."""
-    all_starts = [Start(name="from scratch", net=setting.student)]
-    for name, backbone in backbones.items():
-        net = backbone if isinstance(backbone, str) else backbone.record.net.name
-        for frozen, mode in ((True, "frozen"), (False, "fine-tuned")):
-            all_starts.append(
-                Start(name=f"from {name}, {mode}", net=net, backbone=backbone, frozen=frozen)
-            )
-    return all_starts
+    """A start from scratch, and for each backbone two, frozen and fine-tuned.
+
+    A backbone's network starts from scratch too where it is not the student, or what a backbone
+    brings could not be told from what its architecture does.
+    """
+    nets = {
+        name: backbone if isinstance(backbone, str) else backbone.record.net.name
+        for name, backbone in backbones.items()
+    }
+    controls = dict.fromkeys(net for net in nets.values() if net != setting.student)
+    return [
+        Start(name=SCRATCH, net=setting.student),
+        *(Start(name=f"{SCRATCH}, {net}", net=net) for net in controls),
+        *(
+            Start(name=f"from {name}, {mode}", net=nets[name], backbone=backbone, frozen=frozen)
+            for name, backbone in backbones.items()
+            for frozen, mode in ((True, "frozen"), (False, "fine-tuned"))
+        ),
+    ]
 
 
 class CloneFactory:

@@ -182,7 +182,7 @@ class Nose(AtScale):
             return {kind: [runs[order] for order in of_kind] for kind, of_kind in orders.items()}
 
         all_trials = range(self.setting.seeds)
-        scratch, *from_backbones = starts(self.setting, self._backbones)
+        scratch, *others = starts(self.setting, self._backbones)
         # The clone whose predictions are drawn keeps its snapshots: they become an animation.
         snapshots = replace(session.checkpointing, keep_every=1)
         [[shown]] = train(
@@ -192,7 +192,7 @@ class Nose(AtScale):
         ).values()
         runs_by_kind: dict[CloneKind, list[Run]] = {}
         for target in TARGETS:
-            of_nose = from_backbones if target == "nose" else []
+            of_nose = others if target == "nose" else []
             kinds = [CloneKind(start=start, target=target) for start in (scratch, *of_nose)]
             runs_by_kind |= train(kinds, all_trials)
         trials: list[PrecisionPoint] = []

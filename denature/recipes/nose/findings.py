@@ -1,13 +1,13 @@
 """The result of the nose experiment, from its answers, runs and timings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from denature.core.stats import Estimate, mean_over_images, pooled
+from denature.core.stats import Estimate, mean_over_images, mean_over_seeds, pooled
 from denature.data.dataset import Split
 from denature.data.png import to_png
 from denature.extract.asking.pricing import Prices
@@ -22,6 +22,7 @@ from denature.report.nose import (
     NoseResult,
     NoseRow,
     NoseTheft,
+    NoseTransfer,
     PrecisionPoint,
 )
 from denature.train.run import Run, snapshots
@@ -88,6 +89,7 @@ def result_of(
             service=tuple(speeds.service),
         ),
         pictures=_pictures(answers, clones),
+        transfers=tuple(_transfers(clones.runs)),
     )
     records = [run.record for runs in clones.runs.values() for run in runs]
     if service is not None:
@@ -147,6 +149,26 @@ def _clone_row(factory: CloneFactory, kind: CloneKind, runs: Sequence[Run]) -> N
         parameters=runs[0].record.net.parameters,
         clones=len(runs),
     )
+
+
+def _transfers(runs: Mapping[CloneKind, Sequence[Run]]) -> Iterator[NoseTransfer]:
+    """Error of each start from a backbone, less that of the same network from scratch."""
+    scratch = {
+        kind.start.net: kind
+        for kind in runs
+        if kind.start.backbone is None and kind.target == "nose" and kind.decimals is None
+    }
+    for kind, started in runs.items():
+        if kind.start.backbone is None:
+            continue
+        apart = [
+            run.record.error.value - control.record.error.value
+            for run, control in zip(started, runs[scratch[kind.start.net]], strict=True)
+            if run.record.error is not None and control.record.error is not None
+        ]
+        yield NoseTransfer(
+            name=kind.start.name, difference=mean_over_seeds(apart, bounds=(-1.0, 1.0))
+        )
 
 
 def _pictures(answers: ServiceAnswers, clones: Clones) -> NosePictures:
