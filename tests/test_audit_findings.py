@@ -15,7 +15,7 @@ HALF = "Half of the advantage is taken within the audited queries"
 ABOVE = "No defense is shown to keep the worst thief below half"
 NAIVE = "A defense helps against the naive thief only"
 LABELS = "Labels alone give a thief as much as scores do"
-HEAD = "The model is a public encoder with a linear head, and its head can be solved for"
+HEAD = "The model is a public encoder with a linear head, and its head was solved for"
 EXACT = "A defense shows true answers"
 RUINED = "A defense ruins the answers for honest users"
 IDLE = "A defense costs honest users and is not shown to help"
@@ -156,7 +156,12 @@ def test_labels_of_a_model_that_shows_nothing_else_are_no_finding() -> None:
 
 
 def test_a_public_head_is_found_where_its_thief_is_the_worst() -> None:
-    assert HEAD in names(audit(SAME))
+    assert "A thief with the model's public encoder is the worst one" in names(audit(SAME))
+    found = audit(SAME)
+    cells = tuple(replace(c, note="the head was solved from 73 answers") for c in found.cells)
+    assert HEAD in names(with_findings(replace(found, cells=cells)))
+    lowly = {"none": {"naive": 0.01, "same-features": 0.02}}
+    assert not {name for name in names(audit(lowly)) if "public encoder" in name}
     beaten = {**SAME, "none": {**SAME["none"], "same-features": 0.5}}
     assert HEAD not in names(audit(beaten))
     assert HEAD not in names(audit(SAME, measurable=False))

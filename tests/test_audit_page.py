@@ -127,6 +127,7 @@ def test_a_defense_has_to_hold_in_every_threat() -> None:
     taken = {"none": {"naive": 0.9}, "mad@epsilon=1.0": {"naive": 0.6}}
     assert "lowers what it takes" in verdict(audit(taken, owned=0.5))[1]
     assert "keeps the worst thief below half" not in verdict(audit(taken, owned=0.5))[1]
+    taken["none"] = {"naive": 0.9, "labels": 1.2}
     assert "keeps the worst thief below half" in verdict(audit(taken, threats=("A",), owned=0.5))[1]
 
 

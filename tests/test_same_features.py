@@ -117,7 +117,7 @@ def test_noise_is_no_head(bench: Bench) -> None:
     assert solve(features[:17], square, 1e-3, trusted=True)[1] == 17
     assert solve(features[:16], Answers("logits", noise[:16]), 1e-3, trusted=True)[0] is None
     nothing = Answers("logits", torch.full((3, 10), torch.nan))
-    assert solve(features[:3], nothing, 1e-3, trusted=True) == (None, 0)
+    assert solve(features[:3], nothing, 1e-3, trusted=True) == (None, 0, 0)
 
 
 def test_features_that_are_missing_in_the_first_answers_take_the_others(bench: Bench) -> None:

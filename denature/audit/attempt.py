@@ -119,6 +119,8 @@ class CellAttempt:
     backbone: "Run | str | None" = None
     encoder: "nn.Module | None" = None
     spent: int = 0
+    simulated: int = 0
+    """Calls of `simulate`, each of which draws other random numbers, as a service would."""
     _stream: Stream = field(init=False)
     _orders: dict[bool, list[int]] = field(init=False, default_factory=dict)
     _looked: "tuple[np.ndarray, Sequence[Tensor | None]] | None" = field(init=False, default=None)
@@ -171,7 +173,10 @@ class CellAttempt:
         return shown_by(self._stream, self.source.harvest(images), images)
 
     def simulate(self, answers: Answers, images: np.ndarray) -> Answers:
-        stream = self.source.start(derive(self.seed, "thief", self.situation.budget))
+        stream = self.source.start(
+            derive(self.seed, "thief", self.situation.budget, self.simulated)
+        )
+        self.simulated += 1
         # Thieves simulate many answers to the same images, at which networks need to look once.
         if self._looked is None or self._looked[0] is not images:
             self._looked = images, look(stream, images)

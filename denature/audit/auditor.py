@@ -22,7 +22,8 @@ from denature.audit.engine import CellTask, Engine
 from denature.audit.measurements import BaselineHits, Column, LeftOut, Measurements, Trial
 from denature.audit.outstanding import Outstanding
 from denature.audit.race import Screened, fewest, screen
-from denature.audit.score import Halves, SeedHits, halves
+from denature.audit.result import CHANCE, ONE_CLASS
+from denature.audit.score import Halves, SeedHits, constant_share, halves
 from denature.audit.source import Source
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
@@ -144,9 +145,10 @@ class Auditor:
         raced: dict[CellName, list[MeasuredCell]] = {}
         screened: dict[CellName, LeftOut] = {}
         gone: set[tuple[str, ...]] = set()
-        for trials in first:
+        for column, trials in zip(columns, first, strict=True):
             for trial, why in self._behind(trials, known, hits, seeds=1).items():
                 screened[trial.cell] = (known[trial.cell, 0], why)
+                screened |= self._not_raced(column, trial, why)
                 gone.add(trial.cell[:3])
         work.drop_thieves(gone)
         for budget in self.budgets:
@@ -163,16 +165,20 @@ class Auditor:
             known |= self._carry_out(repeated, f"racing with {budget:,} queries", work)
             for trial in repeated:
                 raced.setdefault(trial.cell, []).append(known[trial.cell, trial.seed])
-            for wave in waves:
+            for column, wave in zip(columns, waves, strict=True):
                 for trial, why in self._behind(wave, known, hits, seeds=self.seeds).items():
+                    screened |= self._not_raced(column, trial, why)
                     gone.add(trial.cell[:3])
-                    screened |= {
-                        replace(trial, budget=larger).cell: (None, why)
-                        for larger in self.budgets
-                        if larger > budget
-                    }
             work.drop_thieves(gone)
         return raced, screened
+
+    def _not_raced(self, column: Column, trial: Trial, why: Screened) -> dict[CellName, LeftOut]:
+        """The cells at larger budgets of a thief that left the race, where it would apply."""
+        return {
+            replace(trial, budget=larger).cell: (None, why)
+            for larger in self.budgets
+            if larger > trial.budget and (trial.strategy.name, larger) not in column.excluded
+        }
 
     def _behind(
         self,
@@ -327,7 +333,11 @@ class Auditor:
         return {
             "source": trial.source.digest if asks else None,
             "defense": trial.source.chain.settings if asks else None,
-            "thief": {"name": strategy.name, **encode(cast("DataclassInstance", strategy))},
+            "thief": {
+                "name": strategy.name,
+                **encode(cast("DataclassInstance", strategy)),
+                **({"revision": strategy.revision} if strategy.revision > 1 else {}),
+            },
             "threat": trial.threat,
             "labelled": self.owned_count if trial.threat == "A" else 0,
             "budget": trial.budget,
@@ -373,8 +383,11 @@ class Auditor:
     ) -> BaselineHits:
         """What a thief has without a query; see docs/score.md."""
         if threat == "B":
-            share = 1 / self.classes
-            return BaselineHits(name="chance", hits=share, agreement=share)
+            hits, agreement = (
+                constant_share(classes, self.classes) for classes in (labels, victim)
+            )
+            name = CHANCE if hits == 1 / self.classes else ONE_CLASS
+            return BaselineHits(name=name, hits=hits, agreement=agreement)
         found = {
             name: predictions_by_seed(list(self._carry_out(trials, "baseline", work).values()))
             for name, trials in self._alone_trials().items()

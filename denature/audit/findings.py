@@ -17,8 +17,8 @@ from denature.audit.reading import (
     defenses,
     difference,
     final,
-    is_lower,
     left_by,
+    lowers,
     measurable,
     raced,
     short_name,
@@ -26,7 +26,7 @@ from denature.audit.reading import (
     spoiled,
     threats,
 )
-from denature.audit.result import AuditResult, DefensePrice, Finding, Interval
+from denature.audit.result import AuditResult, DefensePrice, Finding, Interval, Worst
 from denature.core.stats import Estimate
 from denature.extract.asking.reading import MEND_NAN
 from denature.extract.config import Threat
@@ -90,8 +90,8 @@ def no_defense_below_half(result: AuditResult) -> Finding | None:
     surely = any(all(i.low > 0.5 for i in left.values()) for left in open_threats.values())
     return Finding(
         name="No defense is shown to keep the worst thief below half",
-        raised_if="In a threat, no interval of what the worst thief takes at the largest budget "
-        "lies below 50 %, with or without a usable defense.",
+        raised_if="In a threat, no interval of what the worst thief takes within the largest "
+        "budget lies below 50 %, with or without a usable defense.",
         why=" ".join(_lowest(result, threat) for threat in open_threats),
         do="Do not rely on these defenses alone: limit queries, and watch for clients that query "
         "unlike users.",
@@ -153,8 +153,8 @@ def defense_without_benefit(result: AuditResult) -> Finding | None:
     return Finding(
         name="A defense costs honest users and is not shown to help",
         raised_if="A defense changes answers, and in no threat is its worst thief's recovered "
-        "advantage at the largest budget lower than without a defense, by the interval of the "
-        "difference.",
+        "advantage within the largest budget lower than without a defense, by the interval of the "
+        "difference; one seed shows no difference.",
         why="Images that keep their class, and how far probabilities move (L1, 0 to 2): "
         + "; ".join(_cost(price, names[price.defense]) for price in idle)
         + ".",
@@ -175,7 +175,7 @@ def _loses_classes(result: AuditResult, price: DefensePrice) -> bool:
 def _lowers_nowhere(result: AuditResult, price: DefensePrice) -> bool:
     """Whether it was compared at all, and is lower in no threat."""
     compared = [
-        is_lower(left[price.defense], left[NONE])
+        lowers(result, left[price.defense], left[NONE])
         for threat in measurable(result)
         if {price.defense, NONE} <= (left := left_by(result, threat)).keys()
     ]
@@ -217,7 +217,8 @@ def _recovers(result: AuditResult, defense: str, threat: Threat) -> str:
     if naive is None or before is None or NONE not in left:
         return ""
     worst = left[defense]
-    held = is_lower(naive, before) and is_lower(naive, worst) and not is_lower(worst, left[NONE])
+    held = lowers(result, naive, before) and lowers(result, naive, worst)
+    held = held and not lowers(result, worst, left[NONE])
     if not held:
         return ""
     thief = final(result, threat)[defense].thief
@@ -261,18 +262,16 @@ def labels_suffice(result: AuditResult) -> Finding | None:
 
 def rate_limit(result: AuditResult) -> Finding | None:
     """Half of the advantage is taken within the largest budget, without a defense."""
-    crossings = {
-        threat: curve.to_half
-        for threat in measurable(result)
-        if (curve := curve_of(result, NONE, threat)) and curve.to_half.value is not None
-    }
+    curves = {t: c for t in measurable(result) if (c := curve_of(result, NONE, t))}
+    crossings = {t: c.to_half for t, c in curves.items() if c.to_half.value is not None}
     if not crossings:
         return None
     threat, half = min(crossings.items(), key=lambda pair: pair[1].value or 0)
     limit = half.value if half.low is None else half.low
     ends = " to ".join("beyond" if end is None else f"{end:,.0f}" for end in (half.low, half.high))
-    least = min(result.plan.budgets)
+    least = curves[threat].least or min(result.plan.budgets)
     early = half.value is not None and half.value < least
+    unmeasured = limit is not None and limit < least
     return Finding(
         name="Half of the advantage is taken within the audited queries",
         raised_if="Without a defense, recovered advantage reaches 50 % at a number of queries "
@@ -282,7 +281,7 @@ def rate_limit(result: AuditResult) -> Finding | None:
         do=f"Allow one client fewer than {limit:,.0f} queries in all"
         + (", the low end of this interval" if half.low is not None else "")
         + ", over all of its keys; a limit per second alone only delays a thief."
-        + (" Audit smaller budgets first, to measure that number." if early else ""),
+        + (" Audit smaller budgets first, to measure that number." if unmeasured else ""),
         tags=(*TAGS, "OWASP AISVS C11.5"),
         severity="high",
     )
@@ -290,19 +289,38 @@ def rate_limit(result: AuditResult) -> Finding | None:
 
 def public_head(result: AuditResult) -> Finding | None:
     """A thief with the model's own public encoder is the worst one."""
-    won = [w for w in result.worst if w.thief == SAME_FEATURES and w.recovered is not None]
+    won = [
+        worst
+        for worst in result.worst
+        if worst.thief == SAME_FEATURES and worst.recovered is not None and worst.recovered.low > 0
+    ]
     if not won:
         return None
     best = max(won, key=lambda worst: worst.recovered.value if worst.recovered else 0.0)
     assert best.recovered is not None
+    solved = [worst for worst in won if "solved" in _note(result, worst)]
+    name = "A thief with the model's public encoder is the worst one"
+    if solved:
+        name = "The model is a public encoder with a linear head, and its head was solved for"
+    behind_labels = any(worst.defense == LABEL_ONLY for worst in won)
     return Finding(
-        name="The model is a public encoder with a linear head, and its head can be solved for",
-        raised_if=f"The thief {SAME_FEATURES} is the worst one against a defense at some budget.",
+        name=name,
+        raised_if=f"The thief {SAME_FEATURES} is the worst one against a defense at some budget, "
+        "and the whole interval of what it takes lies above 0.",
         why=f"It takes {_share(best.recovered)} with {best.budget:,} queries against "
-        f"{best.defense} (threat {best.threat}).",
-        do="Fine-tune the encoder, or keep secret which one it is; show labels, or rounded scores.",
+        f"{short_name(result, best.defense)} (threat {best.threat}).",
+        do="Fine-tune the encoder, or keep secret which one it is"
+        + ("." if behind_labels else "; show labels, or rounded scores."),
         tags=TAGS,
         severity="high",
+    )
+
+
+def _note(result: AuditResult, worst: Worst) -> str:
+    """What the cell of a worst thief says of how its clone was made."""
+    place = (worst.defense, worst.thief, worst.threat, worst.budget)
+    return next(
+        (c.note for c in result.cells if (c.defense, c.thief, c.threat, c.budget) == place), ""
     )
 
 

@@ -48,6 +48,7 @@ def junit(result: AuditResult, share: float) -> str:
     """
     suite = ElementTree.Element("testsuite", name="denature audit")
     failures = skipped = 0
+    ruined = {price.defense: price.top1_kept.value for price in spoiled(result)}
     for (defense, threat), worst in most_recovered(result).items():
         case = ElementTree.SubElement(
             suite, "testcase", classname=f"audit.threat-{threat}", name=defense
@@ -55,6 +56,11 @@ def junit(result: AuditResult, share: float) -> str:
         if worst is None or worst.recovered is None:
             skipped += 1
             ElementTree.SubElement(case, "skipped", message="not measurable here")
+        elif defense in ruined:
+            skipped += 1
+            kept = f"{100 * ruined[defense]:.0f} %"
+            message = f"no defense: it keeps the shown class of {kept} of the images"
+            ElementTree.SubElement(case, "skipped", message=message)
         elif worst.recovered.value > share:
             failures += 1
             message = (

@@ -11,6 +11,7 @@ from denature.answers.looks import ENOUGH
 from denature.audit.attempt import PoolOrder, contents_of_tests, owned_images, seed_of
 from denature.audit.config import AuditConfig
 from denature.audit.result import CHECK_MODEL
+from denature.audit.score import constant_share
 from denature.audit.source import Harvest
 from denature.core.errors import ConfigError
 from denature.core.frames import percent
@@ -177,11 +178,13 @@ def no_better_than_chance(harvest: Harvest, tests: Split, classes: Sequence[str]
     labels = tests.labels[tests.rows]
     found = as_labels(harvest(tests.images[tests.rows].numpy())).values
     accuracy = proportion(int((found == labels).sum()), len(labels))
-    if accuracy.low > 1 / len(classes):
+    chance = constant_share(labels.numpy(), len(classes))
+    if accuracy.low > chance:
         return []
+    guess = "chance" if chance == 1 / len(classes) else "the largest class for all"
     return [
-        f"The model is right on {percent(accuracy)} of {accuracy.n:,} test images, and chance on "
-        f"{1 / len(classes):.0%}: what a clone takes of it will hardly be measurable. {CHECK_MODEL}"
+        f"The model is right on {percent(accuracy)} of {accuracy.n:,} test images, and {guess} on "
+        f"{chance:.0%}: what a clone takes of it will hardly be measurable. {CHECK_MODEL}"
     ]
 
 

@@ -41,6 +41,16 @@ def is_lower(left: Interval, right: Interval) -> bool:
     return difference(left, right).high < 0
 
 
+def one_seed(result: AuditResult) -> bool:
+    """Whether intervals cover test images alone, so that no difference is settled."""
+    return result.plan.seeds == 1
+
+
+def lowers(result: AuditResult, left: Interval, right: Interval) -> bool:
+    """Whether the first is shown to be lower; one seed shows nothing."""
+    return not one_seed(result) and is_lower(left, right)
+
+
 def threats(result: AuditResult) -> list[Threat]:
     """Threats with at least one cell."""
     return sorted({cell.threat for cell in result.cells})
@@ -58,14 +68,28 @@ def thieves(result: AuditResult) -> list[str]:
 
 
 def final(result: AuditResult, threat: Threat) -> dict[str, Worst]:
-    """The worst thief by defense, at the largest budget of a threat."""
-    entries = [worst for worst in result.worst if worst.threat == threat]
-    budget = max((worst.budget for worst in entries), default=0)
-    return {worst.defense: worst for worst in entries if worst.budget == budget}
+    """The worst thief by defense, within the largest budget of a threat.
+
+    It is that of the largest budget, or that of a smaller one which is shown to take more: a thief
+    may leave out queries, and one that learns from the whole pool is raced with few alone. Of two
+    that differ by chance the larger budget counts, since the largest of several is too large.
+    """
+    found: dict[str, Worst] = {}
+    for worst in sorted(result.worst, key=lambda entry: entry.budget):
+        before = found.get(worst.defense)
+        if worst.threat == threat and (before is None or not _less(worst, before)):
+            found[worst.defense] = worst
+    return {name: found[name] for name in defenses(result) if name in found}
+
+
+def _less(later: Worst, before: Worst) -> bool:
+    if later.recovered is None or before.recovered is None:
+        return False
+    return is_lower(later.recovered, before.recovered)
 
 
 def left_by(result: AuditResult, threat: Threat) -> dict[str, Interval]:
-    """Recovered advantage of the worst thief by defense, at the largest budget, where measured."""
+    """Recovered advantage of the worst thief by defense; see `final`."""
     found = final(result, threat)
     return {name: worst.recovered for name, worst in found.items() if worst.recovered is not None}
 

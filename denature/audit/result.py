@@ -30,13 +30,17 @@ class Crossing:
     high: float | None
 
 
+CHANCE, ONE_CLASS = "chance", "always one class"
+"""Names of baselines that look at no image; the second where classes are not equally frequent."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
     """What a thief has without a query, to which every clone is compared."""
 
     threat: Threat
     name: str
-    """`chance`, or the training on the owned images that did best."""
+    """`chance`, `always one class`, or the training on the owned images that did best."""
     accuracy: Estimate
     fidelity: Estimate
 
@@ -111,6 +115,9 @@ class CurveSummary:
     """Mean recovered advantage over the logarithm of the budget; None where not measurable."""
     to_half: Crossing
     to_ninety: Crossing
+    least: int = 0
+    """Smallest budget of the curve, below which crossings are interpolated from nothing; 0 in
+    results of an earlier version, and where nothing is measurable."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -155,11 +155,11 @@ def area(curve: AdvantageCurve) -> Interval:
     return _interval(float(curve.values @ weights), curve.draws @ weights)
 
 
-def queries_to(share: float, curve: AdvantageCurve) -> Crossing:
+def queries_to(share: float, curve: AdvantageCurve, *, start: int = 1) -> Crossing:
     """Queries at which the recovered advantage first reaches `share`.
 
     Between budgets the advantage is interpolated linearly over the logarithm of the queries, and
-    below the smallest one from no advantage at one query. The running maximum of the curve counts:
+    below the smallest one from no advantage at `start`. The running maximum of the curve counts:
     a thief with more queries may leave some out. The interval reaches from where the upper ends of
     the advantage's intervals reach the share to where the lower ends do. A running maximum of each
     draw would favour few queries instead, because the largest of several errors lies above zero.
@@ -167,6 +167,7 @@ def queries_to(share: float, curve: AdvantageCurve) -> Crossing:
     Args:
         share: above 0, such as 0.5.
         curve: recovered advantage by budget.
+        start: queries without any advantage, at least 1: those about images that the thief owns.
 
     Raises:
         ValueError: the share is not above 0.
@@ -175,9 +176,27 @@ def queries_to(share: float, curve: AdvantageCurve) -> Crossing:
         raise ValueError(f"Queries to a share of {share} were requested; wanted is one above 0.")
     ends = [(found.value, found.high, found.low) for found in curve.intervals]
     value, low, high = (
-        _crossing(share, heights, curve.budgets) for heights in zip(*ends, strict=True)
+        _crossing(share, heights, curve.budgets, start) for heights in zip(*ends, strict=True)
     )
     return Crossing(value=value, low=low, high=high)
+
+
+def constant_share(classes: NDArray[np.int64], count: int) -> float:
+    """Share of images on which the best answer that looks at no image is right.
+
+    It is 1 / `count` where the classes may be equally frequent, by a chi-square test at 1 %, so
+    that chance differences of a small sample move no score; else the share of the largest class.
+
+    Args:
+        classes: of the images, from 0.
+        count: number of classes.
+    """
+    from scipy.stats import chisquare
+
+    frequencies = np.bincount(classes, minlength=count)
+    if chisquare(frequencies).pvalue >= 0.01:
+        return 1 / count
+    return float(frequencies.max() / len(classes))
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
@@ -265,9 +284,11 @@ def _ends(value: float, draws: Floats) -> tuple[float, float]:
     return float(min(low, value)), float(max(high, value))
 
 
-def _crossing(share: float, heights: Sequence[float], budgets: Sequence[int]) -> float | None:
-    """Queries at which a curve through (1, 0) first reaches `share`; None beyond its end."""
-    logs = np.log([1, *budgets])
+def _crossing(
+    share: float, heights: Sequence[float], budgets: Sequence[int], start: int
+) -> float | None:
+    """Queries at which a curve through (start, 0) first reaches `share`; None beyond its end."""
+    logs = np.log([min(start, budgets[0]), *budgets])
     highest = np.maximum.accumulate([0.0, *heights])
     if highest[-1] < share:
         return None

@@ -139,17 +139,24 @@ def worst_cells(
     return chosen
 
 
-def curves_of(found: Measurements) -> Iterator[CurveSummary]:
-    """Area of each curve of the worst thief, and the queries at which it crosses shares."""
+def curves_of(found: Measurements, *, owned: int = 0) -> Iterator[CurveSummary]:
+    """Area of each curve of the worst thief, and the queries at which it crosses shares.
+
+    Args:
+        found: all that was measured.
+        owned: labelled images of threat A, about which its thief asks first.
+    """
     for defense, threat in columns_of(found):
         curve = worst_curve(found, defense, threat)
         beyond = Crossing(value=None, low=None, high=None)
+        start = max(1, owned) if threat == "A" else 1
         yield CurveSummary(
             defense=defense,
             threat=threat,
             area=None if curve is None else area(curve),
-            to_half=beyond if curve is None else queries_to(0.5, curve),
-            to_ninety=beyond if curve is None else queries_to(0.9, curve),
+            to_half=beyond if curve is None else queries_to(0.5, curve, start=start),
+            to_ninety=beyond if curve is None else queries_to(0.9, curve, start=start),
+            least=0 if curve is None else curve.budgets[0],
         )
 
 

@@ -380,7 +380,7 @@ class OpenAudit:
             defenses=tuple(prices(self.auditor.sources, self.tests, half)),
             cells=tuple(cells_of(found)),
             worst=tuple(worst_of(found)),
-            curves=tuple(curves_of(found)),
+            curves=tuple(curves_of(found, owned=self.auditor.owned_count)),
             findings=(),
             left_out=tuple(self.defender.left_out),
             queries=self.harvest.spent,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from denature.audit.reading import LABELS, NONE, defenses, final, measurable, short_names, threats
-from denature.audit.result import AuditResult, DefensePrice, Finding
+from denature.audit.result import CHANCE, ONE_CLASS, AuditResult, DefensePrice, Finding
 from denature.core.record import Record
 from denature.core.text import counted
 from denature.extract.config import Threat
@@ -111,7 +111,7 @@ def _threats(result: AuditResult) -> str:
 
 
 def _start(name: str) -> str:
-    return "chance" if name == "chance" else f"its best clone ({name})"
+    return {CHANCE: "chance", ONE_CLASS: "one class for all"}.get(name, f"its best clone ({name})")
 
 
 def _blocks(result: AuditResult) -> Iterator[Block]:

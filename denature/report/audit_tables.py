@@ -145,8 +145,8 @@ def method_table(result: AuditResult) -> list[list[str]]:
         "Labelled images of threat A": f"{plan.labelled:,}" if plan.labelled else "none",
         "Budgets": ", ".join(f"{budget:,}" for budget in plan.budgets),
         "Seeds": str(plan.seeds),
-        "Clones": f"{plan.net}, at least {plan.epochs} epochs and 500 steps, trained afresh at "
-        "each budget",
+        "Clones": f"{plan.net}, trained afresh at each budget; at least {plan.epochs} epochs and "
+        "500 steps, where a thief names no others",
         "Defenses": ", ".join(plan.defenses),
         "Thieves": ", ".join(plan.thieves),
         "Search": _search(plan.grid),

@@ -7,15 +7,18 @@ from denature.audit.reading import (
     curve_of,
     defenses,
     final,
-    is_lower,
     left_by,
+    lowers,
     measurable,
+    one_seed,
     short_name,
     short_names,
     spoiled,
 )
 from denature.audit.result import (
+    CHANCE,
     CHECK_MODEL,
+    ONE_CLASS,
     AuditPlan,
     AuditResult,
     Baseline,
@@ -102,14 +105,27 @@ def _nothing(result: AuditResult) -> list[str]:
         "How much of this model can be cloned is not measurable here: it is right on "
         f"{share(result.model.accuracy)} of {result.model.accuracy.n:,} test images"
         + (f", and {gaps} without a query." if gaps else "."),
-        "So the audit says nothing for or against any defense.",
+        f"So the audit says nothing for or against any defense.{_copied(result)}",
         _remedy(result),
     ]
 
 
+def _copied(result: AuditResult) -> str:
+    """How far a clone gives the model's answers, right or wrong, without a defense."""
+    found = [w for w in result.worst if w.defense == NONE and w.recovered_fidelity is not None]
+    if not found:
+        return ""
+    most = max(found, key=lambda worst: worst.fidelity.value)
+    return (
+        f" Its answers can be copied all the same: with {most.budget:,} queries a clone gives the "
+        f"same class on {share(most.fidelity)} of these images."
+    )
+
+
 def _remedy(result: AuditResult) -> str:
     """What would make the gap between model and baseline measurable."""
-    if result.model.accuracy.low <= 1 / len(result.model.classes):
+    guesses = [b.accuracy.value for b in result.baselines if b.name in (CHANCE, ONE_CLASS)]
+    if result.model.accuracy.low <= max(guesses, default=1 / len(result.model.classes)):
         return f"The model is not shown to be better than chance. {CHECK_MODEL}"
     fewer = ", or fewer labelled images for the thief," if result.plan.labelled else ""
     return f"More test images{fewer} would make the gap measurable."
@@ -132,11 +148,12 @@ def _taken(result: AuditResult) -> str:
         if threat != lead
     )
     where = "without a defense" if name == NONE else f"behind {short_name(result, name)}"
+    alone = " With one seed this is so of these clones; others may differ." * one_seed(result)
     return (
         f"{_how_much(found[lead], name)}: with {worst.budget:,} queries {where}, "
         f"{thief_of(lead, result.plan)} takes {share(found[lead])} of the model's advantage, and "
         f"its clone is right on {100 * worst.accuracy.value:.0f} % of the test images, the model "
-        f"on {100 * result.model.accuracy.value:.0f} %{others}."
+        f"on {100 * result.model.accuracy.value:.0f} %{others}.{alone}"
     )
 
 
@@ -178,13 +195,16 @@ def _credit(result: AuditResult, tried: Sequence[str]) -> str:
     """How many defenses help, and how far."""
     half = [name for name in tried if _below_half(result, name)]
     lower = [name for name in tried if _lowers(result, name)]
+    lowered = f"{_of(len(lower), len(tried), 'lowers', 'lower')} what it takes, and "
+    if NONE in _largest(result) and _below_half(result, NONE):
+        none = "No thief is shown to take half, with or without a defense"
+        return f"{none}; {lowered}" if lower else f"{none}; no defense is shown to lower that: "
     if half:
         kept = f"{_of(len(half), len(tried), 'keeps', 'keep')} the worst thief below half"
         return f"{kept[0].upper()}{kept[1:]}: "
     none_half = "No defense is shown to keep the worst thief below half"
     if lower:
-        lowers = _of(len(lower), len(tried), "lowers", "lower")
-        return f"{none_half}; {lowers} what it takes, and "
+        return f"{none_half}; {lowered}"
     if NONE not in _largest(result):
         return f"{none_half}: "
     none = "The one defense is not" if len(tried) == 1 else f"None of {len(tried)} defenses is"
@@ -213,9 +233,10 @@ def _largest(result: AuditResult) -> dict[str, Interval]:
 
 
 def _spent(result: AuditResult, name: str) -> int:
-    """The largest budget of a defense."""
+    """Queries of the worst thief of the worst threat behind a defense."""
     found = [final(result, threat).get(name) for threat in measurable(result)]
-    return max(worst.budget for worst in found if worst is not None)
+    known = [(w.recovered.value, w.budget) for w in found if w is not None and w.recovered]
+    return max(known)[1]
 
 
 def _below_half(result: AuditResult, name: str) -> bool:
@@ -228,7 +249,7 @@ def _lowers(result: AuditResult, name: str) -> bool:
         (left.get(name), left.get(NONE))
         for left in (left_by(result, threat) for threat in measurable(result))
     ]
-    return all(a is not None and b is not None and is_lower(a, b) for a, b in pairs)
+    return all(a is not None and b is not None and lowers(result, a, b) for a, b in pairs)
 
 
 def _of(part: int, whole: int, one: str, many: str) -> str:
@@ -252,7 +273,8 @@ def _limit(result: AuditResult) -> str:
     """Queries to half without a defense, in the threat that reaches it first."""
     first = defenses(result)[0]
     name = NONE if NONE in defenses(result) else first
-    found = {t: c.to_half for t in measurable(result) if (c := curve_of(result, name, t))}
+    curves = {t: c for t in measurable(result) if (c := curve_of(result, name, t))}
+    found = {threat: curve.to_half for threat, curve in curves.items()}
     where = "without a defense" if name == NONE else f"behind {short_name(result, name)}"
     if not found:
         return f"How many queries reach half of the advantage {where} is not measurable here."
@@ -267,8 +289,15 @@ def _limit(result: AuditResult) -> str:
         )
     threat = min(ends, key=lambda t: ends[t])
     half = found[threat]
-    limit = half.value if half.low is None else half.low
-    least, about = min(result.plan.budgets), crossing_text(half, result.plan)
+    limit = min(low for c in found.values() if (low := c.value if c.low is None else c.low))
+    least, about = (
+        curves[threat].least or min(result.plan.budgets),
+        crossing_text(half, result.plan),
+    )
+    early = (
+        f", interpolated below the smallest budget, {least:,}, which an audit with smaller budgets "
+        "would measure"
+    ) * (limit < least)
     if ends[threat] < least:
         return (
             f"Half of the advantage is taken {where} by {thief_of(threat, result.plan)} within "
@@ -279,5 +308,5 @@ def _limit(result: AuditResult) -> str:
     return (
         f"Half of the advantage is taken {where} after about {about} queries by "
         f"{thief_of(threat, result.plan)}: a limit on the queries of one client, over all of its "
-        f"keys, belongs below {limit:,.0f}."
+        f"keys, belongs below {limit:,.0f}{early}."
     )

@@ -158,7 +158,8 @@ class Attempt(Protocol):
     def simulate(self, answers: "Answers", images: np.ndarray) -> "Answers":
         """The defense as a function, on true answers to any images, without a query.
 
-        Its random state is not the victim's, and starts again at each call.
+        Its random state is not the victim's, and another one in each call; other state, such as a
+        codebook, begins anew.
 
         Args:
             answers: of the kind that the victim has before its defense.
@@ -184,6 +185,8 @@ class Strategy(ABC):
     threats: ClassVar[tuple[Threat, ...]] = ("B",)
     """Threats of a standard audit; ("A", "B") where owned labels change the clone."""
     queries: ClassVar[QuerySource] = "random"
+    revision: ClassVar[int] = 1
+    """Is raised after a change that moves the numbers of this strategy's cells alone."""
     whole_pool: ClassVar[bool] = False
     """Whether a clone learns from images that were not queried too, so that it costs as much at
     small budgets as at large ones."""

@@ -49,6 +49,8 @@ class SameFeatures(Strategy):
     """Solves a linear system for the head, or fits the head where answers are not exact."""
 
     name: ClassVar[str] = "same-features"
+    revision: ClassVar[int] = 2
+    """2: a head that no spare answer confirms asks for the others first."""
     about: ClassVar[str] = (
         "Takes the public encoder, and solves for the victim's linear head from d + 1 answers, d "
         "being the number of features."
@@ -84,12 +86,14 @@ class SameFeatures(Strategy):
         trusted = not attempt.situation.perturbs
         images = attempt.pool(0, min(attempt.left(), width + 1 + SPARE))
         features, shown = outputs(encoder, images, device=attempt.device), attempt.ask(images)
-        head, rank = solve(features, shown, self.tolerance, trusted=trusted)
+        head, rank, spare = solve(features, shown, self.tolerance, trusted=trusted)
         rest = attempt.pool(len(images), attempt.left())
-        if (head is None or rank <= width) and len(rest):
+        # Of rounded answers those with a zero are left out: where so no answer is spare, a head
+        # that interpolates rounded numbers would be believed.
+        if (head is None or rank <= width or not spare) and len(rest):
             features = torch.cat([features, outputs(encoder, rest, device=attempt.device)])
             shown = Answers(shown.kind, torch.cat([shown.values, attempt.ask(rest).values]))
-            head, rank = solve(features, shown, self.tolerance, trusted=trusted)
+            head, _, _ = solve(features, shown, self.tolerance, trusted=trusted)
         note = f"the head was solved from {len(features):,} answers"
         if head is None:
             head, decay = fit(features, shown, attempt.situation.classes, self.decays)
@@ -99,11 +103,11 @@ class SameFeatures(Strategy):
 
 def solve(
     features: Tensor, shown: Answers, tolerance: float, *, trusted: bool
-) -> tuple[LinearHead | None, int]:
-    """The head whose answers are those shown, if there is one, and the rank of its system.
+) -> tuple[LinearHead | None, int, int]:
+    """The head whose answers are those shown, if there is one, its rank and its spare answers.
 
-    The rank is d + 1 where the answers determine the head. There is no head where no linear one
-    gives these answers, or where too few answers are there to tell.
+    The rank is that of its system, d + 1 where the answers determine the head. There is no head
+    where no linear one gives these answers, or where too few answers are there to tell.
 
     log p_i - mean_k log p_k is linear in the features, with weights w_i - mean_k w_k; of logits as
     well. Least squares in float64.
@@ -115,13 +119,13 @@ def solve(
         trusted: accept a head that no spare answer can contradict.
     """
     if shown.kind == "label":
-        return None, 0
+        return None, 0, 0
     values = shown.values
     logs = (values if shown.kind == "logits" else values.log()).double()
     whole = logs.isfinite().all(dim=1)
     logs, inputs = logs[whole], _with_ones(features[whole])
     if not len(logs):
-        return None, 0
+        return None, 0, 0
     logs = logs - logs.mean(dim=1, keepdim=True)
     # Directions of features that are weaker than the rounding of the answers hold none of the head.
     precision = max(torch.finfo(values.dtype).eps, torch.finfo(features.dtype).eps)
@@ -130,12 +134,12 @@ def solve(
     )
     spare = len(logs) - int(rank)
     if spare == 0 and not (trusted and rank == inputs.shape[1]):
-        return None, int(rank)
+        return None, int(rank), spare
     left = np.square(inputs.numpy() @ solution - logs.numpy()).sum() / max(spare, 1)
     if np.sqrt(left / logs.shape[1]) > tolerance:
-        return None, int(rank)
+        return None, int(rank), spare
     found = torch.from_numpy(solution)
-    return LinearHead(found[:-1].T.contiguous(), found[-1]), int(rank)
+    return LinearHead(found[:-1].T.contiguous(), found[-1]), int(rank), spare
 
 
 def fit(

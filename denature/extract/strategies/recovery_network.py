@@ -37,6 +37,8 @@ class RecoveryNetwork(Strategy):
     """
 
     name: ClassVar[str] = "recovery-network"
+    revision: ClassVar[int] = 2
+    """2: each simulation draws other noise; a held-out one had that of the training."""
     about: ClassVar[str] = (
         "Trains shadow models, puts them behind the same defense, learns to undo it from them, and "
         "trains a clone on the recovered answers."

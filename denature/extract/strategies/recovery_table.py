@@ -28,6 +28,8 @@ class RecoveryTable(Strategy):
     """A shown answer becomes the mean of all answers that the defense would show alike."""
 
     name: ClassVar[str] = "recovery-table"
+    revision: ClassVar[int] = 2
+    """2: each simulation draws other noise; a held-out one had that of the training."""
     about: ClassVar[str] = (
         "Puts random answers behind the same defense, looks the shown answers up among them, and "
         "trains a clone on the answers that they may have been."
