@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from denature.audit import clone_training
 from denature.audit.config import EFFORTS, AuditConfig
 from denature.audit.gate import best_defense, junit
-from denature.audit.race import fewest, screen
+from denature.audit.race import Screened, fewest, screen
 from denature.cli.app import main
 from denature.core.stats import Estimate
 from denature.data import load
@@ -332,10 +332,41 @@ def test_the_gate_takes_the_defense_that_leaves_least() -> None:
     assert int(suite.get("failures") or 0) < int(suite.get("tests") or 0)
 
 
+def test_a_thief_that_is_screened_out_has_a_cell_at_each_budget(
+    victim: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def drops(hits: Mapping[str, np.ndarray], budget: int) -> dict[str, Screened]:
+        return {name: Screened(raced=name != "small-alpha", behind=0.1) for name in hits}
+
+    monkeypatch.setattr("denature.audit.auditor.screen", drops)
+    words = [
+        *("audit", str(victim.folder), "--data", "digits", "--defense", "none", "--epochs", "1"),
+        *("--thief", "naive,labels,small-alpha", "--budget", "20,40", "--seeds", "1"),
+        *("--labelled", "0", "--out", str(tmp_path), "--workers", "1", "-q", "--json"),
+    ]
+    assert main(words) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = [
+        (kind, cell["budget"], cell["outcome"])
+        for kind in ("cells", "not_measured")
+        for cell in line[kind]
+        if cell["thief"] == "small-alpha"
+    ]
+    assert found == [("cells", 20, "screened out"), ("not_measured", 40, "screened out")]
+
+
 def test_an_audit_is_read_back_from_its_folder(
     printed: tuple[dict[str, object], Path, list[str]],
 ) -> None:
     _, out, _ = printed
     outcome = read_outcome(out)
     assert outcome.result.plan.defenses[0] == "none"
+    places = [(c.defense, c.thief, c.threat, c.budget) for c in outcome.result.cells]
+    assert len(set(places)) == len(places)
+    assert {place[:3] for place in places} == {
+        (defense, thief, threat)
+        for defense in outcome.result.plan.defenses
+        for thief in outcome.result.plan.thieves
+        for threat in "AB"
+    }
     assert len(outcome.verdict) >= 2

@@ -90,6 +90,8 @@ def test_a_thief_cannot_repeat_the_noise_of_the_service(harvest: Harvest) -> Non
     shown, simulated = thief.ask(images), thief.simulate(harvest(images), images)
     assert shown.kind == simulated.kind == "probabilities"
     assert not torch.equal(shown.values, simulated.values)
+    more = thief.simulate(harvest(images), images)
+    assert not torch.equal(simulated.values, more.values)
     again = attempt(harvest, chain_of("gaussian-noise@scale=0.1"), 50)
     assert torch.equal(again.ask(images).values, shown.values)
 

@@ -112,7 +112,10 @@ def _nothing(result: AuditResult) -> list[str]:
 
 def _copied(result: AuditResult) -> str:
     """How far a clone gives the model's answers, right or wrong, without a defense."""
-    found = [w for w in result.worst if w.defense == NONE and w.recovered_fidelity is not None]
+    found = [
+        w for w in result.worst
+        if w.defense == NONE and w.recovered_fidelity is not None and w.recovered_fidelity.low > 0
+    ]  # fmt: skip
     if not found:
         return ""
     most = max(found, key=lambda worst: worst.fidelity.value)
