@@ -10,7 +10,7 @@ from denature.recipes.catalogue import experiment
 from denature.recipes.experiment import Request
 from denature.recipes.paper.experiment import PaperExperiment, _measured
 from denature.recipes.paper.orders import PlacedOrder
-from denature.recipes.paper.thieves import ALPHAS, BEST, TEMPERATURES
+from denature.recipes.paper.thieves import ALPHAS, BEST, TEMPERATURES, UNLABELLED
 from denature.report.cells import TEACHER
 from denature.train import Distilled, Order, Run, Skeptical
 
@@ -38,6 +38,8 @@ def test_the_best_thief_is_one_of_all_thieves(placed: list[PlacedOrder]) -> None
         }
         assert Distilled(answers="labels") in best
         assert any(isinstance(objective, Skeptical) for objective in best)
+        # A thief without true labels learns from nothing but the teacher's answers.
+        assert {each.resolved().alpha for each in settings_of(rows[UNLABELLED])} == {1}
 
 
 def test_every_student_holds_images_out_and_no_teacher_does(placed: list[PlacedOrder]) -> None:

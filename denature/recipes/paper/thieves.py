@@ -54,11 +54,9 @@ def _students(
         "tuned": [Distilled(temperature=t, alpha=a) for t in TEMPERATURES for a in ALPHAS],
         "skeptical": [Skeptical(temperature=t) for t in TEMPERATURES],
     }
-    kinds[BEST] = [objective for each in kinds.values() for objective in each]
-    kinds[UNLABELLED] = [
-        *kinds["labels"],
-        *(Distilled(temperature=t, alpha=1.0) for t in TEMPERATURES),
-    ]
+    unlabelled = [*kinds["labels"], *(Distilled(temperature=t, alpha=1.0) for t in TEMPERATURES)]
+    every = [objective for each in (*kinds.values(), unlabelled) for objective in each]
+    kinds |= {BEST: list(dict.fromkeys(every)), UNLABELLED: unlabelled}
     for thief, objectives in kinds.items():
         for kind, teacher in ((NORMAL, normal), (NASTY, nasty)):
             first, *others = (_chosen(context, net, o, seed, teacher) for o in objectives)
