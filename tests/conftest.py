@@ -33,6 +33,10 @@ from tests.served import serving
 from tests.sharing import own_hub, shared_runs
 from tests.toy_defenses import TOYS
 
+# With one thread a run has the same last bits whatever the machine does beside it, and tests that
+# run at the same time do not wait for each other's threads.
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:

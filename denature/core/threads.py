@@ -5,13 +5,18 @@ Imports nothing heavy: what OpenMP reads is set before torch is imported.
 
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 THREADS = "OMP_NUM_THREADS"
 
 BY_QUOTA = "DENATURE_QUOTA_THREADS"
 """Number that `prepare` set, which processes that it starts do not take for the user's."""
+
+LOOK_S = 0.2
+"""How long the load of the machine is looked at; the system counts it in hundredths of a second."""
 
 MOST_WORKERS = 4
 """Workers of a command by default, at most."""
@@ -72,6 +77,81 @@ def default_workers() -> int:
     thread each with 9,900.
     """
     return max(1, min(MOST_WORKERS, usable_cores() // (chosen_threads() or 1)))
+
+
+@contextmanager
+def computing(
+    threads: int | None = None, say: Callable[[str], None] | None = None
+) -> Iterator[int]:
+    """Compute inside with one thread for each core that other processes leave free.
+
+    Threads wait for each other many times in a step. Where one of them has to share its core, all
+    of them are slowed: beside a process that kept one of two cores busy, two threads made a third
+    of the steps that one thread made. The number stays what it is until the end, since the last
+    bits of results depend on it.
+
+    Args:
+        threads: number of threads that an interrupted computation began with, to go on with it.
+            A number that the user named holds against it and against the load.
+        say: receives a line where cores are busy, once for each number.
+
+    Yields:
+        The number of threads.
+    """
+    import torch
+
+    before = number = torch.get_num_threads()
+    if chosen_threads() is None and threads is not None:
+        number = min(threads, usable_cores())
+    elif chosen_threads() is None and before > 1:
+        free = free_cores()
+        number = max(1, min(before, int(free + 0.5)))
+        if say is not None and number < before and number not in _announced:
+            _announced.add(number)
+            say(
+                f"Other processes leave {free:.1f} of {usable_cores()} cores free, so this one "
+                f"computes with {number} thread{'s' * (number > 1)} and not with {before}; "
+                "--threads N sets another number."
+            )
+    torch.set_num_threads(number)
+    try:
+        yield number
+    finally:
+        torch.set_num_threads(before)
+
+
+_announced: set[int] = set()
+"""Numbers of threads of which this process has said why it takes them."""
+
+
+def free_cores(root: Path = Path("/")) -> float:
+    """Cores that other processes leave free, of those on which this process may run.
+
+    Waits for `LOOK_S`. All of them where the system does not tell.
+
+    Args:
+        root: where /proc lies.
+    """
+    before, own, clock = _busy_seconds(root), time.process_time(), time.monotonic()
+    time.sleep(LOOK_S)
+    after, span = _busy_seconds(root), time.monotonic() - clock
+    others = sum(after.values()) - sum(before.values()) - (time.process_time() - own)
+    return _allowed() - min(max(others / span, 0.0), len(after))
+
+
+def _busy_seconds(root: Path) -> dict[int, float]:
+    """Processor time since the system's start, of each core on which this process may run."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else frozenset[int]()
+    seconds = {}
+    for line in _lines(root / "proc/stat"):
+        # cpu1 5 0 3 2045 17 0 1 0 0 0: user, nice, system, idle, waiting for disks, interrupts,
+        # stolen by other virtual machines, guests, which are part of user
+        name, *words = line.split() or [""]
+        number = name.removeprefix("cpu")
+        if name != number and number.isdecimal() and int(number) in allowed:
+            times = [int(word) for word in words[:8]]
+            seconds[int(number)] = (sum(times) - sum(times[3:5])) / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 def prepare() -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
@@ -18,7 +17,7 @@ from denature.answers.transfer import Transfer
 from denature.core.compute import Compute, resolve
 from denature.core.progress import SILENT, Progress
 from denature.core.record import RECORD, Record, find_records
-from denature.core.threads import usable_cores, worker_threads
+from denature.core.threads import computing, usable_cores, worker_threads
 from denature.data import Dataset
 from denature.data.feed import Feed
 from denature.data.views import views
@@ -81,7 +80,10 @@ def training_seconds(
     speeds = _seconds_by_kind(find_records([done]) if finished else [])
     clock = _Clock()
     total = 0.0
-    with _threads(workers), progress.task("timing a few steps", len(remaining), "runs") as task:
+    with (
+        computing(worker_threads(workers) if workers > 1 else None),
+        progress.task("timing a few steps", len(remaining), "runs") as task,
+    ):
         for order, data in remaining:
             images = order.training.epochs * order.training.fraction * len(data.train)
             compute = clock.compute(order, data)
@@ -91,18 +93,6 @@ def training_seconds(
     if clock.costs and (warning := busy()) is not None:
         progress.say(warning)
     return total / max(1, min(workers, len(remaining)))
-
-
-@contextmanager
-def _threads(workers: int) -> Iterator[None]:
-    """Compute with as many threads as each of several workers does."""
-    before = torch.get_num_threads()
-    if workers > 1:
-        torch.set_num_threads(worker_threads(workers))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def busy() -> str | None:

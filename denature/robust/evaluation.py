@@ -16,6 +16,7 @@ from denature.core.files import atomic_path
 from denature.core.progress import Both, Progress, Task
 from denature.core.seeds import derive, generator
 from denature.core.stopping import Stopper
+from denature.core.threads import computing
 from denature.core.types import Labels, Pixels
 from denature.data.dataset import Dataset, Split
 from denature.data.readers.arrays import open_npz
@@ -88,7 +89,10 @@ def evaluate(
         for name in names
     }
     title = f"attacking {target.name}"
-    with session.progress.task(title, sum(passes.values()), "passes") as task:
+    with (
+        computing(say=session.progress.say),
+        session.progress.task(title, sum(passes.values()), "passes") as task,
+    ):
         runner = _Runner(
             context=context,
             images=images,

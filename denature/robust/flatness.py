@@ -21,6 +21,7 @@ from torch.func import functional_call, grad, vjp
 from denature.core.progress import SILENT, Progress
 from denature.core.seeds import derive
 from denature.core.stats import Estimate, mean_over_images, pooled, proportion
+from denature.core.threads import computing
 from denature.core.types import Labels, Logits, PerExample, Pixels
 from denature.robust.target import Target
 
@@ -92,6 +93,7 @@ class Flatness:
         return json.dumps(asdict(self), allow_nan=False)
 
 
+@computing()
 def flatness(
     target: Target,
     images: Pixels,

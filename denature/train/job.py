@@ -45,6 +45,9 @@ from denature.train.team import SINGLE_PROCESS, ProcessGroup
 SYNTHETIC = "dreamt/"
 """Prefix of a generator's tensors in a saved state."""
 
+THREADS = "threads"
+"""Key of the number of threads in a saved state."""
+
 
 @dataclass(kw_only=True, eq=False)
 class Job:
@@ -65,6 +68,8 @@ class Job:
     started: str
     form: dict[str, Any] = field(default_factory=dict)
     """Form of the source's answers, see `Inference.form`; set when the source is opened."""
+    threads: int | None = None
+    """Number of threads that the run began with; None before it begins."""
 
     @staticmethod
     def of(
@@ -187,6 +192,7 @@ class Job:
 
     def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Resume from a state that `save` wrote."""
+        self.threads = plain.get(THREADS)
         if self.synthetic is not None:
             names = {k for k in tensors if k.startswith(SYNTHETIC)}
             self.synthetic.restore({k.removeprefix(SYNTHETIC): tensors.pop(k) for k in names})
@@ -225,6 +231,7 @@ class Job:
         if self.folder is None:
             return
         path, (tensors, plain) = self.folder / STATE_FOLDER / STATE, self.learner.state()
+        plain[THREADS] = self.threads
         if self.synthetic is not None:
             tensors |= {SYNTHETIC + k: v for k, v in self.synthetic.state().items()}
 

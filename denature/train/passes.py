@@ -15,6 +15,7 @@ from denature.core.compute import resolve
 from denature.core.errors import RunError, Stopped
 from denature.core.progress import Both, Task
 from denature.core.record import EpochRecord, Record, read_record, write_record
+from denature.core.threads import computing
 from denature.core.weights import save_weights
 from denature.data import Dataset
 from denature.data.feed import Feed
@@ -89,8 +90,13 @@ def make_pass(
                         job.restore(*read_state(state))
             waiting[number] = job
         if waiting:
-            _train(list(waiting.values()), dataset, watch, session, whole, single=single)
-            runs |= {number: conclude(job, dataset) for number, job in waiting.items()}
+            # Runs that were interrupted in one pass began with one number.
+            begun = max((job.threads for job in waiting.values() if job.threads), default=None)
+            with computing(begun, session.progress.say) as threads:
+                for job in waiting.values():
+                    job.threads = threads
+                _train(list(waiting.values()), dataset, watch, session, whole, single=single)
+                runs |= {number: conclude(job, dataset) for number, job in waiting.items()}
             for job in waiting.values():
                 job.forget()
         team.broadcast(None)  # all processes have read their runs before rank 0 releases the locks
