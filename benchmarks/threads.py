@@ -108,7 +108,7 @@ def main() -> None:
                 torch.set_num_threads(whole)  # works leave their own number
                 with computing() as chosen:
                     taken[key] = chosen
-                number = 2 if options.quick else 40 if size == 8 else 5
+                number = 2 if options.quick else 300 if size == 8 else 10
                 works = {
                     threads: steps(name, channels, size, threads=threads, count=number)
                     for threads in {chosen, 1, whole}
