@@ -74,8 +74,8 @@ class OutputOptions:
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False
     """Show no progress."""
     threads: int | None = None
-    """Threads that each process computes with; OMP_NUM_THREADS, or the cores that it may use, by
-    default. Another number may change the last bits of a result."""
+    """Threads that each process computes with. By default OMP_NUM_THREADS, or the cores that it may
+    use and that others leave free. Another number may change the last bits of a result."""
     config: Path | None = None
     """A TOML file with settings, or for a command that makes runs the folder or record.json of a
     run to make again. Models, output, machine, keys and trust come from the command line only."""
