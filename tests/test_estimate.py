@@ -133,7 +133,8 @@ def test_steps_are_timed_as_they_will_be_taken(
         return 1.0
 
     monkeypatch.setattr(estimate, "_timed", timed)
-    monkeypatch.setattr(estimate, "worker_threads", lambda workers: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("denature.core.threads.usable_cores", lambda: 6)
     before = torch.get_num_threads()
     sizes = (16, 100, 10_000)
     orders = [
@@ -148,7 +149,9 @@ def test_steps_are_timed_as_they_will_be_taken(
     seen.clear()
     assert training_seconds(wanted, tmp_path, workers=2) == 3 * images / 2
     assert {threads for _, threads in seen} == {3}
+    seen.clear()
     assert training_seconds(wanted, tmp_path, workers=8) == images
+    assert {threads for _, threads in seen} == {1}
     assert torch.get_num_threads() == before
 
 
