@@ -41,7 +41,7 @@ class Dafl:
     latent: int = 100
     """Dimension of the generator's noise vector."""
     generator_lr: float = 1e-3
-    """Adam's learning rate for the generator."""
+    """Adam's learning rate for the generator; 0 leaves it untrained, as a control."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -52,7 +52,7 @@ class Dafl:
                 "entropy": (self.entropy >= 0, "at least 0"),
                 "activation": (self.activation >= 0, "at least 0"),
                 "latent": (self.latent >= 1, "at least 1"),
-                "generator_lr": (self.generator_lr > 0, "above 0"),
+                "generator_lr": (self.generator_lr >= 0, "at least 0"),
             },
         )
 

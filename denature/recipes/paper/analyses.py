@@ -106,7 +106,10 @@ def tsne(
 
 
 def dafl(context: ExperimentContext) -> Iterator[PlacedOrder]:
-    """A student from the weights of a normal and of a nasty teacher, without any data."""
+    """A student from the weights of a normal and of a nasty teacher, without any data.
+
+    The control is a student of the normal teacher whose generator is left untrained.
+    """
     for seed in range(context.seeds):
         normal = context.normal(INVERTED, seed)
         for kind, teacher in _pair(context, seed, INVERTED):
@@ -129,6 +132,16 @@ def dafl(context: ExperimentContext) -> Iterator[PlacedOrder]:
                 like=like,
                 recalled=context.recalled(kind, "resnet34 by dafl", PAIR),
             )
+        trained = _dafl(context, normal, seed)
+        assert isinstance(trained.objective, Dafl)
+        # What the student learns from images of noise is no merit of the generator's losses.
+        yield PlacedOrder(
+            row=f"untrained generator, of {NORMAL} {context.column(INVERTED)}",
+            column=f"{context.column(PAIR)} by DAFL",
+            seed=seed,
+            order=replace(trained, objective=replace(trained.objective, generator_lr=0.0)),
+            against=trained,
+        )
 
 
 def _dafl(context: ExperimentContext, teacher: Order, seed: int) -> Order:

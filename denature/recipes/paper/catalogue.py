@@ -87,12 +87,14 @@ DESIGNS: Mapping[str, Design] = {
         data="cifar10",
         placed_orders="analyses:dafl",
         against="the normal teacher's student",
+        decides="of ",
     ),
     "dafl-cifar100": Design(
         about="DAFL on CIFAR-100: a student from the weights of a normal or nasty ResNet-34.",
         data="cifar100",
         placed_orders="analyses:dafl",
         against="the normal teacher's student",
+        decides="of ",
     ),
     "deepinversion": Design(
         about="DeepInversion: images from a normal and a nasty ResNet-34, judged by another net.",
