@@ -1,7 +1,7 @@
 """What progress says: rates of the last part, sizes that change, reports of workers."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from denature.core.progress import AT_MOST, Both, Meter, Relay, Silent, Task, short_seconds
+from denature.core.stopping import Stopper
 from denature.data import Dataset
 from denature.extract import ExtractionConfig, steal
 from denature.extract.victims.local import local
@@ -17,8 +18,10 @@ from denature.robust.config import AttackConfig
 from denature.robust.evaluation import evaluate
 from denature.robust.target import Target
 from denature.train import Normal, Order, Training, make
+from denature.train.remote import RemoteBatch
 from denature.train.reports import EVERY_S, Received, Report, Reporter
 from denature.train.session import Session
+from denature.train.workers import carry_out
 
 QUICK = Training(epochs=2, precision="fp32", device="cpu", batch_size=256)
 
@@ -262,6 +265,44 @@ def test_runs_advance_with_the_images_of_each(digits: Dataset, tmp_path: Path) -
     assert {meter.name for meter in tally.meters} == {
         "3 runs", "normal mlp, seed 1", "normal mlp, seed 2",
     }  # fmt: skip
+
+
+class Here:
+    """Workers in this process, which report as those of others do."""
+
+    size = 2
+
+    def carry_out(
+        self,
+        batches: Sequence[RemoteBatch],
+        stopper: Stopper,
+        task: Task,
+        made: Callable[[int], None],
+    ) -> None:
+        received = Received(task)
+
+        def send(report: Report) -> bool:
+            received.count(report)
+            return True
+
+        for number, batch in enumerate(batches):
+            carry_out(batch, Reporter(number, send))
+            made(len(batch.orders))
+
+    def close(self) -> None: ...
+
+
+def test_workers_count_the_images_that_they_train(digits: Dataset, tmp_path: Path) -> None:
+    """Fewer than planned, where a part is held out for validation."""
+    tally = Tally()
+    wanted = orders(tmp_path, 0, 1, 2, checkpoint="best-validation")
+    runs = make(wanted, digits, session=Session(progress=tally, workers=Here()))
+    data = runs[0].record.data
+    assert data is not None
+    assert data.train < len(digits.train)
+    whole = tally.named("3 runs")
+    assert whole.done == 3 * 2 * data.train
+    assert whole.total == pytest.approx(whole.done)
 
 
 def test_a_single_run_has_one_task(digits: Dataset, tmp_path: Path) -> None:

@@ -353,6 +353,10 @@ def _send(
     ]
     sent = [job for jobs, _ in waiting for job in jobs]
     if batches:
+        # A worker counts from its planned images too, and sends by how much they differ.
+        task.grow(
+            sum(planned_images(j.order, data) - j.images for jobs, data in waiting for j in jobs)
+        )
         workers.carry_out(batches, session.stopper, task, made.add)
         if missing := [job.title for job in sent if not job.is_finished]:
             raise RunError(
