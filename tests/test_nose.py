@@ -15,6 +15,7 @@ from denature.cli.app import main
 from denature.cli.show import Display
 from denature.core.errors import ConfigError, DataError
 from denature.core.progress import SILENT
+from denature.core.record import find_records
 from denature.core.stats import Estimate, mean_over_images
 from denature.data import load
 from denature.data.landmarks import PLACES
@@ -221,6 +222,28 @@ def test_a_backbone_is_held_against_its_own_network_from_scratch(copied: Outcome
     )
     assert tuned.name.endswith("colours, fine-tuned")
     assert sum("than the same network from scratch: " in line for line in copied.verdict) == 2
+
+
+@pytest.mark.slow
+def test_each_start_has_the_rate_that_validates_best(copied: Outcome) -> None:
+    """Of first clones that hold pictures out; what the others learn is never held out."""
+    records = find_records([copied.folder / "clones"])
+    tried = [record for record in records if record.chosen_on == "validation"]
+    assert {record.seed for record in tried} == {0}
+    rates = {0.002, 0.0006}
+    assert {round(record.config["training"]["lr"], 9) for record in tried} == rates
+    assert len(tried) == 4 * len(rates)
+    best: dict[tuple[str, str, bool], tuple[float, float]] = {}
+    for record in tried:
+        training = record.config["training"]
+        backbone = record.inputs["backbone"].digest if "backbone" in record.inputs else ""
+        start = (record.net.name, backbone, training["frozen"])
+        errors = [e.validation_error for e in record.history if e.validation_error is not None]
+        best[start] = min(best.get(start, (1.0, 0.0)), (min(errors), training["lr"]))
+    rows = [row for row in copied.result.rows if row.target == "nose" and row.lr is not None]
+    chosen = sorted(lr for _, lr in best.values())
+    assert sorted(row.lr for row in rows) == pytest.approx(chosen)
+    assert all(line[-2] for line in copied.lines[1:] if line[1].startswith("clone"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from denature.answers.transfer import Transfer
 from denature.core.compute import resolve
-from denature.core.errors import ConfigError
 from denature.core.files import write_text
 from denature.core.stats import Estimate
 from denature.data.dataset import Dataset
@@ -42,6 +41,8 @@ class CloneKind:
     """The values that the clone predicts: a key of `TARGETS`."""
     decimals: int | None = None
     """Decimals of the answers in training; None for unrounded answers."""
+    rate: float = 1.0
+    """Share of the setting's learning rate."""
 
 
 def starts(setting: NoseSetting, backbones: Mapping[str, Run | str]) -> list[Start]:
@@ -104,21 +105,24 @@ class CloneFactory:
 
     def order(self, kind: CloneKind, trial: int) -> Order:
         """Order of one clone; clones of one trial and target can share a pass over the pictures."""
-        student_training = replace(
-            self.setting.student_training, seed=trial, frozen=kind.start.frozen
+        training = self.setting.student_training
+        assert training.lr is not None
+        training = replace(
+            training, seed=trial, frozen=kind.start.frozen, lr=training.lr * kind.rate
         )
-        if kind.start.backbone is not None and not kind.start.frozen:
-            if student_training.lr is None:
-                raise ConfigError("The setting must name the clones' learning rate.")
-            student_training = replace(student_training, lr=student_training.lr / 3)
         return Order(
             net=kind.start.net,
             objective=Cloned(),
-            training=student_training,
+            training=training,
             source=self._answers[kind.target, kind.decimals],
             backbone=kind.start.backbone,
             under=self._out,
         )
+
+    def candidate(self, kind: CloneKind) -> Order:
+        """Order of a clone that is measured on a part of its pictures, which it does not learn."""
+        order = self.order(kind, 0)
+        return replace(order, training=replace(order.training, checkpoint="best-validation"))
 
     def people(self, run: Run, target: str) -> Estimate | None:
         """Error of a clone from the landmarks that people placed; None without such landmarks."""
@@ -129,6 +133,12 @@ class CloneFactory:
             run.network, device=self.setting.student_training.device, precision="fp32"
         )
         return evaluate(compute.place(run.network), split, compute)
+
+
+def validated(run: Run) -> float:
+    """The smallest validation error after any epoch."""
+    errors = [entry.validation_error for entry in run.record.history]
+    return min(error for error in errors if error is not None)
 
 
 def trial_of(decimals: int, trial: int, run: Run, people: Estimate | None) -> PrecisionPoint:

@@ -21,7 +21,15 @@ from denature.extract.victims.base import Victim
 from denature.extract.victims.find import REKOGNITION
 from denature.recipes.experiment import AtScale, MeasuredResult, Request
 from denature.recipes.given import backbone_of
-from denature.recipes.nose.clones import CloneFactory, CloneKind, starts, trial_of, write_trials
+from denature.recipes.nose.clones import (
+    CloneFactory,
+    CloneKind,
+    Start,
+    starts,
+    trial_of,
+    validated,
+    write_trials,
+)
 from denature.recipes.nose.config import NoseOptions
 from denature.recipes.nose.findings import Clones, Speeds, result_of
 from denature.recipes.nose.service import check_packages, serving
@@ -183,23 +191,28 @@ class Nose(AtScale):
 
         all_trials = range(self.setting.seeds)
         scratch, *others = starts(self.setting, self._backbones)
+        rates = self._rates(factory, [scratch, *others], session)
         # The clone whose predictions are drawn keeps its snapshots: they become an animation.
         snapshots = replace(session.checkpointing, keep_every=1)
         [[shown]] = train(
-            [CloneKind(start=scratch, target="nose")],
+            [CloneKind(start=scratch, target="nose", rate=rates[scratch])],
             [0],
             replace(session, checkpointing=snapshots),
         ).values()
         runs_by_kind: dict[CloneKind, list[Run]] = {}
         for target in TARGETS:
             of_nose = others if target == "nose" else []
-            kinds = [CloneKind(start=start, target=target) for start in (scratch, *of_nose)]
+            kinds = [
+                CloneKind(start=start, target=target, rate=rates[start])
+                for start in (scratch, *of_nose)
+            ]
             runs_by_kind |= train(kinds, all_trials)
         trials: list[PrecisionPoint] = []
         rounded: dict[int, Run] = {}
         for trial in all_trials:
             kinds = [
-                CloneKind(start=scratch, target="nose", decimals=p) for p in self.setting.precisions
+                CloneKind(start=scratch, target="nose", decimals=p, rate=rates[scratch])
+                for p in self.setting.precisions
             ]
             for kind, [run] in train(kinds, [trial]).items():
                 assert kind.decimals is not None
@@ -210,6 +223,23 @@ class Nose(AtScale):
         return Clones(
             factory=factory, runs=runs_by_kind, trials=trials, shown=shown, rounded=rounded
         )
+
+    def _rates(
+        self, factory: CloneFactory, starts: Sequence[Start], session: Session
+    ) -> dict[Start, float]:
+        """The rate of each start, by the error of its clones on pictures held out from theirs."""
+        kinds = [
+            CloneKind(start=start, target="nose", rate=rate)
+            for start in starts
+            for rate in self.setting.rates
+        ]
+        orders = [factory.candidate(kind) for kind in kinds]
+        runs = make(orders, factory.data["nose"], session=session)
+        errors = {kind: validated(run) for kind, run in zip(kinds, runs, strict=True)}
+        return {
+            start: min((kind for kind in kinds if kind.start == start), key=errors.__getitem__).rate
+            for start in starts
+        }
 
     def _speeds(self, clone: Run, service: Run | None, progress: Progress) -> Speeds:
         """Measure the speeds once and store them, since each measurement gives other numbers."""

@@ -148,6 +148,7 @@ def _clone_row(factory: CloneFactory, kind: CloneKind, runs: Sequence[Run]) -> N
         people=pooled(people_errors) if people_errors else None,
         parameters=runs[0].record.net.parameters,
         clones=len(runs),
+        lr=runs[0].record.config["training"]["lr"],
     )
 
 

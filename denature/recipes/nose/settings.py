@@ -34,7 +34,9 @@ class NoseSetting(Setting):
     """Training of the victim."""
     student: str
     student_training: Training
-    """Training of the clones; fine-tuned clones use a third of its learning rate."""
+    """Training of the clones, at their largest learning rate."""
+    rates: tuple[float, ...] = (1.0, 0.3, 0.1)
+    """Shares of that rate, of which each start takes the one that validates best."""
     precisions: tuple[int, ...] = (-1, 0, 1, 2, 3, 4, 5, 6, 7, 8)
     """Decimals of the rounded answers."""
     fidelity: int = 1000
@@ -53,6 +55,7 @@ SETTINGS: Mapping[str, NoseSetting] = {
         student_training=Training(
             optimizer="adam", epochs=5, batch_size=32, lr=6e-3, evaluate_every=1
         ),
+        rates=(1.0, 0.3),
         seeds=1,
         precisions=(-1, 0, 1, 2, 8),
         fidelity=150,
