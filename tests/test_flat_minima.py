@@ -10,7 +10,9 @@ from scipy.stats import rankdata
 
 from denature.cli.app import main
 from denature.recipes import flat_minima as recipe
+from denature.report.figures import new_figure
 from denature.report.flat_minima import (
+    _spread,
     minima_table,
     page,
     rank_correlation,
@@ -139,3 +141,16 @@ def test_the_experiment_runs(
     kept[0].write_text(kept[0].read_text().replace('"directions": 2', '"directions": 3'))
     with pytest.raises(TypeError):
         main(words)
+
+
+@pytest.mark.parametrize("span", [(40, 60), (10, 15), (0.8, 1.2), (0.5, 6), (3, 300), (1, 5000)])
+def test_labels_of_an_axis_stay_apart(span: tuple[float, float]) -> None:
+    figure = new_figure(2.4, 2.0)
+    axes = figure.add_subplot()
+    axes.plot(span, (0, 1))
+    _spread(axes)
+    figure.canvas.draw()
+    shown = [label for label in axes.get_xticklabels(which="both") if label.get_text()]
+    boxes = sorted((label.get_window_extent() for label in shown), key=lambda box: float(box.x0))
+    assert len(boxes) >= 2
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))

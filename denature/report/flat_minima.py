@@ -19,6 +19,7 @@ from denature.robust.flatness import Flatness
 from denature.robust.verdict import Evaluation
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LOOKS = (
@@ -223,10 +224,22 @@ def _norm(of_seeds: Sequence[Estimate]) -> str:
     return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
 
 
+def _spread(axes: "Axes") -> None:
+    """A logarithmic x axis with few labels; a linear one where its values are close together."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    low, high = axes.dataLim.intervalx
+    if low > 0 and high > 5 * low:
+        axes.set_xscale("log", subs=[])
+        subs = (1, 2, 5) if high < 50 * low else (1, 3) if high < 1000 * low else (1,)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter("{x:g}")
+
+
 def scatter(result: FlatMinimaResult) -> "Figure":
     """Robust accuracy against flatness, curvature and sensitivity, a mark for each seed."""
-    from matplotlib.ticker import LogLocator
-
     key = format_budget(result.budget)
     figure = new_figure(7.2, 2.9)
     panels = figure.subplots(1, 3, sharey=True)
@@ -244,9 +257,7 @@ def scatter(result: FlatMinimaResult) -> "Figure":
         axes.set_xlabel(title)
         axes.grid(color="#ddd", linewidth=0.7)
     for axes in panels[1:]:
-        axes.set_xscale("log", subs=[])
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
+        _spread(axes)
     panels[0].set_ylabel(f"robust at linf {budget_text(result.budget)}, %")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
