@@ -1,18 +1,23 @@
 """Thieves that try: which settings they have, and how validation chooses among them."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from denature.data import Dataset
 from denature.recipes.catalogue import experiment
 from denature.recipes.experiment import Request
 from denature.recipes.paper.experiment import PaperExperiment, _measured
 from denature.recipes.paper.orders import PlacedOrder
-from denature.recipes.paper.thieves import ALPHAS, BEST, TEMPERATURES, UNLABELLED
+from denature.recipes.paper.thefts import thefts
+from denature.recipes.paper.thieves import ALPHAS, BEST, TEACHERS, TEMPERATURES, UNLABELLED
 from denature.report.cells import TEACHER
-from denature.train import Distilled, Order, Run, Skeptical
+from denature.train import Distilled, Order, Run, Skeptical, make
+from denature.train.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +75,34 @@ def test_validation_chooses_the_run_that_counts(placed: list[PlacedOrder]) -> No
         runs.setdefault(order, run(0.5, "another"))
     found = cast(Any, _measured(tuned, runs))
     assert (found.record.name, found.like.name) == ("nasty 4", "normal 7")
+
+
+@pytest.mark.slow
+def test_served_teachers_are_cloned_within_their_budgets(digits: Dataset, tmp_path: Path) -> None:
+    """By real servers; a second call reads what the first one made, whatever the port."""
+    made = experiment(Request(name="nasty-thieves", scale="smoke"), tmp_path)
+    assert isinstance(made, PaperExperiment)
+    context = replace(made.context, setting=replace(made.setting, budgets=(60, 120)))
+    orders = [context.normal(TEACHERS, 0), context.nasty(TEACHERS, 0)]
+    runs = dict(zip(orders, make(orders, digits), strict=True))
+
+    def asked() -> int:
+        logs = sorted((context.out / "thefts").glob("*/access.jsonl"))
+        lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+        assert len(logs) == 2
+        return sum(line["images"] for line in lines)
+
+    first = list(thefts(context, runs, digits, Session()))
+    assert asked() == 2 * 120
+    assert [run.row for run in first] == [
+        f"{budget} queries with digits over the wire, of {kind}"
+        for budget in (60, 120)
+        for kind in ("normal", "nasty")
+    ]
+    normal, nasty, *_ = first
+    assert nasty.like is normal.record
+    assert nasty.teachers == (runs[orders[1]].record, runs[orders[0]].record)
+    assert {run.record.kind for run in first} == {"cloned"}
+    assert len({run.record.id for run in first}) == 4
+    assert list(thefts(context, runs, digits, Session())) == first
+    assert asked() == 2 * 120

@@ -174,9 +174,9 @@ def test_the_face_service_of_a_killed_experiment_ends(teacher: Path, tmp_path: P
     program.write_text(
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from denature.recipes.nose.service import serving\n"
+        "from denature.recipes.serving import serving\n"
         "if __name__ == '__main__':\n"
-        "    with serving(Path(sys.argv[1]), Path('log'), device='cpu') as victim:\n"
+        "    with serving(Path(sys.argv[1]), 'model', Path('log'), device='cpu'):\n"
         "        print('serving', flush=True)\n"
         "        time.sleep(600)\n"
     )

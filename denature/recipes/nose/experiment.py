@@ -1,8 +1,8 @@
 """The nose experiment: service, theft, clones, and clones of rounded answers."""
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from denature.extract.asking.pricing import one_price, prices_of
 from denature.extract.speed import Timing, time_run, time_victim
 from denature.extract.victims.base import Victim
 from denature.extract.victims.find import REKOGNITION
+from denature.extract.victims.rekognition import Rekognition
 from denature.recipes.experiment import AtScale, MeasuredResult, Request
 from denature.recipes.given import backbone_of
 from denature.recipes.nose.clones import (
@@ -32,9 +33,9 @@ from denature.recipes.nose.clones import (
 )
 from denature.recipes.nose.config import NoseOptions
 from denature.recipes.nose.findings import Clones, Speeds, result_of
-from denature.recipes.nose.service import check_packages, serving
 from denature.recipes.nose.service_answers import ServiceAnswers, load_recorded, query_service
-from denature.recipes.nose.settings import SETTINGS, TARGETS, NoseSetting
+from denature.recipes.nose.settings import SETTINGS, TARGETS, VALUES, NoseSetting
+from denature.recipes.serving import check_packages, serving
 from denature.remote.config import RequestConfig
 from denature.report.nose import PrecisionPoint
 from denature.train import Normal, Order, Run, make
@@ -84,7 +85,7 @@ class Nose(AtScale):
         self._backbones  # noqa: B018 - names are checked before pictures are decoded
         if self.is_recorded:
             return self._recorded(progress).dataset(TARGETS["nose"])
-        check_packages()
+        check_packages("The face service")
         return self._persons(progress)[0]
 
     def orders(self) -> Sequence[Order]:
@@ -165,10 +166,13 @@ class Nose(AtScale):
         )
         return self._recordings[0]
 
-    def _served(self, service: Run) -> AbstractContextManager[Victim]:
+    @contextmanager
+    def _served(self, service: Run) -> Iterator[Victim]:
+        """The service, which answers by Rekognition's protocol."""
         assert service.folder is not None
-        device = self.setting.teacher_training.device
-        return serving(service.folder, self.folder / "service.jsonl", device=device)
+        device, log = self.setting.teacher_training.device, self.folder / "service.jsonl"
+        with serving(service.folder, "face-service", log, device=device) as url:
+            yield Rekognition(endpoint_url=url, values=VALUES)
 
     @cached_property
     def _backbones(self) -> dict[str, Run | str]:

@@ -27,6 +27,8 @@ class Design:
     """Name of the baseline of students' differences."""
     decides: str = ""
     """Beginning of the rows that the verdict is about; all by default."""
+    measured: str | None = None
+    """Function that makes further runs of the trained networks, with their places."""
     analysis: str | None = None
     """Function that analyses the trained networks; if set, its figures and table are the result."""
 
@@ -48,10 +50,11 @@ DESIGNS: Mapping[str, Design] = {
         placed_orders="tables:large",
     ),
     "nasty-thieves": Design(
-        about="Students that choose their settings, and skeptical ones, of a nasty ResNet-18.",
+        about="Students that choose their settings, and thieves across the wire, of a ResNet-18.",
         data="cifar10",
         placed_orders="thieves:thieves",
         decides="best",
+        measured="thefts:thefts",
     ),
     "ablate-adversary": Design(
         about="A nasty ResNet-18 with a ResNet-18, a CNN or a ResNeXt-29 as adversary.",

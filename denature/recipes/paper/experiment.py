@@ -14,6 +14,7 @@ from denature.recipes.paper.catalogue import DESIGNS, Design
 from denature.recipes.paper.config import PaperOptions
 from denature.recipes.paper.orders import ExperimentContext, PlacedOrder
 from denature.recipes.paper.settings import PaperSetting, setting_of
+from denature.recipes.serving import check_packages
 from denature.report import cells
 from denature.report.paper import PaperResult
 from denature.train import Order, Run
@@ -52,6 +53,8 @@ class PaperExperiment:
         return self.context.out / "runs"
 
     def data(self, progress: Progress) -> Dataset:
+        if self.design.measured is not None:
+            check_packages("A served teacher")
         return load(DataConfig(source=self.setting.data(self.design.data)), progress=progress)
 
     def placed_orders(self) -> list[PlacedOrder]:
@@ -62,7 +65,13 @@ class PaperExperiment:
 
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Group the runs by their places; an analysis computes more from the networks."""
-        design, placed_orders = self.design, self.placed_orders()
+        design = self.design
+        placed = [_measured(each, runs) for each in self.placed_orders()]
+        records = _records(self.placed_orders(), runs)
+        if design.measured is not None:
+            further = list(_function(design.measured)(self.context, runs, data, session))
+            placed += further
+            records += [run.record for run in further]
         analysis = None
         if design.analysis is not None:
             analyse = _function(design.analysis)
@@ -72,13 +81,13 @@ class PaperExperiment:
             scale=self.setting.scale,
             about=design.about,
             differs=self.setting.differs,
-            cells=tuple(cells.cells_of(_measured(placed, runs) for placed in placed_orders)),
+            cells=tuple(cells.cells_of(placed)),
             axis=design.axis,
             against=design.against,
             decides=design.decides,
             analysis=analysis,
         )
-        return MeasuredResult(result, _records(placed_orders, runs))
+        return MeasuredResult(result, records)
 
 
 def _function(name: str) -> Any:

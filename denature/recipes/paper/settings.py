@@ -78,6 +78,10 @@ class PaperSetting(Setting):
     """Model inversion: its configuration and the number of images."""
     judge: str = "resnet18"
     """Network, trained alone, that classifies inverted images, by the paper's name."""
+    pools: tuple[DataName, ...] = ("cifar10", "tiny-imagenet")
+    """Images with which served teachers are queried."""
+    budgets: tuple[int, ...] = (5_000, 20_000)
+    """Queries to a served teacher."""
     sweeps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Shorter lists of values for an ablation, by its name."""
 
@@ -160,6 +164,8 @@ SETTINGS: Mapping[str, PaperSetting] = {
         student_training=Training(epochs=6, batch_size=64),
         dafl=(DIGITS_DAFL, Training(epochs=4, batch_size=64, optimizer="adam", evaluate_every=1)),
         inversion=(Inversion(steps=60, features=1.0), 20),
+        pools=("cifar10",),
+        budgets=(200, 800),
         sweeps={
             "omega": (0, 0.004, 0.04),
             "temperature": (1, 20),

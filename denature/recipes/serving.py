@@ -1,4 +1,4 @@
-"""Serve a run by the face service's protocol, in a separate process."""
+"""Serve a run in a separate process, whose clients see only the wire."""
 
 import multiprocessing
 import signal
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 from denature.core.errors import DenatureError, RunError, needs
 from denature.core.parent import end_with_parent
-from denature.extract.victims.rekognition import Rekognition
-from denature.recipes.nose.settings import VALUES
 from denature.train.config import Device
 
 if TYPE_CHECKING:
@@ -20,13 +18,16 @@ PATIENCE_S = 30
 """Seconds for the server to finish accepted requests before it is killed."""
 
 
-def check_packages() -> None:
+def check_packages(what: str) -> None:
     """Check that a server can start here, before hours of training the network that it serves.
+
+    Args:
+        what: begins the error.
 
     Raises:
         MissingExtra: a package of the server is missing.
     """
-    with needs("serve", "The face service"):
+    with needs("serve", what):
         import orjson  # noqa: F401
         import prometheus_client  # noqa: F401
         import starlette  # noqa: F401
@@ -34,19 +35,19 @@ def check_packages() -> None:
 
 
 @contextmanager
-def serving(run: Path, log: Path, *, device: Device) -> Iterator[Rekognition]:
-    """Serve a run as `denature serve` does; the client sees only the wire.
+def serving(run: Path, name: str, log: Path, *, device: Device) -> Iterator[str]:
+    """Serve a run under a name as `denature serve` does, and yield the server's URL.
 
     Raises:
         RunError: the server did not start.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(run, log, device, sender), name="face service")
+    process = context.Process(target=_serve, args=(run, name, log, device, sender), name=name)
     process.start()
     sender.close()
     try:
-        yield Rekognition(endpoint_url=_address(run, receiver), values=VALUES)
+        yield _address(run, receiver)
     finally:
         receiver.close()
         process.terminate()
@@ -67,7 +68,7 @@ def _address(run: Path, receiver: "Connection") -> str:
     return started
 
 
-def _serve(run: Path, log: Path, device: Device, sender: "Connection") -> None:
+def _serve(run: Path, name: str, log: Path, device: Device, sender: "Connection") -> None:
     """In the server's process: serve the run, and send the URL or the reason of a failure."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, and its client stops it
@@ -75,7 +76,7 @@ def _serve(run: Path, log: Path, device: Device, sender: "Connection") -> None:
     from denature.serve.listen import listen
 
     try:
-        model = ServedModel.of(f"face-service={run}", Exposure(), DefenseConfig().defense)
+        model = ServedModel.of(f"{name}={run}", Exposure(), DefenseConfig().defense)
         serving = Serving(models=(model.resolved(),), log=str(log), device=device)
         listen(serving, port=0, announce=sender.send)
     except DenatureError as error:
