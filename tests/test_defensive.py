@@ -10,7 +10,7 @@ from denature.cli.app import main
 from denature.core.errors import ConfigError
 from denature.recipes.defensive import SETTINGS, DefensiveDistillation
 from denature.recipes.experiment import Request
-from denature.recipes.runner import run, seconds_left
+from denature.recipes.runner import run, time_left
 from denature.robust.config import AttackConfig
 from denature.train import load_run
 from tests.evaluations import is_drawn_again
@@ -52,8 +52,8 @@ def test_each_temperature_is_trained_attacked_and_judged(tmp_path: Path) -> None
     assert student.inputs["teacher"].digest == (
         load_run(tmp_path / "smoke" / "seed-0" / "T-100" / "teacher").record.net.digest
     )
-    assert seconds_left([experiment]) == 0
-    assert seconds_left([replace(experiment, out=tmp_path / "elsewhere")]) > 0
+    assert time_left([experiment]) == (0, 0)
+    assert min(time_left([replace(experiment, out=tmp_path / "elsewhere")])) > 0
     assert is_drawn_again(found)
     again = run(experiment)
     assert again.lines == found.lines
@@ -86,18 +86,20 @@ def test_the_smoke_scale_says_what_came_out(
     assert reference["robustness"]["worst"]["linf"][key]["value"] > max(held)
 
 
-def test_it_says_how_long_training_would_take_and_what_is_left(
+def test_it_says_how_long_training_and_attacks_would_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["reproduce", "defensive-distillation", "--scale", "smoke", "--device", "cpu"]
     words += ["--out", str(tmp_path), "--estimate", "--json", "-q"]
 
-    def seconds(*more: str) -> float:
+    def left(*more: str) -> dict[str, float]:
         assert main([*words, *more]) == 0
-        return float(json.loads(capsys.readouterr().out.splitlines()[-1])["seconds"])
+        found: dict[str, float] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return found
 
-    one, three = seconds("--seeds", "1"), seconds()
-    assert three > 1.5 * one > 0
+    one, three = left("--seeds", "1"), left()
+    for part in ("seconds", "attacks_s"):
+        assert three[part] > 1.5 * one[part] > 0
     assert not (tmp_path / "smoke").exists()
 
 

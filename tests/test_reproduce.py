@@ -25,7 +25,7 @@ from denature.recipes.paper.experiment import PaperExperiment
 from denature.recipes.paper.orders import PlacedOrder
 from denature.recipes.paper.recalled import RECALLED
 from denature.recipes.paper.settings import CAP, PAPER_LOSS, SETTINGS, WARMUP, PaperSetting
-from denature.recipes.runner import seconds_left
+from denature.recipes.runner import time_left
 from denature.report import cells as findings
 from denature.report.cells import TEACHER, PlacedRun, TableCell
 from denature.report.page import render
@@ -364,8 +364,8 @@ def test_one_experiment_from_estimate_to_page(
         [experiment(Request(name=name, scale="smoke"), tmp_path) for name in names]
         for names in (["logit-responses", "tsne"], ["cifar10-table"])
     )
-    assert seconds_left(finished) == 0
-    assert seconds_left(other) > 0
+    assert time_left(finished) == (0, 0)
+    assert time_left(other).training > 0
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """denature reproduce: published experiments, at a scale that fits the machine."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -69,22 +70,23 @@ def _run(
     """Run experiments with their options one after the other, or estimate the time of all."""
     from denature.cli.show import show
     from denature.core.progress import format_seconds
-    from denature.recipes.runner import run, seconds_left
+    from denature.recipes.runner import run, time_left
 
     experiments = [
         experiment(Request(name=name, **asdict(choices)), out, options) for name, options in chosen
     ]
     display = output_options.display()
     usual = workers_of_small_networks(choices.device) if choices.scale == "smoke" else 1
-    seconds = seconds_left(experiments, workers=run_options.workers or usual, progress=display)
+    left = time_left(experiments, workers=run_options.workers or usual, progress=display)
     names = ", ".join(name for name, _ in chosen)
+    attacks = f" and {format_seconds(left.attacks)} of attacks at most" if left.attacks else ""
     display.say(
-        f"{names} at scale {choices.scale}: {format_seconds(seconds)} of training are left on this "
-        "machine; the time of attacks and queries comes on top."
+        f"{names} at scale {choices.scale}: {format_seconds(left.training)} of training{attacks} "
+        "are left on this machine; queries and further measurements come on top."
     )
     if estimate:
         if output_options.json:
-            print(f'{{"seconds": {seconds:.0f}}}')
+            print(json.dumps({"seconds": round(left.training), "attacks_s": round(left.attacks)}))
         return
     with run_options.session(output_options, choices.device, default_workers=usual) as session:
         for each in experiments:

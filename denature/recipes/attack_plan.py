@@ -14,7 +14,7 @@ from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, chosen
 from denature.robust.config import AttackConfig, budget_text
 from denature.robust.estimate import attack_seconds, cost
-from denature.robust.target import Attacked
+from denature.robust.target import PROBE, Attacked
 
 
 def in_whole_steps(config: AttackConfig, data: Dataset) -> AttackConfig:
@@ -55,7 +55,8 @@ def announce(
             queries += asked
             dollars += asked * (prices[target] or 0.0)
         else:
-            seconds += attack_seconds(target, names, config, images, len(images))
+            few = images[:PROBE].to(target.device)
+            seconds += attack_seconds(target, names, config, few, len(images))
             if target.shows_probabilities:
                 progress.say(
                     f"{target.name} outputs probabilities; their logarithms are attacked, since a "

@@ -4,7 +4,7 @@ Papernot et al. 2016, arXiv:1511.04508, and the evaluation by Carlini and Wagner
 attacks on the same samples also run against an undefended and an adversarially trained network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,16 +95,22 @@ class DefensiveDistillation(AttackedExperiment[DefensiveSetting]):
     def settings(cls) -> Mapping[str, DefensiveSetting]:
         return SETTINGS
 
+    @property
+    def _temperatures(self) -> Mapping[str, float | None]:
+        """Temperature of each attacked network by its name."""
+        temperatures = self.setting.temperatures
+        distilled = {f"T-{temperature:g}": temperature for temperature in temperatures}
+        return {UNDEFENDED: None, **distilled, REFERENCE: None}
+
+    @property
+    def attacked(self) -> Sequence[str]:
+        return list(self._temperatures)
+
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Attack all networks on the same samples."""
         setting = self.setting
         by_name = {key: runs[order] for key, order in self.networks().items()}
-        names: Mapping[str, float | None] = {
-            UNDEFENDED: None,
-            **{f"T-{temperature:g}": temperature for temperature in setting.temperatures},
-            REFERENCE: None,
-        }
-        judged = self.evaluations(by_name, names, UNDEFENDED, data, session)
+        judged = self.evaluations(by_name, data, session)
         result = DefensiveDistillationResult(
             scale=setting.scale,
             differs=setting.differs,
@@ -112,7 +118,7 @@ class DefensiveDistillation(AttackedExperiment[DefensiveSetting]):
             budget=self.linf_budget(data),
             findings=tuple(
                 EvaluatedNetwork(name=name, temperature=temperature, judged=judged[name])
-                for name, temperature in names.items()
+                for name, temperature in self._temperatures.items()
             ),
         )
         return MeasuredResult(result, [run.record for run in by_name.values()])

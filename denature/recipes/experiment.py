@@ -8,7 +8,7 @@ An experiment is one file with its settings by scale and a class of this form, a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 from denature.core.errors import ConfigError, unknown
 from denature.train.config import Device, Precision, Training
@@ -124,6 +124,14 @@ class Experiment(Protocol):
         self, runs: "Mapping[Order, Run]", data: "Dataset", session: "Session"
     ) -> MeasuredResult:
         """Measure the runs of these orders; finished measurements are read again."""
+
+
+@runtime_checkable
+class WithAttacks(Protocol):
+    """An experiment whose measurement attacks networks, which may take longer than training."""
+
+    def attack_seconds(self, data: "Dataset") -> float:
+        """Seconds that the attacks take at most; 0 where all were made."""
 
 
 class AtScale:

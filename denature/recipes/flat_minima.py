@@ -7,7 +7,7 @@ are measured on the same images.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -108,6 +108,10 @@ class FlatMinima(AttackedExperiment[FlatMinimaSetting]):
     def settings(cls) -> Mapping[str, FlatMinimaSetting]:
         return SETTINGS
 
+    @property
+    def attacked(self) -> Sequence[str]:
+        return (PLAIN, *WAYS)
+
     def of_seed(self, seed: int, out: Path) -> dict[str, Order]:
         """Orders by name; those that only teach are named after the network and their part."""
         setting = self.setting
@@ -127,15 +131,14 @@ class FlatMinima(AttackedExperiment[FlatMinimaSetting]):
         """Attack all networks on the same samples, and move the weights of each."""
         setting = self.setting
         found = {key: runs[order] for key, order in self.networks().items()}
-        names = (PLAIN, *WAYS)
-        judged = self.evaluations(found, names, PLAIN, data, session)
+        judged = self.evaluations(found, data, session)
         config = setting.flatness
         matcher = ClassMatcher(data, session.progress)
         tested, _ = pixels(choose(data.test, config.samples, config.seed))
         flat = {
             key: self._flatness(run, data, tested, matcher, session)
             for key, run in found.items()
-            if key[1] in names
+            if key[1] in self.attacked
         }
         result = FlatMinimaResult(
             scale=setting.scale,
@@ -148,7 +151,7 @@ class FlatMinima(AttackedExperiment[FlatMinimaSetting]):
                     judged=judged[name],
                     flatness=tuple(flat[seed, name] for seed in range(setting.seeds)),
                 )
-                for name in names
+                for name in self.attacked
             ),
         )
         return MeasuredResult(result, [run.record for run in found.values()])

@@ -1,6 +1,6 @@
 """Robustness and extraction: attack and clone a normal, a nasty and two hardened networks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,6 +119,10 @@ class RobustnessAndExtraction(AttackedExperiment[ExtractionSetting]):
     def settings(cls) -> Mapping[str, ExtractionSetting]:
         return SETTINGS
 
+    @property
+    def attacked(self) -> Sequence[str]:
+        return VICTIMS
+
     def of_seed(self, seed: int, out: Path) -> dict[str, Order]:
         targets = _victims(self.setting, seed, out)
         return targets | _clones(self.setting, seed, targets, out)
@@ -128,7 +132,7 @@ class RobustnessAndExtraction(AttackedExperiment[ExtractionSetting]):
         setting = self.setting
         by_name = {key: runs[order] for key, order in self.networks().items()}
         seeds = range(setting.seeds)
-        judged = self.evaluations(by_name, VICTIMS, NORMAL, data, session)
+        judged = self.evaluations(by_name, data, session)
         victims = tuple(
             VictimResult(
                 name=name,

@@ -4,11 +4,12 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from denature.core.progress import SILENT, Progress
 from denature.data import Dataset
 from denature.recipes.estimate import training_seconds
-from denature.recipes.experiment import Experiment
+from denature.recipes.experiment import Experiment, WithAttacks
 from denature.report.results import Outcome, write_outcome
 from denature.train import Order, make
 from denature.train.session import Session
@@ -36,19 +37,31 @@ def run(
     return replace(outcome, seconds=time.perf_counter() - started)
 
 
-def seconds_left(
+class TimeLeft(NamedTuple):
+    """What experiments still take here, in seconds."""
+
+    training: float
+    attacks: float
+    """At most: images that are fooled early are not attacked again."""
+
+
+def time_left(
     experiments: Iterable[Experiment], *, workers: int = 1, progress: Progress = SILENT
-) -> float:
-    """Seconds of training that experiments still take here; measurements are not counted.
+) -> TimeLeft:
+    """Time of the trainings and attacks that are left; queries and other measures are not counted.
 
     Experiments with one folder of runs share these, and each run is counted once.
     """
     wanted: dict[Path, list[tuple[Order, Dataset]]] = {}
+    attacks = 0.0
     for experiment in experiments:
         data = experiment.data(progress)
         orders = wanted.setdefault(experiment.runs_folder, [])
         orders += [(order, data) for order in experiment.orders()]
-    return sum(
+        if isinstance(experiment, WithAttacks):
+            attacks += experiment.attack_seconds(data)
+    training = sum(
         training_seconds(orders, done, workers=workers, progress=progress)
         for done, orders in wanted.items()
     )
+    return TimeLeft(training, attacks)

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from denature.core.progress import Task
-from denature.core.types import Pixels
+from denature.core.types import Logits, Pixels
 from denature.robust.base import AttackContext, AttackCost
 from denature.robust.catalogue import ATTACKS, budgets_of
 from denature.robust.config import AttackConfig
-from denature.robust.target import PROBE, Attacked
+from denature.robust.target import PROBE
 
 TURNS = 3
 
@@ -70,40 +70,47 @@ def counted(context: AttackContext, task: Task, planned: float) -> Iterator[None
 
 
 def attack_seconds(
-    target: Attacked, names: Sequence[str], config: AttackConfig, images: Pixels, count: int
+    network: Callable[[Pixels], Logits],
+    names: Sequence[str],
+    config: AttackConfig,
+    images: Pixels,
+    count: int,
 ) -> float:
     """Seconds that attacks on `count` images take, at most, by timing a few passes.
 
     Args:
-        target: the model under attack; it shows gradients.
+        network: from images in [0, 1] to logits, with gradients.
         names: names of the attacks.
         config: effort and budgets.
-        images: a few of the images, in [0, 1].
+        images: a few of the images, on the network's device.
         count: number of images in all.
     """
-    images = images[: min(PROBE, config.batch_size)].to(target.device)
+    images = images[: min(PROBE, config.batch_size)]
 
     def back() -> None:
         at = images.clone().requires_grad_()
-        logits = target(at)
+        logits = network(at)
         if logits.requires_grad:
             torch.autograd.grad(logits.sum(), at, allow_unused=True)
 
     def forth() -> None:
         with torch.no_grad():
-            target(images)
+            network(images)
 
     passes = cost(names, config, channels=images.shape[1])
-    spent = passes.gradients * _timed(back, target) + passes.answers * _timed(forth, target)
+    spent = sum(
+        times * _timed(work, images.device)
+        for times, work in ((passes.gradients, back), (passes.answers, forth))
+    )
     return spent * count / len(images)
 
 
-def _timed(work: Callable[[], None], target: Attacked) -> float:
+def _timed(work: Callable[[], None], device: torch.device) -> float:
     taken = []
     for _ in range(TURNS + 1):
         started = time.perf_counter()
         work()
-        if target.device.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - started)
     return min(taken[1:])
