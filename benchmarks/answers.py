@@ -12,9 +12,10 @@ No command offers int8; this benchmark is the trial.
 import argparse
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,6 +36,14 @@ AT_A_TIME = 64
 """Images of a pass of int8; the default's chunk on a CPU."""
 
 CHUNKS = (16, 128, 256, 512)
+
+NAMES = {
+    "fp32": "fp32, folded",
+    "int8": "int8, folded",
+    "compile": "`--compile`",
+    **{f"chunk-{size}": f"chunks of {size}" for size in CHUNKS},
+}
+"""Ways by their keys, as the table names them."""
 
 Answer = Callable[[Pixels], Logits]
 
@@ -131,6 +140,22 @@ def measure(bench: Bench, run: Run, data: str, *, images: int, compiled: bool) -
         key = f"{way}/{name}"
         bench.compare(key, work_of(answer, pixels), work_of(usual, auto.pixels(chosen)))
         bench.figures[key] |= errors(expected, answer(pixels))
+
+
+def ways_table(figures: Mapping[str, Any]) -> str:
+    """Speed and error of each way, as Markdown, in the order of the figures."""
+    lines = ["| network | answers by | speed | nats | classes flipped, % |"]
+    lines.append("| --- " * 5 + "|")
+    for key, found in figures.items():
+        if "nats" not in found:
+            continue
+        way, _, network = key.partition("/")
+        if way == "usual":
+            way = f"{found['precision']} in chunks of {found['chunk']}, the usual"
+        speed = f"{found.get('ratio', 1):.2f}"
+        nats, flipped = f"{found['nats']:.2g}", f"{found['flipped_percent']:.2f}"
+        lines.append(f"| `{network}` | {NAMES.get(way, way)} | {speed} | {nats} | {flipped} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.abuse import table as abuse_table
+from benchmarks.answers import ways_table
 from benchmarks.audit import fidelity_table
 from benchmarks.bench import table
 from benchmarks.coverage import LIMITS, intervals_table, verdicts_table
@@ -100,6 +101,12 @@ def test_the_figures_of_a_server_under_attack_are_those_that_were_measured() -> 
     """To renew them: `python -m benchmarks.abuse`, as the page says."""
     found = json.loads((ROOT / "results" / "abuse-cpu.json").read_text(encoding="utf-8"))
     assert abuse_table(found) in (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+
+
+def test_other_ways_to_answer_have_the_speed_and_error_that_were_measured() -> None:
+    """To renew them: `python -m benchmarks.answers`, as the page says."""
+    found = json.loads((ROOT / "results" / "answers-cpu.json").read_text(encoding="utf-8"))
+    assert ways_table(found) in (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
 
 
 def test_what_defenses_add_to_a_request_is_what_was_measured() -> None:
