@@ -67,28 +67,36 @@ def _curve(axes: "Axes", cells: Sequence[TableCell], look: tuple[str, str]) -> "
 
 
 def bars(cells: Sequence[TableCell]) -> "Figure":
-    """Each network's accuracy by the source of its training, with intervals and recalled values."""
+    """Each network's accuracy by the source of its training, with intervals and recalled values.
+
+    A line for each place, below the name of its network: a legend of many rows tells none apart.
+    """
     columns = list(dict.fromkeys(cell.column for cell in cells))
     columns.sort(key=lambda column: column != TEACHER)
     looks = _looks(cells)
-    rows = list(looks)
-    figure = new_figure(7.4, 0.5 + (0.16 * len(rows) + 0.22) * len(columns))
+    labels: list[str] = []
+    heads: list[int] = []
+    height = 0.5 + 0.17 * (len(cells) + len(columns))
+    figure = new_figure(6.4, height)
     axes = figure.add_subplot()
-    for place, column in enumerate(columns):
+    for column in columns:
+        heads.append(len(labels))
+        labels.append(column)
         for cell in (cell for cell in cells if cell.column == column):
-            y = place + (rows.index(cell.row) - (len(rows) - 1) / 2) * 0.8 / len(rows)
-            (colour, marker), found = looks[cell.row], cell.accuracy
+            y, (colour, marker), found = len(labels), looks[cell.row], cell.accuracy
+            labels.append(cell.row.removeprefix("of ") if column == TEACHER else cell.row)
             axes.plot([100 * found.low, 100 * found.high], [y, y], color=colour, linewidth=2)
             axes.plot(100 * found.value, y, marker, color=colour, markersize=5)
             if cell.recalled is not None:
                 axes.plot(cell.recalled, y, "x", color=colour, markersize=5)
-    for row, (colour, marker) in looks.items():
-        axes.plot([], [], marker, color=colour, markersize=5, label=row)
     if any(cell.recalled is not None for cell in cells):
         axes.plot([], [], "x", color="black", markersize=5, label="paper, recalled")
-    axes.set_yticks(range(len(columns)), columns)
-    axes.set_ylim(len(columns) - 0.5, -0.5)  # downwards, and no mark lies on an edge
+        figure.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    axes.set_yticks(range(len(labels)), labels)
+    for head in heads:
+        axes.yaxis.get_ticklabels()[head].set_fontweight("bold")
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(labels) - 0.4, -0.6)  # downwards, and no mark lies on an edge
     axes.set_xlabel("accuracy on the test split, % (95 % interval)")
     axes.grid(axis="x", color="#ddd", linewidth=0.7)
-    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
