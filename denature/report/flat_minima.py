@@ -43,7 +43,7 @@ NOTE = (
     "of each filter's length; the higher, the flatter. Loss rises: by so much the training loss "
     "grows under these changes. Curvature: largest eigenvalue of the Hessian of that loss. Both "
     "are of the loss that the network was trained with, whose scale differs between losses, so no "
-    "verdict rests on them; `about` marks an eigenvalue that still moved by a hundredth. "
+    'verdict rests on them; "about" marks an eigenvalue that still moved by a hundredth. '
     "Sensitivity: mean Frobenius norm of the Jacobian with respect to the test image, of logits "
     "and of probabilities at temperature 1. Intervals (95 %) of the table cover other seeds and "
     "other images together, those of the sentences other seeds, and each sentence stands alone: "
