@@ -65,9 +65,9 @@ class PaperExperiment:
 
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Group the runs by their places; an analysis computes more from the networks."""
-        design = self.design
-        placed = [_measured(each, runs) for each in self.placed_orders()]
-        records = _records(self.placed_orders(), runs)
+        design, placed_orders = self.design, self.placed_orders()
+        placed = [_measured(each, runs) for each in placed_orders]
+        records = _records(placed_orders, runs)
         if design.measured is not None:
             further = list(_function(design.measured)(self.context, runs, data, session))
             placed += further
