@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from denature.core.errors import ConfigError, MissingExtra
 from denature.core.seeds import seeded
 from denature.nets import NETS, create, parameter_count
+from denature.nets.heads import head_of
 from tests.networks import every_network
 
 COUNTS = {
@@ -122,6 +123,32 @@ def test_options_follow_a_name(name: str, parameters: int, dropout: float) -> No
     with torch.no_grad():
         pixels = random_pixels(64, 3, 32, 32)
         assert torch.equal(network(pixels), network(pixels)) == (dropout == 0)
+
+
+@pytest.mark.parametrize("name", [name for name, net in NETS.items() if "cells" in net.options])
+def test_cells_keep_the_place_of_what_an_image_shows(name: str) -> None:
+    """Known answer: the output of a map that is pooled by hand, and one cell is the usual mean."""
+    plain, one = (create(n, classes=3, image_size=32).eval() for n in (name, f"{name}@cells=1"))
+    one.load_state_dict(plain.state_dict())
+    pixels = random_pixels(2, 3, 32, 32)
+    assert torch.equal(one(pixels), plain(pixels))
+
+    two = create(f"{name}@cells=2", classes=3, image_size=32).eval()
+    head = head_of(two, 3)
+    assert head is not None
+    maps: list[torch.Tensor] = []
+    layers = dict(two.named_modules())
+    last = layers["body.bn"] if name.startswith("resnetc") else layers["body.layer4"]
+    last.register_forward_hook(lambda _, __, out: maps.append(out.relu()))
+    found = two(pixels)
+    height, width = maps[0].shape[2] // 2, maps[0].shape[3] // 2
+    corners = [
+        maps[0][:, :, y * height : (y + 1) * height, x * width : (x + 1) * width].mean((2, 3))
+        for y in (0, 1)
+        for x in (0, 1)
+    ]
+    by_hand = head.layer(torch.stack(corners, dim=2).flatten(1))
+    torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=1e-5)
 
 
 def test_the_original_of_defensive_distillation_has_no_padding() -> None:

@@ -60,6 +60,9 @@ class Option:
     high: float
 
 
+CELLS = {"cells": Option(int, 1, 16)}
+"""Of networks that average their last maps: the parts along a side that are averaged apart."""
+
 NETS: Mapping[str, Net] = {
     "mlp": Net(MLP, "two hidden layers of 512", minimum=1, optimizer="adam"),
     "cnn": Net(
@@ -80,14 +83,18 @@ NETS: Mapping[str, Net] = {
         optimizer="adam",
         options={"padding": Option(int, 0, 1), "dropout": Option(float, 0, 0.99)},
     ),
-    "resnetc20": Net(resnetc20, "pre-activation ResNet for CIFAR, 20 layers of 16, 32, 64"),
-    "resnetc32": Net(resnetc32, "pre-activation ResNet for CIFAR, 32 layers of 16, 32, 64"),
-    "resnetc44": Net(resnetc44, "the same with bottlenecks, 21 blocks"),
-    "resnetc56": Net(resnetc56, "the same with bottlenecks, 27 blocks"),
-    "resnetc110": Net(resnetc110, "the same with bottlenecks, 54 blocks"),
-    "resnet18": Net(resnet18, "ResNet-18 with a 3x3 stem, 64 to 512 channels"),
-    "resnet34": Net(resnet34, "ResNet-34 with a 3x3 stem, 64 to 512 channels"),
-    "resnet50": Net(resnet50, "ResNet-50 with a 3x3 stem, 256 to 2048 channels"),
+    "resnetc20": Net(
+        resnetc20, "pre-activation ResNet for CIFAR, 20 layers of 16, 32, 64", options=CELLS
+    ),
+    "resnetc32": Net(
+        resnetc32, "pre-activation ResNet for CIFAR, 32 layers of 16, 32, 64", options=CELLS
+    ),
+    "resnetc44": Net(resnetc44, "the same with bottlenecks, 21 blocks", options=CELLS),
+    "resnetc56": Net(resnetc56, "the same with bottlenecks, 27 blocks", options=CELLS),
+    "resnetc110": Net(resnetc110, "the same with bottlenecks, 54 blocks", options=CELLS),
+    "resnet18": Net(resnet18, "ResNet-18 with a 3x3 stem, 64 to 512 channels", options=CELLS),
+    "resnet34": Net(resnet34, "ResNet-34 with a 3x3 stem, 64 to 512 channels", options=CELLS),
+    "resnet50": Net(resnet50, "ResNet-50 with a 3x3 stem, 256 to 2048 channels", options=CELLS),
     "resnext29": Net(ResNeXt29, "ResNeXt-29, 8 groups, widened 4 times"),
     "mobilenetv2": Net(MobileNetV2, "MobileNetV2 for small images"),
     "shufflenetv2": Net(ShuffleNetV2, "ShuffleNetV2 1x for small images"),

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from denature.core.types import Logits, Pixels
+from denature.nets.pooling import pooled
 
 
 @final
@@ -74,8 +75,10 @@ class ResNet(nn.Module):
         *,
         classes: int,
         channels: int,
+        cells: int,
     ) -> None:
         super().__init__()
+        self.cells = cells
         self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         wide = block.expansion
@@ -83,12 +86,12 @@ class ResNet(nn.Module):
         self.layer2 = _stage(block, 64 * wide, 128, counts[1], stride=2)
         self.layer3 = _stage(block, 128 * wide, 256, counts[2], stride=2)
         self.layer4 = _stage(block, 256 * wide, 512, counts[3], stride=2)
-        self.linear = nn.Linear(512 * wide, classes)
+        self.linear = nn.Linear(512 * wide * cells**2, classes)
 
     def forward(self, x: Pixels) -> Logits:
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        logits: Logits = self.linear(x.mean((2, 3)))
+        logits: Logits = self.linear(pooled(x, self.cells))
         return logits
 
 
@@ -97,16 +100,16 @@ def _stage(block: ResidualBlock, inputs: int, width: int, count: int, stride: in
     return nn.Sequential(block(inputs, width, stride), *rest)
 
 
-def resnet18(*, classes: int, channels: int, image_size: int) -> ResNet:
+def resnet18(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNet:
     """11,173,962 parameters for 3 channels and 10 classes."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), classes=classes, channels=channels)
+    return ResNet(BasicBlock, (2, 2, 2, 2), classes=classes, channels=channels, cells=cells)
 
 
-def resnet34(*, classes: int, channels: int, image_size: int) -> ResNet:
+def resnet34(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNet:
     """21,282,122 parameters for 3 channels and 10 classes."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), classes=classes, channels=channels)
+    return ResNet(BasicBlock, (3, 4, 6, 3), classes=classes, channels=channels, cells=cells)
 
 
-def resnet50(*, classes: int, channels: int, image_size: int) -> ResNet:
+def resnet50(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNet:
     """23,520,842 parameters for 3 channels and 10 classes."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), classes=classes, channels=channels)
+    return ResNet(Bottleneck, (3, 4, 6, 3), classes=classes, channels=channels, cells=cells)

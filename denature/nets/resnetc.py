@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from denature.core.types import Logits, Pixels
+from denature.nets.pooling import pooled
 
 
 @final
@@ -68,8 +69,9 @@ class ResNetC(nn.Module):
     last mean is adaptive, where the official code pools 8x8 and so fits 32x32 images only.
     """
 
-    def __init__(self, depth: int, *, classes: int, channels: int) -> None:
+    def __init__(self, depth: int, *, classes: int, channels: int, cells: int) -> None:
         super().__init__()
+        self.cells = cells
         self.block = PreActBottleneck if depth >= 44 else PreActBlock
         count, wide = (depth - 2) // 6, self.block.expansion
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
@@ -77,7 +79,7 @@ class ResNetC(nn.Module):
         self.layer2 = self._stage(16 * wide, 32, count, stride=2)
         self.layer3 = self._stage(32 * wide, 64, count, stride=2)
         self.bn = nn.BatchNorm2d(64 * wide)
-        self.fc = nn.Linear(64 * wide, classes)
+        self.fc = nn.Linear(64 * wide * cells**2, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -88,30 +90,30 @@ class ResNetC(nn.Module):
 
     def forward(self, x: Pixels) -> Logits:
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
-        logits: Logits = self.fc(F.relu(self.bn(x)).mean((2, 3)))
+        logits: Logits = self.fc(pooled(F.relu(self.bn(x)), self.cells))
         return logits
 
 
-def resnetc20(*, classes: int, channels: int, image_size: int) -> ResNetC:
+def resnetc20(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNetC:
     """272,282 parameters for 3 channels and 10 classes."""
-    return ResNetC(20, classes=classes, channels=channels)
+    return ResNetC(20, classes=classes, channels=channels, cells=cells)
 
 
-def resnetc32(*, classes: int, channels: int, image_size: int) -> ResNetC:
+def resnetc32(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNetC:
     """466,714 parameters for 3 channels and 10 classes."""
-    return ResNetC(32, classes=classes, channels=channels)
+    return ResNetC(32, classes=classes, channels=channels, cells=cells)
 
 
-def resnetc44(*, classes: int, channels: int, image_size: int) -> ResNetC:
+def resnetc44(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNetC:
     """683,162 parameters for 3 channels and 10 classes."""
-    return ResNetC(44, classes=classes, channels=channels)
+    return ResNetC(44, classes=classes, channels=channels, cells=cells)
 
 
-def resnetc56(*, classes: int, channels: int, image_size: int) -> ResNetC:
+def resnetc56(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNetC:
     """868,634 parameters for 3 channels and 10 classes."""
-    return ResNetC(56, classes=classes, channels=channels)
+    return ResNetC(56, classes=classes, channels=channels, cells=cells)
 
 
-def resnetc110(*, classes: int, channels: int, image_size: int) -> ResNetC:
+def resnetc110(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNetC:
     """1,703,258 parameters for 3 channels and 10 classes."""
-    return ResNetC(110, classes=classes, channels=channels)
+    return ResNetC(110, classes=classes, channels=channels, cells=cells)
