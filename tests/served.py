@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from denature.serve.keys.base import Charge, Keys, KeysUnavailable, digest_of, unavailable
 from tests.processes import Command
 
 INFER = "/v2/models/m/infer"
@@ -153,3 +154,12 @@ def redis_in(folder: Path) -> Iterator[OwnRedis]:
     finally:
         process.kill()
         process.wait()
+
+
+def spend(keys: Keys, key: str, images: int) -> str:
+    """Book images on a key's account, as a server does; returns its name."""
+    try:
+        [booking] = keys.book([Charge(digest_of(key), images)])
+    except KeysUnavailable as error:
+        raise unavailable(str(error)) from None
+    return booking.check()

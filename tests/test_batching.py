@@ -66,6 +66,30 @@ def test_too_many_that_wait_are_sent_away() -> None:
     assert refused.status == 503
 
 
+def test_a_request_whose_client_has_gone_is_not_computed() -> None:
+    line, sizes = batcher(ServerLimits(max_batch=2))
+    left: set[int] = set()
+
+    def check(number: int) -> None:
+        if number in left:
+            raise Refused(400, "The client has gone.")
+
+    async def ask() -> list[Any]:
+        def one(number: int) -> Any:
+            return line.ask(np.full((2, 1), number), check=lambda: check(number))
+
+        asked = [asyncio.create_task(one(number)) for number in range(4)]
+        await asyncio.sleep(0.005)  # the first is computed
+        left.update((0, 2))
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    first, second, gone, last = asyncio.run(ask())
+    line.close()
+    assert [len(answer) for answer in (first, second, last)] == [2, 2, 2]
+    assert isinstance(gone, Refused)
+    assert sum(sizes) == 6
+
+
 def test_a_request_that_fails_does_so_alone() -> None:
     batches: list[int] = []
 

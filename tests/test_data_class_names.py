@@ -28,6 +28,14 @@ def test_a_list_of_classes_gives_names_their_order(tmp_path: Path, line: str) ->
         read(tmp_path, holdout=0.5)
 
 
+def test_a_list_with_words_after_the_names_serves_all_splits(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("emu\ta bird\ndog\tno bird\ncat\tnone either\n", "utf-8")
+    table(tmp_path / "train.parquet", {"label": CATS})
+    table(tmp_path / "test.parquet", {"label": CATS})
+    found = read(tmp_path)
+    assert found.test.labels.tolist() == found.train.labels.tolist() == [1, 2, 1, 2, 0, 1]
+
+
 @pytest.mark.parametrize("root", ["", "data"])
 @pytest.mark.parametrize("where", ["", "data", "data/train"])
 def test_a_list_of_classes_is_found_wherever_it_lies_above_the_shards(

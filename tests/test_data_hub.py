@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,34 @@ def test_the_hub_without_its_library_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"hf:owner/name.*pip install 'denature\[hub\]'"):
         load("hf:owner/name")
+
+
+def test_paths_of_the_hub_lie_in_its_caches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Data of strangers must not read, and so send away, other files of this machine."""
+    import datasets
+
+    train, test = pair().values()
+
+    def place(folder: Path) -> None:
+        folder.mkdir(parents=True)
+        built = {}
+        for name, held in (("train", train), ("test", test)):
+            paths = [folder / f"{name}-{number}.png" for number in range(len(held.images))]
+            for path, image in zip(paths, held.images, strict=True):
+                path.write_bytes(encoded(image))
+            cells = [{"bytes": None, "path": str(path)} for path in paths]
+            built[name] = datasets.Dataset.from_dict(
+                {"picture": cells, "kind": held.labels},
+                features=datasets.Features(
+                    {"picture": datasets.Image(), "kind": datasets.Value("int64")}
+                ),
+            )
+        monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(built))
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    place(tmp_path / "cache" / "downloads")
+    assert_holds(load("hf:owner/pictures"), pair())
+    place(tmp_path / "private")
+    broken("hf:owner/thief", "row 0", "outside of", "refused")

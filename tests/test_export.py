@@ -48,6 +48,23 @@ def test_what_answers_otherwise_is_not_left(
     assert not list(tmp_path.iterdir())
 
 
+class Strict(torch.nn.Module):
+    """Cannot be exported, and does not say why."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_compiling():
+            raise AssertionError
+        return x
+
+
+def test_a_network_that_fails_without_words_is_named(victim: Run, tmp_path: Path) -> None:
+    from denature.serve import export as exporting
+
+    strict = replace(victim, network=torch.nn.Sequential(victim.network, Strict()))
+    with pytest.raises(RunError, match="cannot be exported as pt2: AssertionError"):
+        exporting.export(strict, tmp_path / "strict.pt2", "pt2")
+
+
 DEEPER = {"resnetc32", "resnetc44", "resnetc56", "resnetc110", "resnet34"}
 """Of the same blocks as a shallower one."""
 

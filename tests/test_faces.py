@@ -229,6 +229,15 @@ def test_a_picture_is_judged_by_what_it_shows() -> None:
         read(b"{}", channels=3, size=64)
 
 
+def test_all_of_a_rounded_answer_follows_from_the_rounded_places() -> None:
+    """Roll and box of the exact places would tell the decimals that are hidden."""
+    moved = {place: (x + 0.013, y + 0.02 * x) for place, (x, y) in POINTS.items()}
+    rounded = {place: (round(x, 1), round(y, 1)) for place, (x, y) in moved.items()}
+    small = shrunk(Image.fromarray(np.zeros((64, 48, 3), np.uint8)), 1, 8)
+    assert details(moved, small, 1) == details(rounded, small, 1)
+    assert details(moved, small, None)["Pose"]["Roll"] != details(rounded, small, 1)["Pose"]["Roll"]
+
+
 # The thief's side
 
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,19 @@ def test_tensors_of_another_form_go_through_unchanged(changing: Changing) -> Non
     status, _, answer = changing.ask(body_of(NORMALISED[:, :3], tensor={"name": "x"}))
     wrong = "The shape is [2, 3, 6, 3]; m takes [-1, 4, 6, 3]"
     assert (status, answer["error"]) == (400, wrong)
+
+
+def test_clients_without_a_key_do_not_use_up_the_server_behind(changing: Changing) -> None:
+    """Its readiness is asked once a second, whatever the number of clients."""
+    asked = len(changing.behind.requests)
+    with ThreadPoolExecutor(16) as threads:
+        for _ in range(4):
+            told = list(
+                threads.map(lambda _: changing.ours.send("GET", "/v2/health/ready")[0], range(32))
+            )
+            assert set(told) == {200}
+    ready = [r for r in changing.behind.requests[asked:] if r.path.endswith("ready")]
+    assert 1 <= len(ready) <= 10
 
 
 def test_requests_wait_for_the_server_behind_side_by_side(changing: Changing) -> None:

@@ -157,6 +157,16 @@ def test_a_split_that_was_not_given_is_said_once_and_the_same_each_time(
     assert load((IMAGES, LABELS), holdout=0.5, progress=Told()).holdout == 0.5
 
 
+def test_data_in_memory_are_the_same_by_their_name() -> None:
+    given = load((IMAGES, LABELS))
+    named = load(given.config.source)
+    assert (named.digest, named.config) == (given.digest, given.config)
+    assert torch.equal(named.test.rows, given.test.rows)
+    assert load(given.config.source, holdout=0.5).holdout == 0.5
+    pair = load(PAIRS["pairs"]())
+    assert load(pair.config.source).config == pair.config
+
+
 def test_class_names_are_those_given_or_those_of_the_data_set() -> None:
     assert load((IMAGES, LABELS)).classes == ("0", "1", "2", "3")
     assert load((IMAGES, LABELS), classes=["w", "x", "y", "z"]).classes == ("w", "x", "y", "z")

@@ -19,7 +19,7 @@ from denature.serve.keys.base import Key, Keys, KeysUnavailable, digest_of
 from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.refusal import Refused
 from denature.train import Run
-from tests.served import body_of, redis_in, serve, stop
+from tests.served import body_of, redis_in, serve, spend, stop
 from tests.victims import digits
 
 
@@ -49,17 +49,17 @@ def test_a_budget_is_exact_however_many_spend_it(place: str) -> None:
     with keys_in(place) as keys:
         key = keys.add("thief", budget=1000, rate=None)
 
-    def spend(number: int) -> int:
+    def spend_many(number: int) -> int:
         spent = 0
         with keys_in(place) as keys:
             for images in [1 + number % 3] * 60:
                 with contextlib.suppress(Refused):
-                    keys.spend(key, images)
+                    spend(keys, key, images)
                     spent += images
         return spent
 
     with ThreadPoolExecutor(16) as threads:
-        spent = sum(threads.map(spend, range(16)))
+        spent = sum(threads.map(spend_many, range(16)))
     with keys_in(place) as keys:
         [account] = keys.accounts()
     assert account.used == spent
@@ -76,11 +76,11 @@ def test_a_rate_lets_through_what_it_says(tmp_path: Path, monkeypatch: pytest.Mo
         now[0] += 0.1
         with contextlib.suppress(Refused):
             for _ in range(3):
-                keys.spend(key, 1)
+                spend(keys, key, 1)
                 passed += 1
     assert 600 <= passed <= 615
     with pytest.raises(Refused, match="The rate of 10 images/s is used up for") as refused:
-        [keys.spend(key, 1) for _ in range(20)]
+        [spend(keys, key, 1) for _ in range(20)]
     assert refused.value.status == 429
     assert refused.value.retry_after is not None
     assert 0 < refused.value.retry_after < 2
@@ -97,37 +97,37 @@ def test_accounts_are_the_same_wherever_they_lie(place: str) -> None:
                     {"budget": 1, "rate": None, "burst": 5}):  # fmt: skip
             with pytest.raises(ConfigError, match="must be"):
                 keys.add("carol", **bad)
-        assert keys.spend(first, 4) == "alice"
+        assert spend(keys, first, 4) == "alice"
         with pytest.raises(
             Refused, match="The budget of 10 images allows 6 more; 7 were requested"
         ):
-            keys.spend(first, 7)
+            spend(keys, first, 7)
         with pytest.raises(Refused, match=r"images/s allows 2 at once; 3 were requested") as large:
-            keys.spend(second, 3)  # would never pass, so it is not told to come again
+            spend(keys, second, 3)  # would never pass, so it is not told to come again
         assert (large.value.status, large.value.retry_after) == (413, None)
-        assert keys.spend(second, 2) == "bob"
+        assert spend(keys, second, 2) == "bob"
         with pytest.raises(Refused, match=r"The rate of 2\.5 images/s is used up for") as refused:
-            keys.spend(second, 1)
+            spend(keys, second, 1)
         assert refused.value.retry_after is not None
         assert 0 < refused.value.retry_after <= 1
         keys.change("bob", budget=None, rate=2.5, burst=5)
-        assert keys.spend(second, 5) == "bob"
+        assert spend(keys, second, 5) == "bob"
         with pytest.raises(Refused, match="is used up for") as refused:
-            keys.spend(second, 5)
+            spend(keys, second, 5)
         assert refused.value.retry_after is not None
         assert 1.5 < refused.value.retry_after <= 2
         for wrong in ("dn-nobody", ""):
             with pytest.raises(Refused, match="There is no such key"):
-                keys.spend(wrong, 1)
+                spend(keys, wrong, 1)
         keys.change("bob", budget=8, rate=None)
-        assert keys.spend(second, 1) == "bob"
+        assert spend(keys, second, 1) == "bob"
         assert keys.accounts() == [
             Key(name="alice", used=4, budget=10, rate=None),
             Key(name="bob", used=8, budget=8, rate=None),
         ]
         keys.remove("alice")
         with pytest.raises(Refused, match="There is no such key"):
-            keys.spend(first, 1)
+            spend(keys, first, 1)
         for act in (keys.remove, lambda name: keys.change(name, budget=1, rate=None)):
             with pytest.raises(ConfigError, match="no key called 'alice'"):
                 act("alice")
@@ -146,20 +146,20 @@ def test_keys_are_kept_as_digests_and_can_be_changed(
     assert re.fullmatch(r"dn-[\w-]{43}", key)
     assert not any(key.encode() in path.read_bytes() for path in tmp_path.iterdir())
     keys = open_keys(place)
-    assert keys.spend(key, 5) == "alice"
+    assert spend(keys, key, 5) == "alice"
     with pytest.raises(Refused, match="The budget of 5 images allows 0 more; 1 were requested"):
-        keys.spend(key, 1)
+        spend(keys, key, 1)
     assert main(["keys", place, "--change", "alice", "--budget", "7", "--rate", "2.5",
                  "--burst", "4"]) == 0  # fmt: skip
     assert re.search(r"alice +5 +7 +2.5 +4", capsys.readouterr().out)
-    assert keys.spend(key, 1) == "alice"
+    assert spend(keys, key, 1) == "alice"
     assert main(["keys", place, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "name": "alice", "used": 6, "budget": 7, "rate": 2.5, "burst": 4,
     }  # fmt: skip
     assert main(["keys", place, "--remove", "alice"]) == 0
     with pytest.raises(Refused, match="There is no such key") as refused:
-        keys.spend(key, 1)
+        spend(keys, key, 1)
     assert refused.value.status == 401
     keys.close()
     for words, said in (
@@ -248,10 +248,60 @@ def test_a_store_of_a_former_version_is_taken_over(tmp_path: Path) -> None:
                    (digest_of("dn-old"), time.time() + 3))  # fmt: skip
         db.commit()
     with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
-        assert keys.spend("dn-old", 2) == "old"
+        assert spend(keys, "dn-old", 2) == "old"
         [account] = keys.accounts()
         assert (account.used, account.budget, account.rate, account.burst) == (7, 10, 4.0, None)
     (tmp_path / "other").write_bytes(b"")
-    empty = SqliteKeys(tmp_path / "other", make=False)
-    with contextlib.closing(empty), pytest.raises(KeysUnavailable, match="no such table"):
-        empty.accounts()
+    with pytest.raises(KeysUnavailable, match="no such table"):
+        SqliteKeys(tmp_path / "other", make=False)
+
+
+def test_a_file_of_another_program_is_no_store_and_stays_as_it_is(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "other")) as db:
+        db.execute("CREATE TABLE notes (text TEXT)")
+        db.commit()
+    before = (tmp_path / "other").read_bytes()
+    for make in (False, True):
+        with pytest.raises(KeysUnavailable, match="other tables and no keys"):
+            SqliteKeys(tmp_path / "other", make=make)
+    assert (tmp_path / "other").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "bounds"),
+    [
+        (["--budget", "2000"], (2000, 50.0, 64)),
+        (["--rate", "20"], (1000, 20.0, 64)),
+        (["--unlimited", "budget"], (None, 50.0, 64)),
+        (["--unlimited", "rate"], (1000, None, None)),
+        (["--unlimited", "burst", "--rate", "5"], (1000, 5.0, None)),
+    ],
+)
+def test_a_change_keeps_the_bounds_that_it_does_not_name(
+    place: str, words: list[str], bounds: tuple[int | None, float | None, int | None]
+) -> None:
+    with keys_in(place) as keys:
+        keys.add("alice", budget=1000, rate=50, burst=64)
+        assert main(["keys", place, "--change", "alice", *words]) == 0
+        [account] = keys.accounts()
+    assert (account.budget, account.rate, account.burst) == bounds
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--change", "alice"], "Name what changes"),
+        (["--change", "alice", "--rate", "5", "--unlimited", "rate"], "rate has a value and"),
+        (["--add", "bob", "--unlimited", "rate"], "leave --unlimited out"),
+        (["--unlimited", "rate"], "belong to a key"),
+        (["--change", "eve", "--budget", "5"], "no key called 'eve'"),
+    ],
+)
+def test_a_change_that_says_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    place = str(tmp_path / "keys")
+    with keys_in(place) as keys:
+        keys.add("alice", budget=1000, rate=50, burst=64)
+        assert main(["keys", place, *words]) == 1
+    assert said in capsys.readouterr().err

@@ -17,13 +17,14 @@ import pytest
 import torch
 
 from denature.api import ModelKeywords, audit, evaluate, flatness, robustness, steal
-from denature.api.keywords import many, model_options
+from denature.api.keywords import model_options
 from denature.audit.config import AuditConfig
 from denature.audit.result import AuditResult
 from denature.cli.app import app, main
 from denature.cli.options import OutputOptions, RunOptions
 from denature.core.errors import ConfigError, MissingExtra, Stopped
 from denature.core.frames import html_of
+from denature.core.keywords import many
 from denature.core.stopping import Stopper
 from denature.data.config import ReaderConfig
 from denature.extract.theft import Theft, read_theft

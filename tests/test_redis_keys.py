@@ -18,7 +18,7 @@ from denature.serve.keys.process import StoreProcess
 from denature.serve.keys.queue import ChargeQueue
 from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.refusal import Refused
-from tests.served import OwnRedis, redis_in
+from tests.served import OwnRedis, redis_in, spend
 
 HOUR_S, YEAR_S = 3600.0, 365 * 86_400.0
 
@@ -39,7 +39,7 @@ def test_a_redis_that_goes_away_admits_no_client(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         with pytest.raises(Refused, match="cannot be looked up") as refused:
-            keys.spend(key, 1)
+            spend(keys, key, 1)
         assert refused.value.status == 503
         with pytest.raises(ConfigError, match="Redis does not answer"):
             keys.accounts()
@@ -100,9 +100,9 @@ def test_the_clock_of_a_redis_may_jump(
         key = keys.add("slow", budget=None, rate=10)
         for step in (-YEAR_S, YEAR_S, HOUR_S):
             raw.hset(f"denature:key:{digest_of(key)}", "due", str(time.time() + step))
-            keys.spend(key, 10)
+            spend(keys, key, 10)
             with pytest.raises(Refused, match="is used up") as refused:
-                keys.spend(key, 10)
+                spend(keys, key, 10)
             assert refused.value.retry_after is not None
             assert refused.value.retry_after <= 1.0
         keys._ahead_s -= YEAR_S  # type: ignore[attr-defined]  # as if it was set a year ahead

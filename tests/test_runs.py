@@ -373,3 +373,18 @@ def test_records_in_one_file_are_enough_for_a_report(run: Run, tmp_path: Path) -
         file.write("{\n")
     with pytest.raises(RunError, match=r"kept\.jsonl, line 3 is damaged"):
         find_records([tmp_path / "kept.jsonl"])
+
+
+@pytest.mark.parametrize("trust", [(), "my_nets", ("m", "y"), "my"])
+def test_only_a_module_that_is_named_in_full_is_trusted(
+    run: Run, tmp_path: Path, trust: str | tuple[str, ...]
+) -> None:
+    """A text is one name, and not its letters or parts."""
+    record = json.loads((folder_of(run) / "record.json").read_text())
+    record["net"]["name"] = "my:make"
+    shutil.copytree(folder_of(run), tmp_path / "stranger")
+    (tmp_path / "stranger" / "record.json").write_text(json.dumps(record))
+    wanted = ModuleNotFoundError if trust == "my" else RunError
+    with pytest.raises((RunError, ConfigError, ModuleNotFoundError)) as refused:
+        load_run(tmp_path / "stranger", trust=trust)
+    assert ("pass --trust my" in str(refused.value)) == (wanted is RunError)

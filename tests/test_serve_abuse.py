@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -184,6 +185,33 @@ def test_a_hostile_body_takes_the_memory_of_its_text() -> None:
         assert most < 3 * len(body)
 
 
+@pytest.mark.parametrize("data", ["[0]", "[[[[0]]]]", "[" + "0," * 999 + "0]"])
+def test_a_declared_shape_takes_no_memory_without_its_numbers(data: str) -> None:
+    large = ModelSignature(name="m", shape=(3, 224, 224), classes=("a", "b"), exposure=Exposure())
+    tensor = {"name": "images", "shape": [256, 3, 224, 224], "datatype": "UINT8", "data": 0}
+    body = json.dumps({"inputs": [tensor]}).replace('"data": 0', f'"data": {data}').encode()
+    tracemalloc.start()
+    with pytest.raises(Refused, match="must be a list of 38535168 numbers"):
+        parse(body, None, large, max_images=256)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1_000_000
+
+
+def test_images_of_any_floats_fit_the_limit_of_their_number(victim: Run, tmp_path: Path) -> None:
+    """In JSON a float takes up to 24 characters."""
+    served = serve(tmp_path, f"m={victim.folder}", "--max-images", "128")
+    try:
+        images = np.full((128, 3, 32, 32), -np.finfo(np.float64).tiny).tolist()
+        tensor = {"name": "images", "shape": [128, 3, 32, 32], "datatype": "FP32", "data": images}
+        sent = json.dumps({"inputs": [tensor]}).encode()
+        status, _, said = served.send("POST", INFER, sent)
+    finally:
+        stop(served)
+    assert status == 400
+    assert "in [0, 1]" in json.loads(said)["error"]  # read, and refused for what it is
+
+
 def picture(side: int) -> bytes:
     """A DetectFaces request with a small file of many pixels."""
     buffer = io.BytesIO()
@@ -268,6 +296,16 @@ def test_a_caller_leaves_as_much_as_it_takes() -> None:
         first.add(-40)
         other.add(20)
     whole.take("c", 50)
+
+
+def test_a_caller_gets_half_of_all_bytes_whatever_it_takes_at_once() -> None:
+    whole = InFlight(100)
+    with whole.share("a") as share:
+        with pytest.raises(Refused):
+            share.add(51)
+        share.add(50)
+        with whole.share("b") as other:
+            other.add(25)
 
 
 def test_nothing_is_charged_that_has_no_room(victim: Run, tmp_path: Path) -> None:

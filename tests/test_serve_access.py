@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from denature.cli.app import main
+from denature.serve.config import Exposure, ServedModel
 from denature.serve.keys.sqlite import SqliteKeys
 from denature.train import Run
 from tests.guarded import Guarded, body, running
@@ -81,6 +82,30 @@ def test_the_file_of_the_keys_is_its_owners(tmp_path: Path, victim: Run) -> None
 
 def test_no_keys_are_warned_of_in_every_form(victim: Run) -> None:
     assert "Without --keys every client" in warnings_of(victim)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--kind", "label"], "--kind does not apply to"),
+        (["--scale", "255", "--classes", "3"], "--classes and --scale do not apply to"),
+        (["--net", "mlp"], "states what --net would say"),
+        (["--image-size", "64"], "--image-size does not apply to"),
+    ],
+)
+def test_an_option_that_says_nothing_about_a_model_is_refused(
+    victim: Run, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    """`--kind label` in place of `--show label` would show all probabilities."""
+    assert main(["serve", f"m={victim.folder}", "--port", "0", *words]) == 1
+    assert said in capsys.readouterr().err
+    assert main(["serve", "--upstream", "http://127.0.0.1:9", *words]) == 1
+    assert "http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_more_top_values_than_classes_are_all(victim: Run) -> None:
+    served = ServedModel.of(f"m={victim.folder}@top=20+defense=rounding@decimals=1", Exposure())
+    assert served.resolved().exposure.top == 10
 
 
 def warnings_of(victim: Run, *words: str) -> str:

@@ -21,7 +21,7 @@ from denature.serve.keys.sqlite import SqliteKeys
 from denature.serve.refusal import Refused
 from denature.train import Run
 from tests.guarded import Guarded
-from tests.served import serve, stop
+from tests.served import serve, spend, stop
 
 HOUR_S, YEAR_S = 3600.0, 365 * 86_400.0
 
@@ -138,6 +138,35 @@ def test_a_caller_that_leaves_is_not_charged(tmp_path: Path) -> None:
         assert store.accounts()[0].used == 0
 
 
+@pytest.mark.parametrize("reply", [b'{"bookings": [[{"na', b"", b"nonsense\n"])
+def test_a_reply_that_is_cut_off_refuses_its_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes
+) -> None:
+    """A killed process may have written a part of a line; the next request starts another one."""
+    with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
+        key = keys.add("alice", budget=10, rate=None)
+    asked = StoreProcess._asked
+
+    async def cut(self: StoreProcess, line: bytes) -> bytes:
+        await asked(self, line)
+        return reply
+
+    async def both() -> str:
+        queue = ChargeQueue(StoreProcess(str(tmp_path / "keys")))
+        await queue.start()
+        with monkeypatch.context() as patch:
+            patch.setattr(StoreProcess, "_asked", cut)
+            with pytest.raises(Refused) as refused:
+                async with asyncio.timeout(10):
+                    await queue.book(key, 1)
+        assert refused.value.status == 503
+        name = (await queue.book(key, 1)).check()
+        await queue.close()
+        return name
+
+    assert asyncio.run(both()) == "alice"
+
+
 def test_the_process_of_the_keys_ends_with_its_server(victim: Run, tmp_path: Path) -> None:
     with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
         key = keys.add("alice", budget=None, rate=None)
@@ -170,7 +199,7 @@ def test_an_account_may_change_while_it_is_charged(tmp_path: Path) -> None:
         try:
             for _ in range(1500):
                 with contextlib.suppress(Refused):
-                    keys.spend(key, 2)
+                    spend(keys, key, 2)
         finally:
             done.set()
             thread.join()
@@ -187,15 +216,15 @@ def test_a_clock_that_jumps_locks_no_key_out(
     monkeypatch.setattr("denature.serve.keys.sqlite.monotonic", lambda: now[0])
     with contextlib.closing(SqliteKeys(tmp_path / "keys")) as keys:
         key = keys.add("slow", budget=None, rate=10)
-        keys.spend(key, 10)
+        spend(keys, key, 10)
         with pytest.raises(Refused):
-            keys.spend(key, 1)
+            spend(keys, key, 1)
         now[0] += step
-        keys.spend(key, 10)  # one request by another clock
+        spend(keys, key, 10)  # one request by another clock
         now[0] -= step
         now[0] += 1.0
-        keys.spend(key, 10)
+        spend(keys, key, 10)
         with pytest.raises(Refused) as refused:
-            keys.spend(key, 10)
+            spend(keys, key, 10)
         assert refused.value.retry_after is not None
         assert refused.value.retry_after <= 1.0

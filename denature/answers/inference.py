@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from denature.answers.config import InferenceConfig
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError
+from denature.core.text import line_of
 from denature.core.types import Logits, Pixels
 
 CHUNK_ON_CPU, CHUNK = 64, 256
@@ -127,9 +128,8 @@ class Inference:
         try:
             answers = self.compute.answer(self.network, pixels)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
             raise ConfigError(
-                f"torch.compile failed on this network: {reason} Leave out --compile."
+                f"torch.compile failed on this network: {line_of(error)}. Leave out --compile."
             ) from error
         if len(pixels) not in self._compared:
             apart = _apart(self.compute.answer(self._uncompiled, pixels), answers)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 
 from denature.core.errors import ConfigError, MissingExtra, RunError
+from denature.core.keywords import many
 from denature.core.untrusted import open_regular
 
 SUFFIXES = (".onnx", ".pt2")
@@ -54,7 +55,7 @@ def open_program(path: Path, *, trust: Collection[str] = ()) -> Program:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
-    if path.suffix == ".pt2" and not {str(path), path.name} & set(trust):
+    if path.suffix == ".pt2" and not {str(path), path.name} & set(many(trust)):
         raise ConfigError(
             f"Loading {path} can execute code that the file holds, as torch.export.load does. If "
             f"you made it, pass --trust {path}; an .onnx file needs no trust."

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from denature.api.keywords import ModelKeywords, describes_model, many, model_options
+from denature.api.keywords import ModelKeywords, describes_model, model_options
 from denature.audit.config import AuditConfig, AuditEffort
+from denature.core.keywords import many
 from denature.data.given import DataLike
 from denature.recipes.commands import audit_of
 from denature.recipes.given import ModelLike

@@ -1,6 +1,6 @@
 """Keywords that describe a model, of all functions that take one."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -55,10 +55,3 @@ def model_options(keywords: ModelKeywords) -> ModelOptions:
     for name in {"mean", "std"} & given.keys():
         given[name] = tuple(given[name])
     return ModelOptions(**given)
-
-
-def many(values: object) -> tuple[Any, ...]:
-    """Several values; one value alone stands for itself, as on the command line."""
-    if isinstance(values, Iterable) and not isinstance(values, str):
-        return tuple(values)
-    return (values,)

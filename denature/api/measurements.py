@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack, cast
 
-from denature.api.keywords import ModelKeywords, describes_model, many, model_options
+from denature.api.keywords import ModelKeywords, describes_model, model_options
+from denature.core.keywords import many
 from denature.core.stats import Estimate
 from denature.data.given import DataLike
 from denature.recipes.commands import evaluation_of, flatness_of, robustness_of
@@ -202,7 +203,7 @@ def flatness(
     """
     session = session or default_session()
     comparison = flatness_of(
-        many(runs),
+        runs,
         data,
         samples=samples,
         directions=directions,

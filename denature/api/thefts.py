@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from denature.api.keywords import ModelKeywords, describes_model, many, model_options
+from denature.api.keywords import ModelKeywords, describes_model, model_options
+from denature.core.keywords import many
 from denature.data.given import DataLike
 from denature.extract.config import Choose, ExtractionConfig
 from denature.recipes.commands import finish, theft_of

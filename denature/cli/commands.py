@@ -248,7 +248,10 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "run": Command(
             "upstream:run",
             "Run experiment folders of the official repository as they are.",
-            ("run experiments/teacher --data-root data", "run experiments/student --workers 2"),
+            (
+                "run experiments/teacher --data-root data",
+                "run experiments --epochs 20",
+            ),
         ),
     },
 }

@@ -2,10 +2,11 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from cyclopts import Group, Parameter
 
@@ -17,9 +18,11 @@ from denature.core.schema import encode
 from denature.recipes.models import (
     NetworkOptions,
     ServedOptions,
+    check_options,
     is_network,
     is_weights,
     open_run,
+    served_options_of,
     trusted,
 )
 from denature.serve.config import (
@@ -31,6 +34,9 @@ from denature.serve.config import (
 )
 from denature.serve.upstream_config import UpstreamConfig
 from denature.train.config import Device, Precision
+
+if TYPE_CHECKING:
+    from denature.serve.keys.base import Keys
 
 EXPOSURE = Group("What answers show", sort_key=2)
 DEFENSE = Group("Defenses of the answers", sort_key=3)
@@ -97,10 +103,12 @@ def serve(
         raise ConfigError(f"workers is {workers}; it must be at least 1.")
     if upstream.upstream is None:
         named = [ServedModel.of(text, exposure, defense.defense) for text in models]
+        check_options({model.run: served_options_of(model.run) for model in named}, network)
         served = tuple(_known(model, network, trust) for model in named)
     else:
         from denature.serve.upstream import find_models
 
+        check_options({upstream.upstream: ()}, network)
         served = find_models(models, upstream, exposure, defense.defense, key=upstream_key)
     serving = Serving(
         models=served,
@@ -218,6 +226,31 @@ NEW_KEY = (
 )
 
 
+class Bounds(NamedTuple):
+    """Bounds of a key; None for none, or where it is not given."""
+
+    budget: int | None
+    rate: float | None
+    burst: int | None
+
+
+def _change(accounts: "Keys", name: str, given: Bounds, unlimited: Sequence[str]) -> None:
+    """Replace the given bounds of a key, and take the `unlimited` ones away."""
+    both = [bound for bound in unlimited if getattr(given, bound) is not None]
+    if both:
+        raise ConfigError(f"{both[0]} has a value and is to be unlimited; leave one of them out.")
+    if not unlimited and given == (None, None, None):
+        raise ConfigError("Name what changes: --budget, --rate, --burst or --unlimited.")
+    found = [account for account in accounts.accounts() if account.name == name]
+    new = given._asdict()
+    # A burst belongs to its rate.
+    ends = {*unlimited, *(["burst"] if "rate" in unlimited else [])}
+    for bound in [] if not found else new.keys() - ends:
+        if new[bound] is None:
+            new[bound] = getattr(found[0], bound)
+    accounts.change(name, **new)
+
+
 def keys(
     place: str,
     *,
@@ -227,6 +260,7 @@ def keys(
     budget: int | None = None,
     rate: float | None = None,
     burst: int | None = None,
+    unlimited: tuple[Literal["budget", "rate", "burst"], ...] = (),
     output_options: OutputFlags = OutputOptions(),
 ) -> None:
     """List, add, change or remove the keys of a server; running servers apply it at once.
@@ -235,16 +269,19 @@ def keys(
         place: The file of the keys, made when the first key is added; or redis://HOST:PORT/DB, for
             servers on several machines.
         add: Name of a new key; the key itself is printed once and only its hash is kept.
-        change: Name of a key whose budget and rate are replaced.
+        change: Name of a key whose bounds are replaced by those that are given; others stay.
         remove: Name of a key to revoke.
-        budget: Images that the key may query in total; unlimited by default.
-        rate: Images per second that the key may query; unlimited by default.
+        budget: Images that a new key may query in total; unlimited by default.
+        rate: Images per second that a new key may query; unlimited by default.
         burst: Images at once under the rate, and so the largest request; one second's worth by
             default.
+        unlimited: Bounds that --change takes away; repeat the option for several.
     """
     from denature.cli.show import print_table
     from denature.serve.keys import open_keys
 
+    if add is not None and unlimited:
+        raise ConfigError("A new key has the bounds that are given; leave --unlimited out.")
     if sum(name is not None for name in (add, change, remove)) > 1:
         raise ConfigError("Take one of --add, --change and --remove.")
     with closing(open_keys(place, make=add is not None, patience_s=PATIENCE_S)) as accounts:
@@ -255,12 +292,13 @@ def keys(
                 print(NEW_KEY.format(name=add), file=sys.stderr)
             return
         if change is not None:
-            accounts.change(change, budget=budget, rate=rate, burst=burst)
+            _change(accounts, change, Bounds(budget, rate, burst), unlimited)
         elif remove is not None:
             accounts.remove(remove)
-        elif (budget, rate, burst) != (None, None, None):
+        elif (budget, rate, burst) != (None, None, None) or unlimited:
             raise ConfigError(
-                "--budget, --rate and --burst belong to a key: name it by --add or --change."
+                "--budget, --rate and --burst belong to a key: name it by --add or --change, and "
+                "by --change for --unlimited."
             )
         listed = accounts.accounts()
     if output_options.json:

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from denature.core.errors import unknown
@@ -43,3 +43,10 @@ def with_keywords(keywords: type[Any], defaults: Mapping[str, Any]) -> Callable[
         return cast(F, checked)
 
     return decorate
+
+
+def many(values: object) -> tuple[Any, ...]:
+    """Several values; one value alone stands for itself, as on the command line."""
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        return tuple(values)
+    return (values,)

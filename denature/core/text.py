@@ -1,4 +1,4 @@
-"""Texts of strangers on their way to a terminal or a log, and numbers of things in words."""
+"""Texts of strangers on their way to a terminal or a log, lines of errors, numbers in words."""
 
 import re
 import unicodedata
@@ -30,6 +30,11 @@ def printable(text: str, *, keep: str = "") -> str:
 def counted(number: int, one: str, many: str = "") -> str:
     """`1 run`, `2 runs`; `many` is a plural other than with an s."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def line_of(error: BaseException) -> str:
+    """The first line of an error, without its full stop; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _escaped(char: str) -> str:

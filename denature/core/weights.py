@@ -14,6 +14,7 @@ from denature.core.checkpoints import check_checkpoint, check_total
 from denature.core.errors import RunError, brief
 from denature.core.sealed import content_digest, read_tensors, write_tensors
 from denature.core.sniffing import is_cut_pickle, is_pickle, is_safetensors, what_else
+from denature.core.text import line_of
 
 WEIGHTS = "weights.safetensors"
 
@@ -124,10 +125,7 @@ def _loaded(path: Path) -> object:
             "execute code; refused. Save its state_dict() alone, best as .safetensors."
         ) from None
     except Exception as error:  # both libraries raise many kinds for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RunError(
-            f"{path} cannot be read as weights: {reason.rstrip('.')}. {WANTED}"
-        ) from None
+        raise RunError(f"{path} cannot be read as weights: {line_of(error)}. {WANTED}") from None
 
 
 def _at(checkpoint: object, entry: str) -> object:

@@ -19,12 +19,13 @@ from denature.core.errors import DataError
 from denature.core.files import atomic_folder
 from denature.core.progress import Progress, Task
 from denature.core.sealed import sealed, unsealed
+from denature.core.text import line_of
 from denature.core.untrusted import MIB, read_json
 from denature.data.config import DataConfig
 from denature.data.dataset import Split
 from denature.data.decode import BLOCK_BYTES, ColourFound, DecodedBlock, Decoder, Encoded
 from denature.data.places import cache_root
-from denature.data.source import DataSource, Opener, line_of
+from denature.data.source import DataSource, Opener
 
 MOST_META, MOST_VALUES = 256 * MIB, 512 * MIB
 """Bytes of a list of paths, or of facts, and of its values at most: those of 4 million images."""

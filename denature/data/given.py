@@ -21,6 +21,7 @@ from torch.utils.data import (
 from torch.utils.data import Dataset as TorchDataset
 
 from denature.core.errors import DataError, brief
+from denature.core.text import line_of
 from denature.data.config import DataConfig
 from denature.data.dataset import Dataset, Split
 from denature.data.decode import DecodedBlock
@@ -28,7 +29,7 @@ from denature.data.readers.columns import IMAGE_NAMES, LABEL_NAMES
 from denature.data.readers.hub import hub_tables
 from denature.data.readers.pixels import as_uint8
 from denature.data.readers.splits import SPELT, is_keyword, split_of
-from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, no_label
+from denature.data.source import MOST_CLASSES, DataSource, Opener, no_label
 
 if TYPE_CHECKING:
     from denature.core.types import Images

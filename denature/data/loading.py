@@ -164,7 +164,12 @@ def config_of(
     if isinstance(data, str | Path):
         if classes is not None:
             raise ConfigError(f"Classes are given for {data}, which names its own; leave them out.")
-        return DataConfig(source=str(data), **asdict(reading))
+        config = DataConfig(source=str(data), **asdict(reading))
+        if config.source.startswith(MEMORY) and not kept(config, progress).splits.keys() - {
+            "train"
+        }:
+            return _held_out_by_default(config)
+        return config
     if isinstance(data, DataConfig | Dataset):
         _check_unread(data, reading, classes)
         if isinstance(data, DataConfig):
@@ -178,13 +183,16 @@ def config_of(
     source = given_source(data, config, classes)
     if source.left_out:  # the cache, from which they are loaded then, does not know of it
         progress.say(f"{NAME}: left out {format_left_out(source.left_out)}")
-    by_default = not source.splits.keys() - {"train"} and not config.holdout
-    if by_default:
-        config = replace(config, holdout=MEMORY_HOLDOUT)
     config = replace(config, source=keep(source, config, progress))
-    if by_default:
-        _HELD_OUT.setdefault(config.source, False)
-    return config
+    return config if source.splits.keys() - {"train"} else _held_out_by_default(config)
+
+
+def _held_out_by_default(config: DataConfig) -> DataConfig:
+    """Data in memory without a test split, of which a share becomes one."""
+    if config.holdout:
+        return config
+    _HELD_OUT.setdefault(config.source, False)
+    return replace(config, holdout=MEMORY_HOLDOUT)
 
 
 def _tell_holdout(config: DataConfig, progress: Progress) -> None:

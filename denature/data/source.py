@@ -87,7 +87,3 @@ def no_label(label: object, where: str) -> DataError:
         f"{where}: the label is {label!r}; wanted is a whole number from 0 to classes - 1 "
         f"(-1 where a test image has none), and at most {MOST_CLASSES:,} classes."
     )
-
-
-def line_of(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from denature.core.errors import ConfigError, MissingExtra
 from denature.core.names import FOLDER
+from denature.core.text import line_of
 from denature.core.types import Logits, Pixels
 from denature.core.untrusted import read_json
 from denature.core.weights import read_weights
@@ -300,5 +301,5 @@ def _file(name: str, file: str, *, fetch: bool) -> Path:
             else f"Fetch it: hf download {name}"
         )
         raise ConfigError(
-            f"{file} of hf:{name} cannot be obtained: {str(error).splitlines()[0]} {way}"
+            f"{file} of hf:{name} cannot be obtained: {line_of(error)}. {way}"
         ) from None

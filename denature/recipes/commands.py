@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from denature.audit.config import AuditConfig
+from denature.core.keywords import many
 from denature.core.progress import SILENT, Progress
 from denature.core.record import read_record
 from denature.data import load
@@ -182,7 +183,9 @@ def robustness_of(
     progress: Progress = SILENT,
 ) -> RobustnessEvaluation:
     """An evaluation of robustness; see `denature.api.robustness` for the arguments."""
-    plain = [run if isinstance(run, Run) else load_run(run, trust=trust) for run in undefended]
+    plain = [
+        run if isinstance(run, Run) else load_run(run, trust=trust) for run in many(undefended)
+    ]
     source = config_of(data, progress=progress)
     targets = models_of(models, source, options=options, pace=pace, trust=trust, progress=progress)
     per_1000 = [price_of(model, price_per_1000) for model in models]
@@ -243,7 +246,7 @@ def evaluation_of(
 
 
 def flatness_of(
-    runs: Sequence[Run | str | Path],
+    runs: Run | str | Path | Sequence[Run | str | Path],
     data: DataLike,
     *,
     samples: int = 500,
@@ -256,7 +259,7 @@ def flatness_of(
     progress: Progress = SILENT,
 ) -> FlatnessComparison:
     """A comparison of runs; see `denature.api.flatness` for the arguments."""
-    opened = [run if isinstance(run, Run) else load_run(run, trust=trust) for run in runs]
+    opened = [run if isinstance(run, Run) else load_run(run, trust=trust) for run in many(runs)]
     names = "-".join(
         run.record.id if run.folder is None else run.folder.resolve().name for run in opened[:2]
     )

@@ -10,6 +10,7 @@ from torch import nn
 
 from denature.answers.scaling import PixelScale
 from denature.core.errors import ConfigError
+from denature.core.keywords import many
 from denature.core.progress import SILENT, Progress
 from denature.core.weights import digest
 from denature.data import load
@@ -72,7 +73,7 @@ def models_of(
         if isinstance(model, str | Path) and is_network(str(model)):
             check_network(str(model), options)
     images = images_of(data, progress)
-    pace, trust = pace or RequestConfig(), tuple(trust)
+    pace, trust = pace or RequestConfig(), many(trust)
 
     def opened(model: ModelLike) -> Run | Victim:
         if not isinstance(model, str | Path):
@@ -111,7 +112,7 @@ def open_target(
             endpoint_url=endpoint_url,
             values=values,
             pace=pace or RequestConfig(),
-            trust=tuple(trust),
+            trust=many(trust),
         )
     usable = {*_options_of(model)} | ({"kind"} if isinstance(model, Run) else set())
     check_options({name_of(model): usable}, options)

@@ -265,7 +265,7 @@ def _is_published(name: str) -> bool:
 
 def check_options(
     useful: Mapping[str, Collection[str]],
-    options: ModelOptions,
+    options: WeightsOptions,
     among: Collection[str] | None = None,
 ) -> None:
     """Check that each option that was given, `among` these, describes one of the models.
@@ -305,6 +305,14 @@ def options_of(name: str) -> Iterator[str]:
         yield from OF_LIBRARIES
     elif is_weights(name):
         yield from OF_WEIGHTS
+
+
+def served_options_of(name: str) -> Collection[str]:
+    """Options that can describe a served model of this name."""
+    if not is_network(name):
+        return (*OF_FUNCTIONS, "classes", "channels", "image_size")
+    known = (*options_of(name),)
+    return (*known, "channels", "image_size") if known else ()
 
 
 def options_for(name: str, options: ModelOptions) -> ModelOptions:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self, final
 
 import aiohttp
 
+from denature.core.text import line_of
 from denature.remote.config import RequestConfig
 from denature.remote.errors import AskFailed
 from denature.remote.redaction import server_text
@@ -102,7 +103,7 @@ class Wire:
                 body = await _read(response, limit)
         except aiohttp.ClientConnectorError as error:
             # aiohttp names its default of TLS for http:// as well.
-            said = server_text(_line(error).replace(" ssl:default", ""), secrets)
+            said = server_text(line_of(error).replace(" ssl:default", ""), secrets)
             raise AskFailed(
                 f"{self._address} cannot be reached: {said}. Does the server run there?",
                 again=True,
@@ -115,7 +116,7 @@ class Wire:
                 billed=True,
             ) from None
         except aiohttp.ClientError as error:
-            said = server_text(_line(error), secrets)
+            said = server_text(line_of(error), secrets)
             raise AskFailed(
                 f"The connection to {self._address} was lost: {said}.", again=True, billed=True
             ) from None
@@ -156,7 +157,3 @@ def retry_after(header: str | None) -> float | None:
         return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

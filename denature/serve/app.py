@@ -57,7 +57,7 @@ class Server:
         self.lines = {
             name: Batcher(model.answer, self.limits)
             if model.upstream is None
-            else Batcher(model.answer, self.limits, ask=model.ask, at_once=model.upstream.at_once)
+            else Batcher(model.answer, self.limits, ask=model.ask, at_once=model.at_once)
             for name, model in self.models.items()
         }
         self.access = Access(serving.keys, serving.metrics_token)
@@ -222,7 +222,7 @@ class Server:
         line = self.lines[entry["model"]]
         with line.room(len(images), caller):
             request.scope[BOOKING] = await self._charge(key, len(images), entry)
-            return await line.ask(images, caller)
+            return await line.ask(images, caller, functools.partial(check_waits, request))
 
     async def _detect_faces(self, request: Request, entry: dict[str, Any]) -> Response:
         key = None

@@ -32,13 +32,15 @@ class _Slice(NamedTuple):
     last: bool
     parts: list[np.ndarray]
     answer: "asyncio.Future[np.ndarray]"
+    check: Callable[[], None]
+    """Raises `Refused` where the request's client has gone."""
 
 
 @final
 class Batcher:
     """A queue in front of one model; the next batch gathers while the model computes.
 
-    Callers take turns, in slices of their requests. A request whose client disconnects is not
+    Callers take turns, in slices of their requests. A request whose client has gone is not
     computed, if its batch has not begun. By default batches are answered by one thread, and those
     of one caller in the order in which its requests arrived, so `answer` may have a state.
 
@@ -93,13 +95,21 @@ class Batcher:
             if not self._waiting[caller]:
                 del self._waiting[caller]
 
-    async def ask(self, images: np.ndarray, caller: str = "") -> np.ndarray:
-        """The answers to one request's images, for which there must be room."""
+    async def ask(
+        self, images: np.ndarray, caller: str = "", check: Callable[[], None] = lambda: None
+    ) -> np.ndarray:
+        """The answers to one request's images, for which there must be room.
+
+        Args:
+            images: batch x channels x height x width.
+            caller: whose turn it takes.
+            check: raises `Refused`, before a batch begins, where the client has gone.
+        """
         answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         parts: list[np.ndarray] = []
         for start in range(0, len(images), self._slice):
             end = start + self._slice
-            part = _Slice(images[start:end], end >= len(images), parts, answer)
+            part = _Slice(images[start:end], end >= len(images), parts, answer, check)
             self._line.push(caller, len(part.images), part)
         if len(self._tasks) < self._at_once:
             self._tasks.add(asyncio.create_task(self._work()))
@@ -154,9 +164,15 @@ class Batcher:
             if batch and count + len(self._line.peek().images) > self._most:
                 break
             part = self._line.pop()
-            if not part.answer.done():  # its client disconnected, or an earlier part failed
-                batch.append(part)
-                count += len(part.images)
+            if part.answer.done():  # an earlier part failed
+                continue
+            try:
+                part.check()
+            except Refused as gone:
+                part.answer.set_exception(gone)
+                continue
+            batch.append(part)
+            count += len(part.images)
         return batch
 
     def close(self) -> None:

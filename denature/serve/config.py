@@ -248,7 +248,7 @@ class ServedModel:
                 f"{self.run} behind {chain.name} shows labels, which have neither top values nor "
                 "decimals; leave top and decimals out."
             )
-        top = exposure.top
+        top = min(exposure.top, scores)
         if kind != "label" and (shown := chain.shows(scores)) < scores:
             top = min(top or shown, shown)
         return replace(self, taken=taken, exposure=replace(exposure, show=kind, top=top))

@@ -12,6 +12,7 @@ from torch import nn
 
 from denature.core.errors import DenatureError, MissingExtra, RunError, unknown
 from denature.core.files import atomic_path
+from denature.core.text import line_of
 from denature.train.run import Run
 
 ExportFormat: TypeAlias = Literal["onnx", "pt2"]
@@ -70,8 +71,7 @@ def export(run: Run, path: Path, form: ExportFormat) -> float:
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}.") from None
     except Exception as error:  # a user's network may raise any exception
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(f"{net.name} cannot be exported as {form}: {reason}") from error
+        raise RunError(f"{net.name} cannot be exported as {form}: {line_of(error)}.") from error
     return apart
 
 

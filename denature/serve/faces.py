@@ -214,6 +214,8 @@ def quality(picture: Image.Image) -> dict[str, float]:
 def details(points: Points, picture: PendingPicture, decimals: int | None) -> dict[str, Any]:
     """The service's description of one face.
 
+    Box, roll and confidence follow from the rounded landmarks, or they would tell the others.
+
     Args:
         points: the five landmarks as fractions of the picture's sides.
         picture: the picture that they lie in.
@@ -223,6 +225,7 @@ def details(points: Points, picture: PendingPicture, decimals: int | None) -> di
     def rounded(value: float) -> float:
         return value if decimals is None else round(value, decimals)
 
+    points = {place: (rounded(x), rounded(y)) for place, (x, y) in points.items()}
     xs, ys = zip(*points.values(), strict=True)
     # Five landmarks span about half of a face's width and a third of its height.
     centre_x, centre_y = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
@@ -238,8 +241,7 @@ def details(points: Points, picture: PendingPicture, decimals: int | None) -> di
             "Top": rounded(centre_y - height / 2),
         },
         "Landmarks": [
-            {"Type": place, "X": rounded(points[place][0]), "Y": rounded(points[place][1])}
-            for place in PLACES
+            {"Type": place, "X": points[place][0], "Y": points[place][1]} for place in PLACES
         ],
         "Pose": {"Roll": roll, "Yaw": 0.0, "Pitch": 0.0},
         "Quality": picture.quality,

@@ -40,7 +40,7 @@ class InFlight:
         """
         with self._lock:
             own = self._of.get(caller, 0)
-            if size > 0 and own + size > self.most - self._used:
+            if size > 0 and own + 2 * size > self.most - self._used:
                 raise Refused(
                     503, "The server holds too many bytes of requests; retry later.", retry_after=1
                 )

@@ -64,7 +64,8 @@ def listen(
     logging.captureWarnings(True)  # what is printed would wait for its reader
     with _bound(host, port) as listener:
         app = create_app(serving)  # before the announcement, so that errors surface here
-        url = f"http://{host}:{listener.getsockname()[1]}"
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{listener.getsockname()[1]}"
         config = uvicorn.Config(
             app if workers == 1 else "denature.serve.listen:in_worker",
             factory=workers > 1,

@@ -119,6 +119,9 @@ class AccessLog:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 def _opened(path: Path) -> int:
@@ -172,7 +175,7 @@ class Metrics:
         )
         self.seconds = Histogram(
             "denature_request_seconds",
-            "From the last byte of a request to its answer.",
+            "From the head of a request to its answer, with the time in which its body comes.",
             ["model"],
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self._registry,

@@ -41,6 +41,8 @@ def read_numbers(
         Refused: with 400, if the text has other lists, or values that are no pixels.
     """
     count = math.prod(shape)
+    if len(text) <= 2 * count:  # a digit and a comma or bracket each: nothing is made for less
+        raise _other(shape, dtype)
     skeleton = text.translate(None, OF_NUMBERS)
     if skeleton != _skeleton((count,)) and skeleton != _skeleton(tuple(shape)):
         raise _other(shape, dtype)
@@ -64,7 +66,7 @@ def _skeleton(shape: tuple[int, ...]) -> bytes:
     """The brackets and commas of lists of this shape."""
     text = b""
     for size in reversed(shape):
-        text = b"[" + b",".join([text] * size) + b"]"
+        text = b"[" + (text + b",") * (size - 1) + text + b"]"
     return text
 
 

@@ -48,6 +48,9 @@ LOGGER = logging.getLogger("denature.serve")
 READY_S = 2.0
 """Seconds for the other server to say whether it is ready."""
 
+READY_AGAIN_S = 1.0
+"""Seconds for which that is known: clients without a key may ask it as often as they like."""
+
 
 def service_of(config: UpstreamConfig, model: str | None, *, key: str | None) -> InferenceService:
     """A model of another server; a context that is entered in the loop of its requests."""
@@ -78,6 +81,8 @@ class Upstream:
         self._service = service_of(config, served.run, key=key)
         self._entered = False
         self._quiet_until = 0.0
+        self._ready, self._known_until = False, 0.0
+        self._asking_ready = asyncio.Lock()
         self.at_once = config.upstream_at_once
         self.kind: AnswerKind = served.taken or served.exposure.kind
         text = f"{self._service.url} {served.run} {self._model}"
@@ -96,12 +101,16 @@ class Upstream:
             await self._service.__aexit__()
 
     async def ready(self) -> bool:
-        """Whether the other server says that it can answer."""
-        try:
-            async with asyncio.timeout(READY_S):
-                return await (await self._connected()).ready()
-        except TimeoutError:
-            return False
+        """Whether the other server says that it can answer; one request at a time asks it."""
+        async with self._asking_ready:
+            if time.monotonic() >= self._known_until:
+                try:
+                    async with asyncio.timeout(READY_S):
+                        self._ready = await (await self._connected()).ready()
+                except TimeoutError:
+                    self._ready = False
+                self._known_until = time.monotonic() + READY_AGAIN_S
+            return self._ready
 
     async def ask(self, pixels: Tensor) -> Answers:
         """The answers of the kind that the defenses here take.

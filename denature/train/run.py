@@ -17,6 +17,7 @@ from denature.core import record as records
 from denature.core.errors import ConfigError, RunError
 from denature.core.files import write_text
 from denature.core.frames import Rows, Tabular, measured, percent
+from denature.core.keywords import many
 from denature.core.names import own_module
 from denature.core.record import RECORD, InputRecord, Record, format_shape
 from denature.core.stats import Estimate
@@ -315,7 +316,7 @@ def load_run(
     record = records.read_record(folder)
     net = record.net
     module = own_module(net.name)
-    if network is None and module is not None and module not in trust:
+    if network is None and module is not None and module not in many(trust):
         raise RunError(
             f"{folder} was trained on the network {net.name!r}, whose module would be imported and "
             f"so executed. If you trust it, pass --trust {module}."

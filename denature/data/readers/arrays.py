@@ -13,8 +13,8 @@ import numpy as np
 
 from denature.core.errors import DataError
 from denature.core.sniffing import head_of, instead_of
+from denature.core.text import line_of
 from denature.core.untrusted import MIB, open_zip
-from denature.data.source import line_of
 
 SUFFIX = ".npy"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from denature.core.errors import DataError
+from denature.core.text import line_of
 from denature.core.untrusted import open_regular
 from denature.data.readers.pages import MOST_BATCH, MOST_FOOTER, MOST_ROWS
-from denature.data.source import line_of
 
 NAME, SUFFIX = "Arrow", ".arrow"
 

@@ -1,7 +1,7 @@
 """Cells of tables: images as bytes or paths, and labels as numbers, names or landmarks."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,22 +80,23 @@ def given_values(found: Iterable[Any]) -> set[Any]:
     return {name for name in given if name is not None}
 
 
-def encoded_image(cell: Any, label: Any, where: str, folder: Path | None) -> Encoded:
+def encoded_image(cell: Any, label: Any, where: str, folders: Sequence[Path] | None) -> Encoded:
     """Read a cell, which is {bytes, path}, bytes, or a path.
 
-    A path must lie inside `folder`, that of the file that names it: data must not be able to read
-    other files. None stands for paths that the caller's own library made.
+    A path must lie inside one of `folders`, such as that of the file that names it: data must not
+    be able to read other files. A relative path begins at the first of them. None stands for paths
+    of an object that the caller made.
     """
     path = ""
     if isinstance(cell, Mapping):
         path, cell = str(cell.get("path") or ""), cell.get("bytes")
         cell = (path or None) if cell is None else cell
     if isinstance(cell, str):
-        if folder is None:
+        if folders is None:
             return Encoded(Path(cell), label, where, cell)
-        file = path_in(folder, cell, where).resolve()
-        if not file.is_relative_to(folder.resolve()):
-            raise DataError(f"{where} points to {_short(cell)}, outside of {folder}; refused.")
+        file = path_in(folders[0], cell, where).resolve()
+        if not any(file.is_relative_to(folder.resolve()) for folder in folders):
+            raise DataError(f"{where} points to {_short(cell)}, outside of {folders[0]}; refused.")
         return Encoded(file, label, f"{where} ({_short(cell)})", cell)
     if cell is None:
         raise DataError(f"{where} holds neither image bytes nor a path.")

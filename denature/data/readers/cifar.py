@@ -15,11 +15,12 @@ import numpy as np
 
 from denature.core.errors import DataError
 from denature.core.sniffing import HEAD, instead_of
+from denature.core.text import line_of
 from denature.core.untrusted import MIB
 from denature.data.decode import DecodedBlock
 from denature.data.readers import pickles
 from denature.data.readers.trees import MOST_LIST, Tree, check_size, lines_of, read_file, reading
-from denature.data.source import DataSource, Opener, line_of
+from denature.data.source import DataSource, Opener
 
 PIXELS = 3 * 32 * 32
 

@@ -1,18 +1,20 @@
 """Data sets of Hugging Face `datasets`: from the hub, or as a caller has them."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from denature.core.errors import DataError, MissingExtra
+from denature.core.text import line_of
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.readers.cells import LabelDecoder, encoded_image, given_values
 from denature.data.readers.columns import check_same_labels, class_names, columns_of, is_unlabelled
 from denature.data.readers.naming import LabelColumn, classes_of, numbers_of
 from denature.data.readers.splits import is_keyword, split_of
-from denature.data.source import DataSource, Opener, line_of
+from denature.data.source import DataSource, Opener
 
 
 def hub(config: DataConfig) -> DataSource:
@@ -26,11 +28,23 @@ def hub(config: DataConfig) -> DataSource:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises a dozen kinds, from network to parser
         raise DataError(f"{config.source} could not be loaded: {line_of(error)}.") from None
-    return hub_tables(loaded, config, ("hub", name))
+    return hub_tables(loaded, config, ("hub", name), _caches())
+
+
+def _caches() -> list[Path]:
+    """Where the library keeps files that it fetched, also those that it extracted."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    places = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    return [Path(place) for place in places]
 
 
 def hub_tables(
-    loaded: Mapping[str, Any], config: DataConfig, origin: tuple[Any, ...]
+    loaded: Mapping[str, Any],
+    config: DataConfig,
+    origin: tuple[Any, ...],
+    folders: Sequence[Path] | None = None,
 ) -> DataSource:
     """Splits of Hugging Face `datasets` as a source.
 
@@ -38,6 +52,7 @@ def hub_tables(
         loaded: data sets by the names of splits.
         config: names the columns, where several could hold images or labels.
         origin: beginning of the fingerprint.
+        folders: where paths in cells must lie; None for any place, of data that the caller made.
 
     Raises:
         DataError: there is no split to train on, or a column could be read in several ways.
@@ -90,7 +105,7 @@ def hub_tables(
             for number, row in enumerate(rows_of_split):
                 where = f"{config.source}, row {number}"
                 label = labels.of(row[columns.label], where, trained=split == "train")
-                yield encoded_image(row[columns.image], label, where, None)
+                yield encoded_image(row[columns.image], label, where, folders)
 
         return rows
 

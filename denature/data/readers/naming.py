@@ -61,8 +61,8 @@ def classes_of(
     if columns.kind == "names":
         found = {split: column.distinct() for split, column in labels.items()}
         names = _named(found.get("train", set()), rows, listed, where, columns)
-        others = [split for split in found if split != "train"]
-        return names, [s for s in others if not has_labels(found[s], names, f"The {s} split")]
+        others, known = [split for split in found if split != "train"], numbers_of(names).keys()
+        return names, [s for s in others if not has_labels(found[s], known, f"The {s} split")]
     if is_truth(schema, columns.label):
         return listed or ("False", "True"), []
     if train is not None and columns.kind == "landmarks":

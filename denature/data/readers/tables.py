@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from denature.core.errors import DataError, brief
 from denature.core.sniffing import head_of, instead_of
+from denature.core.text import line_of
 from denature.data.config import DataConfig
 from denature.data.decode import Encoded
 from denature.data.readers import arrow, pages
@@ -27,7 +28,7 @@ from denature.data.readers.columns import (
     is_unlabelled,
 )
 from denature.data.readers.naming import LabelColumn, classes_of, listed_classes, numbers_of
-from denature.data.source import MOST_CLASSES, DataSource, Opener, line_of, stats_of
+from denature.data.source import MOST_CLASSES, DataSource, Opener, stats_of
 
 
 class TableFormat(Protocol):
@@ -120,7 +121,7 @@ def _opener(parts: Sequence[Path], columns: Columns, labels: LabelDecoder, split
                         where = f"{file}, row {number}"
                         given = plain_label(value, columns.kind, where)
                         label = labels.of(given, where, trained=split == "train")
-                        yield encoded_image(cell.as_py(), label, where, file.parent)
+                        yield encoded_image(cell.as_py(), label, where, [file.parent])
                         number += 1
             except (OSError, ArrowException) as error:
                 raise DataError(

@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, Protocol, TypeAlias, cast, final
 
 from denature.core.errors import DataError
+from denature.core.text import line_of
 from denature.core.untrusted import MIB, MOST_MEMBERS, open_regular, open_zip
 from denature.data.listing import hidden, list_folder
-from denature.data.source import line_of, stats_of
+from denature.data.source import stats_of
 
 TAR_SUFFIXES = (".gz", ".tgz", ".tar")
 """Suffixes of tar archives; of other files the content is not probed."""

@@ -137,18 +137,6 @@ class Keys(ABC):
     def close(self) -> None:
         """Close the store."""
 
-    def spend(self, key: str, images: int) -> str:
-        """Book images on a key's account; returns its name.
-
-        Raises:
-            Refused: see `Booking.check`; with 503 where the store cannot be used.
-        """
-        try:
-            [booking] = self.book([Charge(digest_of(key), images)])
-        except KeysUnavailable as error:
-            raise unavailable(str(error)) from None
-        return booking.check()
-
 
 def after(key: Key, lead_s: float, images: int) -> tuple[bool, float]:
     """Whether a charge is allowed, and the account's lead over its rate once it was booked.

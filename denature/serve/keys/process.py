@@ -56,6 +56,7 @@ class StoreProcess:
         try:
             async with asyncio.timeout(START_S if self._process is None else REPLY_S):
                 line = await self._asked(orjson.dumps([list(charge) for charge in charges]))
+            reply = orjson.loads(line)  # of a process that is killed, a part of a line may come
         except (TimeoutError, OSError, ValueError) as error:
             await self.close()
             cause = str(error) or "it did not reply"
@@ -63,7 +64,6 @@ class StoreProcess:
         except asyncio.CancelledError:
             await self.close()
             raise
-        reply = orjson.loads(line)
         if "error" in reply:
             raise KeysUnavailable(reply["error"])
         return [_booking(*pair) for pair in zip(charges, reply["bookings"], strict=True)]

@@ -65,6 +65,7 @@ class SqliteKeys(Keys):
         with self._transaction(write=make) as db:
             if make:
                 db.execute(TABLE)
+            db.execute("SELECT 1 FROM keys LIMIT 1")
 
     @contextmanager
     def _transaction(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
@@ -211,9 +212,11 @@ def _create(path: Path) -> None:
 def _set_up(db: sqlite3.Connection) -> None:
     """Take the file into use, also one of an earlier version."""
     db.execute("PRAGMA mmap_size = 0")
+    columns = {row[1] for row in db.execute("PRAGMA table_info(keys)")}
+    if not columns and db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        raise sqlite3.DatabaseError("it holds other tables and no keys")
     db.execute("PRAGMA journal_mode = WAL")
     # A power cut may lose the last moments, a killed process loses nothing.
     db.execute("PRAGMA synchronous = NORMAL")
-    columns = {row[1] for row in db.execute("PRAGMA table_info(keys)")}
     if columns and "burst" not in columns:
         db.execute("ALTER TABLE keys ADD COLUMN burst INTEGER")

@@ -8,6 +8,7 @@ import jsonpath
 import numpy as np
 
 from denature.core.errors import ConfigError
+from denature.core.text import line_of
 from denature.extract.victims.rest.spec import ReplySpec
 from denature.remote.protocol import MOST_CLASSES
 
@@ -91,8 +92,9 @@ def _path(name: str, text: str | None) -> Any:
     try:
         return jsonpath.compile(text)
     except jsonpath.JSONPathError as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(f"reply.{name} is {text!r}, which is no JSONPath: {said}.") from None
+        raise ConfigError(
+            f"reply.{name} is {text!r}, which is no JSONPath: {line_of(error)}."
+        ) from None
 
 
 def _found(path: Any, part: Any) -> list[Any]:
