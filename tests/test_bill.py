@@ -76,10 +76,18 @@ def test_the_parts_of_a_budget_never_exceed_it(
     if cost_budget is not None:
         assert division.queries <= cost_budget.queries
     if cost_budget is None:
-        assert [level.budget for level in division.levels] == budgets
+        made = [level.budget for level in division.levels]
+        assert set(made) <= set(budgets)
+        assert made == budgets or "teaches as many queries as" in division.note
         # Budgets that are added change nothing of the clones of the others.
         for level in division.levels:
             assert divided([level.budget], stealing, tests=tests).levels == (level,)
+
+
+def test_a_budget_that_teaches_as_much_as_another_is_made_once_and_that_is_said() -> None:
+    division = divided([14, 15], ExtractionConfig(), tests=500)
+    assert [level.budget for level in division.levels] == [14]
+    assert "15 teaches as many queries as one of 14" in division.note
 
 
 def test_a_fifth_of_a_budget_measures_fidelity_and_1000_at_most() -> None:

@@ -86,7 +86,7 @@ def test_a_changed_ledger_is_refused(
     for _ in range(2):  # the refusal itself changes nothing
         with pytest.raises(RunError, match=said) as refused:
             Ledger(path)
-        assert "Restore ledger.sqlite and ledger.sqlite.anchor from a copy" in str(refused.value)
+        assert "Restore all files ledger.sqlite* from a copy" in str(refused.value)
         assert "\n" not in str(refused.value)
 
 

@@ -201,6 +201,28 @@ def test_a_cancelled_request_leaves_a_ledger_that_goes_on(ledger: Ledger, tmp_pa
         ledger.answers(1)
 
 
+def test_what_is_refused_after_the_budget_is_spent_is_sent_again(ledger: Ledger) -> None:
+    """A lost query may have spent the last of the budget while others are in flight."""
+    calls = 0
+
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise AskFailed("lost", again=True, billed=True, wait_s=0.0)
+        if calls <= 4:
+            time.sleep(0.3)
+            raise AskFailed("busy", again=True, billed=False, wait_s=0.05)
+        return np.tile(SOFT, (len(pixels), 1))
+
+    pace = RequestConfig(per_request=2, concurrency=4)
+    oracle = oracle_of(ledger, Counted(answer), budget=8, pace=pace, kind="probabilities")
+    with pytest.raises(BudgetSpent):
+        oracle.ask(images_of(8), range(8))
+    assert oracle.left == 0
+    assert ledger.tallies(oracle.target)["train"].answered == 6
+
+
 def test_a_wish_to_stop_keeps_what_was_answered(ledger: Ledger) -> None:
     victim = Counted()
     stopper = Stopper(wish=lambda: len(victim.calls) >= 3)
@@ -217,5 +239,5 @@ def test_a_rate_is_kept(ledger: Ledger) -> None:
     oracle = oracle_of(ledger, victim, pace=RequestConfig(per_request=5, concurrency=4, rate=50))
     clock = time.perf_counter()
     oracle.ask(images_of(90), range(90))
-    # A second's worth at once, then as it drips.
-    assert time.perf_counter() - clock >= (90 - 50) / 50 - 0.1
+    # One request at once, then as it drips.
+    assert time.perf_counter() - clock >= (90 - 5) / 50 - 0.1

@@ -362,3 +362,24 @@ def test_the_notebook_runs_and_shows_what_it_is_for(
     assert "Estimate" in last[-1]["text/plain"]
     shown = [output.data for cell in book.cells for output in cell.get("outputs", [])]
     assert any(data.get("text/html") == "" for data in shown), "no bar came and went"
+
+
+def test_dollars_end_a_measurement_at_a_random_part_of_the_test_images(tmp_path: Path) -> None:
+    """Images lie class by class as often as not, and the first of them are no sample."""
+    pixels = np.repeat(np.arange(10, dtype=np.uint8) * 20, 60)
+    images = np.zeros((600, 1, 8, 8), np.uint8) + pixels[:, None, None, None]
+    images[:, 0, 0, 0] = np.arange(600) % 60
+    images[:, 0, 0, 1] = np.arange(600) // 60
+    labels = np.repeat(np.arange(10), 60)
+
+    def first_classes(asked: np.ndarray) -> np.ndarray:
+        """Right on the classes 0 to 2 alone."""
+        classes = np.rint(asked[:, 0, 7, 7] * 255 / 20).astype(np.int64)
+        return np.where(classes < 3, classes, 0)
+
+    found = evaluate(
+        first_classes, (images, labels), test_images=120, price_per_1000=1.0, max_cost=0.05,
+        name="first", out=tmp_path / "first",
+    )  # fmt: skip
+    assert found.n == 50
+    assert found.low < 0.3 < found.high

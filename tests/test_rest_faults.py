@@ -91,7 +91,10 @@ FAULTS: dict[str, tuple[str, str]] = {
     "no JSONPath": ("url = 'http://x'\n[reply]\nlabel = '$['", "which is no JSONPath"),
     "names alone": ("url = 'http://x'\n[reply]\nscores = '$'\nnames = '$'", "needs reply.classes"),
     "no image": (f"url = 'http://x'\n[request]\nbody = '{{}}'{LABEL}", "nowhere where an image"),
-    "no room": (f"url = 'http://x'\n[request]\nbatch = 2{LABEL}", "room for one image"),
+    "no room": (
+        f"url = 'http://x'\n[request]\nbatch = 2{LABEL}\neach = '$[*]'",
+        "room for one image",
+    ),
     "no template": (f"url = 'http://x'\n[request]\nbody = '{{'{LABEL}", "request.body is no JSON"),
     "a form for two": (
         f"url = 'http://x'\n[request]\nform = 'bytes'\nbatch = 2{LABEL}",
@@ -106,6 +109,18 @@ FAULTS: dict[str, tuple[str, str]] = {
     ),
     "a kind": (f"url = 'http://x'{LABEL}\nkind = 'softmax'", "probabilities, label"),
     "a method": (f"url = 'http://x'\nmethod = 'PATCH'{LABEL}", "must be one of POST, PUT, GET"),
+    "items without an image": (
+        f'url = \'http://x\'\n[request]\nbody = \'{{"items": ["$each", {{"id": 1}}]}}\'{LABEL}',
+        "nowhere where an image goes",
+    ),
+    "a third element": (
+        f"url = 'http://x'\n[request]\nbody = '[\"$each\", \"$image\", 3]'{LABEL}",
+        "in another place than the first of two elements",
+    ),
+    "no part for each": (
+        f"url = 'http://x'\n[request]\nbody = '[\"$images\"]'\nbatch = 16{LABEL}",
+        "reply.each does not say which part",
+    ),
     "rows of a photograph": (
         f"url = 'http://x'\n[image]\nlayout = 'HW'\nchannels = 3{LABEL}",
         "write channels = 1",
@@ -156,6 +171,18 @@ def test_any_reply_is_read_or_refused(spec: ReplySpec, value: Any, count: int) -
         assert (found >= 0).all()
     else:
         assert not np.isinf(found).any()
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ({"scores": [0.9, 0.1], "names": ["a", "a"]}, "the class 'a' twice"),
+        ({"scores": [10**400, 1], "names": ["a", "b"]}, "a score that is not finite"),
+    ],
+)
+def test_scores_that_cannot_be_told_apart_are_refused(reply: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ReplyReader(READERS[1]).read(reply, count=1)
 
 
 def test_a_description_is_no_more_than_data(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from denature.answers.program import open_program
 from denature.answers.scaling import PixelScale
+from denature.core.errors import RunError
 from denature.data import load
 from denature.serve.config import Exposure, ServedModel
 from denature.serve.export import export
@@ -112,6 +115,30 @@ def test_a_file_answers_as_the_network_that_was_exported(server: Served, trained
     soft = values(server, "soft", images.numpy())
     np.testing.assert_allclose(soft, logits.softmax(1), atol=2e-3)
     np.testing.assert_array_equal(soft, soft.round(3))
+
+
+def test_weights_beside_an_onnx_file_are_a_part_of_the_model(trained: Run, tmp_path: Path) -> None:
+    """torch writes large tensors there, and answers of one model must not stand for another's."""
+    export(trained, tmp_path / "whole.onnx", "onnx")
+    found = []
+    for share in (1.0, 0.5):
+        place = tmp_path / str(share) / "model.onnx"
+        place.parent.mkdir()
+        onnx.save_model(
+            onnx.load(tmp_path / "whole.onnx"), place, save_as_external_data=True,
+            location="weights.bin", size_threshold=256,
+        )  # fmt: skip
+        weights = np.fromfile(place.with_name("weights.bin"), np.float32)
+        (weights * np.float32(share)).tofile(place.with_name("weights.bin"))
+        found.append(open_program(place))
+    images = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
+    first, second = (program.ask(images) for program in found)
+    assert not np.allclose(first, second)
+    assert found[0].name != found[1].name
+    assert open_program(tmp_path / "1.0" / "model.onnx").name == found[0].name
+    (tmp_path / "1.0" / "weights.bin").unlink()
+    with pytest.raises(RunError, match=r"weights.bin cannot be read"):
+        open_program(tmp_path / "1.0" / "model.onnx")
 
 
 def test_a_function_answers_with_what_its_values_are(server: Served) -> None:

@@ -13,6 +13,7 @@ import torch
 from denature.answers.transfer import Transfer
 from denature.cli.app import main
 from denature.core.errors import ConfigError, RunError
+from denature.core.stats import Estimate
 from denature.core.stopping import Stopper
 from denature.data import Dataset
 from denature.data.config import DataConfig
@@ -177,6 +178,23 @@ def test_agreement_is_a_share_of_classes_and_a_distance_of_landmarks() -> None:
     places = np.array([[0.1, 0.2], [0.5, 0.5]], np.float32)
     others = np.array([[0.2, 0.4], [0.5, 0.6]], np.float32)
     assert agreement(places, others).value == pytest.approx((0.15 + 0.05) / 2)
+
+
+def test_clones_far_from_the_landmarks_are_pooled() -> None:
+    """Distances, unlike shares, may be above 1."""
+    found = read_theft(Path(__file__).parents[1] / "results" / "stealing" / "cifar10")
+    assert found is not None
+    near, far = (
+        Estimate(value=value, low=value - 0.1, high=value + 0.1, n=9, over="images")
+        for value in (0.95, 1.35)
+    )
+    clones = [
+        replace(found.clones[0], seed=seed, accuracy=one, fidelity=one)
+        for seed, one in enumerate((near, far))
+    ]
+    [level] = replace(found, kind="landmarks", clones=tuple(clones)).levels
+    assert level.accuracy.value == pytest.approx(1.15)
+    assert level.accuracy.high > 1.15
 
 
 def test_a_thief_with_rounds_needs_a_limited_pool(digits: Dataset, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from denature.answers.transfer import Transfer
@@ -97,8 +98,6 @@ def test_a_transfer_set_without_a_folder_cannot_be_written(digits: Dataset) -> N
 
 def changed(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     """Write a file again with other fields or arrays."""
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         before = json.loads(file.metadata()["header"])
     found = {name: value for name, value in (load_file(path) | tensors).items() if len(value)}
@@ -135,6 +134,16 @@ def test_a_file_that_does_not_fit_itself_is_refused(
     with pytest.raises(RunError, match=said) as caught:
         load_transfer(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["train/images", "train/rows", "test/images"])
+def test_an_array_without_a_length_is_refused(digits: Dataset, tmp_path: Path, name: str) -> None:
+    path = save_transfer(transfer_of(digits, "label", tmp_path), digits)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    save_file(load_file(path) | {name: torch.tensor(1)}, path, metadata=header)
+    with pytest.raises(RunError, match="cannot be read"):
+        load_transfer(path)
 
 
 def test_rows_outside_the_images_are_refused(digits: Dataset, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A model in a file, ONNX or torch's exported program, as a function in this process."""
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,11 +50,7 @@ def open_program(path: Path, *, trust: Collection[str] = ()) -> Program:
         MissingExtra: onnxruntime is not installed.
         RunError: the file cannot be read.
     """
-    try:
-        with open_regular(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
+    digest = _digest(path)
     if path.suffix == ".pt2" and not {str(path), path.name} & set(many(trust)):
         raise ConfigError(
             f"Loading {path} can execute code that the file holds, as torch.export.load does. If "
@@ -69,6 +65,52 @@ def open_program(path: Path, *, trust: Collection[str] = ()) -> Program:
             )
         function = partial(_in_batches, function, shape[0])
     return Program(ask=function, name=f"{path.name} {digest}", channels=channels, image_size=size)
+
+
+def _digest(path: Path) -> str:
+    """Identity of a model: a digest of its file, and of the files that its weights lie in.
+
+    Raises:
+        MissingExtra: onnx is not installed.
+        RunError: a file cannot be read.
+    """
+    found, files = hashlib.sha256(), [path]
+    try:
+        if path.suffix == ".onnx":
+            files += [path.parent / name for name in _external_files(path)]
+        for file in files:
+            with open_regular(file) as opened:
+                hashlib.file_digest(opened, lambda: found)
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or path} cannot be read: {error.strerror or error}."
+        ) from None
+    return found.hexdigest()[:16]
+
+
+def _external_files(path: Path) -> list[str]:
+    """Files beside an ONNX file that hold some of its weights, as torch writes large ones."""
+    try:
+        import onnx
+        from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+    except ImportError as error:
+        raise MissingExtra(error.name or "onnx", "onnx", "Asking an ONNX file") from None
+
+    def tensors(graph: Any) -> Iterator[Any]:
+        yield from graph.initializer
+        for node in graph.node:
+            for attribute in node.attribute:
+                yield from (attribute.t, *attribute.tensors)
+                for inner in (attribute.g, *attribute.graphs):
+                    yield from tensors(inner)
+
+    try:
+        with open_regular(path) as file:
+            model = onnx.load_model_from_string(file.read())
+    except Exception as error:  # of protobuf, for a file that is damaged
+        raise RunError(f"{path} cannot be read as ONNX: {' '.join(str(error).split())}") from None
+    names = (ExternalDataInfo(t).location for t in tensors(model.graph) if uses_external_data(t))
+    return sorted(set(names))
 
 
 def _input(path: Path, shape: list[Any]) -> tuple[int, int]:

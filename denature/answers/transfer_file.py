@@ -129,7 +129,7 @@ def load_transfer(path: Path, *, folder: Path | None = None) -> tuple[Transfer, 
             folder=path.parent.parent if folder is None else folder,
         )
         transfer.check(dataset)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, ConfigError) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise RunError(
             f"The transfer set {path} cannot be read: {str(error).rstrip('.')}. Delete the file, "
             "and run the same command again to write it anew."

@@ -106,6 +106,11 @@ def divided(
         level = _level(budget, stealing, tests, cost_budget)
         if not levels or level.queries > levels[-1].queries:
             levels.append(level)
+        elif not level.cut:
+            note = (
+                f"A budget of {budget:,} teaches as many queries as one of {levels[-1].budget:,}, "
+                "which are made once."
+            )
         if level.cut and cost_budget is not None:
             note = f"{cost_budget}, fewer than the budget of {budgets[-1]:,} takes."
             break

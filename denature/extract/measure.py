@@ -15,6 +15,7 @@ from denature.core.errors import RunError
 from denature.core.record import Record
 from denature.core.seeds import generator
 from denature.core.stats import Estimate, mean_over_images, proportion
+from denature.core.text import counted
 from denature.data.dataset import Dataset, Split
 from denature.extract.asking.answered import answered, ask_within_budget
 from denature.extract.asking.oracle import Oracle
@@ -49,9 +50,13 @@ class Reference:
 
 
 def reference_rows(tests: StoredPool, *, images: int, seed: int = 0) -> list[int]:
-    """Positions of a random sample of test images, ascending; smaller samples are part of it."""
-    order = generator(seed, "fidelity").permutation(tests.size)
-    return sorted(order[:images].tolist())
+    """Positions of a random sample of test images, in random order.
+
+    Each beginning of it is a random sample too, where a limit ends the queries: images often lie
+    class by class.
+    """
+    order: list[int] = generator(seed, "fidelity").permutation(tests.size)[:images].tolist()
+    return order
 
 
 def ask_reference(
@@ -67,16 +72,18 @@ def ask_reference(
         seed: determines the sample.
 
     Raises:
-        RunError: no image was answered.
+        RunError: no image was answered, or one of landmarks alone, which has no interval.
         AskFailed, ConfigError, Stopped: see `Oracle.ask`.
     """
     rows = reference_rows(tests, images=images, seed=seed)
     ask_within_budget(oracle, tests, rows)
-    known = answered(oracle, tests, rows, classes=len(dataset.classes))
-    if not known.rows:
+    known = answered(oracle, tests, sorted(rows), classes=len(dataset.classes))
+    least = 2 if dataset.landmarks else 1
+    if len(known.rows) < least:
         raise RunError(
-            f"No test image was answered with {oracle.budget:,} queries, so fidelity cannot be "
-            "measured. Take a larger --fidelity."
+            f"{len(known.rows)} of {counted(len(rows), 'test image')} "
+            f"{'was' if len(known.rows) == 1 else 'were'} answered; wanted are {least} at least. "
+            "Allow more queries for them, or bring other test images."
         )
     if (lost := len(rows) - len(known.rows)) > 0:
         oracle.progress.say(f"{lost:,} test images were not answered.")

@@ -234,7 +234,9 @@ async def _time_victim(
             for _ in range(WARM_UP):
                 await ask(images(1))
             single = [await ask(images(1)) for _ in range(queries // 3 - WARM_UP)]
-            size = min(pace.per_request, about.most or pace.per_request, queries // 3)
+            # Requests enough to keep as many in flight as `pace` sets, for two rounds at least.
+            each = (queries - sent) // (2 * pace.concurrency)
+            size = max(1, min(pace.per_request, about.most or pace.per_request, each))
             batches = iter([images(size) for _ in range((queries - sent) // size)])
             taken: list[float] = []
 
@@ -249,7 +251,7 @@ async def _time_victim(
 
 
 def paid_for(run: Run) -> float | None:
-    """Cost in US dollars of the theft that made a clone; None where it is unknown."""
+    """Cost in US dollars of the answers that a clone learned from; None where it is unknown."""
     if run.folder is None:
         return None
     thefts = filter(None, map(read_theft, run.folder.resolve().parents[:3]))

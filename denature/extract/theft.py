@@ -1,6 +1,7 @@
 """The result of a theft: the clones of one victim, and their cost."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -102,6 +103,7 @@ class Theft(Tabular):
     def levels(self) -> list[BudgetLevel]:
         """The clones grouped by budget."""
         levels = []
+        bounds = (0.0, math.inf) if self.kind == "landmarks" else (0.0, 1.0)
         for budget in sorted({clone.budget for clone in self.clones}):
             same = [clone for clone in self.clones if clone.budget == budget]
             first = same[0]
@@ -111,8 +113,8 @@ class Theft(Tabular):
                     answers=first.answers,
                     spent=first.spent,
                     money=first.money,
-                    accuracy=pooled([clone.accuracy for clone in same]),
-                    fidelity=pooled([clone.fidelity for clone in same]),
+                    accuracy=pooled([clone.accuracy for clone in same], bounds=bounds),
+                    fidelity=pooled([clone.fidelity for clone in same], bounds=bounds),
                     seeds=len(same),
                 )
             )

@@ -166,10 +166,7 @@ class Thief:
         size, seed = self.stealing.round_size, self.stealing.pool_seed
         rows = self._at_random(min(size, most))
         everything = np.array(sorted(query_order(self.images, self.held_out, seed)))
-        if len(everything) < most:
-            raise ConfigError(
-                f"{most:,} images are wanted, and {self.images.name} has {len(everything):,}."
-            )
+        check_count(self.images.name, len(everything), most)
         planned = sum(self._planned(count, 1) for count in range(len(rows), most, size))
         with self.session.progress.task("rounds", planned, "images") as task:
             while len(rows) < most:

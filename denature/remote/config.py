@@ -16,7 +16,8 @@ class RequestConfig:
     per_request: int = 64
     """Images in a request, where the victim accepts several."""
     rate: float | None = None
-    """Images a second at most; no limit by default."""
+    """Images a second, on average; one request, or a tenth of a second's worth, passes at once. No
+    limit by default."""
     timeout_s: float = 30.0
     """Seconds until a request counts as lost; a lost request may still have been billed."""
     attempts: int = 6

@@ -8,7 +8,10 @@ def timing_table(result: SpeedResult) -> list[list[str]]:
     lines = [["Model", "Batch", "Images/s", "p50 ms", "p90 ms", "p99 ms", "Timed"]]
     for name, timings in (("clone", result.clone), ("service", result.service)):
         for timing in timings:
-            waits = (f"{ms:,.2f}" for ms in (timing.p50_ms, timing.p90_ms, timing.p99_ms))
+            waits = (
+                f"{ms:,.2f}" if timing.count >= least else ""
+                for ms, least in ((timing.p50_ms, 1), (timing.p90_ms, 10), (timing.p99_ms, 100))
+            )
             rate = f"{timing.images_per_second:,.0f}"
             lines.append([name, str(timing.images), rate, *waits, str(timing.count)])
     return lines
@@ -25,7 +28,7 @@ def price_sentences(result: SpeedResult) -> list[str]:
         )
     if (images := result.paid_after) is not None:
         said.append(
-            f"The theft cost US $ {result.paid:,.2f}; the service charges as much for "
-            f"{images:,.0f} images."
+            f"The answers that the clone learned from cost US $ {result.paid:,.2f}; the service "
+            f"charges as much for {images:,.0f} images."
         )
     return said

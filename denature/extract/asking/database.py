@@ -158,8 +158,8 @@ class Database:
     @property
     def _remedy(self) -> str:
         return (
-            f"Restore {self.path.name} and {self._anchor.path.name} from a copy, or name another "
-            "folder to query and pay again"
+            f"Restore all files {self.path.name}* from a copy, or name another folder to query and "
+            "pay again"
         )
 
     def close(self) -> None:

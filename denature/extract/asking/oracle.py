@@ -163,21 +163,26 @@ class Oracle:
     async def _ask_all(self, pool: Pool, wanted: dict[tuple[bytes, int], int]) -> None:
         size = self.per_request
         batches = _batches(wanted.items(), size)
-        rate = self.pace.rate
-        limit = None if rate is None else AsyncLimiter(max(rate, size), max(rate, size) / rate)
+        rate, limit = self.pace.rate, None
+        if rate is not None:
+            at_once = max(rate * SLICE_S, size)
+            limit = AsyncLimiter(at_once, at_once / rate)
         self._failure, started, before = None, time.monotonic(), self.answered
+        spent: BudgetSpent | None = None
 
         async def work(task: Task, batches: Iterable[list[Wanted]]) -> None:
+            nonlocal spent
             for batch in batches:
                 try:
                     await self._ask(pool, batch, limit, task)
                 except Halted:
                     return
+                except BudgetSpent as error:
+                    spent = error  # others go on: what they sent is counted, and may be sent again
+                    return
                 except Exception as error:
-                    # Other workers finish their requests in flight, which may be billed. Any other
-                    # error is reported in preference to a spent budget.
-                    if self._failure is None or isinstance(self._failure, BudgetSpent):
-                        self._failure = error
+                    # Other workers finish their requests in flight, which may be billed.
+                    self._failure = self._failure or error
                     return
 
         title = f"querying {self.about.target}"
@@ -191,6 +196,8 @@ class Oracle:
         self.seconds += time.monotonic() - started
         if self._failure is not None:
             raise self._failure
+        if spent is not None:
+            raise spent
         if self.stopper.reason:
             raise Stopped(
                 self.stopper.reason,

@@ -183,7 +183,8 @@ class Strategy(ABC):
     trainings: ClassVar[float] = 1
     """Trainings as long as the naive clone's that one clone takes at most; see `trained_images`."""
     threats: ClassVar[tuple[Threat, ...]] = ("B",)
-    """Threats of a standard audit; ("A", "B") where owned labels change the clone."""
+    """Threats of a standard audit; ("A", "B") where owned images or labels
+    change the clone."""
     queries: ClassVar[QuerySource] = "random"
     revision: ClassVar[int] = 1
     """Is raised after a change that moves the numbers of this strategy's cells alone."""

@@ -36,13 +36,27 @@ def check_template(request: RequestSpec) -> None:
     except ValueError as error:
         raise ConfigError(f"request.body is no JSON: {error}.") from None
     found = {place for place in _places(template) if place in (IMAGE, IMAGES, EACH)}
-    if not found:
+    if not found & {IMAGE, IMAGES}:
         raise ConfigError(f"request.body says nowhere where an image goes; write {IMAGE!r} there.")
+    if _places(template).count(EACH) != _repeated(template):
+        raise ConfigError(
+            f"request.body has {EACH!r} in another place than the first of two elements of a list, "
+            "the second of which repeats."
+        )
     if request.batch > 1 and not found & {IMAGES, EACH}:
         raise ConfigError(
             f"request.body has room for one image, and batch is {request.batch}; write {IMAGES!r}, "
             f'or ["{EACH}", ...] for a list that repeats.'
         )
+
+
+def _repeated(template: Any) -> int:
+    """Number of lists whose second element repeats for each image."""
+    inner = template.values() if isinstance(template, dict) else template
+    if not isinstance(template, dict | list):
+        return 0
+    repeats = isinstance(template, list) and len(template) == 2 and template[0] == EACH
+    return repeats + sum(map(_repeated, inner))
 
 
 def _places(template: Any) -> list[str]:

@@ -82,7 +82,10 @@ class ReplyReader:
             raise ValueError(f"{len(names)} names for {len(scores)} scores")
         row = [math.nan] * len(self._classes)
         for name, score in zip(names, scores, strict=True):
-            row[self._place(str(name))] = score
+            place = self._place(str(name))
+            if not math.isnan(row[place]):
+                raise ValueError(f"the class {str(name)!r} twice")
+            row[place] = score
         return row
 
 
@@ -119,6 +122,8 @@ def _number(value: Any) -> float:
             number = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"{str(value)!r}, which is no score") from None
+    except OverflowError:  # a whole number of hundreds of digits
+        raise ValueError("a score that is not finite") from None
     if not abs(number) <= LARGEST:  # NaN is not either
         raise ValueError(f"the score {value}, which is not finite")
     return number

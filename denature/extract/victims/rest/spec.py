@@ -168,6 +168,11 @@ class RestSpec:
                 ),
             },
         )
+        if self.request.batch > 1 and self.reply.each is None:
+            raise ConfigError(
+                f"request.batch is {self.request.batch}, and reply.each does not say which part of "
+                "a reply belongs to which image; add it, or leave batch out."
+            )
 
     @property
     def variables(self) -> tuple[str, ...]:
