@@ -139,8 +139,6 @@ def train_lesson(lesson: Lesson, attempt: Bench) -> Run:
 
 def _order(lesson: Lesson, transfer: Transfer, attempt: Bench) -> Order:
     training = replace(attempt.training, seed=attempt.training.seed + attempt.seed + lesson.seed)
-    if lesson.held_out is not None:
-        training = replace(training, checkpoint="best-validation")
     return Order(
         net=lesson.net or attempt.net,
         objective=lesson.objective,
@@ -155,13 +153,12 @@ def _dataset(lesson: Lesson, attempt: Bench) -> Dataset:
     if labels is None:
         labels = as_labels(lesson.answers).values.numpy()
     tests = attempt.images[:2] if attempt.tests is None else attempt.tests
-    held_out = None if lesson.held_out is None else _split(*lesson.held_out)
     content = hashlib.sha256(lesson.images.tobytes() + labels.tobytes())
     return Dataset(
         config=DataConfig(source="bench"),
         train=_split(lesson.images, labels),
         test=_split(tests, np.zeros(len(tests), np.int64)),
-        validation=held_out,
+        validation=None,
         classes=tuple(map(str, range(attempt.classes))),
         digest=content.hexdigest()[:16],
         test_origin="bench",

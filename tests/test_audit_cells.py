@@ -1,6 +1,7 @@
 """Cells of an audit: what identifies them, their seeds, and what reaches a clone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from denature.data import load
 from denature.data.config import DataConfig
 from denature.extract.asking.pool import digest_of, pool_of_tests
 from denature.extract.strategies.base import Lesson
-from denature.extract.strategies.catalogue import strategy_of
+from denature.extract.strategies.catalogue import STRATEGIES, strategy_of
 from denature.extract.victims.called import FunctionVictim
 from denature.recipes.audit import Audit
 from denature.recipes.runner import run
@@ -73,11 +74,7 @@ MUTATIONS: dict[str, Callable[[Path, Run], tuple[dict[str, Any], dict[str, Any]]
     ),
     "kind": lambda _, run: ({}, {"model": FunctionVictim(labels, name="means", kind="label")}),
     "pool": lambda path, run: ({}, {"pool": DataConfig(source=str(path / "pool.npz"))}),
-    "other pool": lambda path, run: ({}, {"other_pool": DataConfig(source=str(path / "pool.npz"))}),
     "data": lambda path, run: ({}, {"source": DataConfig(source="digits", holdout=0.3)}),
-    "backbone": lambda _, run: ({}, {"backbone": run}),
-    "encoder": lambda _, run: ({}, {"encoder": run}),
-    "published backbone": lambda _, run: ({}, {"backbone": "timm:resnet18"}),
 }  # fmt: skip
 
 
@@ -94,6 +91,36 @@ def test_every_setting_is_part_of_a_cells_identity(
     shared = set(before) & set(after)
     assert shared
     assert not {before[cell] for cell in shared} & {after[cell] for cell in shared}
+
+
+EXTRAS: Mapping[str, Callable[[Path, Run], Any]] = {
+    "other_pool": lambda path, _: DataConfig(source=str(path / "pool.npz")),
+    "backbone": lambda _, run: run,
+    "encoder": lambda _, run: run,
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_what_one_thief_takes_is_no_part_of_the_cells_of_others(
+    extra: str, victim: Run, tmp_path: Path
+) -> None:
+    """So a backbone that is named later trains its own cells alone."""
+    images = np.random.default_rng(0).integers(0, 256, (100, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "pool.npz", x_train=images, y_train=np.arange(100) % 10)
+    value = EXTRAS[extra](tmp_path, victim)
+    assert keys(opened({}, tmp_path / "a")) == keys(opened({}, tmp_path / "b", **{extra: value}))
+    used = "other" if extra == "other_pool" else extra
+    [name] = [name for name in STRATEGIES if used in strategy_of(name).uses]
+    with opened({}, tmp_path / "c", **{extra: value}).opened(
+        {}, load("digits"), Session()
+    ) as everything:
+        auditor = everything.auditor
+        assert {name: digest for name, digest in auditor.extras.items() if digest}.keys() == {used}
+        trial = replace(next(iter(auditor.trials())), strategy=strategy_of(name))
+        mine = auditor.store.key(auditor._settings(trial))
+        others: Mapping[Any, str] = {used: "another"}
+        other = replace(auditor, extras={**auditor.extras, **others})
+        assert other.store.key(other._settings(trial)) != mine
 
 
 def test_a_cells_identity_is_free_of_its_folder(tmp_path: Path) -> None:

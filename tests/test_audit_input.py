@@ -105,6 +105,17 @@ def test_a_model_at_chance_is_told_what_to_check(
     assert advice.startswith("The model is not shown to be better than chance. Check the labels")
 
 
+def test_a_chain_that_can_never_work_is_left_out_and_the_others_are_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chains = "label-only,top-k@k=2+gaussian-noise,sparse-logits@ratio=0.5+temperature"
+    chosen = ("--kind", "probabilities", "--defense", chains, "--thief", "labels")
+    found = told(capsys, f"{HERE}:probabilities", *chosen, out=tmp_path)
+    assert {defense["defense"] for defense in found["defenses"]} == {"none", "label-only"}
+    assert len(found["left_out"]) == 2
+    assert all("needs all 10 scores, and one before it hides" in why for why in found["left_out"])
+
+
 def test_defenses_of_hidden_scores_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,14 +67,14 @@ def test_the_verdict_names_what_is_taken_what_stops_it_and_a_limit() -> None:
     assert taken == (
         "The undefended model can be cloned for more than half of what it is worth: with 5,000 "
         "queries without a defense, a thief without labelled images takes 88 % [84, 92] of the "
-        "model's advantage, and its clone is right on 82 % of the test images, the model on 92 %; "
-        "a thief with 500 labelled images of its own takes 44 % [40, 48]."
+        "model's advantage, and its clone is right on 82 % [81, 83] of the test images, the model "
+        "on 92 % [91, 93]; a thief with 500 labelled images of its own takes 44 % [40, 48]."
     )
     assert stopped == (
         "No defense is shown to keep the worst thief below half; 1 of 4 defenses lowers what it "
         "takes, and the lowest measured is 74 % [70, 78] in the worse of both threats, behind "
-        "label-only, which keeps the shown class on 100.0 % of the images and shows no "
-        "probabilities."
+        "label-only, which keeps the shown class on 100.0 [99.9, 100.0] % of the images and shows "
+        "no probabilities."
     )
     assert limit == (
         "Half of the advantage is taken without a defense by a thief without labelled images "
@@ -131,6 +131,10 @@ def test_a_defense_has_to_hold_in_every_threat() -> None:
     assert "keeps the worst thief below half" in verdict(audit(taken, threats=("A",), owned=0.5))[1]
 
 
+def test_free_queries_have_no_axis_of_dollars() -> None:
+    assert curves(audit(price_per_1000=0.0), "B") is not None
+
+
 def test_a_defense_that_ruins_the_answers_is_not_credited() -> None:
     taken = {"none": {"naive": 0.9}, "mad@epsilon=1.0": {"naive": 0.2}}
     result = audit({**taken, "top-k@k=1": {"naive": 0.8}})
@@ -139,7 +143,7 @@ def test_a_defense_that_ruins_the_answers_is_not_credited() -> None:
     said = verdict(replace(result, defenses=(bare, broken, fine)))[1]
     assert said.startswith("No defense is shown to keep the worst thief below half; the one def")
     assert "is 80 % [76, 84] in the worse of both threats, behind top-k" in said
-    assert said.endswith("it changes the shown class of too many images: mad (98 %).")
+    assert said.endswith("it changes the shown class of too many images: mad (keeps 2 % [2, 2]).")
     alone = replace(audit(taken), defenses=(bare, broken))
     assert verdict(alone)[1].startswith("No usable defense was measured, so nothing is known")
 

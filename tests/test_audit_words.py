@@ -7,8 +7,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from denature.audit.findings import rate_limit
 from denature.audit.gate import best_defense, junit
-from denature.audit.reading import final, left_by
+from denature.audit.reading import final, left_by, query_limit
 from denature.audit.result import ONE_CLASS, AuditResult, Crossing, Worst
 from denature.audit.score import AdvantageCurve, constant_share, queries_to
 from denature.report.audit_verdict import headline, verdict
@@ -26,6 +27,40 @@ def entry(
 ) -> Worst:
     found = next(w for w in result.worst if (w.defense, w.budget) == (defense, budget))
     return replace(found, thief="semi-supervised", recovered=interval(value, half))
+
+
+def test_the_page_names_one_limit() -> None:
+    """Where the threat that reaches half later may reach it earlier by its interval."""
+    result = audit()
+    ends = {
+        "A": Crossing(value=1384, low=1274, high=1450),
+        "B": Crossing(value=1390, low=1160, high=1480),
+    }
+    curves = tuple(
+        replace(curve, to_half=ends[curve.threat]) if curve.defense == "none" else curve
+        for curve in result.curves
+    )
+    result = replace(result, curves=curves)
+    found = query_limit(result)
+    assert found is not None
+    assert (found.threat, found.limit) == ("A", 1160)
+    assert "below 1,160" in verdict(result)[2]
+    finding = rate_limit(result)
+    assert finding is not None
+    assert "fewer than 1,160 queries in all, the low end of the other threat's" in finding.do
+
+
+def test_where_the_gate_holds_no_case_of_junit_fails() -> None:
+    result = audit({"none": {"naive": 0.9}, "label-only": {"naive": 0.3}}, threats=("B",))
+    best = best_defense(result)
+    assert best is not None
+    assert best[0] == "label-only"
+    suite = ElementTree.fromstring(junit(result, 0.5))
+    assert suite.get("failures") == "0"
+    [none, label_only] = suite
+    assert "the gate holds behind label-only" in none[0].get("message", "")
+    assert len(label_only) == 0
+    assert ElementTree.fromstring(junit(result, 0.1)).get("failures") == "2"
 
 
 def test_a_thief_of_a_smaller_budget_counts_where_it_is_shown_to_take_more() -> None:

@@ -19,6 +19,7 @@ from denature.defenses.gaussian_noise import GaussianNoise
 from denature.defenses.modelguard_s import ModelGuardS
 from denature.defenses.reverse_sigmoid import ReverseSigmoid
 from denature.defenses.sparse_logits import SparseLogits
+from denature.defenses.temperature import Temperature
 from denature.defenses.top_k import TopK
 from tests import plain_defenses as plain
 from tests.defending import answers_of, defended, same, stream_of
@@ -200,6 +201,28 @@ def test_the_codebook_is_shared_and_depends_on_the_order_of_queries() -> None:
     assert shown(ModelGuardS(epsilon=0.3), pair).tolist() == [[0.8, 0.2]] * 2
     assert shown(ModelGuardS(epsilon=0.3), pair[::-1]).tolist() == [[0.7, 0.3]] * 2
     assert shown(ModelGuardS(epsilon=0.1), pair).tolist() == pair
+
+
+def test_a_full_codebook_shows_what_it_holds_and_grows_no_more() -> None:
+    """Where a class has no codeword yet, its first answer still becomes one."""
+    book = Codebook(most=6)
+    answers = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.99, 0.01], [0.1, 0.9]]).double()
+    shown = book.quantised(answers, answers.argmax(-1), 0.01)
+    torch.testing.assert_close(shown, answers[[0, 1, 2, 0, 4]])
+    more = torch.rand(50, 2, generator=torch.Generator().manual_seed(0)).double()
+    more /= more.sum(-1, keepdim=True)
+    book.quantised(more, more.argmax(-1), 0.01)
+    assert len(book) == 4
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
+def test_a_temperature_leaves_distributions_of_any_rounded_answer(values: list[float]) -> None:
+    shown = Temperature(temperature=0.001)(Answers("probabilities", torch.tensor([values]))).values
+    assert shown.isfinite().all()
+    torch.testing.assert_close(shown.sum(), torch.tensor(1.0))
+    hidden = Answers("probabilities", torch.tensor([[0.5, torch.nan, 0.2]]))
+    with pytest.raises(ConfigError, match="hidden scores"):
+        Temperature()(hidden)
 
 
 def test_a_codebook_counts_its_answers_and_stays_as_it_was_saved() -> None:

@@ -383,7 +383,7 @@ def test_rounding_takes_tens_and_leaves_labels() -> None:
         ("label-only", {"n": "3"}, "known: none"),
         ("top-k", {"k": "many"}, "cannot be read"),
         ("top-k", {"k": "0"}, "at least 1"),
-        ("temperature", {"temperature": "0"}, "above 0"),
+        ("temperature", {"temperature": "0"}, "from 0.001 to 1,000"),
         ("rounding", {"decimals": "16"}, "-8 to 15"),
     ],
 )

@@ -325,7 +325,8 @@ def test_the_verdict_says_from_which_decimal_on_rounding_matters() -> None:
         service=(),
     )  # fmt: skip
     said = " ".join(verdict_on_clones([line], points, estimate(0.05), theft))
-    assert "with 2 decimals or more, its error is within a tenth of the 2.00 % at 8" in said
+    assert "with 2 decimals or more, its error, " in said
+    assert "is within a tenth of the 2.00 % at 8" in said
     assert "at 1 it is 3.00 %" in said
     assert by_decimals(points, estimate(0.05)) is not None
 

@@ -2,13 +2,15 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from denature.core.errors import RunError
 from denature.core.record import find_records
 from denature.report.figures import new_figure
 from denature.report.flatness import around
-from denature.report.page import Page, Plot, Table, render
+from denature.report.page import Page, Picture, Plot, Table, draw, render
 from denature.report.runs import page as page_of_runs
 from denature.report.words import headline
 from denature.robust.flatness import SIZES
@@ -21,6 +23,15 @@ LINES = [
     ["1", "12", "", "97 [n/a] (+0.1 [-1.0, +1.2])", "beyond 5,000 [from 90]", "", "1979b5e3"],
     ["b", "3", "", "labels", "-1e-05", "more robust 2", "12345678"],
 ]
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "a/b", ""])
+def test_a_figure_is_written_into_the_folder_of_its_page_alone(name: str, tmp_path: Path) -> None:
+    """A result may come from others, and states the names of its figures."""
+    picture = Picture(name=name, data=b"GIF89a", caption="")
+    with pytest.raises(RunError, match="no plain name of a file"):
+        draw(Page(title="t", blocks=[picture]), tmp_path / "page")
+    assert not list(tmp_path.rglob("*escaped*"))
 
 
 def test_numbers_stand_to_the_right_and_empty_columns_are_left_out() -> None:

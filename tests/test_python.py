@@ -383,3 +383,19 @@ def test_dollars_end_a_measurement_at_a_random_part_of_the_test_images(tmp_path:
     )  # fmt: skip
     assert found.n == 50
     assert found.low < 0.3 < found.high
+
+
+@pytest.mark.parametrize(
+    ("cell", "parts"),
+    [
+        ("1.23e-05 [1e-05, 2e-05]", ["1.23e-05", "1e-05", "2e-05"]),
+        ("2 [1, inf]", ["2", "1", ""]),
+        ("1,200 [0, beyond]", ["1200", "0", ""]),
+        ("-1.5 [-2.0, -1e+03]", ["-1.5", "-2.0", "-1e+03"]),
+        ("98.1 [n/a]", ["98.1", "", ""]),
+    ],
+)
+def test_intervals_of_any_number_are_columns(cell: str, parts: list[str]) -> None:
+    header, line = numeric([["run", "value"], ["a", cell]])
+    assert header == ["run", "value", "value_low", "value_high"]
+    assert line[1:] == parts

@@ -167,7 +167,7 @@ def test_each_victim_is_held_against_the_normal_one() -> None:
     assert victim_table([some], [proportion(700, 1000)] * 3, 0.1)[1][2] == "did not run"
     lines = victim_table([normal, spread], [proportion(700, 1000)] * 3, 0.1)
     assert lines[2][3] == "no evidence"
-    assert lines[1][4] == "80.0 [77.4, 82.4] (80.0)"
+    assert lines[1][4] == "80.0 [77.4, 82.4] (80.0 [77.4, 82.4])"
 
 
 def test_a_size_that_there_is_not_is_told() -> None:

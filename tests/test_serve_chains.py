@@ -85,7 +85,7 @@ def test_what_is_shown_follows_from_the_chain(
         (["--defense", "label-only", "--top", "3"], "labels, which have neither top values nor"),
         (["--defense", "label-only", "--decimals", "3"], "labels, which have neither top values"),
         (["--defense", "label-only+top-k"], "The defense top-k takes logits, probabilities, not l"),
-        (["--defense", "top-k@k=2+temperature"], "Put what hides scores last"),
+        (["--defense", "top-k@k=2+temperature"], "put it before the defense that hides them"),
         (["--defense", "looking-surrogate"], "name its run with --surrogate RUN"),
         (["--defense", "looking-misinformation"], "name its run with --misinformation RUN"),
         (["--defense", "counting", "--workers", "2"], "remembers the answers that it gave"),

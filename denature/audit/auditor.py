@@ -29,7 +29,7 @@ from denature.core.errors import ConfigError
 from denature.core.schema import encode
 from denature.extract.config import Threat
 from denature.extract.strategies.alone import Alone
-from denature.extract.strategies.base import LabelledImages, Situation, Strategy
+from denature.extract.strategies.base import Extra, LabelledImages, Situation, Strategy
 from denature.extract.strategies.common import as_labels
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Auditor:
     backbone: "Run | str | None" = None
     encoder: "nn.Module | None" = None
     thieves: Sequence[Strategy] = field(default_factory=tuple)
+    extras: Mapping[Extra, str | None] = field(default_factory=dict)
+    """Identity of what some strategies take besides the pool."""
     announce: Callable[[], None] = lambda: None
     """Is called once, before the first cell that must be measured."""
 
@@ -342,6 +344,7 @@ class Auditor:
             "labelled": self.owned_count if trial.threat == "A" else 0,
             "budget": trial.budget,
             "seed": trial.seed,
+            **{name: self.extras[name] for name in strategy.uses},
         }
 
     def _seed(self, number: int) -> int:

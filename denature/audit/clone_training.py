@@ -51,8 +51,7 @@ class CloneTrainer:
         """
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, lesson in enumerate(lessons):
-            held_out = None if lesson.held_out is None else lesson.held_out[0]
-            parts = (lesson.images, lesson.answers.values, lesson.labels, held_out)
+            parts = (lesson.images, lesson.answers.values, lesson.labels)
             groups.setdefault(tuple(map(id, parts)), []).append(place)
         found = []
         for places in groups.values():
@@ -70,8 +69,6 @@ class CloneTrainer:
         # Derived, so that no clone starts from the weights of a victim that has the same number as
         # its seed: such clones agreed with a `cnn` on digits on half a point more test images.
         training = replace(training, seed=derive(seed, "clone", lesson.seed))
-        if lesson.held_out is not None:
-            training = replace(training, checkpoint="best-validation", evaluate_every=1)
         return Order(
             net=net,
             objective=lesson.objective,
@@ -94,16 +91,15 @@ class CloneTrainer:
         if labels is None:
             labels = (answers if answers.ndim == 1 else answers.argmax(-1)).numpy()
         train = _split(lesson.images, labels)
-        validation = None if lesson.held_out is None else _split(*lesson.held_out)
         digest = hashlib.sha256(self.dataset.digest.encode())
-        for array in (lesson.images, labels, *(lesson.held_out or ())):
+        for array in (lesson.images, labels):
             digest.update(np.ascontiguousarray(array).data)
         test = self.dataset.test
         return replace(
             self.dataset,
             config=replace(self.dataset.config, source="queries of an audit"),
             train=train,
-            validation=validation,
+            validation=None,
             test=replace(test, rows=test.rows[:PROBE]),
             digest=digest.hexdigest()[:16],
             skipped=0,

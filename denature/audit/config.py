@@ -26,7 +26,7 @@ class AuditPreset:
     """Steps below the largest default budget, on the ladder 10, 20, 50, ..."""
     seeds: int
     labelled: int
-    """Labelled images of threat A, for each class; 0 leaves threat A out."""
+    """Labelled images of threat A, times the classes, drawn at random; 0 leaves threat A out."""
     photographs: tuple[int, ...] = ()
     """Budgets where images have colours, since their clones train for long; `budgets` if empty."""
 

@@ -87,6 +87,7 @@ class Defender:
     def _reason_against(self, chain: Chain) -> str | None:
         try:
             Source(name="", harvest=self.harvest, chain=chain).shown_kind  # noqa: B018
+            chain.check_scores(self.harvest.classes)
         except ConfigError as error:
             return str(error)
         first = chain.defenses[0] if chain.defenses else None

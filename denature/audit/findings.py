@@ -13,13 +13,13 @@ from denature.audit.reading import (
     NONE,
     SAME_FEATURES,
     USABLE,
-    curve_of,
     defenses,
     difference,
     final,
     left_by,
     lowers,
     measurable,
+    query_limit,
     raced,
     short_name,
     short_names,
@@ -129,7 +129,7 @@ def useless_to_users(result: AuditResult) -> Finding | None:
         raised_if=f"A defense keeps the shown class of fewer than {100 * USABLE:.0f} % of images, "
         "with the whole interval.",
         why=" ".join(
-            f"Behind {short_name(result, price.defense)}, {100 * price.top1_kept.value:.0f} % of "
+            f"Behind {short_name(result, price.defense)}, {_share(price.top1_kept)} of "
             f"images keep their class, and the model is right on {_share(price.accuracy)}."
             for price in spoils
         ),
@@ -184,7 +184,7 @@ def _lowers_nowhere(result: AuditResult, price: DefensePrice) -> bool:
 
 def _cost(price: DefensePrice, name: str) -> str:
     moved = "hidden" if price.l1 is None else f"{price.l1:.2f}"
-    return f"{name} {100 * price.top1_kept.value:.1f} %, {moved}"
+    return f"{name} {_share(price.top1_kept)}, {moved}"
 
 
 def helps_against_naive_only(result: AuditResult) -> Finding | None:
@@ -262,24 +262,20 @@ def labels_suffice(result: AuditResult) -> Finding | None:
 
 def rate_limit(result: AuditResult) -> Finding | None:
     """Half of the advantage is taken within the largest budget, without a defense."""
-    curves = {t: c for t in measurable(result) if (c := curve_of(result, NONE, t))}
-    crossings = {t: c.to_half for t, c in curves.items() if c.to_half.value is not None}
-    if not crossings:
+    found = query_limit(result)
+    if found is None or found.crossing.value is None:
         return None
-    threat, half = min(crossings.items(), key=lambda pair: pair[1].value or 0)
-    limit = half.value if half.low is None else half.low
+    half, limit, least = found.crossing, found.limit, found.least
     ends = " to ".join("beyond" if end is None else f"{end:,.0f}" for end in (half.low, half.high))
-    least = curves[threat].least or min(result.plan.budgets)
-    early = half.value is not None and half.value < least
-    unmeasured = limit is not None and limit < least
+    early, unmeasured = found.crossing.value < least, limit < least
     return Finding(
         name="Half of the advantage is taken within the audited queries",
         raised_if="Without a defense, recovered advantage reaches 50 % at a number of queries "
         "within the largest budget.",
-        why=f"Threat {threat}: {half.value:,.0f} queries are enough (interval {ends})"
+        why=f"Threat {found.threat}: {half.value:,.0f} queries are enough (interval {ends})"
         + (f", by interpolation below the smallest budget, {least:,}." if early else "."),
-        do=f"Allow one client fewer than {limit:,.0f} queries in all"
-        + (", the low end of this interval" if half.low is not None else "")
+        do=f"Allow one client fewer than {limit:,.0f} queries in all, the low end "
+        + ("of this interval" if limit == half.low else "of the other threat's interval")
         + ", over all of its keys; a limit per second alone only delays a thief."
         + (" Audit smaller budgets first, to measure that number." if unmeasured else ""),
         tags=(*TAGS, "OWASP AISVS C11.5"),

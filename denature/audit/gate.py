@@ -42,10 +42,15 @@ def best_defense(result: AuditResult) -> tuple[str, float] | None:
 def junit(result: AuditResult, share: float) -> str:
     """A JUnit file with one test case for each defense and threat.
 
+    Where the gate holds no case fails: of defenses that leave more than the share the message says
+    which defense counts.
+
     Args:
         result: of the audit.
         share: recovered advantage that fails a case when it is exceeded.
     """
+    best = best_defense(result)
+    holds = None if best is None or best[1] > share else best[0]
     suite = ElementTree.Element("testsuite", name="denature audit")
     failures = skipped = 0
     ruined = {price.defense: price.top1_kept.value for price in spoiled(result)}
@@ -62,12 +67,17 @@ def junit(result: AuditResult, share: float) -> str:
             message = f"no defense: it keeps the shown class of {kept} of the images"
             ElementTree.SubElement(case, "skipped", message=message)
         elif worst.recovered.value > share:
-            failures += 1
             message = (
                 f"{worst.thief} recovers {100 * worst.recovered.value:.1f} % of the advantage with "
                 f"{worst.budget:,} queries; {100 * share:g} % are allowed"
             )
-            ElementTree.SubElement(case, "failure", message=message)
+            if holds is None:
+                failures += 1
+                ElementTree.SubElement(case, "failure", message=message)
+            else:
+                skipped += 1
+                message += f", and the gate holds behind {holds}"
+                ElementTree.SubElement(case, "skipped", message=message)
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(failures))
     suite.set("skipped", str(skipped))

@@ -1,9 +1,18 @@
 """Readings of an audit's result that findings and pages share."""
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from denature.audit.result import AuditResult, Cell, CurveSummary, DefensePrice, Interval, Worst
+from denature.audit.result import (
+    AuditResult,
+    Cell,
+    Crossing,
+    CurveSummary,
+    DefensePrice,
+    Interval,
+    Worst,
+)
+from denature.core.stats import less
 from denature.extract.config import Threat
 
 NONE = "none"
@@ -28,12 +37,9 @@ def difference(left: Interval, right: Interval) -> Interval:
     """`left` minus `right` with a 95 % interval that takes them for independent.
 
     Clones of one audit share test images, so that the interval is too wide and hardly ever too
-    narrow (MOVER: Zou and Donner 2008, Statistics in Medicine 27).
+    narrow.
     """
-    value = left.value - right.value
-    below = math.hypot(left.value - left.low, right.high - right.value)
-    above = math.hypot(left.high - left.value, right.value - right.low)
-    return Interval(value=value, low=value - below, high=value + above)
+    return Interval(**less(left, right)._asdict())
 
 
 def is_lower(left: Interval, right: Interval) -> bool:
@@ -119,6 +125,31 @@ def raced(result: AuditResult, defense: str, thief: str, threat: Threat) -> Inte
     if cell is None or cell.outcome != "raced" or cell.budget != budget:
         return None
     return cell.recovered
+
+
+class QueryLimit(NamedTuple):
+    """Where a limit on the queries of one client belongs."""
+
+    threat: Threat
+    """The one that reaches half of the advantage first."""
+    crossing: Crossing
+    """Queries that reach it there."""
+    limit: float
+    """Fewest queries that may reach it, by the intervals of all threats."""
+    least: int
+    """Smallest budget of the threat; fewer queries are interpolated."""
+
+
+def query_limit(result: AuditResult, defense: str = NONE) -> QueryLimit | None:
+    """The limit behind a defense; None where half lies beyond all budgets, or is not measurable."""
+    curves = {t: c for t in measurable(result) if (c := curve_of(result, defense, t))}
+    reached = {t: c.to_half.value for t, c in curves.items() if c.to_half.value is not None}
+    if not reached:
+        return None
+    threat = min(reached, key=lambda t: reached[t])
+    lows = [curve.to_half.low for curve in curves.values() if curve.to_half.low is not None]
+    least = curves[threat].least or min(result.plan.budgets)
+    return QueryLimit(threat, curves[threat].to_half, min(lows), least)
 
 
 def curve_of(result: AuditResult, defense: str, threat: Threat) -> CurveSummary | None:

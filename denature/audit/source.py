@@ -1,7 +1,7 @@
 """A model behind a defense: true answers are asked once, shown ones are made of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, final
@@ -183,6 +183,3 @@ class Source:
         if kind == "logits" and not from_logits(self.chain):
             kind = "probabilities"
         return self.chain.kind(kind)
-
-    def with_chain(self, name: str, chain: Chain) -> "Source":
-        return replace(self, name=name, chain=chain)

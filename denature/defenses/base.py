@@ -62,6 +62,8 @@ class Defense(ABC):
     perturbs: ClassVar[bool] = False
     """Whether shown scores differ from the true ones by more than their format, so that a network
     may learn to undo the change."""
+    needs_all: ClassVar[bool] = False
+    """Whether it takes answers with all their scores alone."""
     role: ClassVar[NetworkRole | None] = None
     """The network of the defender that the defense looks at, if any."""
     differentiates: ClassVar[bool] = False
@@ -157,10 +159,6 @@ class Chain:
         return {"defenses": [defense.settings for defense in self.defenses]}
 
     @property
-    def keeps_top(self) -> bool:
-        return all(defense.keeps_top for defense in self.defenses)
-
-    @property
     def random(self) -> bool:
         return any(defense.random for defense in self.defenses)
 
@@ -192,6 +190,19 @@ class Chain:
     def remembers(self) -> bool:
         """Whether answers depend on those given before, other than through a generator."""
         return any(not d.random and d.begin(0) is not None for d in self.defenses)
+
+    def check_scores(self, classes: int) -> None:
+        """Check that no defense needs scores that one before it hides.
+
+        Raises:
+            ConfigError: one does.
+        """
+        for number, defense in enumerate(self.defenses):
+            if defense.needs_all and Chain(self.defenses[:number]).shows(classes) < classes:
+                raise ConfigError(
+                    f"The defense {defense.name} needs all {classes} scores, and one before it "
+                    "hides some; put it before that one."
+                )
 
     def shows(self, classes: int) -> int:
         """Number of scores shown of an answer with all its scores; the others are NaN."""
@@ -320,6 +331,7 @@ class Defended:
 
     @property
     def digest(self) -> str:
+        """Identity of answerer, chain and networks, without the seed of random defenses."""
         settings = json.dumps(self.chain.settings, sort_keys=True)
         text = f"{self.answerer.digest} {self.answerer.kind} {settings}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,15 +10,25 @@ from torch import Tensor
 
 from denature.core.errors import ConfigError, RunError
 
+MOST = 1 << 24
+"""Numbers in a codebook at most: 128 MiB, of 10 classes 1.7 million answers."""
+
 
 @final
 class Codebook:
     """Memory of ModelGuard-S: for each predicted class, codewords in the order of their arrival.
 
-    It grows by one answer in float64 with each answer that is shown exactly, without a limit.
+    It grows by one answer in float64 with each answer that is shown exactly, up to `most` numbers.
+    A full codebook shows the nearest codeword of the class, however far it is, so that a client
+    can neither fill the memory of a server nor make it forget; the released code has no limit. A
+    class without a codeword still gets its first one.
+
+    Args:
+        most: numbers of all codewords together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
         self._classes: dict[int, _Codewords] = {}
         self._width = 0
 
@@ -47,7 +57,8 @@ class Codebook:
         shown = torch.empty_like(answers)
         target = shown.numpy()
         for place, (row, label) in enumerate(zip(answers.numpy(), predicted.tolist(), strict=True)):
-            target[place] = self._of(label).first_within(row, epsilon)
+            full = width * (len(self) + 1) > self._most
+            target[place] = self._of(label).first_within(row, epsilon, full=full)
         return shown
 
     def _of(self, label: int) -> "_Codewords":
@@ -100,12 +111,19 @@ class _Codewords:
     def rows(self) -> np.ndarray:
         return self._array[: self._count]
 
-    def first_within(self, answer: np.ndarray, epsilon: float) -> np.ndarray:
-        """The oldest codeword within an L1 distance; the answer itself, now one, without any."""
-        near = np.flatnonzero(cdist(answer[None], self.rows, "cityblock")[0] <= epsilon)
+    def first_within(self, answer: np.ndarray, epsilon: float, *, full: bool) -> np.ndarray:
+        """The oldest codeword within an L1 distance; the answer itself, now one, without any.
+
+        The nearest one in place of a new one where the codebook is `full`.
+        """
+        apart = cdist(answer[None], self.rows, "cityblock")[0]
+        near = np.flatnonzero(apart <= epsilon)
         if len(near):
             codeword: np.ndarray = self._array[near[0]]
             return codeword
+        if full and len(apart):
+            nearest: np.ndarray = self._array[apart.argmin()]
+            return nearest
         self.add(answer)
         return answer
 

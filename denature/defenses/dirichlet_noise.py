@@ -27,6 +27,7 @@ class DirichletNoise(Defense):
     gives: ClassVar[AnswerKind | None] = "probabilities"
     random: ClassVar[bool] = True
     perturbs: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = False
 
     concentration: float = 10.0

@@ -36,6 +36,7 @@ class GaussianNoise(Defense):
     takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
     random: ClassVar[bool] = True
     perturbs: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = False
 
     scale: float = 0.2

@@ -29,6 +29,7 @@ class GradientRedirection(Defense):
     takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
     gives: ClassVar[AnswerKind | None] = "probabilities"
     perturbs: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = True
     role: ClassVar[NetworkRole | None] = "surrogate"
     differentiates: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = False

@@ -42,6 +42,7 @@ class MAD(Defense):
     takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
     gives: ClassVar[AnswerKind | None] = "probabilities"
     perturbs: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = True
     role: ClassVar[NetworkRole | None] = "untrained"
 
     epsilon: float = 1.0

@@ -27,6 +27,7 @@ class ModelGuardW(Defense):
     takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
     gives: ClassVar[AnswerKind | None] = "probabilities"
     perturbs: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = True
 
     epsilon: float = 1.0

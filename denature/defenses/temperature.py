@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
 from denature.defenses.base import Context, Defense
+from denature.defenses.distributions import normalised, probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,14 +23,18 @@ class Temperature(Defense):
     name: ClassVar[str] = "temperature"
     takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
     keeps_top: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = True
 
     temperature: float = 4.0
-    """T, above 0."""
+    """T, from 0.001 to 1,000."""
 
     def __post_init__(self) -> None:
-        check_fields(self, {"temperature": (self.temperature > 0, "above 0")})
+        check_fields(
+            self, {"temperature": (0.001 <= self.temperature <= 1000, "from 0.001 to 1,000")}
+        )
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
         if kind == "logits":
             return values / self.temperature
-        return (values.log() / self.temperature).softmax(-1)
+        true = normalised(probabilities(values, kind))
+        return (true.log() / self.temperature).softmax(-1).to(values)

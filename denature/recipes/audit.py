@@ -33,7 +33,7 @@ from denature.defenses.base import Chain
 from denature.extract.asking.bill import Bill, Part
 from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.limits import check_max_cost
-from denature.extract.strategies.base import Strategy
+from denature.extract.strategies.base import Extra, Strategy
 from denature.extract.strategies.catalogue import strategy_of
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import FunctionVictim
@@ -269,23 +269,33 @@ class OpenAudit:
             other=self.other,
             backbone=audit.backbone,
             encoder=None if audit.encoder is None else Encoder(audit.encoder.network),
+            extras=self._extras(),
             thieves=audit.thieves,
             announce=self._announce,
         )
 
     def _common(self) -> dict[str, Any]:
         """What all cells have in common."""
-        audit, backbone = self.audit, self.audit.backbone
+        audit = self.audit
         return {
             "data": self.context.data.digest,
             "tests": hashlib.sha256(self.tests.rows.numpy().tobytes()).hexdigest()[:16],
             "pool": self.pool.pool.digest,
-            "other": None if self.other is None else self.other.pool.digest,
+            "other": None,  # of the strategies that use it; see `Auditor.extras`
             "net": audit.net,
             "training": encode(audit.training),
+            "backbone": None,
+            "encoder": None,
+            "revisions": {**REVISIONS, "audit": REVISION},
+        }
+
+    def _extras(self) -> dict[Extra, str | None]:
+        """Identity of what some strategies take besides the pool."""
+        audit, backbone = self.audit, self.audit.backbone
+        return {
+            "other": None if self.other is None else self.other.pool.digest,
             "backbone": backbone.digest if isinstance(backbone, Run) else backbone,
             "encoder": None if audit.encoder is None else audit.encoder.digest,
-            "revisions": {**REVISIONS, "audit": REVISION},
         }
 
     # Plan and result

@@ -162,7 +162,7 @@ def _curves(result: AuditResult, threat: Threat) -> Plot:
 
 
 def _ends(result: AuditResult, threat: Threat) -> str:
-    """What is left at the largest budget, for readers who do not see the figure."""
+    """What is left within the largest budget, for readers who do not see the figure."""
     short = short_names(defenses(result))
     said = [
         f"{short[name]} {share(worst.recovered)}"
@@ -170,7 +170,7 @@ def _ends(result: AuditResult, threat: Threat) -> str:
         if worst.recovered is not None
     ]
     budget = max((worst.budget for worst in final(result, threat).values()), default=0)
-    return f"At {budget:,} queries: {'; '.join(said)}."
+    return f"Within {budget:,} queries: {'; '.join(said)}."
 
 
 PLANES: Sequence[tuple[str, Price, str, str]] = (
@@ -188,8 +188,9 @@ def _planes(result: AuditResult) -> list[Plot]:
         Plot(
             name=f"price-{name}-{threat.lower()}",
             draw=partial(plane, result, threat, price_of, label),
-            caption=f"Threat {threat}: recovered advantage against {label}, at the largest budget. "
-            f"Filled and joined: the Pareto front, by values without their intervals.{remark}",
+            caption=f"Threat {threat}: recovered advantage against {label}, within the largest "
+            "budget. Filled and joined: the Pareto front, by values without their intervals."
+            f"{remark}",
             alt=f"Recovered advantage against {label}, threat {threat}. On the Pareto front: "
             f"{_front(result, threat, price_of)}.",
             half=True,

@@ -58,7 +58,7 @@ def curves(result: AuditResult, threat: Threat) -> "Figure | None":
     axes.minorticks_off()
     axes.set_xlabel("queries")
     _recovered_axis(axes, [i for entries in lines.values() for w in entries if (i := w.recovered)])
-    if (price := result.plan.price_per_1000) is not None:
+    if price := result.plan.price_per_1000:
         _money_axis(axes, budgets, price)
     _legend(figure, [drawn[name] for name in lines])
     return figure
@@ -160,7 +160,7 @@ class Offer(NamedTuple):
 
 
 def offers(result: AuditResult, threat: Threat, price_of: Price) -> list[Offer]:
-    """Defenses with a known price and a measured worst thief, at the largest budget."""
+    """Defenses with a known price and a measured worst thief, within the largest budget."""
     worst = final(result, threat)
     found = []
     for price in result.defenses:

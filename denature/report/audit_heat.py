@@ -9,9 +9,10 @@ from denature.report.words import share
 
 NOTE = (
     "Framed: the worst thief against a defense, chosen on one half of the test images; the other "
-    "half is shown, so that another number of a column can be larger. In italics: screened out at "
-    "a smaller budget. n/a: the thief does not apply there; ?: not measurable. Each cell has its "
-    "reason and intervals beside the pointer, and in the table of all cells below."
+    "half is shown, so that another number of a column can be larger. In italics: of a smaller "
+    "budget, after which the thief was screened out. n/a: the thief does not apply there; ?: not "
+    "measurable. Each cell has its reason and intervals beside the pointer, and in the table of "
+    "all cells below."
 )
 
 
@@ -20,13 +21,19 @@ def heat_map(result: AuditResult, threat: Threat, *, note: str) -> HeatMap:
     columns = defenses(result)
     short = short_names(columns)
     worst = {name: entry.thief for name, entry in final(result, threat).items()}
+    gone = {(cell.defense, cell.thief) for cell in result.cells
+            if (cell.threat, cell.outcome) == (threat, "screened out")}  # fmt: skip
     rows = []
     for thief in thieves(result):
         cells = [final_cell(result, defense, thief, threat) for defense in columns]
         if any(cells):
             marks = [worst.get(defense) == thief for defense in columns]
             pairs = zip(cells, marks, strict=True)
-            rows.append((thief, [_heat_cell(result, cell, marked) for cell, marked in pairs]))
+            entries = [
+                _heat_cell(cell, marked, left=cell is not None and (cell.defense, thief) in gone)
+                for cell, marked in pairs
+            ]
+            rows.append((thief, entries))
     budget = max((entry.budget for entry in result.worst if entry.threat == threat), default=0)
     return HeatMap(
         columns=[short[name] for name in columns],
@@ -39,7 +46,8 @@ def heat_map(result: AuditResult, threat: Threat, *, note: str) -> HeatMap:
     )
 
 
-def _heat_cell(result: AuditResult, cell: Cell | None, marked: bool) -> HeatCell:
+def _heat_cell(cell: Cell | None, marked: bool, *, left: bool) -> HeatCell:
+    """A cell of the map; `left` where the thief was screened out at this budget or later."""
     if cell is None:
         return HeatCell(text="", tip="Not run.", kind="empty")
     tip = cell_tip(cell)
@@ -54,7 +62,7 @@ def _heat_cell(result: AuditResult, cell: Cell | None, marked: bool) -> HeatCell
     return HeatCell(
         text=f"{100 * value:z.0f}",
         tip=tip,
-        kind="minor" if cell.outcome == "screened out" else "measured",
+        kind="minor" if left else "measured",
         share=min(1.0, max(0.0, value)),
         marked=marked,
     )

@@ -11,6 +11,7 @@ from denature.audit.reading import (
     lowers,
     measurable,
     one_seed,
+    query_limit,
     short_name,
     short_names,
     spoiled,
@@ -27,7 +28,7 @@ from denature.audit.result import (
     Interval,
 )
 from denature.extract.config import Threat
-from denature.report.words import share
+from denature.report.words import percent, share
 
 ADVANTAGE = (
     "A model's advantage is its accuracy above what a thief reaches without a query; recovered "
@@ -94,7 +95,7 @@ def crossing_text(crossing: Crossing, plan: AuditPlan) -> str:
     if crossing.value is None:
         return f"beyond {max(plan.budgets):,}" + (f" [from {low}]" if low else "")
     high = "beyond" if crossing.high is None else f"{crossing.high:,.0f}"
-    return f"{crossing.value:,.0f} [{low or 0}, {high}]"
+    return f"{crossing.value:,.0f} [{low}, {high}]"
 
 
 def _nothing(result: AuditResult) -> list[str]:
@@ -155,8 +156,8 @@ def _taken(result: AuditResult) -> str:
     return (
         f"{_how_much(found[lead], name)}: with {worst.budget:,} queries {where}, "
         f"{thief_of(lead, result.plan)} takes {share(found[lead])} of the model's advantage, and "
-        f"its clone is right on {100 * worst.accuracy.value:.0f} % of the test images, the model "
-        f"on {100 * result.model.accuracy.value:.0f} %{others}.{alone}"
+        f"its clone is right on {share(worst.accuracy)} of the test images, the model on "
+        f"{share(result.model.accuracy)}{others}.{alone}"
     )
 
 
@@ -219,9 +220,7 @@ def _not_counted(spoils: Sequence[DefensePrice]) -> str:
     if not spoils:
         return ""
     names = short_names([price.defense for price in spoils])
-    said = (
-        f"{names[price.defense]} ({100 * (1 - price.top1_kept.value):.0f} %)" for price in spoils
-    )
+    said = (f"{names[price.defense]} (keeps {share(price.top1_kept)})" for price in spoils)
     return f"; not counted, for it changes the shown class of too many images: {', '.join(said)}"
 
 
@@ -266,7 +265,7 @@ def _price(result: AuditResult, name: str) -> str:
     price = next((price for price in result.defenses if price.defense == name), None)
     if price is None:
         return "at a price that was not measured"
-    kept = f"which keeps the shown class on {100 * price.top1_kept.value:.1f} % of the images"
+    kept = f"which keeps the shown class on {percent(price.top1_kept)} % of the images"
     if price.l1 is None:
         return f"{kept} and shows no probabilities"
     return f"{kept} and moves probabilities by {price.l1:.2f} in all (0 to 2)"
@@ -290,13 +289,10 @@ def _limit(result: AuditResult) -> str:
             f"Half of the advantage {where} lies beyond {most:,} queries, the largest budget"
             f"{rest}; where the limit on queries belongs is not known from this audit."
         )
-    threat = min(ends, key=lambda t: ends[t])
-    half = found[threat]
-    limit = min(low for c in found.values() if (low := c.value if c.low is None else c.low))
-    least, about = (
-        curves[threat].least or min(result.plan.budgets),
-        crossing_text(half, result.plan),
-    )
+    reached = query_limit(result, name)
+    assert reached is not None
+    threat, half, limit, least = reached
+    about = crossing_text(half, result.plan)
     early = (
         f", interpolated below the smallest budget, {least:,}, which an audit with smaller budgets "
         "would measure"

@@ -165,13 +165,14 @@ def hazards(cells: Sequence[TableCell], *, axis: str | None = None) -> list[str]
         fall, own = -cell.difference.value, cell.of_teacher
         if own is not None and fall <= -own.value:
             sentences.append(
-                f"{cell.where(axis)}: it lost {100 * fall:.1f} points, its teacher itself "
-                f"{-100 * own.value:.1f}. That is a worse teacher, not a nasty one."
+                f"{cell.where(axis)}: {points(cell.difference)} points, its teacher itself "
+                f"{points(own)}. That may be a worse teacher, and no nasty one."
             )
-        elif (without := fall + cell.from_normal.value) >= fall / 2:
+        elif fall + cell.from_normal.value >= fall / 2:
             sentences.append(
-                f"{cell.where(axis)}: of its {100 * fall:.1f} points, {100 * without:.1f} are lost "
-                "with the normal teacher too. That is distillation in this setting."
+                f"{cell.where(axis)}: {points(cell.difference)} points, and from the normal "
+                f"teacher's student {points(cell.from_normal)}. Most of it may be distillation in "
+                "this setting."
             )
     return sentences
 

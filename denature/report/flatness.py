@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import hypot
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 from denature.core.record import Record
-from denature.core.stats import Estimate
+from denature.core.stats import Difference, Estimate, less
 from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from denature.report.page import Page, Plot, Table
 from denature.robust.flatness import Flatness
@@ -119,21 +118,6 @@ def page(result: FlatnessResult, records: Sequence[Record]) -> Page:
     )
 
 
-class Difference(NamedTuple):
-    """A difference of two independent estimates, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def _less(a: Estimate, b: Estimate) -> Difference:
-    """A less B: distances of the ends add as squares, as in `denature.core.stats`."""
-    value = a.value - b.value
-    low = value - hypot(a.value - a.low, b.high - b.value)
-    return Difference(value, low, value + hypot(a.high - a.value, b.value - b.low))
-
-
 def verdict_on_flatness(entries: Sequence[FlatnessEntry]) -> list[str]:
     """Each network against the first one, by the two measures that no scale of logits moves."""
     first, *others = (entry.flatness for entry in entries)
@@ -148,20 +132,20 @@ def verdict_on_flatness(entries: Sequence[FlatnessEntry]) -> list[str]:
         f"{other.run} against {first.run}: {_word_on_minimum(other, first)}. With weights moved by "
         f"{size:g} it keeps {_percent(other.kept)} % of its training accuracy above chance, the "
         f"other {_percent(first.kept)} %, a difference of "
-        f"{_points(_less(other.kept, first.kept))} points; {_word_on_answers(other, first)}."
+        f"{_points(less(other.kept, first.kept))} points; {_word_on_answers(other, first)}."
         for other in others
     ]
 
 
 def _word_on_minimum(other: Flatness, first: Flatness) -> str:
-    apart = _less(other.kept, first.kept)
+    apart = less(other.kept, first.kept)
     if apart.high < 0:
         return "a sharper minimum"
     return "a flatter minimum" if apart.low > 0 else "not settled whether the minimum is flatter"
 
 
 def _word_on_answers(other: Flatness, first: Flatness) -> str:
-    apart = _less(other.confidence_sensitivity, first.confidence_sensitivity)
+    apart = less(other.confidence_sensitivity, first.confidence_sensitivity)
     if apart.low > 0:
         return "its probabilities follow the image more"
     if apart.high < 0:

@@ -241,7 +241,7 @@ def verdict_on_transfer(transfer: NoseTransfer) -> str:
 
 
 def _precision(points: Sequence[PrecisionPoint]) -> str:
-    """Number of decimals from which on rounding costs the clone no measurable error."""
+    """Number of decimals from which on the clones' mean error is within a tenth of the finest."""
     means = {
         decimals: float(np.mean([point.last for point in points if point.decimals == decimals]))
         for decimals in sorted({point.decimals for point in points})
@@ -250,9 +250,11 @@ def _precision(points: Sequence[PrecisionPoint]) -> str:
     harmless = [d for d in means if all(means[e] <= 1.1 * finest for e in means if e >= d)]
     below = [d for d in means if d < min(harmless)]
     worse = f"; at {below[-1]} it is {100 * means[below[-1]]:.2f} %" if below else ""
+    count = sum(point.decimals == max(means) for point in points)
+    trials = f"the mean of {count} trials" if count > 1 else "of one trial"
     least = f"{min(harmless)} decimal{'s' if min(harmless) != 1 else ''}"
     return (
-        f"Learned from answers with {least} or more, its error is within a tenth of the "
+        f"Learned from answers with {least} or more, its error, {trials}, is within a tenth of the "
         f"{100 * finest:.2f} % at {max(means)} decimals{worse}. {ROUNDING}"
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import quote
 
+from denature.core.errors import RunError
 from denature.core.files import atomic_path, write_text
 from denature.core.progress import short_seconds
 from denature.core.record import Record
@@ -306,9 +307,15 @@ def render(page: Page) -> str:
 
 
 def draw(page: Page, folder: Path) -> list[str]:
-    """Write all figures of a page into a folder; returns an SVG element for each plot."""
+    """Write all figures of a page into a folder; returns an SVG element for each plot.
+
+    Raises:
+        RunError: a figure's name, as a result states it, is no plain name of a file.
+    """
     elements = []
     for block in page.blocks:
+        if isinstance(block, Plot | Picture):
+            _check_plain(block.name)
         element = ""
         if isinstance(block, Plot):
             element = write_figure(folder / block.name, block.draw)
@@ -317,6 +324,14 @@ def draw(page: Page, folder: Path) -> list[str]:
                 temporary.write_bytes(block.data)
         elements.append(element)
     return elements
+
+
+def _check_plain(name: str) -> None:
+    if not name or Path(name).name != name:
+        raise RunError(
+            f"The result names a figure {name!r}, which is no plain name of a file; nothing is "
+            "written for it. Make the result again."
+        )
 
 
 def _html(page: Page, drawn: Sequence[str], fingerprint: str) -> str:

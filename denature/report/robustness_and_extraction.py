@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar
 
 from denature.core.hits import Hits
@@ -163,7 +162,7 @@ def victim_table(
         verdicts = "" if judged is None else judged.word
         copies = [
             f"{_over([clone.accuracy for clone in victim.clones[way]])} "
-            f"({100 * fmean(clone.fidelity.value for clone in victim.clones[way]):.1f})"
+            f"({_over([clone.fidelity for clone in victim.clones[way]])})"
             for way in CLONED_BY
         ]
         robust = _over(victim.robust(key))

@@ -31,7 +31,9 @@ def _cell(text: str) -> str:
     return escaped.replace("$", "\\$") if text.count("$") > 1 else escaped  # a formula
 
 
-NUMBER = re.compile(r"(?:beyond )?[+-]?\d[\d.,]*(?:e[+-]?\d+)?(?: [\[(].*)?")
+_NUMBER = r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?"
+
+NUMBER = re.compile(rf"(?:beyond )?{_NUMBER}(?: [\[(].*)?")
 """A number as tables show it, with an interval or a remark behind it."""
 
 
@@ -44,8 +46,11 @@ def numbers(lines: Sequence[Sequence[str]]) -> list[bool]:
     ]
 
 
-MEASURED = re.compile(r"^([+-]?[\d.,]+) \[([+-]?[\d.,]+|n/a)(?:, ([+-]?[\d.,]+))?\](.*)$")
+MEASURED = re.compile(rf"^({_NUMBER}) \[({_NUMBER}|n/a|-inf)(?:, ({_NUMBER}|inf|beyond))?\](.*)$")
 """A value with its interval, as tables show it: `98.1 [97.0, 99.2]`, and a remark."""
+
+OPEN = ("n/a", "-inf", "inf", "beyond")
+"""Ends of intervals that are no numbers, and stay empty."""
 
 REMARK = "_remark"
 
@@ -76,10 +81,11 @@ def numeric(lines: Sequence[Sequence[str]]) -> list[list[str]]:
 def _parts(match: re.Match[str] | None, cell: str) -> tuple[str, str, str, str]:
     """Value, ends of the interval, and remark; a text that is no number is a remark."""
     if match is None:
-        number = re.fullmatch(r"[+-]?[\d.,]+", cell)
+        number = re.fullmatch(_NUMBER, cell)
         return (_ungrouped(cell), "", "", "") if number else ("", "", "", cell)
     value, low, high, rest = (_ungrouped(part or "") for part in match.groups())
-    return value, "" if low == "n/a" else low, high, rest.strip()
+    low, high = ("" if end in OPEN else end for end in (low, high))
+    return value, low, high, rest.strip()
 
 
 def _ungrouped(cell: str) -> str:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from denature.answers.answerer import Answers
     from denature.train.run import Run
 
+Extra: TypeAlias = Literal["other", "backbone", "encoder"]
+"""A pool of another domain, a pretrained network, the victim's public encoder."""
+
 QuerySource: TypeAlias = Literal["random", "chosen", "own"]
 """Images that a thief queries: the first of the pool in random order, which all thieves share;
 images of the pool that its clones choose; or images that are not in the pool."""
@@ -76,8 +79,6 @@ class Lesson:
     """To these images, on the CPU: float32, n x classes, all finite, or int64, n, for labels."""
     labels: np.ndarray | None = None
     """int64, n; what the objective takes for true labels. The answers' classes by default."""
-    held_out: "tuple[np.ndarray, np.ndarray] | None" = None
-    """Images and classes (of answers, never true labels) that choose the epoch to keep."""
     objective: Objective = field(default_factory=Cloned)
     net: str | None = None
     """Another network than the clone's, such as that of a shadow model."""
@@ -93,7 +94,7 @@ class Lesson:
                     sorted(self.training.items()), self.seed, seed, self.answers.kind)  # fmt: skip
         found = hashlib.sha256(repr(settings).encode())
         values = self.answers.values.numpy()
-        for array in (self.images, values, self.labels, *(self.held_out or ())):
+        for array in (self.images, values, self.labels):
             if array is not None:
                 found.update(f"{array.dtype}{array.shape}".encode())
                 found.update(np.ascontiguousarray(array).data)
@@ -186,6 +187,8 @@ class Strategy(ABC):
     """Threats of a standard audit; ("A", "B") where owned images or labels
     change the clone."""
     queries: ClassVar[QuerySource] = "random"
+    uses: ClassVar[tuple[Extra, ...]] = ()
+    """What it takes besides the pool; its cells alone depend on it."""
     revision: ClassVar[int] = 1
     """Is raised after a change that moves the numbers of this strategy's cells alone."""
     whole_pool: ClassVar[bool] = False

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
-from denature.extract.strategies.base import Attempt, Situation, Steps, Strategy, TrainedClone
+from denature.extract.strategies.base import (
+    Attempt,
+    Extra,
+    Situation,
+    Steps,
+    Strategy,
+    TrainedClone,
+)
 from denature.extract.strategies.common import usable
 from denature.extract.strategies.networks import outputs
 
@@ -60,6 +67,7 @@ class SameFeatures(Strategy):
         "Grey-box extraction (OpenReview cotg54BSX8); the fit for rounded answers and labels is "
         "logistic regression, chosen on held-out answers."
     )
+    uses: ClassVar[tuple[Extra, ...]] = ("encoder",)
 
     tolerance: float = 1e-3
     """Root mean square error of log-probabilities, in nats, up to which a head counts as solved."""

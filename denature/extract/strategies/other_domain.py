@@ -5,6 +5,7 @@ from typing import ClassVar, final
 
 from denature.extract.strategies.base import (
     Attempt,
+    Extra,
     Lesson,
     QuerySource,
     Situation,
@@ -26,6 +27,7 @@ class OtherDomain(Strategy):
         "Knockoff Nets (Orekondy et al. 2019) and Copycat CNN (Correia-Silva et al. 2018), "
         "which query natural images of any kind; here without reinforcement learning."
     )
+    uses: ClassVar[tuple[Extra, ...]] = ("other",)
     queries: ClassVar[QuerySource] = "own"
 
     def excluded(self, situation: Situation) -> str | None:

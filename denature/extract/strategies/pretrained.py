@@ -5,6 +5,7 @@ from typing import ClassVar, final
 
 from denature.extract.strategies.base import (
     Attempt,
+    Extra,
     Lesson,
     Situation,
     Steps,
@@ -27,6 +28,7 @@ class Pretrained(Strategy):
         "The strong thief of arXiv:2502.18077, which fine-tunes a foundation model; here the "
         "backbone that is given, with the training of the other clones."
     )
+    uses: ClassVar[tuple[Extra, ...]] = ("backbone",)
 
     def excluded(self, situation: Situation) -> str | None:
         if situation.backbone is None:
