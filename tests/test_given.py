@@ -351,6 +351,10 @@ def test_a_run_on_arrays_is_that_on_a_file(file: Path) -> None:
     read = normal("mlp", load(file, holdout=0.2), **quick)  # type: ignore[arg-type]
     assert given.record.id == read.record.id
     assert given.digest == read.digest
+    many = np.concatenate([IMAGES] * 4)
+    at_once, in_parts = predict(given, many[:64], device="cpu"), predict(given, many, device="cpu")
+    assert len(in_parts) == len(many) > 64
+    assert [p.label for p in in_parts[:64]] == [p.label for p in at_once]
     shown = predict(given, IMAGES[:3], device="cpu")
     assert [prediction.image for prediction in shown] == ["0", "1", "2"]
     with pytest.raises(DataError, match=r"3x4x4.*3x8x8"):

@@ -4,12 +4,15 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from denature.answers import Answers
+from denature.answers.transfer import Transfer
 from denature.attacks import Ball, pgd
 from denature.cli.app import main
 from denature.core.errors import ConfigError, Stopped
@@ -20,7 +23,7 @@ from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import METHODS, Place, orders
 from denature.report.kinds import answers_of
 from denature.train import Normal, Order, Run, Training, load_run, make, train
-from denature.train.objectives import Adversarial, Distilled, Hardened
+from denature.train.objectives import Adversarial, Distilled, Hardened, Nasty
 from denature.train.session import Session
 
 QUICK = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
@@ -167,6 +170,42 @@ def test_generations_and_smaller_students(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_adversarial_training_attacks_all_of_a_network(tmp_path: Path) -> None:
+    """Also of one that has an attribute `module`, as wrappers that normalise do."""
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.module((x - 0.5) * 100)
+            return logits
+
+    attacked: list[type] = []
+    wrapped = Wrapped()
+    objective = Adversarial(ball=Ball(epsilon=0.1), steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        inner = Adversarial.probed
+
+        def probed(self: Adversarial, network: nn.Module, *rest: Any) -> Any:
+            attacked.append(type(network))
+            return inner(self, network, *rest)
+
+        patch.setattr(Adversarial, "probed", probed)
+        train(wrapped, load("digits"), objective, replace(QUICK, epochs=1))
+    assert set(attacked) == {Wrapped}
+
+
+@pytest.mark.parametrize("objective", [Hardened(), Nasty()])
+def test_what_learns_from_logits_refuses_other_answers(objective: Any) -> None:
+    data = load("digits")
+    answers = torch.full((len(data.train.images), 10), 0.1)
+    transfer = Transfer("probabilities", answers, victim="x")
+    with pytest.raises(ConfigError, match=r"needs the logits of its .*answers are probabilities"):
+        train("mlp", data, objective, QUICK, source=transfer)
+
+
 @pytest.mark.parametrize(("method", "net"), [("pgd", "cnn@width=16"), ("trades", "mlp")])
 def test_adversarial_training_protects_and_goes_on_bit_for_bit(
     method: str, net: str, tmp_path: Path

@@ -120,6 +120,23 @@ def test_steps_of_a_preprocessor_become_one_normalisation(
     assert (about.mean, about.std) == scale
 
 
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        ({"mean": (0.5,)}, "mean is given and std is not"),
+        ({"mean": (0.5,), "std": (0.0,)}, "std above 0"),
+        ({"mean": (0.5,), "std": (-1.0,)}, "std above 0"),
+        ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "mean has 2 values for"),
+        ({"mean": (float("nan"),), "std": (1.0,)}, "finite"),
+    ],
+)
+def test_a_normalisation_is_checked_whatever_the_library(
+    saved: Path, scale: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        import_published(f"hf:{saved}", **scale)
+
+
 def test_what_a_folder_of_the_hub_lacks_or_overstates_is_told(saved: Path, tmp_path: Path) -> None:
     config = json.loads((saved / hub.CONFIG).read_text())
     weights = (saved / hub.WEIGHTS).read_bytes()

@@ -1,5 +1,7 @@
 """Modules of a user are trained in place, or refused with what is wanted."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -8,9 +10,12 @@ from denature.core.compute import resolve
 from denature.core.errors import ConfigError
 from denature.data import Dataset, load
 from denature.train import (
+    Normal,
+    Training,
     evaluate_run,
     nasty,
     normal,
+    train,
 )
 from denature.train.loop import evaluate
 
@@ -30,6 +35,21 @@ class Own(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.layer(x.flatten(1))
         return found
+
+
+def test_networks_of_one_class_and_other_shapes_are_no_repeats(data: Dataset) -> None:
+    """Or a table would pool them as seeds of one experiment."""
+    quick = Training(epochs=1, device="cpu", precision="fp32")
+    small, large = (
+        nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+        for width in (4, 8)
+    )
+    same = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 10))
+    recipes = [
+        train(network, data, Normal(), replace(quick, seed=seed)).record.recipe
+        for seed, network in enumerate((small, same, large))
+    ]
+    assert recipes[0] == recipes[1] != recipes[2]
 
 
 def test_a_module_of_ones_own_is_trained_in_place(data: Dataset) -> None:

@@ -163,9 +163,12 @@ def test_the_command_line_keeps_scope_and_shows_it_first(
         ("hf:/srv/models/vit", "hf:vit"),
         ("no file '/srv/x/y.npz', nor /a/b", "no file 'y.npz', nor b"),
         ("C:\\Users\\me\\runs\\teacher", "teacher"),
+        ("in [/srv/x/y.json], `/srv/x` {/srv/x} a|/srv/b", "in [y.json], `x` {x} a|b"),
+        ("file:///srv/x/y.npz", "file://y.npz"),
         ("data/cifar10", "data/cifar10"),
         ("http://10.0.0.1:8000/v2/models/m", "http://10.0.0.1:8000/v2/models/m"),
         ("d logits / d image, images/s, 1/255", "d logits / d image, images/s, 1/255"),
+        ("(MB)/s, 5 %/year, a_[0]/b", "(MB)/s, 5 %/year, a_[0]/b"),
         ("mad@epsilon=0.5", "mad@epsilon=0.5"),
     ],
 )

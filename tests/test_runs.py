@@ -97,6 +97,17 @@ def test_epochs_that_are_trained_again_replace_their_events(tmp_path: Path) -> N
     assert found == [(1, 1.0), (2, 2.0), (3, 2.0)]
 
 
+def test_events_of_an_epoch_are_on_the_disk_when_it_ends(tmp_path: Path) -> None:
+    """A killed run goes on after the epochs that its state counts as done."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with tensorboard(tmp_path, after=0) as write:
+        write({"loss/train": 1.0}, 1)
+        events = EventAccumulator(str(tmp_path))
+        events.Reload()
+        assert [event.step for event in events.Scalars("loss/train")] == [1]
+
+
 def test_another_run_is_not_written_over(run: Run) -> None:
     other = replace(QUICK, seed=1)
     with pytest.raises(RunError, match=r"another run: .*training.seed was 0, is 1.*--overwrite"):

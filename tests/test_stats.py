@@ -89,6 +89,11 @@ def test_the_interval_over_seeds_is_that_of_scipy(thousandths: list[int]) -> Non
     )
 
 
+def test_a_distance_that_rounds_below_its_least_is_its_least() -> None:
+    found = stats_module.mean_over_images([-2e-7, 1e-7])
+    assert (found.value, found.low) == (0, 0)
+
+
 def test_one_seed_says_nothing_about_the_spread() -> None:
     estimate = mean_over_seeds([0.9])
     assert (estimate.value, estimate.low, estimate.high, estimate.n) == (0.9, 0.0, 1.0, 1)

@@ -108,6 +108,43 @@ def test_a_finished_run_is_not_made_again(
     assert kept.record == first.record
 
 
+@pytest.mark.parametrize("left", [".plan.json.1234abcd.tmp", "state.safetensors"])
+def test_a_folder_whose_preparation_was_killed_is_used(
+    data: Dataset, tmp_path: Path, left: str
+) -> None:
+    """A kill may leave the state's folder without a plan, which nothing but a run writes."""
+    (tmp_path / "run" / "state").mkdir(parents=True)
+    (tmp_path / "run" / "state" / left).write_bytes(b"half")
+    made = train("mlp", data, Normal(), QUICK, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "state").exists()
+    assert made.record.accuracy is not None
+
+
+def test_a_kill_while_a_finished_run_is_tidied_loses_nothing(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of the state is left then, the run is finished."""
+    seen: list[set[str]] = []
+
+    def cut(folder: Path, **_: Any) -> None:
+        seen.append({path.name for path in folder.iterdir()})
+        raise OSError("killed")
+
+    session = Session(checkpointing=CheckpointConfig(save_every_s=0))
+    with monkeypatch.context() as patch:
+        patch.setattr("denature.train.run.shutil.rmtree", cut)
+        first = train("mlp", data, Normal(), QUICK, out=tmp_path / "run", session=session)
+    assert "plan.json" not in seen[-1]
+    monkeypatch.setattr(passes_module, "fit", None)
+    again = train("mlp", data, Normal(), QUICK, out=tmp_path / "run")
+    assert again.record == first.record
+
+
+def test_a_stop_without_a_folder_says_that_nothing_is_kept(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="nothing is kept, since the run has no folder"):
+        train("mlp", data, Normal(), QUICK, session=Session(stopper=StopsAt(3)))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -277,10 +314,10 @@ def test_curves_on_a_full_disk_neither_wait_nor_hide_an_error(
 
     def draw(error: Exception | None) -> None:
         with tensorboard(disk / "events", after=3) as write:
-            for step in range(4, 40):
-                write({"loss/train": 1.0, "accuracy/train": 0.5}, step)
             if error is not None:
                 raise error
+            for step in range(4, 40):
+                write({"loss/train": 1.0, "accuracy/train": 0.5}, step)
 
     draw(None)
     with pytest.raises(OSError, match="No space"), open(disk / "junk", "wb") as junk:
@@ -305,6 +342,8 @@ def test_a_run_that_dies_after_its_last_step_is_still_that_run(
     run = make_it()
     assert plan_id(plan_of(run.record)) == run.record.id
     assert make_it().record == run.record
+    whole = train("mlp", data, Distilled(), QUICK, source=teacher, out=tmp_path / "whole")
+    assert run.record.config == whole.record.config
 
 
 def test_more_processes_than_a_batch_has_pairs_are_refused(data: Dataset) -> None:

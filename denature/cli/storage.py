@@ -2,11 +2,13 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Group, Parameter
 
@@ -23,7 +25,7 @@ from denature.cli.options import (
 )
 from denature.cli.tabular import TableFlags, TableOptions
 from denature.cli.terminal import print
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, RunError
 from denature.core.stopping import parse_duration
 from denature.data.config import ReaderConfig
 from denature.train.config import Augment, Device, Precision
@@ -33,6 +35,15 @@ if TYPE_CHECKING:
 
 Flag = Parameter(negative="")
 FILLING = Group("Filling a store", sort_key=1)
+
+
+class Target(NamedTuple):
+    """A folder that pruning removes."""
+
+    path: Path
+    about: str
+    run: Path | None = None
+    """Folder of its run, which is locked meanwhile: a run may have gone on since it was listed."""
 
 
 def runs(
@@ -57,7 +68,7 @@ def runs(
     found = find(places or (Path("runs"),))
     if prune:
         targets = [
-            (path, f"{kind} of {run.folder}")
+            Target(path, f"{kind} of {run.folder}", run.folder)
             for kind in prune
             for run, path in prunable(found, kind)
         ]
@@ -177,7 +188,7 @@ def answers(
     stores = find_stores(root)
     if prune is not None:
         chosen = [store for store in stores if _to_prune(store, prune)]
-        _prune([(store.folder, _about(store)) for store in chosen], yes, output_options)
+        _prune([Target(store.folder, _about(store)) for store in chosen], yes, output_options)
         return
     _print_stores(root, stores, verify, output_options)
 
@@ -235,16 +246,31 @@ def _print_stores(
     print(f"{len(stores)} stores in {root}, {total:,.1f} MB.")
 
 
-def _prune(targets: Sequence[tuple[Path, str]], yes: bool, output_options: OutputOptions) -> None:
+def _prune(targets: Sequence[Target], yes: bool, output_options: OutputOptions) -> None:
     """Remove folders, or list the folders that `--yes` would remove."""
+    done = [target for target in targets if not yes or _removed(target)]
+    if output_options.json:
+        paths = [str(target.path) for target in done]
+        print(json.dumps({"removed" if yes else "would_remove": paths}))
+        return
+    for path, about, _ in done:
+        print(f"{'removed' if yes else 'would remove'} {path} ({about})")
+    if not yes:
+        print(f"{len(targets)} to remove. Pass --yes to remove them.")
+
+
+def _removed(target: Target) -> bool:
+    """Remove a folder; False where another process is at work in it."""
     import shutil
 
-    for path, about in targets:
-        if yes and path.exists():  # it may lie inside a folder that was removed just before
-            shutil.rmtree(path)
-        if not output_options.json:
-            print(f"{'removed' if yes else 'would remove'} {path} ({about})")
-    if output_options.json:
-        print(json.dumps({"removed" if yes else "would_remove": [str(p) for p, _ in targets]}))
-    elif not yes:
-        print(f"{len(targets)} to remove. Pass --yes to remove them.")
+    from denature.train.run import locked
+
+    if not target.path.exists():  # it may lie inside a folder that was removed just before
+        return True
+    try:
+        with nullcontext() if target.run is None else locked(target.run):
+            shutil.rmtree(target.path)
+    except RunError as error:
+        print(f"left {target.path}: {error}", file=sys.stderr)
+        return False
+    return True

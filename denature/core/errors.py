@@ -1,6 +1,6 @@
 """Exceptions that callers may catch.
 
-DenatureError                 everything below
+DenatureError                 everything below, and errors of parts, such as a failed gate
 ├── ConfigError (ValueError)  a value, name or option that cannot be used
 ├── DataError                 a data set is missing, unreadable or not what it claims to be
 ├── RunError                  a run's folder cannot be read, or must not be changed

@@ -23,7 +23,7 @@ def atomic_path(path: Path, *, former: Path | None = None) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows syncs no file that is open for reading
             os.fsync(file.fileno())
         if former is not None and path.exists():
             _keep(path, former)

@@ -238,7 +238,10 @@ def parse_record(text: str, *, where: str) -> Record:
     except ValueError as error:
         if (left := left_by_download(text)) is not None:
             raise RunError(f"{where} {left}.") from None
-        raise RunError(f"{where} is damaged: {error}. Make the run again.") from None
+        raise RunError(
+            f"{where} is damaged: {error}. Delete the run's folder, as `denature runs --prune "
+            "damaged --yes` does, and make the run again."
+        ) from None
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(schema, int):
         raise RunError(f"{where} is not a run's record: it has no schema number.")

@@ -10,7 +10,10 @@ from typing import Any
 from denature.core.record import Record
 from denature.core.schema import decode
 
-_PATH = re.compile(r"(?<![^\s\"'(=@,;:])(?:/|[A-Za-z]:[/\\])[^\s/\\\"'(),;][^\s\"'(),;]*")
+_PATH = re.compile(
+    r"(?:(?<=file://)|(?<![^\s\"'(=@,;:\[{`|<>]))"
+    r"(?:/|[A-Za-z]:[/\\])[^\s/\\\"'(),;`|\]}<>][^\s\"'(),;`|\]}<>]*"
+)
 """An absolute path in a text; the slashes of a URL stand after others."""
 
 _CODED = frozenset({"hits", "png", "pngs"})

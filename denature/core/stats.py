@@ -144,7 +144,8 @@ def mean_over_images(values: Sequence[float], *, least: float = 0.0) -> Estimate
         values: at least `least` each; of one alone nothing is known, and the interval has no end.
         least: smallest possible value; a distance is at least 0, a nasty teacher's loss is not.
     """
-    n, mean = len(values), statistics.fmean(values)
+    # A distance may round to just below the least.
+    n, mean = len(values), max(least, statistics.fmean(values))
     half = _t95(n - 1) * statistics.stdev(values) / math.sqrt(n) if n > 1 else math.inf
     return Estimate(mean, max(least, mean - half), mean + half, n, "images")
 

@@ -23,7 +23,7 @@ from denature.nets.cnn import CNN
 from denature.nets.densenet import densenet121
 from denature.nets.mlp import MLP
 from denature.nets.mobilenetv2 import MobileNetV2
-from denature.nets.normalize import Normalized, check_scale
+from denature.nets.normalize import Normalized, check_normalisation
 from denature.nets.papernot import Papernot
 from denature.nets.resnet import resnet18, resnet34, resnet50
 from denature.nets.resnetc import resnetc20, resnetc32, resnetc44, resnetc56, resnetc110
@@ -135,14 +135,8 @@ def create(
     if own_module(name) is not None:
         return _own(name, classes=classes, channels=channels, image_size=image_size)
     for what, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) != channels:
-            raise ConfigError(f"{what} has {len(values)} values for {channels} channels.")
-        good = values is None or all(
-            math.isfinite(value) and (value > 0 or what == "mean") for value in values
-        )
-        if not good:
-            raise ConfigError(f"{what} is {values}; wanted are finite numbers, std above 0.")
-        check_scale(what, values or ())
+        if values is not None:
+            check_normalisation(what, values, channels)
     if (named := library_of(name)) is not None:
         body = libraries.create(*named, classes=classes, channels=channels, image_size=image_size)
     else:

@@ -1,5 +1,6 @@
 """Normalisation as part of the network, so that serving and attacks cannot omit it."""
 
+import math
 from collections.abc import Sequence
 from typing import final
 
@@ -10,14 +11,19 @@ from denature.core.errors import ConfigError
 from denature.core.types import Logits, Pixels
 
 
-def check_scale(what: str, values: Sequence[float]) -> None:
-    """Check that a mean or a standard deviation is of images in [0, 1], the input of networks here.
+def check_normalisation(what: str, values: Sequence[float], channels: int) -> None:
+    """Check a mean or a standard deviation of images in [0, 1], the input of networks here.
 
     With values of images in 0..255 all inputs would be close to one constant.
 
     Raises:
-        ConfigError: the values are of a larger scale.
+        ConfigError: another number of values than channels, or values that are not finite, of a
+            larger scale, or for std not above 0.
     """
+    if len(values) != channels:
+        raise ConfigError(f"{what} has {len(values)} values for {channels} channels.")
+    if not all(math.isfinite(value) and (value > 0 or what.startswith("mean")) for value in values):
+        raise ConfigError(f"{what} is {values}; wanted are finite numbers, std above 0.")
     if any(value > 1 for value in values):
         listed = ", ".join(f"{value:g}" for value in values)
         divided = ",".join(f"{value / 255:.4g}" for value in values)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
+import torch
 from torch import Tensor
 
 from denature.core.errors import ConfigError
@@ -64,7 +65,8 @@ class PublishedWeights:
         found = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             found.update(f"{name}:{tuple(tensor.shape)}:".encode())
-            found.update(tensor.contiguous().numpy().data)
+            # Through bytes: numpy has no bfloat16.
+            found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return found.hexdigest()[:16]
 
     @property

@@ -1,4 +1,4 @@
-"""ResNeXt-29, 8x16d (Xie et al. 2017, arXiv:1611.05431), as in the Nasty Teacher paper."""
+"""ResNeXt-29, 8x64d (Xie et al. 2017, arXiv:1611.05431), as in the Nasty Teacher paper."""
 
 from typing import final
 

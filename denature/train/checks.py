@@ -12,6 +12,7 @@ from denature.data.dataset import Dataset
 from denature.nets import check_name
 from denature.nets.published import check_backbone
 from denature.train.config import Training
+from denature.train.objectives.base import Objective
 from denature.train.order import Input, Order
 from denature.train.run import Run
 
@@ -68,6 +69,17 @@ def check_inputs(inputs: Mapping[str, Input], network: nn.Module, dataset: Datas
                 f"The {role} and the network to train are one module; train a copy of it "
                 "(copy.deepcopy), or a network by name."
             )
+
+
+def check_kind(objective: Objective, answerer: Input | None) -> None:
+    """Check that stored answers are of the kind that an objective learns from."""
+    if not isinstance(answerer, Transfer) or answerer.shown_kind == "logits":
+        return
+    if getattr(objective, "needs_logits", False):
+        raise ConfigError(
+            f"{objective.kind} training needs the logits of its {objective.asks}, and the answers "
+            f"are {answerer.shown_kind}. Name a run, or clone a victim that answers with them."
+        )
 
 
 def check_batch_size(training: Training, processes: int) -> None:

@@ -29,7 +29,8 @@ class Training:
     epochs: int = 30
     """Passes over the training samples."""
     optimizer: Optimizer = "auto"
-    """sgd with momentum 0.9, adam or adamw; auto is adam for mlp, cnn and custom nets, sgd else."""
+    """sgd with momentum 0.9, adam or adamw; auto is adam for small networks
+    (mlp, cnn, sepcnn, papernot) and those outside the catalogue, sgd for the others."""
     lr: float | None = None
     """Highest learning rate; 0.1 for sgd, 0.001 for adam and adamw by default."""
     weight_decay: float | None = None

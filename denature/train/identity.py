@@ -20,14 +20,20 @@ def plan_id(plan: Plan) -> str:
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def recipe_id(plan: Plan, recipes: Mapping[str, str]) -> str:
+def recipe_id(plan: Plan, recipes: Mapping[str, str], *, outline: str | None = None) -> str:
     """The identity of a plan without its seeds, and with its inputs' `recipes` for their digests.
 
     Runs of one recipe are repeats of one experiment. Two students of teachers with different
     recipes are not, even where the students' own settings are equal.
+
+    Args:
+        plan: of a run.
+        recipes: of its inputs, by role.
+        outline: what tells the network from others of its name, where its code is the user's own.
     """
     training = {k: v for k, v in plan["training"].items() if k not in REPEATED}
     net = {k: v for k, v in plan["net"].items() if k != "initial"}
+    net |= {} if outline is None else {"outline": outline}
     return plan_id({**plan, "training": training, "net": net, "inputs": dict(recipes)})
 
 

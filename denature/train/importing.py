@@ -15,7 +15,7 @@ from denature.core.names import library_of, own_module
 from denature.core.record import NetRecord, Record, environment
 from denature.core.weights import digest, fit_weights, read_weights, unwrapped
 from denature.nets import check_name, create, hub, libraries, outline_of, parameter_count
-from denature.nets.normalize import Normalized, check_scale
+from denature.nets.normalize import Normalized, check_normalisation
 from denature.train.hub import is_run, pull
 from denature.train.identity import plan_id, plan_of
 from denature.train.run import CLASS_NAMES, Run, keep_run, network_of
@@ -116,6 +116,7 @@ def import_published(
         RunError: the weights do not fit the model's configuration.
     """
     began = time.time()
+    _check_both(mean, std)
     named = library_of(name)
     if named is None:
         raise ConfigError(f"{name!r} names no library; wanted is hf:, timm: or torchvision:NAME.")
@@ -140,8 +141,9 @@ def import_published(
     tensors = libraries.published(*named, channels=channels, image_size=size)
     for key, values in (("mean", mean), ("std", std)):
         if values is not None:
-            check_scale(key, values)
-            tensors[key] = torch.tensor(values).expand(channels).reshape(-1, 1, 1).clone()
+            each = values * channels if len(values) == 1 else values
+            check_normalisation(key, each, channels)
+            tensors[key] = torch.tensor(each).reshape(-1, 1, 1).clone()
     classes = classes or Shape.of(name, tensors, size).classes
     assert classes is not None
     network = network_of(name, (classes, channels, size), tensors, where=f"of {name}")
@@ -271,7 +273,8 @@ def _run(
     """A run in memory of a network with imported weights; `began` is a POSIX time."""
     if isinstance(network, Normalized):
         for name, values in (("mean", network.mean), ("std", network.std)):
-            check_scale(f"{name} of {given['weights']}", values.flatten().tolist())
+            what = f"{name} of {given['weights']}"
+            check_normalisation(what, values.flatten().tolist(), values.numel())
     network.eval()
     own_digest = digest(network)
     record = Record(
@@ -300,6 +303,15 @@ def _run(
     return Run(replace(record, id=plan_id(plan), recipe=plan_id(plan)), network)
 
 
+def _check_both(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
+    if (mean is None) != (std is None):
+        given, absent = ("mean", "std") if std is None else ("std", "mean")
+        raise ConfigError(
+            f"{given} is given and {absent} is not; wanted are both, or neither. Where images were "
+            "only shifted std is 1, where they were only divided mean is 0, for each channel."
+        )
+
+
 def _check_normalisation(
     network: nn.Module, net: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 ) -> None:
@@ -308,11 +320,6 @@ def _check_normalisation(
     Raises:
         ConfigError: only one is given, or the network normalises its own input.
     """
-    if (mean is None) != (std is None):
-        given, absent = ("mean", "std") if std is None else ("std", "mean")
-        raise ConfigError(
-            f"{given} is given and {absent} is not; wanted are both, or neither. Where images were "
-            "only shifted std is 1, where they were only divided mean is 0, for each channel."
-        )
+    _check_both(mean, std)
     if (mean or std) and not isinstance(network, Normalized):
         raise ConfigError(f"{net} owns its normalisation; leave out mean and std.")

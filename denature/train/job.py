@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from denature.answers.transfer import Transfer
-from denature.core import record as records
 from denature.core.compute import Compute, resolve
 from denature.core.errors import ConfigError, RunError
 from denature.core.revisions import REVISIONS
@@ -23,11 +22,12 @@ from denature.train.checks import (
     check_answers,
     check_batch_size,
     check_inputs,
+    check_kind,
     check_landmarks,
     shape_of,
 )
 from denature.train.config import Training
-from denature.train.identity import Plan, make_plan, plan_id, plan_of
+from denature.train.identity import Plan, make_plan, plan_id
 from denature.train.learner import Learner
 from denature.train.objectives.base import BringsData, Objective, Resolvable, SyntheticData
 from denature.train.order import Input, Order, objective_settings
@@ -38,14 +38,14 @@ from denature.train.resolving import (
     samples_of,
     training_of,
 )
-from denature.train.run import STATE_FOLDER, Run
+from denature.train.run import STATE_FOLDER, Run, is_finished
 from denature.train.state import STATE, write_state
 from denature.train.team import SINGLE_PROCESS, ProcessGroup
 
 SYNTHETIC = "dreamt/"
 """Prefix of a generator's tensors in a saved state."""
 
-THREADS = "threads"
+THREADS, FORM = "threads", "form"
 """Key of the number of threads in a saved state."""
 
 
@@ -100,6 +100,7 @@ class Job:
         network, name = network_of(order, dataset, samples, answerer)
         defense = answerer.defense if isinstance(answerer, Transfer) else None
         check_inputs(inputs, network, dataset)
+        check_kind(objective, answerer)
         initialise(network, name, inputs, order, dataset)
         compute = resolve(network, device=order.training.device, precision=order.training.precision)
         check_batch_size(order.training, team.size)
@@ -192,7 +193,7 @@ class Job:
 
     def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Resume from a state that `save` wrote."""
-        self.threads = plain.get(THREADS)
+        self.threads, self.form = plain.get(THREADS), plain.get(FORM) or {}
         if self.synthetic is not None:
             names = {k for k in tensors if k.startswith(SYNTHETIC)}
             self.synthetic.restore({k.removeprefix(SYNTHETIC): tensors.pop(k) for k in names})
@@ -206,9 +207,7 @@ class Job:
     @property
     def is_finished(self) -> bool:
         """Whether the folder holds a finished run of this plan."""
-        if self.folder is None or not (self.folder / records.RECORD).exists():
-            return False
-        return plan_of(records.read_record(self.folder)) == self.plan
+        return self.folder is not None and is_finished(self.folder, self.plan)
 
     @property
     def source(self) -> Run | Transfer | None:
@@ -231,7 +230,7 @@ class Job:
         if self.folder is None:
             return
         path, (tensors, plain) = self.folder / STATE_FOLDER / STATE, self.learner.state()
-        plain[THREADS] = self.threads
+        plain |= {THREADS: self.threads, FORM: self.form}
         if self.synthetic is not None:
             tensors |= {SYNTHETIC + k: v for k, v in self.synthetic.state().items()}
 

@@ -165,6 +165,8 @@ class Learner:
         torch.default_generator.manual_seed(seed)
         if self.compute.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+        elif self.compute.device.type == "mps":
+            torch.mps.manual_seed(seed)
         self.lr = learning_rate(self.config, step=self.done, total=self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
@@ -194,7 +196,9 @@ class Learner:
 
         if isinstance(self.objective, Probing):
             # A distributed wrapper would count these probing calls as training steps.
-            inner = getattr(self._trained, "module", self._trained)
+            inner = self._trained
+            if isinstance(inner, nn.parallel.DistributedDataParallel):
+                inner = inner.module
             with self.compute.autocast():
                 return self.objective.probed(inner, ask, batch.pixels, batch.labels)
         done = self.done / self.total

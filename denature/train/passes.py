@@ -218,11 +218,13 @@ class _Trainer:
             self._last_saved = time.monotonic()
         if reason and not all(job.learner.finished for job in self._jobs):
             done = min(job.learner.done for job in self._jobs)
-            kept = "in memory only" if first.folder is None else f"in {first.folder.parent}"
+            kept = (
+                "nothing is kept, since the run has no folder: give it `out`"
+                if first.folder is None
+                else f"kept in {first.folder.parent}. Run the same command again to go on"
+            )
             raise Stopped(
-                reason,
-                f"Stopped by {reason} at step {done} of {first.learner.total}, kept {kept}. "
-                "Run the same command again to go on.",
+                reason, f"Stopped by {reason} at step {done} of {first.learner.total}, {kept}."
             )
 
 

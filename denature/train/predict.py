@@ -16,6 +16,9 @@ from denature.data.pictures import BadImage, open_image
 from denature.data.readers.pixels import as_uint8
 from denature.train.run import Run, load_run
 
+AT_ONCE = 64
+"""Images that are read and computed at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -70,14 +73,23 @@ def predict(
             )
     else:
         named = [str(file) for file in images]
-        pixels = np.stack([_read(Path(file), net, resize=resize) for file in images])
+        pixels = None
     compute = resolve(loaded.network, device=device, precision=precision)
-    placed = compute.pixels(torch.from_numpy(pixels).to(compute.device))
-    logits = compute.answer(compute.place(loaded.network).eval(), placed)
-    names = loaded.classes
+    network = compute.place(loaded.network).eval()
+    parts = []
+    for start in range(0, len(named), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        if pixels is None:
+            files = map(Path, named[rows])
+            part = np.stack([_read(file, net, resize=resize) for file in files])
+        else:
+            part = pixels[rows]
+        placed = compute.pixels(torch.from_numpy(part).to(compute.device))
+        parts.append(compute.answer(network, placed).float().cpu())
+    logits, names = torch.cat(parts), loaded.classes
     return [
         Prediction(name, names[int(row.argmax())], dict(zip(names, row.tolist(), strict=True)))
-        for name, row in zip(named, logits.softmax(-1).cpu(), strict=True)
+        for name, row in zip(named, logits.softmax(-1), strict=True)
     ]
 
 

@@ -1,5 +1,6 @@
 """The end of a run: its network is measured, and its record written."""
 
+import hashlib
 import time
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from torch import nn
 from denature.answers.answerer import Answers
 from denature.core import record as records
 from denature.core.hits import Hits, digest_of_test
+from denature.core.names import own_module
 from denature.core.record import DataRecord, ExampleRecord, NetRecord, Record
 from denature.core.schema import encode
 from denature.core.stats import Estimate, mean_over_images, proportion
@@ -82,7 +84,11 @@ def _record_of(
     return Record(
         kind=job.objective.kind,
         id=plan_id(job.plan),
-        recipe=recipe_id(job.plan, {role: given.recipe for role, given in job.inputs.items()}),
+        recipe=recipe_id(
+            job.plan,
+            {role: given.recipe for role, given in job.inputs.items()},
+            outline=_outline(job),
+        ),
         net=_net_record(job, network, dataset),
         data=_data_record(dataset, job.samples),
         given={**given_by(job.order), "net": job.name, "data": changed(dataset.config)},
@@ -102,6 +108,17 @@ def _record_of(
         started=job.started,
         environment={**records.environment(), "device": job.compute.describe()},
     )
+
+
+def _outline(job: Job) -> str | None:
+    """Shapes of a network of the user's own, and a normalisation of its own; None without them."""
+    net, statistics = job.order.net, job.order.statistics
+    own = isinstance(net, nn.Module) or own_module(net) is not None
+    if not own and statistics is None:
+        return None
+    shapes = {name: tuple(value.shape) for name, value in job.network.state_dict().items()}
+    text = repr((sorted(shapes.items()) if own else None, statistics))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _config(job: Job, dataset: Dataset) -> dict[str, Any]:

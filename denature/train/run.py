@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -189,7 +189,12 @@ def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> RunState:
     Raises:
         RunError: the folder holds another run or other files, or is not writable.
     """
-    entries = [entry for entry in folder.iterdir() if not _is_temporary(entry)]
+    # Nothing but runs writes the state's folder, and a kill may leave it without a plan.
+    entries = [
+        entry
+        for entry in folder.iterdir()
+        if not _is_temporary(entry) and entry.name != STATE_FOLDER
+    ]
     unfinished, finished = _unfinished_plan(folder), _finished_plan(folder)
     if entries and unfinished is None and finished is None:
         raise RunError(
@@ -198,7 +203,7 @@ def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> RunState:
         )
     if unfinished == plan:
         return "unfinished"
-    if is_finished(folder, plan):
+    if unfinished is None and finished == plan:
         return "finished"
     before = unfinished or finished
     if before is not None and not overwrite:
@@ -280,7 +285,10 @@ def save_run(run: Run) -> None:
             f"The run could not be written to {run.folder}: {error.strerror or error}. "
             "The folder holds no run that looks complete."
         ) from None
-    shutil.rmtree(state, ignore_errors=True)
+    with suppress(OSError):
+        # The plan first: a kill between would leave it without a state to go on from.
+        (state / PLAN).unlink(missing_ok=True)
+        shutil.rmtree(state)
 
 
 def keep_run(run: Run, folder: Path, *, overwrite: bool = False) -> Run:

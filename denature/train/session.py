@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Session:
-    """How a call runs. Nothing here changes a number."""
+    """How a call runs; the threads of workers alone change a number, in its last bits."""
 
     checkpointing: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Intervals of states and snapshots, the place of stored answers, and trackers."""

@@ -32,10 +32,6 @@ def scalars_of(epoch: EpochRecord) -> dict[str, float]:
     return {name: value for name, value in scalars.items() if value is not None}
 
 
-FLUSH_S = 120
-"""Seconds between two writes of events to the disk, as in TensorBoard's own writer."""
-
-
 @contextmanager
 def tensorboard(folder: Path, *, after: int) -> Iterator[Scalars]:
     """Write TensorBoard events into `folder`; events past epoch `after` are replaced.
@@ -53,7 +49,6 @@ def tensorboard(folder: Path, *, after: int) -> Iterator[Scalars]:
     # Nanoseconds: a run that goes on within the same second must not empty the file of before.
     name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns()}"
     file = (folder / name).open("wb")
-    flushed = time.monotonic()
 
     def add(**event: Any) -> None:
         content = Event(wall_time=time.time(), **event).SerializeToString()
@@ -61,12 +56,9 @@ def tensorboard(folder: Path, *, after: int) -> Iterator[Scalars]:
             file.write(part + struct.pack("<I", masked_crc32c(part)))
 
     def write(scalars: Mapping[str, float], step: int) -> None:
-        nonlocal flushed
         for name, value in scalars.items():
             add(step=step, summary=scalar(name, value))
-        if time.monotonic() - flushed >= FLUSH_S:
-            file.flush()
-            flushed = time.monotonic()
+        file.flush()  # a saved state counts the epoch as done, and a resumed run writes the next
 
     try:
         add(file_version="brain.Event:2")

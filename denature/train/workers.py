@@ -165,8 +165,9 @@ class ProcessPool:
                 for future in done:
                     number, batch = waiting.pop(future)
                     try:
-                        reason = future.result() or reason
-                        made(len(batch.orders))
+                        stopped = future.result()
+                        reason = stopped or reason
+                        made(0 if stopped else len(batch.orders))
                     except BrokenProcessPool as error:
                         left.append((number, batch))
                         died = error
@@ -315,8 +316,9 @@ class RayPool:
             for reference in ready:
                 count = len(waiting.pop(reference).orders)
                 try:
-                    reason = ray.get(reference) or reason
-                    made(count)
+                    stopped = ray.get(reference)
+                    reason = stopped or reason
+                    made(0 if stopped else count)
                 except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
                     pass
                 except ray.exceptions.RayTaskError as error:

@@ -21,6 +21,7 @@ class Hardened:
 
     kind: ClassVar[str] = "hardened"
     asks: ClassVar[str] = "teacher"
+    needs_logits: ClassVar[bool] = True
     label: ClassVar[str] = "{teacher} teacher, hardened by its answers"
 
     temperature: float = 20.0

@@ -18,6 +18,7 @@ class Nasty:
 
     kind: ClassVar[str] = "nasty"
     asks: ClassVar[str] = "adversary"
+    needs_logits: ClassVar[bool] = True
     label: ClassVar[str] = "true labels, away from an adversary"
     remedies: ClassVar[str] = ", --warmup 0.1 or --cap"
     least: ClassVar[float] = -math.inf
