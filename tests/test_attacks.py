@@ -91,6 +91,21 @@ def test_where_there_is_no_gradient_nothing_moves(norm: Norm) -> None:
     torch.testing.assert_close(found, images)
 
 
+def test_a_pixel_without_a_gradient_stays_and_the_others_move() -> None:
+    def network(pixels: torch.Tensor) -> torch.Tensor:
+        first = torch.where(pixels > 0, pixels.log(), -100.0).flatten(1)[:, :1]
+        rest = pixels.flatten(1)[:, 1:].sum(1, keepdim=True)
+        return torch.cat([first + rest, -rest], 1)
+
+    images = torch.full((4, 1, 2, 2), 0.5)
+    images[:, 0, 0, 0] = 0.0  # where the gradient of the logarithm is not finite
+    for norm in ("linf", "l2"):
+        ball, labels = Ball(norm=norm, epsilon=0.1), torch.zeros(4, dtype=torch.int64)
+        found = pgd(network, images, labels, ball, steps=3, start=False)
+        assert found.isfinite().all()
+        assert (found[:, 0, 1, 1] < 0.5).all()
+
+
 def test_more_steps_fool_a_network_more() -> None:
     data = load("digits")
     training = Training(epochs=4, batch_size=64, device="cpu", precision="fp32")

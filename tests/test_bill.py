@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -205,6 +206,23 @@ def test_an_estimate_is_what_is_spent_then(
     more = estimate_theft(planned(60, 200, 300)).bill
     theft = carry_out(planned(60, 200, 300))
     assert theft.spent + theft.measuring == sum(ASKED) == wanted + more.queries
+
+
+def test_workers_share_clones_and_not_the_rounds_that_choose_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each round waits for the one before."""
+    stealing = ExtractionConfig(choose="uncertainty", round_size=40, fidelity=20, seeds=3)
+    monkeypatch.setattr("denature.recipes.theft.training_seconds", lambda *_, **__: 1000.0)
+
+    def seconds(workers: int) -> float:
+        planned = plan_theft(victim(), **terms(tmp_path, 200, stealing=stealing))
+        size = SimpleNamespace(size=workers)
+        session = replace(planned.session, workers=size)
+        return estimate_theft(replace(planned, session=session)).training_s
+
+    rounds, clones = 40 + 80 + 120 + 160, 3 * 180
+    assert seconds(3) / seconds(1) == pytest.approx((clones / 3 + rounds) / (clones + rounds))
 
 
 def test_a_theft_that_stopped_in_a_training_is_estimated(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import json
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from torch import nn
 from denature.cli.app import main
 from denature.core.compute import Compute
 from denature.core.errors import ConfigError, Stopped
+from denature.core.stopping import Stopper
 from denature.core.weights import digest
-from denature.data import Dataset
+from denature.data import Dataset, load
 from denature.datafree.config import Dafl, Inversion
 from denature.datafree.dafl import Generator, generator_loss
 from denature.datafree.deepinversion import (
@@ -26,6 +29,7 @@ from denature.datafree.deepinversion import (
 )
 from denature.nets import NETS, create
 from denature.nets.activations import ActivationRecorder
+from denature.recipes.paper import analyses
 from denature.report.kinds import answers_of
 from denature.report.page import write_html
 from denature.report.runs import page as page_of_runs
@@ -369,3 +373,34 @@ def test_dafl_copies_a_network_of_digits_without_data(good_teacher: Run, digits:
                         precision="fp32")  # fmt: skip
     run = train("cnn", digits, Dafl(activation=0.01, entropy=10), training, source=good_teacher)
     assert run.accuracy.value >= 0.7
+
+
+def test_images_of_a_teacher_are_made_once(
+    good_teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take minutes, and a call that was stopped later goes on from them."""
+    context: Any = SimpleNamespace(
+        out=tmp_path, setting=SimpleNamespace(inversion=(Inversion(steps=2), 4))
+    )
+    data, targets = load("digits"), torch.arange(4)
+
+    def made(seed: int) -> torch.Tensor:
+        return analyses._inverted(context, good_teacher, targets, data, CPU, seed, Session())
+
+    first = made(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(analyses, "invert", None)
+        assert torch.equal(made(0), first)
+        with pytest.raises(TypeError):
+            made(1)
+    [file] = (tmp_path / "inversions").iterdir()
+    file.write_bytes(file.read_bytes()[:-9])
+    assert torch.equal(made(0), first)
+
+
+def test_an_inversion_obeys_a_stop() -> None:
+    network = create("resnetc20", classes=10, channels=1, image_size=8)
+    stopper = Stopper(wish=lambda: True)
+    with pytest.raises(Stopped, match="at step 0 of 5 of an inversion"):
+        invert(network, torch.arange(4), Inversion(steps=5), channels=1, image_size=8,
+               compute=CPU, stopper=stopper)  # fmt: skip

@@ -101,6 +101,13 @@ def test_it_says_how_long_training_and_attacks_would_take(
     for part in ("seconds", "attacks_s"):
         assert three[part] > 1.5 * one[part] > 0
     assert not (tmp_path / "smoke").exists()
+    # Attacks of a smaller call are a part of those of a larger one.
+    attacks = next(path for path in (tmp_path / "smoke", tmp_path)) / "robustness"
+    attacks.mkdir(parents=True)
+    (attacks / "result.json").write_text(json.dumps({"judged": [{}] * 3}))
+    assert left()["attacks_s"] > 0
+    (attacks / "result.json").write_text(json.dumps({"judged": [{}] * 99}))
+    assert left()["attacks_s"] == 0
 
 
 def test_a_scale_that_there_is_not_is_told() -> None:

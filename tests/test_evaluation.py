@@ -163,6 +163,38 @@ def test_what_an_attack_proposes_is_not_believed(
     assert all(it.value > 0.9 for it in robust.values())
 
 
+def test_images_that_are_not_finite_fool_nothing(
+    plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load("digits")
+    target = Target(plain, data.test.images[data.test.rows].float() / 255, device="cpu")
+
+    def broken(scene: object, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+        return images * float("nan")
+
+    monkeypatch.setitem(
+        ATTACKS,
+        "liar",
+        Attack(about="x", norm="linf", propose=broken, cost=lambda _: AttackCost(1)),
+    )
+    monkeypatch.setitem(EFFORTS, "quick", replace(EFFORTS["quick"], attacks=("liar",)))
+    tried = evaluate(target, target, data, ATTACK_CONFIG, tmp_path).tried["liar"]
+    assert np.isfinite(tried.found).all()
+    assert all((distances == np.inf).all() for distances in tried.distances.values())
+
+
+def test_an_attack_is_told_at_the_budgets_that_it_ran_at(plain: Run, tmp_path: Path) -> None:
+    data = load("digits")
+    target = Target(plain, data.test.images[data.test.rows].float() / 255, device="cpu")
+    config = replace(ATTACK_CONFIG, linf=(0.1, 0.2, 0.3))
+    evidence = evaluate(target, target, data, config, tmp_path)
+    first = evidence.tried["fgsm"]
+    few = replace(evidence, tried={**evidence.tried, "fgsm": replace(first, budgets=(0.2,))})
+    told = {it.name: it.robust for it in summary(few, config, {}).attacks}
+    assert list(told["fgsm"]) == ["0.2"]
+    assert list(told["pgd"]) == ["0.1", "0.2", "0.3"]
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

@@ -132,6 +132,12 @@ def test_marked_files_have_names_of_their_own() -> None:
     assert names[-1] == "y"
 
 
+def test_marked_files_do_not_replace_each_other() -> None:
+    files = [Path(name) for name in ("x-3.png", "x.png", "b/x.png", "c/x.png", "d/x-2.png")]
+    names = distinct_names(files)
+    assert names == ["x-3", "x", "x-2", "x-4", "x-2-2"]
+
+
 def test_an_animation_has_a_frame_for_each_snapshot(
     finder: Run, faces: list[Path], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Functions and modules of Python as models: what makes one another model."""
 
 import asyncio
+import importlib
 import os
 import subprocess
 import sys
@@ -105,6 +106,22 @@ NAMELESS: dict[str, tuple[Any, str]] = {
     "own class": (of_source("class A: pass\ndef answer(x): return A()"), "reads the global A"),
     "default": (of_source("def answer(x, w=np.eye(3)): return x @ w"), "has defaults that are no"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["function", "module"])
+def test_a_function_of_other_modules_of_the_users_own_needs_a_name(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may hold weights, by which the function's own text says nothing."""
+    (tmp_path / "own_weights.py").write_text("W = 2\ndef helped(x): return W * x.mean((2, 3))\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module("own_weights")
+    known = {"helped": own.helped} if way == "function" else {"own": own}
+    call = "helped(x)" if way == "function" else "own.helped(x)"
+    function = of_source(f"def answer(x): return {call}", **known)
+    with pytest.raises(ConfigError, match=r"reads the global .*Pass name="):
+        model_of(function)
+    assert not isinstance(model_of(function, name="mine"), Run)
 
 
 @pytest.mark.parametrize("case", NAMELESS)

@@ -127,6 +127,8 @@ def test_masked_gradients_are_called_an_illusion(
     assert raised(first) >= signs
     assert first.verdict is not None
     assert first.verdict.word == "an illusion"
+    assert first.verdict.apparent is not None
+    assert first.verdict.masked is not None
     assert first.verdict.apparent.ours > first.verdict.apparent.theirs + 0.3
     assert first.verdict.masked.low > 0.15
     assert first.verdict.networks == (1, 3)

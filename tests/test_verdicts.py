@@ -17,7 +17,7 @@ from benchmarks.coverage import (
     words,
 )
 from denature.robust.outcomes import EvaluationData
-from denature.robust.verdict import judge
+from denature.robust.verdict import PLAIN, judge
 
 NONE = [name for name in CASES if name.startswith(("no defense", "three seeds without"))]
 
@@ -85,12 +85,27 @@ def test_the_same_gain_under_plain_attacks_and_under_all_is_no_illusion() -> Non
     said = judge([network(plain=0.6, everything=0.6)], others, [])
     assert said.word == "no evidence"
     assert said.real.difference.value == pytest.approx(0.1, abs=0.005)
+    assert said.masked is not None
     assert said.masked.value == pytest.approx(0)
+
+
+def test_where_no_plain_attack_ran_nothing_is_said_of_plain_attacks() -> None:
+    ours, others = network(plain=0.9, everything=0.6), undefended(0.1)
+
+    def without(evidence: EvaluationData) -> EvaluationData:
+        left = {name: tried for name, tried in evidence.tried.items() if name not in PLAIN}
+        return replace(evidence, tried=left)
+
+    said = judge([without(ours)], [without(other) for other in others], [])
+    assert (said.apparent, said.masked) == (None, None)
+    assert said.real.difference.value > 0.4
+    assert "plain" not in said.said
 
 
 def test_a_mask_with_little_behind_it_is_mostly_an_illusion() -> None:
     said = judge([network(plain=1.0, everything=0.07)], undefended(0.01), [])
     assert said.word == "mostly an illusion"
+    assert said.apparent is not None
     assert said.apparent.difference.value > 0.9
     nothing = judge([network(plain=1.0, everything=0.01)], undefended(0.01), [])
     assert nothing.word == "an illusion"
@@ -162,6 +177,7 @@ def test_an_attack_that_crashed_on_an_undefended_network_makes_no_mask_of_anothe
     assert judge([ours], others, []).word == "more robust"
     said = judge([ours], [*others[:2], crashed(others[2], "autoattack")], [])
     assert said.word == "no evidence"
+    assert said.masked is not None
     assert said.masked.value == pytest.approx(0)
 
 

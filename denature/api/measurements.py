@@ -186,7 +186,7 @@ def flatness(
     Args:
         runs: one or several, or their folders.
         data: data of their training, see `denature.data.load`.
-        samples: number of training samples, and of test samples, in the classes' proportions.
+        samples: number of training samples, and of test samples, balanced over classes.
         directions: number of random changes of the weights.
         seed: of samples and directions.
         trust: modules of your own that a run's record may import.

@@ -129,7 +129,7 @@ def flatness(
     Args:
         runs: Folders of runs.
         data: The data set on which the networks were trained.
-        samples: Number of training samples, and of test samples, in the classes' proportions.
+        samples: Number of training samples, and of test samples, balanced over classes.
         directions: Number of random changes of the weights.
         seed: Seed of samples and directions.
         scope: Scope and permission of the test, such as a contract's number and what it covers; the

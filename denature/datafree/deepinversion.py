@@ -3,7 +3,8 @@
 Pixels are optimised until the network predicts the target classes, the batch norm statistics match
 those of its training, and neighbouring pixels differ little.
 
-Weights of the terms follow the released CIFAR-10 script. The optimisation follows the ImageNet
+Weights of the terms are those of the command for CIFAR-10 in the released code's README, "with
+parameters from the paper"; the script's own defaults differ. The optimisation follows the ImageNet
 script: Adam's betas, a learning rate that falls as a cosine, pixels clamped to the range of an
 image. The CIFAR-10 script has none of these, and 0 where the paper has the L2 norm's weight.
 """
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from denature.core.compute import Compute
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, Stopped
 from denature.core.progress import SILENT, Progress
 from denature.core.seeds import derive
 from denature.core.stats import Estimate, proportion
+from denature.core.stopping import Stopper
 from denature.core.types import Labels, Logits, Pixels
 from denature.datafree.config import Inversion
 from denature.nets.activations import ActivationRecorder, scale_of
@@ -35,6 +37,7 @@ def invert(
     compute: Compute,
     seed: int = 0,
     student: nn.Module | None = None,
+    stopper: Stopper | None = None,
     progress: Progress = SILENT,
 ) -> Pixels:
     """Images that `network` classifies as `targets`; float32 in [0, 1], on the CPU.
@@ -45,12 +48,14 @@ def invert(
         config: steps, learning rate and weights of the terms.
         channels: of the images.
         image_size: side of an image, in pixels.
-        compute: device and precision.
+        compute: the device; images are optimised in fp32.
         seed: determines the initial noise and the shifts.
         student: the network that should disagree, where `config.compete` is above 0.
+        stopper: checked before each step.
         progress: receives the number of steps done.
 
     Raises:
+        Stopped: the stopper asked for a stop; nothing is kept of these images.
         ConfigError: the network has no batch norm, or the adaptive term has no student.
     """
     if config.compete and student is None:
@@ -78,6 +83,12 @@ def invert(
         progress.task("inverting", config.steps, "steps") as task,
     ):
         for step, shift in enumerate(shifts, 1):
+            if stopper is not None and (reason := stopper.reason):
+                raise Stopped(
+                    reason,
+                    f"Stopped by {reason} at step {step - 1} of {config.steps} of an inversion, "
+                    "which the same command begins anew.",
+                )
             rate = 0.5 * config.lr * (1 + torch.cos(torch.tensor(torch.pi * step / config.steps)))
             optimizer.param_groups[0]["lr"] = float(rate)
             moved = images.roll(tuple(shift), (2, 3))

@@ -1,5 +1,6 @@
 """Pictures with the landmarks that models find in them, and their animation over a training."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -78,8 +79,8 @@ def distinct_names(files: Sequence[Path]) -> list[str]:
     """The stems of files, with a number where two are equal."""
     names: list[str] = []
     for file in files:
-        count = sum(name == file.stem or name.startswith(f"{file.stem}-") for name in names)
-        names.append(f"{file.stem}-{count + 1}" if file.stem in names else file.stem)
+        numbered = (f"{file.stem}-{number}" for number in itertools.count(2))
+        names.append(next(n for n in itertools.chain([file.stem], numbered) if n not in names))
     return names
 
 

@@ -10,10 +10,11 @@ from denature.core.progress import Progress, format_seconds
 from denature.core.text import counted
 from denature.data import Dataset
 from denature.extract.asking.limits import in_dollars
+from denature.recipes.blackboxes import most_queries
 from denature.robust.blackbox import BlackBox, whole_steps
 from denature.robust.catalogue import ATTACKS, chosen
 from denature.robust.config import AttackConfig, budget_text
-from denature.robust.estimate import attack_seconds, cost
+from denature.robust.estimate import attack_seconds
 from denature.robust.target import PROBE, Attacked
 
 
@@ -51,7 +52,7 @@ def announce(
     for target, config in planned:
         names = chosen(config, target)
         if isinstance(target, BlackBox):
-            asked = int(cost(names, config, channels=data.channels).answers) * len(images)
+            asked = most_queries(names, config, channels=data.channels, count=len(images))
             queries += asked
             dollars += asked * (prices[target] or 0.0)
         else:

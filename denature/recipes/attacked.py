@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from denature.core.compute import resolve
 from denature.core.threads import computing
+from denature.core.untrusted import read_json
 from denature.data import Dataset
 from denature.nets import create
 from denature.recipes.networks import NetworkExperiment, NetworkSetting
@@ -44,15 +46,14 @@ class AttackedExperiment(NetworkExperiment[S], ABC):
         """Names of the attacked networks, that of the undefended ones first; others only teach."""
 
     def attack_seconds(self, data: Dataset) -> float:
-        """Seconds that all attacks take at most, by passes of untrained networks; 0 once made."""
-        if (self._attacks / RESULT).exists():
+        """Seconds of all attacks at most, by passes of untrained networks; 0 once they are made."""
+        networks = {key: o for key, o in self.networks().items() if key[1] in self.attacked}
+        if self._evaluated() >= len(networks):
             return 0.0
         config = self.setting.attack_config
         split = choose(data.test, config.samples or config.preset.samples, config.seed)
         images = split.images[split.rows[:PROBE]].float().div(255)
-        nets = Counter(
-            order.net for (_, name), order in self.networks().items() if name in self.attacked
-        )
+        nets = Counter(order.net for order in networks.values())
         seconds = 0.0
         with computing():
             for net, count in nets.items():
@@ -69,6 +70,12 @@ class AttackedExperiment(NetworkExperiment[S], ABC):
                 few = images.to(compute.device)
                 seconds += count * attack_seconds(network, names, config, few, len(split))
         return seconds
+
+    def _evaluated(self) -> int:
+        """Number of networks that the stored result of the attacks holds."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return len(read_json(self._attacks / RESULT)["judged"])
+        return 0
 
     @property
     def _attacks(self) -> Path:

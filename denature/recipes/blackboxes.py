@@ -95,6 +95,11 @@ def opened(
         yield boxes
 
 
+def most_queries(names: Sequence[str], config: AttackConfig, *, channels: int, count: int) -> int:
+    """Queries of a black box that classify `count` samples and attack them all, at most."""
+    return int(cost(names, config, channels=channels).answers) * count + count + TWICE
+
+
 def check_limits(terms: Terms, data: Dataset, count: int) -> int:
     """The query budget of each victim.
 
@@ -103,9 +108,7 @@ def check_limits(terms: Terms, data: Dataset, count: int) -> int:
     """
     minimum = count + TWICE
     names = terms.attack_config.attacks or BLACK_BOX_ATTACKS
-    maximum = (
-        int(cost(names, terms.attack_config, channels=data.channels).answers) * count + minimum
-    )
+    maximum = most_queries(names, terms.attack_config, channels=data.channels, count=count)
     needs = (
         f"a black box needs {minimum:,} queries to classify {count} samples, and at most "
         f"{maximum:,} for all attacks on them"

@@ -6,18 +6,11 @@ in the ways that are said to flatten, and by adversarial training; flatness and 
 are measured on the same images.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from denature.core.errors import ConfigError, Stopped
-from denature.core.files import write_text
-from denature.core.schema import decode
-from denature.core.sealed import sealed, unsealed
 from denature.core.types import Pixels
-from denature.core.untrusted import read_json
 from denature.data import Dataset
 from denature.recipes.attacked import AttackedExperiment, AttackedSetting
 from denature.recipes.experiment import MeasuredResult
@@ -25,6 +18,7 @@ from denature.recipes.flatness import FlatnessConfig, around, flatness_of, pixel
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as hardening_orders
+from denature.recipes.stored import stored
 from denature.report.flat_minima import FlatMinimaResult, MeasuredMinima
 from denature.robust.config import GRADIENT, AttackConfig
 from denature.robust.evaluation import choose
@@ -165,20 +159,16 @@ class FlatMinima(AttackedExperiment[FlatMinimaSetting]):
             Stopped: the time limit or a signal came before it.
         """
         config = self.setting.flatness
-        path = self.folder / "flatness" / f"{run.record.id}.json"
-        of = {"of": run.record.net.digest, "data": data.digest, **asdict(config)}
-        # A missing, damaged or older file is measured again.
-        with suppress(OSError, ValueError, KeyError, ConfigError):
-            stored = unsealed(read_json(path))
-            if stored["of"] == of:
-                return decode(Flatness, stored["found"], where=str(path))
-        if reason := session.stopper.reason:
-            raise Stopped(
-                reason,
-                f"Stopped by {reason} before the flatness of {run.record.id}. Run the same command "
-                "again to go on.",
-            )
-        at = around(run, data, config, matcher, device=self.device)
-        found = flatness_of(at, tested, config, session.progress)
-        write_text(path, json.dumps(sealed({"of": of, "found": asdict(found)})) + "\n")
-        return found
+
+        def measure() -> Flatness:
+            at = around(run, data, config, matcher, device=self.device)
+            return flatness_of(at, tested, config, session.progress)
+
+        return stored(
+            self.folder / "flatness" / f"{run.record.id}.json",
+            {"of": run.record.net.digest, "data": data.digest, **asdict(config)},
+            Flatness,
+            measure,
+            what=f"the flatness of {run.record.id}",
+            stopper=session.stopper,
+        )

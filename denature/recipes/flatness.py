@@ -1,7 +1,7 @@
 """Compare networks by the flatness of their minima and by their sensitivity to the image."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from denature.core.types import Labels, Pixels
 from denature.data import DataConfig, Dataset
 from denature.data.dataset import Split
 from denature.recipes.experiment import MeasuredResult, load_classes
+from denature.recipes.stored import stored
 from denature.recipes.training_loss import TrainingLoss, trained_on, training_loss
 from denature.report.flatness import FlatnessResult, LossSurface
 from denature.robust.evaluation import choose
@@ -98,6 +99,14 @@ def flatness_of(at: Around, tested: Pixels, config: FlatnessConfig, progress: Pr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Landscape:
+    """What is measured of one run."""
+
+    flatness: Flatness
+    surface: LossSurface
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FlatnessComparison:
     """Flatness around the weights of runs, and sensitivity around the same test images.
 
@@ -145,22 +154,40 @@ class FlatnessComparison:
         matcher = ClassMatcher(data, session.progress)
         tested, _ = pixels(choose(data.test, self.config.samples, self.config.seed))
         measured = [self._measured(run, data, tested, matcher, session) for run in self.runs]
-        networks, surfaces = zip(*measured, strict=True)
         result = FlatnessResult(
-            networks=networks, surfaces=surfaces, scope=self.scope, date=today()
+            networks=tuple(landscape.flatness for landscape in measured),
+            surfaces=tuple(landscape.surface for landscape in measured),
+            scope=self.scope,
+            date=today(),
         )
         return MeasuredResult(result, [run.record for run in self.runs])
 
     def _measured(
         self, run: Run, data: Dataset, tested: Pixels, matcher: ClassMatcher, session: Session
-    ) -> tuple[Flatness, LossSurface]:
-        at = around(run, data, self.config, matcher, trust=self.trust, device=self.device)
-        measured = flatness_of(at, tested, self.config, session.progress)
-        coordinates, losses = surface(
-            at.target, at.images[:FEWER], at.loss.first(FEWER), seed=self.config.seed
+    ) -> Landscape:
+        """The measurements of one run, which take minutes and are stored for the next call.
+
+        Raises:
+            Stopped: the time limit or a signal came before them.
+        """
+
+        def measure() -> Landscape:
+            at = around(run, data, self.config, matcher, trust=self.trust, device=self.device)
+            found = flatness_of(at, tested, self.config, session.progress)
+            coordinates, losses = surface(
+                at.target, at.images[:FEWER], at.loss.part(slice(FEWER)), seed=self.config.seed
+            )
+            places, rows = tuple(coordinates.tolist()), tuple(map(tuple, losses.tolist()))
+            return Landscape(flatness=found, surface=LossSurface(places=places, losses=rows))
+
+        return stored(
+            self.folder / "measured" / f"{run.record.id or run.digest}.json",
+            {"of": run.digest, "data": data.digest, **asdict(self.config)},
+            Landscape,
+            measure,
+            what=f"the flatness of {run.record.id or run.digest}",
+            stopper=session.stopper,
         )
-        places, rows = tuple(coordinates.tolist()), tuple(map(tuple, losses.tolist()))
-        return measured, LossSurface(places=places, losses=rows)
 
 
 def pixels(split: Split) -> tuple[Pixels, Labels]:

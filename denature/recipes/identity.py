@@ -75,13 +75,23 @@ def _is_plain(value: object) -> bool:
 
 
 def _is_imported(value: Any) -> bool:
-    """Whether a value is a module, or what a module has under the value's own name."""
+    """Whether a value is a library's module, or what it has under the value's own name."""
     if isinstance(value, ModuleType):
-        return True
+        return _is_installed(value)
     if isinstance(value, BuiltinFunctionType):  # a bound one, such as of a list, holds data
         return value.__self__ is None or isinstance(value.__self__, ModuleType | type)
     origin = sys.modules.get(str(getattr(value, "__module__", "")))
-    return origin is not None and getattr(origin, getattr(value, "__name__", ""), None) is value
+    named = origin is not None and getattr(origin, getattr(value, "__name__", ""), None) is value
+    return named and _is_installed(origin)
+
+
+def _is_installed(module: ModuleType | None) -> bool:
+    """Whether a module is a library's, which holds no weights of the user's own."""
+    name = getattr(module, "__name__", "").partition(".")[0]
+    if name in sys.stdlib_module_names or name == "denature":
+        return True
+    place = str(getattr(module, "__file__", None) or getattr(module, "__path__", ""))
+    return "site-packages" in place or "dist-packages" in place
 
 
 def _read_names(code: CodeType) -> set[str]:

@@ -100,12 +100,12 @@ def estimate_theft(planned: PlannedTheft, *, probe: bool = False) -> TheftEstima
             ask_within_budget(measuring, planned.tests, rows)
         probed = ledger.spending.queries(oracle.target) - before
         bill = planned.bill(oracle, division)
-    sizes = list(_sizes(planned, division))
+    sizes, rounds = list(_sizes(planned, division)), _rounds(planned, division)
     return TheftEstimate(
         bill=bill,
         division=division,
-        clones=len(sizes),
-        training_s=_training_seconds(planned, sizes) if sizes else 0.0,
+        clones=len(sizes) + len(rounds),
+        training_s=_training_seconds(planned, sizes, rounds) if sizes or rounds else 0.0,
         probed=probed,
     )
 
@@ -122,16 +122,22 @@ def _ledger(planned: PlannedTheft, *, written: bool) -> Iterator[Ledger]:
 
 
 def _sizes(planned: PlannedTheft, division: Division) -> Iterator[int]:
-    """Training images of each network that is left to train."""
+    """Training images of each clone that is left to train."""
     stealing = planned.stealing
     for level in division.levels:
         folder = planned.out / CLONES / f"queries-{level.queries}"
         finished = _finished(folder)
         yield from [level.queries // stealing.repeats] * max(0, stealing.seeds - finished)
-    if planned.selection.select is not None:
-        most = division.levels[-1].queries // stealing.repeats
-        finished = _finished(planned.out / "rounds")
-        yield from list(range(stealing.round_size, most, stealing.round_size))[finished:]
+
+
+def _rounds(planned: PlannedTheft, division: Division) -> list[int]:
+    """Training images of each round's network that is left to train; one follows another."""
+    if planned.selection.select is None:
+        return []
+    stealing = planned.stealing
+    most = division.levels[-1].queries // stealing.repeats
+    finished = _finished(planned.out / "rounds")
+    return list(range(stealing.round_size, most, stealing.round_size))[finished:]
 
 
 def _finished(folder: Path) -> int:
@@ -139,14 +145,14 @@ def _finished(folder: Path) -> int:
     return sum(1 for _ in folder.rglob(RECORD))
 
 
-def _training_seconds(planned: PlannedTheft, sizes: Sequence[int]) -> float:
-    """Seconds of the trainings of clones on so many images each."""
-    sample = planned.sample(min(max(sizes), BLOCK))
+def _training_seconds(planned: PlannedTheft, sizes: Sequence[int], rounds: Sequence[int]) -> float:
+    """Seconds of the trainings of clones, and of networks of rounds, on so many images each."""
+    sample = planned.sample(min(max(*sizes, *rounds, 0), BLOCK))
     order = Order(net=planned.net, objective=Normal(), training=planned.training)
     nothing, session = planned.out / "none", planned.session
     workers = 1 if session.workers is None else session.workers.size
     one = training_seconds(
         [(order, sample)], nothing, workers=workers, progress=session.progress
     ) / len(sample.train)
-    # Clones of one budget are trained together, budgets one after the other.
-    return sum(sizes) * one / min(workers, planned.stealing.seeds)
+    # Clones of one budget are trained together, budgets and rounds one after another.
+    return (sum(sizes) / min(workers, planned.stealing.seeds) + sum(rounds)) * one

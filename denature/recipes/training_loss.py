@@ -1,9 +1,10 @@
 """The training loss of a run on its training images, as far as its inputs still exist."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -13,25 +14,29 @@ from denature.answers.coding import coding
 from denature.core.compute import resolve
 from denature.core.errors import DenatureError
 from denature.core.record import Record
-from denature.core.schema import decode
 from denature.core.types import Labels, Logits, PerExample, Pixels
 from denature.data import Dataset
 from denature.data.dataset import Split
 from denature.datafree.config import Dafl
+from denature.report.kinds import objective_of
 from denature.train import Adversarial, Distilled, Hardened, Nasty, Normal, Run, load_run
 from denature.train.classes import ClassMatcher
-from denature.train.objectives import Objective
+from denature.train.objectives import Misinformed, Objective
 
-OBJECTIVES: Mapping[str, type[Any]] = {
-    kind.kind: kind for kind in (Normal, Nasty, Distilled, Hardened, Adversarial, Dafl)
+REBUILT = {
+    kind.kind for kind in (Normal, Nasty, Distilled, Hardened, Misinformed, Adversarial, Dafl)
 }
+"""Kinds of runs whose loss follows from the logits of images and what the run names."""
 
 REMARKS = {
-    "adversarial": "on clean images",
+    "adversarial": "on clean images, so without its attack",
     "dafl": "on real images, not on generated ones",
     "cloned": "against the labels, since its victim's answers are not stored in the run",
+    "fixmatch": "against the labels, without its unlabelled images",
+    "skeptical": "against the labels, since its features are not measured",
     "imported": "against the labels at temperature 1, since its training is not known",
 }
+"""What the loss lacks of the run's own; every kind that is not rebuilt has one."""
 
 
 @final
@@ -53,10 +58,10 @@ class TrainingLoss:
         """The least value that the loss can take."""
         return float(getattr(self.objective, "least", 0.0))
 
-    def first(self, count: int) -> "TrainingLoss":
-        """The loss on the first `count` images."""
-        answers = self.answers and self.answers._replace(values=self.answers.values[:count])
-        return replace(self, labels=self.labels[:count], answers=answers)
+    def part(self, rows: slice) -> "TrainingLoss":
+        """The loss on some of the images."""
+        answers = self.answers and self.answers._replace(values=self.answers.values[rows])
+        return replace(self, labels=self.labels[rows], answers=answers)
 
 
 def trained_on(record: Record, data: Dataset) -> Split:
@@ -93,20 +98,21 @@ def training_loss(
     record = run.record
     settings = record.config.get("objective", {})
     objective: Objective = Normal()
-    if record.kind in OBJECTIVES:
-        objective = decode(OBJECTIVES[record.kind], settings, where="the objective")
+    if record.kind in REBUILT:
+        objective = objective_of(record)
     remark = REMARKS.get(record.kind, "")
     answers: Tensor | None = None
     if objective.asks is not None:
-        answers = _source_logits(record, objective.asks, images, fitted, trust, device)
+        answers = _source_logits(run, objective.asks, images, fitted, trust, device)
         if answers is None:
-            temperature = settings.get("temperature", 1.0)
-            remark = f"against the labels at temperature {temperature:g}: its {objective.asks} is "
-            remark += "not in its folder any more"
+            # The labels of a nasty teacher's loss have no temperature.
+            temperature = 1.0 if record.kind == "nasty" else settings.get("temperature", 1.0)
+            remark = f"against the labels at temperature {temperature:g}: its {objective.asks} was "
+            remark += f"not found at {record.inputs[objective.asks].folder}"
             objective = Normal(temperature=temperature)
     values = ", ".join(
         f"{name} {settings[name]:g}"
-        for name in ("temperature", "smoothing", "alpha", "omega", "beta")
+        for name in ("temperature", "smoothing", "alpha", "omega")
         if isinstance(settings.get(name), int | float)
     )
     name = f"{record.kind}{f' ({values})' if values else ''}{f', {remark}' if remark else ''}"
@@ -116,7 +122,7 @@ def training_loss(
 
 
 def _source_logits(
-    record: Record,
+    run: Run,
     role: str,
     images: Pixels,
     fitted: ClassMatcher,
@@ -127,14 +133,9 @@ def _source_logits(
 
     None where that network cannot be loaded or has other weights.
     """
-    made = record.inputs[role]
-    if made.folder is None or not Path(made.folder).is_dir():
-        return None
-    try:
-        source = fitted(role, load_run(made.folder, trust=trust))
-    except DenatureError:
-        return None
-    if source.digest != made.answered_by:
+    record = run.record
+    source = _source(run, role, fitted, trust)
+    if source is None:
         return None
     compute = resolve(source.network, device=device, precision="fp32")
     network = compute.place(source.network).eval()
@@ -142,3 +143,20 @@ def _source_logits(
     code = coding(storage, classes=record.net.classes, dtype=torch.float32)
     parts = [compute.answer(network, batch.to(compute.device)) for batch in images.split(256)]
     return code.round(torch.cat(parts))
+
+
+def _source(run: Run, role: str, fitted: ClassMatcher, trust: Collection[str]) -> Run | None:
+    """A run's input in the folder that the record states, from any folder above the run's own on.
+
+    None where it is not found, or has other weights.
+    """
+    made = run.record.inputs[role]
+    if made.folder is None:
+        return None
+    above = [] if run.folder is None else run.folder.resolve().parents
+    for place in (Path(made.folder), *(folder / made.folder for folder in above)):
+        with suppress(DenatureError):
+            found = fitted(role, load_run(place, trust=trust))
+            if found.digest == made.answered_by:
+                return found
+    return None

@@ -78,7 +78,8 @@ def evaluate(
     split = choose(data.test, attack_config.samples or preset.samples, attack_config.seed)
     images = split.images[split.rows].float().div(255).to(target.device)
     labels = split.labels[split.rows].to(target.device)
-    right = (target.says(images) == labels).cpu().numpy()
+    said = [target.says(batch) for batch in images.split(attack_config.batch_size)]
+    right = (torch.cat(said) == labels).cpu().numpy()
     budgets = attack_config.budgets(channels=data.channels)
     context = AttackContext(
         target=target, surrogate=surrogate, preset=preset, seed=attack_config.seed, data=data.digest
@@ -256,8 +257,10 @@ def _batch(
             break
         changed = attack.propose(context, images[open_], labels[open_], epsilon)
         changed = changed.detach().to(images.device, torch.float32).clamp(0, 1)
-        changed = context.target.as_sent(changed)
-        fooled = context.target.says(changed) != labels[open_]
+        # An image that is not finite is none, and fools nothing.
+        finite = changed.flatten(1).isfinite().all(dim=1)
+        changed = context.target.as_sent(changed.nan_to_num(0.0))
+        fooled = (context.target.says(changed) != labels[open_]) & finite
         places = open_.nonzero()[:, 0][fooled]
         best[places] = changed[fooled]
         open_[places] = False

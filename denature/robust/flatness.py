@@ -9,9 +9,10 @@ biases stay.
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TypeAlias
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,14 +26,24 @@ from denature.core.threads import computing
 from denature.core.types import Labels, Logits, PerExample, Pixels
 from denature.robust.target import Target
 
-Loss: TypeAlias = Callable[[Logits], PerExample]
-"""A training loss as a function of the logits of fixed images, in their order."""
+
+class Loss(Protocol):
+    """A training loss as a function of the logits of fixed images, in their order."""
+
+    def __call__(self, logits: Logits) -> PerExample: ...
+
+    def part(self, rows: slice) -> "Loss":
+        """The loss on some of these images."""
+
 
 SIZES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 """Lengths of a change, as shares of each filter's own length."""
 
 STEPS = 30
 """Steps of the power iteration, at most."""
+
+AT_ONCE = 64
+"""Images whose second derivatives are computed at once: those of `resnet18` take 16 MiB each."""
 
 SETTLED = 1e-3
 """Relative change of the eigenvalue at which the power iteration ends."""
@@ -164,7 +175,7 @@ def filter_normalised(network: nn.Module, seed: int) -> dict[str, Tensor]:
     A filter holds the weights of one output of a convolution or a linear layer. Biases and scales
     of norms stay, as in Li et al.
     """
-    random = torch.Generator().manual_seed(seed % 2**63)
+    random = torch.Generator().manual_seed(seed)
     direction: dict[str, Tensor] = {}
     for name, weight in network.named_parameters():
         if weight.ndim < 2:
@@ -198,21 +209,28 @@ def largest_curvature(
     sizes = [weight.numel() for weight in weights.values()]
     start = torch.cat([weight.flatten() for weight in weights.values()])
 
-    def mean_loss(flat: Tensor) -> Tensor:
+    def loss_of(rows: slice, flat: Tensor) -> Tensor:
         parts = zip(weights.items(), flat.split(sizes), strict=True)
         changed = {name: part.view_as(weight) for (name, weight), part in parts}
-        return loss(functional_call(target, changed, (images,))).mean()
+        return loss.part(rows)(functional_call(target, changed, (images[rows],))).sum()
 
-    _, times_hessian = vjp(grad(mean_loss), start)  # type: ignore[misc]
-    random = torch.Generator().manual_seed(derive(seed, "power") % 2**63)
+    def times_hessian(vector: Tensor) -> Tensor:
+        total = torch.zeros_like(vector)
+        for first in range(0, len(images), AT_ONCE):
+            rows = slice(first, first + AT_ONCE)
+            _, times = vjp(grad(partial(loss_of, rows)), start)  # type: ignore[misc]
+            total += times(vector)[0].detach()
+        return total / len(images)
+
+    random = torch.Generator().manual_seed(derive(seed, "power"))
     vector = torch.randn(start.shape, generator=random).to(start)
     value = change = 0.0
     for _ in range(steps):
         vector = vector / vector.norm().clamp_min(torch.finfo(vector.dtype).tiny)
-        [product] = times_hessian(vector)
+        product = times_hessian(vector)
         before, value = value, float(vector @ product)
         change = abs(value - before) / max(abs(value), 1e-12)
-        vector = product.detach()
+        vector = product
         if change < SETTLED:
             break
     return value, change

@@ -34,7 +34,7 @@ def _stronger(evidence: EvaluationData, strong: list[str], weak: list[str]) -> t
 
     Attacks of `strong` are tested one by one: several together are stronger by their number alone.
     """
-    sentences = []
+    sentences, largest = [], (0.0, 0)
     tests = len(strong) * len(evidence.budgets["linf"])
     seen = {name: evidence.seen([name, *weak]) & evidence.right for name in strong}
     seen = {name: sure for name, sure in seen.items() if sure.any()}
@@ -46,13 +46,20 @@ def _stronger(evidence: EvaluationData, strong: list[str], weak: list[str]) -> t
             by_strong = ~evidence.robust([name], "linf", epsilon)[sure]
             by_weak = ~evidence.robust(weak, "linf", epsilon)[sure]
             more, fewer = int((by_strong & ~by_weak).sum()), int((by_weak & ~by_strong).sum())
+            largest = max(largest, ((more - fewer) / int(sure.sum()), int(sure.sum())))
             if more - fewer >= LEAST * sure.sum() and chance(more, fewer) < ACCIDENT / tests:
                 sentences.append(
                     f"{name} fools {by_strong.mean():.0%} of {int(sure.sum())} samples at "
                     f"{budget_text(epsilon)}, {' and '.join(weak)} {by_weak.mean():.0%}"
                 )
     if not sentences:
-        return False, f"At no budget by {LEAST:.0%} or more."
+        absent = [name for name in strong if name not in seen]
+        left = f" {', '.join(absent)} did not run." if absent else ""
+        most, count = largest
+        return False, (
+            f"At no budget surely by {LEAST:.0%} or more of the samples; at most by {most:.0%}"
+            + (f" of {count}.{left}" if count else f".{left}")
+        )
     return True, "; ".join(sentences) + "."
 
 

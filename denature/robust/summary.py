@@ -106,6 +106,8 @@ def _result(evidence: EvaluationData, outcome: AttackOutcome) -> AttackResult:
     name, attack, right = outcome.name, ATTACKS[outcome.name], evidence.right
     ran = outcome.ran | ~right
     budgets = evidence.budgets[attack.norm] if attack.only is None else (attack.only,)
+    if not attack.smallest and attack.only is None:  # beyond its own an attack was not tried
+        budgets = tuple(epsilon for epsilon in budgets if epsilon in outcome.budgets)
     shares = {}
     for epsilon in budgets if ran.any() and not outcome.crashed else ():
         held = right & ran & ~outcome.fooled(attack.norm, epsilon)

@@ -64,12 +64,12 @@ class Verdict:
     """Samples that all compared networks answer rightly and all attacks ran on."""
     networks: tuple[int, int]
     """Seeds of the defense, and undefended networks."""
-    apparent: Gain
-    """Under plain gradient attacks."""
+    apparent: Gain | None
+    """Under plain gradient attacks; None where none of them ran."""
     real: Gain
     """Under all attacks."""
-    masked: Estimate
-    """The apparent gain less the real one, network by network."""
+    masked: Estimate | None
+    """The apparent gain less the real one, network by network; None without an apparent one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,9 +111,9 @@ def judge(
     plain = [name for name in PLAIN if name in theirs]
     norm, ensembles = _norm(theirs)
     compared = _Comparison(defended, undefended, norm, _budgets(defended[0], norm, ensembles))
-    apparent, real = compared.gain(plain, plain), compared.gain(ours, theirs)
+    apparent, real = compared.gain(plain, plain) if plain else None, compared.gain(ours, theirs)
     # The same attacks on both sides: an attack on the defense alone would look like a mask.
-    masked = compared.masked(plain, theirs)
+    masked = compared.masked(plain, theirs) if plain else None
     word, sentence = _word(apparent, real, masked, ensembles)
     if not compared.samples.any():
         word = "no evidence"
@@ -192,11 +192,11 @@ class _Comparison:
 
 
 def _word(
-    apparent: Gain, real: Gain, masked: Estimate, ensembles: Sequence[str]
+    apparent: Gain | None, real: Gain, masked: Estimate | None, ensembles: Sequence[str]
 ) -> tuple[Word, str]:
     everything = f"Against everything that was tried {_spelled(real)}"
-    shown = apparent.difference.value
-    if shown >= LEAST and masked.low > shown / 2:
+    shown = 0.0 if apparent is None else apparent.difference.value
+    if apparent is not None and masked is not None and LEAST <= shown < 2 * masked.low:
         lost = f"{everything[0].lower()}{everything[1:]}"
         sentence = f"Against plain gradient attacks {_spelled(apparent)}; {lost}"
         if real.difference.low > 0:
@@ -206,7 +206,7 @@ def _word(
         return "an illusion", f"{sentence}."
     if real.sure and ensembles:
         part = ""
-        if masked.low > 0:
+        if masked is not None and masked.low > 0:
             part = f" Of what plain gradient attacks show, {_points(masked)} points are masked."
         return "more robust", f"{everything}.{part}"
     if real.sure:

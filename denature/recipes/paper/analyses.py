@@ -1,7 +1,9 @@
 """The paper's analyses of teachers: outputs, features, and images from their weights."""
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 from torch import Tensor
 
 from denature.core.compute import Compute, resolve
-from denature.core.progress import Progress
+from denature.core.errors import RunError
+from denature.core.schema import encode
+from denature.core.sealed import write_tensors
 from denature.core.stats import mean_over_seeds, pooled
 from denature.data import Dataset
 from denature.data.feed import Feed
@@ -23,6 +27,8 @@ from denature.report import words
 from denature.report.cells import TEACHER
 from denature.report.paper import Analysis, ImageGrid, Map
 from denature.train import Order, Run
+from denature.train.session import Session
+from denature.train.state import read_state
 
 PAIR = "resnet18"
 """Network of the teachers in the analyses of outputs and features."""
@@ -45,7 +51,7 @@ def two_teachers(context: ExperimentContext, net: str = PAIR) -> Iterator[Placed
 
 
 def responses(
-    context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
+    context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, session: Session
 ) -> Analysis:
     """Outputs of both teachers on the same test images; the paper: nasty ones have many peaks."""
     lines = [["Teacher", "Accuracy %", "Largest %", "Second %", "Entropy, nats", "Seeds"]]
@@ -69,7 +75,7 @@ def responses(
 
 
 def tsne(
-    context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
+    context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, session: Session
 ) -> Analysis:
     """Features and logits of both teachers in two dimensions, and the separation of classes."""
     from sklearn.manifold import TSNE
@@ -79,7 +85,7 @@ def tsne(
     maps: list[Map] = []
     subset = _few(data)
     labels = data.test.labels[subset.test.rows].numpy()
-    with progress.task("t-SNE", 4, "maps") as task:
+    with session.progress.task("t-SNE", 4, "maps") as task:
         for kind, runs in _by_kind(context, made):
             scores = []
             for seed, run in enumerate(runs):
@@ -164,11 +170,11 @@ def inverted(context: ExperimentContext) -> Iterator[PlacedOrder]:
 
 
 def inversion(
-    context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, progress: Progress
+    context: ExperimentContext, made: Mapping[Order, Run], data: Dataset, session: Session
 ) -> Analysis:
     """Images of both teachers by DeepInversion, and the judge's agreement with the target class."""
     lines = [["Teacher", "Seed", "Judge agrees %", "Teacher agrees %", "Images"]]
-    config, count = context.setting.inversion
+    _, count = context.setting.inversion
     classes = len(data.classes)
     targets = torch.arange(count) % classes
     grids: list[ImageGrid] = []
@@ -177,16 +183,7 @@ def inversion(
         for kind, order in _pair(context, seed, INVERTED):
             run = made[order]
             compute = _fp32(context, run)
-            images = invert(
-                run.network,
-                targets,
-                config,
-                channels=data.channels,
-                image_size=data.image_size,
-                compute=compute,
-                seed=seed,
-                progress=progress,
-            )
+            images = _inverted(context, run, targets, data, compute, seed, session)
             agreed = [agreement(network, images, targets, compute)
                       for network in (judge.network, run.network)]  # fmt: skip
             lines.append([kind, str(seed), *map(words.percent, agreed), str(count)])
@@ -201,6 +198,42 @@ def inversion(
                 )
     note = "The judge is an independent network of the same data; the classes alternate."
     return Analysis(lines=_frozen(lines), note=note, grids=tuple(grids), classes=data.classes)
+
+
+def _inverted(
+    context: ExperimentContext,
+    run: Run,
+    targets: Tensor,
+    data: Dataset,
+    compute: Compute,
+    seed: int,
+    session: Session,
+) -> Tensor:
+    """Images of one teacher, which take minutes and are stored for the next call.
+
+    Raises:
+        Stopped: the time limit or a signal came before they were finished.
+    """
+    config, _ = context.setting.inversion
+    path = context.out / "inversions" / f"{run.record.id}-{seed}.safetensors"
+    of = {"of": run.digest, "count": len(targets), **encode(config)}
+    with suppress(OSError, RunError):  # a missing, damaged or older file is made again
+        tensors, about = read_state(path)
+        if about == of and "images" in tensors:
+            return tensors["images"]
+    images = invert(
+        run.network,
+        targets,
+        config,
+        channels=data.channels,
+        image_size=data.image_size,
+        compute=compute,
+        seed=seed,
+        stopper=session.stopper,
+        progress=session.progress,
+    )
+    write_tensors(path, {"images": images}, {"plain": json.dumps(of)})
+    return images
 
 
 def _pair(context: ExperimentContext, seed: int, net: str = PAIR) -> Iterable[tuple[str, Order]]:

@@ -75,7 +75,7 @@ class PaperExperiment:
         analysis = None
         if design.analysis is not None:
             analyse = _function(design.analysis)
-            analysis = analyse(self.context, runs, data, session.progress)
+            analysis = analyse(self.context, runs, data, session)
         result = PaperResult(
             name=self.name,
             scale=self.setting.scale,

@@ -153,7 +153,8 @@ def _keep(path: Path, epoch: int, network: nn.Module, moments: Mapping[str, Any]
 def _log(folder: Path, learner: Learner) -> Iterator[str]:
     """The lines of `training.log`, which is rewritten after each epoch.
 
-    As in the official code, except for the loss on the test set, which is not measured here.
+    As in the official code, except for the loss on the test set, and for the two parts of a nasty
+    teacher's loss, which are not measured here.
     """
     raw: dict[str, Any] = read_json(folder / PARAMS)
     yield from (f"{key}:{value}" for key, value in raw.items())
