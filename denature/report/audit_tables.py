@@ -14,7 +14,7 @@ from denature.audit.reading import (
 )
 from denature.audit.result import AuditResult, Cell, Crossing, Interval
 from denature.extract.config import Threat
-from denature.report.audit_verdict import crossing_text
+from denature.report.audit_verdict import crossing_text, start_of
 from denature.report.words import percent
 
 UNKNOWN = "not measurable"
@@ -157,7 +157,7 @@ def method_table(result: AuditResult) -> list[list[str]]:
     }
     made |= {
         f"Without a query, threat {base.threat}": f"{base.name}: accuracy "
-        f"{percent(base.accuracy)} %, fidelity {percent(base.fidelity)} %"
+        f"{start_of(base)}, fidelity {percent(base.fidelity)} %"
         for base in result.baselines
     }
     return [["Setting", "Value"], *([key, value] for key, value in made.items() if value)]
