@@ -1,6 +1,7 @@
 """Attacks along the gradient, against networks whose worst case is known by pen and paper."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -91,9 +92,14 @@ def test_where_there_is_no_gradient_nothing_moves(norm: Norm) -> None:
     torch.testing.assert_close(found, images)
 
 
-def test_a_pixel_without_a_gradient_stays_and_the_others_move() -> None:
+@pytest.mark.parametrize(
+    "made_of",
+    [lambda x: torch.where(x > 0, x.log(), -100.0), torch.sqrt],
+    ids=["not a number", "infinite"],
+)
+def test_a_pixel_without_a_gradient_stays_and_the_others_move(made_of: Any) -> None:
     def network(pixels: torch.Tensor) -> torch.Tensor:
-        first = torch.where(pixels > 0, pixels.log(), -100.0).flatten(1)[:, :1]
+        first = made_of(pixels).flatten(1)[:, :1]
         rest = pixels.flatten(1)[:, 1:].sum(1, keepdim=True)
         return torch.cat([first + rest, -rest], 1)
 

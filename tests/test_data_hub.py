@@ -108,7 +108,9 @@ def test_paths_of_the_hub_lie_in_its_caches(
         monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(built))
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    place(tmp_path / "cache" / "downloads")
+    place(tmp_path / "cache" / "owner___pictures")
     assert_holds(load("hf:owner/pictures"), pair())
+    place(tmp_path / "cache" / "me___private")
+    broken("hf:owner/thief", "row 0", "outside of", "refused")
     place(tmp_path / "private")
     broken("hf:owner/thief", "row 0", "outside of", "refused")

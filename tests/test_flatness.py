@@ -282,6 +282,32 @@ def test_flatness_that_was_measured_is_not_measured_again(
         compare([run], "digits", tmp_path, samples=20, directions=3)
 
 
+def test_flatness_by_another_loss_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a student whose teacher was away the first time."""
+    monkeypatch.chdir(tmp_path)
+    brief = Training(epochs=1, device="cpu", precision="fp32")
+    teacher = train("mlp", "digits", Normal(), brief, out=Path("runs/teacher"))
+    train("mlp", "digits", Distilled(), brief, source=teacher, out=Path("runs/student"))
+
+    def loss() -> str:
+        student = load_run(tmp_path / "runs" / "student")
+        found = compare([student], "digits", tmp_path / "flat", samples=20, directions=2)
+        return found.networks[0].loss_is
+
+    (tmp_path / "runs" / "teacher").rename(tmp_path / "runs" / "away")
+    assert "not found" in loss()
+    (tmp_path / "runs" / "away").rename(tmp_path / "runs" / "teacher")
+    assert "not found" not in loss()
+
+
+def test_a_strangers_record_names_no_file(run: Run, tmp_path: Path) -> None:
+    other = replace(run, record=replace(run.record, id="../../escaped"))
+    compare([other], "digits", tmp_path / "a" / "b", samples=20, directions=2)
+    assert not list(tmp_path.rglob("escaped*"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_run_has_its_loss_or_a_remark(kind: str) -> None:
     assert (kind in REBUILT) or kind in REMARKS

@@ -169,7 +169,6 @@ def test_generations_and_smaller_students(tmp_path: Path) -> None:
     assert len({it.training.seed for it in wanted.values()}) == 4
 
 
-@pytest.mark.slow
 def test_adversarial_training_attacks_all_of_a_network(tmp_path: Path) -> None:
     """Also of one that has an attribute `module`, as wrappers that normalise do."""
 
@@ -206,6 +205,7 @@ def test_what_learns_from_logits_refuses_other_answers(objective: Any) -> None:
         train("mlp", data, objective, QUICK, source=transfer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "net"), [("pgd", "cnn@width=16"), ("trades", "mlp")])
 def test_adversarial_training_protects_and_goes_on_bit_for_bit(
     method: str, net: str, tmp_path: Path

@@ -151,6 +151,12 @@ def test_cells_keep_the_place_of_what_an_image_shows(name: str) -> None:
     torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "size"), [("resnet18@cells=5", 32), ("resnetc20@cells=3", 8)])
+def test_more_cells_than_the_maps_have_are_refused(name: str, size: int) -> None:
+    with pytest.raises(ConfigError, match="take fewer cells or larger images"):
+        create(name, classes=3, image_size=size)
+
+
 def test_the_original_of_defensive_distillation_has_no_padding() -> None:
     """By hand from Carlini and Wagner's code: 5x5x128 features reach the linear layers."""
     convolutions = 3 * 9 * 64 + 64 + 64 * 9 * 64 + 64 + 64 * 9 * 128 + 128 + 128 * 9 * 128 + 128

@@ -136,6 +136,13 @@ def test_weights_beside_an_onnx_file_are_a_part_of_the_model(trained: Run, tmp_p
     assert not np.allclose(first, second)
     assert found[0].name != found[1].name
     assert open_program(tmp_path / "1.0" / "model.onnx").name == found[0].name
+    moved = onnx.load(tmp_path / "1.0" / "model.onnx", load_external_data=False)
+    for tensor in moved.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = entry.value.replace("weights.bin", "../0.5/weights.bin")
+    (tmp_path / "1.0" / "moved.onnx").write_bytes(moved.SerializeToString())
+    with pytest.raises(RunError, match="outside of its folder; refused"):
+        open_program(tmp_path / "1.0" / "moved.onnx")
     (tmp_path / "1.0" / "weights.bin").unlink()
     with pytest.raises(RunError, match=r"weights.bin cannot be read"):
         open_program(tmp_path / "1.0" / "model.onnx")

@@ -15,11 +15,12 @@ from denature.cli.app import _combinations, main
 from denature.core.errors import ConfigError, Stopped
 from denature.core.stopping import Stopper
 from denature.data import load
-from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, train
+from denature.train import CheckpointConfig, Distilled, Normal, Run, Training, listing, train
 from denature.train.answering import fill
 from denature.train.listing import find
 from denature.train.session import Session
 from denature.train.tracking import trackers
+from tests.interrupted import StopsAt
 from tests.processes import Command
 
 QUICK = Training(epochs=1, precision="fp32", device="cpu")
@@ -127,6 +128,34 @@ def test_runs_are_listed_compared_and_pruned(
     assert states() == ["finished", "finished"]
     assert "to prune" in said(capsys, "runs", str(tmp_path), "--prune", "weights", code=1)
     assert "no folder" in said(capsys, "runs", str(tmp_path / "none"), code=1)
+
+
+def test_a_run_that_finished_since_it_was_listed_is_not_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that a scheduler went on with meanwhile."""
+    out = tmp_path / "runs" / "a"
+    with pytest.raises(Stopped):
+        train("mlp", "digits", Normal(), QUICK, out=out, session=Session(stopper=StopsAt(3)))
+    listed = listing.find([tmp_path / "runs"])
+    assert [run.state for run in listed] == ["unfinished"]
+    train("mlp", "digits", Normal(), QUICK, out=out)
+    monkeypatch.setattr(listing, "find", lambda places: listed)
+    assert main(["runs", str(tmp_path / "runs"), "--prune", "unfinished", "--yes"]) == 0
+    assert "it is finished now" in capsys.readouterr().err
+    assert (out / "record.json").exists()
+
+
+def test_records_that_are_newer_or_not_fetched_are_not_damaged(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 9\n"
+    for name, text in (("newer", '{"schema": 99}'), ("lfs", pointer), ("cut", '{"schema": 1')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text(text)
+    states = {run.folder.name: run.state for run in listing.find([tmp_path])}
+    assert states == {"newer": "unreadable", "lfs": "unreadable", "cut": "damaged"}
+    assert [path.name for _, path in listing.prunable(listing.find([tmp_path]), "damaged")] == [
+        "cut"
+    ]
 
 
 def test_a_run_at_work_is_seen_and_left_alone(

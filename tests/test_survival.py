@@ -120,6 +120,15 @@ def test_a_folder_whose_preparation_was_killed_is_used(
     assert made.record.accuracy is not None
 
 
+def test_a_folder_called_state_that_no_run_wrote_stays(data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "notes.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="files that no run wrote, such as state"):
+            train("mlp", data, Normal(), QUICK, out=tmp_path, overwrite=overwrite)
+    assert (tmp_path / "state" / "notes.txt").exists()
+
+
 def test_a_kill_while_a_finished_run_is_tidied_loses_nothing(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

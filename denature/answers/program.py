@@ -97,7 +97,9 @@ def _external_files(path: Path) -> list[str]:
         raise MissingExtra(error.name or "onnx", "onnx", "Asking an ONNX file") from None
 
     def tensors(graph: Any) -> Iterator[Any]:
-        yield from graph.initializer
+        yield from getattr(graph, "initializer", ())
+        for sparse in getattr(graph, "sparse_initializer", ()):
+            yield from (sparse.values, sparse.indices)
         for node in graph.node:
             for attribute in node.attribute:
                 yield from (attribute.t, *attribute.tensors)
@@ -109,8 +111,12 @@ def _external_files(path: Path) -> list[str]:
             model = onnx.load_model_from_string(file.read())
     except Exception as error:  # of protobuf, for a file that is damaged
         raise RunError(f"{path} cannot be read as ONNX: {' '.join(str(error).split())}") from None
-    names = (ExternalDataInfo(t).location for t in tensors(model.graph) if uses_external_data(t))
-    return sorted(set(names))
+    held = (tensor for part in (model.graph, *model.functions) for tensor in tensors(part))
+    names = {ExternalDataInfo(tensor).location for tensor in held if uses_external_data(tensor)}
+    for name in names:
+        if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):
+            raise RunError(f"{path} names weights in {name}, outside of its folder; refused.")
+    return sorted(names)
 
 
 def _input(path: Path, shape: list[Any]) -> tuple[int, int]:

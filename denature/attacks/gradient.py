@@ -88,7 +88,8 @@ def pgd(
         losses = goal(network(at).float(), labels)
         [gradient] = torch.autograd.grad(losses.sum(), at)
         with torch.no_grad():
-            gradient.nan_to_num_(0.0)  # of a pixel without one: it stays, and the others move on
+            # A pixel without a gradient stays, and the others move on.
+            gradient.nan_to_num_(0.0, posinf=0.0, neginf=0.0)
             if ball.norm == "linf":
                 # In place: a copy of the images per step takes a tenth of a small network's time.
                 at = at.detach().add_(gradient.sign_(), alpha=size)

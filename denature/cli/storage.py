@@ -44,6 +44,8 @@ class Target(NamedTuple):
     about: str
     run: Path | None = None
     """Folder of its run, which is locked meanwhile: a run may have gone on since it was listed."""
+    unfinished: bool = False
+    """Whether it is removed because its run is not finished."""
 
 
 def runs(
@@ -68,7 +70,7 @@ def runs(
     found = find(places or (Path("runs"),))
     if prune:
         targets = [
-            Target(path, f"{kind} of {run.folder}", run.folder)
+            Target(path, f"{kind} of {run.folder}", run.folder, kind == "unfinished")
             for kind in prune
             for run, path in prunable(found, kind)
         ]
@@ -253,24 +255,32 @@ def _prune(targets: Sequence[Target], yes: bool, output_options: OutputOptions) 
         paths = [str(target.path) for target in done]
         print(json.dumps({"removed" if yes else "would_remove": paths}))
         return
-    for path, about, _ in done:
-        print(f"{'removed' if yes else 'would remove'} {path} ({about})")
+    for target in done:
+        print(f"{'removed' if yes else 'would remove'} {target.path} ({target.about})")
     if not yes:
         print(f"{len(targets)} to remove. Pass --yes to remove them.")
 
 
 def _removed(target: Target) -> bool:
-    """Remove a folder; False where another process is at work in it."""
+    """Remove a folder; False where another process is at work in it, or has finished its run."""
     import shutil
 
+    from denature.core.record import RECORD
     from denature.train.run import locked
 
     if not target.path.exists():  # it may lie inside a folder that was removed just before
         return True
     try:
         with nullcontext() if target.run is None else locked(target.run):
-            shutil.rmtree(target.path)
-    except RunError as error:
+            if target.unfinished and (target.path / RECORD).exists():
+                raise RunError("it is finished now.")
+            # The lock's own file goes with the lock: Windows removes no open file.
+            for entry in target.path.iterdir():
+                if entry.name.endswith(".lock"):
+                    continue
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        shutil.rmtree(target.path)
+    except (RunError, OSError) as error:
         print(f"left {target.path}: {error}", file=sys.stderr)
         return False
     return True

@@ -205,6 +205,10 @@ class Record:
         return json.dumps(asdict(self), indent=indent, allow_nan=False)
 
 
+class UnreadableRecord(RunError):
+    """The record is whole, and of a newer denature or not fetched yet."""
+
+
 def write_record(folder: Path, record: Record) -> None:
     write_text(folder / RECORD, record.to_json(indent=1) + "\n")
 
@@ -237,16 +241,15 @@ def parse_record(text: str, *, where: str) -> Record:
         raw = parse_json(text)
     except ValueError as error:
         if (left := left_by_download(text)) is not None:
-            raise RunError(f"{where} {left}.") from None
+            raise UnreadableRecord(f"{where} {left}.") from None
         raise RunError(
-            f"{where} is damaged: {error}. Delete the run's folder, as `denature runs --prune "
-            "damaged --yes` does, and make the run again."
+            f"{where} is damaged: {error}. Delete the run's folder, and make the run again."
         ) from None
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(schema, int):
         raise RunError(f"{where} is not a run's record: it has no schema number.")
     if not 1 <= schema <= SCHEMA:
-        raise RunError(
+        raise UnreadableRecord(
             f"{where} has schema {schema}; this denature reads up to {SCHEMA}. "
             "Upgrade it: pip install -U denature"
         )

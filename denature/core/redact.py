@@ -11,8 +11,8 @@ from denature.core.record import Record
 from denature.core.schema import decode
 
 _PATH = re.compile(
-    r"(?:(?<=file://)|(?<![^\s\"'(=@,;:\[{`|<>]))"
-    r"(?:/|[A-Za-z]:[/\\])[^\s/\\\"'(),;`|\]}<>][^\s\"'(),;`|\]}<>]*"
+    r"(?:(?<=file://)|(?<=\s[`|])|(?<=^[`|])|(?<![^\s\"'(=@,;:\[{]))"
+    r"(?:/|[A-Za-z]:[/\\])[^\s/\\\"'`(),;|\]}<>][^\s\"'`(),;|\]}<>]*"
 )
 """An absolute path in a text; the slashes of a URL stand after others."""
 

@@ -1,5 +1,6 @@
 """Shown answers of a service by predicted class, each a codeword for the answers near it."""
 
+import logging
 from collections.abc import Mapping
 from typing import final
 
@@ -11,7 +12,9 @@ from torch import Tensor
 from denature.core.errors import ConfigError, RunError
 
 MOST = 1 << 24
-"""Numbers in a codebook at most: 128 MiB, of 10 classes 1.7 million answers."""
+"""Numbers in a codebook at most, 128 MiB: 1.7 million answers of 10 classes, 17,000 of 1,000."""
+
+LOGGER = logging.getLogger("denature.defenses")
 
 
 @final
@@ -29,12 +32,14 @@ class Codebook:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
+        self._count = 0
         self._classes: dict[int, _Codewords] = {}
         self._width = 0
+        self._full = False
 
     def __len__(self) -> int:
         """Number of codewords, which is the number of answers that were shown exactly."""
-        return sum(len(codewords.rows) for codewords in self._classes.values())
+        return self._count
 
     def quantised(self, answers: Tensor, predicted: Tensor, epsilon: float) -> Tensor:
         """The codewords of answers, one after another; new answers become codewords.
@@ -57,8 +62,17 @@ class Codebook:
         shown = torch.empty_like(answers)
         target = shown.numpy()
         for place, (row, label) in enumerate(zip(answers.numpy(), predicted.tolist(), strict=True)):
-            full = width * (len(self) + 1) > self._most
-            target[place] = self._of(label).first_within(row, epsilon, full=full)
+            codewords, full = self._of(label), width * (self._count + 1) > self._most
+            before = len(codewords.rows)
+            target[place] = codewords.first_within(row, epsilon, full=full)
+            self._count += len(codewords.rows) - before
+            if full and not self._full:
+                self._full = True
+                LOGGER.warning(
+                    "The codebook of modelguard-s is full with %d answers: from now on answers may "
+                    "be further than epsilon from the true ones.",
+                    self._count,
+                )
         return shown
 
     def _of(self, label: int) -> "_Codewords":
@@ -98,6 +112,7 @@ class Codebook:
         self._classes, self._width = {}, codewords.shape[1]
         for row, label in zip(codewords.cpu().numpy(), predicted.tolist(), strict=True):
             self._of(label).add(row)
+        self._count = len(codewords)
 
 
 class _Codewords:

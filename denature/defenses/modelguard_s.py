@@ -22,7 +22,8 @@ class ModelGuardS(Defense):
     ModelGuard-S (Tang et al., USENIX Security 2024), as released: not the nearest codeword within
     an L1 distance of epsilon but the oldest, and without any, the true answer is shown unchanged
     and is a codeword from then on. Distances are computed in float64. All users share the
-    codebook, so an answer depends on the order of all queries before it.
+    codebook, so an answer depends on the order of all queries before it. A full codebook shows its
+    nearest codeword; see `denature.defenses.codebook`.
 
     Each codeword is a true answer, so as many answers leak exactly as there are codewords, most of
     them among the first queries. Of 5,000 answers with normal logits of standard deviation 3, at
@@ -38,8 +39,8 @@ class ModelGuardS(Defense):
     keeps_top: ClassVar[bool] = True
 
     epsilon: float = 1.0
-    """Largest L1 distance from the true answer to the shown one, above 0 and at most 2; the
-    paper's is 1."""
+    """Largest L1 distance from the true answer to the shown one until the codebook is full, above 0
+    and at most 2; the paper's is 1."""
 
     def __post_init__(self) -> None:
         check_fields(self, {"epsilon": (0 < self.epsilon <= 2, "above 0 and at most 2")})

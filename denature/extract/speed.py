@@ -191,7 +191,8 @@ def time_victim(
 
     Args:
         victim: the service, which may bill the queries.
-        queries: images in all; a third of them one by one, the others as `pace` sets.
+        queries: images in all; a third of them one by one, the others in requests as `pace` sets,
+            smaller where two rounds of requests in flight need more images than are left.
         pace: images in a request, and requests in flight.
         channels: channels of the images for a service that does not state them.
         image_size: pixels a side of these images.

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from denature.core.types import Logits, Pixels
-from denature.nets.pooling import pooled
+from denature.nets.pooling import check_cells, pooled
 
 
 @final
@@ -75,9 +75,11 @@ class ResNet(nn.Module):
         *,
         classes: int,
         channels: int,
-        cells: int,
+        image_size: int,
+        cells: int = 1,
     ) -> None:
         super().__init__()
+        check_cells(cells, -(-image_size // 8))
         self.cells = cells
         self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -100,16 +102,16 @@ def _stage(block: ResidualBlock, inputs: int, width: int, count: int, stride: in
     return nn.Sequential(block(inputs, width, stride), *rest)
 
 
-def resnet18(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNet:
+def resnet18(**shape: int) -> ResNet:
     """11,173,962 parameters for 3 channels and 10 classes."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), classes=classes, channels=channels, cells=cells)
+    return ResNet(BasicBlock, (2, 2, 2, 2), **shape)
 
 
-def resnet34(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNet:
+def resnet34(**shape: int) -> ResNet:
     """21,282,122 parameters for 3 channels and 10 classes."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), classes=classes, channels=channels, cells=cells)
+    return ResNet(BasicBlock, (3, 4, 6, 3), **shape)
 
 
-def resnet50(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNet:
+def resnet50(**shape: int) -> ResNet:
     """23,520,842 parameters for 3 channels and 10 classes."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), classes=classes, channels=channels, cells=cells)
+    return ResNet(Bottleneck, (3, 4, 6, 3), **shape)

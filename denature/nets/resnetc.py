@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from denature.core.types import Logits, Pixels
-from denature.nets.pooling import pooled
+from denature.nets.pooling import check_cells, pooled
 
 
 @final
@@ -69,8 +69,11 @@ class ResNetC(nn.Module):
     last mean is adaptive, where the official code pools 8x8 and so fits 32x32 images only.
     """
 
-    def __init__(self, depth: int, *, classes: int, channels: int, cells: int) -> None:
+    def __init__(
+        self, depth: int, *, classes: int, channels: int, image_size: int, cells: int = 1
+    ) -> None:
         super().__init__()
+        check_cells(cells, -(-image_size // 4))
         self.cells = cells
         self.block = PreActBottleneck if depth >= 44 else PreActBlock
         count, wide = (depth - 2) // 6, self.block.expansion
@@ -94,26 +97,26 @@ class ResNetC(nn.Module):
         return logits
 
 
-def resnetc20(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNetC:
+def resnetc20(**shape: int) -> ResNetC:
     """272,282 parameters for 3 channels and 10 classes."""
-    return ResNetC(20, classes=classes, channels=channels, cells=cells)
+    return ResNetC(20, **shape)
 
 
-def resnetc32(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNetC:
+def resnetc32(**shape: int) -> ResNetC:
     """466,714 parameters for 3 channels and 10 classes."""
-    return ResNetC(32, classes=classes, channels=channels, cells=cells)
+    return ResNetC(32, **shape)
 
 
-def resnetc44(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNetC:
+def resnetc44(**shape: int) -> ResNetC:
     """683,162 parameters for 3 channels and 10 classes."""
-    return ResNetC(44, classes=classes, channels=channels, cells=cells)
+    return ResNetC(44, **shape)
 
 
-def resnetc56(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNetC:
+def resnetc56(**shape: int) -> ResNetC:
     """868,634 parameters for 3 channels and 10 classes."""
-    return ResNetC(56, classes=classes, channels=channels, cells=cells)
+    return ResNetC(56, **shape)
 
 
-def resnetc110(*, classes: int, channels: int, image_size: int, cells: int = 1) -> ResNetC:
+def resnetc110(**shape: int) -> ResNetC:
     """1,703,258 parameters for 3 channels and 10 classes."""
-    return ResNetC(110, classes=classes, channels=channels, cells=cells)
+    return ResNetC(110, **shape)

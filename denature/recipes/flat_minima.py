@@ -7,14 +7,14 @@ are measured on the same images.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from denature.core.types import Pixels
 from denature.data import Dataset
 from denature.recipes.attacked import AttackedExperiment, AttackedSetting
 from denature.recipes.experiment import MeasuredResult
-from denature.recipes.flatness import FlatnessConfig, around, flatness_of, pixels
+from denature.recipes.flatness import FlatnessConfig, around, flatness_of, identity_of, pixels
 from denature.recipes.hardening.config import Hardening
 from denature.recipes.hardening.orders import Place
 from denature.recipes.hardening.orders import orders as hardening_orders
@@ -160,15 +160,12 @@ class FlatMinima(AttackedExperiment[FlatMinimaSetting]):
         """
         config = self.setting.flatness
 
-        def measure() -> Flatness:
-            at = around(run, data, config, matcher, device=self.device)
-            return flatness_of(at, tested, config, session.progress)
-
+        at = around(run, data, config, matcher, device=self.device)
         return stored(
-            self.folder / "flatness" / f"{run.record.id}.json",
-            {"of": run.record.net.digest, "data": data.digest, **asdict(config)},
+            self.folder / "flatness" / f"{run.digest}.json",
+            identity_of(at, data, config),
             Flatness,
-            measure,
+            lambda: flatness_of(at, tested, config, session.progress),
             what=f"the flatness of {run.record.id}",
             stopper=session.stopper,
         )

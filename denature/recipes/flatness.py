@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from denature.core.errors import ConfigError
 from denature.core.progress import Progress
@@ -98,6 +98,10 @@ def flatness_of(at: Around, tested: Pixels, config: FlatnessConfig, progress: Pr
     )  # fmt: skip
 
 
+REVISION = 1
+"""Is raised after a change that moves measured numbers."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Landscape:
     """What is measured of one run."""
@@ -170,9 +174,9 @@ class FlatnessComparison:
         Raises:
             Stopped: the time limit or a signal came before them.
         """
+        at = around(run, data, self.config, matcher, trust=self.trust, device=self.device)
 
         def measure() -> Landscape:
-            at = around(run, data, self.config, matcher, trust=self.trust, device=self.device)
             found = flatness_of(at, tested, self.config, session.progress)
             coordinates, losses = surface(
                 at.target, at.images[:FEWER], at.loss.part(slice(FEWER)), seed=self.config.seed
@@ -181,13 +185,25 @@ class FlatnessComparison:
             return Landscape(flatness=found, surface=LossSurface(places=places, losses=rows))
 
         return stored(
-            self.folder / "measured" / f"{run.record.id or run.digest}.json",
-            {"of": run.digest, "data": data.digest, **asdict(self.config)},
+            self.folder / "measured" / f"{run.digest}.json",
+            identity_of(at, data, self.config),
             Landscape,
             measure,
-            what=f"the flatness of {run.record.id or run.digest}",
+            what=f"the flatness of {at.target.name}",
             stopper=session.stopper,
         )
+
+
+def identity_of(at: Around, data: Dataset, config: FlatnessConfig) -> dict[str, Any]:
+    """All that the flatness of a run depends on, as plain values."""
+    return {
+        "of": at.target.digest,
+        "name": at.target.name,
+        "loss": at.loss.name,
+        "data": data.digest,
+        "revision": REVISION,
+        **asdict(config),
+    }
 
 
 def pixels(split: Split) -> tuple[Pixels, Labels]:

@@ -107,8 +107,10 @@ def training_loss(
         if answers is None:
             # The labels of a nasty teacher's loss have no temperature.
             temperature = 1.0 if record.kind == "nasty" else settings.get("temperature", 1.0)
+            folder = record.inputs[objective.asks].folder
+            where = "kept in no folder" if folder is None else f"not found at {folder}"
             remark = f"against the labels at temperature {temperature:g}: its {objective.asks} was "
-            remark += f"not found at {record.inputs[objective.asks].folder}"
+            remark += where
             objective = Normal(temperature=temperature)
     values = ", ".join(
         f"{name} {settings[name]:g}"
@@ -154,7 +156,7 @@ def _source(run: Run, role: str, fitted: ClassMatcher, trust: Collection[str]) -
     if made.folder is None:
         return None
     above = [] if run.folder is None else run.folder.resolve().parents
-    for place in (Path(made.folder), *(folder / made.folder for folder in above)):
+    for place in dict.fromkeys([Path(made.folder), *(folder / made.folder for folder in above)]):
         with suppress(DenatureError):
             found = fitted(role, load_run(place, trust=trust))
             if found.digest == made.answered_by:

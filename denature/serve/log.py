@@ -38,10 +38,17 @@ class LineWriter:
         descriptor: the file.
         lost: called with the number of lines that were lost, since their reader is gone or too
             slow, or the disk is full.
+        owned: whether the file is closed after the last line.
     """
 
-    def __init__(self, descriptor: int, lost: Callable[[int], object] = lambda lines: None) -> None:
-        self._descriptor = descriptor
+    def __init__(
+        self,
+        descriptor: int,
+        lost: Callable[[int], object] = lambda lines: None,
+        *,
+        owned: bool = False,
+    ) -> None:
+        self._descriptor, self._owned = descriptor, owned
         self._lost = lost
         self._lines: queue.Queue[bytes | None] = queue.Queue(MOST_LINES)
         self._torn = False
@@ -74,6 +81,8 @@ class LineWriter:
                 piece = b""
                 self._ended.wait(GATHER_S)  # a thread that wakes for each line slows requests
         self._write(piece)
+        if self._owned:
+            os.close(self._descriptor)
 
     def _write(self, piece: bytes) -> None:
         rest = memoryview(b"\n" * self._torn + piece)
@@ -104,12 +113,10 @@ class AccessLog:
 
     def __init__(self, place: str | None, lost: Callable[[int], object]) -> None:
         self._writer: LineWriter | None = None
-        self._file: int | None = None
         if place is None:
             self._writer = LineWriter(STDERR, lost)
         elif place != "off":
-            self._file = _opened(Path(place))
-            self._writer = LineWriter(self._file, lost)
+            self._writer = LineWriter(_opened(Path(place)), lost, owned=True)
 
     def write(self, **entry: object) -> None:
         if self._writer is not None:
@@ -119,9 +126,6 @@ class AccessLog:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
 
 
 def _opened(path: Path) -> int:

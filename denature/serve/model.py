@@ -69,8 +69,7 @@ class Model:
     ) -> None:
         self.signature, self.upstream = signature, upstream
         # Replies of another server come in any order, and what remembers answers needs theirs.
-        alone = upstream is None or served.chain.remembers
-        self.at_once = 1 if alone or upstream is None else upstream.at_once
+        self.at_once = 1 if upstream is None or served.chain.remembers else upstream.at_once
         self._answerer, self._take = answerer, take
         self._defended = Defended(answerer, served.chain, networks, seed)
         self._order = threading.Lock()

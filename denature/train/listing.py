@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from denature.core.errors import ConfigError, RunError
-from denature.core.record import RECORD, STARTS, read_record
+from denature.core.record import RECORD, STARTS, UnreadableRecord, read_record
 from denature.core.stats import Estimate
 from denature.train.identity import Plan, plan_id, plan_of
 from denature.train.run import EVENTS, LOCK, PLAN, SNAPSHOTS, STATE_FOLDER, read_plan
@@ -21,7 +21,7 @@ class ListedRun:
 
     folder: Path
     state: str
-    """`finished`, `unfinished`, `running`, or `damaged`."""
+    """`finished`, `unfinished`, `running`, `damaged`, or `unreadable` by this denature."""
     kind: str = ""
     net: str = ""
     seed: int | None = None
@@ -82,6 +82,8 @@ def _listed(folder: Path) -> ListedRun:
             seed=plan["training"]["seed"],
             plan=plan,
         )
+    except UnreadableRecord:
+        return ListedRun(folder=folder, state="unreadable", plan={})
     except (RunError, KeyError, TypeError):
         return ListedRun(folder=folder, state="damaged", plan={})
 

@@ -32,6 +32,7 @@ from denature.core.weights import (
 )
 from denature.nets import create, outline_of
 from denature.train.identity import Plan, plan_of, what_changed
+from denature.train.state import FORMER, STATE
 
 STATE_FOLDER = "state"
 """Folder of an unfinished run's plan, state and events; removed when the run is finished."""
@@ -189,11 +190,9 @@ def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> RunState:
     Raises:
         RunError: the folder holds another run or other files, or is not writable.
     """
-    # Nothing but runs writes the state's folder, and a kill may leave it without a plan.
+    # A kill may leave a state without a plan, which is a part of no run.
     entries = [
-        entry
-        for entry in folder.iterdir()
-        if not _is_temporary(entry) and entry.name != STATE_FOLDER
+        entry for entry in folder.iterdir() if not (_is_temporary(entry) or _is_state(entry))
     ]
     unfinished, finished = _unfinished_plan(folder), _finished_plan(folder)
     if entries and unfinished is None and finished is None:
@@ -253,6 +252,14 @@ def _finished_plan(folder: Path) -> Plan | None:
 def _is_temporary(entry: Path) -> bool:
     """Whether an entry is a lock file or the remains of a killed write."""
     return entry.name.startswith(".") and entry.name.endswith((".lock", ".tmp"))
+
+
+def _is_state(entry: Path) -> bool:
+    """Whether an entry is the folder of a run's state, and holds nothing else."""
+    if entry.name != STATE_FOLDER or entry.is_symlink() or not entry.is_dir():
+        return False
+    known = {PLAN, STATE, FORMER, EVENTS, SNAPSHOTS}
+    return all(_is_temporary(inner) or inner.name in known for inner in entry.iterdir())
 
 
 def _remove(path: Path) -> None:

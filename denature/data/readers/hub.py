@@ -28,16 +28,20 @@ def hub(config: DataConfig) -> DataSource:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises a dozen kinds, from network to parser
         raise DataError(f"{config.source} could not be loaded: {line_of(error)}.") from None
-    return hub_tables(loaded, config, ("hub", name), _caches())
+    return hub_tables(loaded, config, ("hub", name), _caches(name))
 
 
-def _caches() -> list[Path]:
-    """Where the library keeps files that it fetched, also those that it extracted."""
+def _caches(name: str) -> list[Path]:
+    """Where the library keeps the files of a data set, and what it extracted of any."""
     from datasets import config
     from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
 
-    places = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
-    return [Path(place) for place in places]
+    return [
+        Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="dataset"),
+        Path(config.HF_DATASETS_CACHE) / name.replace("/", "___"),
+        Path(config.EXTRACTED_DATASETS_PATH),
+    ]
 
 
 def hub_tables(

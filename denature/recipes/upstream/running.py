@@ -34,7 +34,7 @@ from denature.recipes.upstream.folders import (
 )
 from denature.train import Order, Run, import_run, load_run, make
 from denature.train.learner import Learner
-from denature.train.run import STATE_FOLDER
+from denature.train.run import PLAN, STATE_FOLDER
 from denature.train.session import Session
 
 
@@ -90,7 +90,7 @@ def _input(
 ) -> Run:
     """Load a teacher, adversary or start: a run of this package, or an official checkpoint."""
     own_run = checkpoint.parent / OWN
-    if (own_run / STATE_FOLDER).exists():
+    if (own_run / STATE_FOLDER / PLAN).exists():
         raise RunError(
             f"{folder.path / PARAMS} names the {role} {checkpoint}, whose run was stopped before "
             f"its end. Run {checkpoint.parent} first; it resumes."
