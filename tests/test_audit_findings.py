@@ -13,7 +13,7 @@ from tests.audits import FULL, SAME, Taken, audit, estimate, interval, price, wi
 
 HALF = "Half of the advantage is taken within the audited queries"
 ABOVE = "No defense is shown to keep the worst thief below half"
-NAIVE = "A defense helps against the naive thief only"
+NAIVE = "A defense is shown to help against the naive thief only"
 LABELS = "Labels alone give a thief as much as scores do"
 HEAD = "The model is a public encoder with a linear head, and its head was solved for"
 EXACT = "A defense shows true answers"

@@ -71,16 +71,16 @@ def test_the_verdict_names_what_is_taken_what_stops_it_and_a_limit() -> None:
         "on 92 % [91, 93]; a thief with 500 labelled images of its own takes 44 % [40, 48]."
     )
     assert stopped == (
-        "No defense is shown to keep the worst thief below half; 1 of 4 defenses lowers what it "
+        "No defense is shown to keep the worst thief below half; 3 of 4 defenses lower what it "
         "takes, and the lowest measured is 74 % [70, 78] in the worse of both threats, behind "
         "label-only, which keeps the shown class on 100.0 [99.9, 100.0] % of the images and shows "
         "no probabilities."
     )
     assert limit == (
         "Half of the advantage is taken without a defense by a thief without labelled images "
-        "within 1,000 queries, the smallest budget: a limit on the queries of one client, over all "
-        "of its keys, belongs below that, at 947 [880, 1,136] by interpolation, which an audit "
-        "with smaller budgets would measure."
+        "within 1,000 queries, the smallest budget, after 947 [880, 1,136] by interpolation: a "
+        "limit on the queries of one client, over all of its keys, belongs below 880, which an "
+        "audit with smaller budgets would measure."
     )
     assert verdict(audit(first=0.3))[2] == (
         "Half of the advantage is taken without a defense after about 2,532 [2,273, 2,792] queries "

@@ -11,7 +11,7 @@ from denature.audit.findings import rate_limit
 from denature.audit.gate import best_defense, junit
 from denature.audit.reading import final, left_by, query_limit
 from denature.audit.result import ONE_CLASS, AuditResult, Crossing, Worst
-from denature.audit.score import AdvantageCurve, constant_share, queries_to
+from denature.audit.score import AdvantageCurve, constant_hits, queries_to
 from denature.report.audit_verdict import headline, verdict
 from tests.audits import TEST, audit, estimate, interval, price, with_findings
 
@@ -27,6 +27,54 @@ def entry(
 ) -> Worst:
     found = next(w for w in result.worst if (w.defense, w.budget) == (defense, budget))
     return replace(found, thief="semi-supervised", recovered=interval(value, half))
+
+
+def test_a_defense_counts_by_the_worst_of_both_threats() -> None:
+    """One that lowers the worst threat is not denied for another that it leaves as it was."""
+    taken = {"none": {"naive": 0.9}, "label-only": {"naive": 0.3}}
+    result = audit(taken, owned=0.5)
+    worst = tuple(
+        replace(w, recovered=interval(0.45)) if (w.defense, w.threat) == ("label-only", "A") else w
+        for w in result.worst
+    )
+    result = replace(result, worst=worst)
+    assert "the best defense, label-only, leaves 45 %" in headline(result)
+    assert "keeps the worst thief below half" in verdict(result)[1]
+
+
+@pytest.mark.parametrize("high", [None, 900.0])
+def test_what_the_interval_does_not_settle_may_be_so(high: float | None) -> None:
+    result = audit({"none": {"naive": 0.9}}, threats=("B",))
+    half = Crossing(value=1800, low=1200, high=None if high is None else 2400)
+    result = replace(result, curves=tuple(replace(c, to_half=half) for c in result.curves))
+    finding = rate_limit(result)
+    assert finding is not None
+    words = (
+        ("is taken", "are enough", "high") if high else ("may be taken", "may be enough", "medium")
+    )
+    assert f"Half of the advantage {words[0]} without" in verdict(result)[2]
+    assert words[1] in finding.why
+    assert finding.severity == words[2]
+
+
+def test_the_limit_below_all_budgets_is_that_of_the_finding() -> None:
+    result = audit({"none": {"naive": 0.9}}, threats=("B",))
+    half = Crossing(value=11, low=10, high=13)
+    result = replace(result, curves=tuple(replace(c, to_half=half) for c in result.curves))
+    finding = rate_limit(result)
+    assert finding is not None
+    assert "belongs below 10, which an audit" in verdict(result)[2]
+    assert "fewer than 10 queries" in finding.do
+
+
+def test_a_guess_of_one_class_varies_with_the_sample() -> None:
+    """Or intervals of what is recovered from an unbalanced model are too narrow."""
+    classes = np.array([0] * 70 + [1] * 30)
+    hits = constant_hits(classes, 2)
+    assert isinstance(hits, np.ndarray)
+    assert hits.shape == (1, 100)
+    assert hits.mean() == 0.7
+    assert constant_hits(np.arange(100) % 2, 2) == 0.5
 
 
 def test_the_page_names_one_limit() -> None:
@@ -169,7 +217,7 @@ def test_an_answer_without_a_look_is_right_as_often_as_its_class(
     counts: Sequence[int], share: float
 ) -> None:
     classes = np.repeat(np.arange(len(counts)), counts)
-    assert constant_share(classes, len(counts)) == pytest.approx(share)
+    assert np.mean(constant_hits(classes, len(counts))) == pytest.approx(share)
 
 
 def test_a_curve_begins_at_the_images_that_the_thief_owns() -> None:

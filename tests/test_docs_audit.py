@@ -178,14 +178,16 @@ def test_the_reading_of_the_audited_digits_has_its_numbers() -> None:
     }
     text = PAGE[PAGE.index("## The digits, audited") : PAGE.index("## Limits")]
     after = {defense: right[defense, "naive", 500] for defense in (*NOISED, "none")}
-    stated = "{:.1f} % of the images behind ModelGuard-W, {:.1f} % behind Gaussian noise and "
-    stated += "{:.1f} % behind MAD, and on {:.1f} % without a defense"
-    assert stated.format(*after.values()) in text
+    stated = "{modelguard-w:.1f} % of the images behind ModelGuard-W and {mad:.1f} % behind MAD, "
+    stated += (
+        "and on {none:.1f} % without a defense; behind Gaussian noise on {gaussian-noise:.1f} % ["
+    )
+    assert stated.format(**after) in text
     labels = sorted(right[defense, "labels", 500] for defense in NOISED)
     assert f"at {labels[0]:.1f} to {labels[-1]:.1f} % behind all three" in text
     early = [right["modelguard-w", thief, 100]
              for thief in ("naive", "recovery-table", "tuned", "skeptical")]  # fmt: skip
-    stated = "naive clone is right on {:.0f} %, that of the recovery table on {:.0f} %, those of "
+    stated = "naive clone is right on {:.0f} %, that of the recovery table, which knows the defense, on {:.0f} %, those of "
     assert (stated + "tuned and skeptical on {:.0f} and {:.0f} %").format(*early) in text
     early = [right["mad", thief, 100] for thief in ("naive", "recovery-network", "recovery-table")]
     stated = f"behind MAD the naive one on {early[0]:.0f} %, those of the recovery network and the "

@@ -23,7 +23,7 @@ from denature.audit.measurements import BaselineHits, Column, LeftOut, Measureme
 from denature.audit.outstanding import Outstanding
 from denature.audit.race import Screened, fewest, screen
 from denature.audit.result import CHANCE, ONE_CLASS
-from denature.audit.score import Halves, SeedHits, constant_share, halves
+from denature.audit.score import Halves, SeedHits, constant_hits, halves
 from denature.audit.source import Source
 from denature.core.errors import ConfigError
 from denature.core.schema import encode
@@ -386,10 +386,8 @@ class Auditor:
     ) -> BaselineHits:
         """What a thief has without a query; see docs/score.md."""
         if threat == "B":
-            hits, agreement = (
-                constant_share(classes, self.classes) for classes in (labels, victim)
-            )
-            name = CHANCE if hits == 1 / self.classes else ONE_CLASS
+            hits, agreement = (constant_hits(classes, self.classes) for classes in (labels, victim))
+            name = CHANCE if isinstance(hits, float) else ONE_CLASS
             return BaselineHits(name=name, hits=hits, agreement=agreement)
         found = {
             name: predictions_by_seed(list(self._carry_out(trials, "baseline", work).values()))

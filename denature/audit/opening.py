@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 from torch import Tensor, nn
 
 from denature.answers.looks import ENOUGH
 from denature.audit.attempt import PoolOrder, contents_of_tests, owned_images, seed_of
 from denature.audit.config import AuditConfig
 from denature.audit.result import CHECK_MODEL
-from denature.audit.score import constant_share
+from denature.audit.score import constant_hits
 from denature.audit.source import Harvest
 from denature.core.errors import ConfigError
 from denature.core.frames import percent
@@ -178,7 +179,7 @@ def no_better_than_chance(harvest: Harvest, tests: Split, classes: Sequence[str]
     labels = tests.labels[tests.rows]
     found = as_labels(harvest(tests.images[tests.rows].numpy())).values
     accuracy = proportion(int((found == labels).sum()), len(labels))
-    chance = constant_share(labels.numpy(), len(classes))
+    chance = float(np.mean(constant_hits(labels.numpy(), len(classes))))
     if accuracy.low > chance:
         return []
     guess = "chance" if chance == 1 / len(classes) else "the largest class for all"

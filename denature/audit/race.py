@@ -47,7 +47,9 @@ def screen(hits: Mapping[str, np.ndarray], budget: int) -> dict[str, Screened]:
     """Which thieves go on against one defense.
 
     The best two do, naive and labels always, and all others whose paired difference to the second
-    best has an interval that holds 0: only a thief that is surely behind is left out.
+    best has an interval that holds 0: only a thief that is behind beyond
+    the interval is left out. Of one seed that interval is over images alone, so that by the spread
+    between seeds an equal thief may be left out more often than the level says.
 
     Args:
         hits: by thief, bool, seeds x images of the choosing half that its clones answer correctly;

@@ -181,11 +181,12 @@ def queries_to(share: float, curve: AdvantageCurve, *, start: int = 1) -> Crossi
     return Crossing(value=value, low=low, high=high)
 
 
-def constant_share(classes: NDArray[np.int64], count: int) -> float:
-    """Share of images on which the best answer that looks at no image is right.
+def constant_hits(classes: NDArray[np.int64], count: int) -> SeedHits | float:
+    """What the best answer that looks at no image is right on.
 
-    It is 1 / `count` where the classes may be equally frequent, by a chi-square test at 1 %, so
-    that chance differences of a small sample move no score; else the share of the largest class.
+    It is 1 / `count`, known without an interval, where the classes may be equally frequent, by a
+    chi-square test at 1 %, so that chance differences of a small sample move no score; else the
+    images of the largest class, 1 x images, which vary with the sample as those of a clone do.
 
     Args:
         classes: of the images, from 0.
@@ -196,7 +197,8 @@ def constant_share(classes: NDArray[np.int64], count: int) -> float:
     frequencies = np.bincount(classes, minlength=count)
     if chisquare(frequencies).pvalue >= 0.01:
         return 1 / count
-    return float(frequencies.max() / len(classes))
+    hits: SeedHits = (classes == frequencies.argmax())[None]
+    return hits
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:

@@ -51,7 +51,8 @@ PRICES = (
     "Top-1 kept: share of images whose shown class is the undefended model's. Exact: share of "
     "answers that are shown without any change. L1: mean distance of the shown probabilities to "
     "the true ones, 0 to 2. ECE: expected calibration error, in 15 bins. Log loss: in nats. Added: "
-    "median time for one image alone."
+    "median time for one image alone. Intervals (95 %) cover other test images, for one draw of "
+    "each defense."
 )
 
 SERVED = (
@@ -128,7 +129,7 @@ def _blocks(result: AuditResult) -> Iterator[Block]:
     yield from _headed(heading, [_curves(result, threat) for threat in measurable(result)])
     yield from _headed("What a defense leaves, and what it costs", _planes(result))
     yield Table(
-        lines=price_table(result), note=f"{PRICES} {INTERVALS}",
+        lines=price_table(result), note=PRICES,
         heading="Prices of the defenses to honest users",
     )  # fmt: skip
     yield _about_defenses(result)

@@ -1,7 +1,7 @@
 """Recovered advantage of each thief against each defense as a heat map."""
 
 from denature.audit.reading import defenses, final, final_cell, short_names, thieves
-from denature.audit.result import AuditResult, Cell
+from denature.audit.result import AuditResult, Cell, Worst
 from denature.core.text import counted
 from denature.extract.config import Threat
 from denature.report.page import HeatCell, HeatMap
@@ -20,14 +20,20 @@ def heat_map(result: AuditResult, threat: Threat, *, note: str) -> HeatMap:
     """The map of one threat, at the largest budget at which each thief was measured."""
     columns = defenses(result)
     short = short_names(columns)
-    worst = {name: entry.thief for name, entry in final(result, threat).items()}
+    worst = final(result, threat)
     gone = {(cell.defense, cell.thief) for cell in result.cells
             if (cell.threat, cell.outcome) == (threat, "screened out")}  # fmt: skip
     rows = []
     for thief in thieves(result):
         cells = [final_cell(result, defense, thief, threat) for defense in columns]
         if any(cells):
-            marks = [worst.get(defense) == thief for defense in columns]
+            marks = [defense in worst and worst[defense].thief == thief for defense in columns]
+            # A framed cell is that of the worst thief's budget, which may be a smaller one.
+            framed = (
+                _measured_at(result, worst[defense], cell) if marked else cell
+                for defense, cell, marked in zip(columns, cells, marks, strict=True)
+            )
+            cells = list(framed)
             pairs = zip(cells, marks, strict=True)
             entries = [
                 _heat_cell(cell, marked, left=cell is not None and (cell.defense, thief) in gone)
@@ -44,6 +50,15 @@ def heat_map(result: AuditResult, threat: Threat, *, note: str) -> HeatMap:
         note=note,
         heading=f"Thieves and defenses, threat {threat}",
     )
+
+
+def _measured_at(result: AuditResult, worst: Worst, other: Cell | None) -> Cell | None:
+    """The cell of a worst thief."""
+    place = (worst.defense, worst.thief, worst.threat, worst.budget)
+    for cell in result.cells:
+        if (cell.defense, cell.thief, cell.threat, cell.budget) == place:
+            return cell
+    return other
 
 
 def _heat_cell(cell: Cell | None, marked: bool, *, left: bool) -> HeatCell:

@@ -32,7 +32,9 @@ def limit_table(result: AuditResult) -> list[list[str]]:
             half, ninety = (curve.to_half, curve.to_ninety) if curve else (None, None)
             line = [short[defense], threat, _crossing(result, half), _crossing(result, ninety)]
             line += [] if price is None else [_money(half, price)]
-            lines.append([*line, _recovered(worst.recovered), worst.thief])
+            most = max(result.plan.budgets)
+            at = "" if worst.budget == most else f", {worst.budget:,} queries"
+            lines.append([*line, _recovered(worst.recovered), worst.thief + at])
     return lines
 
 
@@ -168,7 +170,8 @@ def _search(grid: bool) -> str:
         return "every applicable thief at every budget with every seed"
     return (
         "every applicable thief at the smallest budget with one seed; then, budget by budget and "
-        "with all seeds, the best two, naive, labels, and those that are not surely behind"
+        "with all seeds, the best two, naive, labels, and those that are not behind beyond the "
+        "interval over seeds and test images"
     )
 
 

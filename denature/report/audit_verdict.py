@@ -39,8 +39,9 @@ ADVANTAGE = (
 
 TO_HALF = (
     "Queries to half: number of queries after which the worst thief has half of the advantage, "
-    "interpolated between budgets, and below the smallest one from nothing at one query. A limit "
-    "on the queries of one client has to stay below it."
+    "interpolated between budgets, and below the smallest one from nothing at one query, under "
+    "threat A at as many as the thief owns images. A limit on the queries of one client has to "
+    "stay below it."
 )
 
 
@@ -91,6 +92,8 @@ def start_of(baseline: Baseline) -> str:
 
 def crossing_text(crossing: Crossing, plan: AuditPlan) -> str:
     """`1,200 [800, 1,900]`; what lies beyond the largest budget is called so."""
+    if crossing.value is not None and crossing.low == crossing.value == crossing.high:
+        return f"at most {crossing.value:,.0f}"  # the images that the thief owns are enough
     low = None if crossing.low is None else f"{crossing.low:,.0f}"
     if crossing.value is None:
         return f"beyond {max(plan.budgets):,}" + (f" [from {low}]" if low else "")
@@ -131,8 +134,10 @@ def _remedy(result: AuditResult) -> str:
     guesses = [b.accuracy.value for b in result.baselines if b.name in (CHANCE, ONE_CLASS)]
     if result.model.accuracy.low <= max(guesses, default=1 / len(result.model.classes)):
         return f"The model is not shown to be better than chance. {CHECK_MODEL}"
+    if any(b.accuracy.value >= result.model.accuracy.value for b in result.baselines):
+        return "The model is no better than what a thief has without a query."
     fewer = ", or fewer labelled images for the thief," if result.plan.labelled else ""
-    return f"More test images{fewer} would make the gap measurable."
+    return f"More test images{fewer} may make the gap measurable."
 
 
 def _taken(result: AuditResult) -> str:
@@ -247,11 +252,9 @@ def _below_half(result: AuditResult, name: str) -> bool:
 
 
 def _lowers(result: AuditResult, name: str) -> bool:
-    pairs = [
-        (left.get(name), left.get(NONE))
-        for left in (left_by(result, threat) for threat in measurable(result))
-    ]
-    return all(a is not None and b is not None and lowers(result, a, b) for a, b in pairs)
+    """Whether a defense is shown to lower what the worst thief of the worst threat takes."""
+    left = _largest(result)
+    return {name, NONE} <= left.keys() and lowers(result, left[name], left[NONE])
 
 
 def _of(part: int, whole: int, one: str, many: str) -> str:
@@ -297,15 +300,16 @@ def _limit(result: AuditResult) -> str:
         f", interpolated below the smallest budget, {least:,}, which an audit with smaller budgets "
         "would measure"
     ) * (limit < least)
+    taken = "is taken" if half.high is not None else "may be taken"
     if ends[threat] < least:
         return (
-            f"Half of the advantage is taken {where} by {thief_of(threat, result.plan)} within "
-            f"{least:,} queries, the smallest budget: a limit on the queries of one client, over "
-            f"all of its keys, belongs below that, at {about} by interpolation, which an audit "
-            "with smaller budgets would measure."
+            f"Half of the advantage {taken} {where} by {thief_of(threat, result.plan)} within "
+            f"{least:,} queries, the smallest budget, after {about} by interpolation: a limit on "
+            f"the queries of one client, over all of its keys, belongs below {limit:,.0f}, which "
+            "an audit with smaller budgets would measure."
         )
     return (
-        f"Half of the advantage is taken {where} after about {about} queries by "
+        f"Half of the advantage {taken} {where} after about {about} queries by "
         f"{thief_of(threat, result.plan)}: a limit on the queries of one client, over all of its "
         f"keys, belongs below {limit:,.0f}{early}."
     )

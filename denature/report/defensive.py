@@ -48,7 +48,8 @@ NOTE = (
     "samples on which the cross-entropy's gradient is exactly 0 in float32. Smallest: mean l2 "
     "distance of Carlini and Wagner's attack. The temperature is put back in pgd-rescaled; "
     "networks are deployed at 1. A verdict compares all seeds of a network with all undefended "
-    "ones, on the samples that all of them answer rightly."
+    "ones, on the samples that all of them answer rightly, and stands alone: of several networks "
+    "one may be called more robust by chance."
 )
 
 

@@ -7,7 +7,9 @@ from denature.report.kinds import objective_of
 
 SPOILS_FROM = 5.0
 """Nats. Measured on digits with `cnn` teachers, see docs/experiments/README.md: up to 3.2 no
-student lost more than a point, from 7.5 on one lost two and more, from 170 on 18 to 69."""
+student lost more than a point, from 7.5 on one lost 1.9 and more, from 170 on 18 to 69."""
+
+SPOILED = "from between 3.2 and 7.5 on, with one seed"
 
 
 def warning(record: Record) -> str | None:
@@ -18,8 +20,8 @@ def warning(record: Record) -> str | None:
     objective = objective_of(record)
     return (
         f"not nasty: tau^2 KL from its adversary is only {_below(measured.value)} nats on "
-        f"{measured.n:,} test images, and on digits students were spoiled from about "
-        f"{SPOILS_FROM:g} on (tau {objective.temperature:g}, omega {objective.omega:g}). "
+        f"{measured.n:,} test images, and on digits students were spoiled {SPOILED} "
+        f"(tau {objective.temperature:g}, omega {objective.omega:g}). "
         "Raise --omega or --epochs, or take a schedule with a long stretch at the full rate, such "
         "as --schedule step."
     )
@@ -42,7 +44,7 @@ def not_nasty(records: Iterable[Record]) -> list[str]:
     return [
         f"{which} with an omega above 0 {'is' if number == 1 else 'are'} not nasty: "
         f"tau^2 KL from the adversary is at most {_below(max(harmless))} nats, and on digits "
-        f"students were spoiled from about {SPOILS_FROM:g} on. Students of such a teacher show "
+        f"students were spoiled {SPOILED}. Students of such a teacher show "
         "little about the defense."
     ]
 

@@ -67,7 +67,7 @@ class Verdict:
     apparent: Gain | None
     """Under plain gradient attacks; None where none of them ran."""
     real: Gain
-    """Under all attacks."""
+    """Under all attacks; where the defense is behind, under those that ran on both sides."""
     masked: Estimate | None
     """The apparent gain less the real one, network by network; None without an apparent one."""
 
@@ -112,6 +112,9 @@ def judge(
     norm, ensembles = _norm(theirs)
     compared = _Comparison(defended, undefended, norm, _budgets(defended[0], norm, ensembles))
     apparent, real = compared.gain(plain, plain) if plain else None, compared.gain(ours, theirs)
+    if real.difference.high < 0:
+        # An attack that ran on the defense alone makes it no less robust than the others.
+        real = compared.gain(theirs, theirs)
     # The same attacks on both sides: an attack on the defense alone would look like a mask.
     masked = compared.masked(plain, theirs) if plain else None
     word, sentence = _word(apparent, real, masked, ensembles)
