@@ -187,7 +187,8 @@ def test_the_reading_of_the_audited_digits_has_its_numbers() -> None:
     assert f"at {labels[0]:.1f} to {labels[-1]:.1f} % behind all three" in text
     early = [right["modelguard-w", thief, 100]
              for thief in ("naive", "recovery-table", "tuned", "skeptical")]  # fmt: skip
-    stated = "naive clone is right on {:.0f} %, that of the recovery table, which knows the defense, on {:.0f} %, those of "
+    stated = "naive clone is right on {:.0f} %, that of the recovery table, which knows the "
+    stated += "defense, on {:.0f} %, those of "
     assert (stated + "tuned and skeptical on {:.0f} and {:.0f} %").format(*early) in text
     early = [right["mad", thief, 100] for thief in ("naive", "recovery-network", "recovery-table")]
     stated = f"behind MAD the naive one on {early[0]:.0f} %, those of the recovery network and the "
