@@ -149,6 +149,20 @@ def test_an_average_alone_is_read_without_its_count(tmp_path: Path) -> None:
     assert import_run("resnetc20", path, **SHAPE, entry="teacher").digest == digest(wanted)
 
 
+def test_a_pickle_that_makes_memory_is_refused(tmp_path: Path) -> None:
+    """torch allows a bytearray of any size, which no weights need."""
+
+    class Many:
+        def __reduce__(self) -> Any:
+            return bytearray, (10**9,)
+
+    for form in (False, True):
+        path = tmp_path / f"{form}.pt"
+        torch.save({"a": Many()}, path, _use_new_zipfile_serialization=form)
+        with pytest.raises(RunError, match="makes a bytearray"):
+            read_weights(path)
+
+
 def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
     path, loop = tmp_path / "w.pth", dict[str, Any](lr=0.1)
     loop |= {"model": loop, "net": loop}

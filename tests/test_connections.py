@@ -69,6 +69,38 @@ def test_an_endless_head_ends(hasty: Served) -> None:
         assert reply(wire)[0] == 431
 
 
+@pytest.mark.parametrize("cut", ["size", "end of a chunk", "last chunk"])
+def test_a_body_is_read_however_its_framing_is_cut(hasty: Served, cut: str) -> None:
+    """A read of framing alone gives the application nothing to take."""
+    body = body_of(pixels(1))
+    size = b"%x\r\n" % len(body)
+    pieces = {
+        "size": [size, body + b"\r\n0\r\n\r\n"],
+        "end of a chunk": [size + body, b"\r\n", b"0\r\n\r\n"],
+        "last chunk": [size + body + b"\r\n", b"0\r\n", b"\r\n"],
+    }[cut]
+    with connect(hasty) as wire:
+        wire.sendall(post())
+        for piece in pieces:
+            time.sleep(0.1)
+            wire.sendall(piece)
+        assert reply(wire)[0] == 200
+
+
+def test_fields_behind_a_body_are_no_headers_and_bounded(hasty: Served) -> None:
+    body = body_of(pixels(1))
+    chunks = b"%x\r\n%s\r\n0\r\n" % (len(body), body)
+    with connect(hasty) as wire:
+        wire.sendall(post() + chunks + b"Inference-Header-Content-Length: 7\r\n\r\n")
+        assert reply(wire)[0] == 200
+    with connect(hasty) as wire:
+        wire.sendall(post() + chunks)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                wire.sendall(b"a: b\r\n" * 2000)
+        assert has_ended(wire)
+
+
 def test_a_body_that_does_not_come_ends(hasty: Served) -> None:
     with connect(hasty) as wire:
         wire.sendall(post(length=100) + b"x")

@@ -22,6 +22,22 @@ HIDDEN = ("._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".hidden.png")
 HIDDEN_FOLDERS = (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git")
 
 
+def test_links_to_links_are_listed_once(tmp_path: Path) -> None:
+    """Each level would double them."""
+    here = tmp_path / "0"
+    here.mkdir()
+    (here / "x.png").write_bytes(b"x")
+    for level in range(1, 40):
+        above = tmp_path / str(level)
+        above.mkdir()
+        for name in ("a", "b"):
+            (above / name).symlink_to(here)
+        here = above
+    listed, left_out = list_folder(here, None)
+    assert len(list(listed.everything())) == 1
+    assert left_out["repeated link"] == 39
+
+
 def test_hidden_files_and_folders_are_left_out_everywhere_and_counted(tmp_path: Path) -> None:
     root = images(tmp_path, train__a=3, train__b=3, test__a=1, test__b=1)
     places = (root, root / "train", root / "train" / "a")

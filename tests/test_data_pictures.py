@@ -5,6 +5,8 @@ import io
 import json
 import os
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -297,3 +299,28 @@ def test_a_plain_map_of_another_white_is_scaled_to_it(tmp_path: Path) -> None:
             data = b"P5\n8 8\n4095\n" + np.full(64, 4095, ">u2").tobytes()
             (tmp_path / name / f"{number}.pgm").write_bytes(data)
     assert read(tmp_path, holdout=0.5).train.images.unique().tolist() == [255]
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    """Each scan goes over all pixels; 5 MB of them took minutes."""
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64), 7).save(buffer, "jpeg", progressive=True)
+    data = buffer.getvalue()
+    assert np.asarray(open_image(data)).shape == (64, 64)
+    last = data.rindex(b"\xff\xda")
+    scans = data[:-2] + data[last:-2] * 200 + data[-2:]
+    with pytest.raises(BadImage, match="more than 100 scans"):
+        open_image(scans)
+
+
+def test_a_tile_larger_than_its_image_counts_as_pixels(tmp_path: Path) -> None:
+    tags = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: 16384, 323: 16384, 325: 9}
+    packed = {**tags, 324: 8 + 2 + 12 * (len(tags) + 1) + 4}
+    entries = b"".join(
+        struct.pack("<HHLL", tag, 4, 1, value) for tag, value in sorted(packed.items())
+    )
+    head = struct.pack("<2sHLH", b"II", 42, 8, len(packed))
+    path = tmp_path / "tiled.tif"
+    path.write_bytes(head + entries + bytes(4) + zlib.compress(b""))
+    with pytest.raises(TooManyPixels, match="wanted are at most"):
+        open_image(path)

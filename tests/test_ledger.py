@@ -77,6 +77,20 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
+def test_a_ledger_of_others_holds_tables_alone(tmp_path: Path) -> None:
+    """A view computes what it likes, without an end."""
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as db:
+        db.execute("CREATE TABLE targets (id, target, options, kind)")
+        db.execute(
+            "CREATE VIEW requests AS WITH RECURSIVE n(x) AS "
+            "(SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS target, x AS purpose, "
+            "x AS images, x AS billed, x AS status, x AS price FROM n"
+        )
+        db.commit()
+    with pytest.raises(RunError, match="holds the view 'requests', and a ledger has none"):
+        read_tallies(tmp_path / LEDGER)
+
+
 @pytest.mark.parametrize(("damage", "said"), DAMAGES, ids=lambda it: getattr(it, "__name__", None))
 def test_a_changed_ledger_is_refused(
     tmp_path: Path, damage: Callable[[Path], None], said: str

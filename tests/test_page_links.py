@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from denature.report.links import links_of
-from denature.report.page import write_html
+from denature.report.page import write
 from denature.report.results import read_outcome, write_outcome
 from tests.audits import audit
 
@@ -38,7 +38,7 @@ def test_an_audit_and_a_theft_of_one_model_lead_to_each_other(
     assert 'href="../audit-x/report.html">audit: audit-x</a>' in page
     assert "audit-x" not in (tmp_path / "other" / "report.html").read_text()
     before = (tmp_path / "theft-x" / "report.html").stat().st_mtime_ns
-    assert write_html(read_outcome(tmp_path / "theft-x").page, tmp_path / "theft-x" / "report.html")
+    assert write(read_outcome(tmp_path / "theft-x").page, tmp_path / "theft-x")
     assert (tmp_path / "theft-x" / "report.html").stat().st_mtime_ns == before
     assert all((tmp_path / "audit-x" / target).is_file() for target in links.values())
 

@@ -10,7 +10,7 @@ from denature.core.errors import RunError
 from denature.core.record import find_records
 from denature.report.figures import new_figure
 from denature.report.flatness import around
-from denature.report.page import Page, Picture, Plot, Table, draw, render
+from denature.report.page import Page, Picture, Plot, Table, draw, render, write
 from denature.report.runs import page as page_of_runs
 from denature.report.words import headline
 from denature.robust.flatness import SIZES
@@ -116,3 +116,11 @@ def test_an_interval_that_reaches_0_does_not_stretch_an_axis() -> None:
     figure = around(flatness(wide).entries)
     assert figure is not None
     assert figure.axes[1].get_ylim() == pytest.approx((0.005, 0.02))
+
+
+def test_a_page_that_is_drawn_again_keeps_nothing_of_a_strangers(tmp_path: Path) -> None:
+    page = Page(title="t")
+    report = write(page, tmp_path)
+    report.write_text(report.read_text() + "<script>alert(1)</script>")
+    assert "alert" in write(page, tmp_path).read_text()  # one's own page is not drawn twice
+    assert "alert" not in write(page, tmp_path, anew=True).read_text()

@@ -52,6 +52,17 @@ def test_a_reply_that_does_not_fit_is_shown_without_the_key(
     assert KEY not in str(failed.value)
 
 
+def test_a_key_in_the_address_is_not_in_what_a_reply_makes_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", KEY)
+    with hostile(lambda _: reply({"scores": [1, 2]}, more="Content-Encoding: gzip\r\n")) as service:
+        path = described(tmp_path, SIMPLE, url=f"{service.url}/classify?key=${{API_KEY}}")
+        with pytest.raises(AskFailed, match="compressed") as failed:
+            asked(path)
+    assert KEY not in str(failed.value)
+
+
 @pytest.mark.parametrize(
     ("status", "again", "billed"),
     [("400 Bad", False, False), ("429 Slow", True, False), ("503 Later", True, True),

@@ -14,6 +14,7 @@ from denature.answers.network import answers_from
 from denature.core.errors import ConfigError
 from denature.serve.config import Exposure, ServedModel, Serving
 from denature.serve.exposure import expose
+from denature.serve.numbers import check_finite, read_numbers
 from denature.serve.protocol import InferenceRequest, ModelSignature, parse, render
 from denature.serve.refusal import Refused
 
@@ -357,3 +358,14 @@ def test_what_is_not_one_number_is_refused(text: str) -> None:
     with pytest.raises(Refused, match="a list of 1 numbers"):
         read_numbers(text.encode(), (1, 1, 1, 1), np.dtype("uint8"))
     assert read_numbers(b"[[[[ 7 ]]]]", (1, 1, 1, 1), np.dtype("uint8")).item() == 7
+
+
+@pytest.mark.parametrize("text", ["1e39", "-1e39"])
+def test_numbers_beyond_a_float_are_refused_whatever_a_model_takes(text: str) -> None:
+    """No model answers them validly, so that a client could spend it for nothing."""
+    with pytest.raises(Refused, match="not finite"):
+        read_numbers(f"[0,{text}]".encode(), (1, 1, 1, 2), np.dtype(np.float32), pixels=False)
+    for value in (np.nan, np.inf):
+        with pytest.raises(Refused, match="not finite"):
+            check_finite(np.array([0.0, value]))
+    check_finite(np.array([1, 2], np.uint8))

@@ -1,6 +1,7 @@
 """denature runs, denature answers, lists on the command line, trackers."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -144,6 +145,18 @@ def test_a_run_that_finished_since_it_was_listed_is_not_pruned(
     assert main(["runs", str(tmp_path / "runs"), "--prune", "unfinished", "--yes"]) == 0
     assert "it is finished now" in capsys.readouterr().err
     assert (out / "record.json").exists()
+
+
+def test_what_a_strangers_link_points_to_is_not_pruned(tmp_path: Path, teacher: Run) -> None:
+    assert teacher.folder is not None
+    shutil.copytree(teacher.folder, tmp_path / "runs" / "stranger")
+    precious = tmp_path / "precious"
+    (precious / "sub").mkdir(parents=True)
+    (precious / "photo.jpg").write_bytes(b"x")
+    (tmp_path / "runs" / "stranger" / "snapshots").symlink_to(precious)
+    assert main(["runs", str(tmp_path / "runs"), "--prune", "snapshots", "--yes"]) == 0
+    assert sorted(path.name for path in precious.iterdir()) == ["photo.jpg", "sub"]
+    assert not (tmp_path / "runs" / "stranger" / "snapshots").is_symlink()
 
 
 def test_records_that_are_newer_or_not_fetched_are_not_damaged(tmp_path: Path) -> None:

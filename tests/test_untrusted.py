@@ -21,7 +21,7 @@ from denature.cli.app import main
 from denature.core.errors import ConfigError, DataError, DenatureError
 from denature.core.progress import SILENT
 from denature.core.record import read_record
-from denature.core.untrusted import parse_json, read_bytes
+from denature.core.untrusted import parse_json, read_bytes, read_toml
 from denature.data import DataConfig, load
 from denature.data.pictures import BadImage, open_image
 from denature.extract.victims.base import VictimInfo
@@ -45,6 +45,15 @@ def pipe(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.mark.timeout(20)
+def test_a_dotted_key_of_toml_has_a_limit(tmp_path: Path) -> None:
+    """Its parser keeps each beginning of the key: 32 KB took a gigabyte."""
+    (tmp_path / "a.toml").write_text(".".join("a" * 8000) + " = 1")
+    with pytest.raises(ValueError, match="more than 200 dots"):
+        read_toml(tmp_path / "a.toml")
+    (tmp_path / "a.toml").write_text(".".join("a" * 50) + " = 1")
+    assert read_toml(tmp_path / "a.toml")
+
+
 def test_a_pipe_in_place_of_a_picture_does_not_hang(
     pipe: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

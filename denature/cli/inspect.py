@@ -240,7 +240,7 @@ def report(
     outcome = read_outcome(runs[0]) if len(runs) == 1 and (runs[0] / RESULT).is_file() else None
     page = page_of_runs(find_records(runs), title=title) if outcome is None else outcome.page
     if outcome is not None and out is None:
-        path = pages.write(page, outcome.folder)
+        path = pages.write(page, outcome.folder, anew=True)
     else:
         page = replace(page, links=())  # which lead from the folder of the result
         path = pages.write_html(page, out or Path("report.html"))

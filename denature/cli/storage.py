@@ -37,7 +37,7 @@ Flag = Parameter(negative="")
 FILLING = Group("Filling a store", sort_key=1)
 
 
-class Target(NamedTuple):
+class Removal(NamedTuple):
     """A folder that pruning removes."""
 
     path: Path
@@ -70,7 +70,7 @@ def runs(
     found = find(places or (Path("runs"),))
     if prune:
         targets = [
-            Target(path, f"{kind} of {run.folder}", run.folder, kind == "unfinished")
+            Removal(path, f"{kind} of {run.folder}", run.folder, kind == "unfinished")
             for kind in prune
             for run, path in prunable(found, kind)
         ]
@@ -190,7 +190,7 @@ def answers(
     stores = find_stores(root)
     if prune is not None:
         chosen = [store for store in stores if _to_prune(store, prune)]
-        _prune([Target(store.folder, _about(store)) for store in chosen], yes, output_options)
+        _prune([Removal(store.folder, _about(store)) for store in chosen], yes, output_options)
         return
     _print_stores(root, stores, verify, output_options)
 
@@ -248,7 +248,7 @@ def _print_stores(
     print(f"{len(stores)} stores in {root}, {total:,.1f} MB.")
 
 
-def _prune(targets: Sequence[Target], yes: bool, output_options: OutputOptions) -> None:
+def _prune(targets: Sequence[Removal], yes: bool, output_options: OutputOptions) -> None:
     """Remove folders, or list the folders that `--yes` would remove."""
     done = [target for target in targets if not yes or _removed(target)]
     if output_options.json:
@@ -261,13 +261,16 @@ def _prune(targets: Sequence[Target], yes: bool, output_options: OutputOptions) 
         print(f"{len(targets)} to remove. Pass --yes to remove them.")
 
 
-def _removed(target: Target) -> bool:
+def _removed(target: Removal) -> bool:
     """Remove a folder; False where another process is at work in it, or has finished its run."""
     import shutil
 
     from denature.core.record import RECORD
     from denature.train.run import locked
 
+    if target.path.is_symlink():  # what it points to is no part of a run
+        target.path.unlink()
+        return True
     if not target.path.exists():  # it may lie inside a folder that was removed just before
         return True
     try:
@@ -278,7 +281,9 @@ def _removed(target: Target) -> bool:
             for entry in target.path.iterdir():
                 if entry.name.endswith(".lock"):
                     continue
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                shutil.rmtree(
+                    entry
+                ) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         shutil.rmtree(target.path)
     except (RunError, OSError) as error:
         print(f"left {target.path}: {error}", file=sys.stderr)

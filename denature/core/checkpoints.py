@@ -67,9 +67,15 @@ def _walk(file: IO[bytes]) -> bool:
             if isinstance(value, str):
                 longest = max(longest, len(value))
                 encodes = encodes or value == "_codecs encode"
+                if value.rpartition(" ")[2] == "bytearray":
+                    raise ValueError("its pickle makes a bytearray, of any size, and weights none")
             ended = opcode.name == "STOP"
         else:
             number = 0
+    except ValueError as error:
+        if "bytearray" in str(error):
+            raise
+        return False
     except Exception:  # torch says what is wrong with it
         return False
     if number == MOST_OPCODES:

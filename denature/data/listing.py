@@ -78,6 +78,8 @@ class _Lister:
     def __init__(self, suffixes: Collection[str] | None, used: frozenset[str]) -> None:
         self.suffixes, self.used = suffixes, used
         self.left_out: Counter[str] = Counter()
+        self.linked: set[tuple[int, int]] = set()
+        """Folders behind links, each listed once: links to links double with each level."""
 
     def listed(self, path: Path, around: frozenset[tuple[int, int]]) -> ListedFolder:
         folder = ListedFolder(path)
@@ -91,6 +93,11 @@ class _Lister:
             if (reason := _unreadable(entry, around)) is not None:
                 self.left_out[reason] += 1
             elif entry.is_dir():
+                if entry.is_symlink():
+                    if (where := _identity(entry.stat())) in self.linked:
+                        self.left_out["repeated link"] += 1
+                        continue
+                    self.linked.add(where)
                 inner = self.listed(path / entry.name, around | {_identity(entry.stat())})
                 folder.folders.append(inner)
                 folder.total += inner.total

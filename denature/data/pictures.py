@@ -4,12 +4,13 @@ Formats are a closed list, because Pillow starts Ghostscript for PostScript, wha
 """
 
 import io
+import math
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from denature.core.sniffing import head_of, instead_of
 from denature.core.untrusted import open_regular
@@ -28,6 +29,12 @@ MOST_OF_FORMAT = {"WEBP": 16_000_000}
 
 LARGE = 4_000_000
 """Pixels of an image above which the threads of a process decode one after the other."""
+
+MOST_SCANS = 100
+"""Scans of a JPEG at most; progressive files have some ten."""
+
+TILE_WIDTH, TILE_HEIGHT = 322, 323
+"""Tags of TIFF."""
 
 DEEP = "denature: 16 bits"
 """Key in an opened image's `info` that marks a file of 16 bits a channel."""
@@ -76,8 +83,10 @@ def _opened(
 
     try:
         source = open_regular(image) if isinstance(image, Path) else io.BytesIO(image)
-        with source, Image.open(source, formats=formats) as picture:
-            pixels = picture.width * picture.height
+        with source:
+            _check_scans(source)
+            picture = stack.enter_context(Image.open(source, formats=formats))
+            pixels = max(picture.width * picture.height, _tile(picture))
             most = min(most_pixels, MOST_OF_FORMAT.get(str(picture.format), most_pixels))
             if pixels > most:
                 raise TooManyPixels(
@@ -98,6 +107,32 @@ def _opened(
         raise TooManyPixels(str(error).rstrip(".")) from None
     except Exception as error:  # Pillow raises a dozen kinds for images that are damaged
         raise BadImage(str(error).rstrip(".") or type(error).__name__) from None
+
+
+def _check_scans(source: "IO[bytes]") -> None:
+    """Check the scans of a JPEG, each of which goes over all of its pixels once.
+
+    Raises:
+        BadImage: it has more than `MOST_SCANS`.
+    """
+    if source.read(2) == b"\xff\xd8":
+        scans, last = 0, b""
+        while piece := source.read(1 << 20):
+            # Within the data of a scan this pair does not occur.
+            scans += (last + piece).count(b"\xff\xda")
+            last = piece[-1:]
+            if scans > MOST_SCANS:
+                raise BadImage(f"it has more than {MOST_SCANS} scans")
+    source.seek(0)
+
+
+def _tile(picture: "Image") -> int:
+    """Pixels of a TIFF's tile, which may be larger than its image; 0 for other files."""
+    tags = getattr(picture, "tag_v2", None)
+    if tags is None:
+        return 0
+    sides = [tags.get(tag) for tag in (TILE_WIDTH, TILE_HEIGHT)]
+    return math.prod(side for side in sides if isinstance(side, int)) if all(sides) else 0
 
 
 def _loaded(picture: "Image") -> "Image":

@@ -122,7 +122,7 @@ class Wire:
             ) from None
         except ValueError as error:  # a reply arrived, but it is no answer
             said = server_text(str(error), secrets)
-            raise AskFailed(f"{url}: {said}.", again=False, billed=True) from None
+            raise AskFailed(f"{self._address}: {said}.", again=False, billed=True) from None
         return Response(response.status, response.headers, body)
 
 

@@ -131,9 +131,15 @@ def _name(row: Row) -> str:
     return marked(name, row.chosen_on_test)
 
 
+MOST_PANELS = 16
+"""Images whose answers are drawn, at most."""
+
+
 def logit_responses(normal: Record, nasty: Record, *, temperature: float) -> "Figure | None":
     """Answers of two teachers to the same test images: probabilities at `temperature`."""
-    pairs = [(a, b) for a in normal.examples for b in nasty.examples if a.sample == b.sample]
+    others = {example.sample: example for example in nasty.examples}
+    own = {example.sample: example for example in normal.examples}
+    pairs = [(a, others[sample]) for sample, a in own.items() if sample in others][:MOST_PANELS]
     if not pairs:
         return None
     assert normal.data is not None

@@ -31,7 +31,7 @@ REPORT, TABLE = "report.html", "table.md"
 PERCENT = re.compile(r" %|(?<=\d)%(?![0-9A-Fa-f]{2})")
 """A percent sign of a number, and none of an address, such as that of `%20`."""
 
-NAVIGATION = re.compile('<nav aria-label="Related">.*?</nav>', re.DOTALL)
+NAVIGATION = '<nav aria-label="Related">'
 """The links of a page, in its HTML."""
 
 MOST_HTML = 64 * MIB
@@ -251,14 +251,20 @@ def _sizes(sizes: set[int]) -> str:
     return listed([f"{size:,}" for size in sorted(sizes)], "or")
 
 
-def write(page: Page, folder: Path) -> Path:
+def write(page: Page, folder: Path, *, anew: bool = False) -> Path:
     """Write report, main table and figures into a folder; returns the path of the report.
 
     A report of the same content stays as it is, except its links: drawing takes seconds.
+
+    Args:
+        page: content.
+        folder: for the files.
+        anew: whether a report of the same content is written too, as where others may have written
+            it: what stands in a file besides its content is theirs.
     """
     report = folder / REPORT
     mark = _fingerprint(page)
-    if report.is_file() and mark.encode() in report.read_bytes():
+    if not anew and report.is_file() and mark.encode() in report.read_bytes():
         relink(report, page.links)
         return report
     drawn = draw(page, folder)
@@ -275,7 +281,11 @@ def relink(report: Path, links: Sequence[Link]) -> None:
         OSError, ValueError: the report cannot be read or written.
     """
     former = read_text(report, MOST_HTML)
-    text = NAVIGATION.sub(lambda _: _navigation(links), former, count=1)
+    start = former.find(NAVIGATION)
+    end = former.find("</nav>", start) + len("</nav>")
+    text = former
+    if 0 <= start < end - len("</nav>"):
+        text = former[:start] + _navigation(links) + former[end:]
     if text != former:
         write_text(report, text)
 
@@ -288,15 +298,12 @@ def _navigation(links: Sequence[Link]) -> str:
         f'<a href="{quote(os.fsencode(link.target))}">{escape(str(_unbroken(link.text)))}</a>'
         for link in links
     )
-    return printable(f'<nav aria-label="Related">Related: {", ".join(named)}.</nav>')
+    return printable(f"{NAVIGATION}Related: {', '.join(named)}.</nav>")
 
 
 def write_html(page: Page, path: Path) -> Path:
-    """Write the report alone, atomically; see `write` for a report of the same content."""
-    if path.is_file() and _fingerprint(page).encode() in path.read_bytes():
-        relink(path, page.links)
-    else:
-        write_text(path, render(page))
+    """Write the report alone, atomically."""
+    write_text(path, render(page))
     return path
 
 

@@ -154,7 +154,9 @@ class Server:
         try:
             response = await work(request, entry)
         except BaseException as error:
-            self.access.give_back(request.scope.pop(BOOKING, None))
+            booking = request.scope.pop(BOOKING, None)
+            if not (isinstance(error, Refused) and error.charged):
+                self.access.give_back(booking)
             if not isinstance(error, Refused):
                 self.note(entry, 500, started, type(error).__name__)
                 raise

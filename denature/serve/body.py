@@ -55,12 +55,15 @@ def decompressed(body: bytes, share: Share, *, limit: int) -> bytes:
             held already.
     """
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects gzip or deflate
-    plain, left = bytearray(), body
+    # In pieces: the rest that a step leaves is copied by each.
+    plain, left, at, whole = bytearray(), b"", 0, memoryview(body)
     try:
         while not unpacker.eof:
+            if not left:
+                left, at = bytes(whole[at : at + STEP]), at + STEP
             step = unpacker.decompress(left, STEP)
             left = unpacker.unconsumed_tail
-            if not (step or left or unpacker.eof):
+            if not (step or left or unpacker.eof or at < len(body)):
                 break
             if len(plain) + len(step) > limit:
                 raise Refused(413, f"The decompressed body has more than {limit} bytes.")
@@ -68,6 +71,6 @@ def decompressed(body: bytes, share: Share, *, limit: int) -> bytes:
             plain += step
     except zlib.error as error:
         raise Refused(400, f"The body cannot be decompressed: {error}.") from None
-    if not unpacker.eof or unpacker.unused_data:
+    if not unpacker.eof or unpacker.unused_data or at < len(body):
         raise Refused(400, "The compressed body ends early or has bytes behind its end.")
     return bytes(plain)

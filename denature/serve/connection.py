@@ -71,7 +71,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._held = b""
         self._phase = Phase.HEAD
         self._phase_bytes = 0
-        self._chunks = self._body_bytes = 0
+        self._chunks = self._body_bytes = self._trailer_bytes = 0
+        self._moved = self._in_trailers = False
         self._wrong = (HTTPStatus.BAD_REQUEST, "This is no HTTP request")
 
     # The transport's calls
@@ -126,7 +127,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _feed(self) -> None:
         """Parse what arrived, up to the end of the first request that is not answered yet."""
-        data, at = self._held, 0
+        data, at, self._moved = self._held, 0, False
         while at < len(data) and self._phase != Phase.ANSWER and not self.transport.is_closing():
             end = data.find(END, at + PIECE)
             end = len(data) if end < 0 else end + len(END)
@@ -135,7 +136,8 @@ class BoundedConnection(HttpToolsProtocol):
             at = end
         self._held = b"" if self.transport.is_closing() else data[at:]
         self._own_flow.held = bool(self._held)
-        if self._held or self._phase == Phase.BODY:  # until the application takes what it has
+        # Until the application takes what it has; of framing alone it gets nothing to take.
+        if self._held or (self._phase == Phase.BODY and self._moved):
             self.flow.pause_reading()
         elif self._phase == Phase.REST:
             self.flow.pause_reading()
@@ -182,6 +184,7 @@ class BoundedConnection(HttpToolsProtocol):
     # The parser's calls; what they raise ends in `send_400_response`
 
     def on_message_begin(self) -> None:
+        self._in_trailers = False
         super().on_message_begin()
         self.scope["state"][GONE] = self.transport.is_closing
 
@@ -189,8 +192,19 @@ class BoundedConnection(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD:
             self._wrong = TOO_LARGE
             raise ValueError(TOO_LARGE)
-        self._chunks = self._body_bytes = 0
+        self._chunks = self._body_bytes = self._trailer_bytes = 0
+        self._in_trailers = True
         super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head; those behind a body are dropped, for they are no part of it."""
+        if not self._in_trailers:
+            super().on_header(name, value)
+            return
+        self._trailer_bytes += len(name) + len(value)
+        if self._trailer_bytes > HEAD:
+            self._wrong = TOO_LARGE
+            raise ValueError(TOO_LARGE)
 
     def on_body(self, body: bytes) -> None:
         self._chunks += 1
@@ -198,9 +212,11 @@ class BoundedConnection(HttpToolsProtocol):
         if self._chunks > FEW_CHUNKS + self._body_bytes // CHUNK:
             self._wrong = (HTTPStatus.BAD_REQUEST, "The body comes in too many small chunks")
             raise ValueError(self._wrong)
+        self._moved = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._moved = True
         super().on_message_complete()
         self.cycle.more_body = False
 

@@ -86,7 +86,10 @@ def _values(numbers: bytes, shape: Sequence[int], dtype: np.dtype[Any], pixels: 
     found = np.array(values, np.float64)
     if pixels:
         check_range(found, dtype)
-    return found.astype(dtype)
+    with np.errstate(over="ignore"):
+        found = found.astype(dtype)
+    check_finite(found)
+    return found
 
 
 def check_range(values: np.ndarray, dtype: np.dtype[Any]) -> None:
@@ -98,6 +101,16 @@ def check_range(values: np.ndarray, dtype: np.dtype[Any]) -> None:
     highest = 255 if dtype.kind == "u" else 1
     if len(values) and not (values.min() >= 0 and values.max() <= highest):  # NaN is neither
         raise Refused(400, RANGE)
+
+
+def check_finite(values: np.ndarray) -> None:
+    """Check that values are finite, also of a model that takes any: no answer to others is valid.
+
+    Raises:
+        Refused: with 400, if one is not.
+    """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise Refused(400, "The data hold values that are not finite.")
 
 
 def _other(shape: Sequence[int], dtype: np.dtype[Any]) -> Refused:

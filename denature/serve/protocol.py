@@ -16,7 +16,7 @@ import orjson
 
 from denature.remote.protocol import FLOATS, MOST_SIDE
 from denature.serve.config import Exposure
-from denature.serve.numbers import check_range, read_numbers
+from denature.serve.numbers import check_finite, check_range, read_numbers
 from denature.serve.refusal import Refused
 
 SERVER, EXTENSIONS = "denature", ("binary_tensor_data", "classification")
@@ -235,6 +235,8 @@ def _images(
         images = np.frombuffer(tail, dtype).reshape(shape)
         if signature.pixels:
             check_range(images, dtype)
+        else:
+            check_finite(images)
         return images
     if len(tail):
         raise Refused(400, f"{len(tail)} bytes follow the JSON, but no tensor declares them.")

@@ -9,6 +9,7 @@ class Refused(Exception):
         message: what the client is told.
         retry_after: seconds after which the request may succeed.
         cause: what the access log says, where clients are told less.
+        charged: whether the images stay charged, since a model behind has computed them.
     """
 
     def __init__(
@@ -18,8 +19,10 @@ class Refused(Exception):
         *,
         retry_after: float | None = None,
         cause: str | None = None,
+        charged: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
         self.cause = cause or message
+        self.charged = charged

@@ -214,7 +214,7 @@ def _refusal(failed: AskFailed) -> Refused:
         wait = 1.0 if failed.wait_s is None else failed.wait_s
         return Refused(503, "The model cannot answer now; retry later.", retry_after=wait,
                        cause=said)  # fmt: skip
-    return Refused(502, "The model gave no valid answer.", cause=said)
+    return Refused(502, "The model gave no valid answer.", cause=said, charged=failed.billed)
 
 
 def find_models(

@@ -62,6 +62,8 @@ def plain_label(cell: Any, kind: LabelKind, where: str) -> Any:
         DataError: a text or a list is too long.
     """
     size, most = 0, LONGEST_TEXT
+    if hasattr(cell, "dictionary"):
+        cell = cell.value
     if cell.is_valid and kind == "landmarks":
         size, most = len(cell.values), MOST_COORDINATES
     elif cell.is_valid and hasattr(cell, "as_buffer"):

@@ -169,7 +169,9 @@ def _lines(data: bytes, where: str) -> list[str]:
 def _listed(key: str) -> Callable[[bytes, str], list[str]]:
     def unpack(data: bytes, where: str) -> list[str]:
         names = _unpickled(io.BytesIO(data), len(data), where).get(key)
-        if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
+        if not isinstance(names, list) or len(names) > MOST_NAMES:
+            return []
+        if not all(isinstance(name, bytes | str) and len(name) <= LONGEST_NAME for name in names):
             return []
         return [
             name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names
@@ -177,6 +179,9 @@ def _listed(key: str) -> Callable[[bytes, str], list[str]]:
 
     return unpack
 
+
+MOST_NAMES, LONGEST_NAME = 100, 256
+"""Names of classes in a list, and characters of a name, at most: one text may be listed often."""
 
 _FIVE = tuple(f"data_batch_{number}" for number in range(1, 6))
 CIFARS = (

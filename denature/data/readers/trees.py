@@ -75,6 +75,9 @@ class Tree(Protocol):
         """Stats that change with files of these names; an archive is one file."""
 
 
+OF_ARCHIVES = (tarfile.TarError, zipfile.BadZipFile, zlib.error)
+
+
 @contextmanager
 def reading(path: Path, name: str = "") -> Iterator[None]:
     """Turn the exceptions of a damaged file into an error that names the file."""
@@ -82,7 +85,7 @@ def reading(path: Path, name: str = "") -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise KeyError(name) from None
-    except (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e:
+    except (OSError, EOFError, RuntimeError, ValueError, *OF_ARCHIVES) as e:
         where = f"{path}, {name}" if name else str(path)
         raise DataError(f"{where} cannot be read: {line_of(e)}. Copy it again.") from None
 
@@ -232,11 +235,18 @@ class _Limited:
     __del__ = close
 
 
+class _PlainInfo(tarfile.TarInfo):
+    """A member that is no sparse file: maps of those are lists without a limit."""
+
+    def _proc_gnusparse_10(self, *_: Any) -> Any:
+        raise tarfile.ReadError("it holds a sparse file, whose map has no limit")
+
+
 def _open_tar(path: Path) -> tarfile.TarFile | None:
     """Open a tar archive, packed with gzip or not; None for files of other formats."""
     limited = _Limited(path)
     try:
-        return tarfile.TarFile(fileobj=cast(IO[bytes], limited))
+        return tarfile.TarFile(fileobj=cast(IO[bytes], limited), tarinfo=_PlainInfo)
     except tarfile.ReadError:
         limited.close()
         return None

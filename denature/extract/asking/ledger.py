@@ -355,9 +355,22 @@ def read_tallies(path: Path) -> list[Tally]:
         raise RunError(f"There is no ledger {path}.")
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            _check_tables(db)
             return list(_tallies(db.execute))
     except (sqlite3.DatabaseError, ValueError) as error:  # damaged texts are no UTF-8
         raise RunError(f"{path} cannot be read as a ledger: {error}.") from None
+
+
+def _check_tables(db: sqlite3.Connection) -> None:
+    """Check that a ledger of others holds tables alone: a view can compute without an end.
+
+    Raises:
+        ValueError: it holds something else under the name of a table.
+    """
+    db.execute("PRAGMA trusted_schema = OFF")
+    for name, kind in db.execute("SELECT name, type FROM sqlite_master WHERE type <> 'index'"):
+        if kind != "table":
+            raise ValueError(f"it holds the {kind} {name!r}, and a ledger has none")
 
 
 def _tallies(
