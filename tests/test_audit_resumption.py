@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import time
@@ -93,7 +94,7 @@ def test_a_killed_audit_ends_as_an_undisturbed_one(victim: Run, tmp_path: Path) 
         while process.poll() is None and len(list(cells.glob("*.json"))) < wanted:
             time.sleep(0.01)
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
         assert not (tmp_path / "killed" / "result.json").exists()
     assert _briefly(words).wait() == 0
     undisturbed = _words(str(victim.folder), *WHOLE, "--workers", "2", out=tmp_path / "whole")
@@ -113,6 +114,7 @@ def test_a_service_that_stops_in_the_middle(victim: Run, tmp_path: Path) -> None
     )
     process = _briefly(words, stderr=subprocess.PIPE)
     while sum(entry["images"] for entry in served.entries()) < 20:
+        assert process.poll() is None
         time.sleep(0.01)
     served.process.kill()
     served.process.communicate()

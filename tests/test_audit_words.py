@@ -1,7 +1,9 @@
 """Words of an audit where budgets, seeds, threats and baselines are not the usual ones."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,6 +14,8 @@ from denature.audit.gate import best_defense, junit
 from denature.audit.reading import final, left_by, query_limit
 from denature.audit.result import ONE_CLASS, AuditResult, Crossing, Worst
 from denature.audit.score import AdvantageCurve, constant_hits, queries_to
+from denature.cli.audit import _gate
+from denature.core.errors import GateFailed
 from denature.report.audit_verdict import headline, verdict
 from tests.audits import TEST, audit, estimate, interval, price, with_findings
 
@@ -96,6 +100,14 @@ def test_the_page_names_one_limit() -> None:
     finding = rate_limit(result)
     assert finding is not None
     assert "fewer than 1,160 queries in all, the low end of the other threat's" in finding.do
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_the_gate_fails_where_the_best_defense_leaves_more(share: float, tmp_path: Path) -> None:
+    result = audit({"none": {"naive": 0.9}, "label-only": {"naive": 0.3}}, threats=("B",))
+    with pytest.raises(GateFailed, match="label-only") if share < 0.3 else nullcontext():
+        _gate(result, share, tmp_path)
+    assert (tmp_path / "junit.xml").exists()
 
 
 def test_where_the_gate_holds_no_case_of_junit_fails() -> None:

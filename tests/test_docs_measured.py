@@ -85,7 +85,13 @@ def test_the_tables_of_the_benchmarks_are_made_from_what_was_measured(name: str)
     wanted = import_module(f"benchmarks.{name.partition('-')[0]}").WANTED
     found = json.loads((ROOT / "results" / f"{name}-cpu.json").read_text(encoding="utf-8"))
     pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
-    assert any(table(found, wanted) in page for page in pages)
+    assert any(f"{table(found, wanted)}\n\n" in page for page in pages)
+    lines = table(found, wanted).splitlines()
+    assert len(lines) - 2 >= len(wanted) - UNMEASURED.get(name, 0)
+
+
+UNMEASURED = {"engine-avx2": 2, "threads": 8}
+"""Rows of a benchmark that a result may lack: of other hardware, or of a busy machine."""
 
 
 def test_readme_states_the_speed_that_was_measured() -> None:
@@ -100,7 +106,9 @@ def test_readme_states_the_speed_that_was_measured() -> None:
 def test_the_figures_of_a_server_under_attack_are_those_that_were_measured() -> None:
     """To renew them: `python -m benchmarks.abuse`, as the page says."""
     found = json.loads((ROOT / "results" / "abuse-cpu.json").read_text(encoding="utf-8"))
-    assert abuse_table(found) in (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    lines = abuse_table(found)
+    assert len(lines.splitlines()) > 10
+    assert f"{lines}\n\n" in (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
 def test_other_ways_to_answer_have_the_speed_and_error_that_were_measured() -> None:

@@ -244,25 +244,57 @@ def test_clients_without_a_key_do_not_use_up_the_server_behind(changing: Changin
 
 
 def test_requests_wait_for_the_server_behind_side_by_side(changing: Changing) -> None:
-    at_work, most, lock = 0, 0, threading.Lock()
+    together = threading.Barrier(8, timeout=60)
+
+    def slow(request: Request) -> Answer:
+        together.wait()
+        return scores(request)
+
+    changing.infer = slow
+    with ThreadPoolExecutor(8) as threads:
+        statuses = [status for status, _, _ in threads.map(lambda _: changing.ask(), range(8))]
+    assert statuses == [200] * 8
+
+
+def test_the_server_behind_is_asked_within_the_stated_bounds(tmp_path: Path) -> None:
+    """`--upstream-at-once` requests at one time, each answered within `--upstream-timeout-s`."""
+    at_work, most, lock, hold = 0, 0, threading.Lock(), threading.Event()
 
     def slow(request: Request) -> Answer:
         nonlocal at_work, most
         with lock:
             at_work += 1
             most = max(most, at_work)
-        time.sleep(0.5)
+        hold.wait(0.3)
         with lock:
             at_work -= 1
         return scores(request)
 
-    changing.infer = slow
-    threads = [threading.Thread(target=changing.ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 8
+    with hostile(other(slow)) as behind:
+        words = ("--upstream-at-once", "2", "--upstream-timeout-s", "30")
+        with in_front_of(behind.url, tmp_path, *words) as ours, ThreadPoolExecutor(6) as threads:
+            most = 0
+            told = threads.map(lambda _: asked(ours, body=BODY)[0], range(6))
+            assert set(told) == {200}
+            assert most == 2
+
+        def never(request: Request) -> Answer:
+            hold.wait(20)
+            return scores(request)
+
+        behind.answer = other(never)
+        (tmp_path / "hasty").mkdir()
+        with in_front_of(
+            behind.url,
+            tmp_path / "hasty",
+            "--upstream-timeout-s",
+            "0.5",
+            "--upstream-kind",
+            "logits",
+        ) as ours:
+            status, headers, _ = asked(ours, body=BODY)
+            assert (status, headers["retry-after"]) == (503, "1")
+        hold.set()
 
 
 # Keys, budgets, and a server behind that fails

@@ -233,9 +233,12 @@ classes = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
         assert main(words) == 0
         said = capsys.readouterr().out
         sent = len(service.requests)
+        images = [len(json.loads(request.body)["pixels"]) for request in service.requests]
         assert main(words) == 0
         assert len(service.requests) == sent
-    assert "$" in said
+    assert sum(images) == 40
+    assert max(images) <= 16
+    assert "US $ 0.08" in said or "US $0.08" in said
     with closing(sqlite3.connect(tmp_path / "theft" / LEDGER)) as db:
         kept = "".join(map(str, db.execute("SELECT * FROM targets")))
     assert "${API_KEY}" in kept

@@ -144,9 +144,12 @@ def test_an_accuracy_whose_epoch_the_test_images_chose_is_marked_everywhere(
     page = (tmp_path / "attacked" / "report.html").read_text()
     assert mark in page
     assert "these accuracies are too high" in page
-    # Other images chose nothing.
+    # A larger holdout holds the images that chose; no image chose the epoch of the other run.
     capsys.readouterr()
     assert main(["eval", run, "--data", "digits", "--holdout", "0.4"]) == 0
+    assert mark in capsys.readouterr().out
+    assert main(["eval", other, "--data", "digits"]) == 0
+    assert mark not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

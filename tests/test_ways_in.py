@@ -110,11 +110,11 @@ def test_a_module_and_data_from_python(trained: Run, place: Path, form: str) -> 
     check_page({"report": str(outcome.report), "cells": outcome.result.cells})
 
 
-def check_page(found: Mapping[str, Any]) -> None:
+def check_page(found: Mapping[str, Any], *, untrained: bool = False) -> None:
     """An audit's page says what the worst thief takes, without a defense and behind one."""
     page = Path(found["report"]).read_text()
     assert len(found["cells"]) == 2
-    assert "the worst thief takes" in page or "not measurable" in page
+    assert "the worst thief takes" in page or (untrained and "not measurable" in page)
     assert "label-only" in page
 
 
