@@ -139,10 +139,11 @@ def train_lesson(lesson: Lesson, attempt: Bench) -> Run:
 
 def _order(lesson: Lesson, transfer: Transfer, attempt: Bench) -> Order:
     training = replace(attempt.training, seed=attempt.training.seed + attempt.seed + lesson.seed)
+    epochs = max(1, round(lesson.length * training.epochs))  # without a least number of steps
     return Order(
         net=lesson.net or attempt.net,
         objective=lesson.objective,
-        training=replace(training, **lesson.training),
+        training=replace(training, epochs=epochs, **lesson.training),
         source=None if lesson.objective.asks is None else transfer,
         backbone=lesson.backbone,
     )

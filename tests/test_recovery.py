@@ -13,6 +13,7 @@ from denature.answers.answerer import Answers
 from denature.answers.kinds import AnswerKind
 from denature.core.types import Pixels
 from denature.defenses.base import Chain, Context, Defense
+from denature.extract.config import thief_training
 from denature.extract.strategies.active import (
     Active,
     ActiveBoth,
@@ -31,7 +32,7 @@ from denature.train import Run, Training, train
 from denature.train.objectives import Normal
 from tests.attempts import Bench, Encoder, against, bench_on_digits, clone_of, distance
 
-QUICK_NETWORK = RecoveryNetwork(epochs=(2, 4, 3), images=300, iterations=20)
+QUICK_NETWORK = RecoveryNetwork(lengths=(0.5, 1, 0.75), images=300, iterations=20)
 QUICK_TABLE = RecoveryTable(rows=5000)
 
 
@@ -83,8 +84,18 @@ def test_a_network_undoes_a_defense_that_can_be_undone(bench: Bench) -> None:
     attempt = against(bench, defense=Chain((Flattened(),)))
     recovered, shown = recovered_and_shown(QUICK_NETWORK, attempt)
     assert recovered < 0.1 * shown
-    assert len(attempt.lessons) == len(QUICK_NETWORK.epochs) + 1
+    assert len(attempt.lessons) == len(QUICK_NETWORK.lengths) + 1
     assert all(lesson.answers.kind == "label" for lesson in attempt.lessons[:-1])
+
+
+def test_shadow_models_have_shares_of_a_clones_steps(bench: Bench) -> None:
+    """A budget of 120 has 500 steps; five to thirty epochs of it would be 15 to 90."""
+    [*shadows] = next(RecoveryNetwork().steps(against(bench, defense=Chain((Flattened(),)))))
+    for lesson, length in zip(shadows, RecoveryNetwork().lengths, strict=True):
+        usual = thief_training(len(lesson.images))
+        found = lesson.training_for(Training())
+        assert found.batch_size == usual.batch_size
+        assert found.epochs == pytest.approx(length * usual.epochs, abs=0.5)
 
 
 def test_a_table_undoes_most_of_a_defense_that_shows_different_answers_alike(bench: Bench) -> None:

@@ -19,7 +19,6 @@ from denature.defenses.randomness import Randomness
 from denature.defenses.temperature import Temperature
 from denature.defenses.top_k import TopK
 from denature.extract.asking.ledger import BudgetSpent
-from denature.extract.config import thief_training
 from denature.extract.strategies.augmented import Augmented
 from denature.extract.strategies.base import LabelledImages, Lesson, Situation, Strategy
 from denature.extract.strategies.catalogue import STRATEGIES, strategy_of
@@ -35,7 +34,7 @@ from denature.train import Cloned, Distilled, Skeptical
 from tests.attempts import Bench, clone_of
 from tests.linear_victim import BUDGET, CLASSES, POOL, TESTS, bench, logits, probabilities
 
-SMALL: Mapping[str, Strategy] = {"tuned": Tuned(temperatures=(4.0,), rates=(1e-3,), epochs=(1,))}
+SMALL: Mapping[str, Strategy] = {"tuned": Tuned(temperatures=(4.0,), grid=((1e-3, 1.0),))}
 """Settings that take less time than the defaults."""
 
 
@@ -121,8 +120,7 @@ def test_a_clone_costs_its_queries_and_answers_all_classes(
     assert not clone.network.training
     assert clone.network(torch.rand(3, 1, 8, 8)).shape == (3, CLASSES)
     trained = sum(
-        len(lesson.images)
-        * lesson.training.get("epochs", thief_training(len(lesson.images), attempt.training).epochs)
+        len(lesson.images) * lesson.training_for(attempt.training).epochs
         for lesson in attempt.lessons
     )
     assert trained <= strategy.trained_images(BUDGET, attempt.training)

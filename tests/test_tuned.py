@@ -14,10 +14,13 @@ from denature.core.errors import ConfigError
 from denature.core.types import Pixels
 from denature.defenses.base import Chain
 from denature.defenses.label_only import LabelOnly
+from denature.extract.config import thief_training
 from denature.extract.strategies.base import Lesson
 from denature.extract.strategies.tuned import HeldOutScore, Tuned, score
-from denature.train import Cloned, Distilled, Run
-from tests.attempts import Bench, clone_of, train_lesson
+from denature.nets import optimizer_for
+from denature.train import Cloned, Distilled, Run, Training
+from denature.train.config import DEFAULT_LR
+from tests.attempts import QUICK, Bench, clone_of, train_lesson
 from tests.linear_victim import BUDGET, bench, logits
 
 
@@ -74,6 +77,19 @@ def test_candidates_share_their_images_and_never_see_the_held_out_ones() -> None
     assert len(np.unique(last.images, axis=0)) == BUDGET
 
 
+@pytest.mark.parametrize("net", ["cnn", "resnet18"])
+@pytest.mark.parametrize("budget", [20, 100, 1000])
+def test_the_grid_holds_the_training_of_the_naive_thief(net: str, budget: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (budget, 1, 8, 8), np.uint8)
+    attempt = bench(images=images, budget=budget, net=net)
+    lessons = list(next(Tuned().steps(attempt)))
+    found = [lesson.training_for(Training(), net=net) for lesson in lessons]
+    naive = thief_training(len(lessons[0].images), net=net)
+    rate = naive.lr or DEFAULT_LR[optimizer_for(net)]
+    assert (rate, naive.epochs) in {(training.lr, training.epochs) for training in found}
+    assert all(training.batch_size <= naive.batch_size for training in found)
+
+
 def test_held_out_answers_of_labels_leave_one_objective() -> None:
     lessons = next(Tuned().steps(bench(defense=Chain((LabelOnly(),)))))
     assert {lesson.answers.kind for lesson in lessons} == {"label"}
@@ -96,9 +112,11 @@ def test_a_budget_too_small_to_choose_by_is_refused() -> None:
     assert Tuned().excluded(bench(budget=3).situation) is None
 
 
-def test_a_grid_has_epochs_for_each_rate() -> None:
-    with pytest.raises(ConfigError, match="one for each rate"):
-        Tuned(epochs=(1, 2, 3))
+def test_a_grid_has_rates_and_shares_above_zero() -> None:
+    with pytest.raises(ConfigError, match="grid is"):
+        Tuned(grid=((1e-3, 0.0),))
+    with pytest.raises(ConfigError, match="grid is"):
+        Tuned(grid=())
     with pytest.raises(ConfigError, match="temperatures is"):
         Tuned(temperatures=())
 
@@ -130,8 +148,9 @@ def nasty_at_20(pixels: Pixels) -> Answers:
 
 def test_a_tuned_thief_leaves_the_temperature_that_a_victim_spoils() -> None:
     images, tests = smooth_pictures(200, seed=1), smooth_pictures(400, seed=2)
-    attempt = bench(victim=nasty_at_20, images=images, budget=200, classes=6)
-    tuned = Tuned(temperatures=(4.0, 20.0), rates=(1e-3,), epochs=(15,), held_out=0.4)
+    training = replace(QUICK, epochs=15)
+    attempt = bench(victim=nasty_at_20, images=images, budget=200, classes=6, training=training)
+    tuned = Tuned(temperatures=(4.0, 20.0), grid=((1e-3, 1.0),), held_out=0.4)
     clone = clone_of(tuned, attempt)
     assert clone.note.startswith("tau 4, ")
     spoiled = train_lesson(

@@ -13,7 +13,6 @@ from denature.answers.transfer import Transfer
 from denature.core.progress import SILENT, Relay, Task
 from denature.core.seeds import derive
 from denature.data.dataset import Dataset, Split
-from denature.extract.config import thief_training
 from denature.extract.strategies.base import Lesson
 from denature.train.config import Training
 from denature.train.order import Order
@@ -35,7 +34,7 @@ class CloneTrainer:
     net: str
     training: Training
     """Its epochs are the fewest, its batch size the largest, for lessons that name no others; see
-    `thief_training`."""
+    `denature.extract.config.thief_training`."""
     session: Session
 
     def orders(
@@ -62,17 +61,13 @@ class CloneTrainer:
         return found
 
     def _order(self, lesson: Lesson, transfer: Transfer, folder: Path, seed: int) -> Order:
-        net = lesson.net or self.net
-        # The rate of known networks was measured on clones that start from random weights.
-        fresh = net if lesson.backbone is None else None
-        training = thief_training(len(lesson.images), self.training, net=fresh)
+        training = lesson.training_for(self.training, net=self.net)
         # Derived, so that no clone starts from the weights of a victim that has the same number as
         # its seed: such clones agreed with a `cnn` on digits on half a point more test images.
-        training = replace(training, seed=derive(seed, "clone", lesson.seed))
         return Order(
-            net=net,
+            net=lesson.net or self.net,
             objective=lesson.objective,
-            training=replace(training, **lesson.training),
+            training=replace(training, seed=derive(seed, "clone", lesson.seed)),
             source=transfer,
             backbone=lesson.backbone,
             under=folder,

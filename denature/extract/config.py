@@ -72,7 +72,11 @@ RATE = 2.0
 
 
 def thief_training(
-    images: int, training: Training | None = None, *, net: str | None = None
+    images: int,
+    training: Training | None = None,
+    *,
+    net: str | None = None,
+    length: float = 1.0,
 ) -> Training:
     """A training with enough steps for a clone of few images.
 
@@ -85,13 +89,15 @@ def thief_training(
             returned; 128 and 30 by default.
         net: network of the clone. One of the catalogue that Adam trains gets twice the usual
             learning rate, unless `training` names a rate or another optimizer or schedule.
+        length: share of these epochs that is returned, at least one epoch.
     """
     training = training or Training()
     batch = training.batch_size
     while batch // 2 >= SMALLEST_BATCH and training.epochs * _steps(images, batch) < LEAST_STEPS:
         batch //= 2
-    epochs = math.ceil(LEAST_STEPS / _steps(images, batch))
-    training = replace(training, batch_size=batch, epochs=max(training.epochs, epochs))
+    epochs = max(training.epochs, math.ceil(LEAST_STEPS / _steps(images, batch)))
+    epochs = max(1, round(length * epochs))
+    training = replace(training, batch_size=batch, epochs=epochs)
     if net is not None and _takes_rate(net, training):
         return replace(training, lr=RATE * DEFAULT_LR["adam"])
     return training

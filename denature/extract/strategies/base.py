@@ -9,7 +9,7 @@ imports no defense.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -85,13 +85,27 @@ class Lesson:
     backbone: "Run | str | None" = None
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `denature.train.Training` that differ from the attempt's."""
+    length: float = 1.0
+    """Share of a clone's epochs, see `denature.extract.config.thief_training`."""
     seed: int = 0
     """Added to the seed of the attempt, for several networks that differ."""
 
+    def training_for(self, template: Training, *, net: str | None = None) -> Training:
+        """The training of this lesson, from that of all clones and the clone's network.
+
+        The rate of known networks was measured on clones that start from random weights, so a
+        backbone keeps the usual one.
+        """
+        fresh = (self.net or net) if self.backbone is None else None
+        usual = thief_training(len(self.images), template, net=fresh, length=self.length)
+        return replace(usual, **self.training)
+
     def digest(self, seed: int) -> str:
         """Identity of the network that comes of the lesson, in an attempt with this seed."""
-        settings = (encode(self.objective), self.objective.kind, self.net, str(self.backbone),
-                    sorted(self.training.items()), self.seed, seed, self.answers.kind)  # fmt: skip
+        settings = (
+            *(encode(self.objective), self.objective.kind, self.net, str(self.backbone)),
+            *(sorted(self.training.items()), self.length, self.seed, seed, self.answers.kind),
+        )
         found = hashlib.sha256(repr(settings).encode())
         values = self.answers.values.numpy()
         for array in (self.images, values, self.labels):
@@ -213,6 +227,6 @@ class Strategy(ABC):
         """Query, train, and return the clone."""
 
 
-def images_of_training(count: int, training: Training) -> float:
+def images_of_training(count: int, training: Training, *, length: float = 1.0) -> float:
     """Images of one training on `count` images, each counted once an epoch."""
-    return float(count * thief_training(count, training).epochs)
+    return float(count * thief_training(count, training, length=length).epochs)

@@ -37,8 +37,9 @@ class RecoveryNetwork(Strategy):
     """
 
     name: ClassVar[str] = "recovery-network"
-    revision: ClassVar[int] = 2
-    """2: each simulation draws other noise; a held-out one had that of the training."""
+    revision: ClassVar[int] = 3
+    """2: each simulation draws other noise; a held-out one had that of the training.
+    3: shadow models have shares of a clone's steps, where small budgets had a tenth of them."""
     about: ClassVar[str] = (
         "Trains shadow models, puts them behind the same defense, learns to undo it from them, and "
         "trains a clone on the recovered answers."
@@ -50,8 +51,9 @@ class RecoveryNetwork(Strategy):
         "map is a regression of the correction."
     )
 
-    epochs: tuple[int, ...] = (5, 10, 20, 30, 15)
-    """Of each shadow model: few epochs leave a network unsure, as its victim may be."""
+    lengths: tuple[float, ...] = (1 / 6, 1 / 3, 2 / 3, 1.0, 1 / 2)
+    """Share of a clone's epochs for each shadow model: few leave a network unsure, as its victim
+    may be. The released code trains 20 shadow models."""
     share: float = 0.5
     """Share of the queried images, and of the classes, that each shadow model learns from."""
     temperatures: tuple[float, ...] = (1.0, 0.5, 2.0)
@@ -63,7 +65,7 @@ class RecoveryNetwork(Strategy):
 
     def __post_init__(self) -> None:
         rules = {
-            "epochs": (len(self.epochs) >= 2 and min(self.epochs) >= 1, "2 or more, each above 0"),
+            "lengths": (len(self.lengths) >= 2 and min(self.lengths) > 0, "2 or more, above 0"),
             "share": (0 < self.share <= 1, "in (0, 1]"),
             "temperatures": (bool(self.temperatures) and min(self.temperatures) > 0, "above 0"),
             "images": (self.images >= 1, "at least 1"),
@@ -101,12 +103,12 @@ class RecoveryNetwork(Strategy):
     def _shadows(self, images: np.ndarray, labels: np.ndarray, attempt: Attempt) -> list[Lesson]:
         """Trainings on the shown classes of random images, most of them of random classes."""
         lessons = []
-        for number, epochs in enumerate(self.epochs):
+        for number, length in enumerate(self.lengths):
             rows = subset(labels, self.share, generator(attempt.seed, "shadow", number))
             lesson = Lesson(
                 images=images[rows],
                 answers=Answers("label", torch.from_numpy(labels[rows])),
-                training={"epochs": epochs},
+                length=length,
                 seed=number,
             )
             lessons.append(lesson)
