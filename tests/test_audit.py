@@ -338,21 +338,23 @@ def test_a_thief_that_is_screened_out_has_a_cell_at_each_budget(
     victim: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def drops(hits: Mapping[str, np.ndarray], budget: int) -> dict[str, Screened]:
-        return {name: Screened(raced=name != "small-alpha", behind=0.1) for name in hits}
+        return {name: Screened(raced=name != "tuned", behind=0.1) for name in hits}
 
     monkeypatch.setattr("denature.audit.auditor.screen", drops)
     words = [
         *("audit", str(victim.folder), "--data", "digits", "--defense", "none", "--epochs", "1"),
-        *("--thief", "naive,labels,small-alpha", "--budget", "20,40", "--seeds", "1"),
+        *("--thief", "naive,labels,tuned", "--budget", "20,40", "--seeds", "1"),
         *("--labelled", "0", "--out", str(tmp_path), "--workers", "1", "-q", "--json"),
     ]
     assert main(words) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    [note] = [cell["note"] for cell in line["cells"] if cell["thief"] == "tuned"]
+    assert re.fullmatch(r".* 10.0 points behind .*\. .* of 4 held-out answers", note)  # what it chose
     found = [
         (kind, cell["budget"], cell["outcome"])
         for kind in ("cells", "not_measured")
         for cell in line[kind]
-        if cell["thief"] == "small-alpha"
+        if cell["thief"] == "tuned"
     ]
     assert found == [("cells", 20, "screened out"), ("not_measured", 40, "screened out")]
 

@@ -17,13 +17,14 @@ from denature.audit.measurements import Trial
 from denature.core.errors import ConfigError
 from denature.data import load
 from denature.data.config import DataConfig
+from denature.defenses.top_k import TopK
 from denature.extract.asking.pool import digest_of, pool_of_tests
 from denature.extract.strategies.base import Lesson
 from denature.extract.strategies.catalogue import STRATEGIES, strategy_of
 from denature.extract.victims.called import FunctionVictim
 from denature.recipes.audit import Audit
 from denature.recipes.runner import run
-from denature.train import Run, Training
+from denature.train import Normal, Run, Training, train
 from denature.train.session import Session
 from tests.class_means import labels, probabilities
 
@@ -137,6 +138,30 @@ def test_settings_of_thieves_and_defenses_are_part_of_the_identity(tmp_path: Pat
     plan = {"defense": ("top-k@k=3", "top-k@k=3+renormalise=true", "top-k@k=2")}
     found = keys(opened(plan, tmp_path))
     assert len(set(found.values())) == len(found)
+
+
+def test_networks_of_the_defender_are_trained_as_the_model_was(tmp_path: Path) -> None:
+    """Even where the model learned its last layer alone."""
+    training = Training(epochs=2, batch_size=50, device="cpu", precision="fp32")
+    public = train("mlp", "digits", Normal(), training, out=tmp_path / "public")
+    frozen = replace(training, frozen=True)
+    model = train("mlp", "digits", Normal(), frozen, backbone=public, out=tmp_path / "model")
+    plan = {"defense": ("adaptive-misinformation", "nasty"), "student": "cnn"}
+    orders = list(opened(plan, tmp_path / "audit", model=model).orders())
+    assert [order.objective.kind for order in orders] == ["nasty", "misinformed"]
+    for order in orders:
+        found = order.training
+        assert (order.net, found.epochs, found.batch_size, found.frozen) == ("mlp", 2, 50, False)
+
+
+def test_a_changed_defense_is_measured_again_behind_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = {"defense": ("top-k@k=3", "rounding")}
+    before = keys(opened(plan, tmp_path))
+    monkeypatch.setattr(TopK, "revision", 2)
+    after = keys(opened(plan, tmp_path))
+    assert {place[0] for place in before if before[place] != after[place]} == {"top-k@k=3"}
 
 
 def _auditor(audit: Audit) -> Iterator[Auditor]:

@@ -41,7 +41,9 @@ def test_every_finding_says_when_why_and_what_to_do() -> None:
         for result in (
             *(audit(), audit(SAME), audit(measurable=False), audit(trick(0.4, 0.88))),
             *(audit(against("mad@epsilon=1.0", naive=0.9)), ruined(0.1)),
-            with_findings(replace(audit(), model=replace(audit().model, nan_answers=7))),
+            with_findings(
+                replace(audit(), model=replace(audit().model, nan_answers=7, not_summing=7))
+            ),
         )
         for finding in result.findings
     }

@@ -97,6 +97,15 @@ def test_nan_in_some_answers_of_a_function_is_said_and_counted(
     )
 
 
+def test_scores_that_do_not_sum_to_one_are_a_finding(tmp_path: Path) -> None:
+    words = audit_words([f"{HERE}:halves", "--defense", "none", "--kind", "probabilities"])
+    assert main(["audit", *words, "--out", str(tmp_path), "-q"]) == 0
+    result = read_outcome(tmp_path).result
+    [finding] = [f for f in result.findings if f.name == "Scores do not sum to 1"]
+    assert result.model.not_summing == result.queries > 0
+    assert finding.why.startswith(f"So do {result.queries:,} of {result.queries:,} answers.")
+
+
 def test_a_model_at_chance_is_told_what_to_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

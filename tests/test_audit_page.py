@@ -273,7 +273,7 @@ def test_headings_of_tables_sort(text: str) -> None:
     elements = Elements(text)
     sortable = [head for head in elements.of("th") if "aria-sort" in head]
     assert {head["aria-sort"] for head in sortable} == {"none"}
-    assert len(sortable) == len(elements.of("button")) == 7 + 8 + 5 + 10
+    assert len(sortable) == len(elements.of("button")) == 9 + 8 + 5 + 11
 
 
 def test_names_are_escaped_everywhere() -> None:

@@ -166,7 +166,37 @@ ROWS: dict[str, Row] = {
 }  # fmt: skip
 
 
-EVERY = [(name, kind) for name in DEFENSES for kind in DEFENSES[name].takes]
+OTHERS: dict[str, Row] = {
+    "top-k, renormalised": Row(
+        defense=TopK(k=2, renormalise=True),
+        options={"k": "2", "renormalise": "true"},
+        idempotent=False,
+    ),
+    "gaussian-noise on log-odds": Row(
+        defense=GaussianNoise(scale=0.5, space="log-odds"),
+        options={"scale": "0.5", "space": "log-odds"},
+        idempotent=False,
+        distribution=True,
+    ),
+    "mad that keeps the class": Row(
+        defense=MAD(epsilon=0.8, keep_top=True),
+        options={"epsilon": "0.8", "keep_top": "true"},
+        idempotent=False,
+        distribution=True,
+    ),
+}
+"""Settings that take another way through the code than those of `ROWS`."""
+
+ALL = ROWS | OTHERS
+
+
+def taken(defense: Defense) -> list[AnswerKind]:
+    """Kinds that the defense takes with these options, which may refuse some of its class."""
+    refused = getattr(defense, "renormalise", False) or getattr(defense, "space", "") == "log-odds"
+    return [kind for kind in defense.takes if kind != "logits" or not refused]
+
+
+EVERY = [(name, kind) for name in ALL for kind in taken(ALL[name].defense)]
 
 each_kind = pytest.mark.parametrize(("name", "kind"), EVERY)
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -176,13 +206,14 @@ def test_each_defense_has_a_row_and_its_name() -> None:
     assert ROWS.keys() == DEFENSES.keys()
     for name, row in ROWS.items():
         assert (row.defense.name, type(row.defense)) == (name, DEFENSES[name])
-        assert defense_of(name, row.options) == row.defense
+    for row in ALL.values():
+        assert defense_of(row.defense.name, row.options) == row.defense
         assert chain_of(row.defense.spelled) == Chain((row.defense,))
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if ROWS[name].given])
+@pytest.mark.parametrize("name", [name for name in ALL if ALL[name].given])
 def test_each_defense_computes_what_its_formula_says(name: str) -> None:
-    row = ROWS[name]
+    row = ALL[name]
     assert row.given is not None and row.wanted is not None  # noqa: PT018
     (kind, values), (wanted_kind, wanted) = row.given, row.wanted
     found = defended(row.defense, Answers(kind, torch.tensor(values)))
@@ -190,13 +221,13 @@ def test_each_defense_computes_what_its_formula_says(name: str) -> None:
     torch.testing.assert_close(found.values, torch.tensor(wanted), equal_nan=True)
 
 
-@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in EVERY if ROWS[n].plain])
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in EVERY if ALL[n].plain])
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.float64, 1e-11)])
 @pytest.mark.parametrize("classes", [6, 50])
 def test_each_defense_agrees_with_its_definition_one_answer_after_another(
     name: str, kind: AnswerKind, dtype: torch.dtype, within: float, classes: int
 ) -> None:
-    defense, definition = ROWS[name].defense, ROWS[name].plain
+    defense, definition = ALL[name].defense, ALL[name].plain
     assert definition is not None
     answers = answers_of(kind, classes=classes, dtype=dtype)
     evidence = None
@@ -215,7 +246,7 @@ def test_each_defense_agrees_with_its_definition_one_answer_after_another(
 def test_kind_shape_and_dtype_are_as_declared(
     name: str, kind: AnswerKind, dtype: torch.dtype
 ) -> None:
-    defense, answers = ROWS[name].defense, answers_of(kind, dtype=dtype)
+    defense, answers = ALL[name].defense, answers_of(kind, dtype=dtype)
     found = defended(defense, answers)
     assert found.kind == defense.kind(kind) == (defense.gives or kind)
     if found.kind == "label":
@@ -224,11 +255,11 @@ def test_kind_shape_and_dtype_are_as_declared(
         assert (found.values.shape, found.values.dtype) == ((40, 6), dtype)
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", ALL)
 def test_other_kinds_are_refused(name: str) -> None:
-    defense = ROWS[name].defense
+    defense = ALL[name].defense
     for kind in set(ANSWER_KINDS) - set(defense.takes):
-        with pytest.raises(ConfigError, match=f"The defense {name} takes .*, not {kind};"):
+        with pytest.raises(ConfigError, match=f"The defense {defense.name} takes .*, not {kind};"):
             defended(defense, answers_of(kind))
 
 
@@ -248,7 +279,7 @@ def test_the_predicted_class_is_kept_as_declared(
 ) -> None:
     if kind == "landmarks":
         return
-    defense, kept = ROWS[name].defense, []
+    defense, kept = ALL[name].defense, []
     for classes in (2, 10, 100, 1000):
         answers = in_kind(adversarial_logits(classes, dtype), kind, dtype)
         kept.append(keeps_top(answers, defended(defense, answers)).all())
@@ -264,37 +295,37 @@ def test_adversarial_answers_are_shown_as_finite_ones_and_distributions(
         return
     for classes in (2, 10, 100, 1000):
         found = defended(
-            ROWS[name].defense, in_kind(adversarial_logits(classes, dtype), kind, dtype)
+            ALL[name].defense, in_kind(adversarial_logits(classes, dtype), kind, dtype)
         )
         assert not found.values.isinf().any()
         assert not found.values.isnan().all(-1).any()  # hidden values are NaN, but never all
-        if ROWS[name].distribution:
+        if ALL[name].distribution:
             assert not found.values.isnan().any()
-        if ROWS[name].distribution and found.kind == "probabilities":
+        if ALL[name].distribution and found.kind == "probabilities":
             assert (found.values >= 0).all()
             assert ((found.values.double().sum(1) - 1).abs() < 1e-5).all()
 
 
-@pytest.mark.parametrize("name", [n for n in DEFENSES if "probabilities" in DEFENSES[n].takes])
+@pytest.mark.parametrize("name", [n for n in ALL if "probabilities" in ALL[n].defense.takes])
 def test_a_distribution_stays_one_where_it_does(name: str) -> None:
-    defense = ROWS[name].defense
+    defense = ALL[name].defense
     values = defended(defense, answers_of("probabilities", dtype=torch.float64)).values
     within = 1e-12 if defense.role is None else 1e-6  # networks compute in float32
     stays = values.ndim == 2 and bool(((values.sum(1) - 1).abs() < within).all())
-    assert stays == ROWS[name].distribution
+    assert stays == ALL[name].distribution
 
 
 @each_kind
 def test_a_second_time_changes_nothing_where_it_is_idempotent(name: str, kind: AnswerKind) -> None:
-    defense = ROWS[name].defense
+    defense = ALL[name].defense
     once = defended(defense, answers_of(kind))
     if once.kind in defense.takes:
-        assert same(defended(defense, once).values, once.values) == ROWS[name].idempotent
+        assert same(defended(defense, once).values, once.values) == ALL[name].idempotent
 
 
 @each_kind
 def test_a_batch_is_its_answers_one_after_another(name: str, kind: AnswerKind) -> None:
-    defense, answers = ROWS[name].defense, answers_of(kind)
+    defense, answers = ALL[name].defense, answers_of(kind)
     whole = defended(defense, answers).values
     single, few = stream_of(defense), stream_of(defense)
     one_by_one = torch.cat([part_of(answers, single, [place]) for place in range(40)])
@@ -306,7 +337,7 @@ def test_a_batch_is_its_answers_one_after_another(name: str, kind: AnswerKind) -
 
 @each_kind
 def test_an_answer_depends_on_no_other_without_a_memory(name: str, kind: AnswerKind) -> None:
-    defense, answers = ROWS[name].defense, answers_of(kind)
+    defense, answers = ALL[name].defense, answers_of(kind)
     if defense.begin(0) is not None:
         return
     whole = defended(defense, answers).values
@@ -316,7 +347,7 @@ def test_an_answer_depends_on_no_other_without_a_memory(name: str, kind: AnswerK
 
 @each_kind
 def test_a_seed_decides_the_answers_of_random_defenses_alone(name: str, kind: AnswerKind) -> None:
-    defense, answers = ROWS[name].defense, answers_of(kind)
+    defense, answers = ALL[name].defense, answers_of(kind)
     first, again, other = (defended(defense, answers, seed=seed).values for seed in (3, 3, 4))
     assert same(first, again)
     assert same(first, other) == (not defense.random)
@@ -326,14 +357,14 @@ def test_a_seed_decides_the_answers_of_random_defenses_alone(name: str, kind: An
 def test_equal_answers_are_shown_differently_by_random_defenses_alone(
     name: str, kind: AnswerKind
 ) -> None:
-    defense, stream = ROWS[name].defense, stream_of(ROWS[name].defense)
+    defense, stream = ALL[name].defense, stream_of(ALL[name].defense)
     first, second = (part_of(answers_of(kind), stream, [1]) for _ in range(2))
     assert same(first, second) == (not defense.random)
 
 
 @each_kind
 def test_a_saved_stream_continues_to_the_bit(name: str, kind: AnswerKind) -> None:
-    defense, answers = ROWS[name].defense, answers_of(kind)
+    defense, answers = ALL[name].defense, answers_of(kind)
     one, other = stream_of(defense), stream_of(defense, seed=9)
     part_of(answers, one, slice(0, 15))
     saved = save(one.state())
@@ -345,14 +376,14 @@ def test_a_saved_stream_continues_to_the_bit(name: str, kind: AnswerKind) -> Non
         assert not same(part_of(answers, stream_of(defense, seed=9), slice(15, 40)), wanted)
 
 
-@pytest.mark.parametrize("name", [name for name in DEFENSES if DEFENSES[name].perturbs])
+@pytest.mark.parametrize("name", [n for n in ALL if ALL[n].defense.perturbs])
 def test_a_perturbing_defense_changes_shown_scores(name: str) -> None:
-    for kind in DEFENSES[name].takes:
+    for kind in taken(ALL[name].defense):
         answers = answers_of(kind)
         true = answers.values
-        if kind == "logits" and DEFENSES[name].gives == "probabilities":
+        if kind == "logits" and ALL[name].defense.gives == "probabilities":
             true = true.softmax(1)
-        shown = defended(ROWS[name].defense, answers).values
+        shown = defended(ALL[name].defense, answers).values
         assert ((shown - true).abs() > 0.05).any()
 
 
@@ -360,7 +391,7 @@ def test_a_perturbing_defense_changes_shown_scores(name: str) -> None:
 def test_the_given_answers_are_not_written_to(name: str, kind: AnswerKind) -> None:
     answers = answers_of(kind)
     before = answers.values.clone()
-    defended(ROWS[name].defense, answers)
+    defended(ALL[name].defense, answers)
     assert same(answers.values, before)
 
 
@@ -373,6 +404,12 @@ def test_a_temperature_of_logits_is_that_of_their_probabilities() -> None:
 def test_rounding_takes_tens_and_leaves_labels() -> None:
     tens = Rounding(decimals=-1)(Answers("logits", torch.tensor([[14.0, 15.0, -26.0]])))
     assert tens.values.tolist() == [[10, 20, -30]]
+
+
+def test_rounding_leaves_scores_without_such_decimals() -> None:
+    large = torch.tensor([[1e30, -1e30, 0.25, NAN]])
+    found = Rounding(decimals=15)(Answers("logits", large)).values
+    assert same(found, large)
 
 
 @pytest.mark.parametrize(

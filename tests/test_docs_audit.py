@@ -12,6 +12,7 @@ import pytest
 from denature.audit.config import EFFORTS, STANDARD_THIEVES, AuditConfig
 from denature.audit.line import line as line_of_json
 from denature.cli.app import app
+from denature.cli.commands import GROUPS
 from denature.defenses.catalogue import DEFENSES
 from denature.extract.config import thief_training
 from denature.extract.strategies.base import Situation
@@ -166,6 +167,15 @@ def test_the_readme_says_what_the_published_audit_measured() -> None:
     assert "with 500 queries" in outcome.verdict[0]
     assert outcome.verdict[1].startswith("None of 10 defenses is shown to lower")
     assert outcome.result.plan.effort == "standard"
+
+
+def test_the_readme_leads_with_the_audit() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme)
+    assert pictures[0] == "docs/images/audit.png"
+    commands = re.findall(r"^(?:\.venv/bin/)?(make demo|denature \w+)", readme, re.MULTILINE)
+    assert commands[:2] == ["make demo", "denature audit"]
+    assert next(iter(next(iter(GROUPS.values())))) == "audit"
 
 
 def test_the_reading_of_the_audited_digits_has_its_numbers() -> None:

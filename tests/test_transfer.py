@@ -26,7 +26,7 @@ from denature.train.job import Job
 from denature.train.objectives.base import Objective
 from denature.train.passes import make_pass
 from denature.train.session import Session
-from denature.train.workers import ProcessPool
+from denature.train.workers import ProcessPool, RayPool
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -177,16 +177,20 @@ def test_a_file_that_claims_more_than_it_holds_is_refused(digits: Dataset, tmp_p
         load_transfer(path)
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessPool]:
-    """Two workers, which stay in the folder where they began, as the tests do.
+@pytest.fixture(scope="module", params=["processes", pytest.param("ray", marks=pytest.mark.alone)])
+def pool(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProcessPool | RayPool]:
+    """Two workers, which stay in the folder where they began, as the tests do; or a Ray cluster.
 
     On two cores they compute with one thread each, and so do the tests: more may add in another
     order.
     """
+    if request.param == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed: pip install 'denature[ray]'")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = ProcessPool(2)
+    pool = ProcessPool(2) if request.param == "processes" else RayPool("local", device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("workers"))
         patch.setattr("denature.core.threads.usable_cores", lambda: 2)
@@ -204,7 +208,9 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.slow
-def test_clones_made_by_workers_equal_those_made_here(victim: Run, pool: ProcessPool) -> None:
+def test_clones_made_by_workers_equal_those_made_here(
+    victim: Run, pool: ProcessPool | RayPool
+) -> None:
     def stolen(out: str, session: Session) -> Any:
         return steal(
             local(victim, kind="probabilities"), net="mlp", pool="digits", budgets=[100, 200],
@@ -228,7 +234,7 @@ def test_clones_made_by_workers_equal_those_made_here(victim: Run, pool: Process
 
 @pytest.mark.slow
 def test_clones_of_defended_answers_are_the_same_in_workers(
-    digits: Dataset, tmp_path: Path, pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+    digits: Dataset, tmp_path: Path, pool: ProcessPool | RayPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file holds the undefended answers; the defense travels beside it.
 
@@ -270,7 +276,7 @@ def test_clones_of_defended_answers_are_the_same_in_workers(
 
 @pytest.mark.slow
 def test_workers_report_while_they_train(
-    digits: Dataset, tmp_path: Path, pool: ProcessPool
+    digits: Dataset, tmp_path: Path, pool: ProcessPool | RayPool
 ) -> None:
     steps, notes = list[float](), list[str]()
 

@@ -70,9 +70,10 @@ EFFORTS: Mapping[AuditEffort, AuditPreset] = {
     "full": AuditPreset(
         defenses=(
             *STANDARD_DEFENSES,
-            *("rounding@decimals=0", "top-k@k=1", "temperature@temperature=4"),
+            *("rounding@decimals=0", "top-k@k=1", "sparse-logits", "sparse-logits@ratio=0.2"),
+            *("temperature@temperature=4", "temperature@temperature=20"),
             *("gaussian-noise@scale=0.5", "dirichlet-noise", "dirichlet-noise@concentration=2"),
-            *("reverse-sigmoid@beta=1+gamma=0.2", "sparse-logits", "mad@epsilon=1+keep_top=true"),
+            *("reverse-sigmoid@beta=1+gamma=0.2", "mad@epsilon=1+keep_top=true"),
             *("gradient-redirection@epsilon=1", "adaptive-misinformation"),
             *("adaptive-misinformation@tau=0.9", "modelguard-w@epsilon=0.5"),
             "modelguard-s@epsilon=0.5",
@@ -92,8 +93,9 @@ class AuditConfig:
 
     effort: AuditEffort = "quick"
     """quick: 4 defenses with `none`, 3 thieves, 2 budgets, 2 seeds; standard: 11 defenses in a
-    published setting, 15 thieves, 3 budgets (2 for images with colours), 3 seeds; full: 25
-    defenses, most of them in two settings, all thieves, 5 budgets, 5 seeds."""
+    published setting, 15 thieves, 3 budgets (2 for images with colours), 3 seeds; full: 27
+    defenses in two settings each, but for label-only, which has none, and nasty, all thieves, 5
+    budgets, 5 seeds."""
     defense: tuple[str, ...] = ()
     """Defenses besides `none`: NAME, NAME@option=value, several after a +; or nasty. By default
     those of the effort."""

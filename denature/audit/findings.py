@@ -6,6 +6,7 @@ difference excludes 0, and a share is passed where the whole interval lies beyon
 
 from collections.abc import Callable
 
+from denature.answers.looks import SUM_TOLERANCE
 from denature.audit.reading import (
     LABEL_ONLY,
     LABELS,
@@ -80,6 +81,25 @@ def nan_answers(result: AuditResult) -> Finding | None:
         do=f"If the model hides no scores, {MEND_NAN}; then audit again under another --out.",
         tags=TAGS,
         severity="high",
+    )
+
+
+def not_summing(result: AuditResult) -> Finding | None:
+    """Stated probabilities leave a sum of 1 by more than rounding does."""
+    count = result.model.not_summing
+    if not count:
+        return None
+    return Finding(
+        name="Scores do not sum to 1",
+        raised_if="Answers of probabilities show all their scores, and these leave a sum of 1 by "
+        f"more than {SUM_TOLERANCE:g}.",
+        why=f"So do {count:,} of {result.queries:,} answers. Thieves and prices take them scaled "
+        "to sum to 1, so what independent scores of several labels tell beyond that is not "
+        "measured.",
+        do="If the scores are rounded so coarsely, nothing. If each class has a score of its own, "
+        "as of sigmoids, read fidelity and accuracy, which rest on the largest score alone.",
+        tags=TAGS,
+        severity="info",
     )
 
 
@@ -383,4 +403,5 @@ CHECKS: tuple[Callable[[AuditResult], Finding | None], ...] = (
     defense_without_benefit,
     nothing_measurable,
     nan_answers,
+    not_summing,
 )

@@ -44,6 +44,11 @@ def line(result: AuditResult, *, seconds: float, report: Path) -> str:
             ]
             for name, field in (("queries_to_half", "to_half"), ("queries_to_90", "to_ninety"))
         },
+        "areas": [
+            {"defense": curve.defense, "threat": curve.threat,
+             "recovered": curve.area and asdict(curve.area)}
+            for curve in result.curves
+        ],
         "baselines": [asdict(baseline) for baseline in result.baselines],
         "left_out": list(result.left_out),
         "plan": asdict(result.plan),

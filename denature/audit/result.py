@@ -155,6 +155,8 @@ class AuditedModel:
     """Whether a service answered, whose own defenses, if any, are part of the model."""
     nan_answers: int = 0
     """Answers with NaN beside scores, of a model that has no way to hide scores."""
+    not_summing: int = 0
+    """Answers of probabilities that show all their scores, which do not sum to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

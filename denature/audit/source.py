@@ -18,7 +18,7 @@ from denature.extract.asking.answered import answered
 from denature.extract.asking.ledger import BudgetSpent
 from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.pool import PoolBatch, digest_of
-from denature.extract.asking.reading import shown_counts
+from denature.extract.asking.reading import not_summing, shown_counts
 from denature.extract.victims.called import FunctionVictim
 from denature.remote.errors import AskFailed
 
@@ -73,6 +73,11 @@ class Harvest:
             return 0
         shown = shown_counts(self.oracle.stored)
         return shown.total() - shown[max(shown)] if len(shown) > 1 else 0
+
+    @property
+    def not_summing(self) -> int:
+        """Answers of probabilities that show all their scores, which do not sum to 1."""
+        return not_summing(self.oracle.stored) if self.kind == "probabilities" else 0
 
     def __call__(self, images: np.ndarray) -> Answers:
         """The true answers to images, uint8, n x channels x height x width.

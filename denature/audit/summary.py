@@ -91,7 +91,7 @@ def _measured(
     return Cell(
         **name._asdict(),
         outcome="screened out" if screened else "raced",
-        note=screened or "; ".join(notes),
+        note=" ".join(filter(None, [screened, "; ".join(notes)])),
         seeds=len(cells),
         queries=max(cell.queries for cell in cells),
         accuracy=score.accuracy,

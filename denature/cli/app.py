@@ -25,7 +25,8 @@ LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--points"}
 LISTS |= {"--linf", "--l2", "--l0", "--attacks", "--defense", "--thief"}
 """Options that take several values, also separated by commas."""
 
-EXPLAINED = "`denature help COMMAND` explains a command. Start with `denature demo`."
+EXPLAINED = "`denature help COMMAND` explains a command. Start with `denature demo`, then "
+"`denature audit MODEL --data DATA`."
 
 
 FRACTIONS = {"--linf", "--l2", "--epsilon"}

@@ -68,6 +68,9 @@ class Defense(ABC):
     """The network of the defender that the defense looks at, if any."""
     differentiates: ClassVar[bool] = False
     """Whether the defense needs derivatives by this network's parameters, not only its logits."""
+    revision: ClassVar[int] = 1
+    """Is raised after a change that moves what is shown, so that the cells of audits behind the
+    defense are measured again."""
 
     @property
     @abstractmethod
@@ -157,6 +160,11 @@ class Chain:
         if len(self.defenses) == 1:
             return self.defenses[0].settings
         return {"defenses": [defense.settings for defense in self.defenses]}
+
+    @property
+    def revisions(self) -> dict[str, int]:
+        """Revisions above 1, by the name of the defense."""
+        return {d.name: d.revision for d in self.defenses if d.revision > 1}
 
     @property
     def random(self) -> bool:

@@ -35,4 +35,8 @@ class Rounding(Defense):
         return encode(self)
 
     def _change(self, values: "Tensor", kind: AnswerKind, context: Context) -> "Tensor":
-        return values if kind == "label" else values.round(decimals=self.decimals)
+        if kind == "label":
+            return values
+        rounded = values.round(decimals=self.decimals)
+        # The product with 10^decimals overflows where a score has no such decimals.
+        return rounded.where(rounded.isfinite(), values) if self.decimals > 0 else rounded

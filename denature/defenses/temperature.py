@@ -24,6 +24,8 @@ class Temperature(Defense):
     takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
     keeps_top: ClassVar[bool] = True
     needs_all: ClassVar[bool] = True
+    revision: ClassVar[int] = 2
+    """2: probabilities are normalised first."""
 
     temperature: float = 4.0
     """T, from 0.001 to 1,000."""

@@ -135,10 +135,9 @@ class Audit:
         model = self.model
         if IN_TRAINING not in self.config.defenses or not isinstance(model, Run):
             return None
-        settings = model.record.config.get("training", {})
-        before = decode(Training, settings, where="the record") if settings else self.training
+        net, before = self._own_training
         return Order(
-            net=model.record.net.name,
+            net=net,
             objective=Nasty(),
             # One-cycle leaves nasty teachers harmless; `auto` is the late step.
             training=replace(before, schedule="auto", milestones=(), device=self.device),
@@ -151,12 +150,23 @@ class Audit:
         """The network of adaptive misinformation, where a chain needs it."""
         if not any("misinformation" in chain.roles for chain in self.chains.values() if chain):
             return None
+        net, training = self._own_training
         return Order(
-            net=self.net,
+            net=net,
             objective=Misinformed(),
-            training=self.training,
+            training=replace(training, device=self.device),
             under=self.folder / "defenses",
         )
+
+    @property
+    def _own_training(self) -> tuple[str, Training]:
+        """Network and training of a run, for networks of its defender; else those of clones."""
+        if not isinstance(self.model, Run):
+            return self.net, self.training
+        settings = self.model.record.config.get("training", {})
+        found = decode(Training, settings, where="the record") if settings else self.training
+        # It starts from random weights, which no frozen training could change.
+        return self.model.record.net.name, replace(found, frozen=False)
 
     def measure(self, runs: Mapping[Order, Run], data: Dataset, session: Session) -> MeasuredResult:
         """Measure all cells that are needed; finished ones are read again."""
@@ -384,6 +394,7 @@ class OpenAudit:
                 digest=self.digest,
                 served=not isinstance(self.audit.model, Run | FunctionVictim),
                 nan_answers=self.harvest.nan_answers,
+                not_summing=self.harvest.not_summing,
             ),
             plan=self.plan(),
             baselines=tuple(baselines_of(found)),

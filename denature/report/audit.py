@@ -47,6 +47,12 @@ INTERVALS = (
     "images alone."
 )
 
+IN_FIDELITY = (
+    "In fidelity: the advantage that this thief recovers in agreement with the model, where the "
+    "column before has that in accuracy. Area: the mean of the recovered advantage over the "
+    "logarithm of the budget, from the smallest budget to the largest."
+)
+
 PRICES = (
     "Top-1 kept: share of images whose shown class is the undefended model's. Exact: share of "
     "answers that are shown without any change. L1: mean distance of the shown probabilities to "
@@ -118,7 +124,7 @@ def _start(name: str) -> str:
 def _blocks(result: AuditResult) -> Iterator[Block]:
     yield Table(
         lines=limit_table(result), heading="The figure for a rate limit",
-        note=f"{TO_HALF} {INTERVALS}",
+        note=f"{TO_HALF} {IN_FIDELITY} {INTERVALS}",
     )  # fmt: skip
     for threat in threats(result):
         last = threat == threats(result)[-1]

@@ -25,6 +25,7 @@ def limit_table(result: AuditResult) -> list[list[str]]:
     price = result.plan.price_per_1000
     head = ["Defense", "Threat", "Queries to half", "Queries to 90 %"]
     head += ["US $ to half"] * (price is not None) + ["Recovered %", "Worst thief"]
+    head += ["In fidelity %", "Area %"]
     short, lines = short_names(defenses(result)), [head]
     for threat in threats(result):
         for defense, worst in final(result, threat).items():
@@ -34,7 +35,9 @@ def limit_table(result: AuditResult) -> list[list[str]]:
             line += [] if price is None else [_money(half, price)]
             most = max(result.plan.budgets)
             at = "" if worst.budget == most else f", {worst.budget:,} queries"
-            lines.append([*line, _recovered(worst.recovered), worst.thief + at])
+            line += [_recovered(worst.recovered), worst.thief + at]
+            area = curve.area if curve else None
+            lines.append([*line, _recovered(worst.recovered_fidelity), _recovered(area)])
     return lines
 
 
@@ -118,14 +121,15 @@ def cell_table(result: AuditResult) -> list[list[str]]:
     """Header and lines: every cell of the audit."""
     short = short_names(defenses(result))
     head = ["Defense", "Thief", "Threat", "Outcome", "Note", "Budget", "Seeds"]
-    lines = [[*head, "Recovered %", "Accuracy %", "Fidelity %"]]
+    lines = [[*head, "Recovered %", "In fidelity %", "Accuracy %", "Fidelity %"]]
     for cell in result.cells:
         measured = cell.accuracy is not None
         lines.append(
             [
                 short[cell.defense], cell.thief, cell.threat, cell.outcome, cell.note,
                 f"{cell.budget:,}", str(cell.seeds or ""),
-                _recovered(cell.recovered) if measured else "",
+                *(_recovered(found) if measured else ""
+                  for found in (cell.recovered, cell.recovered_fidelity)),
                 _score(cell), "" if cell.fidelity is None else percent(cell.fidelity),
             ]
         )  # fmt: skip

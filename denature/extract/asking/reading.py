@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from denature.answers.kinds import AnswerKind
-from denature.answers.looks import ENOUGH, LOOKS, are_percent, kind_of
+from denature.answers.looks import ENOUGH, LOOKS, SUM_TOLERANCE, are_percent, kind_of
 from denature.core.errors import ConfigError
 from denature.extract.victims.base import VictimInfo
 
@@ -126,6 +126,12 @@ def check_first(values: np.ndarray, about: VictimInfo) -> None:
 def shown_counts(rows: Iterable[np.ndarray]) -> Counter[int]:
     """Numbers of scores that answers show, and the number of answers that show so many."""
     return Counter(int(np.count_nonzero(~np.isnan(row))) for row in rows)
+
+
+def not_summing(rows: Iterable[np.ndarray]) -> int:
+    """Number of answers that show all their scores, which do not sum to 1; see `SUM_TOLERANCE`."""
+    sums = (float(row.sum()) for row in rows)  # NaN of a hidden score compares as False
+    return sum(abs(total - 1) > SUM_TOLERANCE for total in sums)
 
 
 def completed(kind: AnswerKind, values: np.ndarray) -> np.ndarray:
