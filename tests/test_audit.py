@@ -349,7 +349,9 @@ def test_a_thief_that_is_screened_out_has_a_cell_at_each_budget(
     assert main(words) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     [note] = [cell["note"] for cell in line["cells"] if cell["thief"] == "tuned"]
-    assert re.fullmatch(r".* 10.0 points behind .*\. .* of 4 held-out answers", note)  # what it chose
+    assert re.fullmatch(
+        r".* 10.0 points behind .*\. .* of 4 held-out answers", note
+    )  # what it chose
     found = [
         (kind, cell["budget"], cell["outcome"])
         for kind in ("cells", "not_measured")

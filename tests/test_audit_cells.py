@@ -26,6 +26,7 @@ from denature.recipes.audit import Audit
 from denature.recipes.runner import run
 from denature.train import Normal, Run, Training, train
 from denature.train.session import Session
+from denature.train.untrained import untrained
 from tests.class_means import labels, probabilities
 
 pytestmark = pytest.mark.usefixtures("without_figures", "few_steps")
@@ -152,6 +153,16 @@ def test_networks_of_the_defender_are_trained_as_the_model_was(tmp_path: Path) -
     for order in orders:
         found = order.training
         assert (order.net, found.epochs, found.batch_size, found.frozen) == ("mlp", 2, 50, False)
+
+
+def test_an_untrained_network_is_the_one_that_a_service_looks_at(tmp_path: Path) -> None:
+    training = Training(epochs=1, device="cpu", precision="fp32")
+    model = train("mlp", "digits", Normal(), training, out=tmp_path / "model")
+    [auditor] = _auditor(opened({"defense": ("mad",)}, tmp_path / "audit", model=model))
+    found = auditor.sources[1].networks["untrained"].state_dict()
+    wanted = untrained(model).state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_a_changed_defense_is_measured_again_behind_itself_alone(

@@ -28,9 +28,10 @@ from denature.serve import memory
 from denature.serve.app import create_app
 from denature.serve.config import DefenseConfig, Exposure, ServedModel, Serving
 from denature.serve.memory import MemoryFile
-from denature.serve.networks import DefenderNetworks, untrained
+from denature.serve.networks import DefenderNetworks
 from denature.serve.opening import open_models
 from denature.train import Normal, Run, Training, train
+from denature.train.untrained import untrained
 from tests.served import Served, serve, stop
 from tests.toy_defenses import TOYS, Counting, Surrogate
 

@@ -20,6 +20,7 @@ from denature.defenses.catalogue import DEFENSES, chain_of
 from denature.extract.strategies.base import Lesson
 from denature.nets import create
 from denature.train.run import Run
+from denature.train.untrained import untrained
 
 IN_TRAINING = "nasty"
 """The in-training defense that is trained from a run, and audited like any other model."""
@@ -48,6 +49,8 @@ class Defender:
     """Images that the surrogate learns from."""
     trainer: CloneTrainer
     folder: Path
+    model: Run | None = None
+    """The model, where it is a run."""
     only_planned: bool = False
     """Whether sources are counted only, and need no networks."""
     left_out: list[str] = field(default_factory=list)
@@ -122,14 +125,19 @@ class Defender:
     def _untrained(self) -> tuple[nn.Module, str]:
         trainer = self.trainer
         data = trainer.dataset
+        if self.model is not None:
+            return untrained(self.model), f"untrained {self.model.record.net.name}, as served"
+        mean, std = data.train.statistics()
         with seeded(trainer.training.seed, "untrained surrogate"):
             network = create(
                 trainer.net,
                 classes=len(data.classes),
                 channels=data.channels,
                 image_size=data.image_size,
+                mean=mean,
+                std=std,
             )
-        return network, f"untrained {trainer.net} {trainer.training.seed}"
+        return network, f"untrained {trainer.net} {trainer.training.seed}, normalised"
 
     @cached_property
     def _surrogate(self) -> Run:

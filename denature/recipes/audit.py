@@ -258,6 +258,7 @@ class OpenAudit:
             pool=self.pool,
             trainer=self.trainer,
             folder=audit.folder / "defenses",
+            model=audit.model if isinstance(audit.model, Run) else None,
         )
 
     def _nasty(self, run: Run | None) -> tuple[Harvest, str]:

@@ -6,13 +6,11 @@ from typing import final
 from torch import nn
 
 from denature.core.errors import ConfigError
-from denature.core.seeds import seeded
 from denature.defenses.base import Chain, Networks
-from denature.nets import create
-from denature.nets.normalize import Normalized
 from denature.serve.config import DefenseConfig
 from denature.train.classes import alike
 from denature.train.run import Run, load_run
+from denature.train.untrained import untrained
 
 MEANING = {
     "surrogate": "a student of the model's true answers",
@@ -51,16 +49,3 @@ class DefenderNetworks:
         if role not in self._runs:
             self._runs[role] = load_run(folder, trust=self._trust)
         return alike(role, self._runs[role], run).network
-
-
-def untrained(run: Run) -> nn.Module:
-    """A network of a run's architecture and normalisation, its weights random with a fixed seed."""
-    net = run.record.net
-    with seeded(0, "untrained"):
-        network = create(
-            net.name, classes=net.classes, channels=net.channels, image_size=net.image_size
-        )
-    if isinstance(network, Normalized) and isinstance(run.network, Normalized):
-        network.mean.copy_(run.network.mean)
-        network.std.copy_(run.network.std)
-    return network.eval()
