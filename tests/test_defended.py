@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from denature.answers.answerer import Answers
-from denature.answers.function import FunctionAnswerer
+from denature.answers.function import checked
 from denature.answers.kinds import AnswerKind
 from denature.answers.transfer import Transfer
 from denature.core.errors import ConfigError
+from denature.core.types import Pixels
 from denature.defenses.base import Chain, Context, Defended, Defense
 from denature.defenses.catalogue import DEFENSES
 from denature.defenses.label_only import LabelOnly
@@ -33,17 +34,23 @@ from tests.defending import (
 # Answerers
 
 
-def brightness(images: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class Brightness:
     """Two scores of an image: its mean, and the rest to 1."""
-    means = images.mean(axis=(1, 2, 3))
-    return np.stack([means, 1 - means], axis=1)
+
+    digest: str
+    kind: AnswerKind
+
+    def __call__(self, pixels: Pixels) -> Answers:
+        means = pixels.mean(dim=(1, 2, 3))
+        return Answers(self.kind, torch.stack([means, 1 - means], dim=1))
 
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_defended_answerer_is_one() -> None:
-    plain = FunctionAnswerer(brightness, name="b", kind="probabilities")
+    plain = Brightness("b", "probabilities")
     once = Defended(plain, Chain((Rounding(decimals=1),)))
     twice = Defended(once, Chain((LabelOnly(),)))
     assert (plain.kind, once.kind, twice.kind) == ("probabilities", "probabilities", "label")
@@ -54,9 +61,7 @@ def test_a_defended_answerer_is_one() -> None:
         Defended(plain, Chain((Rounding(decimals=2),))),
         Defended(plain, Chain((Rounding(decimals=1),))),
     )
-    other = Defended(
-        FunctionAnswerer(brightness, name="c", kind="logits"), Chain((Rounding(decimals=1),))
-    )
+    other = Defended(Brightness("c", "logits"), Chain((Rounding(decimals=1),)))
     digests = {answerer.digest for answerer in (plain, once, twice, finer, other)}
     assert len(digests) == 5
     assert again.digest == once.digest
@@ -65,17 +70,11 @@ def test_a_defended_answerer_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "kind", "said"),
-    [
-        (lambda images: images, "logits", "wanted are floats"),
-        (lambda images: np.zeros(len(images)), "label", "wanted are floats"),
-        (lambda images: np.zeros((len(images), 2)), "label", "which is no label"),
-        (lambda images: np.zeros(len(images), np.int32), "logits", "which is no logits"),
-    ],
+    "values", [np.zeros((5, 1, 8, 8)), np.zeros(5), np.zeros((5, 2), np.int64), "words"]
 )
-def test_a_function_that_answers_otherwise_is_refused(function: Any, kind: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        FunctionAnswerer(function, name="f", kind=kind)(IMAGES)
+def test_a_function_that_answers_otherwise_is_refused(values: Any) -> None:
+    with pytest.raises(ConfigError, match=r"f answered .*; wanted are floats, batch x classes, or"):
+        checked(values, name="f")
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from denature.audit.reading import (
 from denature.audit.result import AuditResult, DefensePrice, Finding, Interval, Worst
 from denature.core.stats import Estimate
 from denature.extract.asking.reading import MEND_NAN
-from denature.extract.config import Threat
+from denature.extract.config import FITTED, SOLVED, Threat
 
 TAGS = ("OWASP ML05", "MITRE ATLAS AML.T0024.002")
 
@@ -336,7 +336,9 @@ def public_head(result: AuditResult) -> Finding | None:
         return None
     best = max(won, key=lambda worst: worst.recovered.value if worst.recovered else 0.0)
     assert best.recovered is not None
-    solved = [worst for worst in won if "solved" in _note(result, worst)]
+    # The notes of all seeds: one that was fitted, and not solved, settles nothing.
+    notes = [(worst, _note(result, worst)) for worst in won]
+    solved = [worst for worst, note in notes if SOLVED in note and FITTED not in note]
     name = "A thief with the model's public encoder is the worst one"
     if solved:
         name = "The model is a public encoder with a linear head, and its head was solved for"

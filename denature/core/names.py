@@ -17,6 +17,9 @@ from denature.core.errors import ConfigError
 LIBRARIES = ("timm", "torchvision", "hf")
 """Packages whose networks can be named; building one executes installed code only."""
 
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar")
+"""Suffixes of files that hold weights without their network."""
+
 PLAIN = r"[A-Za-z0-9_.]+"
 REPOSITORY = r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
 FOLDER = r"\.{0,2}/[^\x00-\x1f]+"

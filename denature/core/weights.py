@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from denature.core.checkpoints import check_checkpoint, check_total
 from denature.core.errors import RunError, brief
+from denature.core.names import WEIGHT_SUFFIXES
 from denature.core.sealed import content_digest, read_tensors, write_tensors
 from denature.core.sniffing import is_cut_pickle, is_pickle, is_safetensors, what_else
 from denature.core.text import line_of
@@ -30,8 +31,6 @@ COUNT = ".num_batches_tracked"
 
 AVERAGED = "n_averaged"
 """Step count that `torch.optim.swa_utils.AveragedModel` stores beside the weights."""
-
-SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar")
 
 WANTED = "Wanted is a .safetensors file, or a torch checkpoint that loads with weights_only=True."
 
@@ -101,7 +100,7 @@ def _loaded(path: Path) -> object:
         RunError: the file is missing, damaged, or no checkpoint.
     """
     if path.is_dir():
-        inside = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
+        inside = sorted(file.name for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES)
         such = f", such as {brief(inside, 8)}" if inside else ""
         raise RunError(f"{path} is a folder. Name the file with the weights in it{such}.")
     check_there(path)

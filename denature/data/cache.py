@@ -33,8 +33,9 @@ MOST_META, MOST_VALUES = 256 * MIB, 512 * MIB
 VERSION = 4
 """Raise this number when the cached content of a source changes."""
 
-MISFITS = (OSError, ValueError, KeyError, TypeError, EOFError)
-"""What is raised where a folder of the cache is missing or damaged."""
+MISFITS = (FileNotFoundError, ValueError, KeyError, TypeError, EOFError)
+"""What is raised where a folder of the cache is missing or damaged; other errors, such as too many
+open files, say nothing of the folder."""
 
 BLACK, DIM = 17, 65
 """Limits of the upper byte of 16 bits: values below use at most 12 bits, or at most 14.
@@ -110,7 +111,7 @@ def _check_kept(folder: Path, source: DataSource) -> None:
     """
     try:
         _read(folder, source)
-    except MISFITS as error:
+    except (OSError, *MISFITS) as error:
         raise DataError(
             f"The given data could not be written to {folder}: {line_of(error)}. Free space there, "
             "or name another cache with the environment variable DENATURE_CACHE."
@@ -173,7 +174,7 @@ def decoded(source: DataSource, config: DataConfig, progress: Progress) -> Decod
             return _read(folder, source)
         except MISFITS:
             progress.say(f"{folder} is damaged; {config.source} is decoded again")
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # so may another process
     with atomic_folder(folder, complete=(folder / "meta.json").exists) as new:
         _write(new, source, config, progress)
     return _read(folder, source)

@@ -59,6 +59,9 @@ class ExtractionConfig:
 MOST_FIDELITY = 1000
 """Test images that measure fidelity by default, at most."""
 
+SOLVED, FITTED = "the head was solved from", "the head was fitted to"
+"""How a clone of the thief with the same features came about, as its note says."""
+
 LEAST_STEPS = 500
 """Steps of the optimizer from which fidelity gained little more on digits and CIFAR-10, see
 docs/decisions/0025-steps-of-a-clone.md."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
-from denature.core.names import library_of, own_module
+from denature.core.names import WEIGHT_SUFFIXES, library_of, own_module
 from denature.core.record import RECORD, read_record
 from denature.remote.config import RequestConfig
 from denature.remote.key import key_of
@@ -17,9 +17,6 @@ from denature.remote.key import key_of
 if TYPE_CHECKING:
     from denature.extract.victims.base import Victim
     from denature.train.run import Run
-
-WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
-"""Suffixes of files that hold weights without their network."""
 
 
 class ImageShape(NamedTuple):
@@ -223,7 +220,7 @@ def is_network(name: str) -> bool:
 def is_weights(name: str) -> bool:
     """Whether a name is that of weights without a record: a file, or a model of a library."""
     path = Path(name)
-    return _is_published(name) or (path.suffix in WEIGHTS and not path.is_dir())
+    return _is_published(name) or (path.suffix in WEIGHT_SUFFIXES and not path.is_dir())
 
 
 def price_of(model: object, per_1000: float | None) -> float | None:

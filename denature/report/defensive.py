@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, get_args
 
@@ -251,7 +252,7 @@ def curves(findings: Sequence[EvaluatedNetwork], epsilon: float) -> "Figure | No
             left.fill_between(at, [100 * e.low for e in shares], [100 * e.high for e in shares],
                               color=colour, alpha=0.1, linewidth=0)  # fmt: skip
     others = [finding for finding in findings if finding.temperature is None]
-    for finding, dashes in zip(others, DASHES, strict=False):
+    for finding, dashes in zip(others, cycle(DASHES), strict=False):
         worst = _successes(finding, "worst", key)
         if worst is not None:
             left.axhline(100 * worst.value, color="black", linewidth=1, linestyle=dashes,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar
 
@@ -243,7 +244,7 @@ def scatter(result: FlatMinimaResult) -> "Figure":
     key = format_budget(result.budget)
     figure = new_figure(7.2, 2.9)
     panels = figure.subplots(1, 3, sharey=True)
-    for (colour, mark), of in zip(LOOKS, result.networks, strict=False):
+    for (colour, mark), of in zip(cycle(LOOKS), result.networks, strict=False):
         robust = [100 * share.value for share in of.robust(key)]
         places = (
             [100 * share.value for share in of.kept()],

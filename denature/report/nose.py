@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
@@ -302,7 +303,7 @@ def _pictures(show: NosePictures) -> "list[Image]":
 
 
 def _marked(show: NosePictures) -> "list[Image]":
-    colours = dict(zip(show.seen, COLOURS, strict=False))
+    colours = dict(zip(show.seen, cycle(COLOURS), strict=False))
     sheets = []
     for number, picture in enumerate(_pictures(show)):
         marks = [

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress
+from itertools import compress, cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -254,7 +254,8 @@ def curves(result: RobustnessResult) -> "Figure | None":
     for place, norm in enumerate(norms):
         axes = figure.add_subplot(1, len(norms), place + 1)
         budgets = result.budgets[norm]
-        for colour, evaluation, plain in zip(COLOURS, result.judged, result.plain, strict=False):
+        looks = islice(cycle(COLOURS), len(result.judged))
+        for colour, evaluation, plain in zip(looks, result.judged, result.plain, strict=True):
             clean = evaluation.robustness.clean
             shares = evaluation.robustness.worst[norm]
             worst = [clean, *shares.values()]

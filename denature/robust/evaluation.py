@@ -14,7 +14,7 @@ from denature.attacks import cross_entropy
 from denature.core.errors import DenatureError, Stopped
 from denature.core.files import atomic_path
 from denature.core.progress import Both, Progress, Task
-from denature.core.seeds import derive, generator
+from denature.core.seeds import generator, seeded
 from denature.core.stopping import Stopper
 from denature.core.threads import computing
 from denature.core.types import Labels, Pixels
@@ -215,10 +215,10 @@ class _Runner:
     ) -> dict[str, np.ndarray]:
         """Outcome of an attack on the samples of a batch, and the seconds that it took."""
         clock = time.perf_counter()
-        torch.manual_seed(derive(self.config.seed, "attack", name, start))
         pixels = self.images[torch.from_numpy(batch).to(self.images.device)]
         labels = self.labels[torch.from_numpy(batch).to(self.labels.device)]
-        outcome = _batch(ATTACKS[name], self.context, pixels, labels, budgets)
+        with seeded(self.config.seed, "attack", name, start):
+            outcome = _batch(ATTACKS[name], self.context, pixels, labels, budgets)
         return {**outcome, "seconds": np.array(time.perf_counter() - clock)}
 
     def _path(self, name: str, budgets: Sequence[float], batch: np.ndarray, start: int) -> Path:

@@ -16,7 +16,8 @@ from typing import Any, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from denature.core.errors import ConfigError, DenatureError, MissingExtra
+from denature.core.errors import ConfigError, DenatureError, MissingExtra, RunError
+from denature.core.text import line_of
 
 T = TypeVar("T")
 
@@ -44,7 +45,11 @@ class ProcessGroup:
         return box[0]
 
     def on_rank0(self, work: Callable[[], T]) -> T:
-        """Call `work` in rank 0; all processes get its result or raise its error."""
+        """Call `work` in rank 0; all processes get its result or raise its error.
+
+        Raises:
+            DenatureError: that of `work`; another error, such as a full disk, as a RunError.
+        """
         if self.size == 1:
             return work()
         outcome: tuple[str, Any] = ("none", None)
@@ -53,6 +58,8 @@ class ProcessGroup:
                 outcome = ("done", work())
             except DenatureError as error:
                 outcome = ("failed", error)
+            except Exception as error:  # the other processes would wait for ever
+                outcome = ("failed", RunError(f"{type(error).__name__}: {line_of(error)}"))
         kind, value = self.broadcast(outcome)
         if kind == "failed":
             raise value

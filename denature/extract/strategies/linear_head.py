@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from denature.answers.answerer import Answers
 from denature.core.schema import check_fields
+from denature.extract.config import FITTED, SOLVED
 from denature.extract.strategies.base import (
     Attempt,
     Extra,
@@ -102,10 +103,10 @@ class SameFeatures(Strategy):
             features = torch.cat([features, outputs(encoder, rest, device=attempt.device)])
             shown = Answers(shown.kind, torch.cat([shown.values, attempt.ask(rest).values]))
             head, _, _ = solve(features, shown, self.tolerance, trusted=trusted)
-        note = f"the head was solved from {len(features):,} answers"
+        note = f"{SOLVED} {len(features):,} answers"
         if head is None:
             head, decay = fit(features, shown, attempt.situation.classes, self.decays)
-            note = f"the head was fitted to {len(features):,} answers, decay {decay:g}"
+            note = f"{FITTED} {len(features):,} answers, decay {decay:g}"
         return TrainedClone(EncoderWithHead(encoder, head, features.dtype).eval(), note)
 
 
