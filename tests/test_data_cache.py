@@ -1,5 +1,6 @@
 """The cache of decoded images: what it keeps, and what is decoded again."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from denature.core.errors import DataError
 from denature.data import DataConfig, Dataset, load
+from denature.data.places import cache_root
 from tests.samples import (
     CLASSES,
     LAYOUTS,
@@ -36,6 +38,24 @@ def test_a_second_load_decodes_nothing_and_finds_the_same(
     assert_holds(second, splits)
     assert second.digest == first.digest
     assert second.describe() == first.describe()
+
+
+def test_an_error_of_the_system_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files say nothing of the folder."""
+    root = LAYOUTS[DECODED[0]](tmp_path / "data", pair())
+    load(str(root))
+    kept = [path for path in cache_root().rglob("*") if path.is_file()]
+    assert kept
+
+    def fails(*given: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("denature.data.cache._read", fails)
+    with pytest.raises(OSError, match="Too many open files"):
+        load(str(root))
+    assert all(path.is_file() for path in kept)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux lists what is mapped")

@@ -9,7 +9,7 @@ import pytest
 from denature.core.errors import RunError
 from denature.core.record import find_records
 from denature.report.figures import new_figure
-from denature.report.flatness import around
+from denature.report.flatness import around, lines
 from denature.report.page import Page, Picture, Plot, Table, draw, render, write
 from denature.report.runs import page as page_of_runs
 from denature.report.words import headline
@@ -116,6 +116,16 @@ def test_an_interval_that_reaches_0_does_not_stretch_an_axis() -> None:
     figure = around(flatness(wide).entries)
     assert figure is not None
     assert figure.axes[1].get_ylim() == pytest.approx((0.005, 0.02))
+
+
+def test_a_figure_draws_every_network() -> None:
+    entries = flatness(*(flat(f"net{n}", 0.9, 0.5) for n in range(11))).entries
+    for figure in (around(entries), lines(entries)):
+        assert figure is not None
+        labels = [line.get_label() for line in figure.axes[0].get_lines()]
+        assert [label for label in labels if str(label).startswith("net")] == [
+            f"net{n}" for n in range(11)
+        ]
 
 
 def test_a_page_that_is_drawn_again_keeps_nothing_of_a_strangers(tmp_path: Path) -> None:

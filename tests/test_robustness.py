@@ -249,6 +249,13 @@ def test_another_seed_is_no_evidence(plains: list[Run], tmp_path: Path, attacked
     assert first.verdict.word == "no evidence"
 
 
+def test_an_evaluation_leaves_the_callers_randomness_alone(plain: Run, tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    before = torch.random.get_rng_state()
+    judged([plain], [plain], tmp_path, replace(ATTACK_CONFIG, attacks=("pgd",), linf=(0.1,)))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_probabilities_are_seen_through(plain: Run, attacked: Path) -> None:
     said: list[str] = []
 

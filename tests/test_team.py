@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from denature.core.compute import Compute, resolve
-from denature.core.errors import ConfigError
+from denature.core.errors import ConfigError, RunError
 from denature.core.weights import read_weights
 from denature.data import Dataset, load
 from denature.data.feed import Feed, steps_per_epoch
@@ -236,6 +236,32 @@ def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch
     assert SINGLE_PROCESS.broadcast("x") == "x"
     assert SINGLE_PROCESS.total([1.5, 2.0]) == [1.5, 2.0]
     assert SINGLE_PROCESS.on_rank0(lambda: 7) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [(OSError(28, "No space left"), RunError, "OSError: .*No space left"),
+     (ConfigError("Two."), ConfigError, r"^Two\.$")],
+)  # fmt: skip
+def test_an_error_of_rank_0_reaches_the_others(
+    error: Exception, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    def broadcast(box: list[Any], src: int) -> None:
+        if box[0][0] == "none":
+            box[0] = sent[0]
+        else:
+            sent.append(box[0])
+
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
+
+    def work() -> None:
+        raise error
+
+    for rank in (0, 1):
+        with pytest.raises(kind, match=said):
+            ProcessGroup(rank, 2).on_rank0(work)
 
 
 def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
