@@ -103,7 +103,9 @@ def test_scores_that_do_not_sum_to_one_are_a_finding(tmp_path: Path) -> None:
     result = read_outcome(tmp_path).result
     [finding] = [f for f in result.findings if f.name == "Scores do not sum to 1"]
     assert result.model.not_summing == result.queries > 0
-    assert finding.why.startswith(f"So do {result.queries:,} of {result.queries:,} answers.")
+    assert finding.why.startswith(
+        f"This holds for {result.queries:,} of {result.queries:,} answers."
+    )
 
 
 def test_a_model_at_chance_is_told_what_to_check(
@@ -242,7 +244,7 @@ def test_an_estimate_trains_nothing_and_asks_little(
     words = ["--effort", "standard", "--data", "digits", "--device", "cpu", "-q", "--estimate"]
     for name, model in (("f", f"{HERE}:probabilities"), ("r", str(victim.folder))):
         assert main(["audit", model, *words, "--out", str(tmp_path / name)]) == 0
-        assert "images asked" in capsys.readouterr().out
+        assert "of them for test images" in capsys.readouterr().out
         left = {path.name for path in (tmp_path / name).iterdir() if path.name[0] != "."}
         assert left == {"ledger.sqlite", "ledger.sqlite.anchor"}
     assert len(ASKED) == 4

@@ -65,7 +65,7 @@ def test_the_folder_of_an_audit_is_drawn_again(tmp_path: Path) -> None:
 def test_the_verdict_names_what_is_taken_what_stops_it_and_a_limit() -> None:
     taken, stopped, limit = verdict(audit(owned=0.5))
     assert taken == (
-        "The undefended model can be cloned for more than half of what it is worth: with 5,000 "
+        "A clone recovers more than half of the undefended model's advantage: with 5,000 "
         "queries without a defense, a thief without labelled images takes 88 % [84, 92] of the "
         "model's advantage, and its clone is right on 82 % [81, 83] of the test images, the model "
         "on 92 % [91, 93]; a thief with 500 labelled images of its own takes 44 % [40, 48]."
@@ -93,12 +93,20 @@ def test_the_verdict_names_what_is_taken_what_stops_it_and_a_limit() -> None:
     ("value", "half", "said"),
     [
         (0.97, 0.04, "The undefended model can be cloned almost completely:"),
-        (0.97, 0.10, "The undefended model can be cloned for more than half of what it is worth:"),
-        (0.56, 0.04, "The undefended model can be cloned for more than half of what it is worth:"),
-        (0.56, 0.10, "Whether half of the undefended model's worth can be cloned is not settled:"),
+        (0.97, 0.10, "A clone recovers more than half of the undefended model's advantage:"),
+        (0.56, 0.04, "A clone recovers more than half of the undefended model's advantage:"),
+        (
+            0.56,
+            0.10,
+            "Whether a clone recovers half of the undefended model's advantage is not settled:",
+        ),
         (0.20, 0.10, "The undefended model was cloned in part:"),
         (0.02, 0.10, "The undefended model was not seen to be cloned:"),
-        (0.45, 0.50, "Whether half of the undefended model's worth can be cloned is not settled:"),
+        (
+            0.45,
+            0.50,
+            "Whether a clone recovers half of the undefended model's advantage is not settled:",
+        ),
     ],
 )
 def test_the_first_sentence_claims_what_the_interval_supports(

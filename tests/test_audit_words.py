@@ -131,7 +131,9 @@ def test_a_thief_of_a_smaller_budget_counts_where_it_is_shown_to_take_more() -> 
     assert {w.budget for w in final(found, "B").values()} == {1000}
     assert headline(found).startswith("With 1,000 queries the worst thief takes 70 % [66, 74]")
     taken_by, stopped, _ = verdict(found)
-    assert taken_by.startswith("The undefended model can be cloned for more than half")
+    assert taken_by.startswith(
+        "A clone recovers more than half of the undefended model's advantage"
+    )
     assert "below half" not in stopped
     best = best_defense(found)
     assert best is not None
@@ -147,7 +149,7 @@ def test_one_seed_settles_no_difference() -> None:
     assert "lowers what it takes" in verdict(result)[1]
     one = with_findings(replace(result, plan=replace(result.plan, seeds=1)))
     said = verdict(one)
-    assert said[0].endswith("With one seed this is so of these clones; others may differ.")
+    assert said[0].endswith("With one seed this holds for these clones alone.")
     assert said[1].startswith("The one defense is not shown to lower what the worst thief takes")
     assert any("is not shown to help" in finding.name for finding in one.findings)
 
@@ -193,7 +195,7 @@ def test_a_ruined_defense_passes_no_case() -> None:
     assert none.find("failure") is not None
     skipped = case.find("skipped")
     assert skipped is not None
-    assert skipped.get("message") == "no defense: it keeps the shown class of 30 % of the images"
+    assert skipped.get("message") == "this defense keeps the shown class of only 30 % of the images"
 
 
 def test_a_model_at_chance_that_is_copied_is_said_to_be() -> None:

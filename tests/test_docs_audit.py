@@ -206,7 +206,7 @@ def test_the_reading_of_the_audited_digits_has_its_numbers() -> None:
     assert round(early[1]) == round(early[2])
     outcomes = [cell.outcome for cell in result.cells]
     stated = f"{len(outcomes)} cells, of which {outcomes.count('not applicable')} do not apply"
-    assert f"{result.queries:,} images asked for {stated}" in text
+    assert f"{result.queries:,} queries to the model for {stated}" in text
 
 
 def test_each_thief_is_listed_with_what_it_won() -> None:

@@ -153,7 +153,7 @@ def test_what_a_folder_of_the_hub_lacks_or_overstates_is_told(saved: Path, tmp_p
     (tmp_path / hub.WEIGHTS).write_bytes(weights)
     assert opened({}, **scale, image_size=8).record.net.classes == 10
     for changes in ({"depths": [10**9, 1]}, {"hidden_sizes": [10**9, 16]}, {"depths": [1] * 5000}):
-        with pytest.raises(ConfigError, match="larger than networks here may be"):
+        with pytest.raises(ConfigError, match="wanted are at most 1000 numbers of at most"):
             opened(changes, **scale)
     with pytest.raises(RunError, match="do not fit the network"):
         opened({"hidden_sizes": [65536, 65536]}, **scale)  # 200 GB, outlined before it is made

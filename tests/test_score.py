@@ -121,7 +121,7 @@ def test_fidelity_is_measured_between_the_baselines_agreement_and_one() -> None:
 def test_hits_on_different_images_are_refused() -> None:
     with pytest.raises(ValueError, match=r"on \[399, 400\] images"):
         recovered(hits(0.5), hits(0.4, images=399), hits(0.9)[0])
-    with pytest.raises(ValueError, match="asked of 0 clones"):
+    with pytest.raises(ValueError, match="got 0 clones"):
         advantage_curve({}, 0.1, hits(0.9)[0])
 
 

@@ -141,7 +141,7 @@ def test_a_gain_below_five_points_is_none_however_sure() -> None:
 def test_a_loss_that_is_sure_is_said_to_be_one() -> None:
     said = judge([network(plain=0.2, everything=0.14)], undefended(0.48), [])
     assert said.word == "no evidence"
-    assert said.said.endswith("points: surely less robust.")
+    assert said.said.endswith("points: less robust, with the whole interval.")
 
 
 def test_where_what_is_left_is_not_settled_not_all_is_called_an_illusion() -> None:

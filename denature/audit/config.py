@@ -94,8 +94,7 @@ class AuditConfig:
     effort: AuditEffort = "quick"
     """quick: 4 defenses with `none`, 3 thieves, 2 budgets, 2 seeds; standard: 11 defenses in a
     published setting, 15 thieves, 3 budgets (2 for images with colours), 3 seeds; full: 27
-    defenses in two settings each, but for label-only, which has none, and nasty, all thieves, 5
-    budgets, 5 seeds."""
+    defenses with `none`, 12 of them in two settings each, all thieves, 5 budgets, 5 seeds."""
     defense: tuple[str, ...] = ()
     """Defenses besides `none`: NAME, NAME@option=value, several after a +; or nasty. By default
     those of the effort."""

@@ -91,13 +91,13 @@ def not_summing(result: AuditResult) -> Finding | None:
         return None
     return Finding(
         name="Scores do not sum to 1",
-        raised_if="Answers of probabilities show all their scores, and these leave a sum of 1 by "
-        f"more than {SUM_TOLERANCE:g}.",
-        why=f"So do {count:,} of {result.queries:,} answers. Thieves and prices take them scaled "
-        "to sum to 1, so what independent scores of several labels tell beyond that is not "
-        "measured.",
-        do="If the scores are rounded so coarsely, nothing. If each class has a score of its own, "
-        "as of sigmoids, read fidelity and accuracy, which rest on the largest score alone.",
+        raised_if="The scores of an answer are all shown, and their sum differs from 1 by more "
+        f"than {SUM_TOLERANCE:g}.",
+        why=f"This holds for {count:,} of {result.queries:,} answers. Thieves and prices use the "
+        "scores scaled to sum to 1, so an audit does not measure what independent scores reveal "
+        "beyond that.",
+        do="Nothing, if the model rounds its scores coarsely. If each class has an independent "
+        "score (sigmoid), read fidelity and accuracy, which depend on the largest score alone.",
         tags=TAGS,
         severity="info",
     )

@@ -64,7 +64,7 @@ def junit(result: AuditResult, share: float) -> str:
         elif defense in ruined:
             skipped += 1
             kept = f"{100 * ruined[defense]:.0f} %"
-            message = f"no defense: it keeps the shown class of {kept} of the images"
+            message = f"this defense keeps the shown class of only {kept} of the images"
             ElementTree.SubElement(case, "skipped", message=message)
         elif worst.recovered.value > share:
             message = (

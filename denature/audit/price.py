@@ -167,10 +167,8 @@ def _check(true: AnswerArrays, shown: AnswerArrays, labels: NDArray[np.int64]) -
     counts = (len(true.values), len(shown.values), len(labels))
     if len(set(counts)) != 1:
         raise ConfigError(
-            f"A price was asked of {counts[0]} true answers, {counts[1]} shown ones and "
+            f"A price got {counts[0]} true answers, {counts[1]} shown ones and "
             f"{counts[2]} labels; pass as many of each, of the same images in the same order."
         )
     if "landmarks" in (true.kind, shown.kind):
-        raise ConfigError(
-            "A price was asked of landmarks; audits are of models that answer classes."
-        )
+        raise ConfigError("A price got landmarks; wanted are the answers of a model of classes.")

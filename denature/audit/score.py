@@ -217,7 +217,7 @@ def _check(columns: Sequence[NDArray[np.bool_]], *, clones: int) -> None:
     counts = sorted({hits.shape[1] for hits in columns})
     if not clones or len(counts) != 1:
         raise ValueError(
-            f"A score was asked of {clones} clones, with hits on {counts} images; wanted is at "
+            f"A score got {clones} clones, with hits on {counts} images; wanted is at "
             "least one, on the same half of the test images as its baseline and its victim."
         )
 

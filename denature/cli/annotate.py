@@ -28,8 +28,8 @@ def mark(
         images: Image files of any size, or folders of image files.
         detector: A model to query; repeat the option for several, each drawn in a colour of its
             own: the folder of a run trained on landmarks; the URL of a server, or of one of its
-            models, as in http://localhost:8000/v2/models/NAME; or rekognition. Each picture is a
-            query.
+            models, as in http://localhost:8000/v2/models/NAME; a .toml description whose reply has
+            kind = "landmarks"; or rekognition. Each picture is a query.
         out: Folder for the marked pictures.
         animate: Also make an animation of each picture from the snapshots of the runs, see
             `--keep-every` of `denature train`.

@@ -65,8 +65,9 @@ def audit(
 
     Every thief queries the model behind every defense, and trains clones on what is shown. The
     report counts the worst thief at each budget: how much of the model's advantage over a thief
-    without queries it recovers, the number of queries to half of it (the figure for a rate limit),
-    and what each defense costs honest users. Audit only models that you are allowed to query.
+    without queries it recovers, the number of queries to half of it (the figure for a limit on
+    queries), and what each defense costs honest users. Audit only models that you are allowed to
+    query.
 
     Args:
         model: The folder of a run; a file of weights, with --net; hf:owner/name, timm:NAME or
@@ -156,6 +157,6 @@ def _gate(result: "AuditResult", share: float, folder: Path) -> None:
     if best is not None and best[1] > share:
         raise GateFailed(
             f"The worst thief recovers {100 * best[1]:.1f} % of the model's advantage behind the "
-            f"best defense, {best[0]}; {100 * share:g} % are allowed. {folder / JUNIT} has every "
-            "defense."
+            f"best defense, {best[0]}; --fail-above allows {100 * share:g} %. {folder / JUNIT} "
+            "lists every defense. Add a stronger one by --defense, or limit a client's queries."
         )

@@ -75,7 +75,10 @@ def try_once(
     if fault is not None:
         raise ConfigError(f"{description} does not fit the reply: {fault}.")
     if sent.response.status != 200:
-        raise ConfigError(f"{sent.url} answered {sent.response.status}.")
+        raise ConfigError(
+            f"{sent.url} answered {sent.response.status}; wanted is 200. Check url, headers and "
+            f"key in {description} beside the reply above."
+        )
 
 
 def _print(result: dict[str, Any]) -> None:

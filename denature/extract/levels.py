@@ -152,7 +152,7 @@ def _too_small(
         wanted, what = 2 * stealing.repeats, "for two images"
         return ConfigError(
             f"A budget is {budget:,} queries, with {stealing.repeats} an image; wanted are at "
-            f"least {wanted}, for at least two images."
+            f"least {wanted}, for at least two images. Take a larger --budget, or fewer --repeats."
         )
     return ConfigError(
         f"A budget is {budget:,} queries; wanted are at least {wanted:,}: {what}, for at least two "

@@ -272,7 +272,10 @@ def _config(name: str, *, fetch: bool) -> dict[str, Any]:
         numbers = [number for number in values if isinstance(number, int)]
         most = MOST_LAYERS if key in ("depths", "num_hidden_layers") else MOST_NUMBER
         if len(values) > MOST_LAYERS or any(abs(number) > most for number in numbers):
-            raise ConfigError(f"{key} in {path} is larger than networks here may be.")
+            raise ConfigError(
+                f"{key} in {path} is {str(value)[:40]}; wanted are at most {MOST_LAYERS} numbers "
+                f"of at most {most:,}. Export the model as ONNX, and name that file."
+            )
     return config
 
 

@@ -353,13 +353,17 @@ class OpenAudit:
         service = not isinstance(self.audit.model, Run)
         some = "a budget" if len(auditor.budgets) == 1 else "budgets"
         budgets = f"{some} of {', '.join(f'{budget:,}' for budget in auditor.budgets)} queries"
-        how = "every cell" if config.grid else "screening leaves out thieves that are surely behind"
+        how = (
+            "every cell"
+            if config.grid
+            else "screening leaves out thieves whose interval lies behind the second best"
+        )
         return [
             f"Effort {config.effort}: {counted(len(auditor.sources), 'defense')}, "
             f"{counted(len(auditor.thieves), 'thief', 'thieves')}, {budgets}, "
             f"{counted(auditor.seeds, 'seed')}; {how}.",
-            f"At most {counted(len(trials), 'cell')} and {queries:,} images asked, of them "
-            f"{tests:,} test images.",
+            f"At most {counted(len(trials), 'cell')} and {queries:,} queries, {tests:,} of them "
+            "for test images.",
             self._time(trials),
             *(bill.lines() if service else ()),
             *(f"Left out: {reason}" for reason in self.defender.left_out),

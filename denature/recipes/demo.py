@@ -2,7 +2,7 @@
 
 On the digits, with tau 20 and omega 0.04 (the released code has 4 and 0.04 for CIFAR-10, 20 and
 0.005 for CIFAR-100), the nasty teacher stays within a few points of the normal one while students
-of its full answers lose many: README.md has the measured table.
+of its full answers lose many: docs/demo.md has the measured table.
 """
 
 from collections.abc import Mapping, Sequence

@@ -73,14 +73,14 @@ LABEL_BOUND = (
 
 
 def page(result: AuditResult, records: Sequence[Record]) -> Page:
-    """Verdict, rate limit, maps, curves, prices, findings, and how the numbers were made."""
+    """Verdict, limit on queries, maps, curves, prices, findings, and how the numbers were made."""
     return Page(
         title=f"Audit of {result.model.name}",
         summary=headline(result),
         scope=result.scope,
         date=result.date,
         opening=f"Effort {result.plan.effort}; {counted(len(result.cells), 'cell')} of defense, "
-        f"thief and budget; {result.queries:,} images asked of the model.",
+        f"thief and budget; {result.queries:,} queries to the model.",
         about=_about(result),
         differs=_threats(result),
         verdict=verdict(result),
@@ -123,7 +123,7 @@ def _start(name: str) -> str:
 
 def _blocks(result: AuditResult) -> Iterator[Block]:
     yield Table(
-        lines=limit_table(result), heading="The figure for a rate limit",
+        lines=limit_table(result), heading="The figure for a limit on queries",
         note=f"{TO_HALF} {IN_FIDELITY} {INTERVALS}",
     )  # fmt: skip
     for threat in threats(result):

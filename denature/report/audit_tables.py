@@ -1,4 +1,4 @@
-"""Tables of an audit: the rate limit, prices, labels alone, all cells, how it was made."""
+"""Tables of an audit: the limit on queries, prices, labels alone, all cells, how it was made."""
 
 from collections.abc import Mapping
 
@@ -157,7 +157,7 @@ def method_table(result: AuditResult) -> list[list[str]]:
         "Thieves": ", ".join(plan.thieves),
         "Search": _search(plan.grid),
         "Intervals": "95 %, over seeds and test images together; of one seed, over test images",
-        "Spent": f"{result.queries:,} images asked of the model; {result.seconds:,.0f} s by the "
+        "Spent": f"{result.queries:,} queries to the model; {result.seconds:,.0f} s by the "
         "last command, for the cells that no earlier one had measured",
         "Made on": _environment(result.environment),
     }

@@ -40,8 +40,8 @@ ADVANTAGE = (
 TO_HALF = (
     "Queries to half: number of queries after which the worst thief has half of the advantage, "
     "interpolated between budgets, and below the smallest one from nothing at one query, under "
-    "threat A at as many as the thief owns images. A limit on the queries of one client has to "
-    "stay below it."
+    "threat A at as many as the thief owns images. A limit on the queries of one client belongs "
+    "below the low end of its interval."
 )
 
 
@@ -157,7 +157,7 @@ def _taken(result: AuditResult) -> str:
         if threat != lead
     )
     where = "without a defense" if name == NONE else f"behind {short_name(result, name)}"
-    alone = " With one seed this is so of these clones; others may differ." * one_seed(result)
+    alone = " With one seed this holds for these clones alone." * one_seed(result)
     return (
         f"{_how_much(found[lead], name)}: with {worst.budget:,} queries {where}, "
         f"{thief_of(lead, result.plan)} takes {share(found[lead])} of the model's advantage, and "
@@ -175,12 +175,14 @@ def _how_much(left: Interval, defense: str) -> str:
     if left.low >= 0.9:
         return f"{model} can be cloned almost completely"
     if left.low > 0.5:
-        return f"{model} can be cloned for more than half of what it is worth"
+        return f"A clone recovers more than half of {model[0].lower()}{model[1:]}'s advantage"
     if left.low > 0 and left.high < 0.5:
         return f"{model} was cloned in part"
     if left.high < 0.5:
         return f"{model} was not seen to be cloned"
-    return f"Whether half of {model[0].lower()}{model[1:]}'s worth can be cloned is not settled"
+    return (
+        f"Whether a clone recovers half of {model[0].lower()}{model[1:]}'s advantage is not settled"
+    )
 
 
 def _stopped(result: AuditResult) -> str:

@@ -1,4 +1,4 @@
-"""Numbers and findings in words; the only place where a share becomes a percent."""
+"""Numbers and findings in words."""
 
 import re
 from collections.abc import Sequence
@@ -217,8 +217,8 @@ def _spoiled(rows: Sequence[Row], summary: Summary) -> str:
             f"teacher or distillation itself costs accuracy: {ends}."
         )
     return (
-        f"No student is surely spoiled by more than {100 * MARGIN:g} point, against itself alone "
-        f"and against the normal teacher's student: {ends}."
+        f"No student is shown to be spoiled by more than {100 * MARGIN:g} point, against itself "
+        f"alone and against the normal teacher's student: {ends}."
     )
 
 

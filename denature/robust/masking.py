@@ -57,8 +57,8 @@ def _stronger(evidence: EvaluationData, strong: list[str], weak: list[str]) -> t
         left = f" {', '.join(absent)} did not run." if absent else ""
         most, count = largest
         return False, (
-            f"At no budget surely by {LEAST:.0%} or more of the samples; at most by {most:.0%}"
-            + (f" of {count}.{left}" if count else f".{left}")
+            f"The difference is settled as {LEAST:.0%} of the samples or more at no budget; its "
+            f"largest value is {most:.0%}" + (f" of {count}.{left}" if count else f".{left}")
         )
     return True, "; ".join(sentences) + "."
 
@@ -92,7 +92,11 @@ def _unbounded(evidence: EvaluationData) -> tuple[bool, str]:
 
 def _random(evidence: EvaluationData) -> tuple[bool, str]:
     random = evidence.target.is_random
-    return random, "The same images are answered in several ways." if random else "They are not."
+    return random, (
+        "The same images are answered in several ways."
+        if random
+        else "The same image always gets the same answer."
+    )
 
 
 SIGNS: Mapping[str, Rule[EvaluationData]] = {

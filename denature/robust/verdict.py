@@ -124,7 +124,9 @@ def judge(
     elif not theirs:
         word, sentence = "no evidence", "No attack ran to its end on all compared networks."
     if word == "more robust" and len(defended) == 1:
-        sentence += " That is said of this network; of its training only more seeds can tell."
+        sentence += (
+            " The verdict is about this network; a verdict about its training needs more seeds."
+        )
     raised = [check.name for check in checks if check.raised]
     signs = f" Signs of masked gradients: {', '.join(raised)}." if raised else ""
     return Verdict(
@@ -223,7 +225,7 @@ def _word(
             f"{everything}; with one undefended network the spread between seeds is unknown."
         )
     if real.difference.high < 0:
-        return "no evidence", f"{everything}: surely less robust."
+        return "no evidence", f"{everything}: less robust, with the whole interval."
     if real.difference.low > 0:
         return "no evidence", (
             f"{everything}: more than seeds and samples leave open, and less than the "

@@ -256,7 +256,8 @@ class ServedModel:
     def _of_landmarks(self, chain: Chain) -> AnswerKind:
         if self.exposure.show not in (None, "landmarks"):
             raise ConfigError(
-                f"{self.run} answers with landmarks, and cannot show {self.exposure.show}."
+                f"{self.run} answers with landmarks, and cannot show {self.exposure.show}. Leave "
+                "out --show, or pass --show landmarks."
             )
         chain.kind("landmarks")
         return "landmarks"
@@ -271,7 +272,10 @@ class ServedModel:
         """
         show = self.exposure.show
         if show == "landmarks":
-            raise ConfigError(f"{self.run} answers with classes, and cannot show landmarks.")
+            raise ConfigError(
+                f"{self.run} answers with classes, and cannot show landmarks. Pass --show "
+                "probabilities, logits or label."
+            )
         # Scores go before labels: rounding before label-only changes which class is named.
         follow = [kind for kind in CLASS_ANSWER_KINDS if derivable(kind, answered)]
         first = _taken_first(chain, show or usual)

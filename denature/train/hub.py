@@ -91,7 +91,10 @@ def checked_weights(folder: Path, net: NetRecord) -> Path:
     if not path.is_file() or not is_safetensors(path):
         raise RunError(f"{path} is no safetensors file; wanted is the folder of a finished run.")
     if content_digest(read_weights(path))[:16] != net.digest:
-        raise RunError(f"The weights in {folder} are not those that its record names.")
+        raise RunError(
+            f"The weights in {folder} are not those that its record names. Restore "
+            "weights.safetensors from a copy, or make the run again with --overwrite."
+        )
     return path
 
 

@@ -92,7 +92,10 @@ class Job:
         """
         asks, objective = order.objective.asks, order.objective
         if asks is not None and asks not in inputs:
-            raise ConfigError(f"A {objective.kind} run needs a run as {asks}; none was given.")
+            raise ConfigError(
+                f"A {objective.kind} run needs a run as {asks}; none was given. Pass --{asks} RUN, "
+                "or source= from Python."
+            )
         answerer = inputs.get(asks) if asks else None
         if dataset.landmarks:
             check_landmarks(order)

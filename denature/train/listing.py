@@ -53,7 +53,10 @@ def find(places: Sequence[Path]) -> list[ListedRun]:
         marks = [*place.rglob(RECORD), *(p.parent for p in place.rglob(f"{STATE_FOLDER}/{PLAN}"))]
         folders |= dict.fromkeys(sorted(mark.parent for mark in marks))
     if not folders:
-        raise RunError(f"{' and '.join(map(str, places))} holds no runs.")
+        raise RunError(
+            f"No runs in {', '.join(map(str, places))}; name a folder with a record.json in or "
+            "below it."
+        )
     return [_listed(folder) for folder in folders]
 
 

@@ -344,7 +344,8 @@ def load_run(
     if digest(network) != net.digest:
         raise RunError(
             f"The weights in {folder} are not those that its record names; they were changed or "
-            "belong to another run."
+            "belong to another run. Restore weights.safetensors from a copy, or make the run again "
+            "with --overwrite."
         )
     return Run(record, network.eval(), folder)
 

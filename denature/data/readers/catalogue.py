@@ -67,7 +67,11 @@ def _path_of(name: str, progress: Progress) -> Path:
         if re.fullmatch(r"[\w-]+", name):
             error = unknown("data set", name, {*NAMED, *PUBLISHED})
             raise DataError(f"{error} There is no file or folder {path.absolute()} either.")
-        raise DataError(f"There is no file or folder {path.absolute()}.")
+        named = ", ".join((*NAMED, *PUBLISHED))
+        raise DataError(
+            f"There is no file or folder {path.absolute()}. Wanted is the path of a data set, "
+            f"hf:owner/name, or one of {named}."
+        )
     if not path.is_file() and not path.is_dir():
         raise DataError(f"{path} is a pipe, a device or a socket; wanted is a file or a folder.")
     return path

@@ -229,7 +229,10 @@ class Database:
             self._commit()
         except Exception as error:
             self._roll_back()
-            lost = RunError(f"The ledger {self.path} cannot be written: {error}.")
+            lost = RunError(
+                f"The ledger {self.path} cannot be written: {error}. Mend that, and run the same "
+                "command again."
+            )
             done = [(future, None, lost) for _, future in work]
         for future, result, failure in done:
             if failure is None:
@@ -263,7 +266,10 @@ def _locked(path: Path) -> FileLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise RunError(f"Another process is at work with the ledger {path}.") from None
+        raise RunError(
+            f"Another process is at work with the ledger {path}; wait for it, or name another "
+            "--out."
+        ) from None
     except OSError as error:
         raise RunError(f"The ledger {path} cannot be created: {error}.") from None
     return lock

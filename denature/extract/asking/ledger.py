@@ -23,6 +23,8 @@ from denature.extract.asking.database import Database
 from denature.extract.asking.limits import QueryLimits, Spending
 from denature.extract.victims.base import VictimInfo
 
+RESTORE = "Restore all files ledger.sqlite* from a copy, or name another --out."
+
 NAMES = ("targets", "requests", "queries")
 
 TABLES = (
@@ -311,7 +313,9 @@ class Ledger:
         found: dict[bytes, dict[int, np.ndarray]] = {}
         for content, repeat, answer in rows:
             if not 0 < len(answer) <= size * max(width, 1) or len(answer) % size:
-                raise RunError(f"{self.path} is damaged: an answer has {len(answer)} bytes.")
+                raise RunError(
+                    f"{self.path} is damaged: an answer has {len(answer)} bytes. {RESTORE}"
+                )
             found.setdefault(bytes(content), {})[repeat] = np.frombuffer(answer, dtype)
         return found
 
@@ -352,7 +356,10 @@ def read_tallies(path: Path) -> list[Tally]:
         RunError: there is no ledger.
     """
     if not path.is_file():
-        raise RunError(f"There is no ledger {path}.")
+        raise RunError(
+            f"There is no ledger {path}; name the folder of a theft, an audit or an evaluation, "
+            "or its ledger.sqlite."
+        )
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
             _check_tables(db)
@@ -405,5 +412,5 @@ def _options(text: str) -> dict[str, str]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise RunError(f"The ledger is damaged: its options are {text[:40]!r}.")
+        raise RunError(f"The ledger is damaged: its options are {text[:40]!r}. {RESTORE}")
     return found

@@ -176,7 +176,9 @@ class RedisKeys(Keys):
         key = new_key()
         bounds = _texts(budget, rate, burst)
         if not self._run("add", name, digest_of(key), *bounds, account=digest_of(key)):
-            raise ConfigError(f"There is a key called {name!r} already.")
+            raise ConfigError(
+                f"There is a key called {name!r} already; pass --change {name}, or another name."
+            )
         return key
 
     def change(
@@ -190,7 +192,7 @@ class RedisKeys(Keys):
 
     def _expect(self, name: str, done: bool) -> None:
         if not done:
-            raise ConfigError(f"There is no key called {name!r}.")
+            raise ConfigError(f"There is no key called {name!r}; `denature keys URL` lists them.")
 
     def accounts(self) -> list[Key]:
         fields = ("name", "used", "budget", "rate", "burst")

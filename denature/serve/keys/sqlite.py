@@ -123,7 +123,10 @@ class SqliteKeys(Keys):
         key = new_key()
         with self._transaction() as db:
             if db.execute("SELECT 1 FROM keys WHERE name = ?", (name,)).fetchone():
-                raise ConfigError(f"{self._path} has a key called {name!r} already.")
+                raise ConfigError(
+                    f"{self._path} has a key called {name!r} already; pass --change {name}, or "
+                    "another name."
+                )
             db.execute(
                 "INSERT INTO keys (name, digest, budget, rate, burst) VALUES (?, ?, ?, ?, ?)",
                 (name, digest_of(key), budget, rate, burst),
@@ -148,7 +151,9 @@ class SqliteKeys(Keys):
 
     def _expect(self, name: str, count: int) -> None:
         if not count:
-            raise ConfigError(f"{self._path} has no key called {name!r}.")
+            raise ConfigError(
+                f"{self._path} has no key called {name!r}; `denature keys {self._path}` lists them."
+            )
 
     def accounts(self) -> list[Key]:
         with self._transaction(write=False) as db:

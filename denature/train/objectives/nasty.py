@@ -29,9 +29,9 @@ class Nasty:
         "This is a nasty teacher (Ma et al., ICLR 2021): its predicted class is meant to be right, "
         "and its other scores are made to mislead. A student that imitates its probabilities or "
         "logits may end far below the same network trained alone, so do not distil from them, and "
-        "do not read them as confidence. Its predicted classes mislead no student: one that learns "
-        "from these labels alone loses little. Nor does it protect itself from every thief: other "
-        "temperatures and learning rates were enough to learn from such a teacher."
+        "do not read them as confidence. On digits, students of its predicted classes alone lost "
+        "no accuracy, and other temperatures and learning rates were enough to learn from such a "
+        "teacher; other data were not measured."
     )
 
     temperature: float = 4.0

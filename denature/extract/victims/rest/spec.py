@@ -246,7 +246,8 @@ def secrets_of(spec: RestSpec) -> dict[str, str]:
     missing = [name for name in spec.variables if not os.environ.get(name)]
     if missing:
         raise ConfigError(
-            f"The environment does not set {', '.join(missing)}, which the description names."
+            f"The environment does not set {', '.join(missing)}, which the description names. Set "
+            f"it: export {missing[0]}=VALUE."
         )
     return {name: os.environ[name] for name in spec.variables}
 
