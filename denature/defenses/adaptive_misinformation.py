@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
-from denature.defenses.base import Context, Defense, NetworkRole
+from denature.defenses.base import Context, NetworkRole, Perturbation
 from denature.defenses.distributions import normalised, probabilities
 from denature.defenses.surrogates import predicted
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveMisinformation(Defense):
+class AdaptiveMisinformation(Perturbation):
     """Shows (1 - h) y + h f^, with h = sigmoid(nu (tau - max y)) and a network f^ that is wrong.
 
     Kariyappa & Qureshi 2020 (arXiv:1911.07100). Images of a thief's pool are meant to be far from
@@ -26,10 +26,6 @@ class AdaptiveMisinformation(Defense):
     """
 
     name: ClassVar[str] = "adaptive-misinformation"
-    takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
-    gives: ClassVar[AnswerKind | None] = "probabilities"
-    perturbs: ClassVar[bool] = True
-    needs_all: ClassVar[bool] = True
     role: ClassVar[NetworkRole | None] = "misinformation"
     keeps_top: ClassVar[bool] = False
 

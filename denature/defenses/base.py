@@ -139,6 +139,16 @@ class Defense(ABC):
         """The defended values; see `Answers.values`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Perturbation(Defense):
+    """A defense that shows other probabilities than the true ones, which it needs in full."""
+
+    takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
+    gives: ClassVar[AnswerKind | None] = "probabilities"
+    perturbs: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = True
+
+
 def _spelled(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 

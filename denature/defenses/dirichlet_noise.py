@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
-from denature.defenses.base import Context, Defense
+from denature.defenses.base import Context, Perturbation
 from denature.defenses.distributions import probabilities
 from denature.defenses.randomness import Randomness
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DirichletNoise(Defense):
+class DirichletNoise(Perturbation):
     """Draws each answer from the Dirichlet distribution with the parameters c * y.
 
     Its mean is the true answer y, and the variance of a probability y_k is y_k (1 - y_k) / (c + 1).
@@ -23,11 +23,7 @@ class DirichletNoise(Defense):
     """
 
     name: ClassVar[str] = "dirichlet-noise"
-    takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
-    gives: ClassVar[AnswerKind | None] = "probabilities"
     random: ClassVar[bool] = True
-    perturbs: ClassVar[bool] = True
-    needs_all: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = False
 
     concentration: float = 10.0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, final
 from denature.answers.kinds import AnswerKind
 from denature.core.errors import ConfigError
 from denature.core.schema import check_fields
-from denature.defenses.base import Context, Defense
+from denature.defenses.base import Context, Perturbation
 from denature.defenses.distributions import normalised, probabilities
 from denature.defenses.randomness import Randomness
 
@@ -18,7 +18,7 @@ Space: TypeAlias = Literal["scores", "log-odds"]
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class GaussianNoise(Defense):
+class GaussianNoise(Perturbation):
     """Adds independent normal noise to each score; probabilities stay a distribution.
 
     In the space `scores` the noise is added to the logits or probabilities themselves, as ART's
@@ -33,10 +33,8 @@ class GaussianNoise(Defense):
     """
 
     name: ClassVar[str] = "gaussian-noise"
-    takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
+    gives: ClassVar[AnswerKind | None] = None
     random: ClassVar[bool] = True
-    perturbs: ClassVar[bool] = True
-    needs_all: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = False
 
     scale: float = 0.2

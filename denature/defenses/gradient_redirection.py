@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
-from denature.defenses.base import Context, Defense, NetworkRole
+from denature.defenses.base import Context, NetworkRole, Perturbation
 from denature.defenses.distributions import normalised, probabilities
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class GradientRedirection(Defense):
+class GradientRedirection(Perturbation):
     """Moves mass to the class whose log-likelihood grows most along one direction of the weights.
 
     GRAD^2 (Mazeika et al. 2022) maximises <G^T y~, z>, where G is the Jacobian of a surrogate's
@@ -26,10 +26,6 @@ class GradientRedirection(Defense):
     """
 
     name: ClassVar[str] = "gradient-redirection"
-    takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
-    gives: ClassVar[AnswerKind | None] = "probabilities"
-    perturbs: ClassVar[bool] = True
-    needs_all: ClassVar[bool] = True
     role: ClassVar[NetworkRole | None] = "surrogate"
     differentiates: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = False

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
-from denature.defenses.base import Context, Defense, NetworkRole
+from denature.defenses.base import Context, NetworkRole, Perturbation
 from denature.defenses.distributions import normalised, probabilities
 from denature.defenses.surrogates import predicted
 
@@ -26,7 +26,7 @@ CLOSE = 1e-12
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class MAD(Defense):
+class MAD(Perturbation):
     """Moves an answer towards the target that turns a thief's gradient most: MAD.
 
     Orekondy et al. 2020 (arXiv:1906.10908) maximise the distance between the normalised
@@ -39,10 +39,6 @@ class MAD(Defense):
     """
 
     name: ClassVar[str] = "mad"
-    takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
-    gives: ClassVar[AnswerKind | None] = "probabilities"
-    perturbs: ClassVar[bool] = True
-    needs_all: ClassVar[bool] = True
     role: ClassVar[NetworkRole | None] = "untrained"
 
     epsilon: float = 1.0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
-from denature.defenses.base import Context, Defense
+from denature.defenses.base import Context, Perturbation
 from denature.defenses.distributions import probabilities
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ModelGuardS(Defense):
+class ModelGuardS(Perturbation):
     """Shows the first codeword of the predicted class that is near; else the answer becomes one.
 
     ModelGuard-S (Tang et al., USENIX Security 2024), as released: not the nearest codeword within
@@ -32,10 +32,6 @@ class ModelGuardS(Defense):
     """
 
     name: ClassVar[str] = "modelguard-s"
-    takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
-    gives: ClassVar[AnswerKind | None] = "probabilities"
-    perturbs: ClassVar[bool] = True
-    needs_all: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = True
 
     epsilon: float = 1.0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
-from denature.defenses.base import Context, Defense
+from denature.defenses.base import Context, Perturbation
 from denature.defenses.distributions import normalised, probabilities
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ModelGuardW(Defense):
+class ModelGuardW(Perturbation):
     """Shows the distribution y' with the least <log(y + 1e-6), y'> that keeps the predicted class.
 
     Tang et al. 2024 (USENIX Security, ModelGuard-W) constrain y' to an L1 ball around y and let the
@@ -24,10 +24,6 @@ class ModelGuardW(Defense):
     """
 
     name: ClassVar[str] = "modelguard-w"
-    takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
-    gives: ClassVar[AnswerKind | None] = "probabilities"
-    perturbs: ClassVar[bool] = True
-    needs_all: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = True
 
     epsilon: float = 1.0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.answers.kinds import AnswerKind
 from denature.core.schema import check_fields
-from denature.defenses.base import Context, Defense
+from denature.defenses.base import Context, Perturbation
 from denature.defenses.distributions import all_scores, normalised, probabilities
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ReverseSigmoid(Defense):
+class ReverseSigmoid(Perturbation):
     """Scales f(y) = y - beta * (sigmoid(gamma * log(y / (1 - y))) - 1/2) to sum to 1.
 
     Reverse sigmoid (Lee et al., 2018). Before scaling, f(y) + f(1 - y) = 1. With gamma = 1, f is
@@ -31,10 +31,6 @@ class ReverseSigmoid(Defense):
     """
 
     name: ClassVar[str] = "reverse-sigmoid"
-    takes: ClassVar[tuple[AnswerKind, ...]] = ("logits", "probabilities")
-    gives: ClassVar[AnswerKind | None] = "probabilities"
-    perturbs: ClassVar[bool] = True
-    needs_all: ClassVar[bool] = True
     keeps_top: ClassVar[bool] = False
 
     beta: float = 1.0

@@ -12,10 +12,9 @@ from denature.extract.asking.oracle import UNLIMITED, Oracle
 from denature.extract.asking.pool import pool_of_tests
 from denature.extract.compatibility import about_of, fitted
 from denature.extract.measure import ask_reference
+from denature.extract.theft import LEDGER
 from denature.extract.victims.base import Victim
 from denature.remote.config import RequestConfig
-
-LEDGER = "ledger.sqlite"
 
 USUAL = 1000
 """Test images of which a model is asked, unless more are wanted."""

@@ -35,6 +35,7 @@ from denature.extract.asking.ledger import Ledger
 from denature.extract.asking.limits import check_max_cost
 from denature.extract.strategies.base import Extra, Strategy
 from denature.extract.strategies.catalogue import strategy_of
+from denature.extract.theft import LEDGER
 from denature.extract.victims.base import Victim
 from denature.extract.victims.called import FunctionVictim
 from denature.recipes.audit_time import seconds_of_cells
@@ -47,8 +48,6 @@ from denature.train import Nasty, Order, Run, Training
 from denature.train.config import Device
 from denature.train.objectives.misinformed import Misinformed
 from denature.train.session import Session
-
-LEDGER = "ledger.sqlite"
 
 
 @final

@@ -16,6 +16,7 @@ from denature.data import DataConfig, Dataset
 from denature.data.dataset import Split
 from denature.data.png import to_png
 from denature.extract.asking.limits import check_max_cost
+from denature.extract.theft import LEDGER
 from denature.extract.victims.base import Victim
 from denature.recipes.attack_plan import announce, common_attacks, in_whole_steps
 from denature.recipes.controls import each_once, undefended_runs
@@ -39,8 +40,6 @@ from denature.train.session import Session
 if TYPE_CHECKING:
     from denature.recipes.blackboxes import Box, Terms
 
-LEDGER = "ledger.sqlite"
-"""Ledger of the queries to black boxes."""
 
 PICTURES = 5
 """Samples in the figure of the smallest changes."""

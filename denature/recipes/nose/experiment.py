@@ -17,6 +17,7 @@ from denature.data.dataset import Split
 from denature.data.landmarks import PLACES
 from denature.extract.asking.pricing import one_price, prices_of
 from denature.extract.speed import Timing, time_run, time_victim
+from denature.extract.theft import LEDGER
 from denature.extract.victims.base import Victim
 from denature.extract.victims.find import REKOGNITION
 from denature.extract.victims.rekognition import Rekognition
@@ -116,7 +117,7 @@ class Nose(AtScale):
                 pool=self._persons(session.progress)[1],
                 data=data,
                 fidelity=self.setting.fidelity,
-                ledger=self.folder / "ledger.sqlite",
+                ledger=self.folder / LEDGER,
                 price=None if prices is None else prices.cost(1),
                 session=session,
             )
