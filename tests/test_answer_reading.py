@@ -15,8 +15,8 @@ from denature.extract.asking.oracle import Oracle
 from denature.extract.asking.reading import combined, completed, fitting
 from denature.extract.victims.base import VictimInfo
 from denature.remote.config import RequestConfig
+from tests.heard import Heard
 from tests.oracles import SOFT, Counted, images_of, oracle_of
-from tests.test_classes import Heard
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from denature.report.theft import verdict_on_theft
 from denature.train import Normal, train
 from denature.train.session import Session
 from tests.billed import ASKED, HERE, QUICK, answers, labels, terms, victim
-from tests.test_classes import Heard
+from tests.heard import Heard
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 NO_WAIT = RequestConfig(per_request=3, concurrency=4, attempts=3, longest_wait_s=0.0)

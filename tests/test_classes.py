@@ -41,6 +41,7 @@ from denature.train.identity import plan_id, plan_of
 from denature.train.runs import evaluate_run
 from denature.train.session import Session
 from tests.evaluations import flatness, robustness
+from tests.heard import Heard
 from tests.networks import every_network
 from tests.served import serve, stop
 
@@ -48,21 +49,6 @@ QUICK = Training(epochs=6, batch_size=16, augment="none", device="cpu", precisio
 NUMBERS = tuple(map(str, range(12)))
 AS_FOLDERS = tuple(sorted(NUMBERS))
 ANIMALS = ("ant", "bat", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex", "jay", "kite", "lion")
-
-
-class Heard:
-    """Progress that keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def task(self, name: str, total: float, unit: str) -> Any:
-        from denature.core.progress import SILENT
-
-        return SILENT.task(name, total, unit)
 
 
 def arrays(per: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

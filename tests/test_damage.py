@@ -16,7 +16,6 @@ from denature.answers.transfer_file import load_transfer, save_transfer
 from denature.attacks import Ball
 from denature.audit.cells import CellStore, MeasuredCell
 from denature.core.errors import RunError, Stopped
-from denature.core.progress import Silent
 from denature.core.sealed import Damaged, read_tensors, sealed, unsealed, write_tensors
 from denature.core.stopping import Stopper
 from denature.data import Dataset, load
@@ -30,18 +29,9 @@ from denature.train.objectives import Adversarial, Objective, Skeptical
 from denature.train.run import snapshots
 from denature.train.session import Session
 from denature.train.state import FORMER, STATE, read_state, write_state
+from tests.heard import Heard
 
 QUICK = Training(epochs=1, batch_size=32, fraction=0.3, lr=0.01, precision="fp32", device="cpu")
-
-
-class Listening(Silent):
-    """Keeps the lines that are said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +75,7 @@ class Resumed:
 
     def __init__(self, data: Dataset, teacher: Run, objective: Objective, out: Path) -> None:
         self.data, self.teacher, self.objective, self.out = data, teacher, objective, out
-        self.said = Listening()
+        self.said = Heard()
         self.state = out / "state" / STATE
         self.former = out / "state" / FORMER
 
@@ -278,7 +268,7 @@ def test_a_damaged_outcome_of_an_attack_is_attacked_again(
 ) -> None:
     target = Target(teacher, data.test.images[:10].float() / 255, device="cpu")
     config = AttackConfig(effort="quick", attacks=("fgsm",), samples=12, seed=0)
-    said = Listening()
+    said = Heard()
 
     def attack() -> AttackOutcome:
         session = Session(progress=said)
@@ -312,7 +302,7 @@ def test_damaged_labels_in_the_cache_are_decoded_again(
     wanted = load(str(tmp_path / "data.npz"))
     [labels] = (tmp_path / "cache").rglob("train.labels.npy")
     for file in (labels, labels.with_name("meta.json")):
-        content, said = file.read_bytes(), Listening()
+        content, said = file.read_bytes(), Heard()
         flip(file, content.index(b'"digest": "') + 12 if file.suffix == ".json" else -8)
         found = load(str(tmp_path / "data.npz"), progress=said)
         assert torch.equal(found.train.labels, wanted.train.labels)

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from denature.core.progress import SILENT, Task
 from denature.data import DataConfig, load
 from denature.data.listing import IMAGE_SUFFIXES, list_folder
+from tests.heard import Heard
 from tests.layouts import images, pictures, png, read, shards, sizes
 
 HIDDEN = ("._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".hidden.png")
@@ -123,27 +122,14 @@ def test_a_folder_that_links_to_its_neighbour_ends(tmp_path: Path) -> None:
     assert (listed.total, left_out) == (4, {"circular link": 2})
 
 
-class Lines:
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def task(self, name: str, total: float, unit: str) -> AbstractContextManager[Task]:
-        return SILENT.task(name, total, unit)
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
-
-
 def test_what_is_left_out_is_said_at_every_load(tmp_path: Path) -> None:
     root = images(tmp_path, a=2, b=2)
     (root / "a" / ".x.png").write_bytes(b"")
     (root / "b" / "notes.txt").write_text("hello")
     for _ in range(2):
-        lines = Lines()
+        lines = Heard()
         load(DataConfig(source=str(root), holdout=0.5), progress=lines)
-        assert lines.said == [f"{root}: left out 1 hidden, 1 .txt"]
+        assert lines.lines == [f"{root}: left out 1 hidden, 1 .txt"]
 
 
 def test_classes_that_no_training_image_is_of_are_told(tmp_path: Path) -> None:
@@ -152,17 +138,17 @@ def test_classes_that_no_training_image_is_of_are_told(tmp_path: Path) -> None:
         cells = [{"bytes": png(number), "path": None} for number in range(4)]
         columns = {"image": cells, "label": [first, first + 1, first, first + 1]}
         pq.write_table(pa.table(columns), tmp_path / f"{split}.parquet")
-    lines = Lines()
+    lines = Heard()
     load(str(tmp_path), progress=lines)
-    assert lines.said == [f"{tmp_path}: no training image is of class 0; 2 test images are."]
+    assert lines.lines == [f"{tmp_path}: no training image is of class 0; 2 test images are."]
 
 
 def test_a_folder_of_one_class_is_told(tmp_path: Path) -> None:
     root = images(tmp_path, img_align_celeba=4)
     (root / "list_attr.csv").write_text("0.png,1")
-    lines = Lines()
+    lines = Heard()
     load(DataConfig(source=str(root), holdout=0.5), progress=lines)
-    assert lines.said[-1] == f"{root}: all images are of one class, img_align_celeba"
+    assert lines.lines[-1] == f"{root}: all images are of one class, img_align_celeba"
 
 
 def test_a_folder_without_images_says_what_lies_there(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from denature.core.errors import DataError
 from denature.data import DataConfig, load
+from tests.heard import Heard
 from tests.layouts import CATS, labels_of, png, read, table
-from tests.test_data_files import Lines
 
 BESIDE: dict[str, list[Any]] = {
     "id": list(range(100, 106)),
@@ -186,9 +186,9 @@ def test_a_column_that_its_file_calls_one_of_classes_is_no_guess(tmp_path: Path)
 
 
 def said(source: Path) -> list[str]:
-    lines = Lines()
+    lines = Heard()
     load(DataConfig(source=str(source), holdout=0.5), progress=lines)
-    return lines.said
+    return lines.lines
 
 
 def test_a_label_column_without_a_usual_name_is_told(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ from denature.serve.faces import RekognitionError
 from denature.serve.faces import details as face_details
 from denature.serve.faces import read as read_request
 from denature.train import Normal, Run, Training, train
+from tests.heard import Heard
 from tests.layouts import read
-from tests.test_data_files import Lines
 
 TURNS = {
     1: None,
@@ -285,11 +285,11 @@ def test_sixteen_bits_are_read_by_their_upper_byte(tmp_path: Path, kind: str) ->
 def test_sixteen_bits_that_are_dark_are_told_at_every_load(tmp_path: Path) -> None:
     root = deep(tmp_path, "png", 16383, 9000)
     for _ in range(2):
-        lines = Lines()
+        lines = Heard()
         load(DataConfig(source=str(root), holdout=0.5), progress=lines)
-        assert len(lines.said) == 1
-        assert "16 bits in the train split" in lines.said[0]
-        assert "above 16,383, and white is 65,535" in lines.said[0]
+        assert len(lines.lines) == 1
+        assert "16 bits in the train split" in lines.lines[0]
+        assert "above 16,383, and white is 65,535" in lines.lines[0]
 
 
 def test_a_plain_map_of_another_white_is_scaled_to_it(tmp_path: Path) -> None:

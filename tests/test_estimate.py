@@ -11,7 +11,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from denature.core.compute import Compute
-from denature.core.progress import Silent
 from denature.core.record import read_record, write_record
 from denature.data import Dataset
 from denature.datafree.config import Dafl
@@ -20,18 +19,9 @@ from denature.recipes import estimate
 from denature.recipes.estimate import training_seconds
 from denature.train import Distilled, Nasty, Normal, Order, Training, make
 from denature.train.objectives import Objective
+from tests.heard import Heard
 
 BRIEF = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
-
-
-class Said(Silent):
-    """Keeps the lines that stay."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def student(objective: Objective, teacher: Order) -> Order:
@@ -110,7 +100,7 @@ def test_a_busy_machine_is_told_where_something_was_timed(
     order = Order(net="mlp", objective=Normal(), training=BRIEF)
     for load, wanted in ((0.5, []), (9.2, ["The machine is busy (load 9.2 on 4 cores)"])):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
-        said = Said()
+        said = Heard()
         assert training_seconds([(order, digits)], tmp_path, progress=said) > 0
         assert [line.partition(":")[0] for line in said.lines] == wanted
 

@@ -21,7 +21,6 @@ from torch.utils.data import Dataset as TorchDataset
 
 from denature.answers.config import InferenceConfig
 from denature.core.errors import ConfigError, DataError
-from denature.core.progress import Silent
 from denature.data import DataConfig, Dataset, load
 from denature.data.loading import config_of, loads_again
 from denature.extract import FunctionVictim, steal
@@ -29,6 +28,7 @@ from denature.train import Distilled, Nasty, Normal, Training, normal
 from denature.train.predict import predict
 from denature.train.runs import train
 from denature.train.shorthand import DistilledOptions, NastyOptions, NormalOptions, RunKeywords
+from tests.heard import Heard
 
 COUNT = 20
 IMAGES: np.ndarray = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
@@ -66,14 +66,6 @@ class Flipped(Pictures):
 
     def __getitem__(self, row: int) -> tuple[Any, int]:
         return IMAGES[row] // random.choice((1, 2, 3)), int(LABELS[row])
-
-
-class Told(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def tensors() -> TensorDataset:
@@ -146,7 +138,7 @@ def test_a_split_that_was_not_given_is_said_once_and_the_same_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("denature.data.loading._HELD_OUT", {})
-    told = Told()
+    told = Heard()
     config = config_of((IMAGES, LABELS), progress=told)
     assert not told.lines  # the call that gives the data may still be refused
     first, second = (load((IMAGES, LABELS), progress=told) for _ in range(2))
@@ -154,7 +146,7 @@ def test_a_split_that_was_not_given_is_said_once_and_the_same_each_time(
     assert first.holdout == 0.2
     [line] = told.lines
     assert "20%" in line
-    assert load((IMAGES, LABELS), holdout=0.5, progress=Told()).holdout == 0.5
+    assert load((IMAGES, LABELS), holdout=0.5, progress=Heard()).holdout == 0.5
 
 
 def test_data_in_memory_are_the_same_by_their_name() -> None:
@@ -219,7 +211,7 @@ def test_splits_of_hugging_face_with_other_labels_are_refused(other: Any, messag
 
 def test_a_split_of_hugging_face_without_labels_is_left_out() -> None:
     splits = {"train": hub(), "validation": hub(8), "test": hub(3).remove_columns("label")}
-    told = Told()
+    told = Heard()
     assert load(splits, progress=told).test_origin == "validation"
     assert told.lines == ["the given data: left out 3 unlabelled test image"]
 
@@ -250,7 +242,7 @@ def test_a_cache_that_cannot_take_the_data_is_told(
 
 
 def test_the_name_of_given_data_loads_them_again_in_any_size() -> None:
-    given = load((IMAGES, LABELS), progress=Told())
+    given = load((IMAGES, LABELS), progress=Heard())
     assert load(given.config).digest == given.digest
     assert load(replace(given.config, image_size=4)).image_size == 4
     assert load((IMAGES, LABELS), image_size=4).image_size == 4
@@ -259,7 +251,7 @@ def test_the_name_of_given_data_loads_them_again_in_any_size() -> None:
 def test_a_name_that_the_cache_does_not_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = load((IMAGES, LABELS), progress=Told()).config
+    config = load((IMAGES, LABELS), progress=Heard()).config
     monkeypatch.setenv("DENATURE_CACHE", str(tmp_path))
     for source in (config.source, "memory:../x", "memory:"):
         with pytest.raises(DataError, match=r"given from Python.*Give the data"):

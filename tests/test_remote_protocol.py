@@ -28,7 +28,7 @@ from denature.remote.wire import retry_after
 from denature.serve import protocol
 from denature.serve.config import Exposure
 from denature.serve.exposure import expose
-from tests.test_classes import Heard
+from tests.heard import Heard
 
 SIGNATURE = RemoteSignature(
     input="images", datatype="UINT8", shape=(1, 4, 4), channels_last=False,

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,6 +21,7 @@ from tests.evaluations import (
     page_is_drawn_again,
     robustness,
 )
+from tests.heard import Heard
 
 QUICK = Training(epochs=8, batch_size=64, device="cpu", precision="fp32")
 
@@ -257,23 +257,14 @@ def test_an_evaluation_leaves_the_callers_randomness_alone(plain: Run, tmp_path:
 
 
 def test_probabilities_are_seen_through(plain: Run, attacked: Path) -> None:
-    said: list[str] = []
-
-    class Heard:
-        def say(self, line: str) -> None:
-            said.append(line)
-
-        def __getattr__(self, name: str) -> Any:
-            from denature.core.progress import SILENT
-
-            return getattr(SILENT, name)
+    heard = Heard()
 
     shown = around(plain, Shown(plain.network), "shown")
     found = robustness([shown], "digits", ATTACK_CONFIG, attacked, undefended=[plain], controls=1,
-                       device="cpu", session=Session(progress=Heard()))  # fmt: skip
+                       device="cpu", session=Session(progress=heard))  # fmt: skip
     ours, theirs = (it.robustness for it in found.judged)
     assert (ours.shows_probabilities, theirs.shows_probabilities) == (True, False)
-    assert any("their logarithms are attacked" in line for line in said)
+    assert any("their logarithms are attacked" in line for line in heard.lines)
     others = {attack.name: attack for attack in theirs.attacks}
     # The only undefended network has none to transfer from.
     assert {attack.name for attack in ours.attacks} - others.keys() == {"transfer"}

@@ -30,6 +30,7 @@ from denature.train import (
 )
 from denature.train.objectives import Objective
 from denature.train.session import Session
+from tests.heard import Heard
 from tests.networks import Mixing
 
 
@@ -127,16 +128,7 @@ def test_a_network_that_was_edited_is_asked_again(
             found: torch.Tensor = self.body(x) * self.scale
             return found
 
-    said: list[str] = []
-
-    class Hears:
-        def say(self, line: str) -> None:
-            said.append(line)
-
-        def __getattr__(self, name: str) -> Any:
-            from denature.core.progress import SILENT
-
-            return getattr(SILENT, name)
+    heard = Heard()
 
     teacher = train(Mine(), data, Normal(), BRIEF)
     results = []
@@ -149,12 +141,12 @@ def test_a_network_that_was_edited_is_asked_again(
                 Distilled(),
                 BRIEF,
                 source=teacher,
-                session=Session(progress=Hears(), checkpointing=CheckpointConfig(store=store)),
+                session=Session(progress=heard, checkpointing=CheckpointConfig(store=store)),
             )
             results.append(run.record.net.digest)
     assert results[0] == results[1] != results[2] == results[3]
-    assert len(said) == 1
-    assert "differ from what the network answers now" in said[0]
+    assert len(heard.lines) == 1
+    assert "differ from what the network answers now" in heard.lines[0]
 
 
 def test_where_a_store_finds_no_room_auto_asks_live(
