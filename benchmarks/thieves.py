@@ -40,7 +40,7 @@ COSTS = (
         "mad@epsilon=1",
     ),
     *("mad@epsilon=1+keep_top=true", "gradient-redirection@epsilon=1", "modelguard-w"),
-    *("modelguard-s@epsilon=0.5", "nasty"),
+    *("modelguard-s@epsilon=0.5", "modelguard-s", "nasty"),
 )
 """Defenses in front of the naive thief."""
 
