@@ -101,9 +101,15 @@ def test_a_run_with_a_teacher_is_a_student_in_the_summary(demo: Outcome) -> None
     ("soft", "of_normal", "labels", "first", "second"),
     [
         (700, 900, 900, "spoils the only student here", "does not protect its labels"),
-        (899, 900, 900, "No student is surely spoiled by more than 1 point", "does not protect"),
+        (
+            899,
+            900,
+            900,
+            "No student is shown to be spoiled by more than 1 point",
+            "does not protect",
+        ),
         # The normal teacher's student falls as far: that is distillation, and no nasty teacher.
-        (700, 700, 900, "No student is surely spoiled", "does not protect its labels"),
+        (700, 700, 900, "No student is shown to be spoiled", "does not protect its labels"),
         (700, None, 900, "it cannot be told whether the nasty teacher or", "does not protect"),
         (700, 900, 800, "spoils the only student here", "costs accuracy"),
         (700, 900, 890, "spoils the only student here", "is not settled"),
@@ -134,7 +140,7 @@ def test_one_image_lost_at_each_seed_spoils_nothing(demo: Outcome) -> None:
     assert row is not None
     assert row.difference is not None
     assert row.difference.low < 0 < row.difference.high
-    assert "No student is surely spoiled" in verdict_on_students(summarise(records))[0]
+    assert "No student is shown to be spoiled" in verdict_on_students(summarise(records))[0]
 
 
 @pytest.mark.parametrize("objective", [{"temperature": 100.0}, {"smoothing": 0.1}])

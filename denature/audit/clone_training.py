@@ -62,6 +62,8 @@ class CloneTrainer:
 
     def _order(self, lesson: Lesson, transfer: Transfer, folder: Path, seed: int) -> Order:
         training = lesson.training_for(self.training, net=self.net)
+        # Derived, so that no clone starts from the weights of a victim that has the same number as
+        # its seed: such clones agreed with a `cnn` on digits on half a point more test images.
         return Order(
             net=lesson.net or self.net,
             objective=lesson.objective,

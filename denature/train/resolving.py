@@ -63,10 +63,7 @@ def network_of(
     if isinstance(net, nn.Module):
         return net, order.name
     mean, std = order.statistics or (samples.mean, samples.std)
-    # A victim may have the number of a clone's seed: `cnn` clones on digits that started from the
-    # victim's own weights agreed with it on half a point more test images.
-    use = "weights of a clone" if isinstance(order.source, Transfer) else "weights"
-    with seeded(order.training.seed, use):
+    with seeded(order.training.seed, "weights"):
         network = create(
             net,
             classes=len(dataset.classes),
