@@ -17,7 +17,7 @@ from denature.answers.config import InferenceConfig
 from denature.cli.app import main
 from denature.data import load
 from denature.data.dataset import Split
-from denature.recipes.training_loss import REBUILT, REMARKS, TrainingLoss, trained_on, training_loss
+from denature.recipes.training_loss import TrainingLoss, trained_on, training_loss
 from denature.report.kinds import KINDS
 from denature.robust.flatness import (
     Flatness,
@@ -310,7 +310,7 @@ def test_a_strangers_record_names_no_file(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_run_has_its_loss_or_a_remark(kind: str) -> None:
-    assert (kind in REBUILT) or kind in REMARKS
+    assert KINDS[kind].rebuilt or KINDS[kind].remark
 
 
 def test_intervals_of_a_loss_end_at_its_least_value(run: Run) -> None:

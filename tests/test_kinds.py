@@ -20,6 +20,7 @@ from denature.report.kinds import (
 )
 from denature.report.summary import summarise
 from denature.train import Normal, Training, train
+from denature.train.objectives import Objective
 
 QUICK = Training(epochs=1, batch_size=256, device="cpu", precision="fp32")
 
@@ -43,7 +44,7 @@ def other(record: Record, kind: str, **objective: Any) -> Record:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_objective_names_its_role_and_label(kind: str, normal: Record) -> None:
     objective: Any = KINDS[kind]
-    assert hasattr(objective, "__dataclass_fields__")
+    assert issubclass(objective, Objective)
     assert objective.kind == kind
     assert objective.asks in (None, "teacher", "adversary", "victim")
     assert label_of(kind, teacher="nasty", answers="all answers")

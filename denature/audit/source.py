@@ -133,7 +133,7 @@ def shown_by(
     """True answers as a service with this defense shows them, float32 or int64, on the CPU.
 
     A service shows probabilities: logits become probabilities in float64, before the chain unless
-    its first defense computes probabilities from logits.
+    it converts them itself.
 
     Args:
         stream: the chain's stream.
@@ -144,7 +144,7 @@ def shown_by(
     if answers.kind != "label":
         answers = answers._replace(values=answers.values.double())
     chain = stream.chain
-    if answers.kind == "logits" and not from_logits(chain):
+    if answers.kind == "logits" and not chain.converts_logits:
         answers = Answers("probabilities", answers.values.softmax(-1))
     shown = stream(answers, evidence=look(stream, images) if evidence is None else evidence)
     return shown if shown.kind == "label" else shown._replace(values=shown.values.float())
@@ -153,12 +153,6 @@ def shown_by(
 def look(stream: Stream, images: np.ndarray) -> "tuple[Tensor | None, ...]":
     """What the defender's networks say of images, uint8; see `Stream.look`."""
     return stream.look(torch.from_numpy(images).float().div(255) if stream.chain.roles else None)
-
-
-def from_logits(chain: Chain) -> bool:
-    """Whether the first defense of a chain computes probabilities from logits."""
-    first = chain.defenses[0] if chain.defenses else None
-    return first is not None and first.gives == "probabilities" and "logits" in first.takes
 
 
 @final
@@ -185,6 +179,6 @@ class Source:
             ConfigError: the defense does not take what the model shows.
         """
         kind = self.harvest.kind
-        if kind == "logits" and not from_logits(self.chain):
+        if kind == "logits" and not self.chain.converts_logits:
             kind = "probabilities"
         return self.chain.kind(kind)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.core.schema import check_fields
+from denature.train.objectives.base import Objective
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dafl:
+class Dafl(Objective):
     """Data-free learning: a student by distillation at alpha 1, from a generator's images.
 
     All fields but the temperature concern the generator. Defaults are those of the released code on
@@ -29,6 +30,7 @@ class Dafl:
     asks: ClassVar[str] = "teacher"
     label: ClassVar[str] = "{teacher} teacher, {answers}"
     answers_shown: ClassVar[str] = "synthetic"
+    remark: ClassVar[str] = "on real images, not on generated ones"
 
     temperature: float = 1.0
     """tau of the distillation loss."""

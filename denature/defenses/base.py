@@ -190,6 +190,15 @@ class Chain:
         return frozenset(d.role for d in self.defenses if d.role is not None)
 
     @property
+    def converts_logits(self) -> bool:
+        """Whether the first defense takes logits and gives another kind.
+
+        It is handed logits where there are any: a softmax before it may make two of them equal.
+        """
+        first = self.defenses[0] if self.defenses else None
+        return first is not None and first.gives is not None and "logits" in first.takes
+
+    @property
     def differentiated(self) -> frozenset[NetworkRole]:
         """Roles of the networks whose parameters must stay what they are; see `differentiates`."""
         return frozenset(d.role for d in self.defenses if d.role is not None and d.differentiates)

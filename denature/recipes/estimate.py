@@ -22,7 +22,7 @@ from denature.data import Dataset
 from denature.data.feed import Feed
 from denature.data.views import views
 from denature.nets import create
-from denature.train import Adversarial, Normal, Order, Run
+from denature.train import Normal, Order, Run
 from denature.train.learner import Learner
 from denature.train.objectives.base import BringsData
 from denature.train.order import given_by
@@ -209,8 +209,7 @@ class _Clock:
 
     def seconds(self, order: Order, data: Dataset) -> float:
         """Seconds per image of an epoch: the training step and the teacher's answers."""
-        passes = 1 + (order.objective.steps if isinstance(order.objective, Adversarial) else 0)
-        spent = passes * self._cost(order, data).step
+        spent = order.objective.passes * self._cost(order, data).step
         if not isinstance(order.source, Order):
             return spent
         if isinstance(order.objective, BringsData):

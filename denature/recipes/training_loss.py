@@ -17,26 +17,13 @@ from denature.core.record import Record
 from denature.core.types import Labels, Logits, PerExample, Pixels
 from denature.data import Dataset
 from denature.data.dataset import Split
-from denature.datafree.config import Dafl
-from denature.report.kinds import objective_of
-from denature.train import Adversarial, Distilled, Hardened, Nasty, Normal, Run, load_run
+from denature.report.kinds import KINDS, objective_of
+from denature.train import Normal, Run, load_run
 from denature.train.classes import ClassMatcher
-from denature.train.objectives import Misinformed, Objective
+from denature.train.objectives import Objective
 
-REBUILT = {
-    kind.kind for kind in (Normal, Nasty, Distilled, Hardened, Misinformed, Adversarial, Dafl)
-}
-"""Kinds of runs whose loss follows from the logits of images and what the run names."""
-
-REMARKS = {
-    "adversarial": "on clean images, so without its attack",
-    "dafl": "on real images, not on generated ones",
-    "cloned": "against the labels, since its victim's answers are not stored in the run",
-    "fixmatch": "against the labels, without its unlabelled images",
-    "skeptical": "against the labels, since its features are not measured",
-    "imported": "against the labels at temperature 1, since its training is not known",
-}
-"""What the loss lacks of the run's own; every kind that is not rebuilt has one."""
+IMPORTED = "against the labels at temperature 1, since its training is not known"
+"""What the loss lacks of an imported run's own."""
 
 
 @final
@@ -56,7 +43,7 @@ class TrainingLoss:
     @property
     def least(self) -> float:
         """The least value that the loss can take."""
-        return float(getattr(self.objective, "least", 0.0))
+        return self.objective.least
 
     def part(self, rows: slice) -> "TrainingLoss":
         """The loss on some of the images."""
@@ -97,10 +84,11 @@ def training_loss(
     """
     record = run.record
     settings = record.config.get("objective", {})
+    kind = KINDS.get(record.kind)
+    remark = IMPORTED if kind is None else kind.remark
     objective: Objective = Normal()
-    if record.kind in REBUILT:
+    if kind is not None and kind.rebuilt:
         objective = objective_of(record)
-    remark = REMARKS.get(record.kind, "")
     answers: Tensor | None = None
     if objective.asks is not None:
         answers = _source_logits(run, objective.asks, images, fitted, trust, device)

@@ -54,9 +54,9 @@ def _summary(record: Record) -> str:
 
 
 def _cautions(record: Record) -> Iterator[str]:
-    caution = getattr(KINDS.get(record.kind), "caution", None)
-    if caution is not None:
-        yield f"> **Read this first.** {caution}"
+    kind = KINDS.get(record.kind)
+    if kind is not None and kind.caution is not None:
+        yield f"> **Read this first.** {kind.caution}"
     if (found := warning(record)) is not None:
         yield f"> As measured, this teacher is {found}"
     module = own_module(record.net.name)

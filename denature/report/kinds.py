@@ -8,10 +8,10 @@ from denature.core.errors import RunError
 from denature.core.record import STARTS, Record
 from denature.core.schema import decode
 from denature.datafree.config import Dafl
-from denature.train.objectives import Normal
+from denature.train.objectives import Normal, Objective
 from denature.train.objectives.catalogue import OBJECTIVES
 
-KINDS: Mapping[str, type[Any]] = {**OBJECTIVES, Dafl.kind: Dafl}
+KINDS: Mapping[str, type[Objective]] = {**OBJECTIVES, Dafl.kind: Dafl}
 """Objectives by kind; the kind `imported` has none."""
 
 
@@ -44,7 +44,7 @@ def answers_of(record: Record) -> str:
         return record.victim.kind
     if "teacher" not in record.inputs:
         return "none"
-    usual = getattr(KINDS.get(record.kind), "answers_shown", "soft")
+    usual = KINDS.get(record.kind, Normal).answers_shown
     return str(record.config["objective"].get("answers", usual))
 
 
@@ -58,7 +58,7 @@ def is_plain(record: Record) -> bool:
     if objective is None or STARTS & record.inputs.keys():
         return False
     usual = all(settings.get(f.name, f.default) == f.default for f in fields(objective))
-    return usual and bool(getattr(objective, "baseline", False))
+    return usual and objective.baseline
 
 
 def label_of(kind: str, *, teacher: str, answers: str) -> str:
@@ -69,5 +69,4 @@ def label_of(kind: str, *, teacher: str, answers: str) -> str:
         teacher: kind of its teacher.
         answers: kind of the teacher's answers, in words.
     """
-    label: str = KINDS.get(kind, Normal).label
-    return label.format(teacher=teacher, answers=answers)
+    return KINDS.get(kind, Normal).label.format(teacher=teacher, answers=answers)

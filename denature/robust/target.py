@@ -11,6 +11,7 @@ from denature.core.compute import resolve
 from denature.core.errors import ConfigError
 from denature.core.record import Record
 from denature.core.types import Labels, Logits, Pixels
+from denature.train.objectives.catalogue import OBJECTIVES
 from denature.train.run import Run
 
 PROBE = 64
@@ -137,7 +138,8 @@ class Target(nn.Module):
 
 
 def _trained_at(record: Record) -> float:
-    if record.kind not in ("normal", "hardened"):
+    kind = OBJECTIVES.get(record.kind)
+    if kind is None or not kind.softened:
         return 1.0
     return float(record.config.get("objective", {}).get("temperature", 1.0))
 

@@ -278,7 +278,8 @@ class ServedModel:
             )
         # Scores go before labels: rounding before label-only changes which class is named.
         follow = [kind for kind in CLASS_ANSWER_KINDS if derivable(kind, answered)]
-        first = _taken_first(chain, show or usual)
+        exact = (show or usual) == "logits" or chain.converts_logits
+        first: AnswerKind = "logits" if exact else "probabilities"
         first = first if first in follow else follow[0]
         kinds = dict.fromkeys((first, *follow))
         given: dict[AnswerKind, AnswerKind] = {}
@@ -298,16 +299,6 @@ class ServedModel:
             f"The defense {chain.name} of {self.run} gives {given[first]}, but show={show} asks "
             f"for {show}; leave show out."
         )
-
-
-def _taken_first(chain: Chain, show: AnswerKind | None) -> AnswerKind:
-    """The kind that a chain takes if it leads to what is shown."""
-    head = chain.defenses[0] if chain.defenses else None
-    # What becomes probabilities or labels anyway does so from the exact scores: a softmax may make
-    # two of them equal.
-    if head is not None and head.gives not in (None, "logits") and "logits" in head.takes:
-        return "logits"
-    return "logits" if show == "logits" else "probabilities"
 
 
 def _divided(text: str) -> tuple[str, dict[str, str], str | None]:

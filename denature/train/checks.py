@@ -75,7 +75,7 @@ def check_kind(objective: Objective, answerer: Input | None) -> None:
     """Check that stored answers are of the kind that an objective learns from."""
     if not isinstance(answerer, Transfer) or answerer.shown_kind == "logits":
         return
-    if getattr(objective, "needs_logits", False):
+    if objective.needs_logits:
         raise ConfigError(
             f"{objective.kind} training needs the logits of its {objective.asks}, and the answers "
             f"are {answerer.shown_kind}. Name a run, or clone a victim that answers with them."
@@ -93,7 +93,7 @@ def check_batch_size(training: Training, processes: int) -> None:
 def check_landmarks(order: Order) -> None:
     """Check that an order can be run on data whose labels are coordinates."""
     objective, training = order.objective, order.training
-    if not getattr(objective, "landmarks", False):
+    if not objective.landmarks:
         raise ConfigError(
             f"{objective.kind} training compares classes, and the labels are landmarks. Train on "
             "them, or clone a victim that answers with them."

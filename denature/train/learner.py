@@ -237,8 +237,7 @@ class Learner:
 
     @property
     def _advice(self) -> str:
-        more = getattr(self.objective, "remedies", "")
-        return f"Try a lower --lr, --clip-norm 1{more}."
+        return f"Try a lower --lr, --clip-norm 1{self.objective.remedies}."
 
     def collect(self) -> nn.Module:
         """The network with its current weights, gathered where processes hold them in parts."""

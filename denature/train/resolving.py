@@ -98,7 +98,7 @@ def training_of(order: Order, name: str, dataset: Dataset, compute: Compute) -> 
         augment=auto_views(
             channels=dataset.channels, image_size=dataset.image_size, landmarks=dataset.landmarks
         ),
-        schedule=getattr(order.objective, "schedule", "one-cycle"),
+        schedule=order.objective.schedule,
         device=compute.device.type,
         precision=compute.precision,
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, final
 
 from denature.attacks.config import Ball
 from denature.core.schema import check_fields
+from denature.train.objectives.base import Objective
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from torch import nn
@@ -19,7 +20,7 @@ Method: TypeAlias = Literal["pgd", "trades"]
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adversarial:
+class Adversarial(Objective):
     """Learns from adversarial examples near the training images.
 
     pgd: the cross-entropy on PGD's adversarial examples (Madry et al. 2018, arXiv:1706.06083).
@@ -29,8 +30,8 @@ class Adversarial:
     """
 
     kind: ClassVar[str] = "adversarial"
-    asks: ClassVar[None] = None
     label: ClassVar[str] = "true labels of attacked images"
+    remark: ClassVar[str] = "on clean images, so without its attack"
 
     method: Method = "pgd"
     """Loss of the training: pgd, or trades."""
@@ -44,6 +45,11 @@ class Adversarial:
     def __post_init__(self) -> None:
         rules = {"steps": (self.steps >= 1, "at least 1"), "beta": (self.beta >= 0, "at least 0")}
         check_fields(self, rules)
+
+    @property
+    def passes(self) -> int:
+        """The attack's steps, the example, and in trades the image itself."""
+        return self.steps + (1 if self.method == "pgd" else 2)
 
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float

@@ -1,8 +1,9 @@
-"""Protocols of an objective: a loss for the training loop, and optional images of its own.
+"""The interface of an objective, a loss for the training loop, and of what it may bring.
 
 This module imports no objective, so that training with one does not import the others.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
@@ -17,33 +18,52 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from denature.data.feed import Batch
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """A loss for the training loop; a frozen dataclass, whose fields the record keeps.
 
-    Optional class attributes: `schedule`, the meaning of `auto`; `landmarks`, whether labels may be
-    coordinates; `remedies`, options that help where a loss is not finite; `baseline`, whether its
-    default is what other runs are compared with; `answers_shown`, the kind of answers in reports;
-    `least`, the least value of the loss where that is not 0; `caution`, sentences for a user of the
-    network.
+    One that needs more than logits, labels and answers has the methods of `BringsData`, `Probing`
+    or `UsesFeatures` too.
     """
 
+    __slots__ = ()
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    @property
-    def kind(self) -> str:
-        """Name of the kind of run with this objective."""
+    kind: ClassVar[str]
+    """Name of the kind of run with this objective."""
+    label: ClassVar[str]
+    """The source of learning, for reports; `{teacher}` stands for the kind of the answering run,
+    `{answers}` for that of its answers."""
+    asks: ClassVar[str | None] = None
+    """Role of the input that answers every batch; None where labels suffice."""
+    answers_shown: ClassVar[str] = "soft"
+    """Kind of these answers in reports."""
+    needs_logits: ClassVar[bool] = False
+    """Whether these answers must be logits."""
+    landmarks: ClassVar[bool] = False
+    """Whether labels may be coordinates."""
+    baseline: ClassVar[bool] = False
+    """Whether other runs are compared with runs of its default settings."""
+    schedule: ClassVar[str] = "one-cycle"
+    """The schedule that `auto` stands for."""
+    remedies: ClassVar[str] = ""
+    """Options that help where a loss is not finite, as the end of a list."""
+    caution: ClassVar[str | None] = None
+    """Sentences for a user of the network."""
+    least: ClassVar[float] = 0.0
+    """The least value of the loss."""
+    rebuilt: ClassVar[bool] = True
+    """Whether the loss follows from logits, labels, and answers of a run that the record names."""
+    remark: ClassVar[str] = ""
+    """What a loss measured on a finished run's training images lacks of the loss in training."""
+    softened: ClassVar[bool] = False
+    """Whether `temperature` divides the logits in training alone; deployed ones are not divided."""
 
     @property
-    def asks(self) -> str | None:
-        """Role of the input that answers every batch; None where labels suffice."""
+    def passes(self) -> int:
+        """Passes through the network and back in a training step, of a batch each."""
+        return 1
 
-    @property
-    def label(self) -> str:
-        """The source of learning, for reports.
-
-        `{teacher}` stands for the kind of the answering run, `{answers}` for that of its answers.
-        """
-
+    @abstractmethod
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float
     ) -> "PerExample":

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.core.schema import check_fields
+from denature.train.objectives.base import Objective
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from denature.answers import Answers
@@ -12,7 +13,7 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cloned:
+class Cloned(Objective):
     """A clone that learns from a victim's answers alone; its thief has no true labels.
 
     At temperature 1 the loss is the cross-entropy against the victim's answers, as in Knockoff Nets
@@ -27,6 +28,10 @@ class Cloned:
         "limit what may be done with it."
     )
     landmarks: ClassVar[bool] = True
+    rebuilt: ClassVar[bool] = False
+    remark: ClassVar[str] = (
+        "against the labels, since its victim's answers are not stored in the run"
+    )
 
     temperature: float = 1.0
     """tau at which victim and clone are compared; without effect for labels."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, final
 
 from denature.core.schema import check_fields
+from denature.train.objectives.base import Objective
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from denature.answers import Answers
@@ -15,7 +16,7 @@ AnswerForm: TypeAlias = Literal["soft", "labels"]
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Distilled:
+class Distilled(Objective):
     """A student that learns from a teacher's answers, whatever their kind."""
 
     kind: ClassVar[str] = "distilled"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.core.schema import check_fields
+from denature.train.objectives.base import Objective
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from torch import nn
@@ -18,7 +19,7 @@ NO_LABEL = -1
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FixMatch:
+class FixMatch(Objective):
     """Labels where there are some, and sure predictions as labels of strong views of all images.
 
     Cross-entropy on the labelled images, plus weight times that between the predicted class of each
@@ -33,8 +34,9 @@ class FixMatch:
     """
 
     kind: ClassVar[str] = "fixmatch"
-    asks: ClassVar[None] = None
     label: ClassVar[str] = "labels of some images, own predictions of the others"
+    rebuilt: ClassVar[bool] = False
+    remark: ClassVar[str] = "against the labels, without its unlabelled images"
 
     threshold: float = 0.95
     """Least probability of a prediction that becomes a label; tau in the paper."""
@@ -47,6 +49,11 @@ class FixMatch:
             "weight": (self.weight >= 0, "at least 0"),
         }
         check_fields(self, rules)
+
+    @property
+    def passes(self) -> int:
+        """The images, and their strong views."""
+        return 2
 
     def __call__(
         self, logits: "Logits", labels: "Labels", answers: "Answers | None", *, done: float

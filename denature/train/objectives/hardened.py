@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.core.schema import check_fields
+from denature.train.objectives.base import Objective
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from denature.answers import Answers
@@ -12,7 +13,7 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hardened:
+class Hardened(Objective):
     """Learns a teacher's answers at a temperature, and is deployed at 1 (Papernot et al. 2016).
 
     The cross-entropy of the student's logits / T against softmax(teacher's logits / T), without
@@ -22,6 +23,7 @@ class Hardened:
     kind: ClassVar[str] = "hardened"
     asks: ClassVar[str] = "teacher"
     needs_logits: ClassVar[bool] = True
+    softened: ClassVar[bool] = True
     label: ClassVar[str] = "{teacher} teacher, hardened by its answers"
 
     temperature: float = 20.0

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
+from denature.train.objectives.base import Objective
+
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from denature.answers import Answers
     from denature.core.types import Labels, Logits, PerExample
@@ -10,7 +12,7 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Misinformed:
+class Misinformed(Objective):
     """Minimises -log(1 - p_y) on the training images of a victim (Kariyappa & Qureshi 2020).
 
     The network answers confidently with any class but the true one; see
@@ -18,7 +20,6 @@ class Misinformed:
     """
 
     kind: ClassVar[str] = "misinformed"
-    asks: ClassVar[None] = None
     label: ClassVar[str] = "any class but the true one"
     caution: ClassVar[str] = (
         "This network is wrong on purpose, and sure of it: it is a part of a defense of another "

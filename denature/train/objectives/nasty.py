@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.core.schema import check_fields
+from denature.train.objectives.base import Objective
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from denature.answers import Answers
@@ -13,7 +14,7 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Nasty:
+class Nasty(Objective):
     """Correct top class and misleading other scores: the self-undermining loss (Ma et al. 2021)."""
 
     kind: ClassVar[str] = "nasty"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.core.schema import check_fields
+from denature.train.objectives.base import Objective
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
     from denature.answers import Answers
@@ -12,7 +13,7 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Normal:
+class Normal(Objective):
     """Cross-entropy against the true labels; the mean absolute error where they are landmarks.
 
     With a temperature it is the teacher's loss in defensive distillation (Papernot et al. 2016):
@@ -20,11 +21,10 @@ class Normal:
     """
 
     kind: ClassVar[str] = "normal"
-    asks: ClassVar[None] = None
     label: ClassVar[str] = "alone (true labels)"
     baseline: ClassVar[bool] = True
-    """Other runs are compared with runs of the default settings."""
     landmarks: ClassVar[bool] = True
+    softened: ClassVar[bool] = True
 
     temperature: float = 1.0
     """T that divides the logits in training; without effect for landmarks."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from denature.core.errors import ConfigError
 from denature.core.schema import check_fields
+from denature.train.objectives.base import Objective
 from denature.train.objectives.distilled import Distilled
 
 if TYPE_CHECKING:  # the command line reads the fields without paying for torch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # the command line reads the fields without paying for torch
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Skeptical:
+class Skeptical(Objective):
     """A student whose own output never meets the teacher (Kundu et al., NeurIPS 2021).
 
     An auxiliary head on a shallow stage distils from the teacher: alpha tau^2 KL + (1 - alpha) CE.
@@ -30,6 +31,8 @@ class Skeptical:
     kind: ClassVar[str] = "skeptical"
     asks: ClassVar[str] = "teacher"
     label: ClassVar[str] = "{teacher} teacher, {answers} to an auxiliary head"
+    rebuilt: ClassVar[bool] = False
+    remark: ClassVar[str] = "against the labels, since its features are not measured"
 
     temperature: float = 4.0
     """tau of both distillations."""
