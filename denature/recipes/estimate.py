@@ -17,6 +17,7 @@ from denature.answers.transfer import Transfer
 from denature.core.compute import Compute, resolve
 from denature.core.progress import SILENT, Progress
 from denature.core.record import RECORD, Record, find_records
+from denature.core.schema import encode
 from denature.core.threads import computing, usable_cores, worker_threads
 from denature.data import Dataset
 from denature.data.feed import Feed
@@ -87,7 +88,7 @@ def training_seconds(
         for order, data in remaining:
             images = order.training.epochs * order.training.fraction * len(data.train)
             compute = clock.compute(order, data)
-            measured = speeds.get(json.dumps(_kind_of(order, data, compute)))
+            measured = speeds.get(_speed_of(order, data, compute))
             total += images * (clock.seconds(order, data) if measured is None else measured)
             task.advance(1)
     if clock.costs and (warning := busy()) is not None:
@@ -162,31 +163,37 @@ def _seconds_by_kind(records: Iterable[Record]) -> dict[str, float]:
     for record in records:
         if record.images_per_second and record.data is not None:
             training = record.config["training"]
-            key = json.dumps(
-                [
-                    record.net.name,
-                    [record.kind, record.config["objective"].get("steps")],
-                    sorted(made.net for made in record.inputs.values()),
-                    record.data.digest,
-                    training["precision"],
-                    record.environment.get("device"),
-                ]
+            key = _speed_key(
+                record.net.name,
+                record.kind,
+                record.config["objective"],
+                (made.net for made in record.inputs.values()),
+                (record.data.digest, training["precision"], record.environment.get("device")),
             )
             seconds_of_runs.setdefault(key, []).append(1 / record.images_per_second)
     return {key: median(seconds) for key, seconds in seconds_of_runs.items()}
 
 
-def _kind_of(order: Order, data: Dataset, compute: Compute) -> list[Any]:
-    """The properties of an order that decide its speed; see `_seconds_by_kind`."""
+def _speed_of(order: Order, data: Dataset, compute: Compute) -> str:
     inputs = (order.source, order.init, order.backbone)
-    return [
+    return _speed_key(
         str(order.net),
-        [order.objective.kind, getattr(order.objective, "steps", None)],
-        sorted(str(source.net) for source in inputs if isinstance(source, Order)),
-        data.digest,
-        compute.precision,
-        compute.describe(),
-    ]
+        order.objective.kind,
+        encode(order.objective),
+        (str(source.net) for source in inputs if isinstance(source, Order)),
+        (data.digest, compute.precision, compute.describe()),
+    )
+
+
+def _speed_key(
+    net: str,
+    kind: str,
+    objective: Mapping[str, Any],
+    inputs: Iterable[str],
+    place: tuple[str, str, str | None],
+) -> str:
+    """The properties that decide speed: networks, attack steps, data, precision and device."""
+    return json.dumps([net, kind, objective.get("steps"), sorted(inputs), *place])
 
 
 class _Clock:
