@@ -118,7 +118,7 @@ def test_a_service_is_attacked_by_attacks_that_need_answers_alone(
         answering(plain, shown, counts),
         plain,
         tmp_path,
-        budget=100_000,
+        max_queries=100_000,
         attack_config=attack_config,
     )
     box, undefended = found.judged
@@ -180,7 +180,11 @@ def test_a_budget_holds_and_images_without_answers_count_for_nothing(
     counts: list[int] = []
     attack_config = replace(TINY, attacks=("transfer", "square"))
     found = attack(
-        answering(plain, "logits", counts), plain, tmp_path, budget=300, attack_config=attack_config
+        answering(plain, "logits", counts),
+        plain,
+        tmp_path,
+        max_queries=300,
+        attack_config=attack_config,
     )
     assert sum(counts) == 300
     robust = found.judged[0].robustness
@@ -192,7 +196,7 @@ def test_a_budget_holds_and_images_without_answers_count_for_nothing(
         answering(plain, "logits", counts),
         plain,
         tmp_path,
-        budget=9000,
+        max_queries=9000,
         attack_config=attack_config,
     )
     assert next(iter(more.queries.values())) == sum(counts)
@@ -232,7 +236,7 @@ def test_an_attack_that_finds_a_lucky_draw_is_not_believed(plain: Run, tmp_path:
         FunctionVictim(answer, name="lucky", kind="logits"),
         plain,
         tmp_path,
-        budget=9000,
+        max_queries=9000,
         attack_config=attack_config,
     )
     robust = found.judged[0].robustness
@@ -245,7 +249,11 @@ def test_a_budget_below_one_step_of_a_byte_is_told(plain: Run, tmp_path: Path) -
     attack_config = replace(TINY, linf=(0.003,))
     with pytest.raises(ConfigError, match="the least change is 1/255"):
         attack(
-            answering(plain, "logits", []), plain, tmp_path, budget=100, attack_config=attack_config
+            answering(plain, "logits", []),
+            plain,
+            tmp_path,
+            max_queries=100,
+            attack_config=attack_config,
         )
 
 
@@ -262,7 +270,7 @@ def test_other_options_are_another_model(plain: Run, tmp_path: Path) -> None:
 
         victim = FunctionVictim(answer, name="two outputs", kind="logits")
         victim._about = replace(victim._about, options={"output": str(flipped)})
-        found = attack(victim, plain, tmp_path, budget=500, attack_config=attack_config)
+        found = attack(victim, plain, tmp_path, max_queries=500, attack_config=attack_config)
         shares.append(found.judged[0].robustness)
     assert shares[0].digest != shares[1].digest
 
@@ -274,8 +282,8 @@ def test_random_answers_are_told_of_a_black_box_too(plain: Run, tmp_path: Path) 
         return np.asarray(logits + torch.randn_like(logits))
 
     attack_config = replace(TINY, attacks=("transfer",))
-    found = attack(FunctionVictim(answer, name="noise", kind="logits"), plain, tmp_path, budget=999,
-                   attack_config=attack_config)  # fmt: skip
+    found = attack(FunctionVictim(answer, name="noise", kind="logits"), plain, tmp_path,
+                   max_queries=999, attack_config=attack_config)  # fmt: skip
     raised = {check.name for check in found.judged[0].checks if check.raised}
     assert "answers are random" in raised
 
@@ -290,7 +298,7 @@ def test_gradients_are_not_to_be_had_and_what_works_is_offered(
             answering(plain, "logits", []),
             plain,
             tmp_path,
-            budget=1000,
+            max_queries=1000,
             attack_config=attack_config,
         )
 
@@ -310,15 +318,15 @@ def test_each_attack_says_what_it_needs_and_costs(plain: Run, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({}, "The budget is not set; a black box needs 20 queries.*at most [0-9,]+"),
-        ({"budget": 19}, "The budget is 19"),
-        ({"budget": 19, "controls": 3}, "The budget is 19"),
+        ({}, "--max-queries is not set; a black box needs 20 queries.*at most [0-9,]+"),
+        ({"max_queries": 19}, "--max-queries is 19"),
+        ({"max_queries": 19, "controls": 3}, "--max-queries is 19"),
         (
             {"max_cost": 0.01, "prices": [0.001]},
             "--max-cost is 0.01; .*least costs US . 0.02",
         ),
         ({"max_cost": 1}, "the price of a query is not known"),
-        ({"budget": 1000, "undefended": []}, "No undefended network to compare with"),
+        ({"max_queries": 1000, "undefended": []}, "No undefended network to compare with"),
     ],
 )
 def test_what_a_black_box_needs_is_told(
@@ -344,7 +352,7 @@ def words(served: Served, plain: Run, out: Path, *more: str) -> list[str]:
 def test_a_server_is_attacked_from_the_command_line(
     served: Served, plain: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words(served, plain, tmp_path, "--attacks", "pgd", "--budget", "100")) == 1
+    assert main(words(served, plain, tmp_path, "--attacks", "pgd", "--max-queries", "100")) == 1
     assert "Attacks that work: --attacks transfer,square,decision" in capsys.readouterr().err
     before = sum(entry.get("images", 0) for entry in served.entries())
     line = words(served, plain, tmp_path, "--max-cost", "30", "--price-per-1000", "1",
@@ -368,7 +376,7 @@ def test_a_killed_attack_goes_on_and_asks_nothing_twice(
     served: Served, plain: Run, tmp_path: Path
 ) -> None:
     """Killed three times while it asks, it ends with what an undisturbed one finds."""
-    options = ["--budget", "30000", "--attacks", "transfer,square", "-q"]
+    options = ["--max-queries", "30000", "--attacks", "transfer,square", "-q"]
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert main(words(served, plain, whole, *options)) == 0
     killed, seen = 0, served.log.read_text().count("\n")

@@ -26,7 +26,7 @@ def robustness(
     *,
     undefended: Sequence[Run | str | Path] = (),
     controls: int = 3,
-    budget: int | None = None,
+    max_queries: int | None = None,
     price_per_1000: float | None = None,
     max_cost: float | None = None,
     effort: AttackEffort = "standard",
@@ -49,14 +49,14 @@ def robustness(
 
     Args:
         models: one or several, see `ModelLike`. Gradients of a run are used; a module or a function
-            is a black box that is queried within `budget`.
+            is a black box that is queried within `max_queries`.
         data: data of the runs' training, see `denature.data.load`; the test split is attacked.
         undefended: normally trained runs to compare with, which differ in their seeds alone.
         controls: number of undefended networks; missing ones are trained.
-        budget: queries of each black box at most.
+        max_queries: queries of each black box at most.
         price_per_1000: US dollars per thousand queries.
-        max_cost: US dollars for the queries to all black boxes, at most; with it `budget` may be
-            left out.
+        max_cost: US dollars for the queries to all black boxes, at most; with it `max_queries` may
+            be left out.
         effort: see `denature.robust.config.AttackConfig`, as for the next seven options.
         attacks: see there.
         linf: see there.
@@ -86,7 +86,7 @@ def robustness(
         data,
         undefended=undefended,
         controls=controls,
-        budget=budget,
+        max_queries=max_queries,
         price_per_1000=price_per_1000,
         max_cost=max_cost,
         config=AttackConfig(

@@ -14,7 +14,11 @@ OPTIONS: Mapping[Path, Mapping[str, str]] = {
     ("invert",): {"student": "student-run"},
     ("mark",): {"model": "detector"},
     ("reproduce", "nose"): {"images": "pictures"},
-    ("robustness",): {"batch": "batch-size", "service-model": "model"},
+    ("robustness",): {
+        "batch": "batch-size",
+        "budget": "max-queries",
+        "service-model": "model",
+    },
     ("speed",): {"service-model": "model"},
     ("steal",): {"budgets": "budget", "service-model": "model"},
 }

@@ -34,7 +34,7 @@ def robustness(
     data: Data,
     undefended: Annotated[tuple[RunFolder, ...], Parameter(consume_multiple=True), FromFile] = (),
     controls: Annotated[int, FromFile] = 3,
-    budget: Annotated[int | None, FromFile] = None,
+    max_queries: Annotated[int | None, FromFile] = None,
     price_per_1000: Annotated[float | None, FromFile] = None,
     max_cost: Annotated[float | None, FromFile] = None,
     model_options: ModelFlags = ModelOptions(),
@@ -69,12 +69,12 @@ def robustness(
             alone; by default the normally trained runs among `targets`.
         controls: Number of undefended networks to compare with; missing ones are trained. With 1
             the spread between seeds is unknown, and no network is called more robust.
-        budget: Queries that each server or function may be sent in total; all answers are kept, and
-            no query is repeated.
+        max_queries: Queries that each server or function may be sent in total; all answers are
+            kept, and no query is repeated.
         price_per_1000: US dollars per thousand queries; a .toml description may state it.
         max_cost: US dollars for the queries to all servers and functions together, at most; the
-            limit that is reached first ends the queries, and with this one --budget may be left
-            out.
+            limit that is reached first ends the queries, and with this one --max-queries may be
+            left out.
         scope: Scope and permission of the test, such as a contract's number and what it covers; the
             result keeps it, and the page shows it first.
         out: Folder for attacks, tables and report, from which a stopped evaluation resumes; by
@@ -91,7 +91,7 @@ def robustness(
         data_config(data, reading),
         undefended=undefended,
         controls=controls,
-        budget=budget,
+        max_queries=max_queries,
         price_per_1000=price_per_1000,
         max_cost=max_cost,
         config=attack_config,

@@ -33,8 +33,8 @@ PURPOSE = "attack"
 class Terms:
     """Limits, attack configuration and pace for attacking victims."""
 
-    budget: int | None
-    """Query budget of each victim; queries of earlier calls count."""
+    max_queries: int | None
+    """Queries of each victim at most; those of earlier calls count."""
     prices: Mapping[int, float | None]
     """US dollars a query of each victim, by its `id`."""
     max_cost: float | None
@@ -114,10 +114,11 @@ def check_limits(terms: Terms, data: Dataset, count: int) -> int:
         f"{maximum:,} for all attacks on them"
     )
     fewer = "fewer samples (--samples) need fewer queries."
-    budget = UNLIMITED if terms.budget is None and terms.max_cost is not None else terms.budget
+    unlimited = terms.max_queries is None and terms.max_cost is not None
+    budget = UNLIMITED if unlimited else terms.max_queries
     if budget is None or budget < minimum:
         raise ConfigError(
-            f"The budget is {terms.budget or 'not set'}; {needs}. Set --budget; {fewer}"
+            f"--max-queries is {terms.max_queries or 'not set'}; {needs}. Set it; {fewer}"
         )
     least = minimum * sum(price or 0.0 for price in terms.prices.values())
     if terms.max_cost is not None and terms.max_cost < least:

@@ -70,13 +70,13 @@ class RobustnessEvaluation:
     controls: int = CONTROLS
     """Number of undefended networks; with one the spread between seeds is unknown, and no network
     is judged more robust."""
-    budget: int | None = None
-    """Query budget of each victim; queries of earlier calls count."""
+    max_queries: int | None = None
+    """Queries of each victim at most; those of earlier calls count."""
     prices: Sequence[float | None] = ()
     """US dollars a query of each target; none where no price is known."""
     max_cost: float | None = None
     """US dollars for the queries to all victims, those of earlier calls included; needs a price of
-    each. With it no budget need be set."""
+    each. With it `max_queries` need not be set."""
     pace: RequestConfig = field(default_factory=RequestConfig)
     """Rate and size of requests to victims."""
     scope: str = ""
@@ -126,7 +126,7 @@ class RobustnessEvaluation:
         from denature.recipes.blackboxes import Terms
 
         return Terms(
-            budget=self.budget,
+            max_queries=self.max_queries,
             prices=self.price_of,
             max_cost=self.max_cost,
             attack_config=in_whole_steps(self.attack_config, data),
