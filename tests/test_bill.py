@@ -52,7 +52,7 @@ def nothing_asked() -> None:
 BUDGETS = st.lists(st.integers(1, 3000), min_size=1, max_size=4, unique=True).map(sorted)
 CONFIGS = st.builds(
     ExtractionConfig,
-    fidelity=st.none() | st.integers(2, 500),
+    test_images=st.none() | st.integers(2, 500),
     repeats=st.integers(1, 4),
     fidelity_extra=st.booleans(),
 )
@@ -93,8 +93,8 @@ def test_a_budget_that_teaches_as_much_as_another_is_made_once_and_that_is_said(
 
 def test_a_fifth_of_a_budget_measures_fidelity_and_1000_at_most() -> None:
     plain = ExtractionConfig()
-    assert [plain.test_images(b) for b in (5, 100, 4999, 5000, 10**6)] == [2, 20, 999, 1000, 1000]
-    assert replace(plain, fidelity_extra=True).test_images(100) == 1000
+    assert [plain.tested(b) for b in (5, 100, 4999, 5000, 10**6)] == [2, 20, 999, 1000, 1000]
+    assert replace(plain, fidelity_extra=True).tested(100) == 1000
 
 
 # Thefts
@@ -115,8 +115,8 @@ def test_all_queries_of_a_theft_are_within_its_largest_budget(tmp_path: Path) ->
         theft = steal(victim(losing), **terms(tmp_path, *budgets, price=0.5, pace=pace))
         assert theft.spent + theft.measuring == sum(ASKED) <= wanted
         assert not theft.fidelity_extra
-    # A smaller --fidelity later does not let a theft ask more in all.
-    steal(victim(), **terms(tmp_path, 200, stealing=ExtractionConfig(fidelity=2)))
+    # A smaller --test-images later does not let a theft ask more in all.
+    steal(victim(), **terms(tmp_path, 200, stealing=ExtractionConfig(test_images=2)))
     assert sum(ASKED) <= 200
 
 
@@ -142,7 +142,7 @@ def test_dollars_end_a_theft_before_its_budget_and_fidelity_is_measured(tmp_path
 
 def test_a_theft_that_counted_fidelity_on_top_goes_on_so(tmp_path: Path) -> None:
     """As all thefts of earlier versions, whose plans do not say it."""
-    heard, stealing = Heard(), ExtractionConfig(fidelity=10)
+    heard, stealing = Heard(), ExtractionConfig(test_images=10)
     first = steal(victim(), **terms(tmp_path, 30, stealing=replace(stealing, fidelity_extra=True)))
     assert (first.spent, first.measuring, first.clones[0].answers) == (30, 10, 30)
     assert "fidelity" not in json.loads((tmp_path / PLAN).read_text())
@@ -173,8 +173,8 @@ def test_results_of_before_counted_fidelity_on_top(tmp_path: Path) -> None:
 ESTIMATED: list[tuple[dict[str, Any], int]] = [
     ({}, 200),
     ({"price": 0.01, "max_cost": 1.0}, 100),
-    ({"stealing": ExtractionConfig(fidelity=30, repeats=3)}, 198),
-    ({"stealing": ExtractionConfig(fidelity=30, fidelity_extra=True)}, 230),
+    ({"stealing": ExtractionConfig(test_images=30, repeats=3)}, 198),
+    ({"stealing": ExtractionConfig(test_images=30, fidelity_extra=True)}, 230),
     ({"stealing": ExtractionConfig(choose="uncertainty", round_size=40), "price": 0.01}, 200),
 ]
 
@@ -212,7 +212,7 @@ def test_workers_share_clones_and_not_the_rounds_that_choose_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each round waits for the one before."""
-    stealing = ExtractionConfig(choose="uncertainty", round_size=40, fidelity=20, seeds=3)
+    stealing = ExtractionConfig(choose="uncertainty", round_size=40, test_images=20, seeds=3)
     monkeypatch.setattr("denature.recipes.theft.training_seconds", lambda *_, **__: 1000.0)
 
     def seconds(workers: int) -> float:
@@ -323,7 +323,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"budgets": [2000]}, "1,641 images are wanted, and digits has 1,438"),
     ({}, {"net": "no-such"}, "There is no network 'no-such'"),
     ({}, {"net": "timm:resnet18"}, "needs the package 'timm'"),
-    ({}, {"budgets": [100], "stealing": ExtractionConfig(fidelity=99)},
+    ({}, {"budgets": [100], "stealing": ExtractionConfig(test_images=99)},
      "A budget is 100 queries; wanted are at least 101: 99 test images for fidelity and 2 to"),
     ({}, {"max_cost": 5.0}, "max_cost is 5 US dollars, and the price of a query is not known"),
     ({}, {"max_cost": 0.0, "price": 0.1}, "max_cost is 0.0; it must be above 0"),

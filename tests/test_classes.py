@@ -336,7 +336,7 @@ def test_answers_in_another_order_come_to_the_same(kind: Any, repeats: int) -> N
 def stolen(victim: Any, bars: Path, out: Path, *, data: str = "bars.npz", **more: Any) -> Any:
     return steal(
         victim, net="mlp", pool=str(bars / data), budgets=[144], out=out,
-        stealing=ExtractionConfig(fidelity=48), training=QUICK, **more,
+        stealing=ExtractionConfig(test_images=48), training=QUICK, **more,
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ EXAMPLES: dict[str, list[str]] = {
     "serve": ["serve", "nowhere"],
     "rest": ["rest", "try", "nowhere.toml", "nowhere.png"],
     "keys": ["keys", "keys.sqlite", "--add", "a"],
-    "steal": ["steal", "run", *STEAL, "--fidelity", "10", "--epochs", "1"],
+    "steal": ["steal", "run", *STEAL, "--test-images", "10", "--epochs", "1"],
     "ledger": ["ledger", "ledger.sqlite"],
     "speed": ["speed", "nowhere"],
     "mark": ["mark", "face.png", "--detector", "run", "--out", "marked"],

@@ -264,7 +264,7 @@ def test_a_clone_learns_where_the_service_sees_the_nose(
     out = tmp_path / "theft"
     words = ["steal", "rekognition", "--endpoint-url", f"http://{server.address}",
              "--pool", str(faces), "--points", "nose", "--budget", "100,340",
-             "--student", "cnn@width=8", "--fidelity", "40",
+             "--student", "cnn@width=8", "--test-images", "40",
              "--epochs", "12", "--batch-size", "30", "--lr", "3e-3",
              "--out", str(out), "--json", "-q"]  # fmt: skip
     assert main(words) == 0

@@ -64,7 +64,7 @@ def test_a_theft_stays_finished(former: Path) -> None:
     victim = local(load_run("runs/teacher"), kind="label")
     theft = steal(
         victim, net="cnn@width=2", pool="digits", budgets=[40], out="theft",
-        stealing=ExtractionConfig(fidelity=10), training=BRIEF,
+        stealing=ExtractionConfig(test_images=10), training=BRIEF,
     )  # fmt: skip
     assert (theft.spent, theft.lost) == (40, 0)
     assert made(former) == before

@@ -110,7 +110,7 @@ def test_a_folder_of_images_without_labels_is_a_pool_and_no_data_set(tmp_path: P
         test=str(test),
         budgets=[40],
         out=tmp_path.parent / "theft",
-        stealing=ExtractionConfig(fidelity=10),
+        stealing=ExtractionConfig(test_images=10),
         training=Training(epochs=1, batch_size=16, device="cpu"),
     )
     assert theft.clones[0].answers == 30

@@ -89,7 +89,7 @@ def test_whatever_a_server_shows_makes_a_clone(
 ) -> None:
     out = tmp_path / "theft"
     words = ["steal", f"http://{server.address}", "--model", model, "--pool", "digits",
-             "--budget", "200,400", "--student", "mlp", "--fidelity", "60", "--epochs", "8",
+             "--budget", "200,400", "--student", "mlp", "--test-images", "60", "--epochs", "8",
              "--batch-size", "32", "--per-request", "32", "--price-per-1000", "1",
              "--out", str(out), "--json", "-q"]  # fmt: skip
     assert main(words) == 0
@@ -126,7 +126,7 @@ def test_a_server_that_wants_a_key_gets_one_and_its_budget_ends_the_harvest(
     key = capsys.readouterr().out.strip()
     served = serve(tmp_path, f"m={victim.folder}", "--keys", keys)
     words = ["steal", f"http://{served.address}", "--pool", "digits", "--budget", "300",
-             "--student", "mlp", "--fidelity", "20", "--per-request", "10", "--epochs", "1",
+             "--student", "mlp", "--test-images", "20", "--per-request", "10", "--epochs", "1",
              "--out", str(tmp_path / "theft"), "-q"]  # fmt: skip
     try:
         assert main(words) == 1
@@ -191,7 +191,7 @@ def test_a_harvest_that_is_killed_fifty_times_loses_no_answer_and_overspends_not
 
 def test_an_interrupted_harvest_exits_in_good_order(server: Served, tmp_path: Path) -> None:
     words = ["steal", f"http://{server.address}", "--model", "mlp", "--pool", "noise",
-             "--test", "digits", "--budget", "100000", "--student", "mlp", "--fidelity", "20",
+             "--test", "digits", "--budget", "100000", "--student", "mlp", "--test-images", "20",
              "--per-request", "1", "--concurrency", "2", "--out", str(tmp_path / "t")]  # fmt: skip
     one = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = Command(*words, stderr=subprocess.PIPE, env=one)

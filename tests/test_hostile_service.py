@@ -61,7 +61,7 @@ def stolen(
     """Exit code of a theft, and all that it said and kept."""
     code = main(
         ["steal", server.url, "--pool", "digits", "--budget", "20", "--student", "mlp",
-         "--fidelity", "2", "--epochs", "1", "--device", "cpu", "--attempts", "1",
+         "--test-images", "2", "--epochs", "1", "--device", "cpu", "--attempts", "1",
          "--out", str(out), *words]
     )  # fmt: skip
     told = "".join(capsys.readouterr())

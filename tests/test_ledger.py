@@ -114,7 +114,7 @@ def test_a_theft_pays_nothing_twice_when_its_ledger_is_gone(
     def go() -> None:
         victim = FunctionVictim(counted, name="v", kind="probabilities")
         steal(victim, net="mlp", pool="digits", budgets=[40], out=tmp_path, training=QUICK,
-              stealing=ExtractionConfig(fidelity=10))  # fmt: skip
+              stealing=ExtractionConfig(test_images=10))  # fmt: skip
 
     go()
     assert sum(counted.calls) == 40

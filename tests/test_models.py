@@ -85,7 +85,7 @@ def test_weights_are_audited_stolen_and_attacked(
     assert audited["victim"]["name"] == "model.pt"
     assert audited["victim"]["accuracy"]["n"] > 100
     stolen = told(capsys, "steal", *words, "--pool", "digits", "--budget", "30", "--student", "mlp",
-                  "--fidelity", "10", "--epochs", "1")  # fmt: skip
+                  "--test-images", "10", "--epochs", "1")  # fmt: skip
     assert stolen["clones"][0]["spent"] == 20
     attacked = told(capsys, "robustness", *words, "--data", "digits", "--samples", "10",
                     "--attacks", "fgsm", "--controls", "1")  # fmt: skip

@@ -318,7 +318,7 @@ def test_a_theft_names_the_budget_that_it_trains_for(digits: Dataset, tmp_path: 
     tally = Tally()
     steal(
         local(victim, kind="probabilities"), net="mlp", pool="digits", budgets=[100, 300],
-        out=tmp_path / "theft", stealing=ExtractionConfig(fidelity=20, seeds=2), training=QUICK,
+        out=tmp_path / "theft", stealing=ExtractionConfig(test_images=20, seeds=2), training=QUICK,
         session=Session(progress=tally),
     )  # fmt: skip
     whole = tally.named("clones")

@@ -175,7 +175,7 @@ def test_a_module_and_a_function_are_models(
     run: Run, arrays: tuple[np.ndarray, np.ndarray], place: Path, without_figures: None
 ) -> None:
     theft = steal(
-        run.network, arrays, student="mlp", budget=[20], fidelity=20, fidelity_extra=True,
+        run.network, arrays, student="mlp", budget=[20], test_images=20, fidelity_extra=True,
         kind="logits", training=Training(epochs=1, device="cpu", precision="fp32"),
     )  # fmt: skip
     assert theft.report.is_file()

@@ -86,7 +86,7 @@ def test_a_clone_is_timed_beside_the_service(
     server: Served, victim: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     theft = api.steal(local(victim), "digits", student="mlp", budget=[60], out=tmp_path,
-                      price_per_1000=2, fidelity=10, training=QUICK).result  # fmt: skip
+                      price_per_1000=2, test_images=10, training=QUICK).result  # fmt: skip
     words = ["speed", theft.clones[0].folder, "--against", f"http://{server.address}", "--model",
              "mlp", "--queries", "60", "--per-request", "10", "--concurrency", "2"]  # fmt: skip
     words += ["--price-per-1000", "4"]

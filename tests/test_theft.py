@@ -84,7 +84,7 @@ def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> N
     def go(*budgets: int, **more: Any) -> Any:
         called = FunctionVictim(counted, name="v", kind="probabilities")
         return steal(called, net="mlp", pool="digits", budgets=budgets, out=tmp_path / "out",
-                     stealing=ExtractionConfig(fidelity=50, seeds=2, **more), training=QUICK,
+                     stealing=ExtractionConfig(test_images=50, seeds=2, **more), training=QUICK,
                      price=0.001)  # fmt: skip
 
     first = go(100, 300)
@@ -105,7 +105,7 @@ def test_a_theft_grows_and_asks_the_difference(victim: Run, tmp_path: Path) -> N
         go(100, pool_seed=1)
     # Fresh clones: that of 100 queries is what a theft of 100 queries alone makes.
     alone = steal(FunctionVictim(counted, name="v", kind="probabilities"), net="mlp", pool="digits",
-                  budgets=[100], out=tmp_path / "alone", stealing=ExtractionConfig(fidelity=50),
+                  budgets=[100], out=tmp_path / "alone", stealing=ExtractionConfig(test_images=50),
                   training=QUICK)  # fmt: skip
     assert alone.clones[0].id == first.clones[0].id
     ours, theirs = (load_run(clone.folder) for clone in (alone.clones[0], first.clones[0]))
@@ -118,7 +118,7 @@ def test_rounds_choose_with_the_clone_of_the_round_before(
 ) -> None:
     theft = steal(local(victim, kind="label"), net="mlp", pool="digits", budgets=[110],
                   out=tmp_path, training=QUICK,
-                  stealing=ExtractionConfig(choose=choose, round_size=40, fidelity=20)
+                  stealing=ExtractionConfig(choose=choose, round_size=40, test_images=20)
                   )  # fmt: skip
     assert (theft.spent, theft.measuring, theft.clones[0].answers) == (90, 20, 90)
     assert theft.kind == "label"
@@ -219,7 +219,7 @@ def test_randomised_answers_are_averaged(victim: Run, tmp_path: Path) -> None:
 
     training = replace(QUICK, epochs=6)
     theft = steal(FunctionVictim(wavering, name="w"), net="mlp", pool="digits", budgets=[950],
-                  out=tmp_path, stealing=ExtractionConfig(repeats=3, fidelity=50),
+                  out=tmp_path, stealing=ExtractionConfig(repeats=3, test_images=50),
                   training=training)  # fmt: skip
     [clone] = theft.clones
     assert (theft.spent, clone.answers, theft.kind) == (900, 300, "label")
@@ -239,7 +239,7 @@ def test_no_test_image_is_asked_to_learn_from_and_none_twice(
     with pytest.raises(ConfigError, match="has 100 images that differ"):
         steal(local(victim), budgets=[126], out=tmp_path / "a", **usual)
     theft = steal(local(victim), budgets=[459], out=tmp_path / "b",
-                  stealing=ExtractionConfig(fidelity=359), **usual)  # fmt: skip
+                  stealing=ExtractionConfig(test_images=359), **usual)  # fmt: skip
     assert (theft.spent, theft.measuring, theft.clones[0].answers) == (100, 359, 100)
 
 
@@ -258,7 +258,7 @@ def test_a_clone_costs_what_its_images_cost(victim: Run, tmp_path: Path) -> None
         pool="digits",
         budgets=[30, 110],
         out=tmp_path,
-        stealing=ExtractionConfig(fidelity=10),
+        stealing=ExtractionConfig(test_images=10),
         price=1.0,
         training=QUICK,
         pace=RequestConfig(per_request=20, concurrency=1),
@@ -268,7 +268,7 @@ def test_a_clone_costs_what_its_images_cost(victim: Run, tmp_path: Path) -> None
     assert spent == [(30, 60, 60, 20), (110, 100, 100, 60)]
     whole = steal(FunctionVictim(inside, name="w", kind="probabilities"), net="mlp", pool="digits",
                   budgets=[130], out=tmp_path / "w", price=1.0, training=QUICK,
-                  stealing=ExtractionConfig(fidelity=30, repeats=30))  # fmt: skip
+                  stealing=ExtractionConfig(test_images=30, repeats=30))  # fmt: skip
     assert (whole.clones[0].spent, whole.clones[0].answers) == (90, 3)
 
 
@@ -287,7 +287,7 @@ def test_lost_test_images_are_asked_once_more(victim: Run, tmp_path: Path) -> No
             pool="digits",
             budgets=[20],
             out=tmp_path,
-            stealing=ExtractionConfig(fidelity=30, fidelity_extra=True),
+            stealing=ExtractionConfig(test_images=30, fidelity_extra=True),
             training=QUICK,
         )
 
@@ -304,7 +304,7 @@ def test_what_chose_the_images_cannot_be_changed_later(
 ) -> None:
     usual: dict[str, Any] = {
         "net": "mlp", "pool": "digits", "budgets": [60], "out": tmp_path, "training": QUICK,
-        "stealing": ExtractionConfig(choose="uncertainty", round_size=30, fidelity=10),
+        "stealing": ExtractionConfig(choose="uncertainty", round_size=30, test_images=10),
     }  # fmt: skip
     steal(local(victim), **usual)
     with pytest.raises(RunError, match=r"holds another theft: (net|training) was"):
@@ -316,8 +316,8 @@ def test_the_decimals_of_answers_are_part_of_a_thefts_plan_and_of_its_clones(
 ) -> None:
     """Spelled as by thefts of before, whose clones' loss rounded."""
     words = ["steal", str(victim.folder), "--pool", "digits", "--budget", "60", "--student", "mlp",
-             "--choose", "uncertainty", "--round-size", "30", "--fidelity", "10", "--epochs", "1",
-             "--device", "cpu", "--precision", "fp32", "-q"]  # fmt: skip
+             "--choose", "uncertainty", "--round-size", "30", "--test-images", "10", "--epochs",
+             "1", "--device", "cpu", "--precision", "fp32", "-q"]  # fmt: skip
     for name, more, decimals in (("exact", [], None), ("rounded", ["--decimals", "1"], 1)):
         assert main([*words, *more, "--out", str(tmp_path / name)]) == 0
         plan = json.loads((tmp_path / name / "plan.json").read_text())
@@ -335,7 +335,7 @@ def test_a_theft_can_be_carried_out_inside_of_a_loop(victim: Run, tmp_path: Path
 
     async def cell() -> Any:
         return steal(local(victim), net="mlp", pool="digits", budgets=[20], out=tmp_path,
-                     stealing=ExtractionConfig(fidelity=10), training=QUICK)  # fmt: skip
+                     stealing=ExtractionConfig(test_images=10), training=QUICK)  # fmt: skip
 
     assert asyncio.run(cell()).spent == 10
 
@@ -350,7 +350,7 @@ def test_lost_queries_leave_fewer_answers_and_are_told(victim: Run, tmp_path: Pa
         return inside(pixels)
 
     theft = steal(FunctionVictim(losing, name="l"), net="mlp", pool="digits", budgets=[170],
-                  out=tmp_path, stealing=ExtractionConfig(fidelity=10), training=QUICK,
+                  out=tmp_path, stealing=ExtractionConfig(test_images=10), training=QUICK,
                   pace=RequestConfig(per_request=16))  # fmt: skip
     assert (theft.spent, theft.lost, theft.clones[0].answers) == (160, 48, 112)
 

@@ -214,7 +214,7 @@ def test_clones_made_by_workers_equal_those_made_here(
     def stolen(out: str, session: Session) -> Any:
         return steal(
             local(victim, kind="probabilities"), net="mlp", pool="digits", budgets=[100, 200],
-            out=out, stealing=ExtractionConfig(fidelity=40, seeds=2), training=QUICK,
+            out=out, stealing=ExtractionConfig(test_images=40, seeds=2), training=QUICK,
             session=session,
         )  # fmt: skip
 

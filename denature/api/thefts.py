@@ -30,7 +30,7 @@ def steal(
     choose: Choose = "random",
     repeats: int = 1,
     seeds: int = 1,
-    fidelity: int | None = None,
+    test_images: int | None = None,
     fidelity_extra: bool = False,
     round_size: int = 1000,
     pool_seed: int = 0,
@@ -64,7 +64,7 @@ def steal(
         choose: see `denature.extract.config.ExtractionConfig`, as for the next six options.
         repeats: see there.
         seeds: see there.
-        fidelity: see there.
+        test_images: see there.
         fidelity_extra: see there.
         round_size: see there.
         pool_seed: see there.
@@ -104,7 +104,7 @@ def steal(
             choose=choose,
             repeats=repeats,
             seeds=seeds,
-            fidelity=fidelity,
+            test_images=test_images,
             fidelity_extra=fidelity_extra,
             round_size=round_size,
             pool_seed=pool_seed,

@@ -20,7 +20,7 @@ OPTIONS: Mapping[Path, Mapping[str, str]] = {
         "service-model": "model",
     },
     ("speed",): {"service-model": "model"},
-    ("steal",): {"budgets": "budget", "service-model": "model"},
+    ("steal",): {"budgets": "budget", "fidelity": "test-images", "service-model": "model"},
 }
 """Names of options by command: the former, and the present one."""
 

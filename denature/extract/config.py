@@ -32,7 +32,7 @@ class ExtractionConfig:
     """Seed of the random query images, and of the test images that measure fidelity."""
     seeds: int = 1
     """Clones for each budget, trained from different initial weights on the same answers."""
-    fidelity: int | None = None
+    test_images: int | None = None
     """Test images that the victim is queried about, to measure how often a clone agrees with it. By
     default a fifth of the budget, and 1,000 at most. They count within the budget."""
     fidelity_extra: bool = False
@@ -45,14 +45,14 @@ class ExtractionConfig:
                 "round_size": (self.round_size >= 2, "at least 2"),
                 "repeats": (self.repeats >= 1, "at least 1"),
                 "seeds": (self.seeds >= 1, "at least 1"),
-                "fidelity": (self.fidelity is None or self.fidelity >= 2, "at least 2"),
+                "test_images": (self.test_images is None or self.test_images >= 2, "at least 2"),
             },
         )
 
-    def test_images(self, budget: int) -> int:
+    def tested(self, budget: int) -> int:
         """Test images that are queried, as far as there are so many."""
-        if self.fidelity is not None:
-            return self.fidelity
+        if self.test_images is not None:
+            return self.test_images
         return MOST_FIDELITY if self.fidelity_extra else min(MOST_FIDELITY, max(2, budget // 5))
 
 

@@ -124,11 +124,11 @@ def _level(
 ) -> Level:
     """One budget, or as much of it as the cost budget pays for."""
     on_top, allowed, most = stealing.fidelity_extra, budget, budget
-    fidelity = min(stealing.test_images(budget), tests)
+    fidelity = min(stealing.tested(budget), tests)
     cut = cost_budget is not None and cost_budget.queries < budget + on_top * fidelity
     if cut and cost_budget is not None:
         allowed = cost_budget.queries - on_top * fidelity
-        fidelity = min(stealing.test_images(allowed), tests)
+        fidelity = min(stealing.tested(allowed), tests)
         most = cost_budget.queries - cost_budget.measured
     queries = min(most, allowed if on_top else allowed - fidelity)
     if queries < 2 * stealing.repeats:
@@ -146,7 +146,7 @@ def _too_small(
     if cost_budget is not None:
         return ConfigError(
             f"{cost_budget}; wanted are {wanted:,}: {what}. Take a larger --max-cost, or a smaller "
-            "--fidelity."
+            "--test-images."
         )
     if stealing.fidelity_extra:
         wanted, what = 2 * stealing.repeats, "for two images"
@@ -156,6 +156,6 @@ def _too_small(
         )
     return ConfigError(
         f"A budget is {budget:,} queries; wanted are at least {wanted:,}: {what}, for at least two "
-        "images. Take a larger --budget, a smaller --fidelity, or --fidelity-extra, by which "
+        "images. Take a larger --budget, a smaller --test-images, or --fidelity-extra, by which "
         "fidelity comes on top."
     )

@@ -110,7 +110,7 @@ class Thief:
     """Classes and shape of the clones' data; its test split scores their records."""
     selection: Selection
     stealing: ExtractionConfig
-    """Round size, repeats and seeds; its `choose` and `fidelity` are not read."""
+    """Round size, repeats and seeds; its `choose` and `test_images` are not read."""
     net: str
     out: Path
     """Folder of the clones; no other thief may use it at the same time."""
