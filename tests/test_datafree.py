@@ -211,7 +211,7 @@ def test_the_adaptive_term_is_that_of_the_released_code() -> None:
 
 def test_images_are_images_and_the_network_is_left_as_it_was(teacher: Run) -> None:
     before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
-    config = Inversion(steps=5, features=0.3, compete=1.0)
+    config = Inversion(steps=5, bn_weight=0.3, compete_weight=1.0)
     student = create("cnn", classes=10, channels=1, image_size=8)
     arguments = {"channels": 1, "image_size": 8, "compute": CPU}
     first = invert(teacher.network, torch.arange(10), config, student=student, **arguments)  # type: ignore[arg-type]
@@ -250,7 +250,10 @@ def test_the_command_makes_images_and_states_how_far_networks_agree(
     for options, said in (
         (["--images", "0"], "images is 0"),
         (["--judge", str(tmp_path / "small")], "both must be of the same data"),
-        (["--student", str(tmp_path / "judge")], "only used where --compete is above 0"),
+        (
+            ["--student-run", str(tmp_path / "judge")],
+            "--student-run is only used where --compete-weight is above 0",
+        ),
     ):
         assert main(command + options) == 1
         assert said in capsys.readouterr().err
@@ -354,7 +357,7 @@ def test_deepinversion_makes_digits_that_another_network_reads(good_teacher: Run
     targets = torch.arange(100) % 10
     read = []
     for seed in range(3):
-        images = invert(good_teacher.network, targets, Inversion(steps=300, features=0.3),
+        images = invert(good_teacher.network, targets, Inversion(steps=300, bn_weight=0.3),
                         channels=1, image_size=8, compute=CPU, seed=seed)  # fmt: skip
         read.append(agreement(judge.network, images, targets, CPU).value)
         assert agreement(good_teacher.network, images, targets, CPU).value >= 0.95

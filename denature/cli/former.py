@@ -11,7 +11,13 @@ from denature.cli.tree import Path, options_of, path_of
 OPTIONS: Mapping[Path, Mapping[str, str]] = {
     ("audit",): {"service-model": "model"},
     ("eval",): {"service-model": "model"},
-    ("invert",): {"student": "student-run"},
+    ("invert",): {
+        "compete": "compete-weight",
+        "features": "bn-weight",
+        "size": "l2-weight",
+        "student": "student-run",
+        "variation": "tv-weight",
+    },
     ("mark",): {"model": "detector"},
     ("reproduce", "nose"): {"images": "pictures"},
     ("robustness",): {

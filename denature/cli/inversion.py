@@ -34,7 +34,7 @@ def invert(
         network: The run whose weights the thief has; its network needs 2-D batch norms.
         judge: An independently trained run; the share of images that it assigns to the wanted class
             measures the attack.
-        student: A run whose answers should disagree with the network's, for `--compete`.
+        student: A run whose answers should disagree with the network's, for `--compete-weight`.
         images: Number of images to make; their classes take turns.
         out: Stem of the files: .npz with the images, .svg and .png with a grid of the first ones.
         seed: Seed of the noise from which the images start.

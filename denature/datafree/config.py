@@ -102,22 +102,22 @@ class Dafl(Objective):
 class Inversion:
     """Settings of DeepInversion.
 
-    Weights of the terms are those of the released CIFAR-10 script, except `size`, which is 0
-    there and the paper's value here. That script also runs Adam with its defaults. Schedule, betas
-    and clamp come from the released ImageNet script; see `denature.datafree.deepinversion`.
+    Weights of the terms are those of the released CIFAR-10 script, except `l2_weight`, which is
+    0 there and the paper's value here. That script also runs Adam with its defaults. Schedule,
+    betas and clamp come from the released ImageNet script; see `denature.datafree.deepinversion`.
     """
 
     steps: int = 2000
     """Steps of Adam on the pixels."""
     lr: float = 0.05
     """Adam's learning rate, in units of the network's normalisation."""
-    features: float = 10.0
-    """Weight of the batch norm statistics term."""
-    variation: float = 2.5e-5
+    bn_weight: float = 10.0
+    """Weight of the term of batch norm statistics."""
+    tv_weight: float = 2.5e-5
     """Weight of the total variation, the differences between neighbouring pixels."""
-    size: float = 3e-8
+    l2_weight: float = 3e-8
     """Weight of the images' L2 norm."""
-    compete: float = 0.0
+    compete_weight: float = 0.0
     """Weight of the adaptive term, which favours images on which a student disagrees."""
     compete_temperature: float = 3.0
     """tau of the adaptive term."""
@@ -128,10 +128,10 @@ class Inversion:
             {
                 "steps": (self.steps >= 1, "at least 1"),
                 "lr": (self.lr > 0, "above 0"),
-                "features": (self.features >= 0, "at least 0"),
-                "variation": (self.variation >= 0, "at least 0"),
-                "size": (self.size >= 0, "at least 0"),
-                "compete": (self.compete >= 0, "at least 0"),
+                "bn_weight": (self.bn_weight >= 0, "at least 0"),
+                "tv_weight": (self.tv_weight >= 0, "at least 0"),
+                "l2_weight": (self.l2_weight >= 0, "at least 0"),
+                "compete_weight": (self.compete_weight >= 0, "at least 0"),
                 "compete_temperature": (self.compete_temperature > 0, "above 0"),
             },
         )

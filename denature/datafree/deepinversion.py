@@ -50,7 +50,7 @@ def invert(
         image_size: side of an image, in pixels.
         compute: the device; images are optimised in fp32.
         seed: determines the initial noise and the shifts.
-        student: the network that should disagree, where `config.compete` is above 0.
+        student: the network that should disagree, where `config.compete_weight` is above 0.
         stopper: checked before each step.
         progress: receives the number of steps done.
 
@@ -58,8 +58,10 @@ def invert(
         Stopped: the stopper asked for a stop; nothing is kept of these images.
         ConfigError: the network has no batch norm, or the adaptive term has no student.
     """
-    if config.compete and student is None:
-        raise ConfigError(f"compete is {config.compete}, which needs a student that disagrees.")
+    if config.compete_weight and student is None:
+        raise ConfigError(
+            f"compete_weight is {config.compete_weight}, which needs a student that disagrees."
+        )
     network = compute.place(network).eval()
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     if not any(norm.running_mean is not None for norm in norms):
@@ -95,12 +97,13 @@ def invert(
             pixels = moved * std + mean
             logits = insides.ask(pixels)
             loss = F.cross_entropy(logits, targets)
-            loss = loss + config.features * statistics_loss(insides)
-            loss = loss + config.variation * total_variation(moved) + config.size * moved.norm()
-            if student is not None and config.compete:
+            loss = loss + config.bn_weight * statistics_loss(insides)
+            loss = loss + config.tv_weight * total_variation(moved)
+            loss = loss + config.l2_weight * moved.norm()
+            if student is not None and config.compete_weight:
                 student_logits = student(pixels)
                 gap = disagreement(student_logits, logits, temperature=config.compete_temperature)
-                loss = loss + config.compete * (1 - gap.clamp(0, 1))
+                loss = loss + config.compete_weight * (1 - gap.clamp(0, 1))
             [gradient] = torch.autograd.grad(loss, [images])
             images.grad = gradient
             optimizer.step()

@@ -58,7 +58,7 @@ def invert_run(
         images: number of images; their classes take turns.
         out: stem of the files.
         judge: an independently trained run that measures the images.
-        student: a run whose answers should disagree, where `config.compete` is above 0.
+        student: a run whose answers should disagree, where `config.compete_weight` is above 0.
         seed: determines the initial noise.
         device: device of the computation.
         progress: receives the number of steps.
@@ -68,8 +68,10 @@ def invert_run(
     """
     if images < 1:
         raise ConfigError(f"images is {images}; it must be at least 1.")
-    if student is not None and not config.compete:
-        raise ConfigError("--student is only used where --compete is above 0; give both.")
+    if student is not None and not config.compete_weight:
+        raise ConfigError(
+            "--student-run is only used where --compete-weight is above 0; give both."
+        )
     judge = None if judge is None else alike("judge", judge, run, progress=progress)
     student = None if student is None else alike("student", student, run, progress=progress)
     net, compute = run.record.net, resolve(run.network, device=device, precision="fp32")

@@ -163,7 +163,7 @@ SETTINGS: Mapping[str, PaperSetting] = {
         teacher_training=Training(epochs=9, batch_size=64, schedule="step", milestones=(6,)),
         student_training=Training(epochs=6, batch_size=64),
         dafl=(DIGITS_DAFL, Training(epochs=4, batch_size=64, optimizer="adam", evaluate_every=1)),
-        inversion=(Inversion(steps=60, features=1.0), 20),
+        inversion=(Inversion(steps=60, bn_weight=1.0), 20),
         pools=("cifar10",),
         budgets=(200, 800),
         sweeps={
@@ -184,7 +184,7 @@ SETTINGS: Mapping[str, PaperSetting] = {
         teacher_training=Training(epochs=12, schedule="step", milestones=(8,), evaluate_every=2),
         student_training=Training(epochs=6, evaluate_every=2),
         dafl=(RELEASED_DAFL, Training(epochs=20, optimizer="adam", evaluate_every=2)),
-        inversion=(Inversion(steps=500, features=1.0), 100),
+        inversion=(Inversion(steps=500, bn_weight=1.0), 100),
         sweeps={
             "omega": (0, 0.004, 0.01, 0.03, 0.04, 0.1),
             "temperature": (1, 4, 10, 20),
@@ -206,7 +206,7 @@ SETTINGS: Mapping[str, PaperSetting] = {
         teacher_training=Training(epochs=12, schedule="step", milestones=(8,), evaluate_every=2),
         student_training=Training(epochs=12, evaluate_every=2),
         dafl=(RELEASED_DAFL, Training(epochs=20, optimizer="adam", evaluate_every=2)),
-        inversion=(Inversion(steps=500, features=1.0), 100),
+        inversion=(Inversion(steps=500, bn_weight=1.0), 100),
     ),
     "fast": PaperSetting(
         scale="fast",
