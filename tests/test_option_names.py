@@ -1,5 +1,7 @@
 """One name of an option for one kind of value, and former names."""
 
+import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -7,6 +9,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from cyclopts import Argument
 
+import denature
 from denature.cli.app import app
 from denature.cli.commands import COMMANDS
 from denature.cli.environment import with_environment
@@ -105,3 +108,24 @@ def test_a_former_key_of_a_file_works_with_a_note(
     _, _, err = run(capsys, "robustness", "r", "--data", "digits", "--config", file)
     assert f"batch in {file} is now batch-size; " in err
     assert "batch_size is 0" in err
+
+
+OTHERS = {
+    "--untracked-files": "git",
+    "--porcelain": "git",
+    "--nproc-per-node": "torchrun",
+    "--head": "ray",
+    "--save_path": "mlserver",
+    "--help": "every command",
+}
+"""Options of other programs in texts, and of each command."""
+
+
+def test_options_in_messages_and_helps_exist() -> None:
+    """An error that names an option which is none sends its reader nowhere."""
+    known = {name for path in PATHS for option in options_of(app, path) for name in option.names}
+    for file in sorted(Path(denature.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named = set(re.findall(r"(?<![-\w])--[a-z][-\w]*\w", node.value))
+                assert named <= known | OTHERS.keys(), (file, node.lineno)
