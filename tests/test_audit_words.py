@@ -110,6 +110,17 @@ def test_the_gate_fails_where_the_best_defense_leaves_more(share: float, tmp_pat
     assert (tmp_path / "junit.xml").exists()
 
 
+def test_a_gate_without_a_measurement_holds_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = audit({"none": {"naive": 0.9}}, threats=("B",))
+    _gate(result, 0.95, tmp_path)
+    assert not capsys.readouterr().err
+    lost = tuple(replace(worst, recovered=None) for worst in result.worst)
+    _gate(replace(result, worst=lost), 0.0, tmp_path)
+    assert "shows nothing: no recovered advantage is measurable" in capsys.readouterr().err
+
+
 def test_where_the_gate_holds_no_case_of_junit_fails() -> None:
     result = audit({"none": {"naive": 0.9}, "label-only": {"naive": 0.3}}, threats=("B",))
     best = best_defense(result)

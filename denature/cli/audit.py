@@ -1,5 +1,6 @@
 """denature audit: what the worst thief gets of a model at each budget, behind each defense."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -154,7 +155,13 @@ def _gate(result: "AuditResult", share: float, folder: Path) -> None:
 
     write_text(folder / JUNIT, junit(result, share))
     best = best_defense(result)
-    if best is not None and best[1] > share:
+    if best is None:
+        print(
+            "The gate holds, and shows nothing: no recovered advantage is measurable here. Test on "
+            "more images, or with more queries.",
+            file=sys.stderr,
+        )
+    elif best[1] > share:
         raise GateFailed(
             f"The worst thief recovers {100 * best[1]:.1f} % of the model's advantage behind the "
             f"best defense, {best[0]}; --fail-above allows {100 * share:g} %. {folder / JUNIT} "
