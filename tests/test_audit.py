@@ -325,7 +325,10 @@ def test_the_gate_takes_the_defense_that_leaves_least() -> None:
             values[worst.defense] = max(before, worst.recovered.value)
     assert best == min(values.items(), key=lambda entry: (entry[1], entry[0]))
     ruin = Estimate(0.1, 0.05, 0.2, 100, "images")
-    ruined = [replace(p, top1_kept=ruin) if p.defense == best[0] else p for p in result.defenses]
+    ruined = [
+        replace(p, top1_kept=ruin, accuracy=ruin) if p.defense == best[0] else p
+        for p in result.defenses
+    ]
     second = best_defense(replace(result, defenses=tuple(ruined)))
     assert second is not None
     assert second[0] != best[0]

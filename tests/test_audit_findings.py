@@ -9,12 +9,22 @@ import pytest
 from denature.audit.findings import CHECKS, TAGS, findings
 from denature.audit.reading import difference, is_lower, short_names
 from denature.audit.result import AuditResult, Interval
-from tests.audits import FULL, SAME, Taken, audit, estimate, interval, price, with_findings
+from tests.audits import (
+    FULL,
+    MODEL_ACCURACY,
+    SAME,
+    Taken,
+    audit,
+    estimate,
+    interval,
+    price,
+    with_findings,
+)
 
 HALF = "Half of the advantage is taken within the audited queries"
 ABOVE = "No defense is shown to keep the worst thief below half"
 NAIVE = "A defense is shown to help against the naive thief only"
-LABELS = "Labels alone give a thief as much as scores do"
+LABELS = "Labels alone give a thief nearly as much as scores do"
 HEAD = "The model is a public encoder with a linear head, and its head was solved for"
 EXACT = "A defense shows true answers"
 RUINED = "A defense ruins the answers for honest users"
@@ -81,11 +91,11 @@ def test_no_defense_keeps_the_worst_thief_below_half(left: float, half: float, r
         assert severity(result, ABOVE) == raised
 
 
-def ruined(kept: float) -> AuditResult:
+def ruined(kept: float, right: float = 0.5) -> AuditResult:
     """A defense that lets nothing through, and keeps the class of some images."""
     result = audit(against("mad@epsilon=1.0", naive=0.1))
     [bare, defense] = result.defenses
-    defense = replace(defense, top1_kept=estimate(kept))
+    defense = replace(defense, top1_kept=estimate(kept), accuracy=estimate(right))
     return with_findings(replace(result, defenses=(bare, defense)))
 
 
@@ -97,8 +107,15 @@ def test_a_defense_that_ruins_the_model_is_no_defense() -> None:
     result = audit(both)
     assert ABOVE not in names(result)
     [bare, broken, fine] = result.defenses
-    broken = replace(broken, top1_kept=estimate(0.1))
+    broken = replace(broken, top1_kept=estimate(0.1), accuracy=estimate(0.1))
     assert ABOVE in names(with_findings(replace(result, defenses=(bare, broken, fine))))
+
+
+def test_another_network_that_is_right_as_often_ruins_nothing() -> None:
+    """A nasty teacher names other classes than the model where both are wrong."""
+    assert RUINED not in names(ruined(0.85, right=MODEL_ACCURACY))
+    assert RUINED not in names(ruined(0.85, right=MODEL_ACCURACY + 0.02))
+    assert RUINED in names(ruined(0.85, right=MODEL_ACCURACY - 0.1))
 
 
 def test_a_model_that_needs_no_defense_is_not_said_to_lack_one() -> None:

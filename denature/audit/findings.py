@@ -145,17 +145,18 @@ def _lowest(result: AuditResult, threat: Threat) -> str:
 
 
 def useless_to_users(result: AuditResult) -> Finding | None:
-    """Defenses that change the shown class of many images."""
+    """Defenses that change the shown class of many images, and are right less often."""
     spoils = spoiled(result)
     if not spoils:
         return None
     return Finding(
         name="A defense ruins the answers for honest users",
         raised_if=f"A defense keeps the shown class of fewer than {100 * USABLE:.0f} % of images, "
-        "with the whole interval.",
+        "and is right less often than the model, both with the whole interval.",
         why=" ".join(
             f"Behind {short_name(result, price.defense)}, {_share(price.top1_kept)} of "
-            f"images keep their class, and the model is right on {_share(price.accuracy)}."
+            f"images keep their class; {_share(price.accuracy)} are right, and "
+            f"{_share(result.model.accuracy)} without it."
             for price in spoils
         ),
         do="Do not use it at this setting; what it takes from a thief, it takes from users too.",
@@ -290,7 +291,7 @@ def labels_suffice(result: AuditResult) -> Finding | None:
     if not found:
         return None
     return Finding(
-        name="Labels alone give a thief as much as scores do",
+        name="Labels alone give a thief nearly as much as scores do",
         raised_if="Without a defense, the thief that learns from labels alone trails the best "
         f"other one by less than {100 * MARGIN:.0f} points, by the interval of the difference.",
         why=" ".join(found),

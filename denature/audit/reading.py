@@ -25,12 +25,21 @@ NAIVE, LABELS, SAME_FEATURES = "naive", "labels", "same-features"
 """Thieves that conclusions name."""
 
 USABLE = 0.9
-"""Share of images that keep their shown class, below which a defense ruins the model for users."""
+"""Share of images that keep their shown class, below which a defense may ruin a model for users."""
 
 
 def spoiled(result: AuditResult) -> list[DefensePrice]:
-    """Defenses that change the class of too many images, by the whole interval: no defense."""
-    return [price for price in result.defenses if price.top1_kept.high < USABLE]
+    """Defenses that change the class of too many images and are right less often: no defenses.
+
+    Both by the whole interval. A trained defense is another network, such as a nasty teacher: it
+    changes classes without harm to users where it is right as often.
+    """
+    whole = result.model.accuracy
+    return [
+        price
+        for price in result.defenses
+        if price.top1_kept.high < USABLE and less(price.accuracy, whole).high < 0
+    ]
 
 
 def difference(left: Interval, right: Interval) -> Interval:
