@@ -11,6 +11,7 @@ import pytest
 
 from denature.audit.config import EFFORTS, STANDARD_THIEVES, AuditConfig
 from denature.audit.line import line as line_of_json
+from denature.audit.reading import NAIVE, NONE, difference, final, left_by, raced
 from denature.cli.app import app
 from denature.cli.commands import GROUPS
 from denature.defenses.catalogue import DEFENSES
@@ -21,7 +22,9 @@ from denature.report.results import read_outcome
 from denature.train import Training
 from tests.audits import audit
 
-PAGE = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+
+PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
 
 
 def rows(first: str) -> dict[str, dict[str, str]]:
@@ -156,9 +159,8 @@ def test_the_keys_of_the_line_of_json_are_stated() -> None:
 
 def test_the_readme_says_what_the_published_audit_measured() -> None:
     """And the published result is drawn as the page says it."""
-    root = Path(__file__).parents[1]
-    outcome = read_outcome(root / "results" / "audit" / "digits-standard")
-    readme = (root / "README.md").read_text(encoding="utf-8")
+    outcome = read_outcome(ROOT / "results" / "audit" / "digits-standard")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     taken = re.search(
         r"labelled images takes (\d+ % \[\d+, \d+\]) of the model's advantage", readme
     )
@@ -170,7 +172,7 @@ def test_the_readme_says_what_the_published_audit_measured() -> None:
 
 
 def test_the_readme_leads_with_the_audit() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme)
     assert pictures[0] == "docs/images/audit.png"
     commands = re.findall(r"^(?:\.venv/bin/)?(make demo|denature \w+)", readme, re.MULTILINE)
@@ -179,8 +181,7 @@ def test_the_readme_leads_with_the_audit() -> None:
 
 
 def test_the_reading_of_the_audited_digits_has_its_numbers() -> None:
-    root = Path(__file__).parents[1]
-    result = read_outcome(root / "results" / "audit" / "digits-standard").result
+    result = read_outcome(ROOT / "results" / "audit" / "digits-standard").result
     right = {
         (cell.defense.partition("@")[0], cell.thief, cell.budget): 100 * cell.accuracy.value
         for cell in result.cells
@@ -209,9 +210,81 @@ def test_the_reading_of_the_audited_digits_has_its_numbers() -> None:
     assert f"{result.queries:,} queries to the model for {stated}" in text
 
 
+def test_the_table_of_the_audited_photographs_is_that_of_its_result() -> None:
+    result = read_outcome(ROOT / "results" / "audit" / "cifar10-standard").result
+    left, last = left_by(result, "B"), final(result, "B")
+    lines = []
+    for price in result.defenses:
+        name = price.defense
+        naive = raced(result, name, NAIVE, "B")
+        assert naive is not None
+        points = "" if name == NONE else share(difference(left[name], left[NONE]), "+")
+        kept, moved = f"{100 * price.top1_kept.value:.1f}", price.l1
+        lines.append(
+            f"| `{name}` | {kept} | {'' if moved is None else f'{moved:.2f}'} | {share(naive)} | "
+            f"{share(left[name])} | `{last[name].thief}` | {points} |"
+        )
+    _, _, text = PAGE.partition("<!-- rows of results/audit/cifar10-standard -->\n")
+    assert text.split("\n\n")[0].splitlines()[2:] == lines
+
+
+def test_the_reading_of_the_audited_photographs_has_its_numbers() -> None:
+    result = read_outcome(ROOT / "results" / "audit" / "cifar10-standard").result
+    text = PAGE[PAGE.index("## CIFAR-10, audited") : PAGE.index("## Each thief, where")]
+    worst = {(w.defense, w.threat, w.budget): w for w in result.worst}
+    bare, early = worst[NONE, "B", 5000], worst[NONE, "B", 1000]
+    assert bare.recovered is not None
+    assert early.recovered is not None
+    outcomes = [cell.outcome for cell in result.cells]
+    right = {
+        (cell.defense.partition("@")[0], cell.thief): f"{100 * cell.accuracy.value:.1f} %"
+        for cell in result.cells
+        if cell.accuracy is not None and (cell.threat, cell.budget) == ("B", 1000)
+    }
+    [nasty] = [price for price in result.defenses if price.defense == "nasty"]
+    taken = left_by(result, "A")
+    for stated in (
+        f"right on {share(result.model.accuracy, unit=' %')} of 5,000 reported test images",
+        f"{result.queries:,} queries to the model for {len(outcomes)} cells, of which "
+        f"{outcomes.count('not applicable')} do not apply",
+        f"nine tenths of the advantage**, {share(bare.recovered, unit=' %')}, and 1,000 three "
+        f"quarters, {share(early.recovered, unit=' %')}",
+        f"right on {100 * bare.accuracy.value:.1f} % of the images, the model on "
+        f"{100 * result.model.accuracy.value:.1f} %",
+        f"clone is right on {right[NONE, 'other-domain']} of the test images, with as many of the "
+        f"model's own on {right[NONE, NAIVE]}, and behind ModelGuard-W on "
+        f"{right['modelguard-w', 'other-domain']}",
+        f"right on {100 * nasty.accuracy.value:.1f} % of the images, names another class than the "
+        f"model on {100 * (1 - nasty.top1_kept.value):.0f} %",
+        f"of {100 * taken[NONE].value:.1f} %.",
+    ):
+        assert stated in text, stated
+    lower = {
+        threat: {
+            name.partition("@")[0]: -100 * apart.value
+            for name, left in left_by(result, threat).items()
+            if (apart := difference(left, left_by(result, threat)[NONE])).high < 0
+        }
+        for threat in ("A", "B")
+    }
+    four = {"gaussian-noise", "gradient-redirection", "modelguard-w", "modelguard-s"}
+    assert lower["B"].keys() == four
+    assert lower["A"].keys() == {*four, "label-only", "mad"}
+    for threat, stated in (("B", "**Four of ten defenses are shown to lower that, by {} to {}"),
+                           ("A", "a thief takes {} to {} points less")):  # fmt: skip
+        points = lower[threat].values()
+        assert stated.format(round(min(points)), round(max(points))) in text
+
+
+def share(found: Any, sign: str = "", *, unit: str = "") -> str:
+    """A value and its interval in percent."""
+    value, low, high = (f"{100 * x:{sign}.1f}" for x in (found.value, found.low, found.high))
+    return f"{value}{unit} [{low}, {high}]"
+
+
 def test_each_thief_is_listed_with_what_it_won() -> None:
     """And a thief of the standard set, which needs no second network or pool, won somewhere."""
-    found = json.loads((Path(__file__).parents[1] / "results" / "thieves.json").read_text())
+    found = json.loads((ROOT / "results" / "thieves.json").read_text())
     for rows in (found["costs"], found["gains"]):
         for row in rows:
             row["points"] = "{:+.1f} [{:+.1f}, {:+.1f}]".format(
