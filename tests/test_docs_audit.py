@@ -11,7 +11,7 @@ import pytest
 
 from denature.audit.config import EFFORTS, STANDARD_THIEVES, AuditConfig
 from denature.audit.line import line as line_of_json
-from denature.audit.reading import NAIVE, NONE, difference, final, left_by, raced
+from denature.audit.reading import NAIVE, NONE, defenses, difference, final, left_by, raced
 from denature.cli.app import app
 from denature.cli.commands import GROUPS
 from denature.defenses.catalogue import DEFENSES
@@ -161,14 +161,38 @@ def test_the_readme_says_what_the_published_audit_measured() -> None:
     """And the published result is drawn as the page says it."""
     outcome = read_outcome(ROOT / "results" / "audit" / "digits-standard")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    taken = re.search(
-        r"labelled images takes (\d+ % \[\d+, \d+\]) of the model's advantage", readme
-    )
+    taken = re.search(r"it takes (\d+ % \[\d+, \d+\]) with 500 queries", readme)
     assert taken is not None
     assert f"a thief without labelled images takes {taken[1]} of the" in outcome.verdict[0]
     assert "with 500 queries" in outcome.verdict[0]
     assert outcome.verdict[1].startswith("None of 10 defenses is shown to lower")
     assert outcome.result.plan.effort == "standard"
+
+
+def test_the_readme_says_what_the_audit_of_photographs_measured() -> None:
+    outcome = read_outcome(ROOT / "results" / "audit" / "cifar10-standard")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [taken] = re.findall(
+        r"with 5,000 queries a thief without labelled images takes (.*?) of", readme
+    )
+    assert f"a thief without labelled images takes {taken} of the model" in outcome.verdict[0]
+    assert outcome.verdict[1].startswith(
+        "No defense is shown to keep the worst thief below half; 4 of 10 defenses lower what it"
+    )
+    assert "Four of ten defenses are shown to lower that, by 4 to 5 points" in readme
+    idle = {
+        name.partition("@")[0]
+        for name in defenses(outcome.result)
+        if name != NONE
+        and all(
+            difference(naive, bare).high >= 0
+            for threat in ("A", "B")
+            if (naive := raced(outcome.result, name, NAIVE, threat))
+            and (bare := raced(outcome.result, NONE, NAIVE, threat))
+        )
+    }
+    [stated] = re.findall(r"under threat A; (.*?) are not shown to cost it anything", PAGE)
+    assert set(named(stated)) == idle
 
 
 def test_the_readme_leads_with_the_audit() -> None:
@@ -182,32 +206,42 @@ def test_the_readme_leads_with_the_audit() -> None:
 
 def test_the_reading_of_the_audited_digits_has_its_numbers() -> None:
     result = read_outcome(ROOT / "results" / "audit" / "digits-standard").result
-    right = {
-        (cell.defense.partition("@")[0], cell.thief, cell.budget): 100 * cell.accuracy.value
+    cells = {
+        (cell.defense.partition("@")[0], cell.thief, cell.budget): cell
         for cell in result.cells
         if cell.threat == "B" and cell.accuracy is not None
     }
-    text = PAGE[PAGE.index("## The digits, audited") : PAGE.index("## Limits")]
-    after = {defense: right[defense, "naive", 500] for defense in (*NOISED, "none")}
-    stated = "{modelguard-w:.1f} % of the images behind ModelGuard-W and {mad:.1f} % behind MAD, "
-    stated += (
-        "and on {none:.1f} % without a defense; behind Gaussian noise on {gaussian-noise:.1f} % ["
-    )
-    assert stated.format(**after) in text
+    right = {place: 100 * cell.accuracy.value for place, cell in cells.items() if cell.accuracy}
+    text = PAGE[PAGE.index("## The digits, audited") : PAGE.index("## CIFAR-10, audited")]
+    after = {defense: cells[defense, NAIVE, 500].accuracy for defense in NOISED}
     labels = sorted(right[defense, "labels", 500] for defense in NOISED)
-    assert f"at {labels[0]:.1f} to {labels[-1]:.1f} % behind all three" in text
-    early = [right["modelguard-w", thief, 100]
-             for thief in ("naive", "recovery-table", "tuned", "skeptical")]  # fmt: skip
-    stated = "naive clone is right on {:.0f} %, that of the recovery table, which knows the "
-    stated += "defense, on {:.0f} %, those of "
-    assert (stated + "tuned and skeptical on {:.0f} and {:.0f} %").format(*early) in text
-    early = [right["mad", thief, 100] for thief in ("naive", "recovery-network", "recovery-table")]
-    stated = f"behind MAD the naive one on {early[0]:.0f} %, those of the recovery network and the "
-    assert f"{stated}recovery table on {early[1]:.0f} %" in text
-    assert round(early[1]) == round(early[2])
+    recovering = ("recovery-network", "recovery-table")
+    warded = [right["modelguard-w", thief, 100]
+              for thief in (NAIVE, "recovery-table", "tuned", "skeptical")]  # fmt: skip
+    moved = [right["mad", thief, 100] for thief in (NAIVE, *recovering)]
     outcomes = [cell.outcome for cell in result.cells]
-    stated = f"{len(outcomes)} cells, of which {outcomes.count('not applicable')} do not apply"
-    assert f"{result.queries:,} queries to the model for {stated}" in text
+    for stated in (
+        f"{right['modelguard-w', NAIVE, 500]:.1f} % of the images behind ModelGuard-W, and on "
+        f"{right[NONE, NAIVE, 500]:.1f} % without a defense; ",
+        "behind Gaussian noise on {gaussian-noise} and behind MAD on {mad}, which three".format(
+            **{name: share(found, unit=" %") for name, found in after.items()}
+        ),
+        f"at {labels[0]:.1f} to {labels[-1]:.1f} % behind all three",
+        "naive clone is right on {:.0f} %, that of the recovery table, which knows the defense, on "
+        "{:.0f} %, those of tuned and skeptical on {:.0f} and {:.0f} %".format(*warded),
+        "behind MAD the naive one on {:.0f} %, those of the recovery network and the recovery "
+        "table on {:.0f} and {:.0f} %".format(*moved),
+        f"ModelGuard-W: {right['modelguard-w', 'recovery-network', 100]:.0f} % of one seed",
+        f"{result.queries:,} queries to the model for {len(outcomes)} cells, of which "
+        f"{outcomes.count('not applicable')} do not apply",
+        f"{result.seconds // 60:.0f} min {result.seconds % 60:.0f} s",
+    ):
+        assert stated in text, stated
+    naive = {name: raced(result, name, NAIVE, "B") for name in defenses(result)}
+    bare = naive[NONE]
+    assert bare is not None
+    lower = [name for name, found in naive.items() if found and difference(found, bare).high < 0]
+    assert lower == ["modelguard-w"]
 
 
 def test_the_table_of_the_audited_photographs_is_that_of_its_result() -> None:
