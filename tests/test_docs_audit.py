@@ -302,6 +302,26 @@ def test_the_reading_of_the_audited_photographs_has_its_numbers() -> None:
         for threat in ("A", "B")
     }
     four = {"gaussian-noise", "gradient-redirection", "modelguard-w", "modelguard-s"}
+    kept = {name.partition("@")[0]: 100 * left.value for name, left in left_by(result, "B").items()}
+    behind = sorted(kept[name] for name in four)
+    naive = {
+        name.partition("@")[0]: 100 * found.value
+        for name in defenses(result)
+        if (found := raced(result, name, NAIVE, "B"))
+    }
+    labels = raced(result, NONE, "labels", "B")
+    assert labels is not None
+    for stated in (
+        f"takes {100 * labels.value:.1f} % without a defense, the worst thief behind `label-only` "
+        f"{kept['label-only']:.1f} %, and behind the four {behind[0]:.1f} to {behind[-1]:.1f} %",
+        f"takes {naive['modelguard-w']:.1f} % behind ModelGuard-W, and {naive['mad']:.1f} % behind "
+        f"MAD and redirection, of {naive[NONE]:.1f} %",
+        f"takes {kept['mad']:.1f} % behind MAD, and the tuned thief, which also tries labels, "
+        f"{kept['modelguard-w']:.1f} % behind ModelGuard-W",
+        f"clones are as good: {kept['nasty']:.1f} %",
+    ):
+        assert stated in text, stated
+    assert round(naive["mad"], 1) == round(naive["gradient-redirection"], 1)
     assert lower["B"].keys() == four
     assert lower["A"].keys() == {*four, "label-only", "mad"}
     for threat, stated in (("B", "**Four of ten defenses are shown to lower that, by {} to {}"),
