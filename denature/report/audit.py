@@ -73,7 +73,7 @@ LABEL_BOUND = (
 
 
 def page(result: AuditResult, records: Sequence[Record]) -> Page:
-    """Verdict, limit on queries, maps, curves, prices, findings, and how the numbers were made."""
+    """Verdict, maps, curves, limits on queries, prices, findings, and how the numbers were made."""
     return Page(
         title=f"Audit of {result.model.name}",
         summary=headline(result),
@@ -122,10 +122,6 @@ def _start(name: str) -> str:
 
 
 def _blocks(result: AuditResult) -> Iterator[Block]:
-    yield Table(
-        lines=limit_table(result), heading="The figure for a limit on queries",
-        note=f"{TO_HALF} {IN_FIDELITY} {INTERVALS}",
-    )  # fmt: skip
     for threat in threats(result):
         last = threat == threats(result)[-1]
         yield heat_map(result, threat, note=HEAT_NOTE if last else "")
@@ -133,6 +129,10 @@ def _blocks(result: AuditResult) -> Iterator[Block]:
         " and money" if result.plan.price_per_1000 is not None else ""
     )
     yield from _headed(heading, [_curves(result, threat) for threat in measurable(result)])
+    yield Table(
+        lines=limit_table(result), heading="The figure for a limit on queries",
+        note=f"{TO_HALF} {IN_FIDELITY} {INTERVALS}",
+    )  # fmt: skip
     yield from _headed("What a defense leaves, and what it costs", _planes(result))
     yield Table(
         lines=price_table(result), note=PRICES,
