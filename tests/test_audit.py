@@ -303,7 +303,7 @@ def test_default_budgets_lie_on_the_ladder() -> None:
 
 @pytest.mark.parametrize("effort", EFFORTS)
 def test_efforts_name_what_there_is(effort: str) -> None:
-    from denature.audit.defending import IN_TRAINING
+    from denature.audit.config import IN_TRAINING
     from denature.extract.strategies.catalogue import STRATEGIES
 
     preset = EFFORTS[effort]  # type: ignore[index]

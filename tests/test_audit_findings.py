@@ -91,9 +91,9 @@ def test_no_defense_keeps_the_worst_thief_below_half(left: float, half: float, r
         assert severity(result, ABOVE) == raised
 
 
-def ruined(kept: float, right: float = 0.5) -> AuditResult:
+def ruined(kept: float, name: str = "mad@epsilon=1.0", right: float = 0.5) -> AuditResult:
     """A defense that lets nothing through, and keeps the class of some images."""
-    result = audit(against("mad@epsilon=1.0", naive=0.1))
+    result = audit(against(name, naive=0.1))
     [bare, defense] = result.defenses
     defense = replace(defense, top1_kept=estimate(kept), accuracy=estimate(right))
     return with_findings(replace(result, defenses=(bare, defense)))
@@ -107,15 +107,19 @@ def test_a_defense_that_ruins_the_model_is_no_defense() -> None:
     result = audit(both)
     assert ABOVE not in names(result)
     [bare, broken, fine] = result.defenses
-    broken = replace(broken, top1_kept=estimate(0.1), accuracy=estimate(0.1))
+    broken = replace(broken, top1_kept=estimate(0.1))
     assert ABOVE in names(with_findings(replace(result, defenses=(bare, broken, fine))))
 
 
-def test_another_network_that_is_right_as_often_ruins_nothing() -> None:
-    """A nasty teacher names other classes than the model where both are wrong."""
-    assert RUINED not in names(ruined(0.85, right=MODEL_ACCURACY))
-    assert RUINED not in names(ruined(0.85, right=MODEL_ACCURACY + 0.02))
-    assert RUINED in names(ruined(0.85, right=MODEL_ACCURACY - 0.1))
+@pytest.mark.parametrize(
+    ("right", "ruins"), [(0.02, False), (0.0, False), (-0.005, False), (-0.1, True)]
+)
+def test_a_nasty_teacher_ruins_nothing_where_it_is_right_as_often(
+    right: float, ruins: bool
+) -> None:
+    """It is another network, which names other classes than the model where both are wrong."""
+    assert (RUINED in names(ruined(0.85, "nasty", MODEL_ACCURACY + right))) == ruins
+    assert RUINED in names(ruined(0.85, right=MODEL_ACCURACY + right))
 
 
 def test_a_model_that_needs_no_defense_is_not_said_to_lack_one() -> None:

@@ -118,7 +118,10 @@ def test_a_gate_without_a_measurement_holds_and_says_so(
     assert not capsys.readouterr().err
     lost = tuple(replace(worst, recovered=None) for worst in result.worst)
     _gate(replace(result, worst=lost), 0.0, tmp_path)
-    assert "shows nothing: no recovered advantage is measurable" in capsys.readouterr().err
+    assert (
+        "shows nothing: no recovered advantage is measurable here; the verdict says why"
+        in capsys.readouterr().err
+    )
 
 
 def test_where_the_gate_holds_no_case_of_junit_fails() -> None:
@@ -206,7 +209,8 @@ def test_a_ruined_defense_passes_no_case() -> None:
     assert none.find("failure") is not None
     skipped = case.find("skipped")
     assert skipped is not None
-    assert skipped.get("message") == "this defense keeps the shown class of only 30 % of the images"
+    said = "this defense keeps the shown class of only 30 % of the images, and is right on 30 %"
+    assert skipped.get("message") == said
 
 
 def test_a_model_at_chance_that_is_copied_is_said_to_be() -> None:

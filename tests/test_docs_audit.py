@@ -286,8 +286,9 @@ def test_the_reading_of_the_audited_photographs_has_its_numbers() -> None:
         f"right on {100 * bare.accuracy.value:.1f} % of the images, the model on "
         f"{100 * result.model.accuracy.value:.1f} %",
         f"clone is right on {right[NONE, 'other-domain']} of the test images, with as many of the "
-        f"model's own on {right[NONE, NAIVE]}, and behind ModelGuard-W on "
-        f"{right['modelguard-w', 'other-domain']}",
+        f"model's own on {right[NONE, NAIVE]}; behind ModelGuard-W on "
+        f"{right['modelguard-w', 'other-domain'].removesuffix(' %')} and "
+        f"{right['modelguard-w', NAIVE]}.",
         f"right on {100 * nasty.accuracy.value:.1f} % of the images, names another class than the "
         f"model on {100 * (1 - nasty.top1_kept.value):.0f} %",
         f"of {100 * taken[NONE].value:.1f} %.",
@@ -322,6 +323,13 @@ def test_the_reading_of_the_audited_photographs_has_its_numbers() -> None:
     ):
         assert stated in text, stated
     assert round(naive["mad"], 1) == round(naive["gradient-redirection"], 1)
+    for threat in ("A", "B"):
+        left = left_by(result, threat)
+        for name in defenses(result):
+            if name != NONE:
+                assert difference(left[name], left["label-only"]).high >= 0
+    hidden = difference(left_by(result, "B")[NONE], left_by(result, "B")["label-only"])
+    assert f"takes {share(hidden, '+').removeprefix('+').replace(' [', ' points less [')}." in text
     assert lower["B"].keys() == four
     assert lower["A"].keys() == {*four, "label-only", "mad"}
     for threat, stated in (("B", "**Four of ten defenses are shown to lower that, by {} to {}"),
@@ -355,6 +363,9 @@ def test_each_thief_is_listed_with_what_it_won() -> None:
     won = {row["thief"] for row in found["gains"] if row["difference"]["low"] > 0}
     unmeasured, no_better_than_its_neighbours = {"naive", "other-domain"}, {"active-uncertainty"}
     assert won - no_better_than_its_neighbours | unmeasured == set(STANDARD_THIEVES)
+    active = {row["thief"]: row["difference"] for row in found["gains"] if "active" in row["thief"]}
+    [uncertain] = (active[name] for name in no_better_than_its_neighbours)
+    assert all(uncertain["low"] < other["value"] < uncertain["high"] for other in active.values())
     idle = sum(row["difference"]["high"] >= 0 for row in found["costs"])
     assert idle == 11
     assert "Eleven of these settings take nothing" in PAGE

@@ -18,7 +18,7 @@ from denature.datafree.dafl import GeneratedData
 from denature.recipes import estimate
 from denature.recipes.estimate import training_seconds
 from denature.train import Distilled, Nasty, Normal, Order, Training, make
-from denature.train.objectives import Objective
+from denature.train.objectives import Adversarial, FixMatch, Objective
 from tests.heard import Heard
 
 BRIEF = Training(epochs=2, batch_size=64, device="cpu", precision="fp32")
@@ -179,3 +179,30 @@ def test_an_estimate_counts_the_work_of_training(
         took = clock.done - before
     # The rest is the set-up of two epochs and their accuracy: 13 to 20 % measured.
     assert wanted < took < 1.25 * wanted
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [Adversarial(steps=3), Adversarial(steps=3, method="trades"), FixMatch()],
+    ids=["pgd", "trades", "fixmatch"],
+)
+def test_passes_are_those_of_a_training_step(objective: Any) -> None:
+    """Images that pass through with a gradient, in batches; a pass without one is not counted."""
+    seen = 0
+
+    class Counted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            nonlocal seen
+            seen += len(pixels) * torch.is_grad_enabled()
+            logits: torch.Tensor = self.inner(pixels)
+            return logits
+
+    network = Counted()
+    pixels, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
+    objective.probed(network, network, pixels, labels)
+    assert seen == objective.passes * len(pixels)
+    assert Normal().passes == 1

@@ -34,6 +34,9 @@ class AuditPreset:
 UNDEFENDED = "none"
 """The empty chain, which every audit has."""
 
+IN_TRAINING = "nasty"
+"""The in-training defense that is trained from a run, and audited like any other model."""
+
 ALWAYS = ("naive", "labels")
 """Thieves that are never screened out."""
 
@@ -41,7 +44,7 @@ STANDARD_DEFENSES = (
     *(UNDEFENDED, "rounding@decimals=1", "top-k@k=3", "label-only"),
     *("gaussian-noise@scale=0.2", "reverse-sigmoid@beta=0.21+gamma=0.2"),
     *("mad@epsilon=0.5", "gradient-redirection@epsilon=0.5"),
-    *("modelguard-w", "modelguard-s", "nasty"),
+    *("modelguard-w", "modelguard-s", IN_TRAINING),
 )
 
 STANDARD_THIEVES = (
@@ -53,7 +56,7 @@ STANDARD_THIEVES = (
 
 EFFORTS: Mapping[AuditEffort, AuditPreset] = {
     "quick": AuditPreset(
-        defenses=(UNDEFENDED, "rounding@decimals=1", "label-only", "nasty"),
+        defenses=(UNDEFENDED, "rounding@decimals=1", "label-only", IN_TRAINING),
         thieves=("naive", "labels", "tuned"),
         budgets=(2, 0),
         seeds=2,

@@ -11,7 +11,7 @@ from torch import nn
 
 from denature.audit.attempt import PoolOrder
 from denature.audit.clone_training import CloneTrainer
-from denature.audit.config import UNDEFENDED
+from denature.audit.config import IN_TRAINING, UNDEFENDED
 from denature.audit.source import Harvest, Source
 from denature.core.errors import ConfigError, unknown
 from denature.core.seeds import derive, seeded
@@ -21,9 +21,6 @@ from denature.extract.strategies.base import Lesson
 from denature.nets import create
 from denature.train.run import Run
 from denature.train.untrained import untrained
-
-IN_TRAINING = "nasty"
-"""The in-training defense that is trained from a run, and audited like any other model."""
 
 SURROGATE_EPOCHS = 10
 """Epochs of the defender's surrogate (Mazeika et al. 2022: 10 of 50)."""

@@ -7,6 +7,7 @@ difference excludes 0, and a share is passed where the whole interval lies beyon
 from collections.abc import Callable
 
 from denature.answers.looks import SUM_TOLERANCE
+from denature.audit.config import IN_TRAINING
 from denature.audit.reading import (
     LABEL_ONLY,
     LABELS,
@@ -17,6 +18,7 @@ from denature.audit.reading import (
     defenses,
     difference,
     final,
+    is_less_right,
     left_by,
     lowers,
     measurable,
@@ -145,14 +147,15 @@ def _lowest(result: AuditResult, threat: Threat) -> str:
 
 
 def useless_to_users(result: AuditResult) -> Finding | None:
-    """Defenses that change the shown class of many images, and are right less often."""
+    """Defenses that change the shown class of many images."""
     spoils = spoiled(result)
     if not spoils:
         return None
     return Finding(
         name="A defense ruins the answers for honest users",
         raised_if=f"A defense keeps the shown class of fewer than {100 * USABLE:.0f} % of images, "
-        "and is right less often than the model, both with the whole interval.",
+        f"with the whole interval, and {IN_TRAINING}, which is another network, is also right less "
+        "often than the model.",
         why=" ".join(
             f"Behind {short_name(result, price.defense)}, {_share(price.top1_kept)} of "
             f"images keep their class; {_share(price.accuracy)} are right, and "
@@ -198,7 +201,8 @@ def _costs(result: AuditResult, price: DefensePrice) -> bool:
 
 
 def _loses_classes(result: AuditResult, price: DefensePrice) -> bool:
-    return price.top1_kept.high < 0.99 or price.accuracy.high < result.model.accuracy.low
+    changes = price.defense != IN_TRAINING and price.top1_kept.high < 0.99
+    return changes or is_less_right(result, price)
 
 
 def _lowers_nowhere(result: AuditResult, price: DefensePrice) -> bool:

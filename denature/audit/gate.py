@@ -53,7 +53,7 @@ def junit(result: AuditResult, share: float) -> str:
     holds = None if best is None or best[1] > share else best[0]
     suite = ElementTree.Element("testsuite", name="denature audit")
     failures = skipped = 0
-    ruined = {price.defense: price.top1_kept.value for price in spoiled(result)}
+    ruined = {price.defense: price for price in spoiled(result)}
     for (defense, threat), worst in most_recovered(result).items():
         case = ElementTree.SubElement(
             suite, "testcase", classname=f"audit.threat-{threat}", name=defense
@@ -63,8 +63,11 @@ def junit(result: AuditResult, share: float) -> str:
             ElementTree.SubElement(case, "skipped", message="not measurable here")
         elif defense in ruined:
             skipped += 1
-            kept = f"{100 * ruined[defense]:.0f} %"
-            message = f"this defense keeps the shown class of only {kept} of the images"
+            price = ruined[defense]
+            message = (
+                f"this defense keeps the shown class of only {100 * price.top1_kept.value:.0f} % "
+                f"of the images, and is right on {100 * price.accuracy.value:.0f} %"
+            )
             ElementTree.SubElement(case, "skipped", message=message)
         elif worst.recovered.value > share:
             message = (

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from denature.audit.config import IN_TRAINING
 from denature.audit.result import (
     AuditResult,
     Cell,
@@ -29,17 +30,22 @@ USABLE = 0.9
 
 
 def spoiled(result: AuditResult) -> list[DefensePrice]:
-    """Defenses that change the class of too many images and are right less often: no defenses.
+    """Defenses that change the class of too many images, by the whole interval: no defenses.
 
-    Both by the whole interval. A trained defense is another network, such as a nasty teacher: it
-    changes classes without harm to users where it is right as often.
+    A nasty teacher is another network, and may name other classes where both are wrong: it must be
+    right less often than the model, too.
     """
-    whole = result.model.accuracy
     return [
         price
         for price in result.defenses
-        if price.top1_kept.high < USABLE and less(price.accuracy, whole).high < 0
+        if price.top1_kept.high < USABLE
+        and (price.defense != IN_TRAINING or is_less_right(result, price))
     ]
+
+
+def is_less_right(result: AuditResult, price: DefensePrice) -> bool:
+    """Whether a defense is shown to cost accuracy; the interval takes both for independent."""
+    return less(price.accuracy, result.model.accuracy).high < 0
 
 
 def difference(left: Interval, right: Interval) -> Interval:

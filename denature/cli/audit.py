@@ -157,8 +157,8 @@ def _gate(result: "AuditResult", share: float, folder: Path) -> None:
     best = best_defense(result)
     if best is None:
         print(
-            "The gate holds, and shows nothing: no recovered advantage is measurable here. Test on "
-            "more images, or with more queries.",
+            "The gate holds, and shows nothing: no recovered advantage is measurable here; the "
+            "verdict says why.",
             file=sys.stderr,
         )
     elif best[1] > share:

@@ -30,6 +30,7 @@ class Dafl(Objective):
     asks: ClassVar[str] = "teacher"
     label: ClassVar[str] = "{teacher} teacher, {answers}"
     answers_shown: ClassVar[str] = "synthetic"
+    rebuilt: ClassVar[bool] = True
     remark: ClassVar[str] = "on real images, not on generated ones"
 
     temperature: float = 1.0

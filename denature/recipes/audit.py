@@ -12,8 +12,8 @@ from typing import Any, final
 from denature.audit.auditor import Auditor
 from denature.audit.cells import REVISION, CellStore
 from denature.audit.clone_training import CloneTrainer
-from denature.audit.config import AuditConfig
-from denature.audit.defending import IN_TRAINING, Defender, chain_named
+from denature.audit.config import IN_TRAINING, AuditConfig
+from denature.audit.defending import Defender, chain_named
 from denature.audit.engine import Engine
 from denature.audit.findings import findings
 from denature.audit.measurements import Measurements, Trial

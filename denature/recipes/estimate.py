@@ -192,8 +192,9 @@ def _speed_key(
     inputs: Iterable[str],
     place: tuple[str, str, str | None],
 ) -> str:
-    """The properties that decide speed: networks, attack steps, data, precision and device."""
-    return json.dumps([net, kind, objective.get("steps"), sorted(inputs), *place])
+    """The properties that decide speed: networks, attack, data, precision and device."""
+    attack = [objective.get("method"), objective.get("steps")]
+    return json.dumps([net, kind, attack, sorted(inputs), *place])
 
 
 class _Clock:

@@ -228,10 +228,7 @@ def _not_counted(spoils: Sequence[DefensePrice]) -> str:
         return ""
     names = short_names([price.defense for price in spoils])
     said = (f"{names[price.defense]} (keeps {share(price.top1_kept)})" for price in spoils)
-    return (
-        "; not counted, for it changes the shown class of too many images and is right less often: "
-        + ", ".join(said)
-    )
+    return f"; not counted, for it changes the shown class of too many images: {', '.join(said)}"
 
 
 def _largest(result: AuditResult) -> dict[str, Interval]:

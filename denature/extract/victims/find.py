@@ -63,7 +63,7 @@ def find(
         from denature.extract.victims.rekognition import Rekognition
 
         return Rekognition(endpoint_url=endpoint_url, values=values, pace=pace)
-    _only(target, {"--endpoint-url": endpoint_url})
+    _only(target, {"--endpoint-url": endpoint_url, "values": values or None})
     if re.match(r"https?://", target):
         from denature.extract.victims.openinference import OpenInference
 

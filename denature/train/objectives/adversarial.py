@@ -31,6 +31,7 @@ class Adversarial(Objective):
 
     kind: ClassVar[str] = "adversarial"
     label: ClassVar[str] = "true labels of attacked images"
+    rebuilt: ClassVar[bool] = True
     remark: ClassVar[str] = "on clean images, so without its attack"
 
     method: Method = "pgd"

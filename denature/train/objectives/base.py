@@ -51,7 +51,7 @@ class Objective(ABC):
     """Sentences for a user of the network."""
     least: ClassVar[float] = 0.0
     """The least value of the loss."""
-    rebuilt: ClassVar[bool] = True
+    rebuilt: ClassVar[bool] = False
     """Whether the loss follows from logits, labels, and answers of a run that the record names."""
     remark: ClassVar[str] = ""
     """What a loss measured on a finished run's training images lacks of the loss in training."""

@@ -28,7 +28,6 @@ class Cloned(Objective):
         "limit what may be done with it."
     )
     landmarks: ClassVar[bool] = True
-    rebuilt: ClassVar[bool] = False
     remark: ClassVar[str] = (
         "against the labels, since its victim's answers are not stored in the run"
     )

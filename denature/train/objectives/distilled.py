@@ -22,6 +22,7 @@ class Distilled(Objective):
     kind: ClassVar[str] = "distilled"
     asks: ClassVar[str] = "teacher"
     label: ClassVar[str] = "{teacher} teacher, {answers}"
+    rebuilt: ClassVar[bool] = True
 
     temperature: float = 4.0
     """tau at which teacher and student are compared; without effect for labels."""

@@ -35,7 +35,6 @@ class FixMatch(Objective):
 
     kind: ClassVar[str] = "fixmatch"
     label: ClassVar[str] = "labels of some images, own predictions of the others"
-    rebuilt: ClassVar[bool] = False
     remark: ClassVar[str] = "against the labels, without its unlabelled images"
 
     threshold: float = 0.95

@@ -25,6 +25,7 @@ class Hardened(Objective):
     needs_logits: ClassVar[bool] = True
     softened: ClassVar[bool] = True
     label: ClassVar[str] = "{teacher} teacher, hardened by its answers"
+    rebuilt: ClassVar[bool] = True
 
     temperature: float = 20.0
     """T in training, of teacher and student; the network is deployed at 1."""

@@ -21,6 +21,7 @@ class Misinformed(Objective):
 
     kind: ClassVar[str] = "misinformed"
     label: ClassVar[str] = "any class but the true one"
+    rebuilt: ClassVar[bool] = True
     caution: ClassVar[str] = (
         "This network is wrong on purpose, and sure of it: it is a part of a defense of another "
         "network, and classifies nothing."

@@ -21,6 +21,7 @@ class Nasty(Objective):
     asks: ClassVar[str] = "adversary"
     needs_logits: ClassVar[bool] = True
     label: ClassVar[str] = "true labels, away from an adversary"
+    rebuilt: ClassVar[bool] = True
     remedies: ClassVar[str] = ", --warmup 0.1 or --cap"
     least: ClassVar[float] = -math.inf
     """The divergence is subtracted."""

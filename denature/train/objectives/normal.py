@@ -22,6 +22,7 @@ class Normal(Objective):
 
     kind: ClassVar[str] = "normal"
     label: ClassVar[str] = "alone (true labels)"
+    rebuilt: ClassVar[bool] = True
     baseline: ClassVar[bool] = True
     landmarks: ClassVar[bool] = True
     softened: ClassVar[bool] = True

@@ -31,7 +31,6 @@ class Skeptical(Objective):
     kind: ClassVar[str] = "skeptical"
     asks: ClassVar[str] = "teacher"
     label: ClassVar[str] = "{teacher} teacher, {answers} to an auxiliary head"
-    rebuilt: ClassVar[bool] = False
     remark: ClassVar[str] = "against the labels, since its features are not measured"
 
     temperature: float = 4.0
