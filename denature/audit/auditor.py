@@ -332,7 +332,7 @@ class Auditor:
         """What tells a cell from the other cells of audits in this folder."""
         strategy = trial.strategy
         asks = not isinstance(strategy, Alone)
-        changed = trial.source.chain.revisions
+        revisions = trial.source.chain.revisions
         return {
             "source": trial.source.digest if asks else None,
             "defense": trial.source.chain.settings if asks else None,
@@ -341,7 +341,7 @@ class Auditor:
                 **encode(cast("DataclassInstance", strategy)),
                 **({"revision": strategy.revision} if strategy.revision > 1 else {}),
             },
-            **({"revisions": trial.source.chain.revisions} if changed and asks else {}),
+            **({"revisions": revisions} if revisions and asks else {}),
             "threat": trial.threat,
             "labelled": self.owned_count if trial.threat == "A" else 0,
             "budget": trial.budget,

@@ -25,9 +25,10 @@ LISTS = {"--milestones", "--mean", "--std", "--track", "--budget", "--points"}
 LISTS |= {"--linf", "--l2", "--l0", "--attacks", "--defense", "--thief"}
 """Options that take several values, also separated by commas."""
 
-EXPLAINED = "`denature help COMMAND` explains a command. Start with `denature demo`, then "
-"`denature audit MODEL --data DATA`."
-
+EXPLAINED = (
+    "`denature help COMMAND` explains a command. Start with `denature demo`, then "
+    "`denature audit MODEL --data DATA`."
+)
 
 FRACTIONS = {"--linf", "--l2", "--epsilon"}
 """Options whose numbers may be fractions, such as 8/255."""

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from denature.audit.reading import NONE, defenses, final, short_names
 from denature.audit.result import AuditResult, DefensePrice, Interval, Worst
 from denature.extract.config import Threat
-from denature.report.figures import BLUE, GREEN, GREY, HALF, ORANGE, PINK, new_figure
+from denature.report.figures import (
+    AMBER,
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    HALF,
+    ORANGE,
+    PINK,
+    SKY,
+    new_figure,
+)
 from denature.report.tooltips import give_tip
 from denature.report.words import share
 
@@ -15,8 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLACK = "#000000"
-COLOURS = (ORANGE, BLUE, GREEN, PINK, "#56B4E9", "#E69F00", GREY)
+COLOURS = (ORANGE, BLUE, GREEN, PINK, SKY, AMBER, GREY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 

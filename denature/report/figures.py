@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+SKY, AMBER, BLACK = "#56B4E9", "#E69F00", "#000000"
+
+PALETTE = (BLUE, ORANGE, GREEN, PINK, GREY, SKY, AMBER, BLACK)
+"""Colours of the first line of a figure, the second, and so on (Okabe and Ito's, and a grey)."""
+
 COLOURS = {"none": GREY, "normal": BLUE, "nasty": ORANGE}
 
 HALF = (4.3, 3.1)

@@ -10,15 +10,13 @@ import numpy as np
 
 from denature.core.record import Record
 from denature.core.stats import Difference, Estimate, less
-from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
+from denature.report.figures import PALETTE, new_figure
 from denature.report.page import Page, Plot, Table
 from denature.robust.flatness import Flatness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY, "#56B4E9", "#E69F00", "#000000")
 
 NOTE = (
     "Weights are changed by random directions in which each filter is as long as its own; "
@@ -211,7 +209,7 @@ def around(entries: Sequence[FlatnessEntry]) -> "Figure | None":
     figure = new_figure(7.2, 2.8)
     for place, (measure, times) in enumerate((("accuracy", 100), ("loss", 1))):
         axes = figure.add_subplot(1, 2, place + 1)
-        for colour, entry in zip(cycle(COLOURS), entries, strict=False):
+        for colour, entry in zip(cycle(PALETTE), entries, strict=False):
             values: Sequence[Estimate] = getattr(entry.flatness, measure)
             sizes = entry.flatness.sizes
             axes.plot(sizes, [times * e.value for e in values], "o-", markersize=3, color=colour,
@@ -235,7 +233,7 @@ def lines(entries: Sequence[FlatnessEntry]) -> "Figure | None":
 
     figure = new_figure(4.2, 2.7)
     axes = figure.add_subplot()
-    for colour, entry in zip(cycle(COLOURS), entries, strict=False):
+    for colour, entry in zip(cycle(PALETTE), entries, strict=False):
         middle = entry.losses[len(entry.losses) // 2]
         axes.plot(entry.places, middle, color=colour, linewidth=1.5, label=entry.flatness.run)
     _scale(

@@ -12,7 +12,7 @@ from denature.core.record import Record
 from denature.core.stats import Estimate
 from denature.data.png import from_png
 from denature.extract.asking.limits import in_dollars
-from denature.report.figures import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
+from denature.report.figures import PALETTE, new_figure
 from denature.report.page import Item, Items, Page, Plot, Table
 from denature.report.words import CHOSEN_ON_TEST, conclusion, marked, percent
 from denature.robust.config import budget_text, format_budget
@@ -22,8 +22,6 @@ from denature.robust.verdict import Evaluation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY, "#56B4E9", "#E69F00", "#000000")
 
 NOTE = (
     "Robust: share of the samples that stay right, with its 95 % interval (Wilson). Worst: "
@@ -254,7 +252,7 @@ def curves(result: RobustnessResult) -> "Figure | None":
     for place, norm in enumerate(norms):
         axes = figure.add_subplot(1, len(norms), place + 1)
         budgets = result.budgets[norm]
-        looks = islice(cycle(COLOURS), len(result.judged))
+        looks = islice(cycle(PALETTE), len(result.judged))
         for colour, evaluation, plain in zip(looks, result.judged, result.plain, strict=True):
             clean = evaluation.robustness.clean
             shares = evaluation.robustness.worst[norm]
