@@ -1,6 +1,6 @@
 """What a defense adds to a request of one image, against the same model without it.
 
-    python -m benchmarks.defended [--json FILE] [--quick] [--defense CHAIN ...]
+    python -m benchmarks.defended [--json FILE] [--quick] [--defense CHAIN ...] [--surrogate NET]
 
 One server process shows one network many times: without a defense, without one once more (the
 control: its difference is the noise of the figures), and behind each chain. Requests take turns
@@ -8,7 +8,8 @@ between the models, one image each over a connection that stays open, in another
 The server computes with one thread (`--threads 1`), so that the client and the event loop have a
 core of their own: with two threads on two cores a request without a defense takes up to 1.4 times
 as long. *Alone* is a stream of answers in this process, on one thread and without a server; *pass*
-is the network's own answer to the image.
+is the network's own answer to the image. `--surrogate` names the network that defenses look at,
+which is the victim's own by default.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from denature.defenses.catalogue import DEFENSES
 from denature.remote.protocol import request
 from denature.serve.config import DefenseConfig, Exposure, ServedModel
 from denature.serve.networks import DefenderNetworks
+from denature.serve.opening import placed
 from denature.train import Run
 
 CHAINS = (
@@ -87,11 +89,15 @@ def round_trips(
     return {key: times[WARMUP:] for key, times in taken.items()}
 
 
-def streams(run: Run, models: Mapping[str, ServedModel]) -> dict[str, Callable[[], object]]:
+def streams(
+    run: Run, surrogate: Run, models: Mapping[str, ServedModel]
+) -> dict[str, Callable[[], object]]:
     """One answer of one image through each chain, in this process, and the network's pass."""
-    networks = DefenderNetworks(config_of(run), trust=())
-    network = run.network.eval()
-    pixels = torch.from_numpy(pool_of(1, 0).images([0])).float() / 255
+    networks = DefenderNetworks(config_of(surrogate), trust=())
+    compute = resolve(run.network, device="cpu", precision="fp32")
+    network = compute.place(run.network).eval()
+    pixels = compute.pixels(torch.from_numpy(pool_of(1, 0).images([0])))
+    shape = (*pixels.shape[1:],)
 
     @torch.no_grad()
     def forward() -> torch.Tensor:
@@ -102,16 +108,17 @@ def streams(run: Run, models: Mapping[str, ServedModel]) -> dict[str, Callable[[
 
     def of(model: ServedModel) -> Callable[[], object]:
         assert model.taken is not None
-        stream = model.chain.start(networks.of(model.chain, run))
+        looked_at = placed(networks.of(model.chain, run), model.chain, compute, shape)
+        stream = model.chain.start(looked_at)
         answers = answers_from(logits, model.taken, dtype=torch.float64)
         return lambda: stream(answers, pixels)
 
     return {"pass": forward} | {key: of(model) for key, model in models.items()}
 
 
-def config_of(run: Run) -> DefenseConfig:
-    """The victim itself stands for the networks of the defender, which take as long."""
-    return DefenseConfig(surrogate=str(run.folder), misinformation=str(run.folder))
+def config_of(surrogate: Run) -> DefenseConfig:
+    """One run stands for all networks of the defender: what it answers does not matter here."""
+    return DefenseConfig(surrogate=str(surrogate.folder), misinformation=str(surrogate.folder))
 
 
 def alone(works: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
@@ -126,13 +133,13 @@ def alone(works: Mapping[str, Callable[[], object]], turns: int) -> dict[str, li
     return {key: times[WARMUP:] for key, times in taken.items()}
 
 
-def measure(bench: Bench, run: Run, chains: list[str], turns: int) -> None:
+def measure(bench: Bench, run: Run, surrogate: Run, chains: list[str], turns: int) -> None:
     models = models_of(run, chains)
     words = [f"{model.name}={run.folder}@defense={model.defense}" for model in models.values()]
-    folders = ("--surrogate", str(run.folder), "--misinformation", str(run.folder))
+    folders = ("--surrogate", str(surrogate.folder), "--misinformation", str(surrogate.folder))
     with serving(*words, *folders, "--log", "off", "--threads", "1") as address:
         served = round_trips(address, models, turns)
-    here = alone(streams(run, models), turns)
+    here = alone(streams(run, surrogate, models), turns)
     bench.say("pass alone", statistics.median(here["pass"]), "ms an answer, p50")
     bare = statistics.median(served["bare"])
     for key in list(models)[1:]:
@@ -162,12 +169,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests: a trial")
     parser.add_argument("--defense", nargs="+", metavar="CHAIN", help="chains to measure")
+    parser.add_argument("--surrogate", metavar="NET", default="cnn", help="default: the victim's")
     options = parser.parse_args()
     bench = Bench(torch.device("cpu"), repeats=1)
     chains = options.defense or [c for c in CHAINS if c.partition("@")[0] in DEFENSES]
     with TemporaryDirectory() as name:
         run = victim(Path(name) / "run")
-        measure(bench, run, chains, 200 if options.quick else 2000)
+        surrogate = victim(Path(name) / "surrogate", options.surrogate)
+        measure(bench, run, surrogate, chains, 200 if options.quick else 2000)
         compute = resolve(run.network, device="cpu", precision="fp32")
     wanted = {key: f"p50 of one image, {key} | bare | {WANTED}" for key in ("control", *chains)}
     bench.finish(wanted, options.json, device=compute.describe())

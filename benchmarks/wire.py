@@ -66,7 +66,7 @@ WANTED = {
 """What each ratio is of, and the least or most that is wanted of it."""
 
 
-def victim(folder: Path) -> Run:
+def victim(folder: Path, net: str = "cnn") -> Run:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8, generator=generator)
     split = Split(pixels, torch.arange(256) % 10, torch.arange(256))
@@ -79,7 +79,7 @@ def victim(folder: Path) -> Run:
         digest="random",
         test_origin="none",
     )
-    return train("cnn", data, Normal(), Training(epochs=1, device="cpu"), out=folder)
+    return train(net, data, Normal(), Training(epochs=1, device="cpu"), out=folder)
 
 
 @contextmanager

@@ -77,16 +77,16 @@ def _open_run(
         signature,
         answerer,
         take=functools.partial(_pixels, compute=compute),
-        networks=_placed(networks.of(served.chain, run), served.chain, compute, signature.shape),
+        networks=placed(networks.of(served.chain, run), served.chain, compute, signature.shape),
         seed=_seed(serving.defense.defense_seed, served.name),
         memory=folder,
     )
 
 
-def _placed(
+def placed(
     networks: Networks, chain: Chain, compute: Compute, shape: tuple[int, int, int]
 ) -> Networks:
-    """The defender's networks on the model's device, in fp32.
+    """The defender's networks on the model's device, in fp32 and in its memory layout.
 
     Batch norms are folded where a defense only needs the logits: of 1.1 ms that misinformation adds
     to an image with `cnn`, this saves 0.3.
