@@ -123,7 +123,9 @@ def main() -> None:
         order = Order(net=NET, objective=Normal(), training=training, out=Path(folder) / "victim")
         [victim] = make([order], data)
         measure(bench, data, victim, chosen.defense, chosen.queries, chosen.seeds)
-    bench.finish({}, chosen.json, data=chosen.data, queries=chosen.queries, defense=chosen.defense)
+    bench.finish(
+        {}, chosen.json, data=Path(chosen.data).name, queries=chosen.queries, defense=chosen.defense
+    )
 
 
 if __name__ == "__main__":
