@@ -94,7 +94,8 @@ def measure(bench: Bench, data: Dataset, victim: Run, chain: str, queries: int, 
             right = answers_of(clone, test).argmax(-1) == labels
             hits.setdefault(name, []).append(right.numpy())
     for name, found in hits.items():
-        bench.figures[name] = {"accuracy": round(float(np.mean(found)), 4)}
+        each = [round(float(np.mean(hit)), 4) for hit in found]
+        bench.figures[name] = {"accuracy": round(float(np.mean(found)), 4), "each": each}
         for other in ("none", NET):
             if name not in (other, "none"):
                 apart = difference(np.stack(found), np.stack(hits[other]))
