@@ -10,10 +10,11 @@ surrogate that is as large as the model, paired by seed and test image.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,8 +105,29 @@ def measure(bench: Bench, data: Dataset, victim: Run, chain: str, queries: int, 
 
 
 def line(name: str, other: str, accuracy: float, apart: Estimate) -> str:
+    return f"| {name} | {other} | {100 * accuracy:.1f} | {apart_cell(apart)} |"
+
+
+def apart_cell(apart: Estimate) -> str:
     value, low, high = (f"{100 * number:+.1f}" for number in (apart.value, apart.low, apart.high))
-    return f"| {name} | {other} | {100 * accuracy:.1f} | {value} [{low}, {high}] |"
+    return f"{value} [{low}, {high}]"
+
+
+def surrogates_table(by_data: Mapping[str, Mapping[str, Any]]) -> str:
+    """Accuracies behind each surrogate as Markdown, from JSON files by the name of the data."""
+    heads = ["surrogate", *(head for data in by_data for head in (f"{data}, %", "points"))]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for name in ("none", *SURROGATES):
+        cells = ["no defense" if name == "none" else f"`{name}`"]
+        for figures in by_data.values():
+            found = figures[name]
+            less = found.get("less none")
+            cells += [
+                f"{100 * found['accuracy']:.1f}",
+                apart_cell(Estimate(**less)) if less else "",
+            ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

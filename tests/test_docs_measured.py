@@ -15,6 +15,7 @@ from benchmarks.audit import fidelity_table
 from benchmarks.bench import table
 from benchmarks.coverage import LIMITS, intervals_table, verdicts_table
 from benchmarks.defended import added_table
+from benchmarks.surrogates import surrogates_table
 from denature.core.record import Record, find_records
 from denature.core.stats import pooled
 from denature.extract.theft import read_theft
@@ -115,6 +116,16 @@ def test_other_ways_to_answer_have_the_speed_and_error_that_were_measured() -> N
     """To renew them: `python -m benchmarks.answers`, as the page says."""
     found = json.loads((ROOT / "results" / "answers-cpu.json").read_text(encoding="utf-8"))
     assert ways_table(found) in (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_surrogates_is_that_of_the_benchmarks_results() -> None:
+    """To renew it: `python -m benchmarks.surrogates --data DATA --json results/surrogates-...`."""
+    files = {"digits": "digits", "CIFAR-10": "cifar10"}
+    found = {
+        data: json.loads((ROOT / "results" / f"surrogates-{name}.json").read_text(encoding="utf-8"))
+        for data, name in files.items()
+    }
+    assert surrogates_table(found) in (ROOT / "docs" / "defending.md").read_text(encoding="utf-8")
 
 
 def test_what_defenses_add_to_a_request_is_what_was_measured() -> None:
