@@ -23,6 +23,7 @@ from denature.nets.published import PublishedWeights
 from denature.train.checks import check_names
 from denature.train.classes import ClassMatcher
 from denature.train.config import Training
+from denature.train.dividing import divide
 from denature.train.identity import what_changed
 from denature.train.job import Job
 from denature.train.loop import evaluate
@@ -333,13 +334,11 @@ def _send(
         if isinstance(jobs[0].order.source, Transfer) or loadable(dataset)
         if (unfinished := [job for job in jobs if not job.is_finished])
     ]
-    # Passes are divided where workers would be idle.
-    while waiting and len(waiting) < workers.size:
-        place = max(range(len(waiting)), key=lambda place: len(waiting[place][0]))
-        jobs, dataset = waiting[place]
-        if len(jobs) == 1:
-            break
-        waiting[place : place + 1] = [(jobs[::2], dataset), (jobs[1::2], dataset)]
+    parts = divide([[job.images for job in jobs] for jobs, _ in waiting], workers.size)
+    waiting = [
+        ([waiting[number][0][place] for place in places], waiting[number][1])
+        for number, places in parts
+    ]
     batches = [
         RemoteBatch.of(
             [job.order for job in jobs],
