@@ -35,7 +35,7 @@ from denature.data import Dataset, load
 from denature.data.dataset import Split
 from denature.extract.config import thief_training
 from denature.recipes.demo import TEACHER, TEACHER_SEEDS
-from denature.train import Cloned, Normal, Order, Run, make
+from denature.train import Cloned, Normal, Order, Run, Training, make
 
 NET = "cnn"
 """Network of victims and clones."""
@@ -101,23 +101,36 @@ def probabilities(run: Run, images: torch.Tensor) -> torch.Tensor:
     return answers.clone()
 
 
+def clone_of(
+    kind: AnswerKind,
+    answers: torch.Tensor,
+    images: torch.Tensor,
+    net: str,
+    data: Dataset,
+    training: Training,
+) -> Run:
+    """A network that learns a victim's probabilities of these images, or their classes alone."""
+    labels = answers.argmax(-1)
+    split = Split(images, labels, torch.arange(len(images)))
+    digest = f"{training.seed}-{len(images)}"
+    own = replace(data, train=split, validation=None, digest=digest)
+    source = Transfer(kind, labels if kind == "label" else answers, victim="the victim")
+    [run] = make([Order(net=net, objective=Cloned(), training=training, source=source)], own)
+    return run
+
+
 def steal(theft: Theft, data: Dataset, victim: Run) -> Stolen:
     """Query a victim, and train a clone as an audit does."""
     started = time.process_time()
     images = data.train.images[data.train.rows[list(theft.rows)]]
     answers = probabilities(victim, images)
-    labels = answers.argmax(-1)
-    split = Split(images, labels, torch.arange(len(images)))
-    own = replace(data, train=split, validation=None, digest=f"{theft.seed}-{theft.budget}")
     training = replace(
         thief_training(len(images), net=theft.net),
         seed=theft.seed,
         device="cpu",
         precision="fp32",
     )
-    values = labels if theft.kind == "label" else answers
-    source = Transfer(theft.kind, values, victim=theft.victim)
-    [run] = make([Order(net=theft.net, objective=Cloned(), training=training, source=source)], own)
+    run = clone_of(theft.kind, answers, images, theft.net, data, training)
     seconds = time.process_time() - started
     test = data.test.images[data.test.rows]
     return Stolen(classes=probabilities(run, test).argmax(-1).numpy(), seconds=seconds)

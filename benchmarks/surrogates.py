@@ -4,9 +4,8 @@
 
 The victim is a `cnn`, the surrogates are students of its true answers, trained as an audit trains
 them, and the thief's clone is a `cnn`. Each seed is another thief with other queries, and other
-surrogates. A row is the
-difference of the clones' accuracy behind one surrogate and without a defense, or behind the
-surrogate that is as large as the model, paired by seed and test image.
+surrogates. A row is the difference of the clones' accuracy behind one surrogate and without a
+defense, or behind the surrogate that is as large as the model, paired by seed and test image.
 """
 
 import argparse
@@ -20,19 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.audit import probabilities
+from benchmarks.audit import clone_of, probabilities
 from benchmarks.bench import Bench
 from denature.answers.answerer import Answers
-from denature.answers.transfer import Transfer
 from denature.audit.defending import SURROGATE_EPOCHS, SURROGATE_IMAGES
 from denature.audit.race import difference
 from denature.core.seeds import generator
 from denature.core.stats import Estimate
 from denature.data import Dataset, load
-from denature.data.dataset import Split
 from denature.defenses.catalogue import chain_of
 from denature.extract.config import thief_training
-from denature.train import Cloned, Normal, Order, Run, Training, make
+from denature.report.words import points
+from denature.train import Normal, Order, Run, Training, make
 
 NET = "cnn"
 """Network of the victim, of the clones and of the first surrogate."""
@@ -47,15 +45,6 @@ def answers_of(run: Run, images: Tensor) -> Tensor:
     return torch.cat([probabilities(run, part) for part in images.split(PART)])
 
 
-def student(net: str, images: Tensor, answers: Tensor, data: Dataset, training: Training) -> Run:
-    """A network that learns these answers to these images."""
-    split = Split(images, answers.argmax(-1), torch.arange(len(images)))
-    own = replace(data, train=split, validation=None, digest=f"{training.seed}-{len(images)}")
-    source = Transfer("probabilities", answers, victim="the victim")
-    [run] = make([Order(net=net, objective=Cloned(), training=training, source=source)], own)
-    return run
-
-
 def networks(
     images: Tensor, victim: Run, data: Dataset, seed: int
 ) -> Iterator[tuple[str, nn.Module]]:
@@ -63,7 +52,7 @@ def networks(
     true = answers_of(victim, images)
     training = Training(epochs=SURROGATE_EPOCHS, seed=1000 + seed, device="cpu")
     for net in SURROGATES:
-        yield net, student(net, images, true, data, training).network
+        yield net, clone_of("probabilities", true, images, net, data, training).network
 
 
 def shown(chain: str, surrogate: nn.Module, images: Tensor, answers: Tensor) -> Tensor:
@@ -91,7 +80,7 @@ def measure(bench: Bench, data: Dataset, victim: Run, chain: str, queries: int, 
         }
         own = replace(thief_training(queries, net=NET), seed=seed, device="cpu")
         for name, answers in behind.items():
-            clone = student(NET, images, answers, data, own)
+            clone = clone_of("probabilities", answers, images, NET, data, own)
             right = answers_of(clone, test).argmax(-1) == labels
             hits.setdefault(name, []).append(right.numpy())
     for name, found in hits.items():
@@ -101,16 +90,7 @@ def measure(bench: Bench, data: Dataset, victim: Run, chain: str, queries: int, 
             if name not in (other, "none"):
                 apart = difference(np.stack(found), np.stack(hits[other]))
                 bench.figures[name][f"less {other}"] = asdict(apart)
-                print(line(name, other, float(np.mean(found)), apart), flush=True)
-
-
-def line(name: str, other: str, accuracy: float, apart: Estimate) -> str:
-    return f"| {name} | {other} | {100 * accuracy:.1f} | {apart_cell(apart)} |"
-
-
-def apart_cell(apart: Estimate) -> str:
-    value, low, high = (f"{100 * number:+.1f}" for number in (apart.value, apart.low, apart.high))
-    return f"{value} [{low}, {high}]"
+                print(f"{name} against {other}: {points(apart)}", flush=True)
 
 
 def surrogates_table(by_data: Mapping[str, Mapping[str, Any]]) -> str:
@@ -124,7 +104,7 @@ def surrogates_table(by_data: Mapping[str, Mapping[str, Any]]) -> str:
             less = found.get("less none")
             cells += [
                 f"{100 * found['accuracy']:.1f}",
-                apart_cell(Estimate(**less)) if less else "",
+                points(Estimate(**less)) if less else "",
             ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
